@@ -1,0 +1,60 @@
+"""Choose the device: `''` best there is, `cpu`, `mps`, `0`, `cuda:0`, `0,1`."""
+
+from __future__ import annotations
+
+import platform
+import re
+from typing import TYPE_CHECKING
+
+from utils.base.errors import ConfigError, NotReadyError
+from utils.base.log import LOG
+
+if TYPE_CHECKING:
+    import torch
+
+
+def select_device(name: str = "", verbose: bool = True) -> torch.device:
+    """Turn `--device` into a torch device, and print what it is.
+
+    Raises:
+        ConfigError: the name is not a device, or this machine does not have it.
+    """
+    import torch
+
+    device = _parse(str(name).strip().lower().removeprefix("cuda:"))
+    if verbose:
+        words = f"Python-{platform.python_version()} torch-{torch.__version__}"
+        LOG.info(f"YOLOv5-LSKA {words} {describe(device)}")
+    return device
+
+
+def _parse(name: str) -> torch.device:
+    import torch
+
+    if name == "":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    if name == "mps":
+        if not torch.backends.mps.is_available():
+            raise ConfigError("--device mps: this machine has no Apple GPU; use --device cpu")
+        return torch.device("mps")
+    if re.fullmatch(r"\d+(,\d+)+", name):
+        raise NotReadyError(f"--device {name}: several GPUs are not ready yet; give one, such as 0")
+    if not re.fullmatch(r"\d+", name):
+        raise ConfigError(f"--device {name}: expected cpu, mps, or a GPU number such as 0")
+    if int(name) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use --device cpu"
+        )
+    return torch.device(f"cuda:{name}")
+
+
+def describe(device: torch.device) -> str:
+    """A device in words: `CPU` or `CUDA:0 (name, 16384MiB)`."""
+    import torch
+
+    if device.type != "cuda":
+        return device.type.upper()
+    facts = torch.cuda.get_device_properties(device)
+    return f"CUDA:{device.index or 0} ({facts.name}, {facts.total_memory / 2**20:.0f}MiB)"

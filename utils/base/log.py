@@ -1,0 +1,41 @@
+"""One logger for the console: plain lines to stdout, warnings and errors to stderr."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+LOG = logging.getLogger("yolov5")
+
+_STYLES = {"blue": "\033[34m", "bold": "\033[1m", "red": "\033[31m", "yellow": "\033[33m", "end": "\033[0m"}
+
+
+def color(text: str, *styles: str) -> str:
+    """Wrap `text` in ANSI styles when stdout is a terminal and NO_COLOR is not set."""
+    if not sys.stdout.isatty() or "NO_COLOR" in os.environ:
+        return text
+    return "".join(_STYLES[style] for style in styles) + text + _STYLES["end"]
+
+
+class _Console(logging.Handler):
+    """Write to the streams of the moment, so that redirection and test capture work."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        alarming = record.levelno >= logging.WARNING
+        stream = sys.stderr if alarming else sys.stdout
+        prefix = f"{record.levelname}: " if alarming else ""
+        try:
+            stream.write(f"{prefix}{record.getMessage()}\n")
+            stream.flush()
+        except BrokenPipeError:  # `... | head` closed the pipe: nobody listens any more
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - lives until exit
+            raise SystemExit(0) from None
+
+
+def set_up_console(level: int = logging.INFO) -> None:
+    """Attach the console to the logger; scripts call this, libraries that import us don't."""
+    if not LOG.handlers:
+        LOG.addHandler(_Console())
+        LOG.propagate = False
+    LOG.setLevel(level)

@@ -1,0 +1,85 @@
+"""Where things are: the project root, yaml files by bare name, run folders, caches, whole files."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from utils.base.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def relative_to_cwd(path: Path) -> str:
+    """`path` as a user would type it from here."""
+    try:
+        return os.path.relpath(path)
+    except ValueError:  # another drive on Windows
+        return str(path)
+
+
+def find_file(name: str | Path, folders: tuple[str, ...], suffixes: tuple[str, ...], flag: str) -> Path:
+    """Find a file from its path or, by bare name, below `folders` of the project root.
+
+    Raises:
+        ConfigError: nothing or more than one file has that name, or its suffix is not allowed.
+    """
+    path = Path(name).expanduser()
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise ConfigError(f"{flag} {name}: a file ending in {' or '.join(suffixes)} is needed")
+    for candidate in (path, ROOT / path):
+        if candidate.is_file():
+            return candidate
+    known = [file for folder in folders for file in (ROOT / folder).rglob(f"*{path.suffix}")]
+    found = [file for file in known if file.name == path.name] if path.name == str(name) else []
+    if len(found) > 1:
+        places = ", ".join(relative_to_cwd(file) for file in sorted(found))
+        raise ConfigError(f"{flag} {name}: several files have that name ({places}); give the path")
+    if not found:
+        near = difflib.get_close_matches(path.name, sorted({file.name for file in known}), n=3)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise ConfigError(f"{flag} {name}: no such file here or below {', '.join(folders)}/{hint}")
+    return found[0]
+
+
+def increment_path(path: Path, exist_ok: bool = False) -> Path:
+    """First free of exp, exp2, exp3, ... (formats: no separator, gaps are reused)."""
+    if exist_ok or not path.exists():
+        return path
+    for n in range(2, 9999):
+        candidate = path.with_name(f"{path.name}{n}")
+        if not candidate.exists():
+            return candidate
+    raise ConfigError(f"{path} to {path}9998 all exist; choose another --name")
+
+
+def cache_folder() -> Path:
+    """Folder for downloads and caches: $YOLOV5_CONFIG_DIR, else the user's cache folder."""
+    if chosen := os.environ.get("YOLOV5_CONFIG_DIR"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "yolov5-lska"
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = "wb", **kwargs: Any) -> Iterator[IO[Any]]:
+    """Open a temporary file beside `path`; rename it over `path` when whole, remove it on error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(descriptor, mode, **kwargs) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # mkstemp gives 0600; users share run folders
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,46 @@
+"""Progress of long loops: a live tqdm row on a terminal, a plain line at the end elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+from utils.base.log import LOG
+
+T = TypeVar("T")
+
+
+class Bar(Generic[T]):
+    """Iterate `items` and show `text`; on a terminal a live row, elsewhere the last text as one line.
+
+    The row is written once more when the loop ends, so logs of background runs hold one line a loop.
+    """
+
+    def __init__(self, items: Iterable[T], text: str = "", total: int | None = None) -> None:
+        self.items = items
+        self.text = text
+        self.total = total if total is not None else _length(items)
+        self._tqdm: Any = None
+
+    def __iter__(self) -> Iterator[T]:
+        if not sys.stderr.isatty():
+            yield from self.items
+            if self.text:
+                LOG.info(self.text)
+            return
+        from tqdm import tqdm
+
+        layout = "{desc} {bar:10} {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
+        with tqdm(self.items, desc=self.text, total=self.total, bar_format=layout) as self._tqdm:
+            yield from self._tqdm
+
+    def say(self, text: str) -> None:
+        """Change the text of the row."""
+        self.text = text
+        if self._tqdm is not None:
+            self._tqdm.set_description_str(text)
+
+
+def _length(items: Iterable[Any]) -> int | None:
+    return len(items) if hasattr(items, "__len__") else None

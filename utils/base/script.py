@@ -1,0 +1,59 @@
+"""What every script shares: parse, run, and end with one clear line and the right exit status."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from utils.base.errors import YoloError
+from utils.base.log import LOG, color, set_up_console
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see python {self.prog} --help\n")
+
+
+def parser(description: str, *, prog: str | None = None) -> argparse.ArgumentParser:
+    """A parser that shows defaults, accepts unique prefixes (`--batch 16`), and errs on one line."""
+    return _Parser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+
+def print_args(script: str, opt: argparse.Namespace) -> None:
+    """Print `script: key=value, ...` on one line."""
+    words = ", ".join(f"{key}={value}" for key, value in vars(opt).items())
+    LOG.info(f"{color(f'{script}:', 'blue', 'bold')} {words}")
+
+
+def main(function: Callable[[], Any]) -> None:
+    """Run a script's entry point and exit: 0 done, 1 failure, 2 usage, 130 Ctrl-C, 143 SIGTERM."""
+    set_up_console()
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        status = function()
+    except YoloError as error:
+        LOG.error(one_line(error))
+        sys.exit(error.status)
+    except KeyboardInterrupt:
+        LOG.warning("stopped by Ctrl-C")
+        sys.exit(130)
+    except OSError as error:
+        LOG.error(one_line(error))
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _terminate(signum: int, frame: object) -> NoReturn:
+    sys.exit(128 + signum)

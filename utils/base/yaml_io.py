@@ -1,0 +1,50 @@
+"""Read and write yaml as plain data; a faulty file is named with the line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from utils.base.errors import ConfigError
+from utils.base.paths import atomic_write
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a yaml mapping with the safe loader.
+
+    Raises:
+        ConfigError: unreadable, not yaml, or not a mapping at the top.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{where}: not valid yaml ({getattr(error, 'problem', error)})") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected 'key: value' lines, found {type(content).__name__}")
+    return content
+
+
+def write_yaml(path: Path, content: dict[str, Any]) -> None:
+    """Write plain data as yaml, keys in their order, paths as text, the file whole or not at all."""
+    text = yaml.safe_dump(plain(content), sort_keys=False, allow_unicode=True)
+    with atomic_write(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def plain(value: Any) -> Any:
+    """Reduce a value to what yaml and weights-only checkpoints hold: numbers, text, lists, dicts."""
+    if isinstance(value, dict):
+        return {(key if isinstance(key, int) else str(key)): plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(v) for v in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if hasattr(value, "item") and getattr(value, "size", 1) == 1:  # numpy scalar
+        return value.item()
+    return str(value)
