@@ -1,0 +1,244 @@
+"""The data set that needs no download: drawn shapes, the same for the same seed, in YOLO layout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from utils.base.errors import DataError
+from utils.base.log import LOG
+from utils.base.seeds import generator
+
+NAMES = ("circle", "square", "triangle", "star", "ring")
+VERSION = 1  # raise it when the pictures change: older folders are then drawn anew
+MARKER = "shapes.json"
+
+_EMPTY_SHARE = 0.04  # pictures without an object, as real sets have them
+_LEAST_VISIBLE = 0.55  # share of a shape that stays uncovered by the shapes before it
+_LEAST_INSIDE = 0.75  # share of a shape that stays inside the picture
+_SUBPIXEL = 4  # binary digits after the point in the coordinates that cv2.fillPoly takes
+
+
+def make_shapes(root: Path, seed: int = 0, train: int = 320, val: int = 80, size: int = 320) -> Path:
+    """Draw the data set into `root` unless it is there already; return `root`.
+
+    `root` gets images/{train,val}/NNNN.jpg, labels/{train,val}/NNNN.txt and a marker with the version. It
+    appears whole or not at all. A folder of an older version is replaced.
+
+    Args:
+        root: folder of the data set.
+        seed: pictures are equal for equal seeds.
+        train: pictures to train on.
+        val: pictures to validate on.
+        size: side of the pictures, pixels.
+
+    Raises:
+        DataError: `root` holds something else, or cannot be written.
+    """
+    facts = {"version": VERSION, "seed": seed, "train": train, "val": val, "size": size}
+    if _is_current(root, facts):
+        return root
+    LOG.info(f"Drawing {train} + {val} pictures of shapes into {root}")
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
+            fresh = Path(folder) / "new"
+            _draw_split(fresh, "train", seed, range(train), size)
+            _draw_split(fresh, "val", seed, range(train, train + val), size)
+            (fresh / MARKER).write_text(json.dumps(facts) + "\n")
+            _put_in_place(fresh, root, facts, Path(folder) / "old")
+    except OSError as error:
+        raise DataError(
+            f"{root}: the shapes cannot be drawn there ({error.strerror or error}); "
+            "give --data another set, or change path: in data/shapes.yaml"
+        ) from error
+    return root
+
+
+def draw_picture(
+    rng: np.random.Generator, height: int, width: int, objects: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw one picture of shapes on a textured, noisy background.
+
+    A box spans the whole shape inside the picture, with the part that a later shape covers: at least
+    half of each shape shows.
+
+    Args:
+        rng: source of every random choice.
+        height: of the picture, pixels.
+        width: of the picture, pixels.
+        objects: how many shapes to place; by default 2 to 5, and none in a few pictures.
+
+    Returns:
+        image (height, width, 3) uint8 BGR and labels (n, 5) float32: class, cx, cy, w, h as fractions.
+        n falls short of `objects` when no more shapes find room.
+    """
+    if objects is None:
+        objects = 0 if rng.random() < _EMPTY_SHARE else int(rng.integers(2, 6))
+    canvas, ground = _background(rng, height, width)
+    colours = [ground]
+    visible: list[tuple[np.ndarray, int]] = []  # what still shows of each shape, and its area at first
+    rows = []
+    for _ in range(objects):
+        found = _find_room(rng, height, width, visible)
+        if found is None:
+            break
+        kind, mask = found
+        visible = [(shown & ~mask, area) for shown, area in visible] + [(mask, int(mask.sum()))]
+        colours.append(_distinct_colour(rng, colours))
+        _paint(rng, canvas, mask, colours[-1])
+        rows.append((kind, *_fractions(mask)))
+    canvas += rng.standard_normal((height, width, 1), np.float32) * rng.uniform(2, 9)
+    image = np.clip(canvas, 0, 255).astype(np.uint8)
+    return image, np.array(rows, np.float32).reshape(-1, 5)
+
+
+def save_jpeg(path: Path, image: np.ndarray, quality: int = 90) -> None:
+    """Write a BGR picture as JPEG, whatever characters its path has."""
+    path.write_bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())
+
+
+@cache
+def _contours(name: str) -> tuple[np.ndarray, ...]:
+    """Closed outlines of a shape, each (points, 2), inside the circle of radius 1 around the origin."""
+    if name == "ring":
+        return _corners(np.ones(72)), _corners(np.full(72, 0.55))
+    corners = {"circle": 72, "square": 4, "triangle": 3, "star": 10}[name]
+    radii = np.ones(corners)
+    if name == "star":
+        radii[1::2] = 0.45
+    return (_corners(radii),)
+
+
+def _corners(radii: np.ndarray) -> np.ndarray:
+    angles = np.arange(len(radii)) * (2 * np.pi / len(radii))
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
+
+
+def _find_room(
+    rng: np.random.Generator, height: int, width: int, visible: list[tuple[np.ndarray, int]]
+) -> tuple[int, np.ndarray] | None:
+    """Choose a class and a place that leave enough of every shape in sight, itself included.
+
+    Returns:
+        class and mask (height, width) bool; None when 30 places did not do.
+    """
+    kind = int(rng.integers(len(NAMES)))
+    # Mostly large, so that a small network learns them within minutes; some smaller.
+    low, high = (0.28, 0.48) if rng.random() < 0.75 else (0.17, 0.28)
+    for _ in range(30):
+        radius = rng.uniform(low, high) * min(height, width) / 2
+        mask, area = _place(rng, NAMES[kind], height, width, radius)
+        inside = int(mask.sum())
+        covers_none = all((shown & ~mask).sum() >= _LEAST_VISIBLE * whole for shown, whole in visible)
+        if inside >= _LEAST_INSIDE * area and covers_none:
+            return kind, mask
+    return None
+
+
+def _place(
+    rng: np.random.Generator, name: str, height: int, width: int, radius: float
+) -> tuple[np.ndarray, float]:
+    """Turn, stretch and move a shape: its mask (height, width) bool, and its area in or out of it."""
+    angle = rng.uniform(0, 2 * np.pi)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    stretch = np.array([1.0, rng.uniform(0.85, 1.0)]) * radius
+    centre = rng.uniform(0.05, 0.95, 2) * (width, height)
+    contours = [((points * stretch) @ turn + centre).astype(np.float32) for points in _contours(name)]
+    mask = np.zeros((height, width), np.uint8)
+    fixed = [np.rint(points * 2**_SUBPIXEL).astype(np.int32) for points in contours]
+    cv2.fillPoly(mask, fixed, 1, shift=_SUBPIXEL)  # an inner outline becomes a hole
+    area = abs(cv2.contourArea(contours[0])) - sum(abs(cv2.contourArea(hole)) for hole in contours[1:])
+    return mask.astype(bool), area
+
+
+def _fractions(mask: np.ndarray) -> tuple[float, float, float, float]:
+    """Centre and size of the pixels set in `mask`, as fractions of its width and height."""
+    height, width = mask.shape
+    x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
+    return (x + w / 2) / width, (y + h / 2) / height, w / width, h / height
+
+
+def _background(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """A canvas (height, width, 3) float32 of clouds, grain, stripes and lines, and its colour (3,)."""
+    bright = rng.uniform(30, 100) if rng.random() < 0.5 else rng.uniform(150, 220)
+    ground = np.clip(bright + rng.uniform(-30, 30, 3), 0, 255).astype(np.float32)
+    canvas = np.empty((height, width, 3), np.float32)
+    canvas[:] = ground
+    for cell, strength in ((48, rng.uniform(4, 20)), (8, rng.uniform(2, 12))):
+        coarse = rng.standard_normal((height // cell + 2, width // cell + 2, 3), np.float32)
+        canvas += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_LINEAR) * strength
+    if rng.random() < 0.5:
+        rows, columns = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)
+        down, across = rng.uniform(-0.5, 0.5, 2).astype(np.float32)
+        canvas += np.sin(rows * down + columns * across)[..., None] * rng.uniform(4, 14)
+    for _ in range(rng.integers(0, 8)):
+        ends = rng.uniform(-0.1, 1.1, (2, 2)) * (width, height)
+        tone = ground + rng.uniform(-55, 55)
+        first, last = ends.astype(int).tolist()
+        cv2.line(canvas, first, last, tone.tolist(), int(rng.integers(1, 4)), cv2.LINE_AA)
+    return canvas, ground
+
+
+def _distinct_colour(rng: np.random.Generator, used: list[np.ndarray]) -> np.ndarray:
+    """Of ten random colours, the one farthest from those in use (the first of them is the ground's)."""
+    colours = rng.uniform(15, 245, (10, 3)).astype(np.float32)
+    apart = np.linalg.norm(colours[:, None] - np.stack(used), axis=2)
+    apart[:, 1:] *= 1.5  # two shapes may look more alike than a shape and the ground
+    return colours[apart.min(axis=1).argmax()]
+
+
+def _paint(rng: np.random.Generator, canvas: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> None:
+    """Fill the mask with a colour that brightens along one direction; edges blend over a pixel."""
+    x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
+    here = slice(y, y + h), slice(x, x + w)
+    angle, depth = rng.uniform(0, 2 * np.pi), rng.uniform(0, 25)
+    down = np.linspace(-1, 1, h, dtype=np.float32)[:, None] * np.float32(np.sin(angle) * depth)
+    across = np.linspace(-1, 1, w, dtype=np.float32)[None] * np.float32(np.cos(angle) * depth)
+    alpha = cv2.blur(mask[here].astype(np.float32), (2, 2))[..., None]
+    canvas[here] += alpha * (colour + (down + across)[..., None] - canvas[here])
+
+
+def _draw_split(root: Path, split: str, seed: int, numbers: range, size: int) -> None:
+    images, labels = root / "images" / split, root / "labels" / split
+    images.mkdir(parents=True)
+    labels.mkdir(parents=True)
+    for number in numbers:
+        image, rows = draw_picture(generator(seed, number), size, size)
+        save_jpeg(images / f"{number:04d}.jpg", image)
+        lines = [f"{int(kind)} " + " ".join(f"{value:.6f}" for value in box) for kind, *box in rows]
+        (labels / f"{number:04d}.txt").write_text("".join(f"{line}\n" for line in lines))
+
+
+def _is_current(root: Path, facts: dict[str, Any]) -> bool:
+    """Tell whether `root` is the data set that `facts` describe; refuse a folder that isn't ours."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    try:
+        return json.loads((root / MARKER).read_text()) == facts
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{root}: exists, but was not drawn by this program (no readable {MARKER}); move it away first"
+        ) from error
+
+
+def _put_in_place(fresh: Path, root: Path, facts: dict[str, Any], old: Path) -> None:
+    """Rename `fresh` to `root`; a set that another process put there meanwhile is as good."""
+    if root.exists() and any(root.iterdir()):
+        if _is_current(root, facts):
+            return
+        root.rename(old)
+    try:
+        fresh.rename(root)
+    except OSError:
+        if not _is_current(root, facts):
+            if old.exists():
+                shutil.move(old, root)
+            raise
