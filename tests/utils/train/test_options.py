@@ -1,0 +1,117 @@
+"""The command line of train.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from utils.base.errors import ConfigError, NotReadyError
+from utils.base.paths import ROOT
+from utils.train.options import check_options, options_from, parse_options
+
+# Flag -> default, as interface.md section 1 has them (paths by their last part).
+ORIGINAL = {
+    "weights": "yolov5s.pt", "cfg": "", "hyp": "hyp.scratch-low.yaml", "epochs": 100, "batch_size": 16,
+    "imgsz": 640, "rect": False, "resume": False, "nosave": False, "noval": False, "noautoanchor": False,
+    "noplots": False, "evolve": None, "evolve_population": "hyps", "resume_evolve": None, "bucket": "",
+    "cache": None, "image_weights": False, "device": "", "multi_scale": False, "single_cls": False,
+    "optimizer": "SGD", "sync_bn": False, "workers": 8, "project": "train", "name": "exp", "exist_ok": False,
+    "quad": False, "cos_lr": False, "label_smoothing": 0.0, "patience": 100, "freeze": [0], "save_period": -1,
+    "seed": 0, "local_rank": -1, "entity": None, "upload_dataset": False, "bbox_interval": -1,
+}  # fmt: skip
+
+
+def test_every_flag_of_the_original_has_its_default() -> None:
+    opt = vars(parse_options([]))
+
+    for name, default in ORIGINAL.items():
+        value = Path(opt[name]).name if isinstance(opt[name], str) and "/" in opt[name] else opt[name]
+        assert value == default, name
+    assert set(opt) - set(ORIGINAL) == {"data", "deterministic", "given"}
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("--img 320", "imgsz", 320),
+        ("--img-size 320", "imgsz", 320),
+        ("--batch 8", "batch_size", 8),
+        ("--cache", "cache", "ram"),
+        ("--resume", "resume", True),
+        ("--resume a/last.pt", "resume", "a/last.pt"),
+        ("--freeze 3 5", "freeze", [3, 5]),
+        ("--evolve", "evolve", 300),
+    ],
+)
+def test_aliases_prefixes_and_optional_values(line: str, name: str, value: object) -> None:
+    opt = parse_options(line.split())
+
+    assert getattr(opt, name) == value
+    assert opt.given == [name]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--evolve 3",
+        "--resume_evolve x.yaml",
+        "--bucket b",
+        "--upload_dataset",
+        "--entity me",
+        "--bbox_interval 2",
+    ],
+)
+def test_later_features_say_that_they_are_not_ready(line: str) -> None:
+    with pytest.raises(NotReadyError, match=f"{line.split()[0]}.*not ready"):
+        check_options(parse_options(line.split()))
+
+
+def test_torchrun_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    with pytest.raises(NotReadyError, match="torchrun"):
+        check_options(parse_options([]))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["--epochs 0", "--batch-size 0", "--img 0", "--workers -1", "--label-smoothing 1", "--freeze -1"]
+    + ["--cache tape", "--image-weights --rect", "--patience -1"],
+)
+def test_values_out_of_range_are_named(line: str) -> None:
+    words = line.split()
+    flag = "--imgsz" if words[0] == "--img" else words[0]
+    with pytest.raises(ConfigError, match=flag):
+        check_options(parse_options(words))
+
+
+def test_no_weights_and_no_model_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="--cfg"):
+        check_options(parse_options(["--weights", ""]))
+
+
+def test_keywords_stand_for_flags() -> None:
+    opt = options_from({"img": 96, "epochs": 2})
+
+    assert (opt.imgsz, opt.epochs, opt.optimizer) == (96, 2, "SGD")
+    with pytest.raises(ConfigError, match="'epoch'.*epochs"):
+        options_from({"epoch": 2})
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys; sys.argv = ['train.py', '--help']; import train; train.parse_opt()"
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "--cos-lr" in done.stdout
+    for heavy in ("torch", "numpy", "cv2", "yaml"):
+        assert f"| {heavy}\n" not in done.stderr and f" {heavy}\n" not in done.stderr, heavy

@@ -1,0 +1,142 @@
+"""One epoch of training, a function for each phase of a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from utils.base.progress import Bar
+from utils.base.seeds import generator
+from utils.data.loader import Loader
+from utils.loggers.callbacks import CallbackList
+from utils.train.meter import LiveRow, LossMeter
+from utils.train.schedule import Schedule
+from utils.train.state import TrainState
+
+MAX_NORM = 10.0  # of all gradients together
+QUAD_GAIN = 4  # a quad batch has a quarter of the pictures
+_SCALE_STREAM = 1  # keeps the draws of multi-scale apart from those of the pictures
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every epoch of a run is trained."""
+
+    schedule: Schedule
+    imgsz: int
+    stride: int  # picture sizes are multiples of it
+    seed: int = 0
+    multi_scale: bool = False
+    quad: bool = False
+    amp: bool = False  # half precision, on CUDA
+    frozen: Sequence[nn.Module] = ()  # layers that stay as they are
+
+
+def train_one_epoch(
+    epoch: int, state: TrainState, loader: Loader, recipe: Recipe, callbacks: CallbackList
+) -> list[float]:
+    """Train on the loader's batches and return the epoch's mean box, obj and cls losses.
+
+    Gradients of an unfinished accumulation are dropped at the end, as in the original; so nothing
+    but the weights, their averages and a few counters passes from one epoch to the next.
+
+    Raises:
+        DivergedError: a loss or a gradient is not finite.
+    """
+    first = state.progress.first_batch
+    set_train_mode(state.model, recipe.frozen)
+    state.optimizer.zero_grad()
+    loader.set_epoch(epoch, first)
+    meter = LossMeter(state.device, epoch)
+    bar = Bar(loader, total=len(loader) - first)
+    row = LiveRow(bar, meter, state.device, recipe.schedule.epochs)
+    for index, batch in enumerate(bar, first):
+        step = epoch * len(loader) + index
+        callbacks.on_train_batch_start(step)
+        recipe.schedule.set(state.optimizer, step)
+        images = to_device(batch.images, state.device)
+        if recipe.multi_scale:
+            images = rescale(images, random_size(recipe, epoch, index), recipe.stride)
+        meter.add(backward(state, images, batch.targets.to(state.device), recipe), index)
+        if step - state.progress.last_update >= recipe.schedule.accumulate(step):
+            meter.watch(update_weights(state, step, callbacks), index)
+        callbacks.on_train_batch_end(step, batch.images, batch.targets, batch.paths)
+        row.show(len(batch.targets), images.shape[-1], last=index + 1 == len(loader))
+        if callbacks.stop:
+            break
+    return meter.read()
+
+
+def set_train_mode(model: nn.Module, frozen: Iterable[nn.Module]) -> None:
+    """Switch to training, except for batch norms of frozen layers: their statistics would drift."""
+    model.train()
+    for layer in frozen:
+        for module in layer.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def to_device(images: Tensor, device: torch.device) -> Tensor:
+    """Turn images (B, 3, H, W) uint8 into float 0-1 on the device, channels last in memory."""
+    moved = images.to(device, non_blocking=True)
+    return moved.to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+
+def random_size(recipe: Recipe, epoch: int, index: int) -> int:
+    """Draw the picture size of a batch: half to one and a half times the usual, in whole strides."""
+    low, high = int(recipe.imgsz * 0.5), int(recipe.imgsz * 1.5) + recipe.stride
+    drawn = int(generator(recipe.seed, epoch, index, _SCALE_STREAM).integers(low, high))
+    return max(drawn // recipe.stride, 1) * recipe.stride
+
+
+def rescale(images: Tensor, longest: int, stride: int) -> Tensor:
+    """Resize images so that their longer side is about `longest`, both sides in whole strides."""
+    sides = images.shape[2:]
+    ratio = longest / max(sides)
+    if ratio == 1:
+        return images
+    size = [math.ceil(side * ratio / stride) * stride for side in sides]
+    return functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
+
+
+def backward(state: TrainState, images: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
+    """Run the model forward and back, adding to the gradients; return the three losses."""
+    with torch.autocast(state.device.type, enabled=recipe.amp):
+        loss, items = state.loss(state.model(images), targets)
+    if recipe.quad:
+        loss = loss * QUAD_GAIN
+    state.scaler.scale(loss).backward()
+    return items
+
+
+def update_weights(state: TrainState, step: int, callbacks: CallbackList) -> Tensor:
+    """Make one step of the optimizer and of the moving average; return the gradients' norm.
+
+    With a scaler the norm is given as 0: it skips the updates that overflow by itself.
+    """
+    state.scaler.unscale_(state.optimizer)
+    norm = clip_gradients(state.model.parameters(), MAX_NORM)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    callbacks.on_before_zero_grad(step)
+    state.optimizer.zero_grad()
+    state.ema.update(state.model)
+    state.progress.last_update = step
+    callbacks.optimizer_step(step)
+    return torch.zeros_like(norm) if state.scaler.is_enabled() else norm
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> Tensor:
+    """Scale all gradients so that their common 2-norm is at most `most`; return the norm before.
+
+    torch's own function has no fast path on the CPU, and none is needed: this is three calls.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
+    return norm

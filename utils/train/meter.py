@@ -1,0 +1,82 @@
+"""The losses of an epoch: their means, the live row, and the guard against losses that are no numbers."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+from torch import Tensor
+
+from utils.base.errors import YoloError
+from utils.base.log import LOG
+from utils.base.progress import Bar
+
+LOSSES = ("box_loss", "obj_loss", "cls_loss")
+_COLUMNS = ("Epoch", "GPU_mem", *LOSSES, "Instances", "Size")
+_REFRESH = 0.3  # seconds between rows on an accelerator, where reading a loss waits for its queue
+
+
+class DivergedError(YoloError):
+    """A loss or a gradient is no longer a number."""
+
+
+class LossMeter:
+    """Mean losses of an epoch, kept on the device until they are read."""
+
+    def __init__(self, device: torch.device, epoch: int) -> None:
+        self.epoch = epoch
+        self.count = 0
+        self._sums = torch.zeros(len(LOSSES), device=device)
+        self._bad = torch.full((), math.inf, device=device)  # first batch that went wrong
+
+    def add(self, items: Tensor, index: int) -> None:
+        """Add the three losses of batch `index`."""
+        self._sums += items
+        self.count += 1
+        self.watch(items.sum(), index)
+
+    def watch(self, value: Tensor, index: int) -> None:
+        """Remember the first batch where `value` is not finite; the device is not waited for."""
+        found = torch.where(torch.isfinite(value), math.inf, float(index))
+        self._bad = torch.minimum(self._bad, found)
+
+    def read(self) -> list[float]:
+        """The three means so far.
+
+        Raises:
+            DivergedError: a value was not finite; says where and why that happens.
+        """
+        sums, bad = self._sums.tolist(), self._bad.item()
+        if bad < math.inf:
+            raise DivergedError(
+                f"epoch {self.epoch}, batch {bad:.0f}: the loss or its gradient is not finite. Likely causes: "
+                "a learning rate that is too high (lr0, warmup_bias_lr in --hyp), damaged start weights, "
+                "or labels that are wrong"
+            )
+        return [value / max(self.count, 1) for value in sums]
+
+
+class LiveRow:
+    """The familiar table row of an epoch, brought up to date as batches pass."""
+
+    def __init__(self, bar: Bar, meter: LossMeter, device: torch.device, epochs: int) -> None:
+        self.bar = bar
+        self.meter = meter
+        self.device = device
+        self.name = f"{meter.epoch}/{epochs - 1}"
+        self._shown = -math.inf
+        LOG.info(("\n" + "%11s" * len(_COLUMNS)) % _COLUMNS)
+
+    def show(self, instances: int, size: int, last: bool) -> None:
+        """Write the row, unless the device would have to be waited for too often."""
+        if self.device.type != "cpu" and not last and time.monotonic() - self._shown < _REFRESH:
+            return
+        self._shown = time.monotonic()
+        losses = "".join(f"{value:11.4g}" for value in self.meter.read())
+        self.bar.say(f"{self.name:>11}{_memory(self.device):>11}{losses}{instances:11}{size:11}")
+
+
+def _memory(device: torch.device) -> str:
+    used = torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
+    return f"{used / 1e9:.3g}G"

@@ -1,0 +1,181 @@
+"""Every flag of train.py, and what its values must be; needs nothing but the standard library."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from utils.base.errors import ConfigError, NotReadyError
+from utils.base.paths import ROOT, relative_to_cwd
+from utils.base.script import parser
+
+# Flags whose feature comes later: {option: what its value is when it is not used}.
+_LATER: dict[str, tuple[Any, ...]] = {
+    "evolve": (None,),
+    "resume_evolve": (None,),
+    "bucket": ("",),
+    "entity": (None,),
+    "upload_dataset": (False,),
+    "bbox_interval": (-1,),
+}
+# A resumed run takes its options from its folder; of the new command line it honours these.
+HONOURED_ON_RESUME = ("cache", "data", "device", "epochs", "noplots", "patience", "save_period", "workers")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of train.py, its flags grouped by purpose."""
+    parse = parser("Train a YOLOv5 detector.", prog="train.py")
+    _what(parse.add_argument_group("what to train, on what"))
+    _how_long(parse.add_argument_group("how long, and when to go on or stop"))
+    _how(parse.add_argument_group("how"))
+    _where(parse.add_argument_group("on which machine"))
+    _output(parse.add_argument_group("what to write, and where"))
+    _search(parse.add_argument_group("search for hyperparameters (not ready yet)"))
+    _accounts(parse.add_argument_group("accounts of loggers (not ready yet)"))
+    return parse
+
+
+def _what(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--weights", default="yolov5s.pt", help="start checkpoint; '' trains from scratch")
+    group.add_argument("--cfg", default="", help="model yaml; needed when --weights is ''")
+    group.add_argument("--data", default="data/shapes.yaml", help="data set yaml")
+    group.add_argument("--hyp", default="data/hyps/hyp.scratch-low.yaml", help="hyperparameter yaml")
+    group.add_argument("--imgsz", "--img", "--img-size", type=int, default=640, help="picture size in pixels")
+    group.add_argument("--single-cls", action="store_true", help="treat all classes as one")
+    group.add_argument("--rect", action="store_true", help="rectangular batches, no mosaic")
+    group.add_argument(
+        "--cache", nargs="?", const="ram", help="keep pictures in ram or on disk (val: these only)"
+    )
+    group.add_argument("--image-weights", action="store_true", help="show weak classes more often")
+    group.add_argument("--multi-scale", action="store_true", help="vary the picture size by half")
+    group.add_argument("--quad", action="store_true", help="batches of four pictures tiled into one")
+
+
+def _how_long(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--epochs", type=int, default=100, help="epochs in all")
+    group.add_argument(
+        "--patience", type=int, default=100, help="epochs without progress until the end; 0: never"
+    )
+    group.add_argument(
+        "--resume", nargs="?", const=True, default=False, help="go on from this checkpoint, else the newest"
+    )
+
+
+def _how(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--batch-size", type=int, default=16, help="pictures in a batch; -1 chooses")
+    group.add_argument("--optimizer", choices=("SGD", "Adam", "AdamW"), default="SGD", help="optimizer")
+    group.add_argument("--cos-lr", action="store_true", help="cosine schedule of the learning rate")
+    group.add_argument("--label-smoothing", type=float, default=0.0, help="epsilon of label smoothing")
+    group.add_argument(
+        "--freeze", nargs="+", type=int, default=[0], help="10: layers 0-9 stay as they are; 3 5: these two"
+    )
+    group.add_argument("--noautoanchor", action="store_true", help="do not fit the anchors to the data")
+    group.add_argument("--sync-bn", action="store_true", help="batch norm over all processes")
+    group.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
+    group.add_argument("--deterministic", action="store_true", help="only reproducible kernels on CUDA")
+
+
+def _where(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--device", default="", help="cpu, mps, or a GPU such as 0; '' takes the best")
+    group.add_argument("--workers", type=int, default=8, help="processes that load pictures, at most")
+    group.add_argument("--local_rank", type=int, default=-1, help="for launchers; ignored")
+
+
+def _output(group: argparse._ArgumentGroup) -> None:
+    project = relative_to_cwd(ROOT / "runs" / "train")
+    group.add_argument("--project", default=project, help="folder of all runs")
+    group.add_argument("--name", default="exp", help="folder of this run; cfg takes the model yaml's name")
+    group.add_argument("--exist-ok", action="store_true", help="write into an existing folder")
+    group.add_argument("--save-period", type=int, default=-1, help="keep a checkpoint every so many epochs")
+    group.add_argument("--nosave", action="store_true", help="save only the last epoch")
+    group.add_argument("--noval", action="store_true", help="validate only the last epoch")
+    group.add_argument("--noplots", action="store_true", help="draw no pictures")
+
+
+def _search(group: argparse._ArgumentGroup) -> None:
+    hyps = relative_to_cwd(ROOT / "data" / "hyps")
+    group.add_argument("--evolve", nargs="?", type=int, const=300, help="evolve for so many generations")
+    group.add_argument("--evolve_population", default=hyps, help="folder of the first individuals")
+    group.add_argument("--resume_evolve", help="evolve_population.yaml of an earlier search")
+
+
+def _accounts(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--bucket", default="", help="cloud storage bucket")
+    group.add_argument("--entity", help="account of the logger")
+    group.add_argument("--upload_dataset", nargs="?", const=True, default=False, help="upload the data set")
+    group.add_argument("--bbox_interval", type=int, default=-1, help="epochs between logged pictures")
+
+
+def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse a command line; `given` lists the options that stand in it rather than being defaults."""
+    parse = build_parser()
+    opt = parse.parse_args(argv)
+    # argparse leaves what a namespace already holds alone, unless the command line says otherwise.
+    absent = object()
+    seen = parse.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(opt), absent)))
+    opt.given = [name for name, value in vars(seen).items() if value is not absent]
+    return opt
+
+
+def options_from(keywords: dict[str, Any]) -> argparse.Namespace:
+    """The defaults, with `keywords` (flags, underscores for dashes) in their place.
+
+    Raises:
+        ConfigError: no flag has that name.
+    """
+    opt = parse_options([])
+    names = {"img": "imgsz", "img_size": "imgsz"}  # the aliases that the command line has
+    for key, value in keywords.items():
+        name = names.get(key, key)
+        if name not in vars(opt) or name == "given":
+            near = difflib.get_close_matches(name, vars(opt), n=3)
+            hint = f"; did you mean {', '.join(near)}?" if near else ""
+            raise ConfigError(f"train.run() has no option {key!r}{hint}")
+        setattr(opt, name, value)
+        opt.given.append(name)
+    return opt
+
+
+def check_options(opt: argparse.Namespace) -> None:
+    """Refuse values that cannot work, before anything is loaded or written.
+
+    Raises:
+        ConfigError: a value is out of its range, or two flags exclude each other.
+        NotReadyError: a flag or a launcher asks for a feature that comes later.
+    """
+    _check_ready(opt)
+    _check_ranges(opt)
+    if not opt.weights and not opt.cfg:
+        raise ConfigError("--weights '' needs --cfg with a model yaml, such as --cfg yolov5s-LSKA.yaml")
+    if opt.cache not in (None, "ram", "disk", "val"):
+        raise ConfigError(f"--cache {opt.cache}: expected ram, disk or val")
+    if opt.image_weights and opt.rect:
+        raise ConfigError("--image-weights draws pictures at random, --rect sorts them; use one of the two")
+
+
+def _check_ready(opt: argparse.Namespace) -> None:
+    for name, unused in _LATER.items():
+        if getattr(opt, name) not in unused:
+            flag = f"--{name} {getattr(opt, name)}"
+            raise NotReadyError(f"{flag}: not ready yet; leave it out for now")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise NotReadyError("torchrun: several processes are not ready yet; start train.py by itself")
+
+
+def _check_ranges(opt: argparse.Namespace) -> None:
+    ranges: dict[str, tuple[bool, str]] = {
+        "epochs": (opt.epochs >= 1, "at least 1"),
+        "batch_size": (opt.batch_size >= 1 or opt.batch_size == -1, "at least 1, or -1"),
+        "imgsz": (opt.imgsz >= 1, "a number of pixels such as 640"),
+        "workers": (opt.workers >= 0, "0 or more"),
+        "patience": (opt.patience >= 0, "0 or more"),
+        "seed": (opt.seed >= 0, "0 or more"),
+        "label_smoothing": (0 <= opt.label_smoothing < 1, "0 or more and below 1"),
+        "freeze": (all(layer >= 0 for layer in opt.freeze), "layer numbers, 0 or more"),
+    }
+    for name, (fine, expected) in ranges.items():
+        if not fine:
+            raise ConfigError(f"--{name.replace('_', '-')} {getattr(opt, name)}: expected {expected}")
