@@ -1,0 +1,127 @@
+"""One mosaic picture of a batch, with its labels or with what a model found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from utils.plots.annotator import Annotator, colors
+from utils.plots.picture import write_picture
+from utils.plots.text import draw_text, text_size
+
+if TYPE_CHECKING:
+    import torch
+
+Names = Mapping[int, str] | Sequence[str] | None
+MAX_SIDE = 1920  # pixels of the mosaic
+SHOWN_FROM = 0.25  # confidence
+
+
+def output_to_target(detections: Sequence[torch.Tensor], max_det: int = 300) -> np.ndarray:
+    """Turn detections into rows for `plot_images`.
+
+    Args:
+        detections: per picture (n, 6): x1, y1, x2, y2 in pixels of the batch, confidence, class.
+        max_det: at most so many of each picture.
+
+    Returns:
+        (m, 7) float32: image index, class, cx, cy, w, h in pixels, confidence.
+    """
+    blocks = [np.zeros((0, 7), np.float32)]
+    for index, rows in enumerate(detections):
+        found = _numpy(rows)[:max_det].astype(np.float32)
+        x1, y1, x2, y2, confidence, kind = found[:, :6].T
+        image = np.full(len(found), index, np.float32)
+        blocks.append(
+            np.stack([image, kind, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, confidence], axis=1)
+        )
+    return np.concatenate(blocks)
+
+
+def plot_images(
+    images: Any,
+    targets: Any,
+    paths: Sequence[str] | None,
+    fname: str | Path,
+    names: Names = None,
+    max_subplots: int = 16,
+) -> np.ndarray:
+    """Draw a batch as a mosaic of at most 1920 pixels a side, and write it.
+
+    Args:
+        images: (B, 3, H, W) RGB, uint8 0-255 or floating 0-1; tensor or array. It is copied, never changed.
+        targets: (T, 6) targets with boxes as fractions of the picture, or (n, 7) rows of
+            `output_to_target`, of which those above 0.25 confidence are drawn.
+        paths: file of each picture, for the captions.
+        fname: where to write; the suffix tells the format.
+        names: names of the classes; numbers are drawn without them.
+        max_subplots: at most so many pictures.
+
+    Returns:
+        The mosaic, (h, w, 3) uint8 BGR.
+    """
+    tiles = [_bgr(picture) for picture in images[:max_subplots]]
+    rows = _numpy(targets) if len(targets) else np.zeros((0, 6), np.float32)
+    columns = math.ceil(math.sqrt(max(len(tiles), 1)))
+    lines = math.ceil(len(tiles) / columns) or 1
+    height, width = tiles[0].shape[:2] if tiles else (1, 1)
+    shrink = min(MAX_SIDE / columns / max(height, width), 1.0)
+    height, width = max(round(height * shrink), 1), max(round(width * shrink), 1)
+    mosaic = np.full((lines * height, columns * width, 3), 255, np.uint8)
+    for index, tile in enumerate(tiles):
+        y, x = index // columns * height, index % columns * width
+        place = mosaic[y : y + height, x : x + width]
+        place[:] = cv2.resize(tile, (width, height), interpolation=cv2.INTER_AREA) if shrink < 1 else tile
+        _draw_boxes(place, rows[rows[:, 0] == index], shrink, names)
+        _caption(place, Path(paths[index]).name if paths else "")
+    write_picture(Path(fname), mosaic)
+    return mosaic
+
+
+def _numpy(values: Any) -> np.ndarray:
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+
+
+def _bgr(picture: Any) -> np.ndarray:
+    """(3, H, W) RGB -> a new (H, W, 3) uint8 BGR array."""
+    array = _numpy(picture)
+    if array.dtype != np.uint8:
+        array = (np.clip(array.astype(np.float32), 0, 1) * 255).round().astype(np.uint8)
+    return np.array(array[::-1].transpose(1, 2, 0), order="C")
+
+
+def _draw_boxes(tile: np.ndarray, rows: np.ndarray, shrink: float, names: Names) -> None:
+    height, width = tile.shape[:2]
+    pen = Annotator(tile, line_width=max(round(min(height, width) / 250), 1))
+    predicted = rows.shape[1] == 7
+    unit = np.array([shrink] * 4) if predicted else np.array([width, height, width, height])
+    for row in rows[::-1] if predicted else rows:  # the most confident on top
+        if predicted and row[6] <= SHOWN_FROM:
+            continue
+        x, y, w, h = row[2:6] * unit
+        kind = int(row[1])
+        label = f"{_name(names, kind)} {row[6]:.1f}" if predicted else _name(names, kind)
+        pen.box_label((x - w / 2, y - h / 2, x + w / 2, y + h / 2), label, colors(kind, bgr=True))
+
+
+def _name(names: Names, kind: int) -> str:
+    if names is None or (isinstance(names, Sequence) and not 0 <= kind < len(names)):
+        return str(kind)
+    return str(names.get(kind, kind)) if isinstance(names, Mapping) else str(names[kind])
+
+
+def _caption(tile: np.ndarray, text: str) -> None:
+    """Frame a picture and write its file's name on a dark tab at the top left."""
+    height, width = tile.shape[:2]
+    cv2.rectangle(tile, (0, 0), (width - 1, height - 1), (255, 255, 255), 2)
+    if not text:
+        return
+    scale = max(0.35, min(height, width) / 1200)
+    text_width, text_height = text_size(text[:40], scale)
+    cv2.rectangle(tile, (0, 0), (text_width + 8, text_height + 8), (40, 40, 40), cv2.FILLED)
+    draw_text(tile, text[:40], (4, text_height + 4), scale, (255, 255, 255))

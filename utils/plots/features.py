@@ -1,0 +1,66 @@
+"""Feature maps of a layer as a grid of grey pictures, for `detect.py --visualize`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from utils.base.log import LOG
+from utils.plots.picture import write_picture
+
+MAX_CHANNELS = 32
+COLUMNS = 8
+_TILE = 128  # pixels of a tile's longer side
+_GAP = 4
+
+
+def plot_features(
+    maps: Any, layer_type: str, index: int, folder: Path, limit: int = MAX_CHANNELS
+) -> Path | None:
+    """Write the first channels of the first picture as a grid (.png) and as numbers (.npy).
+
+    Args:
+        maps: (B, C, h, w) tensor or array: what left the layer.
+        layer_type: name of the layer's class, with or without its module.
+        index: place of the layer in the model.
+        folder: where `stageINDEX_TYPE_features.png` and `.npy` go.
+        limit: at most so many channels.
+
+    Returns:
+        The picture; None for what has no channels to show (the head, a 1 x 1 map).
+    """
+    if not hasattr(maps, "shape") or len(maps.shape) != 4 or max(maps.shape[2:]) <= 1:
+        return None
+    values = maps[0, :limit]
+    array = np.asarray(values.detach().float().cpu() if hasattr(values, "detach") else values, np.float32)
+    path = folder / f"stage{index}_{layer_type.rsplit('.', 1)[-1]}_features.png"
+    write_picture(path, _grid([_tile(channel) for channel in array]))
+    np.save(path.with_suffix(".npy"), array)
+    LOG.info(f"Saving {path}... ({len(array)}/{maps.shape[1]})")
+    return path
+
+
+def _tile(channel: np.ndarray) -> np.ndarray:
+    """One channel in grey, its own range stretched from black to white."""
+    low, high = float(np.nanmin(channel)), float(np.nanmax(channel))
+    grey = np.nan_to_num((channel - low) / max(high - low, 1e-12) * 255).round().astype(np.uint8)
+    gain = _TILE / max(channel.shape)
+    height, width = (max(round(side * gain), 1) for side in channel.shape)
+    interpolation = cv2.INTER_AREA if gain < 1 else cv2.INTER_NEAREST
+    return cv2.resize(grey, (width, height), interpolation=interpolation)
+
+
+def _grid(tiles: list[np.ndarray]) -> np.ndarray:
+    height, width = tiles[0].shape
+    columns = min(COLUMNS, len(tiles))
+    rows = math.ceil(len(tiles) / columns)
+    sheet = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP), 255, np.uint8)
+    for place, tile in enumerate(tiles):
+        y = _GAP + place // columns * (height + _GAP)
+        x = _GAP + place % columns * (width + _GAP)
+        sheet[y : y + height, x : x + width] = tile
+    return sheet

@@ -1,0 +1,111 @@
+"""Pictures of a data set's labels: how many of each class, where boxes lie, how large they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from utils.plots.annotator import colors_on_white
+from utils.plots.figure import literal, new_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+DPI = 200
+DRAWN_BOXES = 1000
+NAMED_CLASSES = 29  # more names would run into each other
+
+
+def plot_labels(
+    labels: np.ndarray, names: Mapping[int, str] | Sequence[str], save_dir: Path
+) -> tuple[Path, Path] | None:
+    """Write labels.jpg and labels_correlogram.jpg.
+
+    Args:
+        labels: (n, 5) class, cx, cy, w, h as fractions of the picture, of the whole data set.
+        names: names of the classes.
+        save_dir: folder for the two pictures.
+
+    Returns:
+        The files, or None when there is no label to draw.
+    """
+    if not len(labels):
+        return None
+    classes, xywh = labels[:, 0].astype(int), labels[:, 1:5].astype(float)
+    overview, correlogram = save_dir / "labels.jpg", save_dir / "labels_correlogram.jpg"
+    _plot_overview(classes, xywh, [str(name) for name in _listed(names)], overview)
+    _plot_correlogram(xywh, correlogram)
+    return overview, correlogram
+
+
+def _listed(names: Mapping[int, str] | Sequence[str]) -> list[str]:
+    return [names[key] for key in sorted(names)] if isinstance(names, Mapping) else list(names)
+
+
+def _plot_overview(classes: np.ndarray, xywh: np.ndarray, names: list[str], path: Path) -> None:
+    figure = new_figure(8, 8)
+    (histogram, boxes), (places, sizes) = figure.subplots(2, 2)
+    counts = np.bincount(classes, minlength=len(names))
+    shades = [tuple(channel / 255 for channel in colors_on_white(i)) for i in range(len(counts))]
+    histogram.bar(range(len(counts)), counts, color=shades)
+    histogram.set_ylabel("instances")
+    if 0 < len(names) <= NAMED_CLASSES:
+        histogram.set_xticks(range(len(names)), names, rotation=90, fontsize=10)
+        literal(histogram.get_xticklabels())
+    else:
+        histogram.set_xlabel("classes")
+    boxes.imshow(_boxes_on_one_centre(classes[:DRAWN_BOXES], xywh[:DRAWN_BOXES, 2:]))
+    boxes.axis("off")
+    _histogram_2d(places, xywh[:, 0], xywh[:, 1], bins=50)
+    places.set(xlabel="x", ylabel="y")
+    _histogram_2d(sizes, xywh[:, 2], xywh[:, 3], bins=50)
+    sizes.set(xlabel="width", ylabel="height")
+    for axes in (histogram, places, sizes):
+        axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path, DPI)
+
+
+def _boxes_on_one_centre(classes: np.ndarray, wh: np.ndarray, side: int = 1000) -> np.ndarray:
+    """Boxes around a common centre, small ones on top, (side, side, 3) RGB: shows shapes and sizes."""
+    canvas = np.full((side, side, 3), 255, np.uint8)
+    middle = side // 2
+    for index in np.argsort(-wh.prod(1)):
+        dx, dy = (round(float(fraction) * middle) for fraction in wh[index])
+        corners = (middle - dx, middle - dy), (middle + dx, middle + dy)
+        cv2.rectangle(canvas, *corners, colors_on_white(int(classes[index])), 1)
+    return canvas
+
+
+def _plot_correlogram(xywh: np.ndarray, path: Path) -> None:
+    """Each of x, y, width, height against each other; their own distributions on the diagonal."""
+    words = ("x", "y", "width", "height")
+    figure = new_figure(9, 9)
+    grid = figure.subplots(4, 4)
+    for row in range(4):
+        for column in range(4):
+            axes = grid[row, column]
+            if column > row:
+                axes.axis("off")
+            elif column == row:
+                axes.hist(np.clip(xywh[:, row], 0, 1), bins=50, range=(0, 1), color="tab:blue")
+                axes.set(xlim=(0, 1), yticks=[])
+                axes.spines[["top", "right", "left"]].set_visible(False)
+            else:
+                _histogram_2d(axes, xywh[:, column], xywh[:, row], bins=50)
+            axes.set_xlabel(words[column] if row == 3 else "")
+            axes.set_ylabel(words[row] if column == 0 and row else "")
+            axes.tick_params(labelbottom=row == 3, labelleft=column == 0 and row > 0)
+    save_figure(figure, path, DPI)
+
+
+def _histogram_2d(axes: Axes, x: np.ndarray, y: np.ndarray, bins: int) -> None:
+    """Density of points in the unit square; empty cells stay white."""
+    counts, _, _ = np.histogram2d(np.clip(x, 0, 1), np.clip(y, 0, 1), bins=bins, range=((0, 1), (0, 1)))
+    # A few crowded cells would leave all others pale: the colour follows the square root.
+    shown = np.where(counts > 0, np.sqrt(counts), np.nan).T
+    axes.imshow(shown, origin="lower", extent=(0, 1, 0, 1), cmap="Blues", vmin=-0.3 * np.sqrt(counts.max()))
+    axes.set(xlim=(0, 1), ylim=(0, 1))

@@ -1,0 +1,83 @@
+"""results.png: the course of a training run, from its results.csv."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+
+from utils.base.errors import DataError
+from utils.plots.figure import new_figure, save_figure
+
+COLUMNS = (
+    *("train/box_loss", "train/obj_loss", "train/cls_loss", "metrics/precision", "metrics/recall"),
+    *("val/box_loss", "val/obj_loss", "val/cls_loss", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
+)
+SIGMA = 3.0  # epochs
+
+
+def plot_results(file: Path, output: Path | None = None) -> Path:
+    """Draw the ten columns of a results.csv, each with a smoothed course, as results.png beside it.
+
+    Raises:
+        DataError: no such file, no rows, or none of the columns.
+    """
+    table = read_results(file)
+    epochs = table.get("epoch")
+    if epochs is None or not any(name in table for name in COLUMNS):
+        raise DataError(f"{file}: no column 'epoch', or none of {', '.join(COLUMNS[:3])}, ...")
+    figure = new_figure(12, 6)
+    panels = figure.subplots(2, 5).ravel()
+    for axes, name in zip(panels, COLUMNS, strict=True):
+        values = table.get(name, np.full(len(epochs), np.nan))
+        known = np.isfinite(values)
+        axes.plot(epochs[known], values[known], marker=".", linewidth=2, markersize=6, label="results")
+        axes.plot(epochs[known], _smooth(values[known]), ":", linewidth=2, label="smooth")
+        axes.set_title(name, fontsize=11)
+        axes.grid(alpha=0.25)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    panels[1].legend()
+    for axes in panels[5:]:
+        axes.set_xlabel("epoch")
+    output = output or file.with_name("results.png")
+    save_figure(figure, output, 200)
+    return output
+
+
+def read_results(file: Path) -> dict[str, np.ndarray]:
+    """Columns of a results.csv by name, padding stripped; cells that are not numbers become NaN.
+
+    Raises:
+        DataError: unreadable, or no row below the header.
+    """
+    try:
+        with file.open(newline="", encoding="utf-8") as text:
+            rows = [[cell.strip() for cell in row] for row in csv.reader(text) if row]
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror or error}") from error
+    if len(rows) < 2:
+        raise DataError(f"{file}: no results yet")
+    header, body = rows[0], rows[1:]
+    return {
+        name: np.array([_number(row[i]) if i < len(row) else math.nan for row in body])
+        for i, name in enumerate(header)
+    }
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Gaussian filter that mirrors the curve at its ends."""
+    radius = round(4 * SIGMA)
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / SIGMA) ** 2)
+    if not len(values):
+        return values
+    padded = np.pad(values, radius, mode="symmetric")
+    return np.convolve(padded, weights / weights.sum(), mode="valid")
