@@ -1,0 +1,63 @@
+"""IoU and its kin: the original's numbers, and numbers rather than NaN for boxes without size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.known import arrays
+from utils.ops.iou import Kind, bbox_iou, box_ioa, box_iou
+
+GOLDEN = arrays("07_boxes")
+KINDS: tuple[Kind, ...] = ("iou", "giou", "diou", "ciou")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("form", ["xywh", "xyxy"])
+def test_pairs_equal_the_original(kind: Kind, form: str) -> None:
+    one, two = (torch.from_numpy(GOLDEN[f"{form}{i}"]) for i in (1, 2))
+    ours = bbox_iou(one, two, xywh=form == "xywh", kind=kind).numpy()
+    wanted = GOLDEN[f"{kind}_{form}"]
+    np.testing.assert_allclose(ours[:120], wanted[:120], rtol=1e-5, atol=1e-5)
+    known = np.isfinite(wanted[120:])
+    np.testing.assert_allclose(ours[120:][known], wanted[120:][known], rtol=1e-4, atol=1e-4)
+
+
+def test_the_vector_of_the_reference_page() -> None:
+    one, two = torch.tensor([5.0, 5, 4, 3]), torch.tensor([6.0, 5.5, 3, 5])
+    ours = [bbox_iou(one, two, kind=kind).item() for kind in KINDS]
+    assert ours == pytest.approx([0.3846154, 0.2512820, 0.3569911, 0.3515482], abs=1e-6)
+
+
+def test_the_gradient_of_ciou_equals_the_original() -> None:
+    one = torch.from_numpy(GOLDEN["xywh1"][:120]).requires_grad_()
+    bbox_iou(one, torch.from_numpy(GOLDEN["xywh2"][:120]), kind="ciou").sum().backward()
+    assert one.grad is not None
+    np.testing.assert_allclose(one.grad.numpy(), GOLDEN["ciou_grad_box1_first120"], rtol=1e-5, atol=1e-5)
+
+
+def test_every_box_against_every_box() -> None:
+    one, two = torch.from_numpy(GOLDEN["xyxy1"][:20]), torch.from_numpy(GOLDEN["xyxy2"][:30])
+    np.testing.assert_allclose(box_iou(one, two).numpy(), GOLDEN["box_iou_first20x30"], atol=1e-6)
+    ioa = box_ioa(GOLDEN["xyxy1"][:15], GOLDEN["xyxy2"][:25])
+    np.testing.assert_allclose(ioa, GOLDEN["bbox_ioa_first15x25"], rtol=1e-5, atol=1e-6)
+
+
+def test_boxes_without_size_give_numbers_and_gradients() -> None:
+    nothing = torch.zeros(3, 4, requires_grad=True)
+    others = torch.tensor([[0.0, 0, 0, 0], [1, 1, 2, 2], [0, 0, 0, 5]])
+    ciou = bbox_iou(nothing, others, kind="ciou")
+    ciou.sum().backward()
+    assert torch.isfinite(ciou).all()
+    assert nothing.grad is not None
+    assert torch.isfinite(nothing.grad).all()
+
+
+def test_sizes_that_underflow_keep_the_gradient_finite() -> None:
+    logits = torch.tensor([[0.0, 0, -40, -45], [0, 0, -80, -90]], requires_grad=True)
+    sizes = (2 * logits[:, 2:].sigmoid()) ** 2
+    ciou = bbox_iou(torch.cat((logits[:, :2], sizes), 1), torch.tensor([[0.1, 0.2, 3.0, 2.0]]), kind="ciou")
+    ciou.sum().backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()

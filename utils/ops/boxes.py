@@ -1,0 +1,146 @@
+"""Boxes and polygons: formats, clipping, and the way from the network's input back to the picture.
+
+Every function takes numpy arrays or torch tensors unless its signature says otherwise. Boxes are rows
+of at least four numbers; columns after the fourth (confidence, class) pass through untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Boxes = TypeVar("Boxes", np.ndarray, Tensor)
+RatioPad = tuple[Sequence[float], Sequence[float]]  # ((gain_h, gain_w), (pad_x, pad_y))
+
+
+def xywh2xyxy(xywh: Boxes) -> Boxes:
+    """Turn centre and size (..., 4+) into corners."""
+    centre, half = xywh[..., :2], xywh[..., 2:4] / 2
+    return _columns(centre - half, centre + half, xywh[..., 4:])
+
+
+def xyxy2xywh(xyxy: Boxes) -> Boxes:
+    """Turn corners (..., 4+) into centre and size."""
+    first, last = xyxy[..., :2], xyxy[..., 2:4]
+    return _columns((first + last) / 2, last - first, xyxy[..., 4:])
+
+
+def xywhn2xyxy(xywhn: Boxes, w: float = 640, h: float = 640, padw: float = 0, padh: float = 0) -> Boxes:
+    """Turn fractions of a w x h picture into pixel corners, moved by the padding."""
+    size, pad = _pair(xywhn, w, h), _pair(xywhn, padw, padh)
+    centre, half = xywhn[..., :2] * size + pad, xywhn[..., 2:4] * size / 2
+    return _columns(centre - half, centre + half, xywhn[..., 4:])
+
+
+def xyxy2xywhn(xyxy: Boxes, w: float = 640, h: float = 640, clip: bool = False, eps: float = 0.0) -> Boxes:
+    """Turn pixel corners into fractions of a w x h picture; `clip` first cuts them to (w - eps, h - eps)."""
+    if clip:
+        xyxy = clip_boxes(_copy(xyxy), (h - eps, w - eps))
+    xywh, size = xyxy2xywh(xyxy), _pair(xyxy, w, h)
+    return _columns(xywh[..., :2] / size, xywh[..., 2:4] / size, xywh[..., 4:])
+
+
+def clip_boxes(boxes_xyxy: Boxes, shape_hw: Sequence[float]) -> Boxes:
+    """Cut corners to a picture of `shape_hw`, in place; return the same boxes."""
+    height, width = shape_hw[0], shape_hw[1]
+    for column, limit in enumerate((width, height, width, height)):
+        boxes_xyxy[..., column] = boxes_xyxy[..., column].clip(0, limit)
+    return boxes_xyxy
+
+
+def scale_boxes(
+    input_hw: Sequence[float],
+    boxes_xyxy: Boxes,
+    image_hw: Sequence[float],
+    ratio_pad: RatioPad | None = None,
+) -> Boxes:
+    """Carry boxes from the letterboxed input back to the picture and clip them, in place.
+
+    Args:
+        input_hw: (height, width) of the network's input.
+        boxes_xyxy: (..., 4+) corners in pixels of that input.
+        image_hw: (height, width) of the original picture.
+        ratio_pad: what the letterbox recorded; without it gain and padding follow from the two shapes.
+            Only the first gain counts, for both axes, as in the original.
+    """
+    gain, (pad_x, pad_y) = _gain_and_pad(input_hw, image_hw, ratio_pad)
+    boxes_xyxy[..., 0:4:2] -= pad_x
+    boxes_xyxy[..., 1:4:2] -= pad_y
+    boxes_xyxy[..., :4] /= gain
+    return clip_boxes(boxes_xyxy, image_hw)
+
+
+def xyn2xy(
+    points: np.ndarray, w: float = 640, h: float = 640, padw: float = 0, padh: float = 0
+) -> np.ndarray:
+    """Turn polygon points (..., 2) from fractions of a w x h picture into pixels, moved by the padding."""
+    return points * _pair(points, w, h) + _pair(points, padw, padh)
+
+
+def segment2box(segment: np.ndarray, width: float = 640, height: float = 640) -> np.ndarray:
+    """Bound the points (n, 2) of a polygon that lie in the picture: xyxy (4,), zeros if none does."""
+    inside = segment[((segment >= 0) & (segment <= (width, height))).all(1)]
+    if len(inside) == 0:
+        return np.zeros(4, segment.dtype)
+    return np.concatenate((inside.min(0), inside.max(0)))
+
+
+def segments2boxes(segments: Sequence[np.ndarray]) -> np.ndarray:
+    """Bound each polygon (n_i, 2): xywh (len(segments), 4) in the polygons' unit."""
+    if len(segments) == 0:
+        return np.zeros((0, 4), np.float32)
+    return xyxy2xywh(np.stack([np.concatenate((points.min(0), points.max(0))) for points in segments]))
+
+
+def resample_segments(segments: Sequence[np.ndarray], n: int = 1000) -> list[np.ndarray]:
+    """Walk along each closed polygon in `n` even steps of vertex number: (n, 2) float32 each."""
+    return [_resample(points, n) for points in segments]
+
+
+def scale_segments(
+    input_hw: Sequence[float],
+    segment: np.ndarray,
+    image_hw: Sequence[float],
+    ratio_pad: RatioPad | None = None,
+    normalize: bool = False,
+) -> np.ndarray:
+    """Carry polygon points (n, 2) from the input to the picture, clipped; fractions if `normalize`."""
+    gain, pad = _gain_and_pad(input_hw, image_hw, ratio_pad)
+    size = (image_hw[1], image_hw[0])
+    points = ((segment - _pair(segment, *pad)) / gain).clip(0, size)
+    return points / _pair(segment, *size) if normalize else points
+
+
+def _resample(points: np.ndarray, n: int) -> np.ndarray:
+    closed = np.concatenate((points, points[:1]))
+    steps, vertices = np.linspace(0, len(points), n), np.arange(len(closed))
+    return np.stack([np.interp(steps, vertices, closed[:, axis]) for axis in (0, 1)], 1).astype(np.float32)
+
+
+def _gain_and_pad(
+    input_hw: Sequence[float], image_hw: Sequence[float], ratio_pad: RatioPad | None
+) -> tuple[float, tuple[float, float]]:
+    if ratio_pad is not None:
+        return ratio_pad[0][0], (ratio_pad[1][0], ratio_pad[1][1])
+    gain = min(input_hw[0] / image_hw[0], input_hw[1] / image_hw[1])
+    return gain, ((input_hw[1] - image_hw[1] * gain) / 2, (input_hw[0] - image_hw[0] * gain) / 2)
+
+
+def _columns(*parts: Boxes) -> Boxes:
+    first = parts[0]
+    return torch.cat(parts, -1) if isinstance(first, Tensor) else np.concatenate(parts, -1)
+
+
+def _pair(like: Boxes, x: float, y: float) -> Boxes:
+    """(x, y) in the kind and precision of `like`."""
+    if isinstance(like, Tensor):
+        return like.new_tensor((x, y), dtype=like.dtype if like.is_floating_point() else torch.float32)
+    return np.array((x, y), like.dtype if np.issubdtype(like.dtype, np.floating) else np.float32)
+
+
+def _copy(boxes: Boxes) -> Boxes:
+    return boxes.clone() if isinstance(boxes, Tensor) else boxes.copy()
