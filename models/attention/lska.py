@@ -1,0 +1,179 @@
+"""Large kernel attention in four designs (Lau, Po and Rehman, LSKA, arXiv:2309.01439, section 3).
+
+Each looks at a k x k neighbourhood of every pixel, channel by channel, mixes the channels with a
+1x1 convolution, and multiplies its input by the result. They differ in how the k x k depth-wise
+kernel is taken apart, and so in how the cost grows with k:
+
+| design | depth-wise kernels | weights for C channels |
+|---|---|---|
+| LKATrivial | k x k | k^2 C |
+| LSKATrivial | 1 x k, k x 1 | 2k C |
+| LKA (Guo et al., arXiv:2202.09741) | near x near, far x far dilated by d | (near^2 + far^2) C |
+| LSKA | 1 x near, near x 1, 1 x far, far x 1 dilated by d | 2 (near + far) C |
+
+with near = 2d - 1 and far = (k - d + 1) / d, so that near and far together span exactly k.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from utils.base.errors import ConfigError
+
+
+def default_dilation(k: int) -> int:
+    """The dilation of the published kernels: 2 up to k = 11, then 3."""
+    return 2 if k <= 11 else 3
+
+
+def taps(k: int, dilation: int) -> tuple[int, int]:
+    """Split kernel k into (near, far) taps.
+
+    Raises:
+        ConfigError: (k - dilation + 1) / dilation is not an odd whole number; names legal neighbours.
+    """
+    if dilation < 1 or not is_legal(k, dilation):
+        sizes = [n for n in range(1, k + 4 * max(dilation, 1) + 2) if is_legal(n, max(dilation, 1))]
+        near = sorted(sorted(sizes, key=lambda n: abs(n - k))[:2])
+        raise ConfigError(
+            f"large kernel attention: k={k} cannot be split with dilation {dilation}; "
+            f"the nearest sizes that can are {' and '.join(map(str, near))}"
+        )
+    return 2 * dilation - 1, (k - dilation + 1) // dilation
+
+
+def is_legal(k: int, dilation: int) -> bool:
+    """Whether k = (2d - 1) + d (far - 1) has a solution with odd far."""
+    far, rest = divmod(k - dilation + 1, dilation)
+    return rest == 0 and far > 0 and far % 2 == 1
+
+
+class _Gate(nn.Module):
+    """What the designs share: y = x * A(x), the closing 1x1 convolution, and the start.
+
+    Args:
+        dim: channels in, and out.
+        k: side of the neighbourhood.
+        dilation: distance of the far taps; None: as published for k. The trivial designs ignore it.
+        init: "identity": A(x) is one everywhere until training moves it, so a block put into a
+            trained network changes nothing; "paper": PyTorch's default start, as the authors used.
+
+    Shape:
+        (B, dim, H, W) -> (B, dim, H, W)
+    """
+
+    conv1: nn.Conv2d
+
+    def __init__(self, dim: int, k: int = 11, dilation: int | None = None, init: str = "identity") -> None:
+        super().__init__()
+        check_init(init)
+        self.k = k
+        self.dilation = default_dilation(k) if dilation is None else dilation
+        # Attribute names are the keys of published weights: do not rename them.
+        self.lay_out(dim)
+        self.conv1 = nn.Conv2d(dim, dim, 1)
+        if init == "identity":
+            nn.init.zeros_(self.conv1.weight)
+            nn.init.ones_(_bias(self.conv1))
+
+    def lay_out(self, dim: int) -> None:
+        """Make the depth-wise convolutions."""
+        raise NotImplementedError
+
+    def look_around(self, x: Tensor) -> Tensor:
+        """Run the depth-wise convolutions."""
+        raise NotImplementedError
+
+    def attention(self, x: Tensor) -> Tensor:
+        """A(x), the factor for every value of x."""
+        return self.conv1(self.look_around(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.attention(x)
+
+
+class LSKA(_Gate):
+    """Large separable kernel attention: four 1-D kernels; the cost grows with k."""
+
+    def lay_out(self, dim: int) -> None:
+        near, far = taps(self.k, self.dilation)
+        self.conv0h = depthwise(dim, 1, near)
+        self.conv0v = depthwise(dim, near, 1)
+        self.conv_spatial_h = depthwise(dim, 1, far, self.dilation)
+        self.conv_spatial_v = depthwise(dim, far, 1, self.dilation)
+
+    def look_around(self, x: Tensor) -> Tensor:
+        x = self.conv0v(self.conv0h(x))
+        return self.conv_spatial_v(self.conv_spatial_h(x))
+
+
+class LKA(_Gate):
+    """Large kernel attention: two 2-D kernels; the cost grows with k squared, slowly."""
+
+    def lay_out(self, dim: int) -> None:
+        near, far = taps(self.k, self.dilation)
+        self.conv0 = depthwise(dim, near, near)
+        self.conv_spatial = depthwise(dim, far, far, self.dilation)
+
+    def look_around(self, x: Tensor) -> Tensor:
+        return self.conv_spatial(self.conv0(x))
+
+
+class LSKATrivial(_Gate):
+    """One plain pair of 1-D kernels, without dilation."""
+
+    def lay_out(self, dim: int) -> None:
+        _check_odd(self.k)
+        self.conv0h = depthwise(dim, 1, self.k)
+        self.conv0v = depthwise(dim, self.k, 1)
+
+    def look_around(self, x: Tensor) -> Tensor:
+        return self.conv0v(self.conv0h(x))
+
+
+class LKATrivial(_Gate):
+    """The whole k x k kernel at once: the cost grows with k squared."""
+
+    def lay_out(self, dim: int) -> None:
+        _check_odd(self.k)
+        self.conv0 = depthwise(dim, self.k, self.k)
+
+    def look_around(self, x: Tensor) -> Tensor:
+        return self.conv0(x)
+
+
+DESIGNS: dict[str, type[_Gate]] = {
+    "LSKA": LSKA,
+    "LKA": LKA,
+    "LSKATrivial": LSKATrivial,
+    "LKATrivial": LKATrivial,
+}
+
+
+def make_gate(design: str, dim: int, k: int, dilation: int | None = None, init: str = "identity") -> _Gate:
+    """Build one of the four designs by name."""
+    if design not in DESIGNS:
+        raise ConfigError(f"large kernel attention: design {design!r} is not one of {', '.join(DESIGNS)}")
+    return DESIGNS[design](dim, k, dilation, init)
+
+
+def depthwise(dim: int, height: int, width: int, dilation: int = 1) -> nn.Conv2d:
+    """A depth-wise convolution with bias that keeps H and W."""
+    padding = (dilation * (height // 2), dilation * (width // 2))
+    return nn.Conv2d(dim, dim, (height, width), padding=padding, dilation=dilation, groups=dim)
+
+
+def check_init(init: str) -> None:
+    """Refuse a start that is neither identity nor paper."""
+    if init not in ("identity", "paper"):
+        raise ConfigError(f"large kernel attention: init is {init!r}; identity or paper are possible")
+
+
+def _check_odd(k: int) -> None:
+    if k < 1 or k % 2 == 0:
+        raise ConfigError(f"large kernel attention: k={k} must be odd; {k - 1} and {k + 1} are nearest")
+
+
+def _bias(convolution: nn.Conv2d) -> Tensor:
+    assert convolution.bias is not None
+    return convolution.bias

@@ -1,0 +1,146 @@
+"""Convolution, norm and activation: the brick everything else is laid with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+_activation: ContextVar[nn.Module | None] = ContextVar("activation", default=None)
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Batch norm with the constants that all YOLOv5 weights were trained with."""
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03)
+
+
+@contextmanager
+def default_activation(activation: nn.Module) -> Iterator[None]:
+    """Blocks made inside the `with` share this one activation module."""
+    token = _activation.set(activation)
+    try:
+        yield
+    finally:
+        _activation.reset(token)
+
+
+def make_activation(act: bool | nn.Module = True) -> nn.Module:
+    """True: the default of the moment (SiLU); False: none; a module: that one."""
+    if isinstance(act, nn.Module):
+        return act
+    if not act:
+        return nn.Identity()
+    return _activation.get() or nn.SiLU(inplace=True)
+
+
+def same_padding(k: int | tuple[int, int], d: int = 1) -> int | tuple[int, int]:
+    """Padding that keeps the size at stride 1, for kernel k dilated by d."""
+    if isinstance(k, int):
+        return (d * (k - 1) + 1) // 2
+    return (d * (k[0] - 1) + 1) // 2, (d * (k[1] - 1) + 1) // 2
+
+
+class Conv(nn.Module):
+    """Conv2d without bias, batch norm, activation.
+
+    Shape:
+        (B, c1, H, W) -> (B, c2, H/s, W/s)
+    """
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        k: int | tuple[int, int] = 1,
+        s: int | tuple[int, int] = 1,
+        p: int | tuple[int, int] | None = None,
+        g: int = 1,
+        d: int = 1,
+        act: bool | nn.Module = True,
+    ) -> None:
+        super().__init__()
+        padding = same_padding(k, d) if p is None else p
+        self.conv = nn.Conv2d(c1, c2, k, s, padding, dilation=d, groups=g, bias=False)
+        self.bn: nn.BatchNorm2d | None = batch_norm(c2)
+        self.act = make_activation(act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if self.bn is not None:
+            x = self.bn(x)
+        return self.act(x)
+
+    def fuse(self) -> None:
+        """Fold the batch norm's running statistics into the convolution, for inference."""
+        if self.bn is not None:
+            self.conv = fuse_conv_bn_eval(self.conv.eval(), self.bn.eval())
+            self.bn = None
+
+
+class DWConv(Conv):
+    """Depth-wise convolution: as many groups as c1 and c2 have in common."""
+
+    def __init__(
+        self, c1: int, c2: int, k: int = 1, s: int = 1, d: int = 1, act: bool | nn.Module = True
+    ) -> None:
+        super().__init__(c1, c2, k, s, g=math.gcd(c1, c2), d=d, act=act)
+
+
+class DWConvTranspose2d(nn.ConvTranspose2d):
+    """Depth-wise transposed convolution."""
+
+    def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1, p1: int = 0, p2: int = 0) -> None:
+        super().__init__(c1, c2, k, s, p1, p2, groups=math.gcd(c1, c2))
+
+
+class CrossConv(nn.Module):
+    """A k x k convolution as 1 x k, then k x 1, with a shortcut where sizes agree."""
+
+    def __init__(
+        self, c1: int, c2: int, k: int = 3, s: int = 1, g: int = 1, e: float = 1.0, shortcut: bool = False
+    ) -> None:
+        super().__init__()
+        hidden = int(c2 * e)
+        self.cv1 = Conv(c1, hidden, (1, k), (1, s))
+        self.cv2 = Conv(hidden, c2, (k, 1), (s, 1), g=g)
+        self.add = shortcut and c1 == c2
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.cv2(self.cv1(x))
+        return x + y if self.add else y
+
+
+class MixConv2d(nn.Module):
+    """Convolutions of several kernel sizes side by side (Tan and Le, MixConv, arXiv:1907.09595)."""
+
+    def __init__(
+        self, c1: int, c2: int, k: tuple[int, ...] = (1, 3), s: int = 1, equal_ch: bool = True
+    ) -> None:
+        super().__init__()
+        widths = _equal_channels(c2, len(k)) if equal_ch else _equal_weights(c2, k)
+        self.m = nn.ModuleList(
+            nn.Conv2d(c1, width, size, s, size // 2, groups=math.gcd(c1, width), bias=False)
+            for size, width in zip(k, widths, strict=True)
+        )
+        self.bn = batch_norm(c2)
+        self.act = make_activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.bn(torch.cat([branch(x) for branch in self.m], 1)))
+
+
+def _equal_channels(total: int, parts: int) -> list[int]:
+    return [total // parts + (i < total % parts) for i in range(parts)]
+
+
+def _equal_weights(total: int, kernels: tuple[int, ...]) -> list[int]:
+    """Widths for which every branch has about the same number of weights: inverse to k squared."""
+    shares = [1 / k**2 for k in kernels]
+    widths = [max(1, round(total * share / sum(shares))) for share in shares]
+    widths[0] += total - sum(widths)
+    return widths

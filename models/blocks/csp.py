@@ -1,0 +1,113 @@
+"""Bottlenecks and cross-stage partial blocks (Wang et al., CSPNet, arXiv:1911.11929)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.blocks.conv import Conv, CrossConv, batch_norm, make_activation
+from models.blocks.ghost import GhostBottleneck
+from models.blocks.pool import SPP
+from models.blocks.transformer import TransformerBlock
+
+
+class Bottleneck(nn.Module):
+    """1x1 then 3x3 convolution, plus the input where the widths agree."""
+
+    def __init__(self, c1: int, c2: int, shortcut: bool = True, g: int = 1, e: float = 0.5) -> None:
+        super().__init__()
+        hidden = int(c2 * e)
+        self.cv1 = Conv(c1, hidden, 1)
+        self.cv2 = Conv(hidden, c2, 3, g=g)
+        self.add = shortcut and c1 == c2
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.cv2(self.cv1(x))
+        return x + y if self.add else y
+
+
+class C3(nn.Module):
+    """Two branches of half width, one through n bottlenecks, merged by a 1x1 convolution.
+
+    Shape:
+        (B, c1, H, W) -> (B, c2, H, W)
+    """
+
+    def __init__(
+        self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5
+    ) -> None:
+        super().__init__()
+        hidden = int(c2 * e)
+        self.cv1 = Conv(c1, hidden, 1)
+        self.cv2 = Conv(c1, hidden, 1)
+        self.cv3 = Conv(2 * hidden, c2, 1)
+        self.m = self.inside(hidden, n, shortcut, g)
+
+    def inside(self, c: int, n: int, shortcut: bool, g: int) -> nn.Module:
+        """What the first branch passes through; kin of C3 differ only here."""
+        return nn.Sequential(*(Bottleneck(c, c, shortcut, g, e=1.0) for _ in range(n)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
+
+
+class C3x(C3):
+    """C3 with cross convolutions inside."""
+
+    def inside(self, c: int, n: int, shortcut: bool, g: int) -> nn.Module:
+        return nn.Sequential(*(CrossConv(c, c, 3, 1, g, 1.0, shortcut) for _ in range(n)))
+
+
+class C3TR(C3):
+    """C3 with a transformer inside."""
+
+    def inside(self, c: int, n: int, shortcut: bool, g: int) -> nn.Module:
+        return TransformerBlock(c, c, heads=4, layers=n)
+
+
+class C3Ghost(C3):
+    """C3 with ghost bottlenecks inside."""
+
+    def inside(self, c: int, n: int, shortcut: bool, g: int) -> nn.Module:
+        return nn.Sequential(*(GhostBottleneck(c, c) for _ in range(n)))
+
+
+class C3SPP(C3):
+    """C3 with a spatial pyramid inside."""
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        k: tuple[int, ...] = (5, 9, 13),
+        n: int = 1,
+        shortcut: bool = True,
+        g: int = 1,
+        e: float = 0.5,
+    ) -> None:
+        self.sizes = tuple(k)
+        super().__init__(c1, c2, n, shortcut, g, e)
+
+    def inside(self, c: int, n: int, shortcut: bool, g: int) -> nn.Module:
+        return SPP(c, c, self.sizes)
+
+
+class BottleneckCSP(nn.Module):
+    """The CSP bottleneck of YOLOv5 before v4: plain convolutions on both branches, a joint norm."""
+
+    def __init__(
+        self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5
+    ) -> None:
+        super().__init__()
+        hidden = int(c2 * e)
+        self.cv1 = Conv(c1, hidden, 1)
+        self.cv2 = nn.Conv2d(c1, hidden, 1, bias=False)
+        self.cv3 = nn.Conv2d(hidden, hidden, 1, bias=False)
+        self.cv4 = Conv(2 * hidden, c2, 1)
+        self.bn = batch_norm(2 * hidden)
+        self.act = make_activation(nn.SiLU())
+        self.m = nn.Sequential(*(Bottleneck(hidden, hidden, shortcut, g, e=1.0) for _ in range(n)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.cat((self.cv3(self.m(self.cv1(x))), self.cv2(x)), 1)
+        return self.cv4(self.act(self.bn(both)))

@@ -1,0 +1,50 @@
+"""Transformer layers without norms over the pixels of a map (after Dosovitskiy et al., arXiv:2010.11929)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from models.blocks.conv import Conv
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention and a linear pair, each with a shortcut; layer norms are left out for speed.
+
+    Shape:
+        (H W, B, c) -> (H W, B, c)
+    """
+
+    def __init__(self, c: int, heads: int) -> None:
+        super().__init__()
+        self.q = nn.Linear(c, c, bias=False)
+        self.k = nn.Linear(c, c, bias=False)
+        self.v = nn.Linear(c, c, bias=False)
+        self.ma = nn.MultiheadAttention(embed_dim=c, num_heads=heads)
+        self.fc1 = nn.Linear(c, c, bias=False)
+        self.fc2 = nn.Linear(c, c, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        attended, _ = self.ma(self.q(x), self.k(x), self.v(x), need_weights=False)
+        x = x + attended
+        return x + self.fc2(self.fc1(x))
+
+
+class TransformerBlock(nn.Module):
+    """A map as a sequence of pixels through transformer layers, with a learned position term.
+
+    Shape:
+        (B, c1, H, W) -> (B, c2, H, W)
+    """
+
+    def __init__(self, c1: int, c2: int, heads: int = 4, layers: int = 1) -> None:
+        super().__init__()
+        self.conv = Conv(c1, c2) if c1 != c2 else None
+        self.linear = nn.Linear(c2, c2)
+        self.tr = nn.Sequential(*(TransformerLayer(c2, heads) for _ in range(layers)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.conv is not None:
+            x = self.conv(x)
+        pixels = x.flatten(2).permute(2, 0, 1)  # (H W, B, C)
+        pixels = self.tr(pixels + self.linear(pixels))
+        return pixels.permute(1, 2, 0).reshape(x.shape)

@@ -1,0 +1,120 @@
+"""The detection head: logits of every anchor at every cell, and their decoding into boxes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from utils.base.errors import ConfigError
+
+
+class Detect(nn.Module):
+    """One 1x1 convolution per level; in eval mode the logits become boxes.
+
+    Args:
+        nc: classes.
+        anchors: per level, a flat list of (w, h) in pixels; or how many anchors a level has, then
+            placeholders stand in until autoanchor replaces them.
+        ch: channels of each source map.
+
+    Shape:
+        training: levels x (B, ch, h, w) -> levels x (B, A, h, w, 5 + nc) logits
+        eval: -> ((B, N, 5 + nc) decoded, the same logits); with `export` just (decoded,)
+    """
+
+    anchors: Tensor
+
+    def __init__(self, nc: int = 80, anchors: list[list[float]] | int = 3, ch: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        levels = [list(range(2 * anchors))] * len(ch) if isinstance(anchors, int) else list(anchors)
+        if len(levels) != len(ch) or len({len(level) for level in levels}) != 1 or len(levels[0]) % 2:
+            raise ConfigError(
+                f"Detect reads {len(ch)} layers, so anchors must be {len(ch)} lists of w,h pairs of equal "
+                f"length, found {len(levels)} of lengths {[len(level) for level in levels]}"
+            )
+        self.nc = nc
+        self.no = nc + 5
+        self.nl = len(levels)
+        self.na = len(levels[0]) // 2
+        self.placeholders = isinstance(anchors, int)
+        self.export = False
+        self.stride = torch.zeros(self.nl, device="cpu")
+        self.register_buffer("anchors", torch.tensor(levels, dtype=torch.float32).view(self.nl, -1, 2))
+        self.m = nn.ModuleList(nn.Conv2d(c, self.no * self.na, 1) for c in ch)
+        self._grids: dict[tuple[int, int, int, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def forward(self, sources: list[Tensor]) -> list[Tensor] | tuple[Tensor, ...]:
+        maps = [self._split(conv(x)) for conv, x in zip(self.m, sources, strict=True)]
+        if self.training:
+            return maps
+        decoded = torch.cat([self._decode(level, logits) for level, logits in enumerate(maps)], 1)
+        return (decoded,) if self.export else (decoded, maps)
+
+    def _split(self, logits: Tensor) -> Tensor:
+        b, _, h, w = logits.shape
+        return logits.view(b, self.na, self.no, h, w).permute(0, 1, 3, 4, 2).contiguous()
+
+    def _decode(self, level: int, logits: Tensor) -> Tensor:
+        """(B, A, h, w, 5 + nc) logits -> (B, A h w, 5 + nc) boxes in pixels and scores, float32.
+
+        Half precision would round coordinates beyond 1024 px to whole pixels and more.
+        """
+        b, _, h, w, _ = logits.shape
+        scores = logits.float().sigmoid()
+        corner, size = self._grid(level, h, w, logits.device)
+        stride = float(self.stride[level])
+        xy = (scores[..., :2] * 2 + corner) * stride
+        wh = (scores[..., 2:4] * 2).square() * size
+        return torch.cat((xy, wh, scores[..., 4:]), -1).view(b, self.na * h * w, self.no)
+
+    def _grid(self, level: int, h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Cell corners less half a cell, (1, 1, h, w, 2) as (x, y); anchors in pixels, (1, A, 1, 1, 2)."""
+        key = level, h, w, device
+        if self.export or key not in self._grids:
+            rows, columns = torch.meshgrid(
+                torch.arange(h, device=device), torch.arange(w, device=device), indexing="ij"
+            )
+            corner = torch.stack((columns, rows), -1).float().view(1, 1, h, w, 2) - 0.5
+            size = (self.anchors[level].float() * self.stride[level].to(device)).view(1, self.na, 1, 1, 2)
+            if self.export:
+                return corner, size
+            self._grids[key] = corner, size
+        return self._grids[key]
+
+    def set_strides(self, strides: list[float]) -> None:
+        """Fix the strides; anchors go from pixels to grid units, in the order of the strides."""
+        self.stride = torch.tensor(strides, dtype=torch.float32, device="cpu")
+        self.set_anchors(self.anchors.detach().float())
+
+    def set_anchors(self, pixels: Tensor) -> None:
+        """Set anchors, (nl, na, 2) in pixels; levels are reversed if their sizes run against the strides."""
+        if pixels.device.type != "meta":
+            areas = pixels.prod(-1).mean(-1)
+            if (areas[-1] - areas[0]) * (self.stride[-1] - self.stride[0]) < 0:
+                pixels = pixels.flip(0)
+        grid = pixels / self.stride.to(pixels.device).view(-1, 1, 1)
+        self.anchors = grid.to(self.anchors)
+        self.placeholders = False if pixels.device.type == "meta" else bool((pixels == 0).any())
+        self.forget_grids()
+
+    def anchors_px(self) -> Tensor:
+        """Anchors in pixels, (nl, na, 2)."""
+        return self.anchors.float() * self.stride.to(self.anchors.device).view(-1, 1, 1)
+
+    def forget_grids(self) -> None:
+        """Drop cached grids: after anchors, device or precision changed."""
+        self._grids.clear()
+
+    def start_biases(self) -> None:
+        """Shift the biases to a believable start: 8 objects a 640 px picture, classes about even.
+
+        Lin et al., Focal Loss, arXiv:1708.02002, section 3.3.
+        """
+        for conv, stride in zip(self.m, self.stride.tolist(), strict=True):
+            assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+            with torch.no_grad():
+                bias = conv.bias.view(self.na, -1)
+                bias[:, 4] += math.log(8 / (640 / stride) ** 2)
+                bias[:, 5 : 5 + self.nc] += math.log(0.6 / (self.nc - 0.99999))

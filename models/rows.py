@@ -1,0 +1,137 @@
+"""A model yaml as checked rows: sources, repeats, scaling, and words that are looked up, not evaluated."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from utils.base.errors import ConfigError
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    block.__name__: block
+    for block in (
+        *(nn.SiLU, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardswish, nn.Mish, nn.GELU, nn.ELU, nn.CELU),
+        *(nn.SELU, nn.PReLU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Identity),
+    )
+}
+_WORD = re.compile(r"[A-Za-z_][\w.\-]*")
+_CALL = re.compile(r"(?:torch\.)?nn\.(\w+)(?:\((.*)\))?")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer of a yaml."""
+
+    index: int
+    sources: tuple[int, ...]  # absolute layer indices; -1 only for the picture itself
+    written: int | list[int]  # `from` as the yaml has it
+    repeats: int  # after depth_multiple
+    name: str
+    args: list[Any]
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """Round up to a multiple of `divisor`."""
+    return math.ceil(value / divisor) * divisor
+
+
+def read_rows(d: dict[str, Any], origin: str = "model yaml") -> list[Row]:
+    """Check the rows of `backbone` and `head`; resolve sources, repeats and words.
+
+    Raises:
+        ConfigError: a key is missing, or a row is not [from, number, module, args]; names the layer.
+    """
+    for key in ("nc", "anchors", "backbone", "head"):
+        if key not in d:
+            raise ConfigError(f"{origin}: key '{key}' is missing")
+    depth = float(d.get("depth_multiple", 1.0))
+    words = {"nc": d["nc"], "anchors": d["anchors"]}
+    rows = []
+    for index, row in enumerate([*d["backbone"], *d["head"]]):
+        where = f"{origin}: layer {index}"
+        if not isinstance(row, list | tuple) or len(row) != 4:
+            raise ConfigError(f"{where}: expected [from, number, module, args], found {row}")
+        written, number, name, args = row
+        if not isinstance(number, int) or number < 1 or not isinstance(name, str):
+            raise ConfigError(f"{where}: number {number!r} must be at least 1 and module {name!r} a name")
+        try:
+            args = [read_word(value, words) for value in (args if isinstance(args, list) else [args])]
+        except ConfigError as error:
+            raise ConfigError(f"{where} ({name}): {error}") from error
+        repeats = max(round(number * depth), 1) if number > 1 else number
+        name = name.removeprefix("torch.").removeprefix("nn.")
+        rows.append(Row(index, _sources(written, index, where), written, repeats, name, args))
+    return rows
+
+
+def _sources(written: int | list[int], index: int, where: str) -> tuple[int, ...]:
+    listed = written if isinstance(written, list) else [written]
+    sources = []
+    for source in listed:
+        if not isinstance(source, int):
+            raise ConfigError(f"{where}: 'from' must be a layer number or a list of them, found {written!r}")
+        absolute = index + source if source < 0 else source
+        if absolute >= index or (absolute < 0 and index > 0) or absolute < -1:
+            raise ConfigError(f"{where} reads from layer {source}, but only 0 to {index - 1} come before it")
+        sources.append(absolute)
+    return tuple(sources)
+
+
+def read_word(value: Any, words: dict[str, Any]) -> Any:
+    """Turn a yaml argument into a value without evaluating it.
+
+    Numbers, lists and mappings stay; text may be a known word (nc, anchors), True, False, None, a
+    quoted literal, an activation such as nn.SiLU(), or a plain name such as nearest.
+
+    Raises:
+        ConfigError: text that is none of these.
+    """
+    if isinstance(value, list):
+        return [read_word(item, words) for item in value]
+    if isinstance(value, dict):
+        return {key: read_word(item, words) for key, item in value.items()}
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text in words:
+        return words[text]
+    if _CALL.fullmatch(text):
+        return read_activation(text)
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        pass
+    if _WORD.fullmatch(text):
+        return text
+    raise ConfigError(
+        f"argument {value!r} is neither a number, True, False, None, nc, anchors, an activation nor a name"
+    )
+
+
+def read_activation(text: str) -> nn.Module:
+    """Make the activation that text such as `nn.LeakyReLU(0.1)` names, from a list of known ones.
+
+    Raises:
+        ConfigError: not on the list, or arguments that are not plain numbers and True/False.
+    """
+    match = _CALL.fullmatch(text.strip())
+    name, inside = match.groups() if match else (text, None)
+    if not match or name not in _ACTIVATIONS:
+        raise ConfigError(f"activation {text!r} is not one of nn.{', nn.'.join(_ACTIVATIONS)}")
+    positional: list[Any] = []
+    keywords: dict[str, Any] = {}
+    try:
+        for part in filter(None, (p.strip() for p in (inside or "").split(","))):
+            key, equals, literal = part.rpartition("=")
+            if equals:
+                keywords[key.strip()] = ast.literal_eval(literal.strip())
+            else:
+                positional.append(ast.literal_eval(part))
+        return _ACTIVATIONS[name](*positional, **keywords)
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise ConfigError(f"activation {text!r}: its arguments do not fit ({error})") from error

@@ -1,0 +1,216 @@
+"""The detection model, built from a yaml. As a script: print a model's layers, size and speed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":  # before the heavy imports, so that --help answers at once
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from models.profile import main
+
+    main()
+
+import torch
+from torch import Tensor, nn
+
+import models.common
+from models import registry
+from models.augment import augmented_forward
+from models.blocks.conv import Conv, default_activation
+from models.head import Detect
+from models.rows import Row, make_divisible, read_activation, read_rows
+from utils.base.errors import ConfigError
+from utils.base.paths import find_file
+from utils.base.yaml_io import read_yaml
+from utils.ops.flops import gflops, on_meta
+
+registry.register(registry.detects, Detect)
+
+Watch = Callable[[nn.Module, Tensor], None]
+
+
+class DetectionModel(nn.Module):
+    """YOLOv5: a backbone and head read from a yaml, ending in `Detect`.
+
+    Args:
+        cfg: path or bare name of a yaml below models/, or its content.
+        ch: channels of the picture, unless the yaml has `ch`.
+        nc: classes, in place of the yaml's.
+        anchors: anchors, in place of the yaml's.
+
+    Shape:
+        (B, ch, H, W) float 0-1, H and W multiples of the largest stride ->
+        training: levels x (B, A, h, w, 5 + nc) logits; eval: ((B, N, 5 + nc) decoded, logits)
+
+    Raises:
+        ConfigError: the yaml does not describe a model; the message names file and layer.
+    """
+
+    def __init__(
+        self,
+        cfg: str | Path | dict[str, Any] = "yolov5s.yaml",
+        ch: int = 3,
+        nc: int | None = None,
+        anchors: list[list[float]] | int | None = None,
+    ) -> None:
+        super().__init__()
+        self.yaml, self.yaml_file = read_config(cfg)
+        self.yaml["ch"] = self.yaml.get("ch", ch)
+        if nc is not None:
+            self.yaml["nc"] = nc
+        if anchors is not None:
+            self.yaml["anchors"] = anchors
+        self.model, self.save = parse_model(self.yaml, [self.yaml["ch"]], origin=self.yaml_file)
+        if not isinstance(self.model[-1], Detect):
+            raise ConfigError(f"{self.yaml_file}: the last layer must be Detect")
+        self.nc: int = self.yaml["nc"]
+        self.names = {i: str(i) for i in range(self.nc)}
+        self.hyp: dict[str, Any] | None = None
+        self.class_weights: Tensor | None = None
+        self.head.set_strides(self._measure_strides())
+        self.head.start_biases()
+
+    @property
+    def head(self) -> Detect:
+        """The last layer."""
+        last = self.model[-1]
+        assert isinstance(last, Detect)
+        return last
+
+    @property
+    def stride(self) -> Tensor:
+        """Pixels per cell of each level, (nl,) on the CPU."""
+        return self.head.stride
+
+    def forward(self, x: Tensor, augment: bool = False, visualize: Watch | None = None) -> Any:
+        """Run the model.
+
+        Args:
+            x: pictures.
+            augment: average over scales and flips; gives (decoded, None).
+            visualize: called with each layer and its output.
+        """
+        if augment:
+            return augmented_forward(self, x), None
+        return self.run_layers(x, visualize)
+
+    def run_layers(self, x: Tensor, visualize: Watch | None = None) -> Any:
+        """One plain pass through the layers."""
+        kept: dict[int, Tensor] = {}
+        wanted = set(self.save)
+        for layer in self.model:
+            if layer.f != -1:
+                sources = layer.f if isinstance(layer.f, list) else [layer.f]
+                read = [x if j == -1 else kept[j % layer.i] for j in sources]
+                x = layer(read if isinstance(layer.f, list) else read[0])
+            else:
+                x = layer(x)
+            if layer.i in wanted:
+                kept[layer.i] = x
+            if visualize is not None and isinstance(x, Tensor):
+                visualize(layer, x)
+        return x
+
+    def fuse(self) -> DetectionModel:
+        """Fold every batch norm that follows a convolution into it, for inference."""
+        for module in self.modules():
+            if isinstance(module, Conv):
+                module.fuse()
+        return self
+
+    def info(self, imgsz: int | tuple[int, int] = 640) -> str:
+        """One line of figures: layers, parameters, gradients, GFLOPs of one picture of `imgsz`."""
+        leaves = sum(1 for module in self.modules() if not any(module.children()))
+        size = sum(p.numel() for p in self.parameters())
+        gradients = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        name = Path(self.yaml_file).stem.replace("yolo", "YOLO") if self.yaml_file else "Model"
+        return (
+            f"{name} summary: {leaves} layers, {size:,} parameters, {gradients:,} gradients, "
+            f"{self.gflops(imgsz):.1f} GFLOPs"
+        )
+
+    def gflops(self, imgsz: int | tuple[int, int] = 640) -> float:
+        """Operations of one picture in units of 1e9; a multiply-add counts as two."""
+        h, w = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
+        return gflops(self, torch.empty(1, self.yaml["ch"], h, w, device="meta"))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> DetectionModel:
+        super()._apply(fn, recurse)
+        self.head.forget_grids()
+        return self
+
+    def _measure_strides(self) -> list[float]:
+        side = 256
+        training = self.training
+        self.eval()  # batch norms count what they see, even shapes
+        self.head.train()
+        try:
+            maps = on_meta(self, torch.empty(1, self.yaml["ch"], side, side, device="meta"))
+        except (RuntimeError, TypeError, ValueError, KeyError) as error:
+            raise ConfigError(f"{self.yaml_file}: the layers do not fit together ({error})") from error
+        finally:
+            self.train(training)
+        return [side / m.shape[-2] for m in maps]
+
+
+Model = DetectionModel  # the name in checkpoints before v6.2
+
+
+def read_config(cfg: str | Path | dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """A model yaml as (its content, its file name); bare names are found below models/."""
+    if isinstance(cfg, dict):
+        return deepcopy(cfg), str(cfg.get("yaml_file", ""))
+    path = find_file(cfg, ("models",), (".yaml", ".yml"), "--cfg")
+    return read_yaml(path), path.name
+
+
+def parse_model(
+    d: dict[str, Any], ch: list[int], origin: str = "model yaml"
+) -> tuple[nn.Sequential, list[int]]:
+    """Build a yaml's layers; return them and the indices of those that are read again later.
+
+    Raises:
+        ConfigError: a row that can't be built; names file and layer.
+    """
+    layers: list[nn.Module] = []
+    out: list[int] = []  # channels that leave each layer so far
+    save: list[int] = []
+    origin = origin or "model yaml"
+    activation = read_activation(d["activation"]) if d.get("activation") else nn.SiLU(inplace=True)
+    options = {key: d[key] for key in ("init",) if key in d}
+    with default_activation(activation):
+        for row in read_rows(d, origin):
+            arriving = tuple(out[j] if j >= 0 else ch[-1] for j in row.sources)
+            try:
+                site = registry.Site(arriving, row.repeats, _width(d), options)
+                block, made, keywords = registry.plan(row.name, site, row.args)
+                layers.append(_label(registry.build(block, made, keywords), block, row))
+            except ConfigError as error:
+                raise ConfigError(f"{origin}: layer {row.index} ({row.name}): {error}") from error
+            out.append(made.out_channels)
+            written = row.written if isinstance(row.written, list) else [row.written]
+            save += [source % row.index for source in written if source != -1]
+    return nn.Sequential(*layers), sorted(save)
+
+
+def _width(d: dict[str, Any]) -> Callable[[int], int]:
+    gain, divisor = float(d.get("width_multiple", 1.0)), int(d.get("channel_multiple", 8))
+    return lambda channels: make_divisible(channels * gain, divisor)
+
+
+def _label(layer: nn.Module, block: type[nn.Module], row: Row) -> nn.Module:
+    """Attach what forward passes and checkpoints look at: index, sources, type, parameters."""
+    home = "models.yolo" if block is Detect else "models.common"
+    layer.i, layer.f = row.index, row.written  # type: ignore[assignment]
+    ours = block.__module__.startswith("models.")
+    layer.type = f"{home if ours else block.__module__}.{block.__name__}"  # type: ignore[assignment]
+    layer.np = sum(p.numel() for p in layer.parameters())  # type: ignore[assignment]
+    layer.row = row  # type: ignore[assignment]
+    return layer
+
+
+__all__ = ["Detect", "DetectionModel", "Model", "models", "parse_model", "read_config"]

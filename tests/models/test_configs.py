@@ -1,0 +1,129 @@
+"""Every config builds what the original builds: sizes, names, strides, work, numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.yolo import DetectionModel
+from tests.known import arrays, facts, fill, pattern_image, to_tensor
+from utils.base.paths import ROOT
+
+MODELS: dict[str, dict[str, Any]] = {
+    name: known
+    for name, known in facts("09_models")["models"].items()
+    if "parameters" in known and "seg" not in name
+}
+FORWARD = {name: known for name, known in facts("09b_model_forward")["models"].items() if "seg" not in name}
+LSKA = sorted(ROOT.glob("models/**/*LSKA*.yaml"))
+
+
+def hollow(cfg: str | Path, nc: int | None = None) -> DetectionModel:
+    """A model without weights: shapes are all that these tests look at."""
+    with torch.device("meta"):
+        return DetectionModel(cfg, nc=nc)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_sizes_equal_the_originals(name: str) -> None:
+    known = MODELS[name]
+    model = hollow(f"models/{name.split('@')[0]}", known["nc"])
+    state = [
+        [key, list(v.shape), str(v.dtype).removeprefix("torch.")] for key, v in model.state_dict().items()
+    ]
+
+    assert sum(p.numel() for p in model.parameters()) == known["parameters"]
+    assert sum(1 for m in model.modules() if not any(m.children())) == known["leaf_layers"]
+    assert model.stride.tolist() == known["stride"]
+    assert model.save == known["save"]
+    assert [[m.i, m.f, m.type, m.np] for m in model.model] == known["layers"]
+    assert len(state) == known["state_dict_entries"]
+    digest = hashlib.sha256(json.dumps(state, separators=(",", ":")).encode()).hexdigest()
+    assert digest == known["state_dict_sha256"]
+    assert model.gflops() == pytest.approx(known["gflops_640"], rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["yolov5n.yaml", "yolov5s.yaml", "hub/yolov5s6.yaml"])
+def test_state_dict_keys_in_order(name: str) -> None:
+    known = facts("09_state_dict_keys")[name]
+    assert [
+        [k, list(v.shape), str(v.dtype).removeprefix("torch.")]
+        for k, v in hollow(f"models/{name}").state_dict().items()
+    ] == known
+
+
+@pytest.mark.parametrize("name", FORWARD)
+def test_outputs_equal_the_originals_in_float64(name: str) -> None:
+    known = FORWARD[name]
+    path = next(ROOT.glob(f"models/**/{Path(name).name}.yaml"))
+    model = DetectionModel(path, nc=4)
+    fill(model, 1)
+    model.double()
+    q = max(32, int(model.stride.max()))
+    x = to_tensor(pattern_image(4 * q, 5 * q, 5)[None]).double()
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model.train()(x)
+        decoded, maps = model.eval()(x)
+
+    stored = arrays("09b_model_forward")
+    for level, (logits, stats) in enumerate(zip(maps, known["raw"], strict=True)):
+        rows = logits.reshape(-1, 9)[stored[f"{name}/raw{level}_idx"].astype(np.int64)]
+        gap = np.abs(rows.numpy() - stored[f"{name}/raw{level}_rows"]).max()
+        assert gap <= 1e-5 * max(stats["std"], 1) + 2e-7 * abs(stats["max"])
+    assert list(decoded.shape) == known["decoded"]["shape"]
+    assert float(decoded.mean()) == pytest.approx(known["decoded"]["mean"], rel=1e-5)
+
+    with torch.no_grad():
+        fused = model.float().fuse()(x.float())[0]
+    floor = known["fused_fp32_vs_fp64_max_abs_diff_obj_cls"]
+    assert float((fused[..., 4:] - decoded[..., 4:]).abs().max()) <= 10 * floor
+
+
+@pytest.mark.parametrize("path", LSKA, ids=lambda p: p.stem)
+def test_every_attention_config_emits_what_its_rules_planned(path: Path) -> None:
+    model = hollow(path)
+    plain = hollow(f"models/{path.stem.split('-')[0]}.yaml")
+    assert model.stride.tolist() == [8, 16, 32]
+    assert model.nc == 80
+    extra = {
+        k for k in model.state_dict() if "attention" in k or "conv0h" in k or "gating" in k or "proj" in k
+    }
+    assert len(extra) > 0
+    assert len(model.state_dict()) > len(plain.state_dict())
+
+
+def test_bias_start_expects_few_objects() -> None:
+    known = facts("09_models")["bias_init"]["nc3"]
+    torch.manual_seed(0)
+    model = DetectionModel("yolov5n.yaml", nc=3)
+    for conv, offset in zip(model.head.m, known["obj_offset"], strict=True):
+        assert isinstance(conv, nn.Conv2d) and conv.bias is not None
+        bias = conv.bias.detach().view(3, 8)
+        limit = conv.in_channels**-0.5  # PyTorch's default bias is uniform within it
+        assert ((bias[:, 4] - offset).abs() <= limit).all()
+        assert ((bias[:, 5:] - known["cls_offset"]).abs() <= limit).all()
+
+
+def test_decoding_of_zero_logits() -> None:
+    model = DetectionModel("yolov5n.yaml", nc=3).eval()
+    head = model.head
+    for conv in head.m:
+        for value in conv.parameters():
+            nn.init.zeros_(value)
+    decoded, _ = head([torch.rand(1, c, n, n) for c, n in ((64, 4), (128, 2), (256, 1))])
+
+    assert decoded.shape == (1, 63, 8)
+    expected = {0: (4, 4, 10, 13), 1: (12, 4, 10, 13), 4: (4, 12, 10, 13), 16: (4, 4, 16, 30)}
+    expected |= {48: (8, 8, 30, 61), 60: (16, 16, 116, 90)}
+    for row, box in expected.items():
+        assert decoded[0, row].tolist() == [*box, 0.5, 0.5, 0.5, 0.5]

@@ -1,0 +1,56 @@
+"""Count the work of a forward pass without doing it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def on_meta(module: nn.Module, *inputs: Any) -> Any:
+    """Run a module on shapes only: no weight is copied, nothing is computed, no state changes."""
+    state = {
+        name: tensor.to("meta") for name, tensor in [*module.named_parameters(), *module.named_buffers()]
+    }
+    with torch.no_grad():
+        return torch.func.functional_call(module, state, inputs, strict=False)
+
+
+def macs_by_module(module: nn.Module, *inputs: Any) -> dict[nn.Module, float]:
+    """Multiply-adds of every leaf that computes, for inputs on the meta device.
+
+    A convolution costs its outputs times (inputs per group) k^2, a linear layer inputs times
+    outputs, an affine batch norm four per value; everything else is free, as YOLOv5 counts.
+    """
+    counted: dict[nn.Module, float] = {}
+
+    def count(leaf: nn.Module, received: tuple[Tensor, ...], made: Tensor) -> None:
+        counted[leaf] = counted.get(leaf, 0.0) + _macs(leaf, received[0], made)
+
+    hooks = [
+        leaf.register_forward_hook(count)
+        for leaf in module.modules()
+        if isinstance(leaf, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d)
+    ]
+    try:
+        on_meta(module, *inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return counted
+
+
+def _macs(leaf: nn.Module, received: Tensor, made: Tensor) -> float:
+    if isinstance(leaf, nn.Conv2d):
+        return made.numel() * leaf.weight[0].numel()
+    if isinstance(leaf, nn.ConvTranspose2d):
+        return received.numel() * leaf.weight[0].numel()
+    if isinstance(leaf, nn.Linear):
+        return made.numel() * leaf.in_features
+    return 4.0 * received.numel()
+
+
+def gflops(module: nn.Module, *inputs: Any) -> float:
+    """Two operations for each multiply-add, in units of 1e9, as YOLOv5 prints them."""
+    return 2 * sum(macs_by_module(module, *inputs).values()) / 1e9
