@@ -1,0 +1,167 @@
+"""Downloads of data yamls: addresses only, with consent, into the right folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving import Answer, Site, serve
+from utils.base.errors import ConfigError, DataError
+from utils.base.paths import ROOT
+from utils.base.yaml_io import read_yaml
+from utils.data import download
+from utils.data.download import Download, download_data, parse_downloads
+
+PUBLIC = sorted((ROOT / "data").glob("*.yaml"))
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, content in files.items():
+            file.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    own = zipped({"cells/images/val/1.jpg": b"one", "cells/labels/val/1.txt": b"0 .5 .5 .1 .1"})
+    flat = zipped({"val/2.jpg": b"two"})
+    with serve({"/own.zip": Answer(own), "/flat.zip": Answer(flat), "/note.json": Answer(b"{}")}) as running:
+        yield running
+
+
+def test_archives_and_files_land_below_the_root(site: Site, tmp_path: Path) -> None:
+    root = tmp_path / "cells"
+    own = site.answers["/own.zip"].body
+    download_data(
+        [
+            Download(f"{site.url}/own.zip", hashlib.sha256(own).hexdigest(), len(own)),
+            Download(f"{site.url}/flat.zip", into="images"),
+            Download(f"{site.url}/note.json", into="annotations"),
+        ],
+        root,
+        allowed=True,
+    )
+
+    found = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
+    assert found == {
+        "cells/images/val/1.jpg",
+        "cells/images/val/2.jpg",
+        "cells/labels/val/1.txt",
+        "cells/annotations/note.json",
+    }
+    assert [folder.name for folder in tmp_path.iterdir()] == ["cells"]  # nothing left beside it
+
+
+def test_after_a_failure_only_the_rest_is_fetched(site: Site, tmp_path: Path) -> None:
+    wanted = [Download(f"{site.url}/own.zip"), Download(f"{site.url}/late.zip")]
+    with pytest.raises(DataError, match="404"):
+        download_data(wanted, tmp_path / "cells", allowed=True)
+
+    site.answers["/late.zip"] = site.answers["/flat.zip"]
+    download_data(wanted, tmp_path / "cells", allowed=True)
+
+    assert site.asked == ["/own.zip", "/late.zip", "/late.zip"]
+    assert (tmp_path / "cells" / "val" / "2.jpg").read_bytes() == b"two"
+
+
+def test_a_damaged_archive_is_fetched_anew(site: Site, tmp_path: Path) -> None:
+    good, site.answers["/own.zip"] = site.answers["/own.zip"], Answer(b"PK no zip")
+    wanted = [Download(f"{site.url}/own.zip")]
+    with pytest.raises(DataError, match="damaged"):
+        download_data(wanted, tmp_path / "cells", allowed=True)
+
+    site.answers["/own.zip"] = good
+    download_data(wanted, tmp_path / "cells", allowed=True)
+
+    assert (tmp_path / "cells" / "images" / "val" / "1.jpg").exists()
+
+
+@pytest.mark.parametrize(("answer", "fetches"), [("y", True), ("Yes ", True), ("n", False), ("", False)])
+def test_a_person_is_shown_the_addresses_and_asked(
+    site: Site,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    answer: str,
+    fetches: bool,
+) -> None:
+    monkeypatch.setattr("sys.stdin", type("Terminal", (), {"isatty": lambda self: True})())
+    monkeypatch.setattr("builtins.input", lambda prompt: answer)
+    wanted = [Download(f"{site.url}/own.zip", size=len(site.answers["/own.zip"].body))]
+    with caplog.at_level("INFO", "yolov5"):
+        if fetches:
+            download_data(wanted, tmp_path / "cells")
+        else:
+            with pytest.raises(ConfigError):
+                download_data(wanted, tmp_path / "cells")
+
+    assert (site.asked != []) == fetches
+    assert f"{site.url}/own.zip" in caplog.text
+
+
+def test_nobody_to_ask_means_no(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download.sys, "stdin", io.StringIO("y\n"))
+
+    with pytest.raises(ConfigError, match=r"python -m utils.data.get cells.yaml` fetches http://127"):
+        download_data([Download(f"{site.url}/own.zip")], tmp_path / "cells", name="cells.yaml")
+
+    assert site.asked == []
+
+
+def test_a_yaml_without_download_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="names no download"):
+        download_data([], tmp_path / "cells", allowed=True)
+
+
+def test_all_forms_of_a_download_are_read() -> None:
+    url, sha256 = "https://host/a%20b.zip?x=1", "0" * 64
+
+    assert parse_downloads(None, "d.yaml") == []
+    assert parse_downloads(url, "d.yaml") == [Download(url)]
+    assert parse_downloads([{"url": url, "sha256": sha256, "size": 5, "into": "images"}], "d.yaml") == [
+        Download(url, sha256, 5, "images")
+    ]
+    assert Download(url).file_name == "a b.zip"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("bash data/scripts/get_coco.sh", "'bash data/scripts/get_coco.sh' is no http.* are not run"),
+        ("import os\nos.system('rm -rf /')", "'import os' is no http"),
+        ("file:///etc/passwd", "no http"),
+        ("ftp://host/a.zip", "no http"),
+        ("", "no http"),
+        (5, "expected addresses"),
+        ([{"sha256": "0" * 64}], "expected addresses"),
+        ([{"url": "https://h/a.zip", "run": "x"}], "unknown key 'run'"),
+        ([{"url": "https://h/a.zip", "sha256": "abc"}], "sha256 'abc'"),
+        ([{"url": "https://h/a.zip", "size": "big"}], "size 'big'"),
+        ([{"url": "https://h/a.zip", "into": "../.."}], "into '../..'"),
+        ([{"url": "https://h/a.zip", "into": "/etc"}], "into '/etc'"),
+    ],
+)
+def test_what_is_no_address_is_refused_by_name(value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"d\.yaml: download: .*{message}"):
+        parse_downloads(value, "d.yaml")
+
+
+@pytest.mark.parametrize("path", PUBLIC, ids=lambda path: path.name)
+def test_the_public_yamls_are_complete(path: Path) -> None:
+    content = read_yaml(path)
+
+    assert {"path", "train", "val", "names"} <= set(content)
+    assert list(content["names"]) == list(range(len(content["names"])))
+    assert len(set(content["names"].values())) == len(content["names"])
+    assert all(
+        item.url.startswith("https://") for item in parse_downloads(content.get("download"), path.name)
+    )

@@ -1,0 +1,141 @@
+"""Fetch the public data sets that a data yaml names: addresses only, shown first, never a script."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from utils.base.errors import ConfigError, DataError
+from utils.base.fetch import fetch
+from utils.base.log import LOG
+from utils.data.archive import is_archive, merge, safe_unpack
+
+__all__ = ["Download", "download_data", "fetch", "parse_downloads", "safe_unpack"]
+
+
+@dataclass(frozen=True)
+class Download:
+    """One file to fetch for a data set."""
+
+    url: str
+    sha256: str | None = None
+    size: int | None = None  # bytes
+    into: str = "."  # folder below the data set's root
+
+    @property
+    def file_name(self) -> str:
+        """Last part of the address."""
+        return PurePosixPath(unquote(urlsplit(self.url).path)).name
+
+    def __str__(self) -> str:
+        size = f" ({self.size / 1e6:,.0f} MB)" if self.size else ""
+        return f"{self.url}{size}"
+
+
+def parse_downloads(value: Any, where: str) -> list[Download]:
+    """Check the `download:` value of a data yaml.
+
+    Args:
+        value: an address, or a list of addresses and of mappings {url, sha256, size, into}; None is no
+            download.
+        where: the yaml, for messages.
+
+    Raises:
+        ConfigError: anything else, above all the scripts of older yamls, which are never run.
+    """
+    if value is None:
+        return []
+    return [_parse(item, where) for item in (value if isinstance(value, list) else [value])]
+
+
+def download_data(
+    downloads: Sequence[Download], root: Path, *, allowed: bool = False, name: str = "data yaml"
+) -> None:
+    """Fetch files into a data set's folder and unpack the archives among them.
+
+    An archive whose only entry is a folder with the name of `root` becomes `root`; any other is unpacked
+    below it. After a failure, a second run keeps what was fetched.
+
+    Args:
+        downloads: what `parse_downloads` returned.
+        root: folder of the data set.
+        allowed: go ahead; otherwise the user is asked, where there is one to ask.
+        name: of the yaml, for messages.
+
+    Raises:
+        ConfigError: not allowed.
+        DataError: not to be had, or not what was expected.
+    """
+    if not downloads:
+        raise DataError(f"{name}: its pictures are not in {root}, and it names no download")
+    if not allowed and not _user_agrees(downloads, root, name):
+        addresses = ", ".join(item.url for item in downloads)
+        raise ConfigError(
+            f"{name}: its pictures are not in {root}; `python -m utils.data.get {name}` fetches {addresses}"
+        )
+    kept = root.parent / f".{root.name}-downloads"
+    for number, item in enumerate(downloads):
+        LOG.info(f"Fetching {item}")
+        if is_archive(item.file_name):
+            archive = kept / f"{number}-{item.file_name}"
+            fetch(item.url, archive, sha256=item.sha256, size=item.size)
+            _unpack_into(root, archive, root / item.into)
+        else:
+            fetch(item.url, root / item.into / item.file_name, sha256=item.sha256, size=item.size)
+    shutil.rmtree(kept, ignore_errors=True)
+
+
+def _unpack_into(root: Path, archive: Path, target: Path) -> None:
+    # Unpacked beside the root, so that half of a set never looks like the set.
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
+        try:
+            fresh = safe_unpack(archive, Path(folder) / "unpacked")
+        except DataError:
+            archive.unlink()  # the next run fetches it again
+            raise
+        children = list(fresh.iterdir())
+        if len(children) == 1 and children[0].is_dir() and children[0].name == root.name:
+            fresh, target = children[0], root
+        target.parent.mkdir(parents=True, exist_ok=True)
+        merge(fresh, target)
+
+
+def _user_agrees(downloads: Sequence[Download], root: Path, name: str) -> bool:
+    if not sys.stdin.isatty():
+        return False
+    LOG.info(f"{name}: its pictures are not in {root}. They can be fetched from:")
+    for item in downloads:
+        LOG.info(f"  {item}")
+    try:
+        return input("Fetch them now? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def _parse(item: Any, where: str) -> Download:
+    facts = {"url": item} if isinstance(item, str) else item
+    if not isinstance(facts, dict) or not isinstance(facts.get("url"), str):
+        raise ConfigError(f"{where}: download: expected addresses or mappings with url:, got {item!r}")
+    url = facts["url"].strip()
+    if not re.fullmatch(r"https?://[^\s/]+/\S+", url):
+        first = url.splitlines()[0][:60] if url else ""
+        raise ConfigError(
+            f"{where}: download: {first!r} is no http(s) address; scripts in a yaml are not run"
+        )
+    if unknown := set(facts) - {"url", "sha256", "size", "into"}:
+        raise ConfigError(f"{where}: download: unknown key {sorted(map(str, unknown))[0]!r} beside url")
+    sha256, size, into = facts.get("sha256"), facts.get("size"), str(facts.get("into", "."))
+    if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch(r"[0-9a-fA-F]{64}", sha256)):
+        raise ConfigError(f"{where}: download: sha256 {sha256!r} is not text of 64 hexadecimal digits")
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        raise ConfigError(f"{where}: download: size {size!r} is not a number of bytes")
+    if PurePosixPath(into).is_absolute() or ".." in PurePosixPath(into).parts or "\\" in into:
+        raise ConfigError(f"{where}: download: into {into!r} has to be a folder below path")
+    return Download(url, sha256, size, into)
