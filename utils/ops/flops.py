@@ -21,17 +21,19 @@ def macs_by_module(module: nn.Module, *inputs: Any) -> dict[nn.Module, float]:
     """Multiply-adds of every leaf that computes, for inputs on the meta device.
 
     A convolution costs its outputs times (inputs per group) k^2, a linear layer inputs times
-    outputs, an affine batch norm four per value; everything else is free, as YOLOv5 counts.
+    outputs, an affine batch norm four per value, attention its projections and products; everything else is free, as YOLOv5 counts.
     """
     counted: dict[nn.Module, float] = {}
 
-    def count(leaf: nn.Module, received: tuple[Tensor, ...], made: Tensor) -> None:
+    def count(leaf: nn.Module, received: tuple[Tensor, ...], made: Any) -> None:
         counted[leaf] = counted.get(leaf, 0.0) + _macs(leaf, received[0], made)
 
     hooks = [
         leaf.register_forward_hook(count)
         for leaf in module.modules()
-        if isinstance(leaf, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d)
+        if isinstance(
+            leaf, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d | nn.MultiheadAttention
+        )
     ]
     try:
         on_meta(module, *inputs)
@@ -41,7 +43,10 @@ def macs_by_module(module: nn.Module, *inputs: Any) -> dict[nn.Module, float]:
     return counted
 
 
-def _macs(leaf: nn.Module, received: Tensor, made: Tensor) -> float:
+def _macs(leaf: nn.Module, received: Tensor, made: Any) -> float:
+    if isinstance(leaf, nn.MultiheadAttention):  # its projections are functional calls, without hooks
+        length, batch, width = received.shape
+        return batch * (4 * length * width**2 + 2 * length**2 * width)
     if isinstance(leaf, nn.Conv2d):
         return made.numel() * leaf.weight[0].numel()
     if isinstance(leaf, nn.ConvTranspose2d):
