@@ -107,10 +107,11 @@ def test_what_is_no_map_is_left_out(maps, tmp_path) -> None:
 
 
 def test_importing_plots_loads_no_matplotlib() -> None:
-    code = (
-        "import sys; import utils.plots.curves, utils.plots.labels, utils.plots.results;"
-        "import utils.plots.batches, utils.plots.features; print([m for m in ('matplotlib', 'PIL', 'torch', 'pandas') if m in sys.modules])"
+    modules = ", ".join(
+        f"utils.plots.{name}" for name in ("curves", "labels", "results", "batches", "features")
     )
+    heavy = ("matplotlib", "PIL", "torch", "pandas")
+    code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
     assert done.stdout.strip() == "[]"
