@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ class Detect(nn.Module):
         self.m = nn.ModuleList(nn.Conv2d(c, self.no * self.na, 1) for c in ch)
         self._grids: dict[tuple[int, int, int, torch.device], tuple[Tensor, Tensor]] = {}
 
-    def forward(self, sources: list[Tensor]) -> list[Tensor] | tuple[Tensor, ...]:
+    def forward(self, sources: list[Tensor]) -> list[Tensor] | tuple[Any, ...]:
         maps = [self._split(conv(x)) for conv, x in zip(self.m, sources, strict=True)]
         if self.training:
             return maps

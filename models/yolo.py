@@ -103,14 +103,16 @@ class DetectionModel(nn.Module):
         kept: dict[int, Tensor] = {}
         wanted = set(self.save)
         for layer in self.model:
-            if layer.f != -1:
-                sources = layer.f if isinstance(layer.f, list) else [layer.f]
-                read = [x if j == -1 else kept[j % layer.i] for j in sources]
-                x = layer(read if isinstance(layer.f, list) else read[0])
-            else:
+            index: Any = layer.i
+            source: Any = layer.f
+            if source == -1:
                 x = layer(x)
-            if layer.i in wanted:
-                kept[layer.i] = x
+            elif isinstance(source, list):
+                x = layer([x if j == -1 else kept[j % index] for j in source])
+            else:
+                x = layer(kept[source % index])
+            if index in wanted:
+                kept[index] = x
             if visualize is not None and isinstance(x, Tensor):
                 visualize(layer, x)
         return x

@@ -21,7 +21,8 @@ def macs_by_module(module: nn.Module, *inputs: Any) -> dict[nn.Module, float]:
     """Multiply-adds of every leaf that computes, for inputs on the meta device.
 
     A convolution costs its outputs times (inputs per group) k^2, a linear layer inputs times
-    outputs, an affine batch norm four per value, attention its projections and products; everything else is free, as YOLOv5 counts.
+    outputs, an affine batch norm four per value, self-attention its projections and products;
+    everything else is free, as YOLOv5 counts.
     """
     counted: dict[nn.Module, float] = {}
 

@@ -1,0 +1,113 @@
+"""What `detect.py` and `val.py` see of a model, whatever file it came from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from utils.base.errors import ConfigError
+
+MAX_STRIDE = 32  # of a model whose file does not say
+
+
+class Backend(ABC):
+    """A model ready to run: `images` (B, 3, H, W) in 0-1 -> decoded (B, N, 5 + nc) in float32.
+
+    Attributes:
+        stride: the sides of pictures must be multiples of it.
+        names: class names by index.
+        device: where pictures are expected.
+        fp16: whether pictures are expected in half precision.
+        pt: a native PyTorch model, which takes any rectangle; others get full squares.
+        is_pytorch_model: the same, by its long name.
+        batch: the only batch size that the file takes, or None. Others are cut and padded to it.
+        imgsz: the only (height, width) that the file takes, or None.
+    """
+
+    pt = False
+
+    def __init__(self, file: str, device: torch.device) -> None:
+        self.file = file
+        self.device = device
+        self.stride = MAX_STRIDE
+        self.names: dict[int, str] = {}
+        self.fp16 = False
+        self.batch: int | None = None
+        self.imgsz: tuple[int, int] | None = None
+
+    @property
+    def nc(self) -> int:
+        """Number of classes."""
+        return len(self.names)
+
+    @property
+    def is_pytorch_model(self) -> bool:
+        """Whether this is a native PyTorch model."""
+        return self.pt
+
+    @abstractmethod
+    def infer(self, images: Tensor) -> Tensor:
+        """Run the model on pictures of the right size, kind and number."""
+
+    def __call__(self, images: Tensor, augment: bool = False, visualize: Path | None = None) -> Tensor:
+        """Return decoded boxes (B, N, 5 + nc), xywh in pixels of `images`.
+
+        Raises:
+            ConfigError: a size that the file does not take, or an option that only .pt files have.
+        """
+        if augment or visualize:
+            flag = "--augment" if augment else "--visualize"
+            raise ConfigError(f"{flag} needs a PyTorch model (.pt), not {self.file}")
+        height, width = images.shape[2:]
+        if self.imgsz is not None and (height, width) != self.imgsz:
+            raise ConfigError(
+                f"{self.file} takes pictures of {_size(self.imgsz)} only, not {_size((height, width))}; "
+                f"use --imgsz {_flag(self.imgsz)}, or export it with --dynamic or that --imgsz"
+            )
+        images = images.to(self.device, torch.float16 if self.fp16 else torch.float32)
+        if self.batch is None or len(images) == self.batch:
+            return self.infer(images).float()
+        return torch.cat([self._infer_part(part) for part in images.split(self.batch)])
+
+    def warmup(self, shape: tuple[int, int, int, int] = (1, 3, 640, 640)) -> None:
+        """Run once on an empty picture, so that the first real one does not pay for the set-up."""
+        self(torch.zeros(shape, device=self.device))
+
+    def name_classes(self, names: dict[int, str] | None) -> None:
+        """Take names for a file that holds none: those given, else class0, class1, ..."""
+        if self.names:
+            return
+        if names:
+            self.names = dict(names)
+            return
+        height, width = self.imgsz or (2 * self.stride, 2 * self.stride)
+        classes = self(torch.zeros(1, 3, height, width)).shape[2] - 5
+        self.names = {index: f"class{index}" for index in range(classes)}
+
+    def _infer_part(self, images: Tensor) -> Tensor:
+        """Run at most `batch` pictures, filled up with empty ones."""
+        assert self.batch is not None
+        missing = self.batch - len(images)
+        if missing:
+            images = torch.cat((images, images.new_zeros(missing, *images.shape[1:])))
+        return self.infer(images).float()[: self.batch - missing]
+
+
+def names_by_index(names: object) -> dict[int, str]:
+    """Names as a file holds them (list, or dict with int or text keys) -> {0: "person", ...}."""
+    if isinstance(names, dict):
+        return {int(index): str(name) for index, name in names.items()}
+    if isinstance(names, list | tuple):
+        return {index: str(name) for index, name in enumerate(names)}
+    raise ValueError(f"names are neither a list nor a mapping: {names!r:.80}")
+
+
+def _size(size_hw: tuple[int, int]) -> str:
+    return f"{size_hw[0]}x{size_hw[1]}"
+
+
+def _flag(size_hw: tuple[int, int]) -> str:
+    return f"{size_hw[0]}" if size_hw[0] == size_hw[1] else f"{size_hw[0]} {size_hw[1]}"

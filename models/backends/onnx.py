@@ -1,0 +1,80 @@
+"""ONNX files, run by ONNX Runtime or, with `--dnn`, by OpenCV."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.backends.base import Backend, names_by_index
+from utils.base.errors import ConfigError, DataError
+from utils.base.formats import existing_file
+
+
+class OnnxBackend(Backend):
+    """ONNX Runtime; on the GPU if onnxruntime-gpu is installed."""
+
+    def __init__(self, weights: str, device: torch.device) -> None:
+        super().__init__(weights, device)
+        self.session = _open_session(weights, device)
+        (images, *_), meta = self.session.get_inputs(), self.session.get_modelmeta().custom_metadata_map
+        self.input = images.name
+        self.fp16 = images.type == "tensor(float16)"
+        batch, _, height, width = (size if isinstance(size, int) else None for size in images.shape)
+        self.batch = batch
+        self.imgsz = (height, width) if height and width else None
+        self._read_metadata(meta)
+
+    def infer(self, images: Tensor) -> Tensor:
+        """Run the session on numpy arrays."""
+        array = np.ascontiguousarray(images.cpu().numpy())
+        decoded = self.session.run(None, {self.input: array})[0]
+        return torch.from_numpy(decoded).to(self.device)
+
+    def _read_metadata(self, meta: dict[str, str]) -> None:
+        try:
+            self.stride = int(ast.literal_eval(meta.get("stride", str(self.stride))))
+            self.names = names_by_index(ast.literal_eval(meta.get("names", "{}")))
+        except (SyntaxError, TypeError, ValueError) as error:
+            raise DataError(f"{self.file}: stride or names in its metadata are damaged ({error})") from error
+
+
+class DnnBackend(Backend):
+    """OpenCV's own network runner. It reads no metadata, so names come from --data; CPU, one picture a time."""
+
+    def __init__(self, weights: str, device: torch.device) -> None:
+        import cv2
+
+        super().__init__(weights, device)
+        path = existing_file(weights)
+        try:
+            self.net = cv2.dnn.readNetFromONNX(str(path))
+        except cv2.error as error:
+            raise DataError(f"{weights}: OpenCV cannot read it ({str(error).strip()})") from error
+        self.batch = 1
+
+    def infer(self, images: Tensor) -> Tensor:
+        """Run the network on a numpy array."""
+        self.net.setInput(np.ascontiguousarray(images.cpu().numpy()))
+        return torch.from_numpy(self.net.forward()).to(self.device)
+
+
+def _open_session(weights: str, device: torch.device) -> Any:
+    path = existing_file(weights)
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ConfigError(f"{weights} needs ONNX Runtime: pip install onnxruntime") from error
+    providers = ["CPUExecutionProvider"]
+    if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        providers.insert(0, "CUDAExecutionProvider")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()  # as many as PyTorch was given
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except (RuntimeError, ValueError) as error:  # its own errors derive from these two
+        raise DataError(f"{weights}: ONNX Runtime cannot open it ({error})") from error

@@ -1,0 +1,46 @@
+"""PyTorch checkpoints, one or several as an ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.backends.base import Backend, names_by_index
+from models.weights import load_for_inference
+
+
+class PyTorchBackend(Backend):
+    """A model built from a .pt file; the only one with test-time augmentation and feature pictures."""
+
+    pt = True
+
+    def __init__(
+        self, weights: Sequence[str], device: torch.device, *, half: bool = False, fuse: bool = True
+    ) -> None:
+        super().__init__(", ".join(weights), device)
+        model = load_for_inference(weights[0] if len(weights) == 1 else list(weights), device, fuse=fuse)
+        self.fp16 = half and device.type == "cuda"
+        if device.type in ("cpu", "cuda"):
+            model = model.to(memory_format=torch.channels_last)
+        self.model = (model.half() if self.fp16 else model.float()).eval()
+        self.stride = max(int(model.stride.max()), 32)
+        self.names = names_by_index(model.names)
+
+    def infer(self, images: Tensor) -> Tensor:
+        """Run the model without any option."""
+        return _decoded(self.model(images))
+
+    def __call__(self, images: Tensor, augment: bool = False, visualize: Path | None = None) -> Tensor:
+        """Return decoded boxes (B, N, 5 + nc); `visualize` is a folder for pictures of the features."""
+        images = images.to(self.device, torch.float16 if self.fp16 else torch.float32)
+        options: dict[str, object] = {"augment": True} if augment else {}
+        if visualize:
+            options["visualize"] = visualize
+        return _decoded(self.model(images, **options)).float()
+
+
+def _decoded(output: Tensor | Sequence[Tensor]) -> Tensor:
+    return output if isinstance(output, Tensor) else output[0]

@@ -1,0 +1,44 @@
+"""TorchScript files; `config.txt` inside holds shape, stride and names."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from torch import Tensor
+
+from models.backends.base import Backend, names_by_index
+from utils.base.errors import DataError
+from utils.base.formats import existing_file
+
+
+class TorchScriptBackend(Backend):
+    """A traced model; it takes the picture size that it was traced with."""
+
+    def __init__(self, weights: str, device: torch.device, *, half: bool = False) -> None:
+        super().__init__(weights, device)
+        path = existing_file(weights)
+        extra = {"config.txt": ""}
+        try:
+            self.model = torch.jit.load(str(path), map_location=device, _extra_files=extra)
+        except (RuntimeError, ValueError) as error:
+            raise DataError(f"{weights}: not a TorchScript file ({str(error).splitlines()[0]})") from error
+        self.fp16 = half and device.type == "cuda"
+        self.model = self.model.half() if self.fp16 else self.model.float()
+        if extra["config.txt"]:
+            self._read_config(extra["config.txt"])
+
+    def infer(self, images: Tensor) -> Tensor:
+        """Run the traced model."""
+        output = self.model(images)
+        return output if isinstance(output, Tensor) else output[0]
+
+    def _read_config(self, text: str | bytes) -> None:
+        try:
+            config = json.loads(text)
+            self.stride = int(config.get("stride", self.stride))
+            self.names = names_by_index(config.get("names", {}))
+            shape = config.get("shape")
+            self.imgsz = (int(shape[2]), int(shape[3])) if shape else None
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            raise DataError(f"{self.file}: config.txt in it is damaged ({error})") from error

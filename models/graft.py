@@ -1,0 +1,152 @@
+"""Move trained weights into a model whose layers are numbered differently.
+
+A layer inserted into a yaml renumbers all later ones, so loading by key loses most of the network.
+Here the layers of both models are aligned as two sequences instead: layers of the same kind whose
+tensors fit are paired, in order, so that as many tensors as possible arrive.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from models.registry import registered
+from models.weights import Checkpoint, build_model
+from models.yolo import DetectionModel
+
+Shapes = dict[str, tuple[int, ...]]  # keys within the layer -> shapes
+
+
+@dataclass
+class Report:
+    """What a graft did, tensor by tensor: keys of the target, except `left_out`."""
+
+    source: str
+    target: str
+    total: int  # tensors in the source
+    transferred: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # keys of the source
+    moved: dict[int, int] = field(default_factory=dict)  # source layer -> target layer
+
+    @property
+    def new_layers(self) -> list[int]:
+        """Target layers that got nothing."""
+        fed = {_layer_of(key)[0] for key in self.transferred}
+        return sorted({_layer_of(key)[0] for key in self.new} - fed)
+
+    def __str__(self) -> str:
+        lines = [
+            f"Grafted {len(self.transferred)} of {self.total} tensors from {self.source} into {self.target}"
+        ]
+        if self.new:
+            where = sorted({_layer_of(key)[0] for key in self.new})
+            lines.append(f"  new: {len(self.new)} tensors in layers {', '.join(map(str, where))}")
+        if self.left_out:
+            shown = ", ".join(self.left_out[:4]) + (", ..." if len(self.left_out) > 4 else "")
+            lines.append(f"  left out: {len(self.left_out)} tensors of {self.source} ({shown})")
+        return "\n".join(lines)
+
+
+def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = False) -> Report:
+    """Copy a checkpoint's tensors into `model`, layer by aligned layer.
+
+    Args:
+        model: the target; changed in place.
+        checkpoint: the source.
+        keep_anchors: leave the target's anchors as they are, unless they equal the source's.
+
+    Returns:
+        What arrived, what is new, what was left out.
+    """
+    source = build_model(checkpoint)
+    # A module's state_dict shares memory with it: copying into these fills the model.
+    old, new = source.state_dict(), model.state_dict()
+    report = Report(checkpoint.path.name, model.yaml_file or "the model", total=len(old))
+    report.moved = align(source, model)
+    for key, value in old.items():
+        layer, inner = _layer_of(key)
+        target = f"model.{report.moved.get(layer, -1)}.{inner}"
+        fits = target in new and new[target].shape == value.shape
+        if fits and inner == "anchors" and keep_anchors:
+            fits = torch.allclose(new[target].float().cpu(), value.float(), rtol=2e-3)
+        if not fits:
+            report.left_out.append(key)
+            continue
+        if inner == "anchors":
+            model.head.set_anchors(source.head.anchors_px().to(new[target].device))
+        else:
+            with torch.no_grad():
+                new[target].copy_(value)
+        report.transferred.append(target)
+    arrived = set(report.transferred)
+    report.new = [key for key in new if key not in arrived]
+    if model.nc == source.nc and model.names == {i: str(i) for i in range(model.nc)}:
+        model.names = dict(source.names)
+    return report
+
+
+def align(source: DetectionModel, target: DetectionModel) -> dict[int, int]:
+    """Pair layers of two models, order kept, such that the paired layers share most tensors.
+
+    Longest common subsequence with the number of fitting tensors as the weight of a pair.
+
+    Returns:
+        Source layer index -> target layer index.
+    """
+    a, b = list(source.model), list(target.model)
+    shapes_a, shapes_b = _shapes(source), _shapes(target)
+    best = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]  # best[i][j]: layers from i and j on
+    gains = [[_gain(x, shapes_a[i], y, shapes_b[j]) for j, y in enumerate(b)] for i, x in enumerate(a)]
+    for i in range(len(a) - 1, -1, -1):
+        for j in range(len(b) - 1, -1, -1):
+            paired = best[i + 1][j + 1] + gains[i][j] if gains[i][j] else 0
+            best[i][j] = max(paired, best[i + 1][j], best[i][j + 1])
+    pairs, i, j = {}, 0, 0
+    while i < len(a) and j < len(b):
+        if gains[i][j] and best[i][j] == best[i + 1][j + 1] + gains[i][j]:
+            pairs[i], i, j = j, i + 1, j + 1
+        elif best[i][j] == best[i + 1][j]:
+            i += 1
+        else:
+            j += 1
+    return pairs
+
+
+def _gain(a: nn.Module, shapes_a: Shapes, b: nn.Module, shapes_b: Shapes) -> int:
+    """How many tensors of layer a fit into layer b; 0 when b is not a's kind.
+
+    Same kind: the same class, or a class derived from it, such as C3LSKA from C3.
+    """
+    known = registered()
+    kind_a, kind_b = (known.get(str(layer.type).rpartition(".")[2]) for layer in (a, b))
+    if kind_a is None or kind_b is None or not (issubclass(kind_b, kind_a) or issubclass(kind_a, kind_b)):
+        return 0
+    fitting = sum(shapes_b.get(key) == shape for key, shape in shapes_a.items())
+    mostly = 2 * fitting > min(len(shapes_a), len(shapes_b))
+    # A head for other classes shares only its anchors; it is the same head all the same.
+    return fitting if mostly or "anchors" in shapes_a else 0
+
+
+def _shapes(model: DetectionModel) -> dict[int, Shapes]:
+    shapes: dict[int, Shapes] = defaultdict(dict)
+    for key, value in model.state_dict().items():
+        layer, inner = _layer_of(key)
+        shapes[layer][inner] = tuple(value.shape)
+    return shapes
+
+
+def _layer_of(key: str) -> tuple[int, str]:
+    """`model.7.conv.weight` -> (7, "conv.weight")."""
+    _, layer, inner = key.split(".", 2)
+    return int(layer), inner
+
+
+def output_gap(a: DetectionModel, b: DetectionModel, images: Tensor) -> float:
+    """Largest difference between two models' decoded outputs; inf when the shapes differ."""
+    with torch.inference_mode():
+        one, other = a.eval()(images)[0], b.eval()(images)[0]
+    return float((one - other).abs().max()) if one.shape == other.shape else float("inf")

@@ -1,0 +1,241 @@
+"""Read PyTorch files as inert data: tensors and plain containers; every class becomes a passive record.
+
+A pickle is a program that may call anything it can name. This reader lets it name a short list of
+containers and tensor builders of our own; whatever else it names becomes an empty record that
+swallows its arguments. Nothing of the file runs.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from utils.base.errors import DataError
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of files before torch 1.6
+
+_DTYPES = {
+    f"{name}Storage": dtype
+    for name, dtype in {
+        "Double": torch.float64,
+        "Float": torch.float32,
+        "Half": torch.float16,
+        "BFloat16": torch.bfloat16,
+        "Long": torch.int64,
+        "Int": torch.int32,
+        "Short": torch.int16,
+        "Char": torch.int8,
+        "Byte": torch.uint8,
+        "Bool": torch.bool,
+        "Untyped": torch.uint8,
+    }.items()
+}
+
+
+class Record:
+    """What stands in for an object of a class that we don't build: its class name and its fields."""
+
+    __slots__ = ("args", "contents", "fields")
+    origin = ""
+    args: tuple[Any, ...]
+    fields: dict[str, Any]
+    contents: list[Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Record:
+        record = super().__new__(cls)
+        record.args, record.fields, record.contents = args, {}, []
+        return record
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        for part in state if isinstance(state, tuple) else (state,):
+            if isinstance(part, dict):
+                self.fields.update({str(key): value for key, value in part.items()})
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.contents.append((key, value))
+
+    def append(self, value: Any) -> None:
+        """Take a list item."""
+        self.contents.append(value)
+
+    def extend(self, values: Any) -> None:
+        """Take list items."""
+        self.contents.extend(values)
+
+    @property
+    def kind(self) -> str:
+        """The class name without its module."""
+        return self.origin.rpartition(".")[2]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A field, wherever torch keeps it."""
+        for holder in ("_modules", "_buffers", "_parameters"):
+            if isinstance(held := self.fields.get(holder), dict) and name in held:
+                return held[name]
+        return self.fields.get(name, default)
+
+
+class _Storage:
+    """A flat tensor of one dtype; views of it are made by `_rebuild_tensor`."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values
+
+
+def _rebuild_tensor(storage: _Storage, offset: int, size: Any, stride: Any, *rest: Any) -> Tensor:
+    return torch.as_strided(storage.values, tuple(size), tuple(stride), offset)  # checks the bounds
+
+
+def _rebuild_parameter(data: Tensor, *rest: Any) -> Tensor:
+    return data
+
+
+def _path_text(*parts: Any) -> str:
+    return "/".join(str(part) for part in parts)
+
+
+_ALLOWED: dict[str, Any] = {
+    "collections.OrderedDict": collections.OrderedDict,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_tensor": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
+    "torch.Size": tuple,
+    **{f"builtins.{t.__name__}": t for t in (set, frozenset, list, dict, tuple, int, float, bool, str)},
+    **{f"pathlib.{name}Path": _path_text for name in ("", "Posix", "Windows")},
+    **{f"pathlib.Pure{name}Path": _path_text for name in ("", "Posix", "Windows")},
+    **{f"pathlib._local.{name}Path": _path_text for name in ("", "Posix", "Windows")},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: IO[bytes], storages: Callable[[Any], _Storage]) -> None:
+        super().__init__(file, encoding="utf-8")
+        self.storages = storages
+
+    def find_class(self, module: str, name: str) -> Any:
+        origin = f"{module.replace('__builtin__', 'builtins')}.{name}"
+        if origin in _ALLOWED:
+            return _ALLOWED[origin]
+        if module in ("torch", "torch.storage") and name in _DTYPES:
+            return _DTYPES[name]
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        return type(name, (Record,), {"origin": origin})
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        return self.storages(pid)
+
+
+def read_torch_file(path: Path) -> Any:
+    """Read a file written by `torch.save`, of any version, without running anything in it.
+
+    Returns:
+        Its object: tensors on the CPU, plain containers, `Record` for everything else.
+
+    Raises:
+        DataError: not a PyTorch file, cut short or corrupt.
+    """
+    try:
+        with path.open("rb") as file:
+            if zipfile.is_zipfile(file):
+                return _read_zip(file)
+            file.seek(0)
+            return _read_legacy(file)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    except (  # what malformed pickles, zips and tensors raise
+        *(pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, IndexError, ValueError),
+        *(TypeError, AttributeError, RuntimeError, struct.error, UnicodeError, MemoryError),
+    ) as error:
+        raise DataError(f"{path}: not a readable PyTorch file ({type(error).__name__}: {error})") from error
+
+
+def _read_zip(file: IO[bytes]) -> Any:
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        heads = [name for name in names if name.endswith("/data.pkl") or name == "data.pkl"]
+        if not heads:
+            raise DataError("not a PyTorch checkpoint (a zip file without data.pkl)")
+        folder = heads[0].removesuffix("data.pkl")
+        known: dict[str, _Storage] = {}
+
+        def load(pid: Any) -> _Storage:
+            _, dtype, key, *_ = pid
+            if key not in known:
+                raw = bytearray(archive.read(f"{folder}data/{key}"))
+                known[key] = _Storage(_flat(raw, dtype))
+            return known[key]
+
+        return _Unpickler(io.BytesIO(archive.read(heads[0])), load).load()
+
+
+def _read_legacy(file: IO[bytes]) -> Any:
+    """Magic number, protocol, system facts, the object, storage keys, then the storages in that order."""
+    known: dict[str, tuple[_Storage, torch.dtype]] = {}
+
+    def load(pid: Any) -> _Storage:
+        _, dtype, key, _, count, *_ = pid
+        if key not in known:
+            if count < 0 or count * _size(dtype) > _remaining(file):
+                raise DataError("cut short: a tensor is larger than the file")
+            known[key] = _Storage(torch.empty(count, dtype=dtype)), dtype
+        return known[key][0]
+
+    def unpickle() -> Any:
+        return _Unpickler(file, load).load()
+
+    try:
+        if unpickle() != _LEGACY_MAGIC:
+            raise DataError("not a PyTorch checkpoint")
+    except pickle.UnpicklingError as error:
+        raise DataError("not a PyTorch checkpoint") from error
+    unpickle(), unpickle()
+    content = unpickle()
+    for key in unpickle():
+        storage, dtype = known[key]
+        count = struct.unpack("<q", file.read(8))[0]
+        if count != storage.values.numel():
+            raise DataError("corrupt: a tensor has another length than announced")
+        storage.values.copy_(_flat(bytearray(file.read(count * _size(dtype))), dtype))
+    return content
+
+
+def _flat(raw: bytearray, dtype: torch.dtype) -> Tensor:
+    return torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+
+
+def _size(dtype: torch.dtype) -> int:
+    return torch.empty(0, dtype=dtype).element_size()
+
+
+def _remaining(file: IO[bytes]) -> int:
+    here = file.tell()
+    end = file.seek(0, io.SEEK_END)
+    file.seek(here)
+    return end
+
+
+def state_of(record: Record, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Walk the record of a module as `state_dict()` would: (key, tensor), registration order."""
+    hidden = record.get("_non_persistent_buffers_set") or ()
+    for holder in ("_parameters", "_buffers"):
+        for name, value in (record.fields.get(holder) or {}).items():
+            if isinstance(value, Tensor) and name not in hidden:
+                yield prefix + name, value
+    for name, child in (record.fields.get("_modules") or {}).items():
+        if isinstance(child, Record):
+            yield from state_of(child, f"{prefix}{name}.")
