@@ -190,7 +190,7 @@ def parse_model(
             try:
                 site = registry.Site(arriving, row.repeats, _width(d), options)
                 block, made, keywords = registry.plan(row.name, site, row.args)
-                layers.append(_label(registry.build(block, made, keywords), block, row))
+                layers.append(_label(registry.build(block, made, keywords), block, made, row))
             except ConfigError as error:
                 raise ConfigError(f"{origin}: layer {row.index} ({row.name}): {error}") from error
             out.append(made.out_channels)
@@ -204,14 +204,15 @@ def _width(d: dict[str, Any]) -> Callable[[int], int]:
     return lambda channels: make_divisible(channels * gain, divisor)
 
 
-def _label(layer: nn.Module, block: type[nn.Module], row: Row) -> nn.Module:
-    """Attach what forward passes and checkpoints look at: index, sources, type, parameters."""
+def _label(layer: nn.Module, block: type[nn.Module], made: registry.Plan, row: Row) -> nn.Module:
+    """Attach what forward passes, tables and checkpoints look at: index, sources, type, parameters."""
     home = "models.yolo" if block is Detect else "models.common"
-    layer.i, layer.f = row.index, row.written  # type: ignore[assignment]
     ours = block.__module__.startswith("models.")
-    layer.type = f"{home if ours else block.__module__}.{block.__name__}"  # type: ignore[assignment]
-    layer.np = sum(p.numel() for p in layer.parameters())  # type: ignore[assignment]
-    layer.row = row  # type: ignore[assignment]
+    facts: Any = layer
+    facts.i, facts.f = row.index, row.written
+    facts.type = f"{home if ours else block.__module__}.{block.__name__}"
+    facts.np = sum(p.numel() for p in layer.parameters())
+    facts.repeats, facts.args = row.repeats, str(list(made.args))
     return layer
 
 
