@@ -75,7 +75,7 @@ def floor(module: str) -> int:
 
 def imported_names(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
     """Every dotted name that may be a module: `from a import b` gives `a` and `a.b`."""
-    for node in _without_type_checking(tree):
+    for node in _on_import(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -88,16 +88,16 @@ def imported_names(tree: ast.AST, module: str, is_package: bool) -> Iterator[str
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def _without_type_checking(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes, inside functions too, except what only type checkers read."""
+def _on_import(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes, inside functions too, except what only type checkers read or only a script runs."""
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith(("TYPE_CHECKING", "== '__main__'")):
             for child in node.orelse:
                 yield child
-                yield from _without_type_checking(child)
+                yield from _on_import(child)
             continue
         yield node
-        yield from _without_type_checking(node)
+        yield from _on_import(node)
 
 
 @cache
@@ -159,6 +159,7 @@ def test_no_import_goes_round_in_a_circle() -> None:
         ("from ..base import log", {"utils.base", "utils.base.log"}),
         ("if TYPE_CHECKING:\n    import torch", set()),
         ("if typing.TYPE_CHECKING:\n    import torch\nelse:\n    import yaml", {"yaml"}),
+        ("if __name__ == '__main__':\n    from train import main", set()),
         ("try:\n    import a\nexcept ImportError:\n    import b", {"a", "b"}),
     ],
 )
