@@ -1,0 +1,54 @@
+# make demo      train YOLOv5-LSKA on drawn shapes for some minutes, validate, detect
+# make test      lint, types, tests
+# make install   the environment alone; the other two do it by themselves
+# make clean     remove caches and the drawn data set; runs/ and the environment stay
+#
+# VENV=...         the environment, .venv by default
+# PYTHON=...       what makes it, python3 by default
+# CONSTRAINTS=...  a file of pinned versions; empty for the newest that requirements.txt admits
+# EPOCHS= IMG=     of the demo
+
+VENV ?= .venv
+PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
+EPOCHS ?= 15
+IMG ?= 256
+
+REQUIREMENTS = requirements.txt requirements-dev.txt
+RUN = $(VENV)/bin/python
+STAMP = $(VENV)/.requirements
+
+.PHONY: demo test install clean
+
+demo: install
+	$(RUN) train.py --cfg yolov5n-LSKA.yaml --weights '' --data shapes.yaml --img $(IMG) --epochs $(EPOCHS) \
+	  --batch-size 16 --name demo --exist-ok
+	$(RUN) val.py --weights runs/train/demo/weights/best.pt --data shapes.yaml --img $(IMG) --name demo --exist-ok
+	$(RUN) detect.py --weights runs/train/demo/weights/best.pt --source data/images --data shapes.yaml \
+	  --img $(IMG) --name demo --exist-ok
+	@echo
+	@echo "Pictures with the shapes found:    runs/detect/demo"
+	@echo "Curves and example batches:        runs/train/demo (results.png, val_batch0_pred.jpg)"
+	@echo "The trained model:                 runs/train/demo/weights/best.pt"
+
+test: install
+	$(RUN) -m tests
+
+# The stamp holds a checksum of the requirements: as long as they stay, nothing is installed or asked.
+install:
+	@want=`cat $(REQUIREMENTS) $(CONSTRAINTS) | cksum`; \
+	if test -x $(RUN) && test "`cat $(STAMP) 2>/dev/null`" = "$$want"; then exit 0; fi; \
+	if ! test -x $(RUN); then \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }; \
+	  echo "Making the environment $(VENV)"; \
+	  $(PYTHON) -m venv $(VENV) || exit 1; \
+	fi; \
+	echo "Installing the requirements into $(VENV) (PyTorch with CUDA takes some gigabytes and minutes)"; \
+	$(RUN) -m pip install --disable-pip-version-check \
+	  $(REQUIREMENTS:%=-r %) $(CONSTRAINTS:%=-c %) || exit 1; \
+	echo "$$want" > $(STAMP)
+
+clean:
+	rm -rf .mypy_cache .pytest_cache .ruff_cache datasets/shapes
+	find . -name __pycache__ -type d -not -path './.venv/*' -exec rm -rf {} +
