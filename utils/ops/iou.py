@@ -14,7 +14,7 @@ from torch import Tensor
 
 Kind = Literal["iou", "giou", "diou", "ciou"]
 
-_SMALLEST_SIDE = 1e-30  # a side this short divides without overflow in float32
+_SMALLEST_SIDE = 1e-7  # heights below would overflow the gradient of width / height
 
 
 class _Corners(NamedTuple):

@@ -1,0 +1,102 @@
+"""Which head outputs answer for which objects: anchors of similar size, in the cells around the centre.
+
+Every object is given to all anchors that fit its size, on every level, each in up to three cells: the one
+that holds the centre and its two nearest neighbours. One cell may therefore answer for several objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Where a match looks for its cell, as (x, y) from the centre: own cell, left, upper, right, lower.
+_STEPS = ((0.0, 0.0), (-0.5, 0.0), (0.0, -0.5), (0.5, 0.0), (0.0, 0.5))
+
+
+class Matches(NamedTuple):
+    """The n matches of one level; one row for each object, anchor and cell.
+
+    `box` is what the prediction of that cell should be: the centre measured from the cell's corner, then
+    the size, in grid units.
+    """
+
+    image_index: Tensor  # (n,) int64, as the next four
+    anchor_index: Tensor
+    row: Tensor
+    column: Tensor
+    class_index: Tensor
+    box: Tensor  # (n, 4) xywh
+    anchors: Tensor  # (n, 2) width and height of the anchor, grid units
+
+    def to(self, device: torch.device) -> Matches:
+        """Move all fields without waiting for the device."""
+        return Matches(*(field.to(device, non_blocking=True) for field in self))
+
+
+def assign_targets(
+    targets: Tensor,
+    anchors: Tensor,
+    grid_sizes: Sequence[tuple[int, int]],
+    anchor_t: float = 4.0,
+) -> list[Matches]:
+    """Match objects with anchors and cells on every level.
+
+    Args:
+        targets: (T, 6) image index, class, xywh as fractions of the image.
+        anchors: (levels, A, 2) in grid units, on the device of `targets`.
+        grid_sizes: (rows, columns) of each level.
+        anchor_t: largest ratio, in width or height, between an object and an anchor that fits it.
+
+    Returns:
+        Matches of each level, on the device of `targets`: own cells first, then left, upper, right and
+        lower neighbours; in each of these by anchor, then in the order of `targets`.
+    """
+    targets = targets.float()
+    return [
+        _assign_level(targets, level_anchors.float(), rows, columns, anchor_t)
+        for level_anchors, (rows, columns) in zip(anchors, grid_sizes, strict=True)
+    ]
+
+
+def _assign_level(targets: Tensor, anchors: Tensor, rows: int, columns: int, anchor_t: float) -> Matches:
+    grid = targets.new_tensor((columns, rows))
+    centres, sizes = targets[:, 2:4] * grid, targets[:, 4:6] * grid
+    anchor_index, target_index = fits_anchor(sizes, anchors, anchor_t).nonzero(as_tuple=True)
+
+    step_index, pair = neighbour_cells(centres[target_index], grid).nonzero(as_tuple=True)
+    anchor_index, target_index = anchor_index[pair], target_index[pair]
+
+    centre = centres[target_index]
+    cell = (centre + targets.new_tensor(_STEPS)[step_index]).long()
+    column, row = cell[:, 0].clamp(0, columns - 1), cell[:, 1].clamp(0, rows - 1)
+    corner = torch.stack((column, row), 1)
+    labels = targets[target_index, :2].long()
+    return Matches(
+        image_index=labels[:, 0],
+        anchor_index=anchor_index,
+        row=row,
+        column=column,
+        class_index=labels[:, 1],
+        box=torch.cat((centre - corner, sizes[target_index]), 1),
+        anchors=anchors[anchor_index],
+    )
+
+
+def fits_anchor(sizes: Tensor, anchors: Tensor, anchor_t: float) -> Tensor:
+    """Compare sizes (T, 2) with anchors (A, 2): (A, T) bool, no side `anchor_t` times longer or shorter."""
+    ratio = sizes[None] / anchors[:, None]
+    return ratio.maximum(1 / ratio).amax(2) < anchor_t
+
+
+def neighbour_cells(centres: Tensor, grid: Tensor) -> Tensor:
+    """Say which cells answer for centres (n, 2): (5, n) bool in the order of `_STEPS`.
+
+    A neighbour does if the centre is in the half of its cell next to it, and it lies inside the grid.
+    """
+    from_start, from_end = centres.T, (grid - centres).T  # (2, n): x, y
+    near_start = (from_start % 1 < 0.5) & (from_start > 1)
+    near_end = (from_end % 1 < 0.5) & (from_end > 1)
+    return torch.cat((torch.ones_like(near_start[:1]), near_start, near_end))

@@ -1,0 +1,177 @@
+"""The training loss: where boxes are (CIoU), whether there is an object, and of which class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from utils.base.errors import ConfigError
+from utils.ops.assign import Matches, assign_targets
+from utils.ops.iou import bbox_iou
+
+HYP = {"cls_pw": 1.0, "obj_pw": 1.0, "anchor_t": 4.0, "fl_gamma": 0.0, "label_smoothing": 0.0}
+FOCAL_ALPHA = 0.25  # weight of positives in the focal loss; negatives have the rest
+
+# Weight of each level's objectness: a fine level has many cells and so a small mean.
+_BALANCE_OF_THREE = (4.0, 1.0, 0.4)
+_BALANCE = (4.0, 1.0, 0.25, 0.06, 0.02)
+
+Duplicates = Literal["max", "last"]
+
+
+class DetectionLoss:
+    """Score head outputs against labelled objects.
+
+    All arithmetic is in float32, under autocast too. The targets are assigned on the device where they
+    are: handing them over in CPU memory saves a GPU the waiting that their varying number costs.
+
+    Args:
+        anchors: (levels, A, 2) in grid units.
+        strides: pixels of a cell, per level.
+        nc: number of classes; a single class is not scored, it is what objectness says.
+        hyp: the gains box, obj, cls, and what `HYP` has a default for.
+        autobalance: adapt the weights of the levels' objectness during training.
+        duplicates: what several objects in one cell demand of its objectness: the greatest IoU ("max"),
+            or that of the last match ("last", as the original does on a CPU).
+        iou_ratio: share of the IoU in the objectness target; the rest is 1.
+
+    Raises:
+        ConfigError: a gain is missing.
+    """
+
+    def __init__(
+        self,
+        anchors: Tensor,
+        strides: Tensor | Sequence[float],
+        nc: int,
+        hyp: Mapping[str, Any],
+        autobalance: bool = False,
+        *,
+        duplicates: Duplicates = "max",
+        iou_ratio: float = 1.0,
+    ) -> None:
+        hyp = {**HYP, **hyp}
+        missing = [key for key in ("box", "obj", "cls") if key not in hyp]
+        if missing:
+            raise ConfigError(f"hyperparameters: the loss needs {', '.join(missing)}")
+        self.anchors = anchors.detach().float().cpu()
+        self.nc = nc
+        self.box_gain, self.obj_gain, self.cls_gain = (float(hyp[key]) for key in ("box", "obj", "cls"))
+        self.anchor_t = float(hyp["anchor_t"])
+        self.positive, self.negative = smooth_labels(float(hyp["label_smoothing"]))
+        self.obj_pw, self.cls_pw = float(hyp["obj_pw"]), float(hyp["cls_pw"])
+        self.gamma = float(hyp["fl_gamma"])
+        self.balance = list(_BALANCE_OF_THREE if len(anchors) == 3 else _BALANCE[: len(anchors)])
+        self.autobalance = autobalance
+        self.duplicates = duplicates
+        self.iou_ratio = iou_ratio
+        from_16 = [abs(float(stride) - 16) for stride in strides]
+        self._reference_level = from_16.index(min(from_16))
+
+    def __call__(self, maps: Sequence[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the loss of a batch.
+
+        Args:
+            maps: levels x (B, A, h, w, 5 + nc), logits of any floating type.
+            targets: (T, 6) image index, class, xywh as fractions of the image.
+
+        Returns:
+            The loss times B, a scalar; and its parts (3,): box, objectness, class, detached, not times B.
+        """
+        grid_sizes = [(level.shape[2], level.shape[3]) for level in maps]
+        anchors = self.anchors.to(targets.device, non_blocking=True)
+        matches = assign_targets(targets, anchors, grid_sizes, self.anchor_t)
+        device = maps[0].device
+        with torch.autocast(device.type, enabled=False):
+            parts = [self._level(level, found.to(device)) for level, found in zip(maps, matches, strict=True)]
+            box, objectness, cls = (torch.stack(losses) for losses in zip(*parts, strict=True))
+            weighted = [loss * weight for loss, weight in zip(objectness, self.balance, strict=True)]
+            terms = (
+                box.sum() * self.box_gain,
+                torch.stack(weighted).sum() * self.obj_gain,
+                cls.sum() * self.cls_gain,
+            )
+            items = torch.stack(terms)
+        if self.autobalance:
+            self._rebalance(objectness.tolist())
+        return items.sum() * len(maps[0]), items.detach()
+
+    def state_dict(self) -> dict[str, list[float]]:
+        """What changes during training."""
+        return {"balance": list(self.balance)}
+
+    def load_state_dict(self, state: Mapping[str, Sequence[float]]) -> None:
+        """Go on from a `state_dict`."""
+        self.balance = [float(weight) for weight in state["balance"]]
+
+    def _level(self, level: Tensor, matches: Matches) -> tuple[Tensor, Tensor, Tensor]:
+        """One level's box, objectness and class loss, before gains."""
+        logits = level[..., 4].float()
+        wanted = torch.zeros_like(logits)
+        box = cls = logits.new_zeros(())
+        if len(matches.row):
+            chosen = level[matches.image_index, matches.anchor_index, matches.row, matches.column].float()
+            iou = bbox_iou(_decode(chosen, matches.anchors), matches.box, kind="ciou")
+            box = (1 - iou).mean()
+            # Objectness learns the IoU; it must not push the boxes.
+            self._write_objectness(wanted, matches, iou.detach().clamp(0))
+            if self.nc > 1:
+                classes = torch.full_like(chosen[:, 5:], self.negative)
+                classes.scatter_(1, matches.class_index[:, None], self.positive)
+                cls = binary_loss(chosen[:, 5:], classes, self.cls_pw, self.gamma)
+        return box, binary_loss(logits, wanted, self.obj_pw, self.gamma), cls
+
+    def _write_objectness(self, wanted: Tensor, matches: Matches, iou: Tensor) -> None:
+        """Set the matched cells of `wanted` (B, A, h, w); several matches of a cell give one clear value."""
+        _, anchors, rows, columns = wanted.shape
+        cell = (matches.image_index * anchors + matches.anchor_index) * rows + matches.row
+        cell = cell * columns + matches.column
+        value = 1 - self.iou_ratio + self.iou_ratio * iou
+        if self.duplicates == "last":
+            order = torch.arange(len(cell), device=cell.device)
+            winner = torch.zeros_like(wanted, dtype=torch.long).view(-1)
+            value = value[winner.scatter_reduce_(0, cell, order, "amax")[cell]]
+        wanted.view(-1).scatter_reduce_(0, cell, value, "amax")
+
+    def _rebalance(self, objectness: Sequence[float]) -> None:
+        """Move each level's weight a little towards the inverse of its loss; stride 16 keeps weight 1."""
+        moved = [
+            0.9999 * weight + 0.0001 / loss for weight, loss in zip(self.balance, objectness, strict=True)
+        ]
+        reference = moved[self._reference_level]
+        self.balance = [weight / reference for weight in moved]
+
+
+def smooth_labels(epsilon: float) -> tuple[float, float]:
+    """Probabilities to learn for the true class and for every other one (arXiv:1902.04103, eq. 3)."""
+    return 1 - epsilon / 2, epsilon / 2
+
+
+def binary_loss(logits: Tensor, wanted: Tensor, positive_weight: float = 1.0, gamma: float = 0.0) -> Tensor:
+    """Mean binary cross entropy; with `gamma` > 0 the focal loss (Lin et al., arXiv:1708.02002).
+
+    Args:
+        logits: any shape.
+        wanted: probabilities to learn, of the same shape.
+        positive_weight: factor of the positive part.
+        gamma: how much less an example counts whose probability is near the wanted one.
+    """
+    weight = None if positive_weight == 1 else logits.new_full((), positive_weight)
+    if gamma <= 0:
+        return F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weight)
+    entropy = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weight, reduction="none")
+    probability = logits.sigmoid()
+    alpha = wanted * FOCAL_ALPHA + (1 - wanted) * (1 - FOCAL_ALPHA)
+    error = wanted * (1 - probability) + (1 - wanted) * probability
+    error = error.clamp(min=1e-7)  # the power of zero has no gradient when gamma < 1
+    return (entropy * alpha * error**gamma).mean()
+
+
+def _decode(logits: Tensor, anchors: Tensor) -> Tensor:
+    """Turn logits (n, 4+) into xywh in grid units, centres measured from the cell's corner."""
+    halves = logits[:, :4].sigmoid() * 2
+    return torch.cat((halves[:, :2] - 0.5, halves[:, 2:] ** 2 * anchors), 1)
