@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from models.registry import registered
 from models.weights import Checkpoint, build_model
 from models.yolo import DetectionModel
+from utils.ops.flops import on_meta
 
 Shapes = dict[str, tuple[int, ...]]  # keys within the layer -> shapes
 
@@ -92,15 +93,21 @@ def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = Fa
 def align(source: DetectionModel, target: DetectionModel) -> dict[int, int]:
     """Pair layers of two models, order kept, such that the paired layers share most tensors.
 
-    Longest common subsequence with the number of fitting tensors as the weight of a pair.
+    Longest common subsequence with the number of fitting tensors as the weight of a pair. Layers that
+    work at different resolutions are never paired: yolov5n and yolov5s have blocks of equal shapes
+    one stage apart, which mean different things.
 
     Returns:
         Source layer index -> target layer index.
     """
     a, b = list(source.model), list(target.model)
     shapes_a, shapes_b = _shapes(source), _shapes(target)
+    sides_a, sides_b = _sides(source), _sides(target)
     best = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]  # best[i][j]: layers from i and j on
-    gains = [[_gain(x, shapes_a[i], y, shapes_b[j]) for j, y in enumerate(b)] for i, x in enumerate(a)]
+    gains = [
+        [_gain(x, shapes_a[i], y, shapes_b[j]) if sides_a[i] == sides_b[j] else 0 for j, y in enumerate(b)]
+        for i, x in enumerate(a)
+    ]
     for i in range(len(a) - 1, -1, -1):
         for j in range(len(b) - 1, -1, -1):
             paired = best[i + 1][j + 1] + gains[i][j] if gains[i][j] else 0
@@ -137,6 +144,20 @@ def _shapes(model: DetectionModel) -> dict[int, Shapes]:
         layer, inner = _layer_of(key)
         shapes[layer][inner] = tuple(value.shape)
     return shapes
+
+
+def _sides(model: DetectionModel) -> list[int]:
+    """Rows of each layer's output for a picture of 256 px; 0 for the head."""
+    sides: list[int] = []
+
+    def note(layer: nn.Module, y: Tensor) -> None:
+        sides.append(y.shape[2])
+
+    training = model.training
+    picture = torch.empty(1, model.yaml["ch"], 256, 256, device="meta")
+    on_meta(model.eval(), picture, False, note)
+    model.train(training)
+    return sides + [0] * (len(model.model) - len(sides))
 
 
 def _layer_of(key: str) -> tuple[int, str]:

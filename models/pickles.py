@@ -120,7 +120,7 @@ _ALLOWED: dict[str, Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: IO[bytes], storages: Callable[[Any], _Storage]) -> None:
+    def __init__(self, file: IO[bytes], storages: Callable[[Any], Any]) -> None:
         super().__init__(file, encoding="utf-8")
         self.storages = storages
 
@@ -134,7 +134,7 @@ class _Unpickler(pickle.Unpickler):
             return getattr(torch, name)
         return type(name, (Record,), {"origin": origin})
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def persistent_load(self, pid: Any) -> Any:
         return self.storages(pid)
 
 
@@ -187,7 +187,9 @@ def _read_legacy(file: IO[bytes]) -> Any:
     """Magic number, protocol, system facts, the object, storage keys, then the storages in that order."""
     known: dict[str, tuple[_Storage, torch.dtype]] = {}
 
-    def load(pid: Any) -> _Storage:
+    def load(pid: Any) -> Any:
+        if pid[0] == "module":  # a class, with its source text beside it
+            return pid[1]
         _, dtype, key, _, count, *_ = pid
         if key not in known:
             if count < 0 or count * _size(dtype) > _remaining(file):

@@ -43,7 +43,7 @@ class OnnxBackend(Backend):
 
 
 class DnnBackend(Backend):
-    """OpenCV's own network runner. It reads no metadata, so names come from --data; CPU, one picture a time."""
+    """OpenCV's own network runner: CPU, one picture a time, and no metadata, so --data gives the names."""
 
     def __init__(self, weights: str, device: torch.device) -> None:
         import cv2
@@ -53,19 +53,28 @@ class DnnBackend(Backend):
         try:
             self.net = cv2.dnn.readNetFromONNX(str(path))
         except cv2.error as error:
-            raise DataError(f"{weights}: OpenCV cannot read it ({str(error).strip()})") from error
+            raise DataError(f"{weights}: OpenCV cannot read it ({_line(error)})") from error
         self.batch = 1
 
     def infer(self, images: Tensor) -> Tensor:
         """Run the network on a numpy array."""
+        import cv2
+
         self.net.setInput(np.ascontiguousarray(images.cpu().numpy()))
-        return torch.from_numpy(self.net.forward()).to(self.device)
+        try:
+            return torch.from_numpy(self.net.forward()).to(self.device)
+        except cv2.error as error:
+            shape = "x".join(map(str, images.shape))
+            raise ConfigError(
+                f"{self.file}: OpenCV cannot run it on {shape} pictures ({_line(error)})"
+            ) from error
 
 
 def _open_session(weights: str, device: torch.device) -> Any:
     path = existing_file(weights)
     try:
         import onnxruntime
+        from onnxruntime.capi import onnxruntime_pybind11_state as runtime
     except ImportError as error:
         raise ConfigError(f"{weights} needs ONNX Runtime: pip install onnxruntime") from error
     providers = ["CPUExecutionProvider"]
@@ -76,5 +85,17 @@ def _open_session(weights: str, device: torch.device) -> Any:
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except (RuntimeError, ValueError) as error:  # its own errors derive from these two
-        raise DataError(f"{weights}: ONNX Runtime cannot open it ({error})") from error
+    except (
+        runtime.Fail,
+        runtime.InvalidArgument,
+        runtime.InvalidGraph,
+        runtime.InvalidProtobuf,
+        runtime.NoModel,
+        runtime.NotImplemented,
+        runtime.RuntimeException,
+    ) as error:
+        raise DataError(f"{weights}: ONNX Runtime cannot open it ({_line(error)})") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

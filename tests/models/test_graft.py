@@ -1,0 +1,102 @@
+"""Grafting: every tensor of the source arrives, and the outputs stay what they were."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.graft import align, graft, output_gap
+from models.weights import Checkpoint, build_model, model_record, read_checkpoint, save_checkpoint
+from models.yolo import DetectionModel
+from tests.known import SHARED, fill, needs_shared
+from utils.base.paths import ROOT
+
+LSKA_N = sorted(ROOT.glob("models/**/yolov5n-*LSKA*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A yolov5n with weights that are all different from a fresh start."""
+    model = DetectionModel("yolov5n.yaml", nc=4)
+    fill(model, 1)
+    model.names = {i: f"class {i}" for i in range(4)}
+    path = tmp_path_factory.mktemp("weights") / "trained.pt"
+    save_checkpoint(path, {"model": model_record(model)})
+    return read_checkpoint(path)
+
+
+@pytest.mark.parametrize("path", LSKA_N, ids=lambda p: p.stem)
+def test_every_tensor_arrives_and_nothing_changes(path: Path, trained: Checkpoint) -> None:
+    model = DetectionModel(path, nc=4)
+    report = graft(model, trained)
+
+    assert (len(report.transferred), report.total, report.left_out) == (349, 349, [])
+    assert "349 of 349 tensors" in str(report)
+    assert len(report.new) == len(model.state_dict()) - 349
+    assert model.names == trained.names
+    assert output_gap(build_model(trained), model, torch.rand(1, 3, 64, 96)) <= 1e-5
+
+
+def test_loading_by_key_would_lose_most(trained: Checkpoint) -> None:
+    state = DetectionModel("yolov5n-LSKA.yaml", nc=4).state_dict()
+    by_key = [k for k, v in trained.state.items() if k in state and state[k].shape == v.shape]
+    assert len(by_key) < 250  # what the usual recipe transfers
+
+
+def test_the_paper_start_changes_the_output(trained: Checkpoint) -> None:
+    cfg = {**json.loads(json.dumps(DetectionModel("yolov5n-LSKA.yaml").yaml)), "init": "paper"}
+    model = DetectionModel(cfg, nc=4)
+    assert len(graft(model, trained).transferred) == 349
+    assert output_gap(build_model(trained), model, torch.rand(1, 3, 64, 64)) > 1e-3
+
+
+def test_other_classes_leave_only_the_head_out(trained: Checkpoint) -> None:
+    model = DetectionModel("yolov5n-LSKA.yaml", nc=2)
+    report = graft(model, trained)
+    assert len(report.transferred) == 343
+    assert {key.split(".")[1] for key in report.left_out} == {"24"}
+    assert "left out: 6 tensors" in str(report)
+
+
+def test_anchors_follow_unless_kept(trained: Checkpoint) -> None:
+    own = [[8, 8, 16, 16, 24, 24], [32, 32, 64, 64, 48, 96], [100, 100, 200, 200, 300, 300]]
+    follows, keeps = (DetectionModel("yolov5n-LSKA.yaml", nc=4, anchors=own) for _ in range(2))
+    graft(follows, trained)
+    report = graft(keeps, trained, keep_anchors=True)
+    assert follows.head.anchors_px()[0, 0].tolist() == [10, 13]
+    assert keeps.head.anchors_px()[0, 0].tolist() == [8, 8]
+    assert report.left_out == ["model.24.anchors"]
+
+
+def test_a_graft_goes_back(trained: Checkpoint, tmp_path: Path) -> None:
+    model = DetectionModel("yolov5n-head-LSKA.yaml", nc=4)
+    graft(model, trained)
+    save_checkpoint(tmp_path / "lska.pt", {"model": model_record(model)})
+    plain = DetectionModel("yolov5n.yaml", nc=4)
+    report = graft(plain, read_checkpoint(tmp_path / "lska.pt"))
+    assert len(report.transferred) == 349 and report.new == []
+    assert output_gap(build_model(trained), plain, torch.rand(1, 3, 64, 64)) == 0
+
+
+def test_order_is_kept() -> None:
+    pairs = align(DetectionModel("yolov5n.yaml"), DetectionModel("yolov5n-LSKA.yaml"))
+    tensors = [i for i in range(25) if i not in (11, 12, 15, 16, 19, 22)]  # the others hold none
+    assert pairs == {i: i + (i > 9) for i in tensors}
+
+
+def test_another_scale_does_not_fit(trained: Checkpoint) -> None:
+    report = graft(DetectionModel("yolov5s.yaml", nc=4), trained)
+    assert list(report.moved) == [24]  # of the head, anchors and biases have the same shapes
+
+
+@needs_shared
+@pytest.mark.parametrize("path", LSKA_N, ids=lambda p: p.stem)
+def test_official_weights_arrive_whole(path: Path) -> None:
+    checkpoint = read_checkpoint(SHARED / "weights/yolov5n.pt")
+    model = DetectionModel(path)
+    assert len(graft(model, checkpoint).transferred) == 349
+    picture = torch.rand(1, 3, 160, 128, generator=torch.Generator().manual_seed(0))
+    assert output_gap(build_model(checkpoint), model, picture) <= 1e-5

@@ -1,0 +1,221 @@
+"""Checkpoints: official files give the original's numbers, no file runs code, own files are plain."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.pickles import Record, read_torch_file
+from models.weights import (
+    Ensemble,
+    build_model,
+    load_for_inference,
+    locate_weights,
+    model_record,
+    read_checkpoint,
+    save_checkpoint,
+    strip_checkpoint,
+)
+from models.yolo import DetectionModel
+from tests.known import SHARED, arrays, facts, needs_shared, pattern_image, to_tensor
+from utils.base.errors import ConfigError, DataError
+
+OFFICIAL = SHARED / "weights/yolov5n.pt"
+
+
+def small_model(nc: int = 2) -> DetectionModel:
+    torch.manual_seed(1)
+    head = [[[-1], 1, "Detect", ["nc", "anchors"]]]
+    backbone = [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "LSKA", [7]]]
+    return DetectionModel({"nc": nc, "anchors": [[10, 13, 16, 30]], "backbone": backbone, "head": head})
+
+
+@needs_shared
+def test_official_weights_give_the_original_outputs() -> None:
+    known, cases = arrays("02_forward"), facts("02_forward")["cases"]
+    x = to_tensor(np.stack([pattern_image(256, 320, 0), pattern_image(256, 320, 100)]))
+    model = build_model(read_checkpoint(OFFICIAL))
+    assert model.names == {int(k): v for k, v in cases["model"]["fused"]["names"].items()}
+
+    seen: list[dict[str, float]] = []
+
+    def watch(layer: Any, y: torch.Tensor) -> None:
+        seen.append({"mean": y.double().mean().item(), "std": y.double().std().item()})
+
+    with torch.no_grad():
+        decoded, maps = model(x, visualize=watch)
+    for mine, theirs in zip(seen, cases["pattern/unfused/layers"], strict=True):
+        assert mine["mean"] == pytest.approx(theirs["mean"], rel=1e-4)
+        assert mine["std"] == pytest.approx(theirs["std"], rel=1e-4)
+    for level, logits in enumerate(maps):
+        rows = logits.reshape(-1, 85)[known[f"pattern/raw{level}_idx"].astype(np.int64)]
+        assert np.abs(rows.numpy() - known[f"pattern/unfused/raw{level}_rows"]).max() < 2e-3
+    check_decoded(decoded, known["pattern/decoded_idx"], known["pattern/unfused/decoded_rows"])
+    with torch.no_grad():
+        fused = model.fuse()(x)[0]
+    check_decoded(fused, known["pattern/decoded_idx"][::2], known["pattern/fused/decoded_rows"])
+
+
+def check_decoded(decoded: torch.Tensor, index: np.ndarray, expected: np.ndarray) -> None:
+    rows = decoded.reshape(-1, 85)[index.astype(np.int64)].numpy()
+    assert np.allclose(rows[:, :4], expected[:, :4], atol=0.02, rtol=1e-4)
+    assert np.abs(rows[:, 4:] - expected[:, 4:]).max() < 2e-4
+
+
+@needs_shared
+def test_train_mode_uses_batch_statistics() -> None:
+    known = arrays("02_forward")
+    x = to_tensor(np.stack([pattern_image(256, 320, 0), pattern_image(256, 320, 100)]))
+    model = build_model(read_checkpoint(OFFICIAL)).train()
+    with torch.no_grad():
+        maps = model(x)
+    for level, logits in enumerate(maps):
+        rows = logits.reshape(-1, 85)[known[f"pattern/raw{level}_idx"].astype(np.int64)]
+        assert np.abs(rows.numpy() - known[f"pattern/train_mode/raw{level}_rows"]).max() < 2e-3
+
+
+@needs_shared
+def test_vectors_of_the_official_model_and_its_augmentation() -> None:
+    model = load_for_inference(OFFICIAL, torch.device("cpu"))
+    index = torch.arange(3 * 96 * 128)
+    with torch.no_grad():
+        plain = model((index % 255 / 255.0).view(1, 3, 96, 128))[0]
+        wave = (torch.sin(0.001 * index.double()) / 2 + 0.5).float().view(1, 3, 96, 128)
+        augmented, none = model(wave, augment=True)
+    assert plain.double().sum().item() == pytest.approx(155706.650, rel=1e-6)
+    assert none is None and augmented.shape == (1, 1611, 85)
+    assert augmented.double().sum().item() == pytest.approx(337949.248, rel=1e-6)
+
+
+@needs_shared
+def test_another_class_count_keeps_all_but_the_head() -> None:
+    checkpoint = read_checkpoint(OFFICIAL)
+    model = build_model(checkpoint, nc=3)
+    same = [k for k, v in model.state_dict().items() if torch.equal(v, checkpoint.state[k].to(v.dtype))]
+    assert len(same) == 343 and len(model.state_dict()) == 349
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    model = small_model()
+    model.names = {0: "a cat", 1: "ein Hund"}
+    model.head.set_anchors(torch.tensor([[[7.0, 9.0], [30.0, 41.0]]]))
+    path = tmp_path / "own file.pt"
+    save_checkpoint(path, {"model": model_record(model), "epoch": 3})
+
+    again = read_checkpoint(path)
+    assert (again.names, again.epoch, again.nc, again.stride) == (model.names, 3, 2, [2.0])
+    assert again.anchors_px is not None and again.anchors_px.tolist() == [[[7, 9], [30, 41]]]
+    loaded = build_model(again)
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in loaded.state_dict().items())
+    x = torch.rand(1, 3, 16, 16)
+    assert torch.equal(loaded(x)[0], model.eval()(x)[0])
+    assert all(p.requires_grad for p in loaded.parameters())
+    torch.load(path, weights_only=True)  # plain enough for anybody's loader
+    assert [p.name for p in tmp_path.iterdir()] == ["own file.pt"]
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"model": model_record(small_model())})
+    before = path.read_bytes()
+    with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
+        save_checkpoint(path, {"model": lambda: None})
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_stripping_keeps_the_ema_in_half(tmp_path: Path) -> None:
+    model, ema = small_model(), small_model()
+    with torch.no_grad():
+        for value in ema.parameters():
+            value.add_(0.25)
+    path = tmp_path / "last.pt"
+    content = {"model": model_record(model), "ema": model_record(ema), "optimizer": {"state": {}}, "epoch": 7}
+    save_checkpoint(path, content)
+    assert read_checkpoint(path).training is not None
+    strip_checkpoint(path)
+
+    checkpoint = read_checkpoint(path)
+    assert (checkpoint.epoch, checkpoint.training) == (-1, None)
+    weight = checkpoint.state["model.0.conv.weight"]
+    assert weight.dtype == torch.float16
+    assert torch.equal(weight, ema.state_dict()["model.0.conv.weight"].half())
+
+
+class Bomb:
+    """Runs a command when a full unpickler loads it."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch '{self.marker}'",)
+
+
+@pytest.mark.parametrize("how", ["pickle", "torch zip", "torch legacy"])
+def test_no_file_runs_code(tmp_path: Path, how: str) -> None:
+    marker, path = tmp_path / "owned", tmp_path / "bomb.pt"
+    content = {"model": Bomb(marker), "ema": None}
+    if how == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=how == "torch zip")
+    with pytest.raises(DataError, match=r"bomb\.pt: "):
+        read_checkpoint(path)
+    assert not marker.exists()
+
+
+def test_unknown_classes_become_passive_records(tmp_path: Path) -> None:
+    path = tmp_path / "module.pt"
+    for new in (True, False):  # both file formats of torch
+        torch.save({"m": torch.nn.Linear(2, 3)}, path, _use_new_zipfile_serialization=new)
+        record = read_torch_file(path)["m"]
+        assert isinstance(record, Record) and record.origin == "torch.nn.modules.linear.Linear"
+        assert record.get("weight").shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04", b"not a checkpoint", b"\x80\x02}q\x00.", b"\x80\x02]q\x00."]
+)
+def test_damaged_files_are_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.pt"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"x\.pt: not a"):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_cut_short_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "cut.pt"
+    save_checkpoint(path, {"model": model_record(small_model())})
+    whole = path.read_bytes()
+    for part in (0.1, 0.5, 0.99):
+        path.write_bytes(whole[: int(len(whole) * part)])
+        with pytest.raises(DataError, match=r"cut\.pt: "):
+            read_checkpoint(path)
+
+
+def test_missing_weights_are_named() -> None:
+    for call in (read_checkpoint, locate_weights):
+        with pytest.raises(ConfigError, match=r"nowhere\.pt"):
+            call("nowhere.pt")
+
+
+def test_an_ensemble_pools_boxes() -> None:
+    a, b = small_model().eval(), small_model().eval()
+    x = torch.rand(1, 3, 16, 16)
+    assert Ensemble([a, b])(x)[0].shape[1] == 2 * a(x)[0].shape[1]
+    with pytest.raises(ConfigError, match="equal classes"):
+        Ensemble([a, small_model(nc=5)])
+
+
+def test_old_activations_are_read_from_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "v3.pt"
+    model = small_model()
+    model.yaml["activation"] = "nn.Hardswish()"
+    save_checkpoint(path, {"model": model_record(model)})
+    assert isinstance(build_model(read_checkpoint(path)).model[0].act, torch.nn.Hardswish)
