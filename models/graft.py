@@ -132,10 +132,10 @@ def _gain(a: nn.Module, shapes_a: Shapes, b: nn.Module, shapes_b: Shapes) -> int
     kind_a, kind_b = (known.get(str(layer.type).rpartition(".")[2]) for layer in (a, b))
     if kind_a is None or kind_b is None or not (issubclass(kind_b, kind_a) or issubclass(kind_a, kind_b)):
         return 0
-    fitting = sum(shapes_b.get(key) == shape for key, shape in shapes_a.items())
-    mostly = 2 * fitting > min(len(shapes_a), len(shapes_b))
+    common = shapes_a.keys() & shapes_b.keys()
+    fitting = sum(shapes_a[key] == shapes_b[key] for key in common)
     # A head for other classes shares only its anchors; it is the same head all the same.
-    return fitting if mostly or "anchors" in shapes_a else 0
+    return fitting if fitting == len(common) or "anchors" in shapes_a else 0
 
 
 def _shapes(model: DetectionModel) -> dict[int, Shapes]:
