@@ -102,8 +102,9 @@ def _official(path: Path, content: dict[str, Any], model: Record) -> Checkpoint:
     names = model.get("names")
     nc = int(head.get("nc") or yaml["nc"])
     yaml = {key: value for key, value in plain(yaml).items() if value is not None} | {"nc": nc}
-    if activation := _activation(model):
-        yaml["activation"] = activation
+    for key, kind in (("activation", "Conv"), ("csp_activation", "BottleneckCSP")):
+        if activation := _activation(model, kind):
+            yaml[key] = activation
     if isinstance(names, dict | list | tuple):
         listed = names.items() if isinstance(names, dict) else enumerate(names)
         labels = {int(key): str(name) for key, name in listed}
@@ -136,16 +137,13 @@ def _records(record: Record, prefix: str = "") -> Iterator[tuple[str, Record]]:
             yield from _records(child, f"{prefix}.{name}" if prefix else name)
 
 
-def _activation(model: Record) -> str | None:
-    """The activation of the file's Conv blocks as yaml text, where it is not SiLU (before v4)."""
+def _activation(model: Record, kind: str) -> str | None:
+    """The activation of the file's blocks of a kind as yaml text, where it is not SiLU (before v4)."""
     for _, record in _records(model):
-        act = record.get("act") if record.kind == "Conv" else None
+        act = record.get("act") if record.kind == kind else None
         if isinstance(act, Record) and act.kind in ("LeakyReLU", "Hardswish", "ReLU", "Mish"):
-            return (
-                f"nn.LeakyReLU({act.get('negative_slope', 0.01)})"
-                if act.kind == "LeakyReLU"
-                else f"nn.{act.kind}()"
-            )
+            slope = act.get("negative_slope", 0.01) if act.kind == "LeakyReLU" else ""
+            return f"nn.{act.kind}({slope})"
     return None
 
 

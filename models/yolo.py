@@ -184,7 +184,8 @@ def parse_model(
     origin = origin or "model yaml"
     activation = read_activation(d["activation"]) if d.get("activation") else nn.SiLU(inplace=True)
     options = {key: d[key] for key in ("init",) if key in d}
-    with default_activation(activation):
+    csp = read_activation(d["csp_activation"]) if d.get("csp_activation") else None
+    with default_activation(activation, csp):
         for row in read_rows(d, origin):
             arriving = tuple(out[j] if j >= 0 else ch[-1] for j in row.sources)
             try:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 _activation: ContextVar[nn.Module | None] = ContextVar("activation", default=None)
+_csp_activation: ContextVar[nn.Module | None] = ContextVar("csp_activation", default=None)
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -20,13 +21,17 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
 
 
 @contextmanager
-def default_activation(activation: nn.Module) -> Iterator[None]:
-    """Blocks made inside the `with` share this one activation module."""
-    token = _activation.set(activation)
+def default_activation(activation: nn.Module, csp: nn.Module | None = None) -> Iterator[None]:
+    """Blocks made inside the `with` share this activation; `csp` is BottleneckCSP's own, if another.
+
+    Models before v4 had LeakyReLU there, whatever their convolutions had.
+    """
+    token, csp_token = _activation.set(activation), _csp_activation.set(csp)
     try:
         yield
     finally:
         _activation.reset(token)
+        _csp_activation.reset(csp_token)
 
 
 def make_activation(act: bool | nn.Module = True) -> nn.Module:
@@ -36,6 +41,11 @@ def make_activation(act: bool | nn.Module = True) -> nn.Module:
     if not act:
         return nn.Identity()
     return _activation.get() or nn.SiLU(inplace=True)
+
+
+def make_csp_activation() -> nn.Module:
+    """The activation between BottleneckCSP's branches."""
+    return _csp_activation.get() or nn.SiLU()
 
 
 def same_padding(k: int | tuple[int, int], d: int = 1) -> int | tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.blocks.conv import Conv, CrossConv, batch_norm, make_activation
+from models.blocks.conv import Conv, CrossConv, batch_norm, make_csp_activation
 from models.blocks.ghost import GhostBottleneck
 from models.blocks.pool import SPP
 from models.blocks.transformer import TransformerBlock
@@ -105,7 +105,7 @@ class BottleneckCSP(nn.Module):
         self.cv3 = nn.Conv2d(hidden, hidden, 1, bias=False)
         self.cv4 = Conv(2 * hidden, c2, 1)
         self.bn = batch_norm(2 * hidden)
-        self.act = make_activation(nn.SiLU())
+        self.act = make_csp_activation()
         self.m = nn.Sequential(*(Bottleneck(hidden, hidden, shortcut, g, e=1.0) for _ in range(n)))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -219,3 +219,24 @@ def test_old_activations_are_read_from_the_file(tmp_path: Path) -> None:
     model.yaml["activation"] = "nn.Hardswish()"
     save_checkpoint(path, {"model": model_record(model)})
     assert isinstance(build_model(read_checkpoint(path)).model[0].act, torch.nn.Hardswish)
+
+
+def test_a_file_of_v3_brings_its_activations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pickle a whole module the way v3 did, with Hardswish in Conv and LeakyReLU in BottleneckCSP."""
+    yaml = small_model().yaml | {"activation": "nn.Hardswish()", "csp_activation": "nn.LeakyReLU(0.1)"}
+    yaml["backbone"] = [[-1, 1, "Focus", [8, 3]], [-1, 1, "BottleneckCSP", [8]]]
+    model = DetectionModel(yaml)
+    for key in ("activation", "csp_activation"):
+        del model.yaml[key]
+    vars(model).update(nc=2, stride=model.stride, names=["a", "b"])
+    monkeypatch.delattr(DetectionModel, "stride")  # old models hold it as an attribute
+    path = tmp_path / "v3.pt"
+    torch.save({"model": model.half(), "ema": None, "epoch": -1}, path)
+    monkeypatch.undo()
+
+    again = build_model(read_checkpoint(path))
+    assert again.yaml["csp_activation"] == "nn.LeakyReLU(0.1)" and again.names == {0: "a", 1: "b"}
+    assert isinstance(again.model[0].conv.act, torch.nn.Hardswish)
+    assert isinstance(again.model[1].act, torch.nn.LeakyReLU)
+    x = torch.rand(1, 3, 32, 32)
+    assert torch.allclose(again(x)[0], model.float().eval()(x)[0], atol=1e-4)
