@@ -1,0 +1,391 @@
+"""detect.py from source to files: with a model that always finds the same, and with the official weights."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import detect
+from tests.known import SHARED, facts, needs_shared
+from tests.utils.data.test_sources import picture, video
+from utils.base.errors import ConfigError, DataError
+from utils.base.log import LOG
+from utils.base.paths import ROOT
+from utils.predict.options import Options
+from utils.predict.run import Summary
+from utils.predict.run import detect as detect_with
+
+
+class Finder:
+    """Finds two boxes around the middle of anything: a cat (0.9) and, larger, a dog (0.6)."""
+
+    stride, pt, fp16, device = 32, True, False, torch.device("cpu")
+    names = {0: "cat", 1: "dog/wolf"}
+
+    def __init__(self, stop_at: int = 0) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+        self.stop_at = stop_at
+
+    def __call__(self, images: torch.Tensor, augment: bool = False, visualize: Any = None) -> torch.Tensor:
+        self.shapes.append(tuple(images.shape))
+        if len(self.shapes) == self.stop_at:
+            raise KeyboardInterrupt
+        if visualize is not None:
+            layer = type("Layer", (), {"type": "models.blocks.conv.Conv", "i": 0})
+            visualize(layer, images)
+        batch, _, h, w = images.shape
+        rows = [[w / 2, h / 2, 20, 10, 0.9, 1, 0], [w / 2, h / 2, 30, 30, 0.6, 0, 1], [5, 5, 4, 4, 0.1, 1, 0]]
+        return torch.tensor([rows] * batch)
+
+    def warmup(self, shape: tuple[int, ...]) -> None:
+        pass
+
+
+class Blind(Finder):
+    def __call__(self, images: torch.Tensor, augment: bool = False, visualize: Any = None) -> torch.Tensor:
+        return torch.zeros(len(images), 1, 7)
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """Everything that is logged."""
+    lines: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    listener, level = Listener(), LOG.level
+    LOG.addHandler(listener)
+    LOG.setLevel(logging.INFO)
+    yield lines
+    LOG.removeHandler(listener)
+    LOG.setLevel(level)
+
+
+def look(source: Path | str, folder: Path, backend: Finder | None = None, **kwargs: Any) -> Summary:
+    values = vars(detect.make_parser().parse_args([]))
+    values |= {"source": source, "project": str(folder), "imgsz": 64, "device": "cpu", **kwargs}
+    return detect_with(Options(**values), load=lambda _: backend or Finder())
+
+
+def made(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_everything_asked_for_is_written(tmp_path: Path, said: list[str]) -> None:
+    file = picture(tmp_path / "in put" / "a é.jpg", 40, 60)
+    summary = look(file, tmp_path / "runs", save_txt=True, save_csv=True, save_crop=True, save_conf=True)
+    assert summary.save_dir == tmp_path / "runs" / "exp"
+    crops = {"crops/cat/a é.jpg", "crops/dog_wolf/a é.jpg"}
+    assert made(summary.save_dir) == {"a é.jpg", "labels/a é.txt", "predictions.csv", *crops}
+    # 40 x 60 is doubled ... to 64 x 64 with a gain of 64 / 60: boxes are rounded to whole pixels
+    assert (summary.save_dir / "labels" / "a é.txt").read_text() == (
+        "1 0.5 0.5 0.466667 0.7 0.6\n0 0.5 0.5 0.3 0.25 0.9\n"
+    )
+    with (summary.save_dir / "predictions.csv").open(newline="", encoding="utf-8") as text:
+        assert list(csv.reader(text)) == [
+            ["Image Name", "Prediction", "Confidence"],
+            ["a é.jpg", "dog/wolf", "0.60"],
+            ["a é.jpg", "cat", "0.90"],
+        ]
+    assert said[0].startswith(f"image 1/1 {file}: 64x64 1 cat, 1 dog/wolf, ")
+    assert said[0].endswith("ms")
+    assert "per image at shape (1, 3, 64, 64)" in said[1]
+    assert said[2].startswith(f"Results saved to {summary.save_dir}\n1 labels saved to ")
+
+
+def test_boxes_are_drawn_and_crops_are_not_drawn_on(tmp_path: Path) -> None:
+    file = picture(tmp_path / "a.png", 40, 60)
+    folder = look(file, tmp_path / "runs", save_crop=True, hide_labels=True, line_thickness=1).save_dir
+    drawn = cv2.imread(str(folder / "a.png"))
+    assert drawn.shape == (40, 60, 3)
+    assert (drawn[15, 30] == (0xFF, 0x2A, 0x04)).all()  # the upper edge of the cat, which is on top
+    assert (drawn[20, 30] == 90).all()
+    assert abs(cv2.imread(str(folder / "crops" / "cat" / "a.jpg")).astype(int) - 90).max() < 3
+
+
+def test_corners_and_no_confidence(tmp_path: Path) -> None:
+    file = picture(tmp_path / "a.jpg", 40, 60)
+    folder = look(file, tmp_path / "runs", save_txt=True, save_format=1, nosave=True, classes=[0]).save_dir
+    assert (folder / "labels" / "a.txt").read_text() == "0 0.35 0.375 0.65 0.625\n"
+    assert made(folder) == {"labels/a.txt"}
+
+
+def test_runs_are_numbered_and_a_repeated_run_replaces(tmp_path: Path) -> None:
+    file = picture(tmp_path / "a.jpg")
+    runs = [look(file, tmp_path / "runs", save_txt=True, save_csv=True) for _ in range(2)]
+    assert [run.save_dir.name for run in runs] == ["exp", "exp2"]
+    before = {path: path.read_bytes() for path in runs[0].save_dir.rglob("*.*") if path.is_file()}
+    again = look(file, tmp_path / "runs", save_txt=True, save_csv=True, exist_ok=True)
+    assert again.save_dir == runs[0].save_dir
+    assert {path: path.read_bytes() for path in before} == before
+    nothing = look(file, tmp_path / "runs", Blind(), save_txt=True, save_csv=True, exist_ok=True)
+    assert made(nothing.save_dir) == {"a.jpg", "predictions.csv"}
+
+
+def test_equal_names_in_different_folders_stay_apart(tmp_path: Path, said: list[str]) -> None:
+    for name in ("x/cat.jpg", "y/cat.jpg", "y/cat2.jpg"):
+        picture(tmp_path / name)
+    folder = look(tmp_path / "*" / "*.jpg", tmp_path / "runs", save_txt=True, save_crop=True).save_dir
+    labels = {path.name for path in (folder / "labels").iterdir()}
+    assert labels == {"cat.txt", "cat2.txt", "cat3.txt"}
+    assert {path.name for path in folder.glob("*.jpg")} == {"cat.jpg", "cat2.jpg", "cat3.jpg"}
+    assert len(list((folder / "crops" / "cat").iterdir())) == 3
+    assert any("1 files share their names" in line for line in said)
+
+
+def test_pictures_of_a_list_are_not_saved_but_labels_are(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    (tmp_path / "list.txt").write_text("a.jpg\n")
+    assert made(look(tmp_path / "list.txt", tmp_path / "runs", save_txt=True).save_dir) == {"labels/a.txt"}
+
+
+def test_pictures_that_only_can_be_read_are_saved_as_jpg(tmp_path: Path) -> None:
+    values = np.full((40, 60, 3), 0.5, np.float32)
+    (tmp_path / "a.pfm").write_bytes(cv2.imencode(".pfm", values)[1].tobytes())
+    assert made(look(tmp_path / "a.pfm", tmp_path / "runs").save_dir) == {"a.jpg"}
+
+
+def test_nothing_found_is_said(tmp_path: Path, said: list[str]) -> None:
+    look(picture(tmp_path / "a.jpg"), tmp_path / "runs", Blind())
+    assert "(no detections), " in said[0]
+
+
+def frames_of(file: Path) -> tuple[int, float, tuple[int, int]]:
+    """Frames that can be read, frames a second, (width, height)."""
+    capture = cv2.VideoCapture(str(file))
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    count = 0
+    while capture.grab():
+        count += 1
+    capture.release()
+    return count, fps, size
+
+
+def test_videos_keep_length_speed_and_size(tmp_path: Path, said: list[str]) -> None:
+    video(tmp_path / "in" / "one clip.mp4", frames=5, fps=10)
+    video(tmp_path / "in" / "two.avi", frames=4, fps=25, size=(48, 64))
+    folder = look(tmp_path / "in", tmp_path / "runs", save_txt=True).save_dir
+    assert frames_of(folder / "one clip.mp4") == (5, 10, (64, 48))
+    assert frames_of(folder / "two.mp4") == (4, 25, (48, 64))
+    assert {path.name for path in (folder / "labels").glob("one*")} == {
+        f"one clip_{k}.txt" for k in range(1, 6)
+    }
+    assert said[0].startswith(f"video 1/2 (1/5) {tmp_path / 'in' / 'one clip.mp4'}: 64x64 1 cat")
+
+
+def test_vid_stride_keeps_the_speed_of_what_is_seen(tmp_path: Path) -> None:
+    file = video(tmp_path / "a.mp4", frames=12, fps=30)
+    folder = look(file, tmp_path / "runs", vid_stride=3).save_dir
+    assert frames_of(folder / "a.mp4") == (4, 10, (64, 48))
+
+
+def test_a_picture_and_a_video_may_share_a_stem(tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "a.jpg")
+    video(tmp_path / "in" / "a.mp4", frames=2)
+    assert made(look(tmp_path / "in", tmp_path / "runs").save_dir) == {"a.jpg", "a.mp4"}
+
+
+def test_streams_are_saved_each_in_its_video(tmp_path: Path) -> None:
+    files = [video(tmp_path / f"{name}.mp4", frames=5, fps=100) for name in "ab"]
+    (tmp_path / "my.streams").write_text("\n".join(map(str, files)))
+    summary = look(tmp_path / "my.streams", tmp_path / "runs")
+    saved = sorted(summary.save_dir.glob("*.mp4"))
+    assert len(saved) == 2
+    assert sum(frames_of(file)[0] for file in saved) == summary.frames
+
+
+def test_ctrl_c_leaves_a_playable_video_and_says_where(tmp_path: Path, said: list[str]) -> None:
+    file = video(tmp_path / "a.mp4", frames=9)
+    with pytest.raises(KeyboardInterrupt):
+        look(file, tmp_path / "runs", Finder(stop_at=4))
+    assert frames_of(tmp_path / "runs" / "exp" / "a.mp4")[0] == 3
+    assert said[-1].startswith("Results saved to")
+
+
+def test_feature_maps_have_their_own_folder(tmp_path: Path) -> None:
+    folder = look(picture(tmp_path / "a.jpg"), tmp_path / "runs", visualize=True, nosave=True).save_dir
+    assert made(folder) == {"a/stage0_Conv_features.png", "a/stage0_Conv_features.npy"}
+
+
+def test_damaged_files_are_counted(tmp_path: Path, said: list[str]) -> None:
+    picture(tmp_path / "in" / "a.jpg")
+    (tmp_path / "in" / "b.jpg").write_bytes(b"")
+    assert look(tmp_path / "in", tmp_path / "runs").skipped == 1
+    assert any("b.jpg: skipped" in line for line in said)
+
+
+def test_nothing_readable_fails_and_names_the_source(tmp_path: Path) -> None:
+    (tmp_path / "b.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="b.jpg"):
+        look(tmp_path / "b.jpg", tmp_path / "runs")
+
+
+def test_a_wrong_source_or_class_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
+    values = vars(detect.make_parser().parse_args([]))
+    values |= {"source": "nowhere.jpg", "project": str(tmp_path / "runs")}
+    with pytest.raises(ConfigError, match=r"nowhere\.jpg"):
+        detect_with(Options(**values), load=lambda _: pytest.fail("weights were loaded"))
+    with pytest.raises(ConfigError, match="--classes 2"):
+        look(picture(tmp_path / "a.jpg"), tmp_path / "runs", classes=[2])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_window_that_cannot_open_is_one_warning(tmp_path: Path, said: list[str], monkeypatch) -> None:
+    def imshow(*_: object) -> None:
+        raise cv2.error("no GUI")
+
+    monkeypatch.setattr(cv2, "imshow", imshow)
+    for name in "ab":
+        picture(tmp_path / "in" / f"{name}.jpg")
+    assert look(tmp_path / "in", tmp_path / "runs", view_img=True).frames == 2
+    assert sum("--view-img" in line for line in said) == 1
+
+
+def test_q_in_the_window_stops(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(cv2, "imshow", lambda *_: None)
+    monkeypatch.setattr(cv2, "waitKey", lambda _: ord("q"))
+    monkeypatch.setattr(cv2, "destroyAllWindows", lambda: None)
+    file = video(tmp_path / "a.mp4", frames=5)
+    assert look(file, tmp_path / "runs", view_img=True).frames == 1
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, detect; detect.make_parser().format_help();"
+        "print([name for name in ('torch', 'cv2', 'numpy', 'yaml') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--weights a.pt b.pt --img 320 --conf 0.4 --iou 0.5 --max 5 --class 0 2 --agn --aug --dev cpu",
+        "--source 0 --img-size 320 640 --nosave --save-t --save-cs --save-cr --save-f 1 --exist --line 1",
+        "--hide-l --hide-c --half --dnn --vid 2 --update --project p --name n --data d.yaml --vis --view",
+    ],
+)
+def test_the_command_lines_people_type(line: str) -> None:
+    Options(**vars(detect.make_parser().parse_args(line.split())))
+
+
+# ---- the official weights -------------------------------------------------------------------------------
+
+WEIGHTS = SHARED / "weights" / "yolov5n.pt"
+CASES = [
+    ("640/default", {}),
+    ("640/agnostic", {}),
+    ("640/class0", {}),
+    ("640/classes_0_27", {}),
+    ("640/max_det5", {}),
+    ("640/max_det2", {}),
+    ("640sq/default", {}),
+    ("320/default", {"imgsz": 320}),
+    ("640_tta/default", {"augment": True}),
+]
+FLAGS = {"agnostic": "agnostic_nms"}
+
+
+def boxes(file: Path) -> np.ndarray:
+    """(n, 6) class, cx, cy, w, h, confidence; the most confident first."""
+    return np.array([[float(word) for word in line.split()] for line in file.read_text().splitlines()])[::-1]
+
+
+@needs_shared
+@pytest.mark.parametrize("image", ["bus", "zidane"])
+@pytest.mark.parametrize(("case", "flags"), CASES, ids=[case for case, _ in CASES])
+def test_official_weights_find_what_the_original_finds(
+    image: str, case: str, flags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from models.backends.pytorch import PyTorchBackend
+
+    known = facts("03_detections")["cases"]
+    if f"{image}/{case}" not in known:
+        pytest.skip("not among the golden numbers")
+    expected = known[f"{image}/{case}"]
+    args = {FLAGS.get(key, key): value for key, value in expected["args"].items()}
+    want = np.array(expected["rows_xyxy_conf_cls"])
+    height, width = known[f"{image}/{case.split('/')[0]}"]["image_shape"][:2]
+
+    monkeypatch.setattr(PyTorchBackend, "pt", not case.startswith("640sq"))  # exported models see squares
+    summary = detect.run(
+        weights=WEIGHTS, source=SHARED / "data" / f"{image}.jpg", device="cpu", project=tmp_path,
+        nosave=True, save_txt=True, save_conf=True, **{**args, **flags},
+    )  # fmt: skip
+    got = boxes(summary.save_dir / "labels" / f"{image}.txt")
+    assert got[:, 0].tolist() == want[:, 5].tolist()
+    np.testing.assert_allclose(got[:, 5], want[:, 4], atol=2e-3)
+    centre = got[:, 1:3] * (width, height)
+    half = got[:, 3:5] * (width, height) / 2
+    found = np.concatenate([centre - half, centre + half], axis=1)
+    assert abs(found - want[:, :4]).max() < 1.01  # 0.5 of the network, 0.5 of rounding
+
+
+def run_script(*words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, str(ROOT / "detect.py"), *map(str, words), "--device", "cpu"]
+    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+@needs_shared
+def test_the_command_line_from_another_folder(tmp_path: Path) -> None:
+    done = run_script(
+        "--weights", WEIGHTS, "--source", SHARED / "data" / "bus.jpg", "--project", "my runs", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "640x480 4 persons, 1 bus, " in done.stdout
+    assert (tmp_path / "my runs" / "exp" / "bus.jpg").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "named"),
+    [
+        (["--source", "nowhere.jpg"], 2, "nowhere.jpg"),
+        (["--conf-thres", "high"], 2, "--conf-thres"),
+        (["--conf-thres", "1.5"], 2, "--conf-thres"),
+        (["--weights", "nowhere.pt", "--source", str(ROOT / "tests")], 1, "tests"),
+    ],
+)
+def test_mistakes_end_with_one_line(words: list[str], status: int, named: str, tmp_path: Path) -> None:
+    done = run_script("--project", tmp_path / "runs", *words)
+    assert done.returncode == status
+    assert named in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@needs_shared
+@pytest.mark.skipif(os.name == "nt", reason="signals are another matter there")
+def test_ctrl_c_ends_with_130_and_the_video_plays(tmp_path: Path) -> None:
+    file = video(tmp_path / "long.mp4", frames=3000)
+    words = ["--weights", WEIGHTS, "--source", file, "--img", "64", "--project", tmp_path, "--device", "cpu"]
+    line = [sys.executable, "-u", "detect.py", *map(str, words)]
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for text in process.stdout:
+        if text.startswith("video 1/1 (5/"):
+            break
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    rest, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert "Results saved to" in rest
+    assert "Traceback" not in errors
+    assert time.monotonic() - started < 30
+    assert frames_of(tmp_path / "exp" / "long.mp4")[0] >= 5

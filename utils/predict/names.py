@@ -1,0 +1,40 @@
+"""Names for the files of a run: what comes from different sources never shares one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+
+class Claims:
+    """Names taken in this run. Who asks for one again gets it with a number: `cat`, `cat2`, `cat3`."""
+
+    def __init__(self, reserved: Iterable[str] = ()) -> None:
+        self._reserved = {os.path.normcase(name) for name in reserved}  # never made by adding a number
+        self._taken: set[str] = set()
+        self._next: dict[str, int] = {}
+
+    def claim(self, name: str, ending: str = "") -> str:
+        """`name` + `ending`, with a number in between if it is taken."""
+        whole = os.path.normcase(name + ending)
+        if whole not in self._taken:
+            self._taken.add(whole)
+            return name + ending
+        number = self._next.get(whole, 2)
+        while (key := os.path.normcase(f"{name}{number}{ending}")) in self._taken or key in self._reserved:
+            number += 1
+        self._next[whole] = number + 1
+        self._taken.add(key)
+        return f"{name}{number}{ending}"
+
+    def claim_path(self, path: Path) -> Path:
+        """The same for a path: the number goes before its suffix."""
+        return Path(self.claim(str(path.with_suffix("")), path.suffix))
+
+
+def unique_stems(files: Sequence[Path]) -> list[str]:
+    """A stem for each file: its own, or with a number where an earlier file has the same."""
+    stems = [file.stem for file in files]
+    claims = Claims(reserved=stems)
+    return [claims.claim(stem) for stem in stems]
