@@ -33,7 +33,6 @@ class Recipe:
     seed: int = 0
     multi_scale: bool = False
     quad: bool = False
-    amp: bool = False  # half precision, on CUDA
     frozen: Sequence[nn.Module] = ()  # layers that stay as they are
 
 
@@ -48,6 +47,7 @@ def train_one_epoch(
     Raises:
         DivergedError: a loss or a gradient is not finite.
     """
+    callbacks.on_train_epoch_start(epoch)
     first = state.progress.first_batch
     set_train_mode(state.model, recipe.frozen)
     state.optimizer.zero_grad()
@@ -62,13 +62,15 @@ def train_one_epoch(
         images = to_device(batch.images, state.device)
         if recipe.multi_scale:
             images = rescale(images, random_size(recipe, epoch, index), recipe.stride)
-        meter.add(backward(state, images, batch.targets.to(state.device), recipe), index)
+        # The targets stay on the CPU: assigning them elsewhere would wait for the device's queue.
+        meter.add(backward(state, images, batch.targets, recipe), index)
         if step - state.progress.last_update >= recipe.schedule.accumulate(step):
             meter.watch(update_weights(state, step, callbacks), index)
         callbacks.on_train_batch_end(step, batch.images, batch.targets, batch.paths)
         row.show(len(batch.targets), images.shape[-1], last=index + 1 == len(loader))
         if callbacks.stop:
             break
+    callbacks.on_train_epoch_end(epoch)
     return meter.read()
 
 
@@ -106,7 +108,7 @@ def rescale(images: Tensor, longest: int, stride: int) -> Tensor:
 
 def backward(state: TrainState, images: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
     """Run the model forward and back, adding to the gradients; return the three losses."""
-    with torch.autocast(state.device.type, enabled=recipe.amp):
+    with torch.autocast(state.device.type, enabled=state.amp):
         loss, items = state.loss(state.model(images), targets)
     if recipe.quad:
         loss = loss * QUAD_GAIN

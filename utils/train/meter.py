@@ -50,9 +50,9 @@ class LossMeter:
         sums, bad = self._sums.tolist(), self._bad.item()
         if bad < math.inf:
             raise DivergedError(
-                f"epoch {self.epoch}, batch {bad:.0f}: the loss or its gradient is not finite. Likely causes: "
-                "a learning rate that is too high (lr0, warmup_bias_lr in --hyp), damaged start weights, "
-                "or labels that are wrong"
+                f"epoch {self.epoch}, batch {bad:.0f}: the loss or its gradient is not finite. Likely "
+                "causes: a learning rate that is too high (lr0 and warmup_bias_lr in --hyp), damaged start "
+                "weights, or labels that are wrong"
             )
         return [value / max(self.count, 1) for value in sums]
 

@@ -1,21 +1,34 @@
-"""The folder of a run: its options, its table of results, its checkpoints."""
+"""The folder of a run: its options, its table of results, its checkpoints; and how a run ends early."""
 
 from __future__ import annotations
 
 import csv
+import math
 import os
 import shutil
+import time
 from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch.optim import Optimizer
 
 from models.weights import save_checkpoint, strip_checkpoint
-from utils.base.errors import DataError
-from utils.base.log import LOG, color
+from utils.base.errors import DataError, YoloError
+from utils.base.log import LOG
 from utils.base.paths import atomic_write, increment_path, relative_to_cwd
-from utils.base.yaml_io import write_yaml
+from utils.base.yaml_io import plain, write_yaml
+from utils.loggers.callbacks import Callbacks
 from utils.train.hyp import Hyp
+from utils.train.identity import run_identity
+from utils.train.meter import DivergedError
+
+if TYPE_CHECKING:
+    from utils.val.result import EvalResult
 
 COLUMNS = (
     "epoch",
@@ -25,6 +38,7 @@ COLUMNS = (
     *("x/lr0", "x/lr1", "x/lr2"),
 )
 METRICS = COLUMNS[4:11]
+_TRANSIENT = ("given", "resume", "save_dir")  # options that say nothing about the run
 
 
 @dataclass(frozen=True)
@@ -32,8 +46,7 @@ class TrainResult:
     """What a training gives back to a caller."""
 
     save_dir: Path
-    epochs: int  # trained by this call
-    fitness: float  # of best.pt, or of the last validation where there is none
+    fitness: float  # of best.pt, or of the latest validation where there is none
     metrics: dict[str, float] = field(default_factory=dict)  # by the names of results.csv
     best: Path | None = None
     last: Path | None = None
@@ -47,10 +60,13 @@ class RunFolder:
         self.last = folder / "weights" / "last.pt"
         self.best = folder / "weights" / "best.pt"
         self.table = folder / "results.csv"
+        self.facts: dict[str, Any] = {}  # what each checkpoint says about the run
+        self.started = time.monotonic()
+        self.first_epoch = 0
 
     @classmethod
     def choose(cls, opt: Namespace) -> RunFolder:
-        """The first free folder for a new run, or that of the run which is resumed."""
+        """The first free folder for a new run, or the folder of the run that is resumed."""
         if opt.resume:
             return cls(Path(opt.save_dir))
         name = Path(opt.cfg).stem if opt.name == "cfg" and opt.cfg else opt.name
@@ -59,24 +75,28 @@ class RunFolder:
     def __str__(self) -> str:
         return relative_to_cwd(self.folder)
 
-    def open(self, opt: Namespace, hyp: Hyp, identity: dict[str, Any], epoch: int) -> None:
+    def open(self, opt: Namespace, hyp: Hyp, epoch: int) -> None:
         """Make the folder, write the options, and keep the rows of the table before `epoch`.
 
         Raises:
             DataError: the folder cannot be written.
         """
+        self.started, self.first_epoch = time.monotonic(), epoch
+        identity = run_identity(opt.seed)
+        options = {key: value for key, value in vars(opt).items() if key not in _TRANSIENT}
+        options |= {"hyp": dict(hyp), "save_dir": str(self.folder)}
+        self.facts = plain({"opt": options, "hyp": dict(hyp), **identity})
         try:
             self.last.parent.mkdir(parents=True, exist_ok=True)
-            options = {key: value for key, value in vars(opt).items() if key != "given"}
-            options.update(hyp=hyp, save_dir=str(self.folder), resume=False, identity=identity)
-            write_yaml(self.folder / "opt.yaml", options)
+            write_yaml(self.folder / "opt.yaml", options | {"identity": identity})
             write_yaml(self.folder / "hyp.yaml", dict(hyp))
             self._keep_rows(epoch)
         except OSError as error:
-            raise DataError(f"{self}: cannot write the run folder ({error.strerror}); choose --project") from error
+            reason = error.strerror or error
+            raise DataError(f"{self}: cannot write there ({reason}); choose another --project") from error
 
     def _keep_rows(self, epoch: int) -> None:
-        """Drop rows that the run is about to write again: all of them in a new run."""
+        """Drop the rows that the run is about to write again: all of them in a new run."""
         rows: list[list[str]] = []
         if epoch and self.table.exists():
             with self.table.open(newline="") as file:
@@ -89,35 +109,77 @@ class RunFolder:
         with self.table.open("a", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow(f"{row[name]:.6g}" for name in COLUMNS)
 
-    def save(self, content: dict[str, Any], epoch: int, *, best: bool, period: int) -> list[Path]:
-        """Write last.pt, and copies of it as best.pt and epochN.pt when due; return what was written."""
-        written = [self.last]
-        save_checkpoint(self.last, content)
-        if best:
-            written.append(self.best)
-        if period > 0 and epoch % period == 0:
-            written.append(self.last.with_name(f"epoch{epoch}.pt"))
-        for path in written[1:]:
+    def save(self, content: dict[str, Any], *, best: bool, period: int = -1) -> None:
+        """Write last.pt, and copies of it as best.pt and epochN.pt when they are due."""
+        save_checkpoint(self.last, content | self.facts)
+        copies = [self.best] if best else []
+        if period > 0 and content["epoch"] % period == 0:
+            copies.append(self.last.with_name(f"epoch{content['epoch']}.pt"))
+        for path in copies:
             with self.last.open("rb") as source, atomic_write(path) as target:
                 shutil.copyfileobj(source, target)
-        return written
+
+    def say_how_long(self, epoch: int) -> None:
+        """Print the epochs and hours of this call, `epoch` being the first that was not trained."""
+        hours = (time.monotonic() - self.started) / 3600
+        LOG.info(f"\n{epoch - self.first_epoch} epochs completed in {hours:.3f} hours.")
 
     def strip(self) -> None:
         """Reduce last.pt and best.pt to what inference needs."""
         for path in (self.last, self.best):
             if path.exists():
                 strip_checkpoint(path)
-                size = path.stat().st_size / 1e6
-                LOG.info(f"Optimizer stripped from {relative_to_cwd(path)}, {size:.1f}MB")
+
+    def result(self, fitness: float, row: dict[str, float]) -> TrainResult:
+        """What the run gives back."""
+        best, last = (path if path.exists() else None for path in (self.best, self.last))
+        metrics = {name: row[name] for name in METRICS if name in row}
+        return TrainResult(self.folder, fitness, metrics, best, last)
 
     def say_how_to_resume(self) -> None:
-        """Print the command that goes on from the newest checkpoint."""
+        """Print the command that goes on from the latest checkpoint."""
         if self.last.exists():
-            LOG.info(f"To go on from here: python train.py --resume {_quoted(self.last)}")
+            path = relative_to_cwd(self.last)
+            LOG.info(f"To go on: python train.py --resume {quoted(path)}")
         else:
-            LOG.info(f"{color(str(self), 'bold')} holds no checkpoint yet: the run starts anew next time")
+            LOG.info("No epoch is complete yet, so there is no checkpoint to go on from.")
 
 
-def _quoted(path: Path) -> str:
-    text = relative_to_cwd(path)
-    return f'"{text}"' if " " in text or os.sep == "\\" else text
+def quoted(path: str) -> str:
+    """A path as an argument on a command line."""
+    return f'"{path}"' if " " in path or os.sep == "\\" else path
+
+
+def table_row(
+    epoch: int, losses: Sequence[float], result: EvalResult | None, optimizer: Optimizer
+) -> dict[str, float]:
+    """An epoch's row of results.csv; what was not measured is NaN."""
+    measured = result.results if result is not None else [math.nan] * len(METRICS)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    return dict(zip(COLUMNS, (epoch, *losses, *measured, *rates), strict=True))
+
+
+class Closable(Protocol):
+    """Something with worker processes."""
+
+    def close(self) -> None:
+        """End them."""
+
+
+@contextmanager
+def guard(run: RunFolder, loaders: Closable, callbacks: Callbacks) -> Iterator[None]:
+    """Whatever ends the training: say how to go on, end the worker processes, tell the listeners."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        run.say_how_to_resume()
+        raise
+    except DivergedError as error:
+        kept = f". {relative_to_cwd(run.last)} is from before that" if run.last.exists() else ""
+        raise DivergedError(f"{error}{kept}") from error
+    except torch.OutOfMemoryError as error:
+        run.say_how_to_resume()
+        raise YoloError("out of GPU memory: lower --batch-size or --imgsz") from error
+    finally:
+        loaders.close()
+        callbacks.teardown()

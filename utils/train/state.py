@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
+from models.weights import model_record
+from utils.base.errors import DataError
 from utils.train.ema import ModelEMA
 from utils.train.optim import restore_optimizer
 from utils.train.stopping import EarlyStopping
@@ -18,6 +21,7 @@ from utils.train.stopping import EarlyStopping
 if TYPE_CHECKING:
     from models.yolo import DetectionModel
     from utils.ops.loss import DetectionLoss
+    from utils.val.result import EvalResult
 
 
 @dataclass
@@ -29,12 +33,23 @@ class Progress:
     last_update: int = -1  # step, in batches over the run, of the latest update of the weights
     best_fitness: float = 0.0
     fitness: float = 0.0  # of the latest validation
-    metrics: list[float] = field(default_factory=list)  # P, R, mAP50, mAP50-95, box, obj, cls of it
-    maps: list[float] = field(default_factory=list)  # ... and the mAP50-95 of each class
+    maps: list[float] = field(default_factory=list)  # mAP50-95 of each class then
 
     def until(self, epochs: int) -> range:
         """The epochs that are left."""
         return range(self.epoch, epochs)
+
+    def record(self, epoch: int, result: EvalResult | None) -> bool:
+        """Note that an epoch is complete; True if its validation is the best so far, or as good."""
+        self.epoch, self.first_batch = epoch + 1, 0
+        if result is None:
+            return False
+        self.fitness = result.fitness()
+        self.maps = [float(value) for value in result.filled_maps]
+        best = self.fitness >= self.best_fitness
+        if best:
+            self.best_fitness = self.fitness
+        return best
 
 
 @dataclass
@@ -54,30 +69,56 @@ class TrainState:
         """Where the model is."""
         return next(self.model.parameters()).device
 
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain containers from which `load_state_dict` goes on exactly."""
+    @property
+    def amp(self) -> bool:
+        """Whether forward passes run in half precision."""
+        return self.scaler.is_enabled()
+
+    def content(self) -> dict[str, Any]:
+        """Content for a checkpoint, in float32 on the CPU, from which `restore` goes on exactly."""
         return {
-            "model": self.model.state_dict(),
-            "ema": self.ema.state_dict(),
+            "epoch": self.progress.epoch - 1,  # the last one that is complete, as in the original
+            "best_fitness": self.progress.best_fitness,
+            "model": model_record(self.model),
+            "ema": model_record(self.ema.model),
             "updates": self.ema.updates,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": on_cpu(self.optimizer.state_dict()),
             "scaler": self.scaler.state_dict(),
-            "loss": self.loss.state_dict(),
+            "loss": on_cpu(self.loss.state_dict()),
             "stopper": self.stopper.state_dict(),
             "progress": asdict(self.progress),
             "random": random_state(self.device),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        self.model.load_state_dict(state["model"])
-        self.ema.load_state_dict(state["ema"], state["updates"])
-        restore_optimizer(self.optimizer, state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.loss.load_state_dict(state["loss"])
-        self.stopper.load_state_dict(state["stopper"])
-        self.progress = Progress(**state["progress"])
-        restore_random_state(state["random"], self.device)
+    def restore(self, content: dict[str, Any]) -> None:
+        """Go on from what `content` gave.
+
+        Raises:
+            DataError: something is missing in it, or does not fit this model.
+        """
+        try:
+            self.model.load_state_dict(content["model"]["state_dict"])
+            self.ema.load_state_dict(content["ema"]["state_dict"], content["updates"])
+            restore_optimizer(self.optimizer, content["optimizer"])
+            if self.scaler.is_enabled() and content["scaler"]:
+                self.scaler.load_state_dict(content["scaler"])
+            self.loss.load_state_dict(content["loss"])
+            self.stopper.load_state_dict(content["stopper"])
+            self.progress = Progress(**content["progress"])
+            restore_random_state(content["random"], self.device)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"the checkpoint cannot be resumed ({type(error).__name__}: {error})") from error
+
+
+def on_cpu(value: Any) -> Any:
+    """A nest of containers with every tensor on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, dict):
+        return {key: on_cpu(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(on_cpu(v) for v in value)
+    return value
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

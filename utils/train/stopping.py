@@ -24,6 +24,13 @@ class EarlyStopping:
         self.possible_stop = waited >= limit - 1
         return waited >= limit
 
+    def describe(self) -> str:
+        """Why training ends, in words."""
+        return (
+            f"Stopping early: no better model in the last {self.patience} epochs. The best came from epoch "
+            f"{self.best_epoch} and is kept as best.pt. --patience sets how long to wait; 0 is forever."
+        )
+
     def state_dict(self) -> dict[str, float | int | bool]:
         """What a resumed run needs; the patience may be changed on the way."""
         return {

@@ -1,0 +1,87 @@
+"""A detector of four layers and a loader of drawn batches: training in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.amp.grad_scaler import GradScaler
+
+from models.yolo import DetectionModel
+from utils.data.loader import Batch
+from utils.ops.loss import DetectionLoss
+from utils.train.ema import ModelEMA
+from utils.train.hyp import Hyp, check_hyp, scale_gains
+from utils.train.loop import Recipe
+from utils.train.optim import make_optimizer
+from utils.train.schedule import Schedule
+from utils.train.state import Progress, TrainState
+from utils.train.stopping import EarlyStopping
+
+SIZE = 64
+BATCH = 4
+CONFIG: dict[str, Any] = {
+    "nc": 2,
+    "depth_multiple": 1.0,
+    "width_multiple": 1.0,
+    "anchors": [[8, 8, 16, 12], [24, 32, 48, 40]],
+    "backbone": [[-1, 1, "Conv", [8, 6, 2, 2]], [-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Conv", [16, 3, 2]]],
+    "head": [[-1, 1, "Conv", [16, 3, 2]], [[2, 3], 1, "Detect", ["nc", "anchors"]]],
+}
+
+
+class DrawnLoader:
+    """Random pictures and boxes, the same for equal epoch and batch."""
+
+    def __init__(self, batches: int = 4) -> None:
+        self.batches = batches
+        self.epoch = self.first = 0
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        self.epoch, self.first = epoch, first_batch
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index in range(self.first, self.batches):
+            yield self.batch(self.epoch, index)
+
+    def batch(self, epoch: int, index: int) -> Batch:
+        draw = torch.Generator().manual_seed(1000 * epoch + index)
+        images = torch.randint(0, 256, (BATCH, 3, SIZE, SIZE), generator=draw, dtype=torch.uint8)
+        targets = torch.rand(3 * BATCH, 6, generator=draw)
+        targets[:, 0] = torch.arange(BATCH).repeat(3)
+        targets[:, 1] = (targets[:, 1] * CONFIG["nc"]).floor()
+        targets[:, 2:4] = targets[:, 2:4] * 0.8 + 0.1
+        targets[:, 4:] = targets[:, 4:] * 0.4 + 0.1
+        return Batch(images, targets, ["a.jpg"] * BATCH, [None] * BATCH)
+
+
+def make_state(**changes: float) -> TrainState:
+    """A run before its first step; equal calls give equal weights."""
+    torch.manual_seed(0)
+    model = DetectionModel(CONFIG).to(memory_format=torch.channels_last)
+    hyp = hyperparameters(**changes)
+    gains = scale_gains(hyp, levels=2, nc=2, imgsz=SIZE)
+    return TrainState(
+        model=model,
+        ema=ModelEMA(model),
+        optimizer=make_optimizer(model, "SGD", hyp, BATCH),
+        scaler=GradScaler("cuda", enabled=False),
+        loss=DetectionLoss(model.head.anchors, model.stride, 2, gains),
+        stopper=EarlyStopping(),
+        progress=Progress(),
+    )
+
+
+def hyperparameters(**changes: float) -> Hyp:
+    """The defaults with some changed."""
+    return check_hyp(changes, "test")
+
+
+def make_recipe(batches: int = 4, epochs: int = 4, batch_size: int = 64, **changes: Any) -> Recipe:
+    """How the small model is trained: an update for each batch, unless `batch_size` is given."""
+    schedule = Schedule(hyperparameters(), epochs, batches, batch_size)
+    return Recipe(schedule, SIZE, 32, **changes)

@@ -1,0 +1,160 @@
+"""One epoch of training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.utils.train.small import SIZE, DrawnLoader, make_recipe, make_state
+from utils.loggers.callbacks import CallbackList, Callbacks
+from utils.train.loop import (
+    backward,
+    clip_gradients,
+    random_size,
+    rescale,
+    set_train_mode,
+    to_device,
+    train_one_epoch,
+)
+from utils.train.meter import DivergedError, LossMeter
+
+NOBODY = CallbackList()
+
+
+def test_an_epoch_moves_weights_and_average_and_reports_its_losses() -> None:
+    state = make_state()
+    before = {key: value.clone() for key, value in state.model.state_dict().items()}
+    losses = train_one_epoch(0, state, DrawnLoader(), make_recipe(), NOBODY)
+
+    assert all(value > 0 for value in losses)
+    assert not torch.equal(before["model.0.conv.weight"], state.model.state_dict()["model.0.conv.weight"])
+    assert state.ema.updates == 4
+    assert state.progress.last_update == 3
+
+
+def test_two_runs_are_equal_bit_for_bit() -> None:
+    one, two = make_state(), make_state()
+    for state in (one, two):
+        train_one_epoch(0, state, DrawnLoader(), make_recipe(), NOBODY)
+
+    for key, value in one.model.state_dict().items():
+        assert torch.equal(value, two.model.state_dict()[key]), key
+
+
+def test_updates_wait_for_the_nominal_batch_after_the_warm_up() -> None:
+    state = make_state()
+    recipe = make_recipe(
+        batches=40, epochs=1, batch_size=4
+    )  # 20 batches of warm-up, then 64 / 4 = 16 to an update
+    steps = []
+
+    class Steps(Callbacks):
+        def optimizer_step(self, step: int) -> None:
+            steps.append(step)
+
+    train_one_epoch(0, state, DrawnLoader(40), recipe, CallbackList([Steps()]))
+
+    assert steps[:2] == [0, 2]
+    assert all(later - earlier <= 16 for earlier, later in zip(steps, steps[1:], strict=False))
+    assert steps[-1] - steps[-2] > 8
+
+
+def test_an_epoch_may_begin_in_its_middle() -> None:
+    state = make_state()
+    state.progress.first_batch = 3
+    seen = []
+
+    class Batches(Callbacks):
+        def on_train_batch_start(self, step: int) -> None:
+            seen.append(step)
+
+    train_one_epoch(1, state, DrawnLoader(), make_recipe(), CallbackList([Batches()]))
+
+    assert seen == [7]
+
+
+def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_causes() -> None:
+    state = make_state()
+    with torch.no_grad():
+        state.model.head.m[0].bias.fill_(float("nan"))
+
+    with pytest.raises(DivergedError, match=r"epoch 2, batch 0: .*lr0"):
+        train_one_epoch(2, state, DrawnLoader(), make_recipe(), NOBODY)
+
+
+def test_a_gradient_that_overflows_is_noticed_though_the_loss_is_finite() -> None:
+    meter = LossMeter(torch.device("cpu"), epoch=0)
+    meter.add(torch.ones(3), 0)
+    meter.watch(torch.tensor(float("inf")), 5)
+    meter.add(torch.ones(3), 6)
+
+    with pytest.raises(DivergedError, match="batch 5"):
+        meter.read()
+
+
+def test_a_listener_can_stop_the_run() -> None:
+    class Once(Callbacks):
+        def on_train_batch_end(self, *args: Any) -> None:
+            self.stop_training = True
+
+    callbacks = CallbackList([Once()])
+    state = make_state()
+    train_one_epoch(0, state, DrawnLoader(), make_recipe(), callbacks)
+
+    assert callbacks.stop
+    assert state.ema.updates == 1
+
+
+def test_frozen_batch_norms_keep_their_statistics() -> None:
+    state = make_state()
+    frozen, trained = state.model.model[0], state.model.model[1]
+    frozen.requires_grad_(False)
+    train_one_epoch(0, state, DrawnLoader(), make_recipe(frozen=[frozen]), NOBODY)
+
+    assert torch.equal(frozen.bn.running_mean, torch.zeros(8))
+    assert not torch.equal(trained.bn.running_mean, torch.zeros(8))
+    set_train_mode(state.model, ())
+    assert frozen.bn.training
+
+
+@pytest.mark.parametrize("size", [0.01, 100.0])
+def test_gradients_are_clipped_like_torch_does(size: float) -> None:
+    ours, theirs = nn.Linear(5, 5), nn.Linear(5, 5)
+    for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        own.grad = torch.randn(own.shape) * size
+        other.grad = own.grad.clone()
+
+    norm = clip_gradients(ours.parameters(), 10.0)
+
+    assert norm == pytest.approx(float(nn.utils.clip_grad_norm_(theirs.parameters(), 10.0)), rel=1e-5)
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
+
+
+def test_pictures_become_fractions() -> None:
+    images = to_device(torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1), torch.device("cpu"))
+
+    assert images.flatten().tolist() == pytest.approx([0, 0.2, 1])
+
+
+def test_multi_scale_draws_whole_strides_from_half_to_one_and_a_half() -> None:
+    recipe = make_recipe()
+    sizes = {random_size(recipe, epoch, index) for epoch in range(5) for index in range(20)}
+
+    assert sizes == {32, 64, 96}
+    assert random_size(recipe, 1, 2) == random_size(recipe, 1, 2)
+    assert rescale(torch.zeros(1, 3, SIZE, SIZE // 2), 96, 32).shape == (1, 3, 96, 64)
+
+
+def test_a_quad_batch_counts_fourfold() -> None:
+    plain, quad = make_state(), make_state()
+    norms = []
+    for state, recipe in ((plain, make_recipe()), (quad, make_recipe(quad=True))):
+        state.model.train()
+        batch = DrawnLoader().batch(0, 0)
+        backward(state, to_device(batch.images, state.device), batch.targets, recipe)
+        norms.append(float(state.model.model[0].conv.weight.grad.norm()))
+
+    assert norms[1] == pytest.approx(4 * norms[0], rel=1e-4)

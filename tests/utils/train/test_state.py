@@ -1,0 +1,79 @@
+"""Saving and restoring a run between two epochs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.weights import read_checkpoint, save_checkpoint
+from tests.utils.train.small import DrawnLoader, make_recipe, make_state
+from utils.base.errors import DataError
+from utils.loggers.callbacks import CallbackList
+from utils.train.loop import train_one_epoch
+from utils.train.state import Progress, TrainState
+from utils.val.result import EvalResult
+
+
+def _train(state: TrainState, epochs: range) -> None:
+    recipe = make_recipe(batch_size=24)  # 3 batches to an update: one is left over in each epoch
+    for epoch in epochs:
+        train_one_epoch(epoch, state, DrawnLoader(), recipe, CallbackList())
+        state.progress.record(epoch, None)
+
+
+def test_a_run_resumed_from_a_file_ends_bit_equal(tmp_path: Path) -> None:
+    through, stopped, resumed = make_state(), make_state(), make_state(lr0=0.5)
+    _train(through, range(4))
+    _train(stopped, range(2))
+    save_checkpoint(tmp_path / "last.pt", stopped.content())
+    training = read_checkpoint(tmp_path / "last.pt").training
+    assert training is not None
+    resumed.restore(training)
+    _train(resumed, resumed.progress.until(4))
+
+    for one, two in ((through.model, resumed.model), (through.ema.model, resumed.ema.model)):
+        for key, value in one.state_dict().items():
+            assert torch.equal(value, two.state_dict()[key]), key
+    assert through.progress == resumed.progress
+    assert through.ema.updates == resumed.ema.updates
+
+
+def test_a_file_of_another_model_is_refused() -> None:
+    content = make_state().content()
+    content["model"]["state_dict"].pop("model.0.conv.weight")
+
+    with pytest.raises(DataError, match="model.0.conv.weight"):
+        make_state().restore(content)
+
+
+def test_global_generators_go_on_where_they_were() -> None:
+    content = make_state().content()
+    expected = torch.rand(3), np.random.rand(3)
+    make_state().restore(content)
+
+    assert torch.equal(torch.rand(3), expected[0])
+    assert np.array_equal(np.random.rand(3), expected[1])
+
+
+def _result(fitness: float) -> EvalResult:
+    return EvalResult({0: "a"}, 1, np.ones(1, int), np.array([fitness]), map50=fitness, map=fitness)
+
+
+def test_progress_keeps_the_best_and_a_tie_is_as_good() -> None:
+    progress = Progress()
+
+    assert [progress.record(epoch, _result(f)) for epoch, f in enumerate([0.0, 0.5, 0.4, 0.5])] == [
+        True, True, False, True,
+    ]  # fmt: skip
+    assert (progress.epoch, progress.best_fitness) == (4, 0.5)
+    assert list(progress.until(6)) == [4, 5]
+
+
+def test_an_epoch_without_validation_is_never_the_best() -> None:
+    progress = Progress()
+
+    assert not progress.record(0, None)
+    assert progress.fitness == 0.0

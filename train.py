@@ -1,0 +1,91 @@
+"""Train a YOLOv5 detector, with or without LSKA.
+
+python train.py --img 320 --data data/shapes.yaml --cfg yolov5n-LSKA.yaml --weights yolov5n.pt
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from utils.base import script
+from utils.base.log import LOG, set_up_console
+from utils.train.options import check_options, options_from, parse_options
+
+if TYPE_CHECKING:
+    from utils.loggers.callbacks import Callbacks
+    from utils.train.session import TrainResult
+
+
+def train(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
+    """Train one model, from its first epoch or from where `--resume` takes it up.
+
+    Raises:
+        ConfigError, DataError: options, weights or pictures that cannot be used.
+        DivergedError: the loss is no longer a number.
+    """
+    from utils.train import loop, resume, session, setup, validation  # heavy: the flags come first
+
+    opt, checkpoint = resume.find_run(opt) if opt.resume else (opt, None)
+    check_options(opt)
+    device = setup.prepare_machine(opt)
+    hyp = setup.read_hyp(opt)
+    data = setup.read_data(opt)
+    model = setup.make_model(opt, hyp, data, device)
+    frozen = setup.freeze(model, opt.freeze)
+    loaders = setup.make_loaders(opt, hyp, data, model)
+    callbacks = setup.make_callbacks(opt, listeners)
+    run = session.RunFolder.choose(opt)
+    with session.guard(run, loaders, callbacks):
+        if checkpoint is None:
+            setup.fit_anchors(model, loaders, opt, hyp)
+        state = setup.make_state(model, opt, hyp, loaders, checkpoint)
+        recipe = setup.make_recipe(opt, hyp, loaders, frozen)
+        run.open(opt, hyp, epoch=state.progress.epoch)
+        setup.announce(run.folder, opt, data, loaders, callbacks)
+
+        for epoch in state.progress.until(opt.epochs):
+            setup.weigh_pictures(loaders, opt, data, state.progress)
+            losses = loop.train_one_epoch(epoch, state, loaders.train, recipe, callbacks)
+            if callbacks.stop:
+                return run.result(state.progress.fitness, {})
+            last = epoch + 1 == opt.epochs or state.stopper.possible_stop
+            measured = last or not opt.noval
+            result = validation.validate_epoch(state, loaders, data, opt, callbacks) if measured else None
+            best = state.progress.record(epoch, result)
+            stop = state.stopper(epoch, state.progress.fitness)
+            row = session.table_row(epoch, losses, result, state.optimizer)
+            run.write_row(row)
+            callbacks.on_fit_epoch_end(epoch, row)
+            if last or not opt.nosave:
+                run.save(state.content(), best=best, period=opt.save_period)
+                callbacks.on_model_save(run.last, epoch, best)
+            if stop:
+                LOG.info(state.stopper.describe())
+                break
+        return validation.finish(run, state, loaders, data, opt, callbacks, row)
+
+
+def run(**keywords: Any) -> TrainResult:
+    """Train from Python: keywords are the flags with underscores, `train.run(imgsz=320, epochs=3)`."""
+    set_up_console()
+    listeners = keywords.pop("callbacks", ())
+    return train(options_from(keywords), listeners)
+
+
+def parse_opt(argv: Sequence[str] | None = None) -> Namespace:
+    """Read the command line."""
+    return parse_options(argv)
+
+
+def main() -> None:
+    """Train as the command line says."""
+    opt = parse_opt()
+    shown = {key: value for key, value in vars(opt).items() if key != "given"}
+    script.print_args("train", Namespace(**shown))
+    train(opt)
+
+
+if __name__ == "__main__":
+    script.main(main)

@@ -1,0 +1,84 @@
+"""Find the run that `--resume` means, and bring its options back."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from models.weights import Checkpoint, read_checkpoint
+from utils.base.errors import ConfigError
+from utils.base.log import LOG
+from utils.base.paths import relative_to_cwd
+from utils.base.yaml_io import read_yaml
+from utils.train.options import HONOURED_ON_RESUME, parse_options
+
+
+def find_run(opt: Namespace) -> tuple[Namespace, Checkpoint]:
+    """The options and the checkpoint of the run to go on with.
+
+    The options come from the run's opt.yaml (else from the checkpoint). Of the new command line those in
+    `HONOURED_ON_RESUME` count; others that differ are named and ignored.
+
+    Raises:
+        ConfigError: no such checkpoint, or its training is finished.
+    """
+    path = newest_checkpoint(Path.cwd()) if opt.resume is True else Path(opt.resume).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"--resume {path}: no such file; give the last.pt of a run")
+    checkpoint = read_checkpoint(path)
+    if checkpoint.training is None:
+        raise ConfigError(
+            f"--resume {path}: its training is finished, nothing to resume; "
+            f"to train on from these weights: train.py --weights {path}"
+        )
+    LOG.info(f"Resuming training from {path}")
+    return _merge(_saved_options(path, checkpoint), opt, path), checkpoint
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The last*.pt below `folder` that was written latest; hidden folders are not searched.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(parent, name) for name in names if name.startswith("last") and name.endswith(".pt")]
+    if not found:
+        raise ConfigError(f"--resume: no last.pt below {folder}; give its path")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def _saved_options(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+    file = path.resolve().parents[1] / "opt.yaml"
+    saved = read_yaml(file) if file.is_file() else checkpoint.opt
+    if not saved:
+        raise ConfigError(
+            f"--resume {path}: {relative_to_cwd(file)} is missing, and the file holds no options"
+        )
+    return saved
+
+
+def _merge(saved: dict[str, Any], asked: Namespace, path: Path) -> Namespace:
+    """Saved options, those asked for anew in their place; options that did not exist get their default."""
+    opt = parse_options([])
+    for name, value in saved.items():
+        if name in vars(opt):
+            setattr(opt, name, value)
+    for name in asked.given:
+        new, old = getattr(asked, name), getattr(opt, name)
+        if name == "resume" or new == old:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if name in HONOURED_ON_RESUME:
+            LOG.info(f"{flag} {new} (the run had {old})")
+            setattr(opt, name, new)
+        else:
+            LOG.warning(f"{flag} {new} is ignored: a resumed run keeps {old}")
+    in_run_folder = path.resolve().parent.name == "weights"
+    opt.save_dir = str(path.resolve().parents[1] if in_run_folder else saved.get("save_dir", path.parent))
+    opt.weights, opt.cfg, opt.resume = str(path), "", str(path)
+    return opt

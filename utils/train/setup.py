@@ -1,0 +1,308 @@
+"""From options to the things that train: machine, data, model, loaders, anchors, state."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.amp.grad_scaler import GradScaler
+
+from models.graft import graft
+from models.profile import print_layers
+from models.weights import Checkpoint, locate_weights, read_checkpoint
+from models.yolo import DetectionModel
+from utils.base.device import select_device
+from utils.base.errors import ConfigError, DataError, NotReadyError
+from utils.base.log import LOG, color
+from utils.base.paths import relative_to_cwd
+from utils.base.seeds import seed_everything
+from utils.data.dataset import DetectionDataset
+from utils.data.dataset_yaml import DataSpec, read_data_yaml
+from utils.data.letterbox import check_img_size
+from utils.data.loader import Loader, make_loader
+from utils.loggers.callbacks import CallbackList, Callbacks
+from utils.loggers.pictures import PictureLogger
+from utils.ops.anchors import check_anchors
+from utils.ops.loss import DetectionLoss
+from utils.train.amp import amp_works
+from utils.train.ema import ModelEMA
+from utils.train.hyp import Hyp, describe_hyp, load_hyp, scale_gains
+from utils.train.loop import Recipe
+from utils.train.optim import describe_optimizer, make_optimizer
+from utils.train.sampling import image_weights
+from utils.train.schedule import Schedule
+from utils.train.state import Progress, TrainState
+from utils.train.stopping import EarlyStopping
+
+LEAST_STRIDE = 32  # picture sizes are multiples of it even where a model would take less
+CPU_BATCH = 16  # for --batch-size -1
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """Batches to train on and to validate with; they share their picture size."""
+
+    train: Loader
+    val: Loader
+    dataset: DetectionDataset  # behind `train`
+    imgsz: int
+    stride: int
+    batch_size: int
+    workers: int
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self.train.close()
+        self.val.close()
+
+
+def prepare_machine(opt: Namespace) -> torch.device:
+    """Choose the device, seed all global generators, and settle `--batch-size -1`.
+
+    Raises:
+        ConfigError: this machine does not have the device.
+    """
+    device = select_device(opt.device)
+    seed_everything(opt.seed, opt.deterministic)
+    if opt.batch_size == -1:
+        if device.type == "cuda":
+            raise NotReadyError("--batch-size -1: measuring GPU memory is not ready yet; give a number")
+        opt.batch_size = CPU_BATCH
+        LOG.info(f"--batch-size -1: {CPU_BATCH} on {device.type.upper()}, whose memory is not measured")
+    if opt.sync_bn:
+        LOG.warning("--sync-bn has no effect: there is one process, which sees the whole batch")
+    return device
+
+
+def read_hyp(opt: Namespace) -> Hyp:
+    """Read and print the hyperparameters."""
+    hyp = load_hyp(opt.hyp, opt.label_smoothing)
+    LOG.info(f"{color('hyperparameters:', 'blue')} {describe_hyp(hyp)}")
+    return hyp
+
+
+def read_data(opt: Namespace) -> DataSpec:
+    """Read the data yaml; with --single-cls it has one class."""
+    data = read_data_yaml(opt.data)
+    if opt.single_cls and data.nc != 1:
+        data.names, data.nc = {0: "item"}, 1
+    return data
+
+
+def make_model(opt: Namespace, hyp: Hyp, data: DataSpec, device: torch.device) -> DetectionModel:
+    """Make the model that the options ask for, with the classes of the data.
+
+    Weights without --cfg bring their own architecture. Weights with --cfg are grafted: layers are
+    aligned by structure, whatever their numbers. Without weights it starts from scratch.
+
+    Raises:
+        ConfigError: weights or yaml that are not there or do not fit.
+    """
+    anchors = round(hyp["anchors"]) if "anchors" in hyp else None
+    checkpoint = find_weights(opt)
+    cfg = "" if opt.resume else opt.cfg
+    model = DetectionModel(cfg or _config(checkpoint), nc=data.nc, anchors=anchors)
+    print_layers(model)
+    LOG.info(model.info(640) + "\n")
+    if checkpoint is not None and not opt.resume:
+        report = graft(model, checkpoint, keep_anchors=bool(cfg) or anchors is not None)
+        arrived, size = len(report.transferred), len(report.transferred) + len(report.new)
+        LOG.info(str(report))
+        LOG.info(f"Transferred {arrived}/{size} items from {relative_to_cwd(checkpoint.path)}")
+    model.names = dict(data.names)
+    return model.to(device, memory_format=torch.channels_last)
+
+
+def _config(checkpoint: Checkpoint | None) -> dict[str, Any]:
+    assert checkpoint is not None  # check_options wants --weights or --cfg
+    return checkpoint.yaml
+
+
+def find_weights(opt: Namespace) -> Checkpoint | None:
+    """Read the start weights; None to train from scratch.
+
+    An official name that is neither on disk nor to be fetched is no error where --cfg says what to build.
+    """
+    name = opt.resume or opt.weights
+    if not name:
+        return None
+    try:
+        return read_checkpoint(locate_weights(name))
+    except (ConfigError, DataError) as error:
+        if "weights" in opt.given or not opt.cfg:
+            raise
+        LOG.warning(f"training {opt.cfg} from scratch, as {name} is not at hand ({error})")
+        return None
+
+
+def freeze(model: DetectionModel, layers: list[int]) -> list[nn.Module]:
+    """Stop the training of layers: `[10]` means the first ten, several numbers mean those.
+
+    Raises:
+        ConfigError: the model has no such layer.
+    """
+    chosen = list(range(layers[0])) if len(layers) == 1 else sorted(set(layers))
+    count = len(model.model)
+    if chosen and chosen[-1] >= count:
+        raise ConfigError(f"--freeze {layers}: the model has layers 0 to {count - 1}")
+    frozen = [model.model[index] for index in chosen]
+    for layer in frozen:
+        layer.requires_grad_(False)
+    if frozen:
+        LOG.info(f"freezing layers {', '.join(map(str, chosen))}, their batch norm statistics too")
+    return frozen
+
+
+def make_loaders(opt: Namespace, hyp: Hyp, data: DataSpec, model: DetectionModel) -> Loaders:
+    """Open the training and the validation pictures; batches are no larger than the training set."""
+    stride = max(int(model.stride.max()), LEAST_STRIDE)
+    imgsz = check_img_size(opt.imgsz, stride, floor=stride * 2)
+    names = None if opt.single_cls else data.names
+    train_set = DetectionDataset(
+        data.train,
+        imgsz,
+        batch_size=opt.batch_size,
+        stride=stride,
+        augment=True,
+        hyp=hyp,
+        rect=opt.rect,
+        cache=None if opt.cache == "val" else opt.cache,
+        single_cls=opt.single_cls,
+        seed=opt.seed,
+        names=names,
+        prefix="train: ",
+    )
+    batch_size = min(opt.batch_size, len(train_set))
+    val_set = DetectionDataset(
+        data.val,
+        imgsz,
+        batch_size=batch_size * 2,
+        stride=stride,
+        rect=True,
+        cache=None if opt.noval else "ram" if opt.cache == "val" else opt.cache,
+        single_cls=opt.single_cls,
+        pad=0.5,
+        seed=opt.seed,
+        names=names,
+        prefix="val: ",
+    )
+    workers = count_workers(opt.workers, batch_size)
+    train_loader = make_loader(
+        train_set,
+        batch_size,
+        workers=workers,
+        shuffle=not opt.rect,
+        seed=opt.seed,
+        quad=opt.quad,
+        image_weights=image_weights(train_set.labels, data.nc) if opt.image_weights else None,
+    )
+    val_loader = make_loader(val_set, batch_size * 2, workers=workers, seed=opt.seed)
+    return Loaders(train_loader, val_loader, train_set, imgsz, stride, batch_size, workers)
+
+
+def count_workers(wanted: int, batch_size: int) -> int:
+    """Loader processes: at most one a core that we may use, none for batches of one picture."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS, nor on Windows
+        cores = os.cpu_count() or 1
+    return min(cores, batch_size if batch_size > 1 else 0, wanted)
+
+
+def fit_anchors(model: DetectionModel, loaders: Loaders, opt: Namespace, hyp: Hyp) -> None:
+    """Fit the anchors to the training labels where the present ones miss too many.
+
+    Raises:
+        ConfigError: the model has placeholders in place of anchors, and --noautoanchor keeps them.
+    """
+    if opt.noautoanchor:
+        if model.head.placeholders:
+            raise ConfigError("--noautoanchor: this model has no anchors of its own; leave the flag out")
+        return
+    found, line = check_anchors(
+        loaders.dataset.shapes,
+        loaders.dataset.labels,
+        model.head.anchors_px().cpu(),
+        model.stride,
+        loaders.imgsz,
+        hyp["anchor_t"],
+        opt.seed,
+    )
+    LOG.info(line)
+    if found is not None:
+        # Rounded to what a stripped checkpoint keeps of them, so that it decodes as it was trained.
+        grid = (torch.as_tensor(found) / model.stride.view(-1, 1, 1)).half().float()
+        model.head.set_anchors(grid * model.stride.view(-1, 1, 1))
+
+
+def make_state(
+    model: DetectionModel, opt: Namespace, hyp: Hyp, loaders: Loaders, checkpoint: Checkpoint | None = None
+) -> TrainState:
+    """Gather what changes in training, as it was when `checkpoint` was saved, else before the first step.
+
+    `model` is final by now: the moving average starts as a copy of it.
+    """
+    gains = scale_gains(hyp, levels=model.head.nl, nc=model.nc, imgsz=loaders.imgsz)
+    model.hyp = dict(gains)
+    optimizer = make_optimizer(model, opt.optimizer, hyp, loaders.batch_size)
+    LOG.info(f"{color('optimizer:', 'blue')} {describe_optimizer(optimizer)}")
+    state = TrainState(
+        model=model,
+        ema=ModelEMA(model),
+        optimizer=optimizer,
+        scaler=GradScaler("cuda", enabled=amp_works(model)),
+        loss=DetectionLoss(model.head.anchors, model.stride, model.nc, gains),
+        stopper=EarlyStopping(opt.patience),
+        progress=Progress(),
+    )
+    if checkpoint is not None and checkpoint.training is not None:
+        state.restore(checkpoint.training)
+    return state
+
+
+def make_callbacks(opt: Namespace, listeners: Sequence[Callbacks]) -> CallbackList:
+    """The listeners of a run: those that are always there, and the caller's own."""
+    own: list[Callbacks] = [] if opt.noplots else [PictureLogger()]
+    return CallbackList([*own, *listeners])
+
+
+def weigh_pictures(loaders: Loaders, opt: Namespace, data: DataSpec, progress: Progress) -> None:
+    """With --image-weights, show more of what the latest validation found hard."""
+    if opt.image_weights:
+        maps = np.asarray(progress.maps) if progress.maps else None
+        loaders.train.image_weights = image_weights(loaders.dataset.labels, data.nc, maps)
+
+
+def announce(folder: Path, opt: Namespace, data: DataSpec, loaders: Loaders, callbacks: CallbackList) -> None:
+    """Say what is about to happen, and tell the listeners."""
+    callbacks.on_pretrain_routine_start(folder)
+    callbacks.on_params_update({key: value for key, value in vars(opt).items() if key != "given"})
+    callbacks.on_pretrain_routine_end(np.concatenate(loaders.dataset.labels), data.names)
+    LOG.info(
+        f"Image sizes {loaders.imgsz} train, {loaders.imgsz} val\n"
+        f"Using {loaders.workers} dataloader workers\n"
+        f"Logging results to {color(relative_to_cwd(folder), 'bold')}\n"
+        f"Starting training for {opt.epochs} epochs..."
+    )
+    callbacks.on_train_start()
+
+
+def make_recipe(opt: Namespace, hyp: Hyp, loaders: Loaders, frozen: list[nn.Module]) -> Recipe:
+    """How every epoch is trained."""
+    schedule = Schedule(hyp, opt.epochs, len(loaders.train), loaders.batch_size, opt.cos_lr)
+    return Recipe(
+        schedule=schedule,
+        imgsz=loaders.imgsz,
+        stride=loaders.stride,
+        seed=opt.seed,
+        multi_scale=opt.multi_scale,
+        quad=opt.quad,
+        frozen=frozen,
+    )
