@@ -1,0 +1,62 @@
+"""Labelled batches and pretended models for the tests of validation."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+NAMES = {0: "cell", 1: "plate", 2: "rod"}
+SIDE = 64
+
+
+class Batch(NamedTuple):
+    """What the loader delivers."""
+
+    images: Tensor
+    targets: Tensor
+    paths: list[str]
+    shapes: list[Any]
+
+
+def batch(rows: list[list[float]], pictures: int = 2, first: int = 0, scale: float = 1.0) -> Batch:
+    """Pictures of 64 px whose originals are 64 / `scale` px; `rows` are image, class, xywhn."""
+    native = (round(SIDE / scale), round(SIDE / scale))
+    return Batch(
+        torch.full((pictures, 3, SIDE, SIDE), 100, dtype=torch.uint8),
+        torch.tensor(rows, dtype=torch.float32).reshape(-1, 6),
+        [f"/data/images/{first + index:012d}.jpg" for index in range(pictures)],
+        [(native, ((scale, scale), (0.0, 0.0)))] * pictures,
+    )
+
+
+LABELS = [[0, 0, 0.3, 0.3, 0.25, 0.25], [0, 1, 0.7, 0.7, 0.3, 0.2], [1, 0, 0.5, 0.5, 0.5, 0.5]]
+
+
+class Knowing(torch.nn.Module):
+    """A model that answers each batch with given boxes: per batch rows of image, class, xywhn, score."""
+
+    def __init__(self, answers: list[list[list[float]]], nc: int = len(NAMES)) -> None:
+        super().__init__()
+        self.answers = answers
+        self.nc = nc
+        self.calls = 0
+        self.inputs: list[Tensor] = []
+
+    def forward(self, images: Tensor, augment: bool = False) -> tuple[Tensor, list[Tensor]]:
+        self.inputs.append(images)
+        decoded = torch.zeros(len(images), 8, 5 + self.nc)
+        used = [0] * len(images)
+        for index, kind, x, y, w, h, score in self.answers[self.calls]:
+            row = decoded[int(index), used[int(index)]]
+            row[:5] = torch.tensor([x * SIDE, y * SIDE, w * SIDE, h * SIDE, 1.0])
+            row[5 + int(kind)] = score
+            used[int(index)] += 1
+        self.calls += 1
+        return decoded, [torch.ones(len(images), 3, 2, 2, 5 + self.nc)]
+
+
+def found(rows: list[list[float]], score: float = 0.9) -> list[list[float]]:
+    """Label rows as answers of a model."""
+    return [[*row, score - 0.01 * index] for index, row in enumerate(rows)]
