@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
 
+Watch = Callable[[nn.Module, Tensor], None]  # told of each layer and its output
 MAX_STRIDE = 32  # of a model whose file does not say
 
 
@@ -52,7 +53,8 @@ class Backend(ABC):
     def infer(self, images: Tensor) -> Tensor:
         """Run the model on pictures of the right size, kind and number."""
 
-    def __call__(self, images: Tensor, augment: bool = False, visualize: Path | None = None) -> Tensor:
+    @torch.inference_mode()
+    def __call__(self, images: Tensor, augment: bool = False, visualize: Watch | None = None) -> Tensor:
         """Return decoded boxes (B, N, 5 + nc), xywh in pixels of `images`.
 
         Raises:

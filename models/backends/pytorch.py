@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from models.backends.base import Backend, names_by_index
+from models.backends.base import Backend, Watch, names_by_index
 from models.weights import load_for_inference
 
 
@@ -33,13 +32,11 @@ class PyTorchBackend(Backend):
         """Run the model without any option."""
         return _decoded(self.model(images))
 
-    def __call__(self, images: Tensor, augment: bool = False, visualize: Path | None = None) -> Tensor:
-        """Return decoded boxes (B, N, 5 + nc); `visualize` is a folder for pictures of the features."""
+    @torch.inference_mode()
+    def __call__(self, images: Tensor, augment: bool = False, visualize: Watch | None = None) -> Tensor:
+        """Return decoded boxes (B, N, 5 + nc); `visualize` is called with each layer and its output."""
         images = images.to(self.device, torch.float16 if self.fp16 else torch.float32)
-        options: dict[str, object] = {"augment": True} if augment else {}
-        if visualize:
-            options["visualize"] = visualize
-        return _decoded(self.model(images, **options)).float()
+        return _decoded(self.model(images, augment=augment, visualize=visualize)).float()
 
 
 def _decoded(output: Tensor | Sequence[Tensor]) -> Tensor:

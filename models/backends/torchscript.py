@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import torch
 from torch import Tensor
@@ -20,7 +21,9 @@ class TorchScriptBackend(Backend):
         path = existing_file(weights)
         extra = {"config.txt": ""}
         try:
-            self.model = torch.jit.load(str(path), map_location=device, _extra_files=extra)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # announces the end of TorchScript
+                self.model = torch.jit.load(str(path), map_location=device, _extra_files=extra)
         except (RuntimeError, ValueError) as error:
             raise DataError(f"{weights}: not a TorchScript file ({str(error).splitlines()[0]})") from error
         self.fp16 = half and device.type == "cuda"
