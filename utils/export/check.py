@@ -1,0 +1,70 @@
+"""Compare an exported model with PyTorch on a real picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.base.paths import ROOT
+from utils.data.images import IMAGE_SUFFIXES, read_image
+from utils.data.letterbox import letterbox
+
+# Float32 runtimes differ from PyTorch in the order of sums only (measured: yolov5n at 320 in ONNX Runtime,
+# 2e-6). Wrong anchors, strides or weights are off by a hundredth and more. Half precision keeps 11 bits
+# of every value.
+TOLERANCE = 1e-4
+TOLERANCE_HALF = 2e-2
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Largest differences of two decoded outputs."""
+
+    boxes: float  # of centres and sizes, as a fraction of the picture's longer side or of the box
+    scores: float  # of objectness and class scores
+
+    @property
+    def largest(self) -> float:
+        """The larger of the two."""
+        return max(self.boxes, self.scores)
+
+
+def compare(expected: Tensor, found: Tensor, images: Tensor) -> Difference:
+    """Compare decoded outputs (B, N, 5 + nc) for `images` (B, 3, H, W).
+
+    Raises:
+        ValueError: the shapes differ, or a value is not finite.
+    """
+    expected, found = expected.detach().cpu().double(), found.detach().cpu().double()
+    if expected.shape != found.shape:
+        raise ValueError(f"output has shape {tuple(found.shape)} instead of {tuple(expected.shape)}")
+    if not torch.isfinite(found).all():
+        raise ValueError("output holds values that are not finite")
+    gap = (expected - found).abs()
+    size = expected[..., :4].abs().clamp(min=max(images.shape[2:]))
+    return Difference(float((gap[..., :4] / size).max()), float(gap[..., 4:].max()))
+
+
+def example_images(
+    imgsz: tuple[int, int], batch_size: int, folder: Path = ROOT / "data" / "images"
+) -> Tensor:
+    """A batch (B, 3, H, W) in 0-1 of a picture from `folder`, or of a drawn pattern if it has none."""
+    files = sorted(file for file in folder.glob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+    picture = read_image(files[0]) if files else _pattern()
+    boxed = letterbox(picture, imgsz, auto=False)[0]
+    rgb = np.ascontiguousarray(boxed[..., ::-1].transpose(2, 0, 1))
+    return (torch.from_numpy(rgb).float() / 255).repeat(batch_size, 1, 1, 1)
+
+
+def _pattern() -> np.ndarray:
+    """A picture (480, 640, 3) of circles on a slope of colours."""
+    y, x = np.mgrid[:480, :640]
+    picture = np.stack((x * 255 // 639, y * 255 // 479, (x + y) * 255 // 1118), -1).astype(np.uint8)
+    for index in range(6):
+        cv2.circle(picture, (60 + 100 * index, 240), 20 + 8 * index, (250 - 40 * index, 30, 40 * index), -1)
+    return picture
