@@ -111,7 +111,7 @@ class DetectionLoss:
     def _level(self, level: Tensor, matches: Matches) -> tuple[Tensor, Tensor, Tensor]:
         """One level's box, objectness and class loss, before gains."""
         logits = level[..., 4].float()
-        wanted = torch.zeros_like(logits)
+        wanted = logits.new_zeros(logits.shape)  # contiguous, whatever the memory format of the maps
         box = cls = logits.new_zeros(())
         if len(matches.row):
             chosen = level[matches.image_index, matches.anchor_index, matches.row, matches.column].float()

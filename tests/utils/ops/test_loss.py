@@ -126,6 +126,13 @@ def test_autocast_changes_nothing_but_the_precision_of_the_maps() -> None:
     assert all(torch.isfinite(grad).all() for grad in gradients(maps))
 
 
+def test_maps_may_have_any_memory_format() -> None:
+    """A model in channels_last emits maps whose anchors vary faster than their rows and columns."""
+    maps, targets = golden_maps(BASE), golden_targets(BASE)
+    strided = [level.permute(0, 2, 3, 1, 4).contiguous().permute(0, 3, 1, 2, 4) for level in maps]
+    torch.testing.assert_close(make_loss(BASE)(strided, targets), make_loss(BASE)(maps, targets))
+
+
 def test_pictures_without_objects_still_teach_objectness() -> None:
     maps = golden_maps(BASE)
     total, items = make_loss(BASE)(maps, torch.zeros(0, 6))
