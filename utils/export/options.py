@@ -107,7 +107,9 @@ def check_options(opt: argparse.Namespace) -> argparse.Namespace:
     Raises:
         ConfigError: an unknown format, a size that is none, or flags that exclude each other.
     """
-    opt.weights = [opt.weights] if isinstance(opt.weights, str | Path) else list(opt.weights)
+    opt.weights = [
+        str(file) for file in ([opt.weights] if isinstance(opt.weights, str | Path) else opt.weights)
+    ]
     opt.include = [opt.include] if isinstance(opt.include, str) else opt.include
     opt.include = list(dict.fromkeys(known_format(name).name for name in opt.include))
     sizes = [opt.imgsz] if isinstance(opt.imgsz, int) else list(opt.imgsz)

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.backends import load_backend
+from tests.models.backends.files import CPU, NAMES, SIDE, checkpoint, example, expected, exported
+from utils.base.errors import ConfigError, DataError, NotReadyError
+from utils.base.formats import FORMATS, format_of
+
+RUNTIMES = ("torchscript", "onnx")
+
+
+def test_a_checkpoint_brings_names_stride_and_any_rectangle() -> None:
+    backend = load_backend([str(checkpoint())], CPU)
+
+    assert (backend.names, backend.nc, backend.stride) == (NAMES, 2, 32)
+    assert backend.pt
+    assert backend(torch.zeros(2, 3, 32, 96)).shape == (2, 2 * (2 * 6 + 1 * 3), 7)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_an_exported_file_finds_what_pytorch_finds(name: str) -> None:
+    backend = load_backend([str(exported(name))], CPU)
+
+    assert (backend.names, backend.stride, backend.imgsz) == (NAMES, 32, (SIDE, SIDE))
+    assert not backend.pt
+    torch.testing.assert_close(backend(example()), expected(example()), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_more_pictures_than_the_file_was_made_for_are_no_problem(name: str) -> None:
+    backend = load_backend([str(exported(name))], CPU)
+    torch.testing.assert_close(backend(example(3)), expected(example(3)), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_file_of_one_size_refuses_another_and_says_what_to_do(name: str) -> None:
+    backend = load_backend([str(exported(name))], CPU)
+    with pytest.raises(ConfigError, match=f"pictures of 64x64 only, not 96x96; use --imgsz {SIDE}"):
+        backend(example(side=96))
+
+
+def test_free_sizes_are_free() -> None:
+    backend = load_backend([str(exported("onnx", dynamic=True))], CPU)
+    assert (backend.imgsz, backend.batch) == (None, None)
+    torch.testing.assert_close(backend(example(2, 96)), expected(example(2, 96)), rtol=1e-4, atol=1e-3)
+
+
+def test_opencv_runs_onnx_too() -> None:
+    backend = load_backend([str(exported("onnx"))], CPU, names=NAMES, dnn=True)
+    assert backend.names == NAMES
+    torch.testing.assert_close(backend(example(2)), expected(example(2)), rtol=1e-3, atol=1e-2)
+
+
+def test_opencv_without_names_counts_the_classes() -> None:
+    backend = load_backend([str(exported("onnx"))], CPU, dnn=True)
+    assert backend.names == {0: "class0", 1: "class1"}
+
+
+def test_dnn_is_for_onnx() -> None:
+    with pytest.raises(ConfigError, match=r"--dnn runs .onnx files"):
+        load_backend([str(checkpoint())], CPU, dnn=True)
+
+
+def test_a_torchscript_file_is_known_by_its_content(tmp_path: Path) -> None:
+    disguised = tmp_path / "model.pt"
+    shutil.copy(exported("torchscript"), disguised)
+    assert not load_backend([str(disguised)], CPU).pt
+
+
+def test_several_checkpoints_vote() -> None:
+    backend = load_backend([str(checkpoint()), str(checkpoint())], CPU)
+    alone = expected(example())
+    torch.testing.assert_close(backend(example()), torch.cat((alone, alone), 1))
+
+
+def test_only_checkpoints_vote() -> None:
+    with pytest.raises(ConfigError, match="ensemble"):
+        load_backend([str(checkpoint()), str(exported("onnx"))], CPU)
+
+
+def test_test_time_augmentation_needs_a_checkpoint() -> None:
+    native = load_backend([str(checkpoint())], CPU)
+    assert native(example(), augment=True).shape[1] != native(example()).shape[1]
+    with pytest.raises(ConfigError, match=r"--augment needs a PyTorch model \(.pt\)"):
+        load_backend([str(exported("onnx"))], CPU)(example(), augment=True)
+
+
+def test_feature_pictures_pass_through() -> None:
+    layers: list[str] = []
+    load_backend([str(checkpoint())], CPU)(
+        example(), visualize=lambda layer, output: layers.append(type(layer).__name__)
+    )
+    assert layers == ["Conv", "Conv", "C3", "Conv"]
+
+
+@pytest.mark.parametrize("suffix", [kind.suffix for kind in FORMATS.values() if not kind.ready])
+def test_formats_to_come_say_so(suffix: str) -> None:
+    with pytest.raises(NotReadyError, match="not ready yet"):
+        load_backend([f"yolov5s{suffix}"], CPU)
+
+
+def test_a_server_says_so_too() -> None:
+    with pytest.raises(NotReadyError, match="Triton server"):
+        load_backend(["http://localhost:8000"], CPU)
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("a.pt", "pt"),
+        ("A.ONNX", "onnx"),
+        ("runs/yolov5s_openvino_model/", "openvino"),
+        ("yolov5s-int8_edgetpu.tflite", "edgetpu"),
+        ("yolov5s-fp16.tflite", "tflite"),
+        ("yolov5s.mlmodel", "coreml"),
+        ("grpc://host:8001", "triton"),
+        ("https://github.com/some/where/yolov5s.pt", "pt"),
+        ("best", "pt"),
+    ],
+)
+def test_names_of_files_tell_the_format(file: str, kind: str) -> None:
+    assert format_of(file).name == kind
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_missing_and_damaged_files_are_named(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"model.{name}"
+    with pytest.raises(DataError, match=f"model.{name}: no such file"):
+        load_backend([str(path)], CPU)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(DataError, match=f"model.{name}"):
+        load_backend([str(path)], CPU)
+
+
+def test_names_in_a_file_are_read_and_never_run(tmp_path: Path) -> None:
+    import onnx
+
+    marker, file = tmp_path / "owned", tmp_path / "hostile.onnx"
+    graph = onnx.load(str(exported("onnx")))
+    onnx.helper.set_model_props(graph, {"names": f"__import__('pathlib').Path({str(marker)!r}).touch()"})
+    onnx.save(graph, str(file))
+
+    with pytest.raises(DataError, match="hostile.onnx: stride or names"):
+        load_backend([str(file)], CPU)
+    assert not marker.exists()
