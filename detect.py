@@ -26,7 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     p = parser("Find objects in pictures, videos and streams.", prog="detect.py")
     what = p.add_argument_group("what to look at, and with what")
-    what.add_argument("--weights", nargs="+", default=[here("yolov5s.pt")], help="model file; several vote")
+    what.add_argument("--weights", nargs="+", default=["yolov5s.pt"], help="model file; several vote")
     what.add_argument("--source", default=here("data", "images"), help="file, folder, glob, camera, address")
     what.add_argument("--vid-stride", type=int, default=1, help="use every n-th frame of a video")
     what.add_argument("--data", default=here("data", "coco128.yaml"), help="class names, if a model has none")

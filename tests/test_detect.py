@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,6 +235,7 @@ def test_nothing_readable_fails_and_names_the_source(tmp_path: Path) -> None:
     (tmp_path / "b.jpg").write_bytes(b"")
     with pytest.raises(DataError, match="b.jpg"):
         look(tmp_path / "b.jpg", tmp_path / "runs")
+    assert not list((tmp_path / "runs").iterdir())
 
 
 def test_a_wrong_source_or_class_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
@@ -336,6 +338,22 @@ def test_official_weights_find_what_the_original_finds(
     half = got[:, 3:5] * (width, height) / 2
     found = np.concatenate([centre - half, centre + half], axis=1)
     assert abs(found - want[:, :4]).max() < 1.01  # 0.5 of the network, 0.5 of rounding
+
+
+@needs_shared
+def test_several_weights_vote_and_update_strips_the_first(tmp_path: Path, said: list[str]) -> None:
+    copy = tmp_path / "copy.pt"
+    shutil.copy(WEIGHTS, copy)
+    summary = detect.run(
+        weights=[copy, WEIGHTS],
+        source=SHARED / "data" / "bus.jpg",
+        project=tmp_path,
+        device="cpu",
+        update=True,
+    )
+    assert summary.detections == 5  # the same opinion twice
+    assert any("stripped" in line for line in said)
+    torch.load(copy, weights_only=True)
 
 
 def run_script(*words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -85,6 +85,7 @@ def detect(options: Options, load: Callable[[Options], Backend] | None = None) -
             run.go(_reading(source, fit), outputs)
     finally:
         run.summary.skipped = source.skipped
+        _remove_if_empty(save_dir)
         run.report((height, width), something_saved=save_pictures or options.save_txt)
     if options.update:
         _strip(options.weights[0])
@@ -116,7 +117,7 @@ class _Run:
         from utils.ops.nms import non_max_suppression
 
         o = self.options
-        watch = _feature_painter(outputs.folder / outputs.stem(frames[0])) if o.visualize else None
+        watch = _feature_painter(outputs.folder / outputs.frame_stem(frames[0])) if o.visualize else None
         with self.watches[0]:
             images = _to_tensor([frame.image for frame in frames], self.backend)
         with self.watches[1]:
@@ -241,7 +242,16 @@ def _check_classes(options: Options, backend: Backend) -> None:
         raise ConfigError(f"--classes {wrong[0]}: the model's classes are 0-{last} ({backend.names[last]})")
 
 
+def _remove_if_empty(folder: Path) -> None:
+    """Leave no folder behind in which nothing was written."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
 def _strip(weights: str) -> None:
     from models.weights import locate_weights, strip_checkpoint
 
+    if not weights.endswith(".pt"):
+        LOG.warning(f"--update: {weights} is no .pt file, there is nothing to strip")
+        return
     strip_checkpoint(locate_weights(weights))

@@ -94,6 +94,11 @@ class Outputs:
         """What the files of this frame's source are called in this run."""
         return self._stems[frame.index - 1]
 
+    def frame_stem(self, frame: Frame) -> str:
+        """The same with the number of the frame, where there is more than one."""
+        number = "" if frame.kind == "image" else f"_{frame.frame_number}"
+        return self.stem(frame) + number
+
     def write(self, frame: Frame, rows: np.ndarray) -> np.ndarray:
         """Write one frame's results.
 
@@ -117,8 +122,7 @@ class Outputs:
         return frame.original
 
     def _write_labels(self, frame: Frame, rows: np.ndarray) -> None:
-        number = "" if frame.kind == "image" else f"_{frame.frame_number}"
-        path = self._claims.claim_path(self.folder / "labels" / f"{self.stem(frame)}{number}.txt")
+        path = self._claims.claim_path(self.folder / "labels" / f"{self.frame_stem(frame)}.txt")
         if not len(rows):
             path.unlink(missing_ok=True)  # of an earlier run
             return
