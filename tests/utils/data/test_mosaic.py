@@ -1,0 +1,53 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.known import arrays, facts
+from tests.utils.data.pictures import assert_same_image, golden_pattern
+from utils.data.mosaic import MosaicDraws, mosaic4
+from utils.data.perspective import PerspectiveDraws, random_perspective
+from utils.data.sample import Sample
+from utils.ops.boxes import xywhn2xyxy
+
+GOLDEN, ARRAYS = facts("12_augment"), arrays("12_augment")
+
+
+def golden_tile(case: dict[str, Any], number: int) -> Sample:
+    labels = ARRAYS[f"{case['case']}/labels{number}_cls_xywhn"].copy()
+    height, width = case["tile_hw"][number]
+    labels[:, 1:] = xywhn2xyxy(labels[:, 1:], width, height)
+    return Sample(golden_pattern(case["tiles"][number]), labels)
+
+
+@pytest.mark.parametrize("case", GOLDEN["mosaic"], ids=lambda case: case["case"])
+def test_mosaic_equals_the_original(case: dict[str, Any]) -> None:
+    size = case["img_size"]
+    tiles = [golden_tile(case, number) for number in case["tile_order"]]
+    mosaic = mosaic4(tiles, (case["yc"], case["xc"]), size)
+    result = random_perspective(mosaic, PerspectiveDraws(), (-size // 2, -size // 2))
+    np.testing.assert_allclose(result.boxes, ARRAYS[f"{case['case']}/labels_out_cls_xyxy"], atol=1e-3)
+    assert_same_image(result.image, case["output"], off=3)
+
+
+def test_every_mosaic_holds_its_own_picture_and_a_centre_near_the_middle() -> None:
+    rng = np.random.default_rng(0)
+    draws = [MosaicDraws.draw(rng, index=7, count=9, imgsz=64) for _ in range(500)]
+    centres = np.array([draw.centre_yx for draw in draws])
+    assert centres.min() == 32
+    assert centres.max() == 95
+    assert all(7 in draw.indices for draw in draws)
+    assert {index for draw in draws for index in draw.indices} == set(range(9))
+    places = [draw.indices.index(7) for draw in draws]
+    assert set(places) == {0, 1, 2, 3}
+
+
+def test_outlines_move_with_their_tile() -> None:
+    outline = np.array([[0, 0], [10, 0], [10, 10]], np.float32)
+    box = np.array([[0, 0, 0, 10, 10]], np.float32)
+    image = np.zeros((20, 20, 3), np.uint8)
+    plain, outlined = Sample(image, box), Sample(image, box, [outline])
+    mosaic = mosaic4([plain, plain, plain, outlined], (30, 32), 32)
+    assert [len(points) for points in mosaic.polygons] == [0, 0, 0, 3]
+    np.testing.assert_allclose(mosaic.polygons[3], outline + (32, 30))
+    np.testing.assert_allclose(mosaic.boxes[3], [0, 32, 30, 42, 40])

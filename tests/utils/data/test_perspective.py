@@ -1,0 +1,73 @@
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.known import arrays, facts, pattern_image
+from tests.utils.data.pictures import OPENCV_5, assert_same_image, golden_pattern
+from utils.data.perspective import PerspectiveDraws, bounds_inside, box_candidates, random_perspective
+from utils.data.sample import Sample
+
+GOLDEN, ARRAYS = facts("12_augment"), arrays("12_augment")
+
+
+@pytest.mark.parametrize("case", GOLDEN["random_perspective"], ids=lambda case: case["case"])
+def test_warp_equals_the_original(case: dict[str, Any]) -> None:
+    name = case["case"]
+    polygons = [ARRAYS[key] for key in sorted(ARRAYS) if key.startswith(f"{name}/segment")]
+    sample = Sample(golden_pattern(case["image"]), ARRAYS[f"{name}/targets_in"], polygons)
+
+    warped = random_perspective(
+        sample, PerspectiveDraws(**case["draws"]), tuple(case["params"].get("border", (0, 0)))
+    )
+
+    assert_same_image(warped.image, case["output"], off=3)
+    np.testing.assert_allclose(warped.boxes, ARRAYS[f"{name}/targets_out"], atol=1e-3)
+
+
+def test_the_right_boxes_are_kept() -> None:
+    case = GOLDEN["box_candidates"]
+    before, after = (np.array(case[key]) for key in ("box1_xyxy_rows", "box2_xyxy_rows"))
+    assert box_candidates(before, after).tolist() == case["out"]
+    assert box_candidates(before, after, min_area=0.01).tolist() == case["area_thr_0_01"]
+
+
+def test_draws_stay_in_their_ranges() -> None:
+    hyp = {"perspective": 0.001, "degrees": 10.0, "scale": 0.5, "shear": 3.0, "translate": 0.1}
+    rng = np.random.default_rng(0)
+    drawn = np.array([list(vars(PerspectiveDraws.draw(rng, hyp)).values()) for _ in range(2000)])
+    middle, reach = np.array([0, 0, 0, 1, 0, 0, 0.5, 0.5]), np.array([0.001, 0.001, 10, 0.5, 3, 3, 0.1, 0.1])
+    offsets = (drawn - middle) / reach
+    assert (np.abs(offsets) <= 1).all()
+    np.testing.assert_allclose(offsets.std(0), 1 / np.sqrt(3), rtol=0.05)  # of uniform draws
+
+
+def test_a_picture_without_objects_is_warped_too() -> None:
+    sample = Sample(pattern_image(40, 60), np.zeros((0, 5), np.float32))
+    warped = random_perspective(sample, PerspectiveDraws(scale=0.5))
+    assert warped.boxes.shape == (0, 5)
+    assert (warped.image[0] == 114).all()
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        ([(10, 10), (30, 12), (20, 40)], (10, 10, 30, 40)),
+        ([(-50, -50), (-20, -50), (-20, -20)], (0, 0, 0, 0)),
+        ([(-50, -50), (500, -50), (500, 500), (-50, 500)], (0, 0, 100, 80)),  # it covers all
+        ([(-50, -50), (30, -50), (30, 500), (-50, 500)], (0, 0, 30, 80)),  # the left side of it
+        ([(-20, 40), (50, 20), (120, 40), (50, 60)], (0, 20, 100, 60)),
+        ([(-10, 70), (20, 100), (-10, 100)], (0, 80, 0, 80)),  # touches one corner
+    ],
+)
+def test_a_polygon_is_bounded_where_it_is_in_sight(
+    points: list[tuple[float, float]], expected: tuple[float, ...]
+) -> None:
+    found = bounds_inside(np.array(points, float), (80, 100))
+    np.testing.assert_allclose(found, expected)
+
+
+@pytest.mark.skipif(not OPENCV_5, reason="hash of another OpenCV")
+def test_nothing_drawn_leaves_the_picture_alone() -> None:
+    image = pattern_image(40, 60)
+    assert random_perspective(Sample(image, np.zeros((0, 5))), PerspectiveDraws()).image is image

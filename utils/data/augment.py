@@ -1,0 +1,97 @@
+"""Change colours, mirror, blend and paste: augmentations that leave the geometry alone.
+
+Each comes as a draw from a generator and a function of what was drawn, so that a test can replay any case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from utils.data.sample import Sample, join_polygons
+
+MIXUP_BETA = 32.0  # both parameters of the beta distribution: mostly near one half
+MAX_COVERED = 0.30  # share of an object that a pasted one may hide
+
+
+def draw_hsv_gains(rng: np.random.Generator, hyp: Mapping[str, float]) -> np.ndarray:
+    """Draw gains (3,) for hue, saturation and value around 1."""
+    return 1 + rng.uniform(-1, 1, 3) * (hyp["hsv_h"], hyp["hsv_s"], hyp["hsv_v"])
+
+
+def adjust_hsv(image: np.ndarray, gains: np.ndarray) -> np.ndarray:
+    """Multiply hue (it wraps around), saturation and value of a BGR image by gains (3,)."""
+    if (gains == 1).all():
+        return image
+    levels = np.arange(256)[:, None] * gains
+    levels[:, 0] %= 180  # OpenCV counts hue in steps of two degrees
+    table = levels.clip(0, 255).astype(np.uint8)[None]
+    hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), table)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
+
+
+def draw_flips(rng: np.random.Generator, hyp: Mapping[str, float]) -> tuple[bool, bool]:
+    """Draw whether to turn a picture upside down, and whether left to right."""
+    up_down, left_right = (rng.random(2) < (hyp["flipud"], hyp["fliplr"])).tolist()
+    return up_down, left_right
+
+
+def flip(image: np.ndarray, labels: np.ndarray, up_down: bool, left_right: bool) -> np.ndarray:
+    """Mirror an image; of its labels (n, 5), class and xywhn, the centres in place."""
+    if up_down:
+        image = cv2.flip(image, 0)
+        labels[:, 2] = 1 - labels[:, 2]
+    if left_right:
+        image = cv2.flip(image, 1)
+        labels[:, 1] = 1 - labels[:, 1]
+    return image
+
+
+def mixup(one: Sample, other: Sample, share: float) -> Sample:
+    """Blend two pictures of one size, `share` of the first; the objects of both count in full."""
+    blend = (one.image * share + other.image * (1 - share)).astype(np.uint8)
+    return Sample(blend, np.concatenate((one.boxes, other.boxes)))
+
+
+def draw_pastes(rng: np.random.Generator, count: int, share: float) -> list[int]:
+    """Draw which of `count` objects to paste once more, in order."""
+    return rng.permutation(count)[: round(share * count)].tolist()
+
+
+def copy_paste(sample: Sample, chosen: Sequence[int]) -> Sample:
+    """Paste objects once more, mirrored left to right in the picture, where they hide little.
+
+    Args:
+        sample: the picture; only objects with an outline can be pasted. It is changed in place.
+        chosen: indices of the objects, in the order of pasting.
+
+    Returns:
+        The picture with the new boxes and outlines after the old ones.
+    """
+    width = sample.image.shape[1]
+    boxes = list(sample.boxes)
+    outlines: list[np.ndarray] = []
+    mask = np.zeros(sample.image.shape[:2], np.uint8)
+    for index in chosen:
+        outline = sample.polygons[index]
+        cls, x1, y1, x2, y2 = sample.boxes[index]
+        box = np.array((cls, width - x2, y1, width - x1, y2), sample.boxes.dtype)
+        if len(outline) and (_covered(box[1:], np.stack(boxes)[:, 1:]) < MAX_COVERED).all():
+            boxes.append(box)
+            outlines.append(np.stack((width - outline[:, 0], outline[:, 1]), 1))
+            cv2.drawContours(mask, [outline.astype(np.int32)], -1, 1, cv2.FILLED)
+    if not outlines:
+        return sample
+    where = cv2.flip(mask, 1).view(bool)
+    sample.image[where] = cv2.flip(sample.image, 1)[where]
+    polygons = join_polygons([(len(sample.boxes), sample.polygons), (len(outlines), outlines)])
+    return Sample(sample.image, np.stack(boxes), polygons)
+
+
+def _covered(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Share of each of `others` (n, 4) xyxy that `box` (4,) hides: (n,)."""
+    first, last = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    shared = (last - first).clip(0).prod(1)
+    return shared / ((others[:, 2:] - others[:, :2]).prod(1) + 1e-16)

@@ -1,0 +1,62 @@
+"""Decide which pictures make up the batches of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from utils.base.seeds import generator
+from utils.data.dataset import PARTNERS, SampleKey
+
+# Streams of random numbers that have nothing to do with those of any sample.
+_SHUFFLE, _WEIGHTS = 7919, 7927
+
+
+class BatchKeys(Sampler[list[SampleKey]]):
+    """The keys of the batches of an epoch, made in the main process."""
+
+    def __init__(
+        self,
+        pictures: int,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        drop_last: bool = False,
+        weights: np.ndarray | None = None,
+    ) -> None:
+        self.pictures = pictures
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.batches = pictures // batch_size if drop_last else -(-pictures // batch_size)
+        self.weights = weights
+        self.epoch = 0
+        self.first_batch = 0
+
+    def __len__(self) -> int:
+        return max(self.batches - self.first_batch, 0)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        keys = self._in_order() if self.weights is None else self._weighted(self.weights)
+        for batch in range(self.first_batch, self.batches):
+            yield keys[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+    def _in_order(self) -> list[SampleKey]:
+        order = np.arange(self.pictures)
+        if self.shuffle:
+            generator(self.seed, _SHUFFLE, self.epoch).shuffle(order)
+        return [SampleKey(self.epoch, index) for index in order.tolist()]
+
+    def _weighted(self, weights: np.ndarray) -> list[SampleKey]:
+        """Draw pictures, and those that they are combined with, in proportion to the weights."""
+        rng = generator(self.seed, _WEIGHTS, self.epoch)
+        drawn = rng.choice(self.pictures, (self.pictures, 1 + PARTNERS), p=weights / weights.sum())
+        seen: dict[int, int] = {}
+        keys = []
+        for index, *partners in drawn.tolist():
+            repeat = seen.get(index, 0)
+            seen[index] = repeat + 1
+            keys.append(SampleKey(self.epoch, index, repeat, tuple(partners)))
+        return keys

@@ -1,0 +1,223 @@
+"""The pictures of a split with their labels, ready for the network: letterboxed, or augmented to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from utils.base.errors import DataError
+from utils.base.log import LOG
+from utils.base.seeds import generator
+from utils.data.augment import (
+    MIXUP_BETA,
+    adjust_hsv,
+    copy_paste,
+    draw_flips,
+    draw_hsv_gains,
+    draw_pastes,
+    flip,
+    mixup,
+)
+from utils.data.extra_transforms import load_extra_transforms
+from utils.data.letterbox import letterbox
+from utils.data.mosaic import TILES, MosaicDraws, mosaic4
+from utils.data.perspective import PerspectiveDraws, random_perspective
+from utils.data.rect import plan_rect
+from utils.data.sample import Sample
+from utils.data.sample_reader import SampleReader
+from utils.data.scan import LabelledFiles, load_labels
+from utils.ops.boxes import xyxy2xywhn
+
+PARTNERS = 2 * TILES - 1  # other pictures that a sample may need: two mosaics less itself
+Shapes = tuple[tuple[int, int], tuple[tuple[float, float], tuple[float, float]]]
+
+
+class SampleKey(NamedTuple):
+    """Which sample: together with the seed it decides every pixel."""
+
+    epoch: int
+    picture: int
+    repeat: int = 0  # distinguishes repetitions within an epoch, which weighted sampling brings
+    partners: tuple[int, ...] = ()  # PARTNERS pictures to combine with, where the sampler chooses them
+
+
+class Item(NamedTuple):
+    """One picture for the network."""
+
+    image: Tensor  # (3, H, W) uint8 RGB
+    labels: Tensor  # (n, 6) float32: free for the index in the batch, class, xywhn
+    path: str
+    # (h0, w0) of the file, ((gain_h, gain_w), (pad_x, pad_y)) of its way into the input; None for a mosaic
+    shapes: Shapes | None
+
+
+class DetectionDataset(Dataset[Item]):
+    """Labelled pictures of one split.
+
+    Samples depend on nothing but (seed, epoch, index): neither on the order of access, nor on who asks.
+
+    Args:
+        sources: folders and lists of pictures.
+        imgsz: side of the input; the longer side of every picture is scaled to it.
+        batch_size: of the loader; `rect` needs it.
+        stride: batch shapes are multiples of it.
+        augment: whether to train on the pictures; `hyp` says how.
+        hyp: hyperparameters (formats, section 2).
+        rect: rectangular batches, in a fixed order, without mosaics.
+        cache: ram or disk; by default small sets are kept in memory.
+        single_cls: every object counts as class 0.
+        pad: see `plan_rect`.
+        seed: of all augmentations.
+        names: classes that labels may have; None allows any.
+        prefix: put before messages.
+
+    Raises:
+        DataError: no usable picture, or nothing labelled to train on.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Path],
+        imgsz: int,
+        *,
+        batch_size: int = 16,
+        stride: int = 32,
+        augment: bool = False,
+        hyp: Mapping[str, float] | None = None,
+        rect: bool = False,
+        cache: str | None = None,
+        single_cls: bool = False,
+        pad: float = 0.0,
+        seed: int = 0,
+        names: Mapping[int, str] | None = None,
+        prefix: str = "",
+    ) -> None:
+        files = load_labels(sources, None if single_cls else names, prefix)
+        self.imgsz = imgsz
+        self.batch_size = batch_size
+        self.augment = augment
+        self.hyp = dict(hyp or {})
+        self.rect = rect
+        self.seed = seed
+        self.image_files = files.images
+        self.labels = files.labels
+        self.segments = files.polygons
+        self.shapes = files.sizes
+        self.batch_shapes: np.ndarray | None = None
+        self._batch = np.zeros(len(files.images), int)
+        if rect:
+            self._sort_by_shape(stride, pad)
+        if single_cls:
+            self.labels = [_as_one_class(rows) for rows in self.labels]
+        self._check_labels(sources, prefix)
+        self.indices = np.arange(len(self.image_files))
+        self._extra = load_extra_transforms(prefix) if augment else None
+        self._reader = SampleReader(
+            LabelledFiles(self.image_files, self.labels, self.segments, self.shapes),
+            imgsz,
+            smooth=cv2.INTER_LINEAR if augment else cv2.INTER_AREA,
+            cache=cache,
+            prefix=prefix,
+        )
+
+    def _sort_by_shape(self, stride: int, pad: float) -> None:
+        plan = plan_rect(self.shapes, self.batch_size, self.imgsz, stride, pad)
+        order = plan.order.tolist()
+        self.image_files = [self.image_files[i] for i in order]
+        self.labels = [self.labels[i] for i in order]
+        self.segments = [self.segments[i] for i in order]
+        self.shapes = self.shapes[plan.order]
+        self._batch, self.batch_shapes = plan.batch, plan.shapes
+
+    def _check_labels(self, sources: Sequence[Path], prefix: str) -> None:
+        if any(len(rows) for rows in self.labels):
+            return
+        message = f"{', '.join(map(str, sources))}: no labels found (formats: one .txt a picture)"
+        if self.augment:
+            raise DataError(f"{message}; there is nothing to train on")
+        LOG.warning(f"{prefix}{message}")
+
+    def __len__(self) -> int:
+        return len(self.image_files)
+
+    def __getitem__(self, key: int | tuple[int, int] | SampleKey) -> Item:
+        """Return the sample of a key; a plain index means epoch 0."""
+        key = SampleKey(0, key) if isinstance(key, int | np.integer) else SampleKey(*key)
+        if self.augment:
+            return self._augmented(key)
+        index, sample, shapes = self._letterboxed(key.picture)
+        return self._item(index, sample.image, _normalized(sample), shapes)
+
+    def _augmented(self, key: SampleKey) -> Item:
+        rng = generator(self.seed, *key[:3])
+        index = key.picture
+        shapes: Shapes | None = None
+        if not self.rect and rng.random() < self.hyp["mosaic"]:
+            sample = self._mosaic(rng, index, key.partners[: TILES - 1])
+            if rng.random() < self.hyp["mixup"]:
+                other, *partners = key.partners[TILES - 1 :] or [int(rng.integers(len(self)))]
+                blend = self._mosaic(rng, other, partners)
+                sample = mixup(sample, blend, rng.beta(MIXUP_BETA, MIXUP_BETA))
+        else:
+            index, sample, shapes = self._letterboxed(index)
+            sample = random_perspective(sample, PerspectiveDraws.draw(rng, self.hyp))
+        image, labels = self._recolour_and_flip(rng, sample)
+        return self._item(index, image, labels, shapes)
+
+    def _recolour_and_flip(self, rng: np.random.Generator, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        labels = _normalized(sample)
+        image = sample.image if self._extra is None else self._extra(rng, sample.image)
+        image = adjust_hsv(image, draw_hsv_gains(rng, self.hyp))
+        up_down, left_right = draw_flips(rng, self.hyp)
+        return flip(image, labels, up_down, left_right), labels
+
+    def _mosaic(self, rng: np.random.Generator, index: int, partners: Sequence[int]) -> Sample:
+        """Four pictures around a corner, copied and warped to one picture of `imgsz`."""
+        draws = MosaicDraws.draw(rng, index, len(self), self.imgsz, partners)
+        sample = mosaic4([self._reader.sample(i)[1] for i in draws.indices], draws.centre_yx, self.imgsz)
+        if self.hyp["copy_paste"] and sample.polygons:
+            sample = copy_paste(sample, draw_pastes(rng, len(sample.boxes), self.hyp["copy_paste"]))
+        border = -(self.imgsz // 2)
+        return random_perspective(sample, PerspectiveDraws.draw(rng, self.hyp), (border, border))
+
+    def _letterboxed(self, index: int) -> tuple[int, Sample, Shapes]:
+        """One picture, scaled and padded to the shape of its batch."""
+        shape = self.imgsz if self.batch_shapes is None else self.batch_shapes[self._batch[index]].tolist()
+        index, sample, (h0, w0) = self._reader.sample(index)
+        h, w = sample.image.shape[:2]
+        image, (gain, _), (pad_x, pad_y) = letterbox(sample.image, shape, auto=False, scaleup=self.augment)
+        move = np.array((pad_x, pad_y), np.float32)
+        boxes = sample.boxes.copy()
+        boxes[:, 1:] = boxes[:, 1:] * gain + np.tile(move, 2)
+        polygons = [points * gain + move for points in sample.polygons]
+        shapes = (h0, w0), ((gain * h / h0, gain * w / w0), (pad_x, pad_y))
+        return index, Sample(image, boxes, polygons), shapes
+
+    def _item(self, index: int, image: np.ndarray, labels: np.ndarray, shapes: Shapes | None) -> Item:
+        planes = np.empty((3, *image.shape[:2]), np.uint8)
+        for plane, channel in zip(planes, (2, 1, 0), strict=True):
+            cv2.extractChannel(image, channel, dst=plane)
+        rows = torch.zeros((len(labels), 6))
+        rows[:, 1:] = torch.from_numpy(labels)
+        return Item(torch.from_numpy(planes), rows, str(self.image_files[index]), shapes)
+
+
+def _normalized(sample: Sample) -> np.ndarray:
+    """Labels (n, 5) of a sample: class, xywhn clipped to the picture."""
+    labels = sample.boxes.astype(np.float32)
+    height, width = sample.image.shape[:2]
+    labels[:, 1:] = xyxy2xywhn(labels[:, 1:], width, height, clip=True, eps=1e-3)
+    return labels
+
+
+def _as_one_class(rows: np.ndarray) -> np.ndarray:
+    changed = rows.copy()
+    changed[:, 0] = 0
+    return changed

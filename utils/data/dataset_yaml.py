@@ -1,0 +1,210 @@
+"""Read a data yaml: where the pictures of each split are, and what the classes are called."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.base.errors import ConfigError, DataError
+from utils.base.fetch import fetch
+from utils.base.log import LOG
+from utils.base.paths import ROOT, find_file, relative_to_cwd
+from utils.base.yaml_io import read_yaml
+from utils.data.archive import is_archive, safe_unpack
+from utils.data.download import Download, download_data, parse_downloads
+
+YAML_SUFFIXES = (".yaml", ".yml")
+_DATASETS_DIR = "YOLOv5_DATASETS_DIR"
+_COCO_VAL = "coco/val2017.txt"  # its class numbers differ from those of the official annotations
+
+
+@dataclass
+class DataSpec:
+    """A data set as its yaml describes it. Each split is a list of folders and lists of pictures."""
+
+    yaml: Path
+    root: Path
+    train: list[Path]
+    val: list[Path]
+    test: list[Path]  # empty if the yaml has none
+    names: dict[int, str]
+    nc: int
+    is_coco: bool
+    download: list[Download]
+    raw: dict[str, Any]  # the yaml's content
+
+
+def read_data_yaml(name: str | Path, *, allow_download: bool = False) -> DataSpec:
+    """Read a data yaml and make sure that its validation pictures are there.
+
+    A relative `path` (or split, where there is no `path`) is tried against the yaml's folder, the project
+    root and the current folder; the first place that holds pictures wins, and is printed.
+
+    Args:
+        name: the yaml's path, bare name or address, or an archive with pictures and a yaml.
+        allow_download: fetch missing pictures without asking.
+
+    Raises:
+        ConfigError: a yaml that cannot be found or is wrong, or a download that is not allowed.
+        DataError: the pictures are not there.
+    """
+    yaml, raw = _open(name)
+    names = _read_names(raw, yaml)
+    splits = {split: _read_split(raw, split, yaml) for split in ("train", "val", "test")}
+    root = _find_root(raw, splits, yaml)
+    if "generate" in raw:
+        _generate(raw["generate"], root, yaml)
+    elif _missing(root, splits["val"]):
+        _download(raw, root, splits["val"], yaml, allow_download)
+    train, val, test = (
+        [_place(root, entry) for entry in splits[split]] for split in ("train", "val", "test")
+    )
+    LOG.info(f"data: {relative_to_cwd(yaml)}, pictures in {root}")
+    return DataSpec(
+        yaml=yaml,
+        root=root,
+        train=train,
+        val=val,
+        test=test,
+        names=names,
+        nc=len(names),
+        is_coco=any(path.as_posix().endswith(_COCO_VAL) for path in val),
+        download=_downloads_or_none(raw, yaml),
+        raw=raw,
+    )
+
+
+def datasets_dir() -> Path:
+    """Where downloaded data sets go: $YOLOv5_DATASETS_DIR, else `datasets` beside the project."""
+    chosen = os.environ.get(_DATASETS_DIR)
+    return Path(chosen).expanduser() if chosen else ROOT.parent / "datasets"
+
+
+def _open(name: str | Path) -> tuple[Path, dict[str, Any]]:
+    """The yaml's path and content."""
+    text = str(name)
+    if text.lower().startswith(("http://", "https://")):
+        target = Path.cwd() / text.split("?")[0].rsplit("/", 1)[-1]
+        fetch(text, target)
+        return _open(target)
+    if not is_archive(text):
+        yaml = find_file(name, ("data",), YAML_SUFFIXES, "--data").absolute()
+        return yaml, read_yaml(yaml)
+    archive = Path(name).expanduser()
+    if not archive.is_file():
+        raise ConfigError(f"--data {name}: no such file")
+    folder = datasets_dir() / archive.name[: archive.name.index(".")]
+    if not folder.is_dir() or folder.stat().st_mtime < archive.stat().st_mtime:
+        LOG.info(f"Unpacking {archive} into {folder}")
+        safe_unpack(archive, folder)
+    yamls = [path for suffix in YAML_SUFFIXES for path in folder.rglob(f"*{suffix}")]
+    if not yamls:
+        raise ConfigError(f"--data {name}: there is no .yaml in it that describes the pictures")
+    yaml = min(yamls, key=lambda path: (len(path.parts), path))
+    raw = read_yaml(yaml)
+    raw.pop("download", None)
+    return yaml, {**raw, "path": str(yaml.parent)}
+
+
+def _read_names(raw: dict[str, Any], yaml: Path) -> dict[int, str]:
+    """Class names by number, 0 and up."""
+    names = raw.get("names")
+    if not names:
+        raise ConfigError(f"{yaml}: 'names:' is missing; list the class names")
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict):
+        raise ConfigError(f"{yaml}: names: expected a list or 'number: name' lines, found {names!r}")
+    keys = {
+        key: int(key) for key in names if isinstance(key, int) or (isinstance(key, str) and key.isdecimal())
+    }
+    if sorted(keys.values()) != list(range(len(names))):
+        found = ", ".join(map(str, list(names)[:5]))
+        raise ConfigError(f"{yaml}: names: classes are numbered 0 to {len(names) - 1}, found {found}, ...")
+    nc = raw.get("nc", len(names))
+    if nc != len(names):
+        raise ConfigError(f"{yaml}: nc: {nc}, but names: lists {len(names)} classes; correct one of them")
+    return dict(sorted((number, str(names[key])) for key, number in keys.items()))
+
+
+def _read_split(raw: dict[str, Any], split: str, yaml: Path) -> list[str]:
+    value = raw.get(split)
+    if value is None or value == "" or value == []:
+        if split == "test":
+            return []
+        raise ConfigError(f"{yaml}: '{split}:' is missing; give a folder or a list of pictures")
+    entries = value if isinstance(value, list) else [value]
+    if not all(isinstance(entry, str) and entry for entry in entries):
+        raise ConfigError(
+            f"{yaml}: {split}: expected a folder, a .txt list, or several of them, found {value!r}"
+        )
+    return entries
+
+
+def _find_root(raw: dict[str, Any], splits: dict[str, list[str]], yaml: Path) -> Path:
+    """The folder that splits are relative to; where it should be, if nothing is there yet."""
+    roots = list(_roots(raw, yaml))
+    for split in ("val", "train"):
+        for root in roots:
+            if any(_place(root, entry).exists() for entry in splits[split]):
+                return root
+    if not raw.get("path") or len(roots) == 1:
+        return roots[0]
+    return roots[-1] if _DATASETS_DIR in os.environ else roots[1]
+
+
+def _roots(raw: dict[str, Any], yaml: Path) -> Iterator[Path]:
+    """Folders that `path` may mean, in the order in which they are tried."""
+    path = raw.get("path") or ""
+    if not isinstance(path, str):
+        raise ConfigError(f"{yaml}: path: expected a folder, found {path!r}")
+    given = Path(path).expanduser()
+    if given.is_absolute():
+        yield given
+        return
+    for base in (yaml.parent, ROOT, Path.cwd()):
+        yield Path(os.path.normpath(base / given))
+    if path and _DATASETS_DIR in os.environ:
+        yield datasets_dir() / given.name
+
+
+def _place(root: Path, entry: str) -> Path:
+    """Where an entry of a split is; some exports write `../train` for a folder beside the yaml."""
+    place = Path(os.path.normpath(root / Path(entry).expanduser()))
+    if entry.startswith("../") and not place.exists() and (beside := root / entry[3:]).exists():
+        return beside
+    return place
+
+
+def _missing(root: Path, entries: list[str]) -> list[Path]:
+    return [place for entry in entries if not (place := _place(root, entry)).exists()]
+
+
+def _generate(what: Any, root: Path, yaml: Path) -> None:
+    if what != "shapes":
+        raise ConfigError(f"{yaml}: generate: only 'shapes' can be generated, found {what!r}")
+    from utils.data.shapes import make_shapes
+
+    make_shapes(root)
+
+
+def _download(raw: dict[str, Any], root: Path, val: list[str], yaml: Path, allowed: bool) -> None:
+    """Fetch the pictures, if the yaml says where from."""
+    downloads = parse_downloads(raw.get("download"), str(yaml))
+    if downloads:
+        download_data(downloads, root, allowed=allowed, name=yaml.name)
+    if missing := _missing(root, val):
+        tried = dict.fromkeys(str(_missing(place, val[:1])[0]) for place in _roots(raw, yaml))
+        looked = f"; looked for {', '.join(tried)}" if len(tried) > 1 else ""
+        raise DataError(f"{yaml}: val: {missing[0]} does not exist{looked}")
+
+
+def _downloads_or_none(raw: dict[str, Any], yaml: Path) -> list[Download]:
+    """What could be fetched; scripts of older yamls do no harm where the pictures are there."""
+    try:
+        return parse_downloads(raw.get("download"), str(yaml))
+    except ConfigError:
+        return []

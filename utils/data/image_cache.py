@@ -1,0 +1,193 @@
+"""Remember decoded and resized pictures: in memory that all workers share, or in a folder of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import mmap
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from utils.base.log import LOG
+from utils.base.paths import cache_folder
+
+MARGIN = 1.1  # of free memory or disk over what the pictures need
+# Sets that are small against the machine are always remembered: decoding costs more than everything else.
+UNASKED_BYTES, UNASKED_SHARE = 512 * 2**20, 0.1
+_CGROUPS = (  # limit, usage, statistics: version 2, version 1
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
+
+
+class ImageCache(Protocol):
+    """Pictures by their index; what is not there yet is put there by whoever decodes it."""
+
+    def get(self, index: int) -> np.ndarray | None:
+        """The picture (h, w, 3), not to be written to; None if it isn't remembered."""
+
+    def put(self, index: int, image: np.ndarray) -> None:
+        """Remember a picture, unless its shape is not the one announced."""
+
+
+def make_cache(
+    kind: str | None, images: Sequence[Path], shapes_hw: np.ndarray, tag: str, prefix: str = ""
+) -> ImageCache | None:
+    """Choose a cache for pictures of known shapes, or none where there is no room for it.
+
+    Args:
+        kind: ram, disk, or None for memory if the set is small.
+        images: the files.
+        shapes_hw: (N, 2) int: height and width of each picture when resized.
+        tag: how they are resized; pictures resized in another way are other pictures.
+        prefix: put before messages.
+    """
+    need = int(shapes_hw.prod(1).sum()) * 3
+    if kind == "disk":
+        return _make_disk_cache(images, tag, need, prefix)
+    free = available_memory()
+    if kind is None:
+        small = free is not None and need <= min(UNASKED_BYTES, UNASKED_SHARE * free)
+        return RamCache(shapes_hw) if small else None
+    if free is not None and need * MARGIN > free:
+        LOG.warning(
+            f"{prefix}--cache ram: {need * MARGIN / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free; "
+            "pictures are not cached (try --cache disk)"
+        )
+        return None
+    LOG.info(f"{prefix}Caching images ({need / 1e9:.1f}GB ram), each when it is first read")
+    return RamCache(shapes_hw)
+
+
+class RamCache:
+    """Pictures in one block of memory, which forked workers share.
+
+    Pages cost memory only once a picture is in them. A spawned worker starts with an empty block of its
+    own: more memory, the same pictures.
+    """
+
+    def __init__(self, shapes_hw: np.ndarray) -> None:
+        self.shapes = shapes_hw.astype(np.int64)
+        self._open()
+
+    def _open(self) -> None:
+        sizes = self.shapes.prod(1) * 3
+        self._ends = sizes.cumsum()
+        self._starts = self._ends - sizes
+        block = mmap.mmap(-1, int(self._ends[-1]) + len(sizes))
+        memory = np.frombuffer(block, np.uint8)
+        self._pixels, self._present = memory[: self._ends[-1]], memory[self._ends[-1] :]
+        # Whoever sees a picture marked as present, sees all of its pixels: a lock orders the two writes.
+        self._lock = multiprocessing.Lock()
+
+    def get(self, index: int) -> np.ndarray | None:
+        with self._lock:
+            if not self._present[index]:
+                return None
+        image = self._slot(index)
+        image.flags.writeable = False
+        return image
+
+    def put(self, index: int, image: np.ndarray) -> None:
+        if image.shape != (*self.shapes[index], 3):
+            return
+        self._slot(index)[:] = image  # two workers may do this at once, with the same pixels
+        with self._lock:
+            self._present[index] = 1
+
+    def _slot(self, index: int) -> np.ndarray:
+        height, width = self.shapes[index]
+        return self._pixels[self._starts[index] : self._ends[index]].reshape(height, width, 3)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"shapes": self.shapes}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.shapes = state["shapes"]
+        self._open()
+
+
+class DiskCache:
+    """Resized pictures in the user's cache folder, by path, size and time of the original."""
+
+    def __init__(self, images: Sequence[Path], tag: str, folder: Path) -> None:
+        self.images = images
+        self.tag = tag
+        self.folder = folder
+
+    def get(self, index: int) -> np.ndarray | None:
+        try:
+            return np.load(self._place(index), allow_pickle=False)
+        except (OSError, ValueError, EOFError):  # not there, or cut off by a crash
+            return None
+
+    def put(self, index: int, image: np.ndarray) -> None:
+        with contextlib.suppress(OSError):  # a full disk or a vanished original: it is decoded again
+            place = self._place(index)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=place.parent, suffix=".part")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    np.save(file, image)
+                os.replace(name, place)
+            except OSError:
+                os.unlink(name)  # noqa: PTH108
+                raise
+
+    def _place(self, index: int) -> Path:
+        path = self.images[index]
+        facts = path.stat()
+        key = f"{self.tag}\0{os.path.abspath(path)}\0{facts.st_size}\0{facts.st_mtime_ns}"
+        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+        return self.folder / digest[:2] / f"{digest[2:32]}.npy"
+
+
+def _make_disk_cache(images: Sequence[Path], tag: str, need: int, prefix: str) -> DiskCache | None:
+    folder = cache_folder() / "images"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        LOG.warning(f"{prefix}--cache disk: {folder}: {error.strerror}; pictures are not cached")
+        return None
+    if need * MARGIN > free:
+        LOG.warning(
+            f"{prefix}--cache disk: {need * MARGIN / 1e9:.1f} GB are needed in {folder} and "
+            f"{free / 1e9:.1f} GB free; pictures are not cached"
+        )
+        return None
+    LOG.info(f"{prefix}Caching images ({need / 1e9:.1f}GB disk) in {folder}, each when it is first read")
+    return DiskCache(images, tag, folder)
+
+
+def available_memory() -> int | None:
+    """Bytes that may still be used without swapping, within the container's limit; None if unknown."""
+    known = [value for value in (_machine_memory(), *map(_group_memory, _CGROUPS)) if value is not None]
+    return min(known, default=None)
+
+
+def _machine_memory() -> int | None:
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # no sysconf on Windows
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return None
+
+
+def _group_memory(files: tuple[str, str, str]) -> int | None:
+    """What a control group (a container) leaves: pages of files that it counts can be given back."""
+    folder = Path("/sys/fs/cgroup")
+    with contextlib.suppress(OSError, ValueError):  # no such group, or no limit (`max`)
+        limit, used = (int((folder / name).read_text()) for name in files[:2])
+        facts = dict(line.split() for line in (folder / files[2]).read_text().splitlines())
+        return max(limit - used + int(facts.get("inactive_file", 0)), 0)
+    return None

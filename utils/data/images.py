@@ -1,0 +1,125 @@
+"""Read pictures of any common kind as 8-bit BGR, upright."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from utils.base.errors import DataError
+
+IMAGE_SUFFIXES = (".bmp", ".dng", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp", ".pfm")
+VIDEO_SUFFIXES = (
+    ".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".wmv",
+)  # fmt: skip
+
+_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+_PFM_STARTS = (b"PF", b"Pf")
+_ORIENTATION = 0x0112  # Exif tag; from 5 on the sensor lay on its side
+_KNOWN_HEADERS = ("BMP", "JPEG", "MPO", "PNG", "TIFF", "WEBP")  # whose sizes PIL reads as OpenCV does
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read a picture as BGR uint8 (H, W, 3), turned as its Exif data says.
+
+    16 bits are cut to the upper 8, floats 0-1 become 0-255, gray is repeated, transparency is dropped.
+    Of a JPEG that was cut off, what is there is returned.
+
+    Raises:
+        DataError: no such file, or no picture.
+    """
+    data = _read_bytes(path)
+    image = _decode(data)
+    if image is None and _is_unfinished_jpeg(data):
+        image = _decode(np.concatenate((data, np.frombuffer(_JPEG_END, np.uint8))))
+    if image is None:
+        raise DataError(f"{path}: not a picture that can be read (damaged, or of another kind)")
+    return image
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Find (width, height) of a picture as `read_image` delivers it, from its header if possible.
+
+    Raises:
+        DataError: no such file, or no picture.
+    """
+    if size := _header_size(path):
+        return size
+    height, width = read_image(path).shape[:2]
+    return width, height
+
+
+def check_image(path: str | Path) -> tuple[int, int]:
+    """Find (width, height) of a picture, as `image_size` does, and look for damage that is cheap to see.
+
+    Raises:
+        DataError: not to be read, or cut off.
+    """
+    size = image_size(path)
+    head, tail = _both_ends(path)
+    if head.startswith(_JPEG_START) and _JPEG_END not in tail:
+        bottom = read_image(path)[-16:]
+        if (bottom == bottom[:1, :1]).all():  # what the decoder puts in place of missing rows
+            raise DataError(f"{path}: the JPEG is cut off")
+    elif head.startswith(b"\x89PNG") and b"IEND" not in tail:
+        raise DataError(f"{path}: the PNG is cut off")
+    return size
+
+
+def _read_bytes(path: str | Path) -> np.ndarray:
+    try:
+        return np.fromfile(path, np.uint8)  # cv2.imread fails on unusual characters on Windows
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
+        raise DataError(f"{path}: {reason}") from error
+
+
+def _decode(data: np.ndarray) -> np.ndarray | None:
+    if data.size == 0:
+        return None
+    try:
+        # OpenCV has no 8-bit reading of floats: it would cut 0-1 down to 0 and 1.
+        image = None if data[:2].tobytes() in _PFM_STARTS else cv2.imdecode(data, cv2.IMREAD_COLOR)
+        return _from_float(cv2.imdecode(data, cv2.IMREAD_UNCHANGED)) if image is None else image
+    except cv2.error:  # larger than OpenCV's limit, or damaged in a way that it does not expect
+        return None
+
+
+def _from_float(image: np.ndarray | None) -> np.ndarray | None:
+    if image is None or not np.issubdtype(image.dtype, np.floating):
+        return None
+    levels = np.nan_to_num(image).clip(0, 1) * 255
+    if levels.ndim == 2:
+        levels = levels[..., None]
+    return np.ascontiguousarray(np.broadcast_to(levels[..., :3], (*levels.shape[:2], 3)).astype(np.uint8))
+
+
+def _is_unfinished_jpeg(data: np.ndarray) -> bool:
+    return data[:2].tobytes() == _JPEG_START and data[-2:].tobytes() != _JPEG_END
+
+
+def _header_size(path: str | Path) -> tuple[int, int] | None:
+    """(width, height) from the header, turned upright; None where only decoding tells."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as header:
+            if header.format not in _KNOWN_HEADERS:
+                return None
+            width, height = header.size
+            # PIL has turned the size of a TIFF already. A PNG without Exif before its pixels has none.
+            upright = header.format in ("TIFF", "BMP") or "exif" not in header.info
+            turned = not upright and header.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return (height, width) if turned else (width, height)
+
+
+def _both_ends(path: str | Path) -> tuple[bytes, bytes]:
+    """First 8 bytes and the last few thousand: cameras write notes after the end marker."""
+    with Path(path).open("rb") as file:
+        head = file.read(8)
+        size = file.seek(0, 2)
+        file.seek(max(size - 8192, 0))
+        return head, file.read()

@@ -1,0 +1,148 @@
+"""Keep what a scan of a data set found, so that the next run starts at once: plain arrays, no pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from utils.base.log import LOG
+from utils.base.paths import atomic_write, cache_folder
+from utils.data.image_lists import label_path
+
+VERSION = 1  # raise it when the rules for pictures or labels change
+USABLE, BACKGROUND, CORRUPT = 0, 1, 2
+
+
+@dataclass
+class Note:
+    """Something to tell about a picture or its label file."""
+
+    index: int  # of the picture
+    about_labels: bool
+    text: str
+
+
+@dataclass
+class Scan:
+    """What a scan found about N pictures, the rows of all label files one after another."""
+
+    status: np.ndarray  # (N,) uint8: USABLE, BACKGROUND or CORRUPT
+    sizes: np.ndarray  # (N, 2) int32: width, height
+    counts: np.ndarray  # (N,) int32: rows of each picture
+    rows: np.ndarray  # (R, 5) float32: class, xywhn
+    lines: np.ndarray  # (R,) int32: line of each row in its file
+    outlined: np.ndarray  # (R,) int32: points of each row's outline, 0 where it is a box
+    points: np.ndarray  # (P, 2) float32: of all outlines
+    notes: list[Note] = field(default_factory=list)
+
+    def is_consistent(self, pictures: int) -> bool:
+        """Whether the arrays belong together and to so many pictures."""
+        total, points = len(self.rows), len(self.points)
+        expected = {
+            "status": ((pictures,), np.uint8), "sizes": ((pictures, 2), np.int32),
+            "counts": ((pictures,), np.int32), "rows": ((total, 5), np.float32),
+            "lines": ((total,), np.int32), "outlined": ((total,), np.int32),
+            "points": ((points, 2), np.float32),
+        }  # fmt: skip
+        found = {name: (array.shape, array.dtype) for name, array in self.arrays().items()}
+        if found != expected:
+            return False
+        lengths = np.concatenate((self.counts, self.outlined))
+        return self.counts.sum() == total and self.outlined.sum() == points and lengths.min(initial=0) >= 0
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All but the notes, by name."""
+        return {name: getattr(self, name) for name in _ARRAYS}
+
+
+_ARRAYS = ("status", "sizes", "counts", "rows", "lines", "outlined", "points")
+
+
+def content_key(images: Sequence[Path]) -> str:
+    """Digest of the pictures and label files: their places within the set, their sizes and times."""
+    root = os.path.commonpath([image.parent for image in images])
+    digest = hashlib.sha256(f"labels {VERSION}".encode())
+    for image in images:
+        place = os.path.relpath(image, root)
+        facts = f"{place}\0{_size_and_time(image)}\0{_size_and_time(label_path(image))}\n"
+        digest.update(facts.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def cache_path(sources: Sequence[Path], images: Sequence[Path]) -> Path:
+    """Where the cache of a set belongs: beside its label folder, or beside its list of pictures."""
+    last = sources[-1]
+    if last.is_file():
+        place = last.with_suffix(".cache.npz")
+    else:
+        folder = label_path(last / "x").parent
+        folder = folder if folder.is_dir() else label_path(images[0]).parent
+        place = folder.parent / f"{folder.name}.cache.npz"
+    if len(sources) > 1:  # another split may end with the same source
+        tag = hashlib.sha256("\n".join(map(str, sources)).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        place = place.with_name(place.name.replace(".cache.npz", f"-{tag}.cache.npz"))
+    return place
+
+
+def load_scan(place: Path, key: str, pictures: int) -> Scan | None:
+    """Read the cache at `place`, or its stand-in; None if there is none for this key, or it is damaged."""
+    for path in (place, _stand_in(place)):
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                if file["key"].tobytes().decode() != key:
+                    continue
+                notes = [Note(*entry) for entry in json.loads(file["notes"].tobytes())]
+                scan = Scan(**{name: file[name] for name in _ARRAYS}, notes=notes)
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+            continue
+        if scan.is_consistent(pictures):
+            return scan
+    return None
+
+
+def save_scan(place: Path, key: str, scan: Scan) -> None:
+    """Write the cache to `place`, or to the user's cache folder where that is not allowed."""
+    arrays = scan.arrays()
+    arrays["key"] = np.frombuffer(key.encode(), np.uint8)
+    arrays["notes"] = np.frombuffer(json.dumps([astuple(note) for note in scan.notes]).encode(), np.uint8)
+    reason: OSError | str = "write-protected"
+    for path in (place, _stand_in(place)):
+        if path == place and _is_protected(place.parent):
+            continue
+        try:
+            with atomic_write(path) as file:
+                np.savez(file, allow_pickle=False, **arrays)
+            return
+        except OSError as error:
+            reason = error.strerror or error
+    LOG.warning(f"{place}: not saved ({reason}); the next run scans the labels again")
+
+
+def _stand_in(place: Path) -> Path:
+    digest = hashlib.sha256(os.path.abspath(place).encode("utf-8", "surrogateescape")).hexdigest()
+    return cache_folder() / "labels" / f"{digest[:32]}.npz"
+
+
+def _is_protected(folder: Path) -> bool:
+    """Whether nobody may write: a shared folder marked read-only stays as it is, even when root asks."""
+    try:
+        return not folder.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
+    except OSError:
+        return False
+
+
+def _size_and_time(path: Path) -> str:
+    try:
+        facts = path.stat()
+    except OSError:
+        return "missing"
+    return f"{facts.st_size}:{facts.st_mtime_ns}"

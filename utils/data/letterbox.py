@@ -1,0 +1,91 @@
+"""Fit a picture into the network's input: scale it, keep its shape, pad with gray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import overload
+
+import cv2
+import numpy as np
+
+from utils.base.errors import ConfigError
+from utils.base.log import LOG
+
+GRAY = (114, 114, 114)
+
+
+def letterbox(
+    image: np.ndarray,
+    new_shape: int | Sequence[int] = 640,
+    color: tuple[int, int, int] = GRAY,
+    auto: bool = True,
+    scale_fill: bool = False,
+    scaleup: bool = True,
+    stride: int = 32,
+) -> tuple[np.ndarray, tuple[float, float], tuple[float, float]]:
+    """Scale an image (H, W, 3) to fit `new_shape` and pad it.
+
+    Args:
+        image: BGR.
+        new_shape: (height, width) of the result, or the side of a square.
+        color: of the padding.
+        auto: pad only up to the next multiple of `stride`, not to all of `new_shape`.
+        scale_fill: stretch to `new_shape` instead of padding (only without `auto`).
+        scaleup: enlarge small pictures; otherwise they are padded all round.
+        stride: see `auto`.
+
+    Returns:
+        The result; the ratios (w, h) of new to old size; the padding (left, top) as exact floats. Pixels
+        are whole: of an odd number, the larger part goes right and to the bottom.
+    """
+    height, width = image.shape[:2]
+    target_h, target_w = (new_shape, new_shape) if isinstance(new_shape, int) else new_shape
+    ratio = min(target_h / height, target_w / width)
+    if not scaleup:
+        ratio = min(ratio, 1.0)
+    ratios = ratio, ratio
+    # at least one pixel: a thread of a picture would vanish
+    inner_w, inner_h = max(round(width * ratio), 1), max(round(height * ratio), 1)
+    free_w, free_h = target_w - inner_w, target_h - inner_h
+    if auto:
+        free_w, free_h = free_w % stride, free_h % stride
+    elif scale_fill:
+        ratios = target_w / width, target_h / height
+        (inner_w, inner_h), free_w, free_h = (target_w, target_h), 0, 0
+    pad = free_w / 2, free_h / 2
+    if (width, height) != (inner_w, inner_h):
+        image = cv2.resize(image, (inner_w, inner_h), interpolation=cv2.INTER_LINEAR)
+    if free_w or free_h:
+        (left, right), (top, bottom) = _sides(pad[0]), _sides(pad[1])
+        image = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=color)
+    return image, ratios, pad
+
+
+@overload
+def check_img_size(imgsz: int, stride: int = 32, floor: int = 0) -> int: ...
+
+
+@overload
+def check_img_size(imgsz: Sequence[int], stride: int = 32, floor: int = 0) -> list[int]: ...
+
+
+def check_img_size(imgsz: int | Sequence[int], stride: int = 32, floor: int = 0) -> int | list[int]:
+    """Round a picture size (or height and width) up to a multiple of `stride`, at least `floor`.
+
+    Raises:
+        ConfigError: not positive.
+    """
+    sizes = [imgsz] if isinstance(imgsz, int) else [int(side) for side in imgsz]
+    if not sizes or min(sizes) < 1:
+        raise ConfigError(f"--img-size {imgsz}: expected a positive number of pixels")
+    fitting = [max(-(-side // stride) * stride, floor) for side in sizes]
+    result = fitting[0] if isinstance(imgsz, int) else fitting
+    if fitting != sizes:
+        least = f", at least {floor}" if floor else ""
+        LOG.warning(f"--img-size {imgsz}: using {result}, as sizes are multiples of {stride}{least}")
+    return result
+
+
+def _sides(half: float) -> tuple[int, int]:
+    """Whole pixels before and behind."""
+    return round(half - 0.1), round(half + 0.1)

@@ -1,0 +1,175 @@
+"""Batches of a dataset, made by worker processes: the same batches for any number of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import cv2
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from utils.base.errors import ConfigError
+from utils.base.seeds import generator
+from utils.data.batch_keys import BatchKeys
+from utils.data.collate import QUAD, Batch, collate, make_quad
+from utils.data.dataset import DetectionDataset, SampleKey
+
+__all__ = ["Batch", "Loader", "make_loader"]
+
+_QUAD = 7933  # a stream of random numbers that has nothing to do with those of any sample
+
+
+class Loader:
+    """Iterate the batches of one epoch after the other; `set_epoch` chooses which one comes next.
+
+    `len()` is the number of batches in a whole epoch, also when an iteration starts in the middle of it.
+    """
+
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        keys: BatchKeys,
+        workers: int,
+        quad: bool,
+        pin_memory: bool,
+    ) -> None:
+        self.dataset = dataset
+        self.keys = keys
+        self.workers = workers
+        self._loader: DataLoader[Batch] | None = DataLoader(
+            _BatchReader(dataset, quad),
+            batch_size=None,  # the reader makes batches itself
+            sampler=keys,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            pin_memory=pin_memory,
+            worker_init_fn=_set_up_worker if workers else None,
+            persistent_workers=workers > 0,
+            # Forking shares the picture cache and starts at once; other systems spawn.
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        )
+
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Go to an epoch: its order and augmentations depend on the seed and its number only."""
+        self.keys.epoch = epoch
+        self.keys.first_batch = first_batch
+
+    def set_weights(self, image_weights: np.ndarray | None) -> None:
+        """Draw pictures in proportion to weights (N,) from the next iteration on; None shows each once."""
+        self.keys.weights = _checked(image_weights, len(self.dataset))
+
+    def __len__(self) -> int:
+        return self.keys.batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._loader is None:
+            raise RuntimeError("the loader is closed")
+        with _interrupts_held():
+            return iter(self._loader)
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._loader = None
+
+
+def make_loader(
+    dataset: DetectionDataset,
+    batch_size: int,
+    *,
+    workers: int = 8,
+    shuffle: bool = False,
+    seed: int = 0,
+    quad: bool = False,
+    image_weights: np.ndarray | None = None,
+    pin_memory: bool = False,
+) -> Loader:
+    """Make a loader.
+
+    Args:
+        dataset: where the pictures come from.
+        batch_size: pictures a batch; the last one may have fewer.
+        workers: processes, at most one a core, none for batches of one; with 0 this process does it all.
+        shuffle: another order in each epoch. Rectangular batches keep theirs.
+        seed: of the order.
+        quad: batches have a quarter of the pictures, twice as large: four in one, or one enlarged.
+        image_weights: (N,) how often to show each picture, relative to the others; None shows each once.
+        pin_memory: put batches where a GPU fetches them faster.
+
+    Raises:
+        ConfigError: settings that do not go together.
+    """
+    if dataset.rect and (batch_size != dataset.batch_size or quad or image_weights is not None):
+        raise ConfigError("rectangular batches keep their pictures together: no --quad, no --image-weights")
+    if quad and batch_size % QUAD:
+        raise ConfigError(f"--quad: the batch size has to be a multiple of {QUAD}, not {batch_size}")
+    weights = _checked(image_weights, len(dataset))
+    keys = BatchKeys(
+        len(dataset), batch_size, shuffle and not dataset.rect, seed, drop_last=quad, weights=weights
+    )
+    if not len(keys):
+        raise ConfigError(f"--quad: {len(dataset)} pictures do not fill a batch of {batch_size}")
+    return Loader(dataset, keys, _count_workers(workers, batch_size), quad, pin_memory)
+
+
+class _BatchReader(Dataset[Batch]):
+    """A dataset of whole batches, so that a worker knows the keys of what it puts together."""
+
+    def __init__(self, dataset: DetectionDataset, quad: bool) -> None:
+        self.dataset = dataset
+        self.quad = quad
+
+    def __getitem__(self, keys: Sequence[SampleKey]) -> Batch:
+        items = [self.dataset[key] for key in keys]
+        if self.quad:
+            first = keys[0]
+            rng = generator(self.dataset.seed, first.epoch, first.picture, first.repeat, _QUAD)
+            items = [make_quad(items[i : i + QUAD], rng.random() < 0.5) for i in range(0, len(items), QUAD)]
+        return collate(items)
+
+
+def _checked(weights: np.ndarray | None, pictures: int) -> np.ndarray | None:
+    if weights is None:
+        return None
+    weights = np.asarray(weights, np.float64)
+    if weights.shape != (pictures,) or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
+        raise ValueError(f"image weights: expected {pictures} numbers from 0 on, not all 0")
+    return weights
+
+
+def _count_workers(wanted: int, batch_size: int) -> int:
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS, nor on Windows
+        cores = os.cpu_count() or 1
+    return max(min(cores, batch_size if batch_size > 1 else 0, wanted), 0)
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _set_up_worker(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then ends us
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the script's handler, which a fork brings along
+    cv2.setNumThreads(0)  # the workers are the threads
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back while workers start: until `_set_up_worker` runs it would show their tracebacks.
+
+    They inherit the mask; the main process gets the signal when the block ends.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,166 @@
+"""Rotate, scale, shear, move and tilt a picture together with its boxes and polygons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from utils.data.letterbox import GRAY
+from utils.data.sample import Sample
+from utils.ops.boxes import clip_boxes
+
+MIN_SIDE = 2  # pixels; smaller boxes teach nothing
+MAX_ASPECT = 100
+# Share of a box's area that has to stay in sight; a polygon tells what is left much more exactly.
+MIN_AREA_BOX, MIN_AREA_POLYGON = 0.10, 0.01
+
+
+@dataclass(frozen=True)
+class PerspectiveDraws:
+    """What chance decides about a warp; the defaults leave the picture as it is."""
+
+    perspective_x: float = 0.0  # per pixel
+    perspective_y: float = 0.0
+    angle_deg: float = 0.0  # counter-clockwise
+    scale: float = 1.0
+    shear_x_deg: float = 0.0
+    shear_y_deg: float = 0.0
+    translate_x_frac: float = 0.5  # where the middle of the input goes, as a fraction of the output
+    translate_y_frac: float = 0.5
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, hyp: Mapping[str, float]) -> PerspectiveDraws:
+        """Draw uniformly within the ranges of the hyperparameters."""
+        spread = [hyp[key] for key in ("perspective", "degrees", "scale", "shear", "translate")]
+        perspective, degrees, scale, shear, translate = spread
+        offsets = rng.uniform(-1, 1, 8) * (
+            perspective, perspective, degrees, scale, shear, shear, translate, translate,
+        )  # fmt: skip
+        p_x, p_y, angle, gain, shear_x, shear_y, x, y = offsets.tolist()
+        return cls(p_x, p_y, angle, 1 + gain, shear_x, shear_y, 0.5 + x, 0.5 + y)
+
+
+def random_perspective(sample: Sample, draws: PerspectiveDraws, border: tuple[int, int] = (0, 0)) -> Sample:
+    """Warp a picture as drawn, and keep the objects of which enough stays in sight.
+
+    Args:
+        sample: the picture with boxes in pixels.
+        draws: what to do.
+        border: rows and columns to add on each side; negative ones cut a mosaic down to its middle.
+
+    Returns:
+        The warped picture with its boxes, without polygons.
+    """
+    height, width = sample.image.shape[:2]
+    out_hw = height + 2 * border[0], width + 2 * border[1]
+    matrix = warp_matrix(draws, (height, width), out_hw)
+    image = sample.image
+    if border != (0, 0) or not np.array_equal(matrix, np.eye(3)):
+        size = out_hw[1], out_hw[0]
+        if draws.perspective_x or draws.perspective_y:
+            image = cv2.warpPerspective(image, matrix, size, borderValue=GRAY)
+        else:
+            image = cv2.warpAffine(image, matrix[:2], size, borderValue=GRAY)
+    return Sample(image, _warp_boxes(sample, matrix, draws.scale, out_hw))
+
+
+def warp_matrix(draws: PerspectiveDraws, in_hw: Sequence[int], out_hw: Sequence[int]) -> np.ndarray:
+    """Matrix (3, 3) that takes a point (x, y, 1) of the input to the output.
+
+    Centre the picture, tilt, rotate and scale, shear, move: from right to left.
+    """
+    centre, tilt, shear, move = np.eye(3), np.eye(3), np.eye(3), np.eye(3)
+    centre[:2, 2] = -in_hw[1] / 2, -in_hw[0] / 2
+    tilt[2, :2] = draws.perspective_x, draws.perspective_y
+    angle = math.radians(draws.angle_deg)
+    a, b = draws.scale * math.cos(angle), draws.scale * math.sin(angle)
+    turn = np.array([[a, b, 0], [-b, a, 0], [0, 0, 1]])
+    shear[0, 1] = math.tan(math.radians(draws.shear_x_deg))
+    shear[1, 0] = math.tan(math.radians(draws.shear_y_deg))
+    move[:2, 2] = draws.translate_x_frac * out_hw[1], draws.translate_y_frac * out_hw[0]
+    return move @ shear @ turn @ tilt @ centre
+
+
+def box_candidates(
+    before_xyxy: np.ndarray,
+    after_xyxy: np.ndarray,
+    min_side: float = MIN_SIDE,
+    max_aspect: float = MAX_ASPECT,
+    min_area: float | np.ndarray = MIN_AREA_BOX,
+    eps: float = 1e-16,
+) -> np.ndarray:
+    """Tell which boxes are still worth learning after a warp: (n,) bool.
+
+    Args:
+        before_xyxy: (n, 4) boxes before the warp, scaled as the warp scales.
+        after_xyxy: (n, 4) the same boxes after the warp, clipped.
+        min_side: width and height have to exceed it, pixels.
+        max_aspect: the longer side has to be less than this many times the shorter.
+        min_area: share of the area that has to be left; one number, or one a box.
+        eps: guards divisions by the sides of empty boxes.
+    """
+    w0, h0 = (before_xyxy[:, 2:4] - before_xyxy[:, :2]).T
+    w, h = (after_xyxy[:, 2:4] - after_xyxy[:, :2]).T
+    aspect = np.maximum(w / (h + eps), h / (w + eps))
+    large = (w > min_side) & (h > min_side)
+    return large & (w * h / (w0 * h0 + eps) > min_area) & (aspect < max_aspect)
+
+
+def _warp_boxes(sample: Sample, matrix: np.ndarray, scale: float, out_hw: tuple[int, int]) -> np.ndarray:
+    boxes = sample.boxes
+    if not len(boxes):
+        return boxes
+    corners = boxes[:, [1, 2, 3, 4, 1, 4, 3, 2]].reshape(-1, 2)
+    points = _warp_points(corners, matrix).reshape(-1, 4, 2)
+    warped = clip_boxes(np.concatenate((points.min(1), points.max(1)), 1), out_hw)
+    min_area = np.full(len(boxes), MIN_AREA_BOX)
+    for row, polygon in enumerate(sample.polygons):
+        if len(polygon) and polygon.any():
+            warped[row] = bounds_inside(_warp_points(polygon, matrix), out_hw)
+            min_area[row] = MIN_AREA_POLYGON
+    keep = box_candidates(boxes[:, 1:] * scale, warped, min_area=min_area)
+    return np.concatenate((boxes[keep, :1], warped[keep]), 1, dtype=boxes.dtype, casting="same_kind")
+
+
+def _warp_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Take points (n, 2) through the matrix."""
+    moved = points @ matrix[:, :2].T + matrix[:, 2]
+    if matrix[2, 0] == 0 and matrix[2, 1] == 0:
+        return moved[:, :2]
+    return moved[:, :2] / moved[:, 2:]
+
+
+def bounds_inside(points: np.ndarray, shape_hw: Sequence[float]) -> np.ndarray:
+    """Bound the part of a closed polygon (n, 2) that lies in a picture: xyxy (4,), zeros if none does."""
+    limit = np.array((shape_hw[1], shape_hw[0]), float)
+    if (points >= 0).all() and (points <= limit).all():
+        return np.concatenate((points.min(0), points.max(0)))
+    ends = np.roll(points, -1, axis=0)
+    inside = np.concatenate((_clip_edges(points, ends - points, limit), _covered_corners(points, limit)))
+    return np.concatenate((inside.min(0), inside.max(0))) if len(inside) else np.zeros(4)
+
+
+def _clip_edges(starts: np.ndarray, steps: np.ndarray, limit: np.ndarray) -> np.ndarray:
+    """Cut each edge `start + t * step`, t in 0-1, to the picture (Liang and Barsky); return the ends left."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        crossings = np.stack((-starts / steps, (limit - starts) / steps))  # where an edge meets the borders
+    parallel = steps == 0
+    between = (starts >= 0) & (starts <= limit)
+    enter = np.where(parallel, np.where(between, -np.inf, np.inf), crossings.min(0)).max(1).clip(min=0)
+    leave = np.where(parallel, np.where(between, np.inf, -np.inf), crossings.max(0)).min(1).clip(max=1)
+    meets = enter <= leave
+    starts, steps, enter, leave = starts[meets], steps[meets], enter[meets, None], leave[meets, None]
+    return np.concatenate((starts + enter * steps, starts + leave * steps)).clip(0, limit)
+
+
+def _covered_corners(points: np.ndarray, limit: np.ndarray) -> np.ndarray:
+    """Corners of the picture that the polygon covers, (k, 2): where it reaches beyond, they bound it."""
+    outline = points.astype(np.float32)
+    width, height = limit.tolist()
+    corners = [(0.0, 0.0), (width, 0.0), (width, height), (0.0, height)]
+    covered = [corner for corner in corners if cv2.pointPolygonTest(outline, corner, False) > 0]
+    return np.array(covered, float).reshape(-1, 2)

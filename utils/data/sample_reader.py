@@ -1,0 +1,92 @@
+"""Read pictures with their labels, scaled to the size of training, from the cache or the disk."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+
+from utils.base.errors import DataError
+from utils.base.log import LOG
+from utils.data.image_cache import make_cache
+from utils.data.images import read_image
+from utils.data.sample import Sample
+from utils.data.scan import LabelledFiles
+from utils.ops.boxes import xywhn2xyxy
+
+
+class SampleReader:
+    """Samples by their index. One that cannot be read any more is replaced by the next that can.
+
+    Args:
+        files: pictures and labels.
+        imgsz: what the longer side of every picture is scaled to.
+        smooth: OpenCV's interpolation for shrinking; small pictures are enlarged bilinearly.
+        cache: see `make_cache`.
+        prefix: put before messages.
+    """
+
+    def __init__(
+        self, files: LabelledFiles, imgsz: int, smooth: int, cache: str | None = None, prefix: str = ""
+    ) -> None:
+        self.files = files
+        self.imgsz = imgsz
+        self.smooth = smooth
+        shapes_hw = np.array([scaled_hw(h, w, imgsz) for w, h in files.sizes.astype(int).tolist()])
+        self._cache = make_cache(cache, files.images, shapes_hw, f"{imgsz} {smooth}", prefix)
+        self._unreadable: set[int] = set()  # already told
+
+    def sample(self, index: int) -> tuple[int, Sample, tuple[int, int]]:
+        """Read a picture, or the one that takes its place.
+
+        Returns:
+            Which picture it is, the picture with boxes in pixels (the image is not to be written to), and
+            (height, width) of its file.
+
+        Raises:
+            DataError: none of the pictures can be read.
+        """
+        index, image, original_hw = self._read_or_next(index)
+        height, width = image.shape[:2]
+        boxes = self.files.labels[index].copy()
+        boxes[:, 1:] = xywhn2xyxy(boxes[:, 1:], width, height)
+        size = np.array((width, height), np.float32)
+        return (
+            index,
+            Sample(image, boxes, [points * size for points in self.files.polygons[index]]),
+            original_hw,
+        )
+
+    def _read_or_next(self, index: int) -> tuple[int, np.ndarray, tuple[int, int]]:
+        count = len(self.files.images)
+        for candidate in ((index + step) % count for step in range(count)):
+            try:
+                return candidate, *self._read(candidate)
+            except DataError as error:
+                if candidate not in self._unreadable:
+                    LOG.warning(f"{error}; the next picture takes its place")
+                self._unreadable.add(candidate)
+        folder = self.files.images[index].parent
+        raise DataError(f"{folder}: none of the {count} pictures can be read any more")
+
+    def _read(self, index: int) -> tuple[np.ndarray, tuple[int, int]]:
+        """Picture `index` scaled, and (height, width) of its file."""
+        width, height = self.files.sizes[index].astype(int).tolist()
+        if self._cache is not None and (image := self._cache.get(index)) is not None:
+            return image, (height, width)
+        image = read_image(self.files.images[index])
+        h0, w0 = image.shape[:2]
+        h, w = scaled_hw(h0, w0, self.imgsz)
+        if (h, w) != (h0, w0):
+            how = cv2.INTER_LINEAR if self.imgsz > max(h0, w0) else self.smooth
+            image = cv2.resize(image, (w, h), interpolation=how)
+        if self._cache is not None and (h0, w0) == (height, width):
+            self._cache.put(index, image)
+        return image, (h0, w0)
+
+
+def scaled_hw(height: int, width: int, imgsz: int) -> tuple[int, int]:
+    """(height, width) with the longer side scaled to `imgsz`, fractions rounded up as in the original."""
+    ratio = imgsz / max(height, width)
+    return min(math.ceil(height * ratio), imgsz), min(math.ceil(width * ratio), imgsz)
