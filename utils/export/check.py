@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.yolo import DetectionModel
 from utils.base.paths import ROOT
 from utils.data.images import IMAGE_SUFFIXES, read_image
 from utils.data.letterbox import letterbox
 
 # Float32 runtimes differ from PyTorch in the order of sums only (measured: yolov5n at 320 in ONNX Runtime,
-# 2e-6). Wrong anchors, strides or weights are off by a hundredth and more. Half precision keeps 11 bits
-# of every value.
+# 2e-6). Wrong anchors, strides or weights are off by a hundredth and more.
 TOLERANCE = 1e-4
-TOLERANCE_HALF = 2e-2
+FLOORS = 10  # times its own rounding error a badly conditioned model (untrained, say) may differ
+TOLERANCE_HALF = 2e-2  # half precision keeps 11 bits of every value
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,13 @@ def compare(expected: Tensor, found: Tensor, images: Tensor) -> Difference:
     gap = (expected - found).abs()
     size = expected[..., :4].abs().clamp(min=max(images.shape[2:]))
     return Difference(float((gap[..., :4] / size).max()), float(gap[..., 4:].max()))
+
+
+def rounding_error(model: DetectionModel, images: Tensor) -> Difference:
+    """What float32 costs the model itself: compare it with its copy in float64."""
+    with torch.inference_mode():
+        exact = deepcopy(model).double()(images.double())[0]
+        return compare(exact, model(images)[0], images)
 
 
 def example_images(

@@ -170,6 +170,7 @@ class Session:
         for path, shape, rows, true in zip(
             batch.paths, batch.shapes, found.split([len(rows) for rows in detections]), labels, strict=True
         ):
+            assert shape is not None, "a loader for validation records how it letterboxed"
             image_hw, ratio_pad = shape
             scale_boxes(input_hw, rows, image_hw, ratio_pad)
             boxes = scale_boxes(input_hw, xywh2xyxy(true[:, 1:]), image_hw, ratio_pad)
