@@ -42,7 +42,8 @@ class Detect(nn.Module):
         self.placeholders = isinstance(anchors, int)
         self.export = False
         self.stride = torch.zeros(self.nl, device="cpu")
-        self.register_buffer("anchors", torch.tensor(levels, dtype=torch.float32).view(self.nl, -1, 2))
+        self._listed = levels
+        self.register_buffer("anchors", torch.zeros(self.nl, self.na, 2))  # set_strides fills them in
         self.m = nn.ModuleList(nn.Conv2d(c, self.no * self.na, 1) for c in ch)
         self._grids: dict[tuple[int, int, int, torch.device], tuple[Tensor, Tensor]] = {}
 
@@ -87,17 +88,16 @@ class Detect(nn.Module):
     def set_strides(self, strides: list[float]) -> None:
         """Fix the strides; anchors go from pixels to grid units, in the order of the strides."""
         self.stride = torch.tensor(strides, dtype=torch.float32, device="cpu")
-        self.set_anchors(self.anchors.detach().float())
+        self.set_anchors(torch.tensor(self._listed, dtype=torch.float32, device="cpu").view(self.nl, -1, 2))
 
     def set_anchors(self, pixels: Tensor) -> None:
         """Set anchors, (nl, na, 2) in pixels; levels are reversed if their sizes run against the strides."""
-        if pixels.device.type != "meta":
-            areas = pixels.prod(-1).mean(-1)
-            if (areas[-1] - areas[0]) * (self.stride[-1] - self.stride[0]) < 0:
-                pixels = pixels.flip(0)
-        grid = pixels / self.stride.to(pixels.device).view(-1, 1, 1)
-        self.anchors = grid.to(self.anchors)
-        self.placeholders = False if pixels.device.type == "meta" else bool((pixels == 0).any())
+        pixels = pixels.detach().float().cpu()
+        areas = pixels.prod(-1).mean(-1)
+        if (areas[-1] - areas[0]) * (self.stride[-1] - self.stride[0]) < 0:
+            pixels = pixels.flip(0)
+        self.placeholders = bool((pixels == 0).any())
+        self.anchors = (pixels / self.stride.view(-1, 1, 1)).to(self.anchors)
         self.forget_grids()
 
     def anchors_px(self) -> Tensor:
@@ -113,6 +113,8 @@ class Detect(nn.Module):
 
         Lin et al., Focal Loss, arXiv:1708.02002, section 3.3.
         """
+        if self.anchors.is_meta:
+            return
         for conv, stride in zip(self.m, self.stride.tolist(), strict=True):
             assert isinstance(conv, nn.Conv2d) and conv.bias is not None
             with torch.no_grad():

@@ -38,14 +38,6 @@ class Checkpoint:
     training: dict[str, Any] | None = None  # the whole content of a resumable file of our own
     facts: dict[str, Any] = field(default_factory=dict)  # date, git, ...
 
-    @property
-    def anchors_px(self) -> Tensor | None:
-        """Anchors in pixels, (nl, na, 2)."""
-        found = [value for key, value in self.state.items() if key.endswith(".anchors")]
-        if not found:
-            return None
-        return found[-1].float() * torch.tensor(self.stride).view(-1, 1, 1)
-
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a .pt file of the original (v3 to v7, forks) or of our own, as inert data.
@@ -116,7 +108,7 @@ def _official(path: Path, content: dict[str, Any], model: Record) -> Checkpoint:
         state=state,
         yaml=yaml,
         names=labels,
-        stride=[float(s) for s in stride] if isinstance(stride, Tensor) else [8.0, 16.0, 32.0],
+        stride=[float(s) for s in stride] if isinstance(stride, Tensor) else [],
         nc=nc,
         hyp=_plain_or_none(model.get("hyp")),
         opt=_plain_or_none(content.get("opt")),
@@ -163,12 +155,12 @@ def build_model(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel
     """
     nc = checkpoint.nc if nc is None else nc
     if nc != checkpoint.nc:
-        model = DetectionModel(checkpoint.yaml, nc=nc)
+        model = DetectionModel(checkpoint.yaml, nc=nc, strides=checkpoint.stride)
         fits = {k: v.float() for k, v in checkpoint.state.items() if _fits(model, k, v)}
         model.load_state_dict(fits, strict=False)
     else:
         with torch.device("meta"):  # no random start is drawn for weights that are about to be replaced
-            model = DetectionModel(checkpoint.yaml, nc=nc)
+            model = DetectionModel(checkpoint.yaml, nc=nc, strides=checkpoint.stride)
         fused = "model.0.conv.bias" in checkpoint.state
         if fused:
             model.fuse()
@@ -181,7 +173,7 @@ def build_model(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel
             parameter.requires_grad_(True)
         model.names = checkpoint.names
     model.yaml_file = str(checkpoint.yaml.get("yaml_file") or f"{checkpoint.path.stem}.yaml")
-    model.head.set_anchors(_anchors(model, checkpoint))
+    model.head.set_anchors(model.head.anchors_px())
     model.hyp = checkpoint.hyp
     return model.eval()
 
@@ -189,11 +181,6 @@ def build_model(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel
 def _fits(model: nn.Module, key: str, value: Tensor) -> bool:
     own = model.state_dict()
     return key in own and own[key].shape == value.shape
-
-
-def _anchors(model: DetectionModel, checkpoint: Checkpoint) -> Tensor:
-    known = checkpoint.anchors_px
-    return known if known is not None else model.head.anchors_px()
 
 
 class Ensemble(nn.Module):

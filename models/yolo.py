@@ -41,6 +41,7 @@ class DetectionModel(nn.Module):
         ch: channels of the picture, unless the yaml has `ch`.
         nc: classes, in place of the yaml's.
         anchors: anchors, in place of the yaml's.
+        strides: of the levels, where they are known; measuring them costs most of a second.
 
     Shape:
         (B, ch, H, W) float 0-1, H and W multiples of the largest stride ->
@@ -56,6 +57,7 @@ class DetectionModel(nn.Module):
         ch: int = 3,
         nc: int | None = None,
         anchors: list[list[float]] | int | None = None,
+        strides: list[float] | None = None,
     ) -> None:
         super().__init__()
         self.yaml, self.yaml_file = read_config(cfg)
@@ -71,7 +73,8 @@ class DetectionModel(nn.Module):
         self.names = {i: str(i) for i in range(self.nc)}
         self.hyp: dict[str, Any] | None = None
         self.class_weights: Tensor | None = None
-        self.head.set_strides(self._measure_strides())
+        known = strides if strides and len(strides) == self.head.nl else None
+        self.head.set_strides(known or self._measure_strides())
         self.head.start_biases()
 
     @property
