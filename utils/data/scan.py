@@ -31,6 +31,8 @@ from utils.data.labels import Labels, parse_labels
 
 MIN_SIDE = 10  # pixels; smaller pictures are mistakes
 MAX_NOTES = 50  # more would bury the rest of the log
+_LINE_LOST = "the line is skipped"
+_PICTURE_LOST = "the picture is skipped"
 
 
 @dataclass
@@ -79,7 +81,7 @@ def load_labels(
     notes = list(scan.notes)
     if names is not None:
         notes += _drop_unknown_classes(scan, names)
-    _tell(notes, images, prefix)
+    _tell(notes, images, scan.status, prefix)
     files = _usable(scan, images)
     if not files.images:
         raise DataError(f"{', '.join(map(str, sources))}: none of the {len(images)} pictures can be used")
@@ -120,12 +122,12 @@ def _look_at(image: Path) -> _Picture:
     except FileNotFoundError:
         return _Picture(BACKGROUND, size)
     except OSError as error:
-        return _Picture(CORRUPT, notes=[(True, f"{error.strerror or error}; the picture is skipped")])
-    notes = [(True, f"{fault}; the line is skipped") for fault in labels.faults]
+        return _Picture(CORRUPT, notes=[(True, f"{error.strerror or error}; {_PICTURE_LOST}")])
+    notes = [(True, f"{fault}; {_LINE_LOST}") for fault in labels.faults]
     notes += [(True, note) for note in labels.notes]
     if labels.faults and not len(labels.rows):
         # As a background it would teach that there is nothing, of which we know the contrary.
-        return _Picture(CORRUPT, notes=[*notes, (True, "no good line is left; the picture is skipped")])
+        return _Picture(CORRUPT, notes=[*notes, (True, f"no good line is left; {_PICTURE_LOST}")])
     return _Picture(USABLE if len(labels.rows) else BACKGROUND, size, labels, notes)
 
 
@@ -158,7 +160,7 @@ def _drop_unknown_classes(scan: Scan, names: Mapping[int, str]) -> list[Note]:
             int(owner[row]),
             True,
             f"line {scan.lines[row]}: class {scan.rows[row, 0]:.0f} is not in 0-{len(names) - 1}, "
-            "the classes that the data yaml names; the line is skipped",
+            f"the classes that the data yaml names; {_LINE_LOST}",
         )
         for row in np.flatnonzero(unknown)
     ]
@@ -168,7 +170,7 @@ def _drop_unknown_classes(scan: Scan, names: Mapping[int, str]) -> list[Note]:
     emptied = np.flatnonzero((counts == 0) & (scan.counts > 0))
     scan.counts = counts.astype(np.int32)
     scan.status[emptied] = CORRUPT
-    return [*notes, *(Note(int(i), True, "no good line is left; the picture is skipped") for i in emptied)]
+    return [*notes, *(Note(int(i), True, f"no good line is left; {_PICTURE_LOST}") for i in emptied)]
 
 
 def _usable(scan: Scan, images: Sequence[Path]) -> LabelledFiles:
@@ -192,9 +194,13 @@ def _summary(place: Path, status: np.ndarray, prefix: str) -> str:
     )
 
 
-def _tell(notes: Sequence[Note], images: Sequence[Path], prefix: str) -> None:
+def _tell(notes: Sequence[Note], images: Sequence[Path], status: np.ndarray, prefix: str) -> None:
     for note in sorted(notes, key=lambda note: note.index)[:MAX_NOTES]:
         image = images[note.index]
         LOG.warning(f"{prefix}{label_path(image) if note.about_labels else image}: {note.text}")
     if len(notes) > MAX_NOTES:
         LOG.warning(f"{prefix}... and {len(notes) - MAX_NOTES} more of the kind")
+    lines = sum(note.text.endswith(_LINE_LOST) for note in notes)
+    pictures = int((status == CORRUPT).sum())
+    if lines or pictures:
+        LOG.warning(f"{prefix}in all {pictures} pictures and {lines} lines of labels are skipped")

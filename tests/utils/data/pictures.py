@@ -28,7 +28,9 @@ def golden_image(name: str) -> np.ndarray:
     folder = SHARED / "data" / ("bccd/images/train" if name.startswith("Blood") else "")
     path = folder / name if "." in name else folder / f"{name}.jpg"
     found = path if path.exists() else next((SHARED / "data/bccd/images").rglob(path.name))
-    return cv2.imread(str(found))
+    image = cv2.imread(str(found))
+    assert image is not None
+    return image
 
 
 def assert_same_image(image: np.ndarray, golden: dict[str, Any], off: int = 2) -> None:

@@ -1,0 +1,212 @@
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.utils.data.pictures import make_set
+from utils.base import paths
+from utils.base.errors import ConfigError, DataError
+from utils.base.log import LOG
+from utils.data import dataset_yaml
+from utils.data.dataset_yaml import read_data_yaml
+
+ROOT = Path(__file__).parents[3]
+SPLITS = {"train": "images/train", "val": "images/val"}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project root of its own, so that nothing is found by chance."""
+    root = tmp_path / "project"
+    root.mkdir()
+    monkeypatch.setattr(paths, "ROOT", root)
+    monkeypatch.setattr(dataset_yaml, "ROOT", root)
+    monkeypatch.delenv("YOLOv5_DATASETS_DIR", raising=False)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return root
+
+
+def write(file: Path, **content: Any) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump({"names": ["a", "b"], **SPLITS, **content}, allow_unicode=True))
+    return file
+
+
+def make_splits(root: Path) -> Path:
+    for split in ("train", "val"):
+        make_set(root, 1, split)
+    return root
+
+
+@pytest.mark.parametrize("place", ["yamls", "project", "elsewhere"])
+def test_a_relative_path_is_tried_against_yaml_project_and_current_folder(
+    tmp_path: Path,
+    project: Path,
+    place: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(LOG, "propagate", True)
+    caplog.set_level("INFO", logger=LOG.name)
+    root = make_splits(tmp_path / place / "sets/my set [1]")
+    data = read_data_yaml(write(tmp_path / "yamls/data.yaml", path="sets/my set [1]"))
+    assert data.root == root
+    assert (data.train, data.val, data.test) == ([root / "images/train"], [root / "images/val"], [])
+    assert str(root) in caplog.messages[-1]
+
+
+def test_the_yamls_folder_comes_first(tmp_path: Path, project: Path) -> None:
+    make_splits(project / "set")
+    nearest = make_splits(tmp_path / "yamls/set")
+    assert read_data_yaml(write(tmp_path / "yamls/data.yaml", path="set")).root == nearest
+
+
+def test_splits_without_path_and_with_a_folder_too_many(tmp_path: Path, project: Path) -> None:
+    """As Roboflow writes them."""
+    root = tmp_path / "set"
+    make_set(root, 1, "train")
+    make_set(root, 1, "valid")
+    data = read_data_yaml(write(root / "data.yaml", train="../images/train", val="../images/valid"))
+    assert data.val == [root / "images/valid"]
+    assert data.train == [root / "images/train"]
+
+
+def test_lists_and_several_sources(tmp_path: Path, project: Path) -> None:
+    root = make_splits(tmp_path / "coco")
+    (root / "val2017.txt").write_text("./images/val/000.png\n")
+    data = read_data_yaml(
+        write(tmp_path / "c.yaml", path=str(root), train=["images/train", "images/val"], val="val2017.txt")
+    )
+    assert data.train == [root / "images/train", root / "images/val"]
+    assert data.is_coco
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["x", "y"], {0: "x", 1: "y"}),
+        ({1: "y", 0: "x"}, {0: "x", 1: "y"}),
+        ({"0": "x", "1": "y"}, {0: "x", 1: "y"}),
+        ([1, "größe"], {0: "1", 1: "größe"}),
+    ],
+)
+def test_names_are_a_list_or_a_mapping(tmp_path: Path, project: Path, names: Any, expected: Any) -> None:
+    make_splits(tmp_path / "set")
+    data = read_data_yaml(write(tmp_path / "set/data.yaml", names=names))
+    assert data.names == expected
+    assert list(data.names) == [0, 1]
+    assert data.nc == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"names": None}, "'names:' is missing"),
+        ({"names": {0: "a", 2: "b"}}, "numbered 0 to 1, found 0, 2"),
+        ({"names": "a"}, "expected a list"),
+        ({"nc": 3}, "nc: 3, but names: lists 2"),
+        ({"train": None}, "'train:' is missing"),
+        ({"val": ""}, "'val:' is missing"),
+        ({"val": 5}, "val: expected a folder"),
+        ({"path": 5}, "path: expected a folder"),
+        ({"generate": "circles"}, "only 'shapes'"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, project: Path, content: dict[str, Any], message: str) -> None:
+    make_splits(tmp_path / "set")
+    with pytest.raises(ConfigError, match=f"data.yaml: .*{message}"):
+        read_data_yaml(write(tmp_path / "set/data.yaml", **content))
+
+
+def test_an_unknown_yaml_is_named(project: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--data nowhere\.yaml"):
+        read_data_yaml("nowhere.yaml")
+
+
+def test_missing_pictures_are_named_with_the_places_looked_at(tmp_path: Path, project: Path) -> None:
+    with pytest.raises(DataError, match=r"images/val does not exist; looked for .*project/set/images/val"):
+        read_data_yaml(write(tmp_path / "data.yaml", path="set"))
+
+
+def test_missing_training_pictures_do_not_stop_validation(tmp_path: Path, project: Path) -> None:
+    make_set(tmp_path / "set", 1, "val")
+    assert read_data_yaml(write(tmp_path / "set/data.yaml")).val[0].is_dir()
+
+
+@pytest.mark.parametrize(
+    "script", ["import os\nos.system('touch {marker}')\n", "bash touch {marker}", "{marker}.sh"]
+)
+def test_scripts_are_refused_and_never_run(tmp_path: Path, project: Path, script: str) -> None:
+    marker = tmp_path / "owned"
+    path = write(tmp_path / "data.yaml", path="set", download=script.format(marker=marker))
+    with pytest.raises(ConfigError, match="scripts in a yaml are not run") as caught:
+        read_data_yaml(path, allow_download=True)
+    assert "\n" not in str(caught.value)
+    assert not marker.exists()
+
+
+def test_a_script_does_no_harm_where_the_pictures_are_there(tmp_path: Path, project: Path) -> None:
+    """As in the yamls of the original."""
+    make_splits(tmp_path / "set")
+    data = read_data_yaml(write(tmp_path / "set/data.yaml", download="import os\n"))
+    assert data.download == []
+
+
+def test_downloads_go_to_the_root_that_is_searched(
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[list[str], Path, bool]] = []
+
+    def fetched(downloads: list[Any], root: Path, *, allowed: bool, name: str) -> None:
+        calls.append(([item.url for item in downloads], root, allowed))
+        make_splits(root)
+
+    monkeypatch.setattr(dataset_yaml, "download_data", fetched)
+    url = "https://example.org/a.zip"
+    path = write(tmp_path / "d.yaml", path="../datasets/set", download=url)
+    data = read_data_yaml(path, allow_download=True)
+    assert calls == [([url], tmp_path / "datasets/set", True)]
+    assert data.root == tmp_path / "datasets/set"
+    monkeypatch.setenv("YOLOv5_DATASETS_DIR", str(tmp_path / "big disk"))
+    other = read_data_yaml(write(tmp_path / "e.yaml", path="../datasets/other", download=url))
+    assert other.root == tmp_path / "big disk/other"
+
+
+def test_shapes_are_drawn_on_first_use(
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("utils.data.shapes.make_shapes", lambda root: make_splits(root))
+    data = read_data_yaml(write(project / "data/s.yaml", path="datasets/shapes", generate="shapes"))
+    assert data.root == project / "datasets/shapes"
+
+
+@pytest.mark.parametrize("inner", ["", "deep/er/"])
+def test_an_archive_brings_its_own_yaml(
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch, inner: str
+) -> None:
+    monkeypatch.setenv("YOLOv5_DATASETS_DIR", str(tmp_path / "sets"))
+    make_splits(tmp_path / "made")
+    write(tmp_path / "made/data.yaml", path="/nowhere", download="bash evil")
+    with zipfile.ZipFile(tmp_path / "my.zip", "w") as archive:
+        for path in sorted((tmp_path / "made").rglob("*.*")):
+            archive.write(path, inner + str(path.relative_to(tmp_path / "made")))
+    for _ in range(2):
+        data = read_data_yaml(tmp_path / "my.zip")
+        assert data.root == tmp_path / "sets/my" / inner
+        assert len(list(data.val[0].iterdir())) == 1
+    with pytest.raises(ConfigError, match=r"nowhere\.zip: no such file"):
+        read_data_yaml(tmp_path / "nowhere.zip")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "data").glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_yamls_are_found_by_name_and_well_formed(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset_yaml, "_missing", lambda root, entries: [])
+    monkeypatch.setattr(dataset_yaml, "_generate", lambda *_: None)
+    data = read_data_yaml(path.name)
+    assert data.nc == len(data.names) > 0
+    assert "download" not in data.raw or data.download

@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from tests.known import pattern_image
+from utils.base.errors import DataError
+from utils.data.images import check_image, image_size, read_image
+
+BGR = pattern_image(40, 60)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "tiff"])
+def test_lossless_pictures_come_as_they_are(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    assert cv2.imwrite(str(path), BGR)
+    assert (read_image(path) == BGR).all()
+    assert image_size(path) == (60, 40)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
+    path, exif = tmp_path / f"a.{suffix}", Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(BGR[..., ::-1]).save(path, exif=exif, quality=100)
+    image = read_image(path)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))[..., ::-1]
+    assert image.shape == expected.shape
+    assert np.abs(image.astype(int) - expected).mean() < 3  # decoders differ a little
+    assert image_size(path) == (image.shape[1], image.shape[0])
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_deep_gray_and_transparent_pictures_become_8_bit_bgr(
+    tmp_path: Path, suffix: str, channels: int
+) -> None:
+    gray = np.linspace(0, 65535, 40 * 60).reshape(40, 60).astype(np.uint16)
+    path = tmp_path / f"a.{suffix}"
+    cv2.imwrite(str(path), gray if channels == 1 else np.dstack([gray] * channels))
+    image = read_image(path)
+    assert (image.shape, image.dtype) == ((40, 60, 3), np.uint8)
+    assert np.abs(image.astype(int) - (gray >> 8)[..., None]).max() <= 1
+    assert image_size(path) == (60, 40)
+
+
+@pytest.mark.parametrize("suffix", ["pfm", "tif"])
+def test_floats_from_0_to_1_become_0_to_255(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    cv2.imwrite(str(path), BGR.astype(np.float32) / 255)
+    assert np.abs(read_image(path).astype(int) - BGR).max() <= 1
+    assert image_size(path) == (60, 40)
+
+
+def test_unusual_names(tmp_path: Path) -> None:
+    path = tmp_path / "[1] größe 画像.png"
+    path.write_bytes(cv2.imencode(".png", BGR)[1].tobytes())
+    assert (read_image(path) == BGR).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\xff\xd8\xff"])
+def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="a.jpg: not a picture"):
+        read_image(path)
+
+
+def test_a_missing_picture_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="a.jpg: no such file"):
+        read_image(tmp_path / "a.jpg")
+
+
+def test_a_jpeg_without_end_marker_is_used_and_left_alone(tmp_path: Path) -> None:
+    whole = cv2.imencode(".jpg", BGR)[1].tobytes()
+    path = tmp_path / "a.jpg"
+    path.write_bytes(whole[:-2])
+    assert check_image(path) == (60, 40)
+    assert (read_image(path) == cv2.imdecode(np.frombuffer(whole, np.uint8), cv2.IMREAD_COLOR)).all()
+    assert path.read_bytes() == whole[:-2]
+
+
+def test_notes_behind_the_end_of_a_jpeg_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(cv2.imencode(".jpg", BGR)[1].tobytes() + b"\0" * 100)
+    assert check_image(path) == (60, 40)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_half_a_picture_is_told_apart(tmp_path: Path, suffix: str) -> None:
+    data = cv2.imencode(f".{suffix}", pattern_image(200, 200))[1].tobytes()
+    path = tmp_path / f"a.{suffix}"
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match="cut off"):
+        check_image(path)

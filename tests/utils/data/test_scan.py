@@ -1,0 +1,202 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.utils.data.pictures import make_set
+from utils.base.errors import DataError
+from utils.base.log import LOG
+from utils.data import scan
+from utils.data.scan import load_labels
+
+CACHE = Path("labels/train.cache.npz")
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(LOG, "propagate", True)
+    caplog.set_level("INFO", logger=LOG.name)
+    return caplog
+
+
+@pytest.fixture
+def scans(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Pictures that were looked at."""
+    seen: list[Path] = []
+    look = scan.check_image
+
+    def watched(path: Path) -> tuple[int, int]:
+        seen.append(path)
+        return look(path)
+
+    monkeypatch.setattr(scan, "check_image", watched)
+    return seen
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Write a file with a later time: clocks of file systems are coarse."""
+    later = path.stat().st_mtime_ns + 10**9 if path.exists() else None
+    path.write_text(text)
+    if later:
+        os.utime(path, ns=(later, later))
+
+
+def test_what_can_be_used_is_used_and_the_rest_is_named(
+    tmp_path: Path, said: pytest.LogCaptureFixture
+) -> None:
+    images = make_set(tmp_path, 8)
+    labels = tmp_path / "labels/train"
+    (labels / "000.txt").write_text("0 0.5 0.5 0.4 0.6\n0 0.5\n")
+    (labels / "001.txt").write_text("")
+    (labels / "002.txt").unlink()
+    (labels / "003.txt").write_text("0 5 5 4 6\n")
+    (images / "004.png").write_bytes(b"junk")
+    (labels / "005.txt").write_text("0 0.5 0.5 0.1 0.1\n9 0.5 0.5 0.4 0.6\n")
+    (labels / "006.txt").write_text("9 0.5 0.5 0.4 0.6\n")
+
+    files = load_labels([images], {0: "a", 1: "b", 2: "c"}, "train: ")
+
+    assert [path.name for path in files.images] == ["000.png", "001.png", "002.png", "005.png", "007.png"]
+    assert [len(rows) for rows in files.labels] == [1, 0, 0, 1, 2]
+    assert files.sizes.tolist() == [[80, 60]] * 5
+    lines = said.messages
+    assert lines[-1] == "train: in all 3 pictures and 4 lines of labels are skipped"
+    assert f"train: Scanning {tmp_path / CACHE}... 4 images, 2 backgrounds, 2 corrupt" in lines[0]
+    assert any(f"{labels}/000.txt: line 2: 2 values" in line for line in lines)
+    assert any(f"{labels}/003.txt: no good line is left" in line for line in lines)
+    assert any(f"{images}/004.png: skipped, not a picture" in line for line in lines)
+    assert any(f"{labels}/005.txt: line 2: class 9 is not in 0-2" in line for line in lines)
+    assert any(f"{labels}/006.txt: no good line is left" in line for line in lines)
+
+
+def test_outlines_stay_with_their_boxes(tmp_path: Path) -> None:
+    images = make_set(tmp_path, 3)
+    (tmp_path / "labels/train/001.txt").write_text(
+        "9 0.1 0.1 0.5 0.1 0.5 0.7 0.2 0.2\n0 0.5 0.5 0.1 0.1\n1 0.2 0.2 0.4 0.2 0.4 0.4\n"
+    )
+    for _ in range(2):  # scanned, then from the cache
+        files = load_labels([images], {0: "a", 1: "b", 2: "c"})
+        assert files.polygons[0] == files.polygons[2] == []
+        assert [len(points) for points in files.polygons[1]] == [0, 3]
+        np.testing.assert_allclose(files.polygons[1][1], [[0.2, 0.2], [0.4, 0.2], [0.4, 0.4]])
+        np.testing.assert_allclose(files.labels[1][:, 0], [0, 1])
+
+
+def test_a_second_run_reads_the_cache_and_repeats_the_warnings(
+    tmp_path: Path, scans: list[Path], said: pytest.LogCaptureFixture
+) -> None:
+    images = make_set(tmp_path)
+    (tmp_path / "labels/train/000.txt").write_text("0 0.5\n1 0.5 0.5 0.2 0.2\n")
+    first = load_labels([images])
+    seen, told = len(scans), list(said.messages)
+    said.clear()
+    second = load_labels([images])
+    assert len(scans) == seen == 6
+    assert said.messages == told
+    assert first.images == second.images
+    assert all((a == b).all() for a, b in zip(first.labels, second.labels, strict=True))
+
+
+@pytest.mark.parametrize("change", ["label", "new picture", "lost picture", "moved"])
+def test_the_cache_follows_the_content(tmp_path: Path, scans: list[Path], change: str) -> None:
+    images = make_set(tmp_path / "a")
+    load_labels([images])
+    scans.clear()
+    if change == "label":
+        rewrite(tmp_path / "a/labels/train/000.txt", "2 0.5 0.5 0.4 0.6\n1 0.3 0.7 0.2 0.25\n")
+    elif change == "new picture":
+        (images / "new.png").write_bytes((images / "000.png").read_bytes())
+    elif change == "lost picture":
+        (images / "000.png").unlink()
+    else:
+        (tmp_path / "a").rename(tmp_path / "b")
+        images = tmp_path / "b/images/train"
+    files = load_labels([images])
+    assert bool(scans) == (change != "moved")
+    assert files.images[0].parent == images
+    if change == "label":
+        assert files.labels[0][0, 0] == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", b"PK\x03\x04 cut off"])
+def test_a_damaged_or_foreign_cache_is_replaced(tmp_path: Path, content: bytes) -> None:
+    images = make_set(tmp_path)
+    (tmp_path / CACHE).write_bytes(content)
+    assert len(load_labels([images]).images) == 6
+    assert (tmp_path / CACHE).read_bytes() != content
+
+
+def test_a_cache_that_contradicts_itself_is_replaced(tmp_path: Path, scans: list[Path]) -> None:
+    images = make_set(tmp_path)
+    load_labels([images])
+    with np.load(tmp_path / CACHE) as file:
+        arrays = dict(file)
+    arrays["counts"] = arrays["counts"] + 1
+    np.savez(tmp_path / "labels/wrong.npz", **arrays)
+    (tmp_path / "labels/wrong.npz").replace(tmp_path / CACHE)
+    scans.clear()
+    assert len(load_labels([images]).labels[0]) == 2
+    assert scans
+
+
+def test_a_cache_with_pickles_is_never_unpickled(tmp_path: Path) -> None:
+    images = make_set(tmp_path)
+    load_labels([images])
+    with np.load(tmp_path / CACHE) as file:
+        arrays = dict(file)
+    arrays["rows"] = np.array([print], object)
+    np.savez(tmp_path / "labels/wrong.npz", **arrays)
+    (tmp_path / "labels/wrong.npz").replace(tmp_path / CACHE)
+    assert len(load_labels([images]).images) == 6
+
+
+def test_a_read_only_folder_is_left_alone(tmp_path: Path, own_cache_folder: Path, scans: list[Path]) -> None:
+    images = make_set(tmp_path)
+    (tmp_path / "labels").chmod(0o555)
+    try:
+        load_labels([images])
+        assert not (tmp_path / CACHE).exists()
+        assert len(list(own_cache_folder.rglob("*.npz"))) == 1
+        scans.clear()
+        load_labels([images])
+        assert not scans
+    finally:
+        (tmp_path / "labels").chmod(0o755)
+
+
+def test_nothing_but_the_cache_is_written(tmp_path: Path) -> None:
+    images = make_set(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    load_labels([images])
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert after.pop(tmp_path / CACHE)
+    assert after == before
+
+
+def test_splits_that_share_a_folder_keep_caches_apart(tmp_path: Path, scans: list[Path]) -> None:
+    one, two = make_set(tmp_path, split="one"), make_set(tmp_path, split="two")
+    load_labels([one, two])
+    load_labels([two])
+    scans.clear()
+    load_labels([one, two])
+    load_labels([two])
+    assert not scans
+
+
+def test_it_is_an_error_when_nothing_is_left(tmp_path: Path) -> None:
+    images = make_set(tmp_path, 2)
+    for path in images.iterdir():
+        path.write_bytes(b"junk")
+    with pytest.raises(DataError, match="none of the 2 pictures"):
+        load_labels([images])
+
+
+def test_many_warnings_are_cut_short(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    images = make_set(tmp_path, 3)
+    (tmp_path / "labels/train/001.txt").write_text("0\n" * 70 + "0 0.5 0.5 0.1 0.1\n")
+    load_labels([images])
+    warnings = [record.getMessage() for record in said.records if record.levelname == "WARNING"]
+    assert len(warnings) == 52
+    assert warnings[-2].startswith("... and 20 more")
+    assert warnings[-1] == "in all 0 pictures and 70 lines of labels are skipped"
