@@ -15,7 +15,7 @@ from tests.serving import Answer, Site, serve
 from utils.base.errors import ConfigError, DataError
 from utils.base.paths import ROOT
 from utils.base.yaml_io import read_yaml
-from utils.data import download
+from utils.data import download, get
 from utils.data.download import Download, download_data, parse_downloads
 
 PUBLIC = sorted((ROOT / "data").glob("*.yaml"))
@@ -117,6 +117,21 @@ def test_nobody_to_ask_means_no(site: Site, tmp_path: Path, monkeypatch: pytest.
     assert site.asked == []
 
 
+def test_the_command_line_fetches_what_a_yaml_names(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    yaml = tmp_path / "mine.yaml"
+    yaml.write_text(
+        f"path: cells\ntrain: images/val\nval: images/val\nnames: [a]\ndownload: {site.url}/own.zip\n"
+    )
+    monkeypatch.setenv("YOLOv5_DATASETS_DIR", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["get", str(yaml)])
+
+    get.main()
+
+    assert (tmp_path / "cells" / "images" / "val" / "1.jpg").read_bytes() == b"one"
+
+
 def test_a_yaml_without_download_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="names no download"):
         download_data([], tmp_path / "cells", allowed=True)
@@ -162,6 +177,4 @@ def test_the_public_yamls_are_complete(path: Path) -> None:
     assert {"path", "train", "val", "names"} <= set(content)
     assert list(content["names"]) == list(range(len(content["names"])))
     assert len(set(content["names"].values())) == len(content["names"])
-    assert all(
-        item.url.startswith("http") for item in parse_downloads(content.get("download"), path.name)
-    )
+    assert all(item.url.startswith("http") for item in parse_downloads(content.get("download"), path.name))
