@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+M = TypeVar("M", bound=nn.Module)
 
-class ModelEMA:
+
+class ModelEMA(Generic[M]):
     """Average every floating entry of a model's state (batch norm statistics included) over updates.
 
     The decay rises from 0 to `decay` over about `tau` updates, so the first ones count.
     Make it when the model is final: anchors, classes and memory format are copied once.
     """
 
-    def __init__(self, model: nn.Module, decay: float = 0.9999, tau: float = 2000, updates: int = 0) -> None:
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+    def __init__(self, model: M, decay: float = 0.9999, tau: float = 2000, updates: int = 0) -> None:
+        self.model: M = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self.tau = tau
         self.updates = updates

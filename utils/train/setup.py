@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +54,6 @@ class Loaders:
     imgsz: int
     stride: int
     batch_size: int
-    workers: int
 
     def close(self) -> None:
         """End the worker processes."""
@@ -117,7 +115,7 @@ def make_model(opt: Namespace, hyp: Hyp, data: DataSpec, device: torch.device) -
         LOG.info(str(report))
         LOG.info(f"Transferred {arrived}/{size} items from {relative_to_cwd(checkpoint.path)}")
     model.names = dict(data.names)
-    return model.to(device, memory_format=torch.channels_last)
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def _config(checkpoint: Checkpoint | None) -> dict[str, Any]:
@@ -164,56 +162,41 @@ def make_loaders(opt: Namespace, hyp: Hyp, data: DataSpec, model: DetectionModel
     """Open the training and the validation pictures; batches are no larger than the training set."""
     stride = max(int(model.stride.max()), LEAST_STRIDE)
     imgsz = check_img_size(opt.imgsz, stride, floor=stride * 2)
-    names = None if opt.single_cls else data.names
+    shared = {"stride": stride, "single_cls": opt.single_cls, "seed": opt.seed, "names": data.names}
     train_set = DetectionDataset(
         data.train,
         imgsz,
         batch_size=opt.batch_size,
-        stride=stride,
         augment=True,
         hyp=hyp,
         rect=opt.rect,
         cache=None if opt.cache == "val" else opt.cache,
-        single_cls=opt.single_cls,
-        seed=opt.seed,
-        names=names,
         prefix="train: ",
+        **shared,
     )
     batch_size = min(opt.batch_size, len(train_set))
     val_set = DetectionDataset(
         data.val,
         imgsz,
         batch_size=batch_size * 2,
-        stride=stride,
         rect=True,
         cache=None if opt.noval else "ram" if opt.cache == "val" else opt.cache,
-        single_cls=opt.single_cls,
         pad=0.5,
-        seed=opt.seed,
-        names=names,
         prefix="val: ",
+        **shared,
     )
-    workers = count_workers(opt.workers, batch_size)
+    pin = next(model.parameters()).device.type == "cuda"
     train_loader = make_loader(
         train_set,
-        batch_size,
-        workers=workers,
-        shuffle=not opt.rect,
+        opt.batch_size if opt.rect else batch_size,
+        workers=opt.workers,
+        shuffle=True,
         seed=opt.seed,
         quad=opt.quad,
-        image_weights=image_weights(train_set.labels, data.nc) if opt.image_weights else None,
+        pin_memory=pin,
     )
-    val_loader = make_loader(val_set, batch_size * 2, workers=workers, seed=opt.seed)
-    return Loaders(train_loader, val_loader, train_set, imgsz, stride, batch_size, workers)
-
-
-def count_workers(wanted: int, batch_size: int) -> int:
-    """Loader processes: at most one a core that we may use, none for batches of one picture."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS, nor on Windows
-        cores = os.cpu_count() or 1
-    return min(cores, batch_size if batch_size > 1 else 0, wanted)
+    val_loader = make_loader(val_set, batch_size * 2, workers=opt.workers, pin_memory=pin)
+    return Loaders(train_loader, val_loader, train_set, imgsz, stride, batch_size)
 
 
 def fit_anchors(model: DetectionModel, loaders: Loaders, opt: Namespace, hyp: Hyp) -> None:
@@ -275,9 +258,11 @@ def make_callbacks(opt: Namespace, listeners: Sequence[Callbacks]) -> CallbackLi
 
 def weigh_pictures(loaders: Loaders, opt: Namespace, data: DataSpec, progress: Progress) -> None:
     """With --image-weights, show more of what the latest validation found hard."""
-    if opt.image_weights:
-        maps = np.asarray(progress.maps) if progress.maps else None
-        loaders.train.image_weights = image_weights(loaders.dataset.labels, data.nc, maps)
+    if not opt.image_weights:
+        return
+    maps = np.asarray(progress.maps) if progress.maps else None
+    weights = image_weights(loaders.dataset.labels, data.nc, maps)
+    loaders.train.set_weights(weights if weights.sum() > 0 else None)  # 0: nothing is hard any more
 
 
 def announce(folder: Path, opt: Namespace, data: DataSpec, loaders: Loaders, callbacks: CallbackList) -> None:
@@ -287,7 +272,7 @@ def announce(folder: Path, opt: Namespace, data: DataSpec, loaders: Loaders, cal
     callbacks.on_pretrain_routine_end(np.concatenate(loaders.dataset.labels), data.names)
     LOG.info(
         f"Image sizes {loaders.imgsz} train, {loaders.imgsz} val\n"
-        f"Using {loaders.workers} dataloader workers\n"
+        f"Using {loaders.train.workers} dataloader workers\n"
         f"Logging results to {color(relative_to_cwd(folder), 'bold')}\n"
         f"Starting training for {opt.epochs} epochs..."
     )

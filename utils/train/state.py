@@ -57,7 +57,7 @@ class TrainState:
     """A model in training with all that has to come along for its training to go on."""
 
     model: DetectionModel
-    ema: ModelEMA
+    ema: ModelEMA[DetectionModel]
     optimizer: Optimizer
     scaler: GradScaler
     loss: DetectionLoss

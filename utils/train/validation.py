@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from models.weights import load_for_inference
+from models.yolo import DetectionModel
 from utils.base.log import LOG, color
 from utils.base.paths import relative_to_cwd
 from utils.data.dataset_yaml import DataSpec
@@ -67,7 +68,8 @@ def validate_best(
     LOG.info(f"\nValidating {relative_to_cwd(path)}...")
     device: torch.device = state.device
     model = load_for_inference(path, device)
-    LOG.info(model.info(loaders.imgsz))
+    assert isinstance(model, DetectionModel)  # one file, so no ensemble
+    LOG.info(model.info())
     return evaluate(
         model,
         loaders.val,
