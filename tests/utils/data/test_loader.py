@@ -181,7 +181,6 @@ def test_ctrl_c_ends_quietly(tmp_path: Path) -> None:
     script = f"""
         import sys, time
         from pathlib import Path
-from typing import Any
         from utils.base.script import main
         from utils.data.dataset import DetectionDataset
         from utils.data.loader import make_loader
