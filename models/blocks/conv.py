@@ -104,8 +104,11 @@ class DWConv(Conv):
 class DWConvTranspose2d(nn.ConvTranspose2d):
     """Depth-wise transposed convolution."""
 
-    def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1, p1: int = 0, p2: int = 0) -> None:
-        super().__init__(c1, c2, k, s, p1, p2, groups=math.gcd(c1, c2))
+    def __init__(
+        self, c1: int, c2: int, k: int = 1, s: int = 1, padding: int = 0, output_padding: int = 0
+    ) -> None:
+        groups = math.gcd(c1, c2)
+        super().__init__(c1, c2, k, s, padding, output_padding, groups)
 
 
 class CrossConv(nn.Module):

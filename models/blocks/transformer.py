@@ -16,17 +16,18 @@ class TransformerLayer(nn.Module):
 
     def __init__(self, c: int, heads: int) -> None:
         super().__init__()
-        self.q = nn.Linear(c, c, bias=False)
-        self.k = nn.Linear(c, c, bias=False)
-        self.v = nn.Linear(c, c, bias=False)
-        self.ma = nn.MultiheadAttention(embed_dim=c, num_heads=heads)
-        self.fc1 = nn.Linear(c, c, bias=False)
-        self.fc2 = nn.Linear(c, c, bias=False)
+        self.q, self.k, self.v = (_square(c) for _ in "qkv")
+        self.ma = nn.MultiheadAttention(c, heads)
+        self.fc1, self.fc2 = _square(c), _square(c)
 
     def forward(self, x: Tensor) -> Tensor:
         attended, _ = self.ma(self.q(x), self.k(x), self.v(x), need_weights=False)
         x = x + attended
         return x + self.fc2(self.fc1(x))
+
+
+def _square(c: int) -> nn.Linear:
+    return nn.Linear(c, c, bias=False)
 
 
 class TransformerBlock(nn.Module):
