@@ -98,7 +98,7 @@ class DWConv(Conv):
     def __init__(
         self, c1: int, c2: int, k: int = 1, s: int = 1, d: int = 1, act: bool | nn.Module = True
     ) -> None:
-        super().__init__(c1, c2, k, s, g=math.gcd(c1, c2), d=d, act=act)
+        super().__init__(c1, c2, k, s, None, math.gcd(c1, c2), d, act)
 
 
 class DWConvTranspose2d(nn.ConvTranspose2d):
