@@ -12,6 +12,7 @@ from torch import Tensor
 
 from utils.plots.batches import output_to_target, plot_images
 from utils.plots.curves import plot_confusion_matrix, plot_mc_curve, plot_pr_curve
+from utils.plots.figure import new_figure
 
 if TYPE_CHECKING:
     from utils.ops.metrics import APResult
@@ -28,6 +29,7 @@ class Pictures:
         self.names = names
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._pending: list[Future[Any]] = []
+        self._draw(new_figure, 1, 1)  # loads matplotlib while the model works
 
     def batch(
         self, index: int, images: Tensor, targets: Tensor, paths: Sequence[str], detections: list[Tensor]
