@@ -30,6 +30,7 @@ class Report:
     total: int  # tensors in the source
     transferred: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
+    in_part: list[str] = field(default_factory=list)  # the head's box and objectness rows, classes aside
     left_out: list[str] = field(default_factory=list)  # keys of the source
     moved: dict[int, int] = field(default_factory=dict)  # source layer -> target layer
 
@@ -46,14 +47,19 @@ class Report:
         if self.new:
             where = sorted({_layer_of(key)[0] for key in self.new})
             lines.append(f"  new: {len(self.new)} tensors in layers {', '.join(map(str, where))}")
+        if self.in_part:
+            lines.append(f"  in part: {len(self.in_part)} tensors of the head, whose classes are others")
         if self.left_out:
             shown = ", ".join(self.left_out[:4]) + (", ..." if len(self.left_out) > 4 else "")
             lines.append(f"  left out: {len(self.left_out)} tensors of {self.source} ({shown})")
         return "\n".join(lines)
 
 
+@torch.no_grad()
 def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = False) -> Report:
     """Copy a checkpoint's tensors into `model`, layer by aligned layer.
+
+    A head for other classes still gets the rows that find and measure objects of any class.
 
     Args:
         model: the target; changed in place.
@@ -71,23 +77,47 @@ def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = Fa
     for key, value in old.items():
         layer, inner = _layer_of(key)
         target = f"model.{report.moved.get(layer, -1)}.{inner}"
-        fits = target in new and new[target].shape == value.shape
-        if fits and inner == "anchors" and keep_anchors:
-            fits = torch.allclose(new[target].float().cpu(), value.float(), rtol=2e-3)
-        if not fits:
-            report.left_out.append(key)
-            continue
         if inner == "anchors":
-            model.head.set_anchors(source.head.anchors_px().to(new[target].device))
+            arrived = target in new and _bring_anchors(source, model, keep_anchors)
         else:
-            with torch.no_grad():
+            arrived = target in new and new[target].shape == value.shape
+        if arrived:
+            report.transferred.append(target)
+            if inner != "anchors":
                 new[target].copy_(value)
-        report.transferred.append(target)
-    arrived = set(report.transferred)
-    report.new = [key for key in new if key not in arrived]
+        elif target in new and layer == len(source.model) - 1 and _same_anchors(source, model):
+            _bring_rows(value, new[target], source, model)
+            report.in_part.append(target)
+        else:
+            report.left_out.append(key)
+    arrived_keys = {*report.transferred, *report.in_part}
+    report.new = [key for key in new if key not in arrived_keys]
     if model.nc == source.nc and model.names == {i: str(i) for i in range(model.nc)}:
         model.names = dict(source.names)
     return report
+
+
+def _same_anchors(source: DetectionModel, model: DetectionModel) -> bool:
+    """Whether anchors agree up to the half precision that checkpoints keep of them."""
+    a, b = source.head.anchors_px().cpu(), model.head.anchors_px().cpu()
+    return a.shape == b.shape and torch.allclose(a, b, rtol=2e-3)
+
+
+def _bring_anchors(source: DetectionModel, model: DetectionModel, keep: bool) -> bool:
+    if source.head.anchors.shape != model.head.anchors.shape:
+        return False
+    if keep and not _same_anchors(source, model):
+        return False
+    model.head.set_anchors(source.head.anchors_px())
+    return True
+
+
+def _bring_rows(value: Tensor, into: Tensor, source: DetectionModel, model: DetectionModel) -> None:
+    """Copy x, y, w, h and objectness of every anchor: the first five rows of its part of a convolution."""
+    theirs = value.view(source.head.na, source.head.no, -1)
+    ours = into.view(model.head.na, model.head.no, -1)
+    if theirs.shape[2] == ours.shape[2]:
+        ours[:, :5] = theirs[:, :5].to(ours.device)
 
 
 def align(source: DetectionModel, target: DetectionModel) -> dict[int, int]:

@@ -53,12 +53,23 @@ def test_the_paper_start_changes_the_output(trained: Checkpoint) -> None:
     assert output_gap(build_model(trained), model, torch.rand(1, 3, 64, 64)) > 1e-3
 
 
-def test_other_classes_leave_only_the_head_out(trained: Checkpoint) -> None:
+def test_a_head_for_other_classes_keeps_what_finds_and_measures(trained: Checkpoint) -> None:
     model = DetectionModel("yolov5n-LSKA.yaml", nc=2)
     report = graft(model, trained)
-    assert len(report.transferred) == 343
-    assert {key.split(".")[1] for key in report.left_out} == {"24"}
-    assert "left out: 6 tensors" in str(report)
+    assert (len(report.transferred), len(report.in_part), report.left_out) == (343, 6, [])
+    assert "in part: 6 tensors" in str(report)
+
+    x = torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        before, after = build_model(trained)(x)[0], model.eval()(x)[0]
+    assert torch.equal(before[..., :5], after[..., :5])  # boxes and objectness
+    assert (before.shape[2], after.shape[2]) == (9, 7)
+
+
+def test_rows_of_other_anchors_are_left_out(trained: Checkpoint) -> None:
+    own = [[8, 8, 16, 16, 24, 24], [32, 32, 64, 64, 48, 96], [100, 100, 200, 200, 300, 300]]
+    report = graft(DetectionModel("yolov5n.yaml", nc=2, anchors=own), trained, keep_anchors=True)
+    assert report.in_part == [] and len(report.left_out) == 7
 
 
 def test_anchors_follow_unless_kept(trained: Checkpoint) -> None:
