@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,23 +12,27 @@ import numpy as np
 from utils.base.log import LOG
 
 PROBABILITY = 0.01  # of each
-
-Transform = Callable[[np.random.Generator, np.ndarray], np.ndarray]
+_KINDS = ("Blur", "MedianBlur", "ToGray", "CLAHE")
 
 
 class ExtraTransforms:
-    """Albumentations with the draws of one sample: colours and sharpness only, boxes stay where they are."""
+    """Transforms of colours and sharpness, each with its own small chance; boxes stay where they are.
 
-    def __init__(self, compose: Any) -> None:
-        self.compose = compose
+    We draw the chances: Albumentations' `Compose`, once seeded, applies either all or none.
+    """
+
+    def __init__(self, transforms: Sequence[Any], probability: float = PROBABILITY) -> None:
+        self.transforms = transforms  # that always act
+        self.probability = probability
 
     def __call__(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-        seed = int(rng.integers(2**31))
-        if hasattr(self.compose, "set_random_seed"):
-            self.compose.set_random_seed(seed)
-            return self.compose(image=image)["image"]
-        with _global_seed(seed):
-            return self.compose(image=image)["image"]
+        chosen = rng.random(len(self.transforms)) < self.probability
+        seeds = rng.integers(2**31, size=len(self.transforms)).tolist()
+        for transform, is_chosen, seed in zip(self.transforms, chosen, seeds, strict=True):
+            if is_chosen:
+                with _seeded(transform, seed):
+                    image = transform(image=image)["image"]
+        return image
 
 
 def load_extra_transforms(prefix: str = "") -> ExtraTransforms | None:
@@ -38,20 +42,21 @@ def load_extra_transforms(prefix: str = "") -> ExtraTransforms | None:
     except ImportError:
         return None
     try:
-        transforms = [
-            kind(p=PROBABILITY) for kind in (album.Blur, album.MedianBlur, album.ToGray, album.CLAHE)
-        ]
-        compose = album.Compose(transforms)
+        transforms = [getattr(album, kind)(p=1.0) for kind in _KINDS]
     except (AttributeError, TypeError, ValueError) as error:
         LOG.warning(f"{prefix}albumentations {getattr(album, '__version__', '')} is not used: {error}")
         return None
-    LOG.info(f"{prefix}albumentations: {', '.join(f'{type(t).__name__}(p={t.p})' for t in transforms)}")
-    return ExtraTransforms(compose)
+    LOG.info(f"{prefix}albumentations: {', '.join(f'{kind}(p={PROBABILITY})' for kind in _KINDS)}")
+    return ExtraTransforms(transforms)
 
 
 @contextmanager
-def _global_seed(seed: int) -> Iterator[None]:
-    """Seed the global generators, which old versions draw from, and put them back afterwards."""
+def _seeded(transform: Any, seed: int) -> Iterator[None]:
+    """Seed a transform; old versions draw from the global generators, which are put back afterwards."""
+    if hasattr(transform, "set_random_seed"):
+        transform.set_random_seed(seed)
+        yield
+        return
     python, numpy = random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed)

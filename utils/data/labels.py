@@ -99,10 +99,10 @@ def _number(word: str) -> float:
 
 def _without_doubles(labels: Labels) -> Labels:
     """Keep one of each set of equal rows; as in the original the rows are sorted then."""
-    unique, kept = np.unique(labels.rows, axis=0, return_index=True)
-    doubles = len(labels.rows) - len(unique)
+    doubles = len(labels.rows) - len(set(map(tuple, labels.rows.tolist())))
     if doubles:
-        labels.rows, labels.lines = unique, labels.lines[kept]
+        labels.rows, kept = np.unique(labels.rows, axis=0, return_index=True)
+        labels.lines = labels.lines[kept]
         labels.polygons = [labels.polygons[row] for row in kept] if labels.polygons else []
         labels.notes.append(f"{doubles} of its labels came twice and count once")
     return labels

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from utils.base.errors import ConfigError
+from utils.base.errors import ConfigError, DataError
 from utils.base.seeds import generator
 from utils.data.batch_keys import BatchKeys
 from utils.data.collate import QUAD, Batch, collate, make_quad
@@ -41,7 +41,7 @@ class Loader:
         self.dataset = dataset
         self.keys = keys
         self.workers = workers
-        self._loader: DataLoader[Batch] | None = DataLoader(
+        self._loader: DataLoader[Batch | DataError] | None = DataLoader(
             _BatchReader(dataset, quad),
             batch_size=None,  # the reader makes batches itself
             sampler=keys,
@@ -70,7 +70,8 @@ class Loader:
         if self._loader is None:
             raise RuntimeError("the loader is closed")
         with _interrupts_held():
-            return iter(self._loader)
+            batches = iter(self._loader)
+        return map(_delivered, batches)
 
     def close(self) -> None:
         """End the worker processes."""
@@ -116,15 +117,18 @@ def make_loader(
     return Loader(dataset, keys, _count_workers(workers, batch_size), quad, pin_memory)
 
 
-class _BatchReader(Dataset[Batch]):
+class _BatchReader(Dataset[Batch | DataError]):
     """A dataset of whole batches, so that a worker knows the keys of what it puts together."""
 
     def __init__(self, dataset: DetectionDataset, quad: bool) -> None:
         self.dataset = dataset
         self.quad = quad
 
-    def __getitem__(self, keys: Sequence[SampleKey]) -> Batch:
-        items = [self.dataset[key] for key in keys]
+    def __getitem__(self, keys: Sequence[SampleKey]) -> Batch | DataError:
+        try:
+            items = [self.dataset[key] for key in keys]
+        except DataError as error:  # raised here it would arrive with the worker's traceback in its message
+            return error
         if self.quad:
             first = keys[0]
             rng = generator(self.dataset.seed, first.epoch, first.picture, first.repeat, _QUAD)
@@ -147,6 +151,12 @@ def _count_workers(wanted: int, batch_size: int) -> int:
     except AttributeError:  # not on macOS, nor on Windows
         cores = os.cpu_count() or 1
     return max(min(cores, batch_size if batch_size > 1 else 0, wanted), 0)
+
+
+def _delivered(batch: Batch | DataError) -> Batch:
+    if isinstance(batch, DataError):
+        raise batch
+    return batch
 
 
 def _unchanged(batch: Any) -> Any:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.utils.data.pictures import make_set
-from utils.base.errors import ConfigError
+from utils.base.errors import ConfigError, DataError
 from utils.base.yaml_io import read_yaml
 from utils.data.batch_keys import BatchKeys
 from utils.data.collate import make_quad
@@ -109,6 +109,16 @@ def test_an_epoch_can_be_left_in_the_middle(tmp_path: Path, workers: int) -> Non
     next(iter(loader))
     loader.set_epoch(1)
     assert_equal(epochs(loader, 1), epochs(make_loader(train_set(tmp_path), 2, workers=0), 1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_errors_of_workers_arrive_as_they_are(tmp_path: Path, workers: int) -> None:
+    data = train_set(tmp_path, 2)
+    for path in data.image_files:
+        path.unlink()
+    with pytest.raises(DataError) as caught:
+        next(iter(make_loader(data, 2, workers=workers)))
+    assert str(caught.value).endswith("none of the 2 pictures can be read any more")
 
 
 def test_weights_choose_the_pictures(tmp_path: Path) -> None:
