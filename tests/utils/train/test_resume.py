@@ -1,0 +1,76 @@
+"""Which run `--resume` means, and with which options it goes on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from models.weights import save_checkpoint
+from tests.utils.train.small import hyperparameters, make_state
+from utils.base.errors import ConfigError
+from utils.train.options import parse_options
+from utils.train.resume import find_run, newest_checkpoint
+from utils.train.session import RunFolder
+
+
+def _run(folder: Path, *flags: str) -> Path:
+    """A run folder as it is after an epoch; returns its last.pt."""
+    run = RunFolder(folder)
+    run.open(parse_options(list(flags)), hyperparameters(lr0=0.5), 0)
+    run.save(make_state().content(), best=True)
+    return run.last
+
+
+def test_options_come_from_the_run_and_some_from_the_command_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    last = _run(tmp_path / "exp", "--img", "96", "--epochs", "5", "--cfg", "yolov5n.yaml")
+    caplog.set_level("INFO")
+    opt, checkpoint = find_run(parse_options(["--resume", str(last), "--epochs", "9", "--batch", "2"]))
+
+    assert (opt.imgsz, opt.epochs, opt.batch_size) == (96, 9, 16)
+    assert opt.hyp["lr0"] == 0.5
+    assert Path(opt.save_dir) == last.parents[1]
+    assert checkpoint.training is not None
+    assert "--batch-size 2 is ignored" in caplog.text and "--epochs 9 (the run had 5)" in caplog.text
+
+
+def test_without_opt_yaml_the_checkpoint_brings_the_options(tmp_path: Path) -> None:
+    last = _run(tmp_path / "exp", "--img", "96")
+    (tmp_path / "exp" / "opt.yaml").unlink()
+
+    assert find_run(parse_options(["--resume", str(last)]))[0].imgsz == 96
+
+
+def test_a_moved_run_goes_on_where_it_now_is(tmp_path: Path) -> None:
+    last = _run(tmp_path / "exp")
+    (tmp_path / "exp").rename(tmp_path / "moved")
+    moved = tmp_path / "moved" / last.relative_to(tmp_path / "exp")
+
+    assert Path(find_run(parse_options(["--resume", str(moved)]))[0].save_dir) == tmp_path / "moved"
+
+
+def test_bare_resume_takes_the_checkpoint_written_last(tmp_path: Path) -> None:
+    old, new = _run(tmp_path / "b"), _run(tmp_path / "a")
+    hidden = tmp_path / ".venv" / "last.pt"
+    hidden.parent.mkdir()
+    hidden.write_bytes(b"")
+    os.utime(old, (1, 1))
+
+    assert newest_checkpoint(tmp_path) == new
+
+
+def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no last.pt below"):
+        newest_checkpoint(tmp_path)
+    with pytest.raises(ConfigError, match="nowhere.pt: no such file"):
+        find_run(parse_options(["--resume", str(tmp_path / "nowhere.pt")]))
+
+
+def test_a_file_without_options_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "last.pt", make_state().content())
+
+    with pytest.raises(ConfigError, match="holds no options"):
+        find_run(parse_options(["--resume", str(tmp_path / "last.pt")]))
