@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.base.errors import ConfigError, NotReadyError
-from utils.base.formats import FORMATS, Format, format_of
+from utils.base.errors import ConfigError, DataError, NotReadyError
+from utils.base.formats import Format, format_of
 
 if TYPE_CHECKING:
     import torch
@@ -53,10 +53,18 @@ def load_backend(
 
 
 def recognise(file: str) -> Format:
-    """A file's format from its name, or from its content if a `.pt` file turns out to be TorchScript."""
+    """A file's format from its name.
+
+    Raises:
+        DataError: a `.pt` file that is a TorchScript program. Checkpoints are read as inert data, so
+            whoever wants a program to run has to say so by its name.
+    """
     kind = format_of(file)
-    if kind.name == "pt" and _holds_code(Path(file).expanduser()):
-        return FORMATS["torchscript"]
+    if kind.name == "pt" and _holds_program(Path(file).expanduser()):
+        raise DataError(
+            f"--weights {file}: not a checkpoint but a TorchScript program; "
+            "if you trust where it comes from, rename it to end in .torchscript"
+        )
     return kind
 
 
@@ -77,7 +85,7 @@ def _open(files: list[str], kind: str, device: torch.device, *, half: bool, dnn:
     return DnnBackend(files[0], device) if dnn else OnnxBackend(files[0], device)
 
 
-def _holds_code(path: Path) -> bool:
+def _holds_program(path: Path) -> bool:
     """Whether a zip file is a TorchScript archive: those hold a `code` folder, checkpoints do not."""
     if not path.is_file() or not zipfile.is_zipfile(path):
         return False

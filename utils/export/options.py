@@ -11,12 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS, known_format
+from utils.base.log import LOG
 from utils.base.script import parser
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 OLDEST_OPSET, NEWEST_OPSET = 11, 20  # what PyTorch's TorchScript-based exporter writes
+
+
+# Flags that mean something to some formats only.
+_MEANT_FOR = {
+    "optimize": ("torchscript",),
+    "dynamic": ("onnx", "engine", "saved_model"),
+    "simplify": ("onnx", "engine"),
+    "keras": ("saved_model",),
+    "int8": ("coreml", "tflite", "edgetpu", "openvino", "tfjs"),
+    "per_tensor": ("tflite",),
+    "cache": ("engine",),
+    "mlmodel": ("coreml",),
+    "nms": ("coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs"),
+    "agnostic_nms": ("saved_model", "pb", "tflite", "edgetpu", "tfjs"),
+}
 
 
 @dataclass(frozen=True)
@@ -126,4 +142,8 @@ def check_options(opt: argparse.Namespace) -> argparse.Namespace:
         raise ConfigError(f"--optimize is for the CPU: leave out --device {opt.device}")
     if not OLDEST_OPSET <= opt.opset <= NEWEST_OPSET:
         raise ConfigError(f"--opset {opt.opset}: {OLDEST_OPSET} to {NEWEST_OPSET} can be written")
+    for flag, formats in _MEANT_FOR.items():
+        if getattr(opt, flag) and not set(formats) & set(opt.include):
+            names = ", ".join(formats)
+            LOG.warning(f"--{flag.replace('_', '-')} changes nothing here: it is for {names}")
     return opt

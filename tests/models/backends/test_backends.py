@@ -66,10 +66,11 @@ def test_dnn_is_for_onnx() -> None:
         load_backend([str(checkpoint())], CPU, dnn=True)
 
 
-def test_a_torchscript_file_is_known_by_its_content(tmp_path: Path) -> None:
+def test_a_program_does_not_run_under_the_name_of_a_checkpoint(tmp_path: Path) -> None:
     disguised = tmp_path / "model.pt"
     shutil.copy(exported("torchscript"), disguised)
-    assert not load_backend([str(disguised)], CPU).pt
+    with pytest.raises(DataError, match=r"model.pt: not a checkpoint but a TorchScript program.*rename"):
+        load_backend([str(disguised)], CPU)
 
 
 def test_several_checkpoints_vote() -> None:

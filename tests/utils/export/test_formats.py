@@ -70,6 +70,13 @@ def test_what_cannot_be_is_refused(line: str, complaint: str) -> None:
         parse_options(line.split())
 
 
+def test_a_flag_without_effect_is_mentioned(caplog: pytest.LogCaptureFixture) -> None:
+    parse_options(["--include", "onnx", "--nms", "--dynamic"])
+    assert caplog.messages == [
+        "--nms changes nothing here: it is for coreml, saved_model, pb, tflite, edgetpu, tfjs"
+    ]
+
+
 def test_keywords_are_the_flags() -> None:
     opt = options_from({"weights": Path("a.pt"), "include": "onnx", "imgsz": 96})
     assert (opt.weights, opt.include, opt.imgsz) == (["a.pt"], ["onnx"], [96, 96])

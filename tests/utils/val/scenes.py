@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import torch
 from torch import Tensor
 
+from utils.data.loader import Batch
+
 NAMES = {0: "cell", 1: "plate", 2: "rod"}
 SIDE = 64
-
-
-class Batch(NamedTuple):
-    """What the loader delivers."""
-
-    images: Tensor
-    targets: Tensor
-    paths: list[str]
-    shapes: list[Any]
 
 
 def batch(rows: list[list[float]], pictures: int = 2, first: int = 0, scale: float = 1.0) -> Batch:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.utils.val.scenes import LABELS, NAMES, Batch, Knowing, batch, found
+from tests.utils.val.scenes import LABELS, NAMES, Knowing, batch, found
 from utils.base.errors import ConfigError
+from utils.data.loader import Batch
 from utils.loggers.callbacks import Callbacks
+from utils.val import outputs
 from utils.val.evaluate import evaluate
 from utils.val.result import EvalResult
 
@@ -185,6 +189,29 @@ def test_callbacks_hear_every_moment() -> None:
     judge(Knowing([found(LABELS)]), [batch(LABELS)], callbacks=Listener())
 
     assert heard == ["start", "2 in 0", "1 in 1", "end 2"]
+
+
+def test_scores_of_the_coco_tools_replace_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def coco_scores(*question: Any) -> tuple[float, float]:
+        asked.append(question)
+        return 0.3, 0.5
+
+    monkeypatch.setattr(outputs, "coco_scores", coco_scores)
+    truth = tmp_path / "annotations" / "instances_val2017.json"
+    truth.parent.mkdir()
+    truth.touch()
+    coco: Any = SimpleNamespace(is_coco=True, root=tmp_path)
+
+    result = judge(
+        Knowing([found(LABELS)]), [batch(LABELS)], save_json=True, json_stem="m", data=coco, save_dir=tmp_path
+    )
+
+    assert (result.map, result.map50, result.mp) == (0.3, 0.5, 1)
+    assert asked == [(tmp_path / "m_predictions.json", truth, [0, 1])]
+    rows = json.loads((tmp_path / "m_predictions.json").read_text())
+    assert [row["category_id"] for row in rows] == [1, 2, 1]  # COCO counts from 1
 
 
 def test_something_to_write_needs_a_folder() -> None:
