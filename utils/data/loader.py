@@ -104,7 +104,8 @@ def make_loader(
     Raises:
         ConfigError: settings that do not go together.
     """
-    if dataset.rect and (batch_size != dataset.batch_size or quad or image_weights is not None):
+    planned, wanted = (min(size, len(dataset)) for size in (dataset.batch_size, batch_size))
+    if dataset.rect and (planned != wanted or quad or image_weights is not None):
         raise ConfigError("rectangular batches keep their pictures together: no --quad, no --image-weights")
     if quad and batch_size % QUAD:
         raise ConfigError(f"--quad: the batch size has to be a multiple of {QUAD}, not {batch_size}")

@@ -150,6 +150,11 @@ def test_rectangular_batches_are_not_shuffled(tmp_path: Path) -> None:
         make_loader(data, 4)
 
 
+def test_a_rectangular_batch_may_be_larger_than_the_set(tmp_path: Path) -> None:
+    data = DetectionDataset([make_set(tmp_path, 3)], 64, batch_size=16, rect=True)
+    assert len(list(make_loader(data, 3, workers=0))) == 1
+
+
 def test_quads_tile_four_pictures_or_enlarge_one() -> None:
     items = [
         Item(
