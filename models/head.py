@@ -74,16 +74,20 @@ class Detect(nn.Module):
     def _grid(self, level: int, h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Cell corners less half a cell, (1, 1, h, w, 2) as (x, y); anchors in pixels, (1, A, 1, 1, 2)."""
         key = level, h, w, device
-        if self.export or key not in self._grids:
-            rows, columns = torch.meshgrid(
-                torch.arange(h, device=device), torch.arange(w, device=device), indexing="ij"
-            )
-            corner = torch.stack((columns, rows), -1).float().view(1, 1, h, w, 2) - 0.5
-            size = (self.anchors[level].float() * self.stride[level].to(device)).view(1, self.na, 1, 1, 2)
-            if self.export:
-                return corner, size
-            self._grids[key] = corner, size
+        if self.export:
+            return self._make_grid(level, h, w, device)
+        if key not in self._grids:
+            with torch.inference_mode(False):  # kept for later passes, which may need gradients
+                self._grids[key] = self._make_grid(level, h, w, device)
         return self._grids[key]
+
+    def _make_grid(self, level: int, h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        rows, columns = torch.meshgrid(
+            torch.arange(h, device=device), torch.arange(w, device=device), indexing="ij"
+        )
+        corner = torch.stack((columns, rows), -1).float().view(1, 1, h, w, 2) - 0.5
+        size = self.anchors[level].detach().float() * self.stride[level].to(device)
+        return corner, size.view(1, self.na, 1, 1, 2)
 
     def set_strides(self, strides: list[float]) -> None:
         """Fix the strides; anchors go from pixels to grid units, in the order of the strides."""

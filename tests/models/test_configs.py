@@ -127,3 +127,13 @@ def test_decoding_of_zero_logits() -> None:
     expected |= {48: (8, 8, 30, 61), 60: (16, 16, 116, 90)}
     for row, box in expected.items():
         assert decoded[0, row].tolist() == [*box, 0.5, 0.5, 0.5, 0.5]
+
+
+def test_gradients_flow_after_a_pass_without() -> None:
+    model = DetectionModel("yolov5n.yaml", nc=2).eval()
+    x = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        model(x)
+    x.requires_grad_()
+    model(x)[0].sum().backward()
+    assert x.grad is not None and x.grad.abs().sum() > 0
