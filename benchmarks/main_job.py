@@ -1,0 +1,98 @@
+"""Time the four jobs that everybody runs, and the bare work inside them on the same machine.
+
+    python benchmarks/main_job.py --weights yolov5n.pt --trained best.pt --data bccd.yaml --pictures test
+
+Wall time of whole processes; the bare forward and training step are medians, measured between the
+jobs, so that a noisy machine shows in both. Nothing else should run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+IMGSZ, BATCH = 320, 16
+
+
+def parse_opt() -> argparse.Namespace:
+    """Read the command line."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--weights", required=True, help="what training and detection start from")
+    p.add_argument("--trained", required=True, help="weights with the classes of the data, for val.py")
+    p.add_argument("--data", required=True, help="data yaml")
+    p.add_argument("--pictures", required=True, help="folder for detect.py")
+    p.add_argument("--repeats", type=int, default=1, help="runs of each job; the median counts")
+    return p.parse_args()
+
+
+def jobs(opt: argparse.Namespace, folder: str) -> dict[str, list[str]]:
+    """Command line of each job."""
+    size, to = ["--img", str(IMGSZ)], ["--project", folder, "--exist-ok"]
+    train = ["train.py", *size, "--batch", str(BATCH), "--epochs", "3", "--data", opt.data]
+    return {
+        "train, 3 epochs": [*train, "--weights", opt.weights, "--noval", "--nosave", "--noplots", *to],
+        "detect": ["detect.py", "--weights", opt.weights, "--source", opt.pictures, *size, *to],
+        "val": ["val.py", "--weights", opt.trained, "--data", opt.data, "--batch", str(BATCH), *size, *to],
+        "--help": ["train.py", "--help"],
+    }
+
+
+def wall(command: list[str]) -> float:
+    """Seconds of a whole process."""
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=sys.path[0])
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+    return time.perf_counter() - start
+
+
+def bare(weights: str, repeats: int = 9) -> tuple[float, float]:
+    """Median seconds of a fused forward of one picture, and of a training step of a batch."""
+    import torch
+
+    from models.weights import build_model, load_for_inference, read_checkpoint
+    from utils.ops.loss import DetectionLoss
+
+    fused = load_for_inference(weights, torch.device("cpu")).to(memory_format=torch.channels_last)
+    picture = torch.rand(1, 3, IMGSZ, IMGSZ).to(memory_format=torch.channels_last)
+    model = build_model(read_checkpoint(weights)).train().to(memory_format=torch.channels_last)
+    batch = torch.rand(BATCH, 3, IMGSZ, IMGSZ).to(memory_format=torch.channels_last)
+    targets = torch.rand(12 * BATCH, 6) * torch.tensor([BATCH, 3, 1, 1, 0.3, 0.3])
+    targets[:, :2] = targets[:, :2].floor()
+    hyp = {"box": 0.05, "obj": 1.0, "cls": 0.5}
+    loss = DetectionLoss(model.head.anchors, model.stride, model.nc, hyp)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-6, 0.9)
+    forwards, steps = [], []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        with torch.inference_mode():
+            fused(picture)
+        forwards.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        loss(model(batch), targets)[0].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        steps.append(time.perf_counter() - start)
+    return statistics.median(forwards[1:]), statistics.median(steps[1:])
+
+
+def main() -> None:
+    """Measure and print a table."""
+    opt = parse_opt()
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"{'job':18}{'seconds':>10}{'bare forward ms':>18}{'bare step ms':>15}")
+        for name, command in jobs(opt, folder).items():
+            forward, step = bare(opt.weights)
+            seconds = statistics.median(wall(command) for _ in range(opt.repeats))
+            print(f"{name:18}{seconds:10.2f}{1e3 * forward:18.1f}{1e3 * step:15.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
