@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -28,7 +29,8 @@ def collate(items: Sequence[Item]) -> Batch:
     for index, item in enumerate(items):
         item.labels[:, 0] = index
     return Batch(
-        torch.stack([item.image for item in items]),
+        # numpy copies in this thread; torch would wake others, and wait long for them if cores are busy
+        torch.from_numpy(np.stack([item.image.numpy() for item in items])),
         torch.cat([item.labels for item in items]),
         [item.path for item in items],
         [item.shapes for item in items],
