@@ -32,8 +32,8 @@ DIFFERENCES = {
 }  # fmt: skip
 
 
-def test_the_six_files_are_there() -> None:
-    assert {path.name for path in HYPS.iterdir()} == {f"hyp.{name}.yaml" for name in DIFFERENCES}
+def test_the_six_files_of_the_original_are_there() -> None:
+    assert {path.name for path in HYPS.iterdir()} >= {f"hyp.{name}.yaml" for name in DIFFERENCES}
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)
