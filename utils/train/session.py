@@ -180,6 +180,13 @@ def guard(run: RunFolder, loaders: Closable, callbacks: Callbacks) -> Iterator[N
     except torch.OutOfMemoryError as error:
         run.say_how_to_resume()
         raise YoloError("out of GPU memory: lower --batch-size or --imgsz") from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        run.say_how_to_resume()
+        raise YoloError(
+            f"a process that loads pictures ended ({error}); if memory was short, lower --workers or --cache"
+        ) from error
     finally:
         loaders.close()
         callbacks.teardown()

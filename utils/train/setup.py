@@ -111,7 +111,7 @@ def make_model(opt: Namespace, hyp: Hyp, data: DataSpec, device: torch.device) -
     LOG.info(model.info(640) + "\n")
     if checkpoint is not None and not opt.resume:
         report = graft(model, checkpoint, keep_anchors=bool(cfg) or anchors is not None)
-        arrived, size = len(report.transferred), len(report.transferred) + len(report.new)
+        arrived, size = len(report.transferred), len(model.state_dict())
         LOG.info(str(report))
         LOG.info(f"Transferred {arrived}/{size} items from {relative_to_cwd(checkpoint.path)}")
     model.names = dict(data.names)

@@ -12,7 +12,7 @@ import yaml
 
 from models.weights import read_checkpoint
 from tests.utils.train.small import hyperparameters, make_state
-from utils.base.errors import DataError
+from utils.base.errors import DataError, YoloError
 from utils.base.log import set_up_console
 from utils.loggers.callbacks import Callbacks
 from utils.train.meter import DivergedError
@@ -124,6 +124,14 @@ def test_an_interruption_prints_the_command_that_resumes(
 
     assert loaders.closed
     assert re.search(r'python train.py --resume ".*my run.*last.pt"', capsys.readouterr().out)
+
+
+def test_a_dead_worker_is_told_from_other_errors(tmp_path: Path) -> None:
+    run = _open(tmp_path)
+    with pytest.raises(YoloError, match="killed.*--workers"), guard(run, Closing(), Callbacks()):
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+    with pytest.raises(RuntimeError, match="shapes"), guard(run, Closing(), Callbacks()):
+        raise RuntimeError("shapes differ")
 
 
 def test_divergence_names_the_last_good_checkpoint(tmp_path: Path) -> None:
