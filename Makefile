@@ -11,8 +11,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
-EPOCHS ?= 15
-IMG ?= 256
+EPOCHS ?= 50
+IMG ?= 160
 
 REQUIREMENTS = requirements.txt requirements-dev.txt
 RUN = $(VENV)/bin/python
@@ -21,8 +21,8 @@ STAMP = $(VENV)/.requirements
 .PHONY: demo test install clean
 
 demo: install
-	$(RUN) train.py --cfg yolov5n-LSKA.yaml --weights '' --data shapes.yaml --img $(IMG) --epochs $(EPOCHS) \
-	  --batch-size 16 --name demo --exist-ok
+	$(RUN) train.py --cfg yolov5n-LSKA.yaml --weights '' --data shapes.yaml --hyp hyp.shapes.yaml \
+	  --optimizer AdamW --img $(IMG) --epochs $(EPOCHS) --batch-size 16 --name demo --exist-ok
 	$(RUN) val.py --weights runs/train/demo/weights/best.pt --data shapes.yaml --img $(IMG) --name demo --exist-ok
 	$(RUN) detect.py --weights runs/train/demo/weights/best.pt --source data/images --data shapes.yaml \
 	  --img $(IMG) --name demo --exist-ok
