@@ -60,7 +60,7 @@ def measure(opt: Namespace, folder: Path | None = None) -> EvalResult:
     from utils.val.evaluate import evaluate
 
     device = select_device(opt.device)
-    data = read_data_yaml(opt.data)
+    data = read_data_yaml(opt.data, allow_download=opt.download)
     backend = load_backend(opt.weights, device, names=data.names, half=opt.half, dnn=opt.dnn)
     _check_classes(backend, data, opt)
     loader, shape = _make_loader(opt, backend, data)

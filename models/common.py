@@ -26,6 +26,7 @@ register(widens, SPPFLSKA, SPPF_LSKA=SPPFLSKA)
 # The blocks of YOLOv5.
 register(widens, Conv, DWConv, GhostConv, CrossConv, MixConv2d, Focus, DWConvTranspose2d)
 register(widens, Bottleneck, GhostBottleneck, SPP, SPPF, C3SPP)
+register(widens, TransformerBlock)
 register(stacks, C3, C3x, C3TR, C3Ghost, BottleneckCSP)
 register(joins, Concat)
 register(packs, Contract)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -220,15 +221,18 @@ def locate_weights(name: str | Path) -> Path:
         ConfigError: not there and not an official name.
         DataError: an official name that could not be fetched; says what to do.
     """
-    from utils.base.release import fetch_official, is_official
+    from utils.base.release import OFFICIAL, fetch_official, is_official
 
     path = Path(name).expanduser()
     for candidate in (path, ROOT / path):
         if candidate.is_file():
             return candidate
-    if is_official(path.name) and path.parent in (Path(), ROOT):
+    if is_official(path.name) and path.parent.resolve() in (Path().resolve(), ROOT):
         return fetch_official(path.name)
-    raise ConfigError(f"--weights {name}: no such file")
+    files = [file.name for file in path.parent.glob("*.pt")] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, sorted({*files, *OFFICIAL}), n=3)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    raise ConfigError(f"--weights {name}: no such file{hint}")
 
 
 def model_record(model: DetectionModel, half: bool = False) -> dict[str, Any]:

@@ -137,3 +137,14 @@ def test_gradients_flow_after_a_pass_without() -> None:
     x.requires_grad_()
     model(x)[0].sum().backward()
     assert x.grad is not None and x.grad.abs().sum() > 0
+
+
+def test_boxes_are_decoded_in_float32_under_autocast() -> None:
+    torch.manual_seed(0)
+    model = DetectionModel("yolov5n.yaml", nc=2).eval()
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        decoded, maps = model(x)
+    assert maps[0].dtype == torch.bfloat16 and decoded.dtype == torch.float32
+    by_hand = maps[2].float().sigmoid()[0, 0, 1, 1, :2] * 2 * 32 + 0.5 * 32
+    assert torch.allclose(decoded[0, -12 + 3, :2], by_hand, atol=1e-3)  # anchor 0, row 1, column 1 of P5

@@ -137,7 +137,10 @@ def test_all_blocks_of_the_table_can_be_built() -> None:
             [-1, 1, name, [16]]
             for name in ("DWConv", "GhostConv", "CrossConv", "MixConv2d", "C3x", "C3SPP", "SPP")
         ),
-        *([-1, 1, name, [16]] for name in ("GhostBottleneck", "BottleneckCSP", "C3TR", "C3Ghost", "Conv2d")),
+        *(
+            [-1, 1, name, [16]]
+            for name in ("TransformerBlock", "GhostBottleneck", "BottleneckCSP", "C3TR", "C3Ghost", "Conv2d")
+        ),
         [-1, 1, "Contract", [2]],
         [-1, 1, "Expand", [2]],
         [-1, 1, "DWConvTranspose2d", [16]],

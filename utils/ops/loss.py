@@ -58,7 +58,7 @@ class DetectionLoss:
         missing = [key for key in ("box", "obj", "cls") if key not in hyp]
         if missing:
             raise ConfigError(f"hyperparameters: the loss needs {', '.join(missing)}")
-        self.anchors = anchors.detach().float().cpu()
+        self.anchors = anchors.detach().float().cpu().clone()
         self.nc = nc
         self.box_gain, self.obj_gain, self.cls_gain = (float(hyp[key]) for key in ("box", "obj", "cls"))
         self.anchor_t = float(hyp["anchor_t"])

@@ -42,6 +42,7 @@ def _what(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--weights", default="yolov5s.pt", help="start checkpoint; '' trains from scratch")
     group.add_argument("--cfg", default="", help="model yaml; needed when --weights is ''")
     group.add_argument("--data", default="data/shapes.yaml", help="data set yaml")
+    group.add_argument("--download", action="store_true", help="fetch the data set where its yaml says")
     group.add_argument("--hyp", default="data/hyps/hyp.scratch-low.yaml", help="hyperparameter yaml")
     group.add_argument("--imgsz", "--img", "--img-size", type=int, default=640, help="picture size in pixels")
     group.add_argument("--single-cls", action="store_true", help="treat all classes as one")

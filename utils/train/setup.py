@@ -88,7 +88,7 @@ def read_hyp(opt: Namespace) -> Hyp:
 
 def read_data(opt: Namespace) -> DataSpec:
     """Read the data yaml; with --single-cls it has one class."""
-    data = read_data_yaml(opt.data)
+    data = read_data_yaml(opt.data, allow_download=opt.download)
     if opt.single_cls and data.nc != 1:
         data.names, data.nc = {0: "item"}, 1
     return data
@@ -132,12 +132,13 @@ def find_weights(opt: Namespace) -> Checkpoint | None:
     if not name:
         return None
     try:
-        return read_checkpoint(locate_weights(name))
+        path = locate_weights(name)
     except (ConfigError, DataError) as error:
         if "weights" in opt.given or not opt.cfg:
             raise
         LOG.warning(f"training {opt.cfg} from scratch, as {name} is not at hand ({error})")
         return None
+    return read_checkpoint(path)
 
 
 def freeze(model: DetectionModel, layers: list[int]) -> list[nn.Module]:

@@ -103,6 +103,7 @@ class TrainState:
             if self.scaler.is_enabled() and content["scaler"]:
                 self.scaler.load_state_dict(content["scaler"])
             self.loss.load_state_dict(content["loss"])
+            self.loss.anchors = self.model.head.anchors.detach().float().cpu().clone()  # perhaps fitted ones
             self.stopper.load_state_dict(content["stopper"])
             self.progress = Progress(**content["progress"])
             restore_random_state(content["random"], self.device)
