@@ -30,7 +30,7 @@ def test_every_flag_of_the_original_has_its_default() -> None:
     for name, default in ORIGINAL.items():
         value = Path(opt[name]).name if isinstance(opt[name], str) and "/" in opt[name] else opt[name]
         assert value == default, name
-    assert set(opt) - set(ORIGINAL) == {"data", "deterministic", "given"}
+    assert set(opt) - set(ORIGINAL) == {"data", "deterministic", "download", "given"}
 
 
 @pytest.mark.parametrize(
