@@ -28,9 +28,14 @@ def run(weights: str, cfg: str, output: str = "", nc: int | None = None) -> Path
     from models.graft import graft, output_gap
     from models.weights import build_model, locate_weights, model_record, read_checkpoint, save_checkpoint
     from models.yolo import DetectionModel
-    from utils.base.errors import DataError
+    from utils.base.errors import ConfigError, DataError
     from utils.base.log import LOG
 
+    if nc is not None and nc < 1:
+        raise ConfigError(f"--nc {nc}: a whole number from 1 on is needed")
+    path = Path(output) if output else Path(f"{Path(cfg).stem}.pt")
+    if path.is_dir():
+        raise ConfigError(f"--output {path}: a folder; give a file name such as {path / Path(cfg).stem}.pt")
     checkpoint = read_checkpoint(locate_weights(weights))
     model = DetectionModel(cfg, ch=checkpoint.yaml.get("ch", 3), nc=nc or checkpoint.nc)
     report = graft(model, checkpoint)
@@ -44,7 +49,6 @@ def run(weights: str, cfg: str, output: str = "", nc: int | None = None) -> Path
         picture = torch.rand(1, model.yaml["ch"], side, side, generator=torch.Generator().manual_seed(0))
         gap = output_gap(build_model(checkpoint), model, picture)
         LOG.info(f"Largest output difference to {checkpoint.path.name}: {gap:.2g}")
-    path = Path(output) if output else Path(f"{Path(cfg).stem}.pt")
     save_checkpoint(path, {"epoch": -1, "model": model_record(model), "ema": None, "optimizer": None})
     LOG.info(f"Saved {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return path

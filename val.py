@@ -67,6 +67,8 @@ def measure(opt: Namespace, folder: Path | None = None) -> EvalResult:
     if device.type != "cpu" or opt.task in ("speed", "study"):
         backend.warmup((1, *shape[1:]) if backend.pt else shape)
     writes = folder is not None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     with closing(loader):
         result = evaluate(
             backend,
@@ -143,6 +145,7 @@ def _study(opt: Namespace) -> EvalResult:
     def measure_at(file: str, size: int) -> EvalResult:
         nonlocal last
         last = measure(Namespace(**{**vars(opt), "weights": [file], "imgsz": size}))
+        folder.mkdir(parents=True, exist_ok=True)
         return last
 
     study(measure_at, opt.weights, Path(opt.data).stem, folder)
@@ -150,9 +153,8 @@ def _study(opt: Namespace) -> EvalResult:
 
 
 def _new_folder(opt: Namespace) -> Path:
-    folder = increment_path(Path(opt.project) / opt.name, opt.exist_ok)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    """Where results will be; made when there is something to write, so that a mistake leaves no folder."""
+    return increment_path(Path(opt.project) / opt.name, opt.exist_ok)
 
 
 def command_line() -> None:

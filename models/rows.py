@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import math
 import re
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from utils.base.errors import ConfigError
+from utils.base.log import LOG
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     block.__name__: block
@@ -19,6 +21,8 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
         *(nn.SELU, nn.PReLU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Identity),
     )
 }
+_KEYS = {"nc", "ch", "anchors", "backbone", "head", "depth_multiple", "width_multiple", "channel_multiple"}
+_KEYS |= {"activation", "csp_activation", "inplace", "init", "yaml_file"}
 _WORD = re.compile(r"[A-Za-z_][\w.\-]*")
 _CALL = re.compile(r"(?:torch\.)?nn\.(\w+)(?:\((.*)\))?")
 
@@ -49,6 +53,7 @@ def read_rows(d: dict[str, Any], origin: str = "model yaml") -> list[Row]:
     for key in ("nc", "anchors", "backbone", "head"):
         if key not in d:
             raise ConfigError(f"{origin}: key '{key}' is missing")
+    _check_numbers(d, origin)
     depth = float(d.get("depth_multiple", 1.0))
     words = {"nc": d["nc"], "anchors": d["anchors"]}
     rows = []
@@ -67,6 +72,21 @@ def read_rows(d: dict[str, Any], origin: str = "model yaml") -> list[Row]:
         name = name.removeprefix("torch.").removeprefix("nn.")
         rows.append(Row(index, _sources(written, index, where), written, repeats, name, args))
     return rows
+
+
+def _check_numbers(d: dict[str, Any], origin: str) -> None:
+    """Refuse sizes that no model can have; warn of keys that mean nothing here, such as misspelt ones."""
+    for key in d.keys() - _KEYS:
+        near = difflib.get_close_matches(str(key), _KEYS, n=1)
+        LOG.warning(f"{origin}: key '{key}' is ignored{f'; did you mean {near[0]}?' if near else ''}")
+    for key in ("nc", "channel_multiple", "ch"):
+        value = d.get(key, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{origin}: {key} is {value!r}; a whole number from 1 on is needed")
+    for key in ("depth_multiple", "width_multiple"):
+        value = d.get(key, 1.0)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 100:
+            raise ConfigError(f"{origin}: {key} is {value!r}; a number above 0 is needed, such as 0.33")
 
 
 def _sources(written: int | list[int], index: int, where: str) -> tuple[int, ...]:

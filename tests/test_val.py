@@ -100,7 +100,12 @@ def test_a_run_leaves_pictures_labels_and_a_json(data: Path, tmp_path: Path) -> 
 
 def test_each_run_has_its_own_folder(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders: list[str] = []
-    monkeypatch.setattr(val, "measure", lambda opt, folder: folders.append(folder.name))
+
+    def measured(opt: object, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        folders.append(folder.name)
+
+    monkeypatch.setattr(val, "measure", measured)
     for again in (False, False, True):
         val.run(**options(data, exist_ok=again))
     assert folders == ["exp", "exp2", "exp"]
@@ -212,3 +217,9 @@ def test_help_and_mistakes_are_answered_before_pytorch_is_loaded() -> None:
     code = "import sys, val; print(sorted({'torch', 'numpy', 'cv2'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout == "[]\n"
+
+
+def test_a_mistake_leaves_no_folder(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        val.run(**options(data) | {"data": "nowhere.yaml"})
+    assert not (tmp_path / "runs").exists()

@@ -161,3 +161,17 @@ def test_a_yaml_file_is_found_by_its_bare_name(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("nc: 3\nbackbone: [\n")
     with pytest.raises(ConfigError, match=r"broken.yaml, line \d+: not valid yaml"):
         DetectionModel(tmp_path / "broken.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("nc", 0), ("nc", "many"), ("depth_multiple", -1), ("width_multiple", "big"), ("ch", 0)],
+)
+def test_impossible_sizes_are_named(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{key} is {value!r}"):
+        DetectionModel(tiny(**{key: value}))
+
+
+def test_a_misspelt_key_is_mentioned(caplog: pytest.LogCaptureFixture) -> None:
+    DetectionModel(tiny(width_mutiple=0.5))
+    assert "'width_mutiple' is ignored; did you mean width_multiple?" in caplog.text

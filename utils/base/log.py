@@ -28,9 +28,8 @@ class _Console(logging.Handler):
         try:
             stream.write(f"{prefix}{record.getMessage()}\n")
             stream.flush()
-        except BrokenPipeError:  # `... | head` closed the pipe: nobody listens any more
-            sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - lives until exit
-            raise SystemExit(0) from None
+        except BrokenPipeError:  # `... | head` closed the pipe: work goes on, unheard
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def set_up_console(level: int = logging.INFO) -> None:

@@ -59,4 +59,4 @@ def _read_list(file: Path) -> Iterator[str]:
         raise DataError(f"{file}: {error.strerror or error}") from error
     for line in filter(None, map(str.strip, text.splitlines())):
         beside = file.parent / line  # the line itself if that is absolute
-        yield os.path.normpath(beside if line.startswith("./") or beside.exists() else line)
+        yield os.path.abspath(beside if line.startswith("./") or beside.exists() else line)

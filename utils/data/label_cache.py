@@ -69,7 +69,7 @@ _ARRAYS = ("status", "sizes", "counts", "rows", "lines", "outlined", "points")
 
 def content_key(images: Sequence[Path]) -> str:
     """Digest of the pictures and label files: their places within the set, their sizes and times."""
-    root = os.path.commonpath([image.parent for image in images])
+    root = os.path.commonpath([os.path.abspath(image.parent) for image in images])
     digest = hashlib.sha256(f"labels {VERSION}".encode())
     for image in images:
         place = os.path.relpath(image, root)

@@ -34,7 +34,13 @@ def find_run(opt: Namespace) -> tuple[Namespace, Checkpoint]:
             f"to train on from these weights: train.py --weights {path}"
         )
     LOG.info(f"Resuming training from {path}")
-    return _merge(_saved_options(path, checkpoint), opt, path), checkpoint
+    merged = _merge(_saved_options(path, checkpoint), opt, path)
+    if checkpoint.epoch + 1 >= merged.epochs:
+        raise ConfigError(
+            f"--resume {path}: it has {checkpoint.epoch + 1} epochs already; "
+            f"--epochs {merged.epochs} must be more than that"
+        )
+    return merged, checkpoint
 
 
 def newest_checkpoint(folder: Path) -> Path:
