@@ -99,6 +99,8 @@ class TrainState:
         try:
             self.model.load_state_dict(content["model"]["state_dict"])
             self.ema.load_state_dict(content["ema"]["state_dict"], content["updates"])
+            for model in (self.model, self.ema.model):
+                model.head.forget_grids()  # the AMP check ran with other anchors, perhaps
             restore_optimizer(self.optimizer, content["optimizer"])
             if self.scaler.is_enabled() and content["scaler"]:
                 self.scaler.load_state_dict(content["scaler"])

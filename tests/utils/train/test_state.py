@@ -12,6 +12,7 @@ from models.weights import read_checkpoint, save_checkpoint
 from tests.utils.train.small import DrawnLoader, make_recipe, make_state
 from utils.base.errors import DataError
 from utils.loggers.callbacks import CallbackList
+from utils.train.ema import ModelEMA
 from utils.train.loop import train_one_epoch
 from utils.train.state import Progress, TrainState
 from utils.val.result import EvalResult
@@ -39,6 +40,18 @@ def test_a_run_resumed_from_a_file_ends_bit_equal(tmp_path: Path) -> None:
             assert torch.equal(value, two.state_dict()[key]), key
     assert through.progress == resumed.progress
     assert through.ema.updates == resumed.ema.updates
+
+
+def test_anchors_that_were_fitted_come_back_everywhere() -> None:
+    fitted, resumed = make_state(), make_state()
+    fitted.model.head.set_anchors(fitted.model.head.anchors_px() * 1.5)
+    fitted.ema = ModelEMA(fitted.model)
+    images = torch.rand(1, 3, 64, 64)
+    resumed.ema.model(images)  # decodes, and remembers the anchors of this size
+    resumed.restore(fitted.content())
+
+    assert torch.equal(resumed.loss.anchors, fitted.model.head.anchors)
+    assert torch.equal(resumed.ema.model(images)[0], fitted.ema.model(images)[0])
 
 
 def test_a_file_of_another_model_is_refused() -> None:
