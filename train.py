@@ -32,7 +32,7 @@ def train(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
     device = setup.prepare_machine(opt)
     hyp = setup.read_hyp(opt)
     data = setup.read_data(opt)
-    model = setup.make_model(opt, hyp, data, device)
+    model, origin = setup.make_model(opt, hyp, data, device)
     frozen = setup.freeze(model, opt.freeze)
     loaders = setup.make_loaders(opt, hyp, data, model)
     callbacks = setup.make_callbacks(opt, listeners)
@@ -40,8 +40,8 @@ def train(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
     with session.guard(run, loaders, callbacks):
         if checkpoint is None:
             setup.fit_anchors(model, loaders, opt, hyp)
-        state = setup.make_state(model, opt, hyp, loaders, checkpoint)
-        recipe = setup.make_recipe(opt, hyp, loaders, frozen)
+        state = setup.make_state(model, opt, hyp, loaders, origin, checkpoint)
+        recipe = setup.make_recipe(opt, hyp, loaders, frozen, state)
         run.open(opt, hyp, epoch=state.progress.epoch)
         setup.announce(run.folder, opt, data, loaders, callbacks)
 

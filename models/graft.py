@@ -33,6 +33,7 @@ class Report:
     in_part: list[str] = field(default_factory=list)  # the head's box and objectness rows, classes aside
     left_out: list[str] = field(default_factory=list)  # keys of the source
     moved: dict[int, int] = field(default_factory=dict)  # source layer -> target layer
+    verb: str = "Grafted"
 
     @property
     def new_layers(self) -> list[int]:
@@ -41,9 +42,8 @@ class Report:
         return sorted({_layer_of(key)[0] for key in self.new} - fed)
 
     def __str__(self) -> str:
-        lines = [
-            f"Grafted {len(self.transferred)} of {self.total} tensors from {self.source} into {self.target}"
-        ]
+        share = f"{len(self.transferred)} of {self.total} tensors"
+        lines = [f"{self.verb} {share} from {self.source} into {self.target}"]
         if self.new:
             where = sorted({_layer_of(key)[0] for key in self.new})
             lines.append(f"  new: {len(self.new)} tensors in layers {', '.join(map(str, where))}")
@@ -94,6 +94,35 @@ def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = Fa
     report.new = [key for key in new if key not in arrived_keys]
     if model.nc == source.nc and model.names == {i: str(i) for i in range(model.nc)}:
         model.names = dict(source.names)
+    return report
+
+
+@torch.no_grad()
+def load_by_key(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = False) -> Report:
+    """Copy the tensors whose key and shape agree, as the original does; the counterpart of `graft`.
+
+    A layer inserted into the yaml renumbers all later ones, whose weights are then lost. This is here to
+    be measured against.
+
+    Args:
+        model: the target; changed in place.
+        checkpoint: the source.
+        keep_anchors: leave the target's anchors as they are.
+    """
+    source = build_model(checkpoint)
+    old, new = source.state_dict(), model.state_dict()
+    target = model.yaml_file or "the model"
+    report = Report(checkpoint.path.name, target, total=len(old), verb="Loaded by key")
+    for key, value in old.items():
+        inner = _layer_of(key)[1]
+        if inner == "anchors" and key in new:
+            arrived = _bring_anchors(source, model, keep_anchors)
+        else:
+            arrived = key in new and new[key].shape == value.shape
+            if arrived:
+                new[key].copy_(value)
+        (report.transferred if arrived else report.left_out).append(key)
+    report.new = [key for key in new if key not in set(report.transferred)]
     return report
 
 

@@ -94,6 +94,17 @@ def registered() -> dict[str, type[nn.Module]]:
     return {name: block for name, (block, _) in _BLOCKS.items()}
 
 
+def argument_names(name: str) -> list[str]:
+    """Names of the arguments that a yaml row may give a block, in their order; channels that the rule adds
+    and the repeats are not among them.
+    """
+    block, rule = _BLOCKS[name]
+    names = list(inspect.signature(block).parameters)
+    if rule is passes or rule is detects:
+        return names
+    return [name for index, name in enumerate(names[1:], 1) if not (rule is stacks and index == 2)]
+
+
 def plan(name: str, site: Site, args: Sequence[Any]) -> tuple[type[nn.Module], Plan, dict[str, Any]]:
     """Look a block up and ask its rule what to build at this site.
 

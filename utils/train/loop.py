@@ -34,6 +34,8 @@ class Recipe:
     multi_scale: bool = False
     quad: bool = False
     frozen: Sequence[nn.Module] = ()  # layers that stay as they are
+    grafted: Sequence[nn.Parameter] = ()  # ... and parameters that do in the first epochs
+    graft_freeze: int = 0  # so many
 
 
 def train_one_epoch(
@@ -49,7 +51,10 @@ def train_one_epoch(
     """
     callbacks.on_train_epoch_start(epoch)
     first = state.progress.first_batch
-    set_train_mode(state.model, recipe.frozen)
+    hold = epoch < recipe.graft_freeze
+    for parameter in recipe.grafted:
+        parameter.requires_grad_(not hold)
+    set_train_mode(state.model, recipe.frozen, recipe.grafted if hold else ())
     state.optimizer.zero_grad()
     loader.set_epoch(epoch, first)
     meter = LossMeter(state.device, epoch)
@@ -74,13 +79,16 @@ def train_one_epoch(
     return meter.read()
 
 
-def set_train_mode(model: nn.Module, frozen: Iterable[nn.Module]) -> None:
-    """Switch to training, except for batch norms of frozen layers: their statistics would drift."""
+def set_train_mode(model: nn.Module, frozen: Iterable[nn.Module], held: Iterable[nn.Parameter] = ()) -> None:
+    """Switch to training, except for batch norms that are frozen or held: their statistics would drift."""
     model.train()
-    for layer in frozen:
-        for module in layer.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+    still = {id(module) for layer in frozen for module in layer.modules()}
+    weights = {id(parameter) for parameter in held}
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
+            id(module) in still or id(module.weight) in weights
+        ):
+            module.eval()
 
 
 def to_device(images: Tensor, device: torch.device) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import nn, optim
@@ -52,41 +52,71 @@ def _own_parameters(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Param
                 yield layer, name, parameter
 
 
-def make_optimizer(model: nn.Module, name: str, hyp: Hyp, batch_size: int) -> optim.Optimizer:
+def make_optimizer(
+    model: nn.Module,
+    name: str,
+    hyp: Hyp,
+    batch_size: int,
+    new: Collection[str] = (),
+    new_gain: float = 1.0,
+) -> optim.Optimizer:
     """Make SGD (with Nesterov momentum), Adam or AdamW over the three groups, in their order.
 
     Each group holds `initial_lr`, from which the schedule computes `lr`.
+
+    Args:
+        model: whose parameters are to be trained.
+        name: SGD, Adam or AdamW.
+        hyp: hyperparameters.
+        batch_size: of one forward pass.
+        new: names of parameters that start from nothing in a model that is pretrained otherwise.
+        new_gain: factor on their learning rate; unless it is 1 they get three groups of their own.
     """
-    biases, weights, norms = parameter_groups(model)
-    decay = scaled_decay(hyp["weight_decay"], batch_size)
-    groups = [
-        {"params": biases, "weight_decay": 0.0},
-        {"params": weights, "weight_decay": decay},
-        {"params": norms, "weight_decay": 0.0},
-    ]
+    kinds = parameter_groups(model)
+    decays = (0.0, scaled_decay(hyp["weight_decay"], batch_size), 0.0)
     lr, momentum = hyp["lr0"], hyp["momentum"]
+    chosen = {id(p) for key, p in model.named_parameters() if key in new} if new_gain != 1 else set()
+    parts = [(False, lr)] + ([(True, lr * new_gain)] if chosen else [])
+    groups = [
+        {"params": [p for p in kind if (id(p) in chosen) == new], "weight_decay": decay, "lr": rate}
+        for new, rate in parts
+        for kind, decay in zip(kinds, decays, strict=True)
+    ]
     # Fused kernels update all tensors of a group in one call; CPU and CUDA have them.
     fused = next(model.parameters()).device.type in ("cpu", "cuda")
     made: optim.Optimizer
     if name == "SGD":
         made = optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
+        _start_momentum(made)
     elif name == "Adam":
         made = optim.Adam(groups, lr=lr, betas=(momentum, 0.999), fused=fused)
     else:
         made = optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=fused)
     for group in made.param_groups:
-        group["initial_lr"] = lr
+        group["initial_lr"] = group["lr"]
     return made
+
+
+def _start_momentum(optimizer: optim.SGD) -> None:
+    """Give every parameter its momentum, zero, now: the same steps as without.
+
+    Fused SGD fails on parameters that join later, such as those that `--graft-freeze` releases.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if group["momentum"] and parameter.requires_grad:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def describe_optimizer(optimizer: optim.Optimizer) -> str:
     """The line that users know: kind, learning rate, and the sizes of the groups."""
-    biases, weights, norms = optimizer.param_groups
+    biases, weights, norms, *apart = optimizer.param_groups
+    more = f", {sum(len(g['params']) for g in apart)} new with lr={apart[0]['initial_lr']:g}" if apart else ""
     return (
         f"{type(optimizer).__name__}(lr={weights['initial_lr']:g}) with parameter groups "
         f"{len(norms['params'])} weight(decay=0.0), "
         f"{len(weights['params'])} weight(decay={weights['weight_decay']:g}), "
-        f"{len(biases['params'])} bias"
+        f"{len(biases['params'])} bias{more}"
     )
 
 

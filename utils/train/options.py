@@ -41,6 +41,10 @@ def build_parser() -> argparse.ArgumentParser:
 def _what(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--weights", default="yolov5s.pt", help="start checkpoint; '' trains from scratch")
     group.add_argument("--cfg", default="", help="model yaml; needed when --weights is ''")
+    group.add_argument(
+        "--attention", nargs="+", default=[], metavar="KEY=VALUE",
+        help="arguments of all large kernel blocks: k=23 design=LKA init=paper dilation=3",
+    )  # fmt: skip
     group.add_argument("--data", default="data/shapes.yaml", help="data set yaml")
     group.add_argument("--download", action="store_true", help="fetch the data set where its yaml says")
     group.add_argument("--hyp", default="data/hyps/hyp.scratch-low.yaml", help="hyperparameter yaml")
@@ -72,6 +76,13 @@ def _how(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--label-smoothing", type=float, default=0.0, help="epsilon of label smoothing")
     group.add_argument(
         "--freeze", nargs="+", type=int, default=[0], help="10: layers 0-9 stay as they are; 3 5: these two"
+    )
+    group.add_argument(
+        "--graft", choices=("auto", "off"), default="auto", help="how --weights get into --cfg; off: by key"
+    )
+    group.add_argument("--graft-lr", type=float, default=1.0, help="learning rate of new layers, as a factor")
+    group.add_argument(
+        "--graft-freeze", type=int, default=0, help="train only what is new for so many epochs at first"
     )
     group.add_argument("--noautoanchor", action="store_true", help="do not fit the anchors to the data")
     group.add_argument("--sync-bn", action="store_true", help="batch norm over all processes")
@@ -174,6 +185,11 @@ def _check_ranges(opt: argparse.Namespace) -> None:
         "workers": (opt.workers >= 0, "0 or more"),
         "patience": (opt.patience >= 0, "0 or more"),
         "seed": (opt.seed >= 0, "0 or more"),
+        "graft_lr": (opt.graft_lr > 0, "a factor above 0 such as 10"),
+        "graft_freeze": (
+            0 <= opt.graft_freeze < opt.epochs,
+            f"0 to {opt.epochs - 1}, as --epochs is {opt.epochs}",
+        ),
         "label_smoothing": (0 <= opt.label_smoothing < 1, "0 or more and below 1"),
         "freeze": (all(layer >= 0 for layer in opt.freeze), "layer numbers, 0 or more"),
     }

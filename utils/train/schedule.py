@@ -62,7 +62,7 @@ class Schedule:
         """
         factor = self.factor(step // self.batches)
         for index, group in enumerate(optimizer.param_groups):
-            start = self.hyp["warmup_bias_lr"] if index == 0 else 0.0
+            start = self.hyp["warmup_bias_lr"] if index % 3 == 0 else 0.0  # three groups, perhaps twice
             group["lr"] = self._ramp(step, start, group["initial_lr"] * factor)
             if "momentum" in group:
                 group["momentum"] = self._ramp(step, self.hyp["warmup_momentum"], self.hyp["momentum"])

@@ -155,7 +155,7 @@ def table_row(
 ) -> dict[str, float]:
     """An epoch's row of results.csv; what was not measured is NaN."""
     measured = result.results if result is not None else [math.nan] * len(METRICS)
-    rates = [group["lr"] for group in optimizer.param_groups]
+    rates = [group["lr"] for group in optimizer.param_groups[:3]]  # those of new layers are a multiple
     return dict(zip(COLUMNS, (epoch, *losses, *measured, *rates), strict=True))
 
 

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
-from models.graft import graft
+from models.graft import graft, load_by_key
 from models.profile import print_layers
+from models.variants import parse_settings, with_attention
 from models.weights import Checkpoint, locate_weights, read_checkpoint
-from models.yolo import DetectionModel
+from models.yolo import DetectionModel, read_config
 from utils.base.device import select_device
 from utils.base.errors import ConfigError, DataError, NotReadyError
 from utils.base.log import LOG, color
@@ -37,7 +38,7 @@ from utils.train.loop import Recipe
 from utils.train.optim import describe_optimizer, make_optimizer
 from utils.train.sampling import image_weights
 from utils.train.schedule import Schedule
-from utils.train.state import Progress, TrainState
+from utils.train.state import Origin, Progress, TrainState
 from utils.train.stopping import EarlyStopping
 
 LEAST_STRIDE = 32  # picture sizes are multiples of it even where a model would take less
@@ -94,11 +95,16 @@ def read_data(opt: Namespace) -> DataSpec:
     return data
 
 
-def make_model(opt: Namespace, hyp: Hyp, data: DataSpec, device: torch.device) -> DetectionModel:
+def make_model(
+    opt: Namespace, hyp: Hyp, data: DataSpec, device: torch.device
+) -> tuple[DetectionModel, Origin]:
     """Make the model that the options ask for, with the classes of the data.
 
     Weights without --cfg bring their own architecture. Weights with --cfg are grafted: layers are
     aligned by structure, whatever their numbers. Without weights it starts from scratch.
+
+    Returns:
+        The model, and which of its tensors came from the weights.
 
     Raises:
         ConfigError: weights or yaml that are not there or do not fit.
@@ -106,21 +112,32 @@ def make_model(opt: Namespace, hyp: Hyp, data: DataSpec, device: torch.device) -
     anchors = round(hyp["anchors"]) if "anchors" in hyp else None
     checkpoint = find_weights(opt)
     cfg = "" if opt.resume else opt.cfg
-    model = DetectionModel(cfg or _config(checkpoint), nc=data.nc, anchors=anchors)
+    model = DetectionModel(make_config(opt, checkpoint), nc=data.nc, anchors=anchors)
     print_layers(model)
     LOG.info(model.info(640) + "\n")
+    origin = Origin()
     if checkpoint is not None and not opt.resume:
-        report = graft(model, checkpoint, keep_anchors=bool(cfg) or anchors is not None)
+        bring = graft if opt.graft == "auto" else load_by_key
+        report = bring(model, checkpoint, keep_anchors=bool(cfg) or anchors is not None)
+        origin = Origin(report.transferred, report.new)
         arrived, size = len(report.transferred), len(model.state_dict())
         LOG.info(str(report))
         LOG.info(f"Transferred {arrived}/{size} items from {relative_to_cwd(checkpoint.path)}")
+    elif checkpoint is not None and checkpoint.training is not None:
+        origin = Origin(**checkpoint.training.get("origin", {}))
     model.names = dict(data.names)
-    return model.to(device).to(memory_format=torch.channels_last)
+    return model.to(device).to(memory_format=torch.channels_last), origin
 
 
-def _config(checkpoint: Checkpoint | None) -> dict[str, Any]:
-    assert checkpoint is not None  # check_options wants --weights or --cfg
-    return checkpoint.yaml
+def make_config(opt: Namespace, checkpoint: Checkpoint | None) -> dict[str, Any]:
+    """The content of the model yaml, or of the checkpoint's, with `--attention` in its blocks."""
+    if not opt.resume and opt.cfg:
+        config, name = read_config(opt.cfg)
+        config["yaml_file"] = name
+    else:
+        assert checkpoint is not None  # check_options wants --weights or --cfg
+        config = checkpoint.yaml
+    return config if opt.resume else with_attention(config, parse_settings(opt.attention))
 
 
 def find_weights(opt: Namespace) -> Checkpoint | None:
@@ -227,7 +244,12 @@ def fit_anchors(model: DetectionModel, loaders: Loaders, opt: Namespace, hyp: Hy
 
 
 def make_state(
-    model: DetectionModel, opt: Namespace, hyp: Hyp, loaders: Loaders, checkpoint: Checkpoint | None = None
+    model: DetectionModel,
+    opt: Namespace,
+    hyp: Hyp,
+    loaders: Loaders,
+    origin: Origin,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainState:
     """Gather what changes in training, as it was when `checkpoint` was saved, else before the first step.
 
@@ -235,7 +257,7 @@ def make_state(
     """
     gains = scale_gains(hyp, levels=model.head.nl, nc=model.nc, imgsz=loaders.imgsz)
     model.hyp = dict(gains)
-    optimizer = make_optimizer(model, opt.optimizer, hyp, loaders.batch_size)
+    optimizer = make_optimizer(model, opt.optimizer, hyp, loaders.batch_size, origin.new, opt.graft_lr)
     LOG.info(f"{color('optimizer:', 'blue')} {describe_optimizer(optimizer)}")
     state = TrainState(
         model=model,
@@ -245,6 +267,7 @@ def make_state(
         loss=DetectionLoss(model.head.anchors, model.stride, model.nc, gains),
         stopper=EarlyStopping(opt.patience),
         progress=Progress(),
+        origin=origin,
     )
     if checkpoint is not None and checkpoint.training is not None:
         state.restore(checkpoint.training)
@@ -280,8 +303,11 @@ def announce(folder: Path, opt: Namespace, data: DataSpec, loaders: Loaders, cal
     callbacks.on_train_start()
 
 
-def make_recipe(opt: Namespace, hyp: Hyp, loaders: Loaders, frozen: list[nn.Module]) -> Recipe:
+def make_recipe(
+    opt: Namespace, hyp: Hyp, loaders: Loaders, frozen: list[nn.Module], state: TrainState
+) -> Recipe:
     """How every epoch is trained."""
+    old = set(state.origin.transferred)
     schedule = Schedule(hyp, opt.epochs, len(loaders.train), loaders.batch_size, opt.cos_lr)
     return Recipe(
         schedule=schedule,
@@ -291,4 +317,8 @@ def make_recipe(opt: Namespace, hyp: Hyp, loaders: Loaders, frozen: list[nn.Modu
         multi_scale=opt.multi_scale,
         quad=opt.quad,
         frozen=frozen,
+        grafted=[p for key, p in state.model.named_parameters() if key in old and p.requires_grad]
+        if opt.graft_freeze
+        else (),
+        graft_freeze=opt.graft_freeze,
     )

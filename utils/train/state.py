@@ -52,6 +52,14 @@ class Progress:
         return best
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Keys of a model's tensors by where they came from; a head for other classes is in neither list."""
+
+    transferred: list[str] = field(default_factory=list)  # whole, from the weights it was started with
+    new: list[str] = field(default_factory=list)
+
+
 @dataclass
 class TrainState:
     """A model in training with all that has to come along for its training to go on."""
@@ -63,6 +71,7 @@ class TrainState:
     loss: DetectionLoss
     stopper: EarlyStopping
     progress: Progress
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def device(self) -> torch.device:
@@ -87,6 +96,7 @@ class TrainState:
             "loss": on_cpu(self.loss.state_dict()),
             "stopper": self.stopper.state_dict(),
             "progress": asdict(self.progress),
+            "origin": asdict(self.origin),
             "random": random_state(self.device),
         }
 

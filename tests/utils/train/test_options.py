@@ -22,6 +22,7 @@ ORIGINAL = {
     "quad": False, "cos_lr": False, "label_smoothing": 0.0, "patience": 100, "freeze": [0], "save_period": -1,
     "seed": 0, "local_rank": -1, "entity": None, "upload_dataset": False, "bbox_interval": -1,
 }  # fmt: skip
+OURS = {"attention", "deterministic", "download", "graft", "graft_freeze", "graft_lr"}
 
 
 def test_every_flag_of_the_original_has_its_default() -> None:
@@ -30,7 +31,7 @@ def test_every_flag_of_the_original_has_its_default() -> None:
     for name, default in ORIGINAL.items():
         value = Path(opt[name]).name if isinstance(opt[name], str) and "/" in opt[name] else opt[name]
         assert value == default, name
-    assert set(opt) - set(ORIGINAL) == {"data", "deterministic", "download", "given"}
+    assert set(opt) - set(ORIGINAL) == OURS | {"data", "given"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""Other arguments for the large kernel blocks of a yaml."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.attention.lska import LKA, LSKA
+from models.variants import parse_settings, with_attention
+from models.yolo import DetectionModel, read_config
+from utils.base.errors import ConfigError
+
+
+def test_settings_are_read_word_by_word() -> None:
+    assert parse_settings(["k=23,design=LKA", "init=paper"]) == {"k": 23, "design": "LKA", "init": "paper"}
+
+
+@pytest.mark.parametrize("word", ["k=wide", "kernel=3", "k", "design=SKA", "k="])
+def test_a_setting_that_means_nothing_is_named(word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        parse_settings([word])
+
+
+def test_the_block_after_sppf_changes_design_and_kernel() -> None:
+    config, _ = read_config("yolov5n-LSKA.yaml")
+    changed = with_attention(config, {"design": "LKA", "k": 23})
+    model = DetectionModel(changed)
+    assert type(model.model[10]) is LKA
+    assert model.model[10].conv_spatial.kernel_size == (7, 7)
+    assert config["backbone"][10][2:] == ["LSKA", [11]], "the yaml itself stays as it is"
+
+
+@pytest.mark.parametrize("name", ["SPPFLSKA", "backbone-C3LSKA", "neck-C3LSKA", "head-LSKA"])
+def test_blocks_with_a_gate_inside_get_the_kernel(name: str) -> None:
+    config, _ = read_config(f"yolov5n-{name}.yaml")
+    model = DetectionModel(with_attention(config, {"k": 35, "design": "LSKA", "init": "paper"}))
+    gates = [module for module in model.modules() if isinstance(module, LSKA)]
+    assert gates
+    assert {gate.k for gate in gates} == {35}
+
+
+def test_a_model_without_large_kernels_is_refused() -> None:
+    config, name = read_config("yolov5n.yaml")
+    with pytest.raises(ConfigError, match=r"yolov5n\.yaml has no large kernel block"):
+        with_attention({**config, "yaml_file": name}, {"k": 7})

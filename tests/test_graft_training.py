@@ -1,0 +1,135 @@
+"""Training that starts from the weights of another architecture: by structure, by key, in two stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+import train
+from models.weights import read_checkpoint
+from tests.utils.train.small import CONFIG
+from utils.base.errors import ConfigError
+from utils.data.shapes import make_shapes
+from utils.loggers.callbacks import Callbacks
+
+Flags = Callable[..., dict[str, Any]]
+NEW = "model.3.conv1.bias"  # of the gate that the second yaml has before its last convolution
+OLD, MOVED = "model.3.conv.weight", "model.4.conv.weight"  # that convolution, in either numbering
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory: pytest.TempPathFactory) -> Flags:
+    """Options that train a yaml with a gate from a run without it."""
+    home = tmp_path_factory.mktemp("graft")
+    make_shapes(home / "set", train=16, val=4, size=64)
+    names = ["circle", "square", "triangle", "star", "ring"]
+    splits = {"train": "images/train", "val": "images/val"}
+    (home / "data.yaml").write_text(yaml.safe_dump({"path": str(home / "set"), **splits, "names": names}))
+    gated = deepcopy(CONFIG)
+    gated["head"] = [[-1, 1, "LSKA", [7]], *gated["head"]]
+    gated["head"][-1] = [[3, 4], 1, "Detect", ["nc", "anchors"]]
+    (home / "plain.yaml").write_text(yaml.safe_dump(CONFIG))
+    (home / "gated.yaml").write_text(yaml.safe_dump(gated))
+    fixed = {
+        "imgsz": 64,
+        "batch_size": 4,
+        "workers": 0,
+        "device": "cpu",
+        "noplots": True,
+        "noautoanchor": True,
+    }
+    paths = {"data": str(home / "data.yaml"), "project": str(home / "runs")}
+    source = train.run(**fixed, **paths, epochs=1, cfg=str(home / "plain.yaml"), weights="", name="source")
+    paths |= {"cfg": str(home / "gated.yaml"), "weights": str(source.last)}
+
+    def make(**changes: Any) -> dict[str, Any]:
+        return {**fixed, **paths, "epochs": 2, **changes}
+
+    return make
+
+
+class Watch(Callbacks):
+    """Keep the weights that training starts with, and those after each epoch."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Tensor]] = []
+
+    def on_model_save(self, path: Path, epoch: int, best: bool) -> None:
+        content = read_checkpoint(path).training
+        assert content is not None
+        self.seen.append(content["model"]["state_dict"])
+
+
+def _run(options: dict[str, Any]) -> list[dict[str, Tensor]]:
+    watch = Watch()
+    train.run(**options, callbacks=[watch])
+    return watch.seen
+
+
+def _source(flags: Flags) -> dict[str, Tensor]:
+    return read_checkpoint(flags()["weights"]).state
+
+
+def test_the_grafted_part_stays_until_it_is_released(flags: Flags) -> None:
+    *_, first, _, _, second = _run(flags(epochs=8, graft_freeze=5, name="freeze"))
+    start = _source(flags)
+
+    assert torch.equal(first[MOVED].half(), start[OLD])
+    assert torch.equal(first["model.1.bn.running_mean"].half(), start["model.1.bn.running_mean"])
+    assert not torch.equal(first[NEW], torch.ones(16)), "what is new is trained"
+    assert not torch.equal(second[MOVED], first[MOVED]), "then all is"
+
+
+def test_a_resumed_run_knows_what_was_new(flags: Flags, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utils.train.session.strip_checkpoint", lambda path: None)
+    course: dict[str, Any] = {"epochs": 4, "graft_freeze": 3, "graft_lr": 5.0}
+    through = train.run(**flags(name="through", **course))
+
+    class Stop(Callbacks):
+        def on_train_epoch_start(self, epoch: int) -> None:
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train.run(**flags(name="stopped", **course), callbacks=[Stop()])
+    resumed = train.run(resume=str(through.save_dir.parent / "stopped" / "weights" / "last.pt"))
+    one, two = read_checkpoint(str(through.last)), read_checkpoint(str(resumed.last))
+    assert all(torch.equal(value, two.state[key]) for key, value in one.state.items())
+
+
+def test_new_layers_can_learn_faster(flags: Flags, capsys: pytest.CaptureFixture[str]) -> None:
+    key = NEW.replace("bias", "weight")  # it starts at zero
+    slow = _run(flags(name="slow", epochs=12))[-1][key]
+    fast = _run(flags(name="fast", epochs=12, graft_lr=10.0))[-1][key]
+
+    assert "new with lr=0.1" in capsys.readouterr().out
+    assert fast.abs().mean() > 5 * slow.abs().mean() > 0
+
+
+def test_loading_by_key_loses_what_moved(flags: Flags, capsys: pytest.CaptureFixture[str]) -> None:
+    train.run(**flags(name="graft", epochs=1))
+    grafted = capsys.readouterr().out
+    train.run(**flags(name="key", epochs=1, graft="off"))
+    by_key = capsys.readouterr().out
+
+    assert "Grafted 29 of 29 tensors" in grafted
+    assert "Loaded by key 18 of 29 tensors" in by_key
+
+
+def test_attention_arguments_come_from_the_command_line(flags: Flags) -> None:
+    result = train.run(**flags(name="kernel", epochs=1, attention=["k=11", "design=LKA"]))
+    config = read_checkpoint(str(result.last)).yaml
+
+    assert config["head"][0][2:] == ["LKA", [11]]
+
+
+def test_freezing_for_the_whole_run_is_refused(flags: Flags) -> None:
+    with pytest.raises(ConfigError, match="--graft-freeze 2: expected 0 to 1"):
+        train.run(**flags(graft_freeze=2))
