@@ -24,6 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "models.yolo",
         "models.weights",
         "models.graft",
+        "models.variants",
     ),
     (
         "utils.train",
@@ -34,9 +35,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "models.backends",
         "models.autoshape",
     ),
+    ("utils.compare",),
     (
         "train",
         "val",
+        "compare",
         "detect",
         "export",
         "graft",
@@ -46,7 +49,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
 )
 # On floor 4 the rooms are strangers, but for these.
-NEIGHBOURS = {("utils.train", "utils.val"), ("utils.predict", "models.backends")}
+NEIGHBOURS = {
+    ("utils.train", "utils.val"),
+    ("utils.val", "models.backends"),
+    ("utils.predict", "models.backends"),
+}
 
 
 def module_name(path: Path) -> str:

@@ -1,0 +1,215 @@
+"""Train and measure the runs of a comparison, each in processes of its own, several at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from utils.base.errors import YoloError
+from utils.base.log import LOG
+from utils.base.paths import ROOT, relative_to_cwd
+from utils.base.progress import Bar
+from utils.compare.measure import MEASURED
+from utils.compare.plan import Run
+
+LOG_FILE = "log.txt"
+
+
+@dataclass
+class Machine:
+    """How this machine is shared out: threads for each run, and the devices in turn."""
+
+    threads: int
+    devices: queue.Queue[str] = field(default_factory=queue.Queue)
+
+    @contextmanager
+    def device(self) -> Iterator[str]:
+        """A device that no other run of this comparison has."""
+        name = self.devices.get()
+        try:
+            yield name
+        finally:
+            self.devices.put(name)
+
+
+def share_out(jobs: int, device: str, threads: int = 0) -> Machine:
+    """Divide the cores among `jobs`, and hand out the devices of `--device 0,1` in turn."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    machine = Machine(threads or max(cores // jobs, 1))
+    names = device.split(",")
+    for index in range(jobs):
+        machine.devices.put(names[index % len(names)])
+    return machine
+
+
+class Runner:
+    """Bring runs to their measured.json; what is there already is left alone.
+
+    Args:
+        project: folder of all comparisons; runs are below it.
+        machine: threads and devices.
+    """
+
+    def __init__(self, project: Path, machine: Machine) -> None:
+        self.project = project
+        self.machine = machine
+        self._children: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def __call__(self, run: Run) -> None:
+        """Train (or go on training) and measure one run.
+
+        Raises:
+            YoloError: a process failed; its last line is in the message.
+        """
+        folder = run.save(self.project)
+        with self.machine.device() as device:
+            (folder / "device.txt").write_text(device)
+            started = time.monotonic()
+            if not is_trained(folder, run):
+                self._call(_training(run, folder, device), folder, run)
+            self._call([sys.executable, "-m", "utils.compare.measure", str(folder)], folder, run)
+        note_minutes(folder, (time.monotonic() - started) / 60)
+
+    def stop(self) -> None:
+        """End the processes that are running; train.py saves what it has."""
+        with self._lock:
+            self._stopped = True
+            children = list(self._children)
+        for child in children:
+            child.terminate()
+        for child in children:
+            child.wait()
+
+    def _call(self, command: Sequence[str], folder: Path, run: Run) -> None:
+        threads = str(self.machine.threads)
+        environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        with (folder / LOG_FILE).open("ab") as log:
+            with self._lock:
+                if self._stopped:
+                    raise YoloError("stopped")
+                # A session of its own: Ctrl-C reaches compare.py alone, which then ends its children.
+                child = subprocess.Popen(
+                    command,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    env=environment,
+                    start_new_session=True,
+                )
+                self._children.add(child)
+            try:
+                status = child.wait()
+            finally:
+                self._children.discard(child)
+        if status:
+            file = relative_to_cwd(folder / LOG_FILE)
+            raise YoloError(
+                f"{run.label}, seed {run.seed}: failed ({last_line(folder / LOG_FILE)}); see {file}"
+            )
+
+
+def train_all(runs: Sequence[Run], project: Path, work: Callable[[Run], None], jobs: int) -> None:
+    """Do `work` for all runs that are not measured yet, `jobs` at a time.
+
+    Raises:
+        YoloError: a run failed; others that were under way are finished, none is begun.
+    """
+    open_runs = [run for run in runs if not is_measured(run.folder(project))]
+    if len(open_runs) < len(runs):
+        LOG.info(f"{len(runs) - len(open_runs)} of {len(runs)} runs are there already")
+    if not open_runs:
+        return
+    LOG.info(f"training {len(open_runs)} runs, {jobs} at a time, in {relative_to_cwd(project / 'runs')}")
+    started = time.monotonic()
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = {pool.submit(work, run): run for run in open_runs}
+        try:
+            for count, run in enumerate(Bar(_finished(futures), total=len(open_runs)), 1):
+                left = (time.monotonic() - started) / 60 * (len(open_runs) - count) / count
+                LOG.info(f"{count}/{len(open_runs)} {describe(run, project)}, about {left:.0f} min left")
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            stop = getattr(work, "stop", None)
+            if stop is not None and not isinstance(sys.exc_info()[1], YoloError):
+                stop()
+            raise
+
+
+def _finished(futures: dict[Future[None], Run]) -> Iterator[Run]:
+    """Runs as they are finished; the first failure ends it."""
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+        for future in done:
+            future.result()
+            yield futures[future]
+
+
+def describe(run: Run, project: Path) -> str:
+    """A finished run in words."""
+    content = read_measured(run.folder(project))
+    figures = content["figures"]["best"]["val"]
+    return (
+        f"{run.label}, seed {run.seed}: mAP50 {figures['mAP50']:.3f}, mAP50-95 {figures['mAP']:.3f} "
+        f"in {content.get('minutes', 0):.1f} min"
+    )
+
+
+def is_measured(folder: Path) -> bool:
+    """Whether a run is complete."""
+    return (folder / MEASURED).is_file()
+
+
+def read_measured(folder: Path) -> dict[str, Any]:
+    """What was measured of a run."""
+    content: dict[str, Any] = json.loads((folder / MEASURED).read_text(encoding="utf-8"))
+    return content
+
+
+def is_trained(folder: Path, run: Run) -> bool:
+    """Whether the training in a folder is finished: its checkpoint has all epochs, or cannot be resumed."""
+    from models.weights import read_checkpoint
+    from utils.train.options import parse_options
+
+    last = folder / "weights" / "last.pt"
+    if not last.is_file():
+        return False
+    checkpoint = read_checkpoint(last)
+    return checkpoint.training is None or checkpoint.epoch + 1 >= parse_options(run.train).epochs
+
+
+def note_minutes(folder: Path, minutes: float) -> None:
+    """Add the time that a run took to its measurements."""
+    content = read_measured(folder) | {"minutes": round(minutes, 2)}
+    (folder / MEASURED).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that says something."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it wrote nothing"
+
+
+def _training(run: Run, folder: Path, device: str) -> list[str]:
+    """The command that trains a run, or goes on with it."""
+    train = [sys.executable, str(ROOT / "train.py")]
+    last = folder / "weights" / "last.pt"
+    if last.is_file():
+        return [*train, "--resume", str(last), *(["--device", device] if device else [])]
+    place = ["--project", str(folder.parent), "--name", folder.name, "--exist-ok", "--noplots"]
+    return [*train, *run.train, *place, *(["--device", device] if device else [])]
