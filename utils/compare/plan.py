@@ -80,13 +80,15 @@ def _facts(arm: Arm, data: DataSpec) -> dict[str, Any]:
     import torch
 
     from utils.train.hyp import load_hyp
+    from utils.train.options import parse_options
     from utils.train.setup import find_weights, make_config
 
     opt = arm.options
     checkpoint = find_weights(opt)
     config = make_config(opt, checkpoint)
     config.pop("yaml_file", None)
-    kept = {key: value for key, value in vars(opt).items() if key not in _INDIFFERENT}
+    usual = vars(parse_options([]))  # left out, so that a flag of the future makes no other run of today's
+    kept = {key: value for key, value in vars(opt).items() if key not in _INDIFFERENT and value != usual[key]}
     return plain(
         {
             "rules": RULES,
