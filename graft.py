@@ -14,7 +14,7 @@ from utils.base.script import main, parser, print_args
 def parse_opt() -> argparse.Namespace:
     """Read the command line."""
     p = parser(__doc__.splitlines()[0], prog="graft.py")
-    p.add_argument("--weights", default="yolov5s.pt", help="trained weights, official or own")
+    p.add_argument("--weights", default="yolov5s.pt", help="trained weights: official, own, or VAN's")
     p.add_argument("--cfg", required=True, help="model yaml to fill")
     p.add_argument("--output", default="", help="file to write; default: <cfg name>.pt in this folder")
     p.add_argument("--nc", type=int, help="classes; default: those of the weights")
@@ -44,7 +44,7 @@ def run(weights: str, cfg: str, output: str = "", nc: int | None = None) -> Path
         raise DataError(
             f"{weights}: nothing of it fits {cfg}; they must be of the same scale (n, s, m, l, x)"
         )
-    if model.nc == checkpoint.nc:
+    if model.nc == checkpoint.nc and not checkpoint.classifier:
         side = 2 * int(model.stride.max())
         picture = torch.rand(1, model.yaml["ch"], side, side, generator=torch.Generator().manual_seed(0))
         gap = output_gap(build_model(checkpoint), model, picture)

@@ -9,6 +9,7 @@ from torch import nn
 
 from models.attention.lska import LKA, LSKA, LKATrivial, LSKATrivial
 from models.attention.residual import LSKAttention
+from models.attention.van import VANStage
 from models.attention.woven import C3LSKA, SPPFLSKA
 from models.blocks.conv import Conv, CrossConv, DWConv, DWConvTranspose2d, MixConv2d
 from models.blocks.csp import C3, C3SPP, C3TR, Bottleneck, BottleneckCSP, C3Ghost, C3x
@@ -18,10 +19,11 @@ from models.blocks.reshape import Concat, Contract, Expand, Focus
 from models.blocks.transformer import TransformerBlock, TransformerLayer
 from models.registry import joins, keeps, packs, passes, register, stacks, unpacks, widens
 
-# The large kernel family: as its own layer, inside C3, inside SPPF.
+# The large kernel family: as its own layer, inside C3, inside SPPF, as a backbone.
 register(keeps, LSKA, LKA, LSKATrivial, LKATrivial, LSKAttention)
 register(stacks, C3LSKA, C3_LSKA=C3LSKA)
 register(widens, SPPFLSKA, SPPF_LSKA=SPPFLSKA)
+register(stacks, VANStage)
 
 # The blocks of YOLOv5.
 register(widens, Conv, DWConv, GhostConv, CrossConv, MixConv2d, Focus, DWConvTranspose2d)
@@ -68,4 +70,5 @@ __all__ = [
     "MixConv2d",
     "TransformerBlock",
     "TransformerLayer",
+    "VANStage",
 ]

@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from models.attention.van import VANStage
 from models.registry import registered
+from models.van_weights import STAGES, check_stages, stage_tensors
 from models.weights import Checkpoint, build_model
 from models.yolo import DetectionModel
+from utils.base.errors import ConfigError
 from utils.ops.flops import on_meta
 
 Shapes = dict[str, tuple[int, ...]]  # keys within the layer -> shapes
@@ -59,7 +62,8 @@ class Report:
 def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = False) -> Report:
     """Copy a checkpoint's tensors into `model`, layer by aligned layer.
 
-    A head for other classes still gets the rows that find and measure objects of any class.
+    A head for other classes still gets the rows that find and measure objects of any class. Of a VAN
+    classifier the four stages arrive.
 
     Args:
         model: the target; changed in place.
@@ -68,7 +72,12 @@ def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = Fa
 
     Returns:
         What arrived, what is new, what was left out.
+
+    Raises:
+        ConfigError: a VAN classifier of another size than the target's stages.
     """
+    if checkpoint.classifier:
+        return _fill_stages(model, checkpoint)
     source = build_model(checkpoint)
     # A module's state_dict shares memory with it: copying into these fills the model.
     old, new = source.state_dict(), model.state_dict()
@@ -94,6 +103,30 @@ def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = Fa
     report.new = [key for key in new if key not in arrived_keys]
     if model.nc == source.nc and model.names == {i: str(i) for i in range(model.nc)}:
         model.names = dict(source.names)
+    return report
+
+
+def _fill_stages(model: DetectionModel, checkpoint: Checkpoint) -> Report:
+    """Copy a VAN classifier's stages into those of the model, in their order."""
+    target = model.yaml_file or "the model"
+    places = [index for index, layer in enumerate(model.model) if isinstance(layer, VANStage)]
+    if not places:
+        raise ConfigError(f"{checkpoint.path}: weights of VAN fill rows of VANStage, and {target} has none")
+    check_stages(checkpoint.path, checkpoint.state, [model.model[place] for place in places], target)
+    new, arrived = model.state_dict(), {}
+    for number, place in zip(STAGES, places, strict=False):
+        for name, (inner, value) in stage_tensors(checkpoint.state, number).items():
+            key = f"model.{place}.{inner}"
+            if key in new and new[key].shape == value.shape:
+                new[key].copy_(value)
+                arrived[name] = key
+    report = Report(checkpoint.path.name, target, total=len(checkpoint.state))
+    report.transferred = list(arrived.values())
+    fed = set(report.transferred)
+    report.new = [key for key in new if key not in fed]
+    # The head comes last in the file; first in the list, it is named in the report.
+    report.left_out = [name for name in reversed(checkpoint.state) if name not in arrived]
+    report.moved = dict(enumerate(places))
     return report
 
 

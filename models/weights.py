@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.pickles import Record, read_torch_file, state_of
+from models.van_weights import classifier_state, detector_config
 from models.yolo import DetectionModel
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
@@ -37,11 +38,12 @@ class Checkpoint:
     epoch: int = -1
     best_fitness: float | None = None
     training: dict[str, Any] | None = None  # the whole content of a resumable file of our own
+    classifier: bool = False  # VAN's: its stages fit `yaml`, the rest of that detector is not there
     facts: dict[str, Any] = field(default_factory=dict)  # date, git, ...
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a .pt file of the original (v3 to v7, forks) or of our own, as inert data.
+    """Read a .pt file of the original (v3 to v7, forks), of our own, or a VAN classifier's, as inert data.
 
     Raises:
         ConfigError: there is no such file.
@@ -55,12 +57,22 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         content = {"model": content}
     if not isinstance(content, dict):
         raise DataError(f"{path}: not a YOLOv5 checkpoint (it holds {type(content).__name__})")
+    if (state := classifier_state(content)) is not None:
+        return _classifier(path, state)
     model = content.get("ema") or content.get("model")
     if content.get("format") == FORMAT and isinstance(model, dict):
         return _own(path, content, model)
     if isinstance(model, Record):
         return _official(path, content, _unwrapped(model))
     raise DataError(f"{path}: not a YOLOv5 checkpoint (no model in it)")
+
+
+def _classifier(path: Path, state: dict[str, Tensor]) -> Checkpoint:
+    try:
+        yaml = detector_config(state)
+    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise DataError(f"{path}: a damaged VAN classifier ({type(error).__name__}: {error})") from error
+    return Checkpoint(path, state, yaml, names={}, stride=[], nc=yaml["nc"], classifier=True)
 
 
 def _own(path: Path, content: dict[str, Any], model: dict[str, Any]) -> Checkpoint:
@@ -152,10 +164,15 @@ def build_model(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel
         nc: other classes than the file's; then the head's convolutions keep their fresh start.
 
     Raises:
-        DataError: yaml and weights of the file don't belong together.
+        DataError: yaml and weights of the file don't belong together, or it holds no detector.
     """
     nc = checkpoint.nc if nc is None else nc
     if nc != checkpoint.nc:
+    if checkpoint.classifier:
+        raise DataError(
+            f"{checkpoint.path}: a VAN classifier, which finds no boxes; it can be grafted into a detector "
+            f"that is then to be trained: python train.py --weights {checkpoint.path}"
+        )
         model = DetectionModel(checkpoint.yaml, nc=nc, strides=checkpoint.stride)
         fits = {k: v.float() for k, v in checkpoint.state.items() if _fits(model, k, v)}
         model.load_state_dict(fits, strict=False)

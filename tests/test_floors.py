@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "models.profile",
         "models.yolo",
         "models.weights",
+        "models.van_weights",
         "models.graft",
         "models.variants",
     ),

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+_COUNTED = (
+    *(nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.MultiheadAttention),
+    *(nn.BatchNorm2d, nn.LayerNorm),
+)
 
 
 def on_meta(module: nn.Module, *inputs: Any) -> Any:
@@ -17,34 +23,13 @@ def on_meta(module: nn.Module, *inputs: Any) -> Any:
         return torch.func.functional_call(module, state, inputs, strict=False)
 
 
-def macs_by_module(module: nn.Module, *inputs: Any) -> dict[nn.Module, float]:
-    """Multiply-adds of every leaf that computes, for inputs on the meta device.
+def macs(leaf: nn.Module, received: Tensor, made: Any) -> float:
+    """Multiply-adds of a leaf that computes.
 
     A convolution costs its outputs times (inputs per group) k^2, a linear layer inputs times
-    outputs, an affine batch norm four per value, self-attention its projections and products;
-    everything else is free, as YOLOv5 counts.
+    outputs, an affine norm four per value, self-attention its projections and products; everything
+    else is free, as YOLOv5 counts.
     """
-    counted: dict[nn.Module, float] = {}
-
-    def count(leaf: nn.Module, received: tuple[Tensor, ...], made: Any) -> None:
-        counted[leaf] = counted.get(leaf, 0.0) + _macs(leaf, received[0], made)
-
-    hooks = [
-        leaf.register_forward_hook(count)
-        for leaf in module.modules()
-        if isinstance(
-            leaf, nn.Conv2d | nn.ConvTranspose2d | nn.Linear | nn.BatchNorm2d | nn.MultiheadAttention
-        )
-    ]
-    try:
-        on_meta(module, *inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return counted
-
-
-def _macs(leaf: nn.Module, received: Tensor, made: Any) -> float:
     if isinstance(leaf, nn.MultiheadAttention):  # its projections are functional calls, without hooks
         length, batch, width = received.shape
         return batch * (4 * length * width**2 + 2 * length**2 * width)
@@ -55,6 +40,35 @@ def _macs(leaf: nn.Module, received: Tensor, made: Any) -> float:
     if isinstance(leaf, nn.Linear):
         return made.numel() * leaf.in_features
     return 4.0 * received.numel()
+
+
+def macs_with_biases(leaf: nn.Module, received: Tensor, made: Any) -> float:
+    """As `macs`, but an addition for each bias counts too, and a norm two per value.
+
+    The VAN paper's figures (arXiv:2202.09741: 0.88, 2.52 and 5.03 G) come out this way.
+    """
+    if isinstance(leaf, nn.BatchNorm2d | nn.LayerNorm):
+        return 2.0 * received.numel()
+    biased = getattr(leaf, "bias", None) is not None
+    return macs(leaf, received, made) + (made.numel() if biased else 0)
+
+
+def macs_by_module(
+    module: nn.Module, *inputs: Any, cost: Callable[[nn.Module, Tensor, Any], float] = macs
+) -> dict[nn.Module, float]:
+    """The `cost` of every leaf that computes, for inputs on the meta device."""
+    counted: dict[nn.Module, float] = {}
+
+    def count(leaf: nn.Module, received: tuple[Tensor, ...], made: Any) -> None:
+        counted[leaf] = counted.get(leaf, 0.0) + cost(leaf, received[0], made)
+
+    hooks = [leaf.register_forward_hook(count) for leaf in module.modules() if isinstance(leaf, _COUNTED)]
+    try:
+        on_meta(module, *inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return counted
 
 
 def gflops(module: nn.Module, *inputs: Any) -> float:
