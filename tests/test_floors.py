@@ -44,6 +44,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "detect",
         "export",
         "graft",
+        "studies",
         "utils.general",
         "utils.torch_utils",
         "models.experimental",
@@ -66,7 +67,8 @@ def module_name(path: Path) -> str:
 @cache
 def modules() -> dict[str, Path]:
     """All modules of the project but the tests, by name."""
-    paths = [*ROOT.glob("*.py"), *(ROOT / "utils").rglob("*.py"), *(ROOT / "models").rglob("*.py")]
+    folders = ("utils", "models", "studies")
+    paths = [*ROOT.glob("*.py"), *(path for name in folders for path in (ROOT / name).rglob("*.py"))]
     return {module_name(path): path for path in sorted(paths)}
 
 
