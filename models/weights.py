@@ -166,13 +166,13 @@ def build_model(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel
     Raises:
         DataError: yaml and weights of the file don't belong together, or it holds no detector.
     """
-    nc = checkpoint.nc if nc is None else nc
-    if nc != checkpoint.nc:
     if checkpoint.classifier:
         raise DataError(
             f"{checkpoint.path}: a VAN classifier, which finds no boxes; it can be grafted into a detector "
             f"that is then to be trained: python train.py --weights {checkpoint.path}"
         )
+    nc = checkpoint.nc if nc is None else nc
+    if nc != checkpoint.nc:
         model = DetectionModel(checkpoint.yaml, nc=nc, strides=checkpoint.stride)
         fits = {k: v.float() for k, v in checkpoint.state.items() if _fits(model, k, v)}
         model.load_state_dict(fits, strict=False)
