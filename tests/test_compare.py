@@ -1,0 +1,142 @@
+"""Journeys through compare.py: tiny real trainings in processes of their own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import yaml
+
+import compare
+from tests.utils.train.small import CONFIG
+from utils.base.errors import ConfigError
+from utils.base.paths import ROOT
+from utils.compare.options import parse_compare, read_comparison
+from utils.compare.plan import Run, plan_runs
+from utils.compare.runner import Runner, is_measured, share_out, train_all
+from utils.data.shapes import make_shapes
+
+Line = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
+    """A command line that compares two small models."""
+    home = tmp_path_factory.mktemp("compare them")
+    make_shapes(home / "set", train=8, val=4, size=64)
+    names = ["circle", "square", "triangle", "star", "ring"]
+    splits = {"train": "images/train", "val": "images/val"}
+    (home / "data.yaml").write_text(yaml.safe_dump({"path": str(home / "set"), **splits, "names": names}))
+    gated = deepcopy(CONFIG)
+    gated["head"] = [[-1, 1, "LSKA", [7]], *gated["head"]]
+    gated["head"][-1] = [[3, 4], 1, "Detect", ["nc", "anchors"]]
+    (home / "plain.yaml").write_text(yaml.safe_dump(CONFIG))
+    (home / "gated.yaml").write_text(yaml.safe_dump(gated))
+
+    def make(*more: str, cfg: tuple[str, ...] = ("plain", "gated")) -> list[str]:
+        configs = [f"'{home / name}.yaml'" for name in cfg]
+        fixed = ["--data", str(home / "data.yaml"), "--imgsz", "64", "--epochs", "1", "--batch-size", "4"]
+        place = ["--project", str(home / "runs"), "--device", "cpu", "--workers", "0", "--noautoanchor"]
+        return ["--cfg", *configs, "--weights", "", *fixed, *place, "--rounds", "2", *more]
+
+    return make
+
+
+def _plan(argv: list[str]) -> list[Run]:
+    return plan_runs(read_comparison(*parse_compare(argv)))
+
+
+def test_a_comparison_trains_measures_and_reports(line: Line, caplog: pytest.LogCaptureFixture) -> None:
+    argv = line("--seeds", "0", "--labels", "plain", "gated", "--name", "first")
+    compare.main(argv)
+    folder = Path(argv[argv.index("--project") + 1]) / "first"
+    with (folder / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+
+    assert [(row["model"], row["checkpoint"]) for row in rows] == [
+        *(("plain", "best"), ("plain", "last")),
+        *(("gated", "best"), ("gated", "last")),
+    ]
+    assert all(float(row["latency"]) > 0 for row in rows)
+    assert "one run says nothing" in (folder / "report.md").read_text()
+
+    with caplog.at_level("INFO"):
+        compare.main([*argv, "--exist-ok"])
+    assert "2 of 2 runs are there already" in caplog.text
+
+
+def test_only_what_is_missing_is_trained(line: Line) -> None:
+    done: list[tuple[str, int]] = []
+    argv = line("--seeds", "0", "5", "--labels", "plain", "gated")
+    project = Path(argv[argv.index("--project") + 1]) / "elsewhere"
+
+    def pretend(run: Run) -> None:
+        done.append((run.label, run.seed))
+        folder = run.save(project)
+        figures = {"best": {"val": {"mAP50": 0.1, "mAP": 0.05}}}
+        (folder / "measured.json").write_text(json.dumps({"figures": figures}))
+
+    train_all(_plan(line("--seeds", "0", "--labels", "plain", "gated")), project, pretend, 1)
+    train_all(_plan(argv), project, pretend, 2)
+    assert sorted(done) == [("gated", 0), ("gated", 5), ("plain", 0), ("plain", 5)]
+
+
+def test_what_decides_a_run_makes_another_run(line: Line) -> None:
+    base = _plan(line("--seeds", "0"))[0].key
+    assert _plan(line("--seeds", "0", "--cache", "ram", "--noplots", "--workers", "2"))[0].key == base
+    for change in (("--seeds", "1"), ("--seeds", "0", "--cos-lr"), ("--seeds", "0", "--hyp", "hyp.VOC.yaml")):
+        assert _plan(line(*change))[0].key != base, change
+
+
+def test_labels_decide_too(line: Line, tmp_path: Path) -> None:
+    make_shapes(tmp_path / "set", train=8, val=4, size=64)
+    content = yaml.safe_load(Path(line()[line().index("--data") + 1]).read_text())
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump(content | {"path": str(tmp_path / "set")}))
+    argv = [*line("--seeds", "0"), "--data", str(tmp_path / "data.yaml")]
+    before = _plan(argv)[0].key
+    assert before == _plan(line("--seeds", "0"))[0].key, "the same pictures in another folder"
+    file = next((tmp_path / "set" / "labels" / "train").glob("*.txt"))
+    file.write_text(file.read_text() + "0 0.5 0.5 0.2 0.2\n")
+    assert _plan(argv)[0].key != before
+
+
+def test_a_failed_run_is_named_with_its_reason(line: Line) -> None:
+    argv = line("--seeds", "0", "--labels", "plain", "gated")
+    run, *_ = _plan(argv)
+    project = Path(argv[argv.index("--project") + 1]) / "failing"
+    broken = Run(run.label, 0, "0" * 64, (*run.train, "--optimizer", "SGDX"), ("val",), {})
+    with pytest.raises(Exception, match=r"plain, seed 0: failed .*invalid choice: 'SGDX'.*log\.txt"):
+        train_all([broken], project, Runner(project, share_out(1, "cpu")), 1)
+    assert not is_measured(broken.folder(project))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--seed", "3"], "--seeds"),
+        (["--labels", "one"], "2 different names"),
+        (["--project", "x", "--resume"], "compare.py sets it"),
+        (["--seeds", "1", "1"], "different ones"),
+        (["--epochs", "0"], "--epochs 0"),
+        (["--jobs", "0"], "--jobs 0"),
+    ],
+)
+def test_mistakes_are_named(line: Line, more: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_comparison(*parse_compare(line(*more)))
+
+
+def test_the_same_model_twice_is_refused(line: Line) -> None:
+    with pytest.raises(ConfigError, match="given twice"):
+        read_comparison(*parse_compare(line(cfg=("plain", "plain"))))
+
+
+def test_help_answers_without_torch() -> None:
+    code = "import sys, compare; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -1,0 +1,93 @@
+"""Write what a comparison found: results.csv, curves.csv, report.md."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from utils.base.paths import atomic_write
+from utils.compare.latency import measure_latency
+from utils.compare.plan import Run
+from utils.compare.records import Records, curves_of_run, rows_of_run
+from utils.compare.runner import read_measured
+from utils.compare.summary import class_table, main_table, summarize
+
+REPORT = "report.md"
+_NOTES = """Figures are means over seeds, ± one standard deviation. A difference is in points (hundredths) of
+mAP50-95 against the first model, paired by seed, with its 95 % bootstrap interval in brackets (widened for
+few seeds; below 5 seeds still too narrow). p is of Student's paired t-test; in parentheses adjusted (Holm)
+for all comparisons of the table, and the sentences go by that. GFLOPs count a multiply-add as two. Latency
+is of one picture, models in turn: median (quartiles). The last column says after how many epochs a model
+reached the best mAP50-95 of the first model's run with the same seed."""
+
+
+def gather(runs: Sequence[Run], project: Path) -> Records:
+    """The rows of all runs, models in the order of the command line."""
+    order = list(dict.fromkeys(run.label for run in runs))
+    records = Records()
+    for run in sorted(runs, key=lambda run: (order.index(run.label), run.seed)):
+        measured = read_measured(run.folder(project))
+        records.results += rows_of_run(run.label, run.seed, measured, run.train)
+        records.curves += curves_of_run(run.label, run.seed, measured)
+    return records
+
+
+def add_latency(records: Records, runs: Sequence[Run], project: Path, device: str, rounds: int) -> None:
+    """Measure one run of each model, and note it in all rows of that model."""
+    from utils.train.options import parse_options
+
+    first = {run.label: run for run in reversed(runs)}
+    files = [first[model].folder(project) / "weights" / "best.pt" for model in records.models]
+    imgsz = parse_options(runs[0].train).imgsz
+    found = measure_latency(files, imgsz, device, rounds)
+    for model, (middle, low, high) in zip(records.models, found, strict=True):
+        for row in records.results:
+            if row["model"] == model:
+                row |= {"latency": middle, "latency_low": low, "latency_high": high}
+
+
+def markdown(records: Records, resamples: int = 2000) -> str:
+    """The whole report as text."""
+    seeds = records.seeds
+    parts = ["# Comparison", _circumstances(records), ""]
+    for split in records.splits():
+        summaries = summarize(records, split, resamples=resamples)
+        parts += [f"## {split}, best.pt of each run", "", main_table(summaries), ""]
+        parts += [f"- {one.words}" for one in summaries if one.words]
+        parts += ["", f"AP by class, {split}, and its difference in points:", ""]
+        parts += [class_table(records, split, resamples), ""]
+        last = summarize(records, split, "last", resamples)
+        parts += [f"### {split}, last.pt of each run", "", main_table(last), ""]
+    few = "Three seeds or fewer can only show large differences.\n" if len(seeds) <= 3 else ""
+    return "\n".join([*parts, few + _NOTES, ""])
+
+
+def _circumstances(records: Records) -> str:
+    commits = sorted({str(row.get("commit", "")) for row in records.results} - {""})
+    minutes = sum({row["run"]: row.get("minutes", 0.0) for row in records.results}.values())
+    code = f"code {', '.join(commits)}" if commits else "code of no known commit"
+    mixed = " (several: runs of different code are compared)" if len(commits) > 1 else ""
+    seeds = ", ".join(map(str, records.seeds))
+    return f"{len(records.models)} models, seeds {seeds}; {minutes:.0f} minutes of training; {code}{mixed}."
+
+
+def write_report(records: Records, folder: Path, command: Sequence[str] = (), resamples: int = 2000) -> None:
+    """Write the csv files, and the report made from them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    records.write(folder)
+    text = markdown(records, resamples)
+    if command:
+        text += f"\n    {shlex.join(command)}\n"
+    _write(folder / REPORT, text)
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def command_line(argv: Sequence[str]) -> list[Any]:
+    """The command as a reader can repeat it."""
+    return ["python", "compare.py", *argv]
