@@ -1,0 +1,115 @@
+"""Which layers to look at, by number or by meaning, and what leaves them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.attention.lska import DESIGNS
+from models.attention.residual import LSKAttention
+from models.yolo import DetectionModel
+from utils.base.errors import ConfigError
+from utils.ops.flops import on_meta
+
+_PURE_ATTENTION = (*DESIGNS.values(), LSKAttention)
+
+
+def find_layers(model: DetectionModel, words: Sequence[str]) -> list[int]:
+    """Numbers of the layers that the words of `--layer` mean in this model, each once.
+
+    A word is a layer's number; `backbone`: see `end_of_backbone`; `detect`: all inputs of Detect;
+    `p3`, `p4`, ...: its input of stride 8, 16, ... Words of meaning find the same place in models
+    with and without an attention layer, where numbers have moved.
+
+    Raises:
+        ConfigError: the model has no such layer; says which there are.
+    """
+    found = [index for word in words for index in _layers_of(model, word)]
+    return list(dict.fromkeys(found))
+
+
+def _layers_of(model: DetectionModel, word: str) -> list[int]:
+    inputs = detect_inputs(model)
+    levels = {f"p{int(stride).bit_length() - 1}": i for stride, i in zip(model.stride, inputs, strict=True)}
+    if word.isascii() and word.isdigit() and int(word) < len(model.model) - 1:
+        return [int(word)]
+    if word.lower() == "backbone":
+        return [end_of_backbone(model)]
+    if word.lower() == "detect":
+        return inputs
+    if word.lower() in levels:
+        return [levels[word.lower()]]
+    raise ConfigError(
+        f"--layer {word}: {model.yaml_file} has the layers 0-{len(model.model) - 2}, backbone, detect, "
+        f"{', '.join(levels)}"
+    )
+
+
+def detect_inputs(model: DetectionModel) -> list[int]:
+    """Layers that Detect reads, in the order of its levels."""
+    head: Any = model.head
+    return [source % head.i for source in head.f]
+
+
+def end_of_backbone(model: DetectionModel) -> int:
+    """The last layer of the yaml's backbone at its largest stride: SPPF, or attention right behind it.
+
+    Attention counts even if the yaml lists it as the first layers of its head.
+    """
+    strides = layer_strides(model)
+    rows = range(len(model.yaml.get("backbone") or ()))
+    largest = max((strides[i] for i in rows if i in strides), default=0)
+    last = max((i for i in rows if strides.get(i) == largest), default=0)
+    while _is_attention(model.model[last + 1]):
+        last += 1
+    return last
+
+
+def _is_attention(layer: Any) -> bool:
+    parts = layer if isinstance(layer, nn.Sequential) else [layer]
+    return layer.f == -1 and all(isinstance(part, _PURE_ATTENTION) for part in parts)
+
+
+def layer_strides(model: DetectionModel) -> dict[int, int]:
+    """Pixels per cell of every layer whose output is a map."""
+    side = 8 * int(model.stride.max())
+    strides: dict[int, int] = {}
+
+    def note(layer: Any, made: Tensor) -> None:
+        if made.ndim == 4:
+            strides[layer.i] = round(side / made.shape[-2])
+
+    on_meta(model, torch.empty(1, model.yaml["ch"], side, side, device="meta"), False, note)
+    model.head.forget_grids()  # they were made without numbers
+    return strides
+
+
+def describe_layer(model: DetectionModel, index: int) -> str:
+    """`layer 9: SPPF`"""
+    layer: Any = model.model[index]
+    return f"layer {index}: {layer.type.rsplit('.', 1)[-1]}"
+
+
+def run_and_keep(
+    model: DetectionModel, images: Tensor, layers: Iterable[int]
+) -> tuple[dict[int, Tensor], Any]:
+    """One pass: (what left each of `layers` by number, what left the model).
+
+    Raises:
+        ConfigError: a layer that makes no map, or one of a single number.
+    """
+    wanted = set(layers)
+    kept: dict[int, Tensor] = {}
+
+    def keep(layer: Any, made: Tensor) -> None:
+        if layer.i in wanted:
+            kept[layer.i] = made
+
+    made = model(images, visualize=keep)
+    for index in wanted:
+        if index not in kept or kept[index].ndim != 4:
+            raise ConfigError(f"--layer {index}: {describe_layer(model, index)} makes no map to look at")
+    return kept, made
