@@ -1,4 +1,4 @@
-"""Write what a comparison found: results.csv, curves.csv, report.md."""
+"""Write what a comparison found: results.csv, curves.csv, report.md, report.html."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from utils.base.paths import atomic_write
 from utils.compare.latency import measure_latency
+from utils.compare.page import Example, write_page
 from utils.compare.plan import Run
 from utils.compare.records import Records, curves_of_run, rows_of_run
 from utils.compare.runner import read_measured
@@ -73,19 +74,30 @@ def _circumstances(records: Records) -> str:
     return f"{len(records.models)} models, seeds {seeds}; {minutes:.0f} minutes of training; {code}{mixed}."
 
 
-def write_report(records: Records, folder: Path, command: Sequence[str] = (), resamples: int = 2000) -> None:
-    """Write the csv files, and the report made from them."""
+def write_report(
+    records: Records,
+    folder: Path,
+    command: Sequence[str] = (),
+    resamples: int = 2000,
+    examples: Sequence[Example] = (),
+) -> None:
+    """Write the csv files, and both reports, which are made from them.
+
+    Args:
+        records: what was measured.
+        folder: where to write; made if it is not there.
+        command: words of the command line, for the reader to repeat.
+        resamples: of the bootstrap.
+        examples: pictures for the page.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     records.write(folder)
     text = markdown(records, resamples)
     if command:
         text += f"\n    {shlex.join(command)}\n"
-    _write(folder / REPORT, text)
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path, "w", encoding="utf-8") as file:
+    with atomic_write(folder / REPORT, "w", encoding="utf-8") as file:
         file.write(text)
+    write_page(records, folder, f"{_circumstances(records)} {_NOTES}", examples, resamples)
 
 
 def command_line(argv: Sequence[str]) -> list[Any]:
