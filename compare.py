@@ -2,6 +2,7 @@
 
     python compare.py --cfg yolov5n.yaml yolov5n-LSKA.yaml --weights yolov5n.pt --data bccd.yaml \\
         --seeds 0 1 2 3 4 --epochs 40 --img 320          # train, measure, report
+    python compare.py --weights a.pt b.pt --data bccd.yaml    # what is trained already, paired over pictures
     python compare.py --report runs/compare/exp               # the report anew, from its csv files
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from utils.base import script
 from utils.base.log import LOG, color
 from utils.base.paths import increment_path, relative_to_cwd
-from utils.compare.options import parse_compare, read_comparison
+from utils.compare.options import parse_compare, read_comparison, read_val_options
 
 
 def compare_seeds(opt: Namespace, rest: Sequence[str], argv: Sequence[str]) -> Path:
@@ -39,6 +40,20 @@ def compare_seeds(opt: Namespace, rest: Sequence[str], argv: Sequence[str]) -> P
     return folder
 
 
+def compare_weights(opt: Namespace, rest: Sequence[str], argv: Sequence[str]) -> Path:
+    """Measure files, compare them picture by picture, and report.
+
+    Returns:
+        The folder of the report.
+    """
+    from utils.compare import files, report
+
+    records = files.compare_files(opt, read_val_options(opt, rest))
+    folder = increment_path(Path(opt.project) / opt.name, opt.exist_ok)
+    report.write_report(records, folder, report.command_line(argv), opt.resamples)
+    return folder
+
+
 def remake(opt: Namespace) -> Path:
     """Make the report of a folder anew, from its csv files."""
     from utils.compare import records, report
@@ -52,7 +67,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
     given = list(sys.argv[1:] if argv is None else argv)
     opt, rest = parse_compare(given)
-    folder = remake(opt) if opt.report else compare_seeds(opt, rest, given)
+    if opt.report:
+        folder = remake(opt)
+    else:
+        folder = (compare_seeds if opt.cfg else compare_weights)(opt, rest, given)
     LOG.info((folder / "report.md").read_text(encoding="utf-8"))
     LOG.info(f"Results saved to {color(relative_to_cwd(folder), 'bold')}")
 

@@ -91,7 +91,7 @@ def _own(path: Path, content: dict[str, Any], model: dict[str, Any]) -> Checkpoi
             epoch=int(content.get("epoch", -1)),
             best_fitness=content.get("best_fitness"),
             training=content if content.get("optimizer") is not None else None,
-            facts={key: content[key] for key in ("date", "git") if key in content},
+            facts={key: content[key] for key in ("date", "git", "versions") if key in content},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: a damaged checkpoint ({type(error).__name__}: {error})") from error
@@ -126,7 +126,9 @@ def _official(path: Path, content: dict[str, Any], model: Record) -> Checkpoint:
         hyp=_plain_or_none(model.get("hyp")),
         opt=_plain_or_none(content.get("opt")),
         epoch=epoch if isinstance(epoch, int) else -1,
-        facts={key: plain(content[key]) for key in ("date", "git") if content.get(key) is not None},
+        facts={
+            key: plain(content[key]) for key in ("date", "git", "versions") if content.get(key) is not None
+        },
     )
 
 

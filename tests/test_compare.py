@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import compare
+from tests.known import SHARED, needs_shared
 from tests.utils.train.small import CONFIG
 from utils.base.errors import ConfigError
 from utils.base.paths import ROOT
@@ -140,3 +141,25 @@ def test_the_same_model_twice_is_refused(line: Line) -> None:
 def test_help_answers_without_torch() -> None:
     code = "import sys, compare; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@needs_shared
+def test_weight_files_are_compared_over_pictures(tmp_path: Path) -> None:
+    weights = [str(SHARED / "weights" / "bccd_yolov5n.pt")]
+    other = tmp_path / "other" / "bccd_yolov5n.pt"
+    other.parent.mkdir()
+    other.write_bytes(Path(weights[0]).read_bytes())
+    (tmp_path / "data.yaml").write_text(
+        yaml.safe_dump(
+            {"path": str(SHARED / "data" / "bccd"), "train": "images/test", "val": "images/test"}
+            | {"names": ["Platelets", "RBC", "WBC"]}
+        )
+    )
+    place = ["--project", str(tmp_path / "runs"), "--device", "cpu", "--workers", "0", "--rounds", "2"]
+    data = ["--data", str(tmp_path / "data.yaml"), "--imgsz", "160", "--resamples", "100"]
+    compare.main(["--weights", *weights, str(other), *data, *place])
+    text = (tmp_path / "runs" / "exp" / "report.md").read_text()
+
+    assert "| other/bccd_yolov5n | 1.764 M |" in text or "| other/bccd_yolov5n | 1.768 M |" in text
+    assert "+0.0 [+0.0, +0.0]" in text and "1.000 (1.000)" in text
+    assert "no difference can be told at 72 pictures" in text

@@ -23,9 +23,10 @@ def color(index: int) -> str:
 def cost_plot(summaries: Sequence[ModelSummary], against: str) -> Figure | None:
     """mAP50-95 against `latency` or `gflops`; bars are a standard deviation over seeds, and quartiles.
 
-    None where latency was not measured.
+    None where that is not known of all models.
     """
-    if against == "latency" and any(one.latency is None for one in summaries):
+    known = [one.latency if against == "latency" else one.gflops for one in summaries]
+    if any(value is None for value in known):
         return None
     data = []
     for index, one in enumerate(summaries):
@@ -40,8 +41,8 @@ def cost_plot(summaries: Sequence[ModelSummary], against: str) -> Figure | None:
             "error_y": {"type": "data", "array": [_number(one.map[1])], "visible": True},
         }
         if against == "latency" and one.latency:
-            _, low, high = one.latency
-            trace["error_x"] = {"type": "data", "array": [high - x], "arrayminus": [x - low]}
+            middle, low, high = one.latency
+            trace["error_x"] = {"type": "data", "array": [high - middle], "arrayminus": [middle - low]}
         data.append(trace)
     title = "latency of one picture, ms" if against == "latency" else "GFLOPs (a multiply-add is two)"
     return {"data": data, "layout": _layout(title, "mAP50-95")}

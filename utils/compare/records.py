@@ -10,9 +10,11 @@ from typing import Any
 
 from utils.base.errors import DataError
 from utils.base.paths import atomic_write
+from utils.compare.statistics import Paired
 
 RESULTS, CURVES = "results.csv", "curves.csv"
 _TEXTS = ("model", "split", "checkpoint", "flags", "run", "commit")
+_PAIRED = ("pictures", "difference", "low", "high", "p", "detectable")  # after the figure's name
 _CLASS = "AP/"  # before a class name: its AP at IoU 0.5 to 0.95
 
 
@@ -55,6 +57,11 @@ class Records:
             for row in self.results
             if (row["model"], row["split"], row["checkpoint"]) == (model, split, checkpoint) and name in row
         }
+
+    def paired_over_pictures(self, model: str, name: str) -> Paired | None:
+        """The difference to the first model where weights were compared picture by picture."""
+        found = [self.fact(model, f"{name} {part}") for part in _PAIRED]
+        return None if found[0] is None else Paired(int(found[0]), *found[1:])
 
     def class_figure(self, model: str, name: str, split: str = "val") -> dict[int, float]:
         """AP of a class of a model by seed, of best.pt."""
@@ -103,9 +110,20 @@ def rows_of_run(
         for split, found in splits.items():
             row = {"model": label, "seed": seed, "split": split, "checkpoint": checkpoint}
             row |= {name: found[name] for name in ("P", "R", "mAP50")} | {"mAP50-95": found["mAP"]}
-            row |= {f"{_CLASS}{name}": ap for name, ap in found["AP"].items()}
+            row |= class_columns(found["AP"])
             rows.append(row | shared)
     return rows
+
+
+def paired_columns(name: str, pair: Paired) -> dict[str, float]:
+    """Columns of results.csv for a difference over pictures."""
+    values = (pair.n, pair.mean, pair.low, pair.high, pair.p, pair.detectable)
+    return {f"{name} {part}": value for part, value in zip(_PAIRED, values, strict=True)}
+
+
+def class_columns(ap: dict[str, float]) -> dict[str, float]:
+    """Columns of results.csv for the AP of each class."""
+    return {f"{_CLASS}{name}": value for name, value in ap.items()}
 
 
 def curves_of_run(label: str, seed: int, measured: dict[str, Any]) -> list[dict[str, Any]]:

@@ -16,12 +16,16 @@ from utils.compare.runner import read_measured
 from utils.compare.summary import class_table, main_table, summarize
 
 REPORT = "report.md"
-_NOTES = """Figures are means over seeds, ± one standard deviation. A difference is in points (hundredths) of
-mAP50-95 against the first model, paired by seed, with its 95 % bootstrap interval in brackets (widened for
-few seeds; below 5 seeds still too narrow). p is of Student's paired t-test; in parentheses adjusted (Holm)
-for all comparisons of the table, and the sentences go by that. GFLOPs count a multiply-add as two. Latency
-is of one picture, models in turn: median (quartiles). The last column says after how many epochs a model
-reached the best mAP50-95 of the first model's run with the same seed."""
+_OVER_SEEDS = """Figures are means over seeds, ± a standard deviation. A difference is in points (hundredths)
+of mAP50-95 against the first model, paired by seed, with its 95 % bootstrap interval in brackets (widened
+for few seeds; below 5 seeds still too narrow). p is of Student's paired t-test. The last column says after
+how many epochs a model reached the best mAP50-95 of the first model's run with the same seed."""
+_OVER_PICTURES = """A difference is in points (hundredths) of mAP50-95 against the first model, on the same
+pictures, with its 95 % interval from a bootstrap over pictures in brackets. p is of a test that exchanges
+the two models' answers picture by picture. Other pictures are covered by this, another training is not:
+that takes seeds (--cfg ... --seeds 0 1 2 3 4)."""
+_COMMON = """p in parentheses is adjusted (Holm) for all comparisons of the table; the sentences go by that.
+GFLOPs count a multiply-add as two. Latency is of one picture, models in turn: median (quartiles)."""
 
 
 def gather(runs: Sequence[Run], project: Path) -> Records:
@@ -51,21 +55,31 @@ def add_latency(records: Records, runs: Sequence[Run], project: Path, device: st
 
 def markdown(records: Records, resamples: int = 2000) -> str:
     """The whole report as text."""
-    seeds = records.seeds
     parts = ["# Comparison", _circumstances(records), ""]
     for split in records.splits():
         summaries = summarize(records, split, resamples=resamples)
-        parts += [f"## {split}, best.pt of each run", "", main_table(summaries), ""]
+        which = f"{split}, best.pt of each run" if records.curves else split
+        parts += [f"## {which}", "", main_table(summaries), ""]
         parts += [f"- {one.words}" for one in summaries if one.words]
         parts += ["", f"AP by class, {split}, and its difference in points:", ""]
         parts += [class_table(records, split, resamples), ""]
-        last = summarize(records, split, "last", resamples)
-        parts += [f"### {split}, last.pt of each run", "", main_table(last), ""]
-    few = "Three seeds or fewer can only show large differences.\n" if len(seeds) <= 3 else ""
-    return "\n".join([*parts, few + _NOTES, ""])
+        if any(row["checkpoint"] == "last" for row in records.results):
+            last = summarize(records, split, "last", resamples)
+            parts += [f"### {split}, last.pt of each run", "", main_table(last), ""]
+    return "\n".join([*parts, notes(records), ""])
+
+
+def notes(records: Records) -> str:
+    """How to read the tables."""
+    if any(records.paired_over_pictures(model, "mAP50-95") for model in records.models):
+        return f"{_OVER_PICTURES}\n{_COMMON}"
+    few = "Three seeds or fewer can only show large differences.\n" if len(records.seeds) <= 3 else ""
+    return f"{few}{_OVER_SEEDS}\n{_COMMON}"
 
 
 def _circumstances(records: Records) -> str:
+    if any(records.paired_over_pictures(model, "mAP50-95") for model in records.models):
+        return f"{len(records.models)} weight files on the same pictures."
     commits = sorted({str(row.get("commit", "")) for row in records.results} - {""})
     minutes = sum({row["run"]: row.get("minutes", 0.0) for row in records.results}.values())
     code = f"code {', '.join(commits)}" if commits else "code of no known commit"
@@ -97,7 +111,7 @@ def write_report(
         text += f"\n    {shlex.join(command)}\n"
     with atomic_write(folder / REPORT, "w", encoding="utf-8") as file:
         file.write(text)
-    write_page(records, folder, f"{_circumstances(records)} {_NOTES}", examples, resamples)
+    write_page(records, folder, f"{_circumstances(records)} {notes(records)}", examples, resamples)
 
 
 def command_line(argv: Sequence[str]) -> list[Any]:

@@ -22,8 +22,8 @@ class ModelSummary:
     """One line of the main table. Means and standard deviations are over seeds."""
 
     model: str
-    parameters: float
-    gflops: float
+    parameters: float | None  # unknown in exported files, as the next
+    gflops: float | None
     latency: tuple[float, float, float] | None  # ms: median, quartiles
     map50: tuple[float, float]
     map: tuple[float, float]
@@ -39,6 +39,7 @@ def summarize(
 ) -> list[ModelSummary]:
     """Compare every model with the first one, paired by seed."""
     baseline, *others = records.models
+    what = "pictures" if any(records.paired_over_pictures(name, "mAP50-95") for name in others) else "seeds"
     pairs = {name: _pair(records, name, "mAP50-95", split, checkpoint, resamples) for name in others}
     pairs50 = {name: _pair(records, name, "mAP50", split, checkpoint, resamples) for name in others}
     adjusted = dict(zip(others, holm([pairs[name].p for name in others]), strict=True))
@@ -54,13 +55,16 @@ def summarize(
             pair=pairs.get(name),
             p_adjusted=adjusted.get(name, math.nan),
             reached=epochs_to_reach(records, name) if name != baseline else None,
-            words=verdict(name, baseline, pairs[name], adjusted[name]) if name in pairs else "",
+            words=verdict(name, baseline, pairs[name], adjusted[name], what) if name in pairs else "",
         )
         for name in records.models
     ]
 
 
 def _pair(records: Records, name: str, figure: str, split: str, checkpoint: str, resamples: int) -> Paired:
+    over_pictures = records.paired_over_pictures(name, figure)
+    if over_pictures is not None:
+        return over_pictures
     a = records.figure(records.models[0], figure, split, checkpoint)
     b = records.figure(name, figure, split, checkpoint)
     seeds = [seed for seed in records.seeds if seed in a and seed in b]
@@ -101,7 +105,9 @@ def main_table(summaries: Sequence[ModelSummary]) -> str:
         "|---" * len(_HEADS) + "|",
     ]
     for one in summaries:
-        cells = [one.model, f"{one.parameters / 1e6:.3f} M", f"{one.gflops:.2f}", _ms(one.latency)]
+        size = "" if one.parameters is None else f"{one.parameters / 1e6:.3f} M"
+        work = "" if one.gflops is None else f"{one.gflops:.2f}"
+        cells = [one.model, size, work, _ms(one.latency)]
         cells += [_mean(one.map50), _mean(one.map), _difference(one.pair), _p(one), _reached(one.reached)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from utils.base.log import LOG
 
 if TYPE_CHECKING:
     from utils.ops.metrics import APResult
+    from utils.val.tally import Matches
 
 HEADER = ("%22s" + "%11s" * 6) % ("Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95")
 _ROW = "%22s" + "%11i" * 2 + "%11.3g" * 4
@@ -36,6 +37,7 @@ class EvalResult:
     losses: tuple[float, float, float] = (0.0, 0.0, 0.0)  # box, obj, cls: means over the batches
     speeds: tuple[float, float, float] = (0.0, 0.0, 0.0)  # ms a picture: prepare, infer, suppress
     ap: APResult | None = None  # None: not a single detection is right
+    matches: Matches | None = None
 
     @property
     def instances(self) -> int:

@@ -135,6 +135,7 @@ class Session:
             losses=(box, obj, cls),
             speeds=(prepare, infer, suppress),
             ap=ap,
+            matches=self.tally.matches(),
             **figures,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,20 @@ from utils.ops.metrics import ap_per_class, match_predictions
 if TYPE_CHECKING:
     from utils.ops.confusion import ConfusionMatrix
     from utils.ops.metrics import APResult, MatchRule
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The matches of a set by picture, from which any figure of any part of it can be made."""
+
+    correct: np.ndarray  # (n, 10) bool: whether each detection is right, for each demanded IoU
+    confidence: np.ndarray  # (n,)
+    found: np.ndarray  # (n,) class of each detection
+    picture: np.ndarray  # (n,) its picture
+    true: np.ndarray  # (m,) class of each label
+    true_picture: np.ndarray  # (m,) its picture
+    pictures: int
+
 
 IOU_LEVELS = torch.linspace(0.5, 0.95, 10)
 
@@ -44,6 +59,19 @@ class Tally:
     def label_counts(self) -> np.ndarray:
         """Objects of each class in the labels, (nc,)."""
         return np.bincount(_joined(self._classes, 0).astype(int), minlength=self.nc)
+
+    def matches(self) -> Matches:
+        """All matches, picture by picture."""
+        detections = _joined(self._detections, 2)
+        return Matches(
+            correct=_joined(self._correct, len(IOU_LEVELS)).astype(bool),
+            confidence=detections[:, 0],
+            found=detections[:, 1].astype(int),
+            picture=np.repeat(np.arange(self.seen), [len(rows) for rows in self._detections]),
+            true=_joined(self._classes, 0).astype(int),
+            true_picture=np.repeat(np.arange(self.seen), [len(rows) for rows in self._classes]),
+            pictures=self.seen,
+        )
 
     def average_precision(self, names: dict[int, str]) -> APResult | None:
         """Precision, recall and AP of each class that has labels; None if no detection is right."""
