@@ -71,6 +71,8 @@ def _rewrite(name: str, args: Any, settings: Mapping[str, Any]) -> tuple[str, li
             continue
         # SPPFLSKA has a pooling kernel of its own, which is called k in YOLOv5.
         key = "kernel" if key == "k" and "kernel" in names else key
+        if key not in names:
+            raise ConfigError(f"--attention {key}={value}: {name} has no argument {key}")
         if names.index(key) < len(args):
             args[names.index(key)] = value
         else:

@@ -38,6 +38,12 @@ def test_blocks_with_a_gate_inside_get_the_kernel(name: str) -> None:
     assert {gate.k for gate in gates} == {35}
 
 
+def test_an_argument_that_a_block_does_not_have_is_named() -> None:
+    config, _ = read_config("yolov5-van-tiny.yaml")
+    with pytest.raises(ConfigError, match="VANStage has no argument init"):
+        with_attention(config, {"init": "paper"})
+
+
 def test_a_model_without_large_kernels_is_refused() -> None:
     config, name = read_config("yolov5n.yaml")
     with pytest.raises(ConfigError, match=r"yolov5n\.yaml has no large kernel block"):
