@@ -12,11 +12,17 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from utils.base import script
 from utils.base.log import LOG, color
 from utils.base.paths import increment_path, relative_to_cwd
 from utils.compare.options import parse_compare, read_comparison, read_val_options
+
+if TYPE_CHECKING:
+    from utils.compare.gallery import Example
+    from utils.compare.records import Records
+    from utils.compare.runner import Worker
 
 
 def compare_seeds(opt: Namespace, rest: Sequence[str], argv: Sequence[str]) -> Path:
@@ -30,14 +36,25 @@ def compare_seeds(opt: Namespace, rest: Sequence[str], argv: Sequence[str]) -> P
     comparison = read_comparison(opt, rest)
     project = Path(opt.project)
     runs = plan.plan_runs(comparison)
-    work = runner.Runner(project, runner.share_out(opt.jobs, opt.device, opt.threads))
-    runner.train_all(runs, project, work, opt.jobs)
+    runner.train_all(runs, project, lambda: _workers(opt, project), opt.jobs)
     records = report.gather(runs, project)
+    device = opt.device.split(",")[0]
+    weights = report.first_weights(runs, project)
     if opt.rounds:
-        report.add_latency(records, runs, project, opt.device.split(",")[0], opt.rounds)
-    folder = increment_path(project / opt.name, opt.exist_ok)
-    report.write_report(records, folder, report.command_line(argv), opt.resamples)
-    return folder
+        report.add_latency(records, runs, project, device, opt.rounds)
+    trained = Namespace(**{**vars(comparison.arms[0].options), "device": device})
+    return _finish(opt, argv, records, _examples(opt, trained, weights, records.splits()[0]))
+
+
+def _workers(opt: Namespace, project: Path) -> Worker:
+    """Who trains the runs: processes here, or on a cluster."""
+    if opt.ray:
+        from utils.compare.cluster import ClusterRunner
+
+        return ClusterRunner(project, opt.ray, opt.jobs, opt.device, opt.threads)
+    from utils.compare.runner import Runner, share_out
+
+    return Runner(project, share_out(opt.jobs, opt.device, opt.threads))
 
 
 def compare_weights(opt: Namespace, rest: Sequence[str], argv: Sequence[str]) -> Path:
@@ -46,20 +63,41 @@ def compare_weights(opt: Namespace, rest: Sequence[str], argv: Sequence[str]) ->
     Returns:
         The folder of the report.
     """
-    from utils.compare import files, report
+    from utils.compare import files
 
-    records = files.compare_files(opt, read_val_options(opt, rest))
-    folder = increment_path(Path(opt.project) / opt.name, opt.exist_ok)
-    report.write_report(records, folder, report.command_line(argv), opt.resamples)
-    return folder
+    val = read_val_options(opt, rest)
+    records = files.compare_files(opt, val)
+    weights = dict(zip(records.models, map(Path, val.weights), strict=True))
+    return _finish(opt, argv, records, _examples(opt, val, weights, records.splits()[0]))
 
 
 def remake(opt: Namespace) -> Path:
     """Make the report of a folder anew, from its csv files."""
-    from utils.compare import records, report
+    from utils.compare import gallery, records, report
 
     folder = Path(opt.report)
-    report.write_report(records.read_records(folder), folder, (), opt.resamples)
+    report.write_report(records.read_records(folder), folder, gallery.read_gallery(folder), opt.resamples)
+    return folder
+
+
+def _examples(opt: Namespace, how: Namespace, weights: dict[str, Path], split: str) -> tuple[Example, ...]:
+    """Pictures for the page; `how` holds the options of train.py or val.py."""
+    if not opt.examples:
+        return ()
+    from utils.compare.examples import Split, find_examples
+    from utils.data.dataset_yaml import read_data_yaml
+
+    pictures = Split(read_data_yaml(how.data), split, how.imgsz, how.single_cls, how.device)
+    return tuple(find_examples(weights, pictures, opt.examples))
+
+
+def _finish(opt: Namespace, argv: Sequence[str], records: Records, examples: tuple[Example, ...]) -> Path:
+    """Write the report into a folder of its own."""
+    from utils.compare.gallery import Gallery
+    from utils.compare.report import write_report
+
+    folder = increment_path(Path(opt.project) / opt.name, opt.exist_ok)
+    write_report(records, folder, Gallery(("python", "compare.py", *argv), examples), opt.resamples)
     return folder
 
 

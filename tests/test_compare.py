@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import yaml
 
 import compare
+from models.weights import read_checkpoint
 from tests.known import SHARED, needs_shared
-from tests.utils.train.small import CONFIG
+from tests.utils.train.small import small_models, small_set
 from utils.base.errors import ConfigError
 from utils.base.paths import ROOT
 from utils.compare.options import parse_compare, read_comparison
 from utils.compare.plan import Run, plan_runs
-from utils.compare.runner import Runner, is_measured, share_out, train_all
-from utils.data.shapes import make_shapes
+from utils.compare.runner import Runner, claim, is_measured, share_out, train_all
 
 Line = Callable[..., list[str]]
 
@@ -30,19 +32,12 @@ Line = Callable[..., list[str]]
 def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     """A command line that compares two small models."""
     home = tmp_path_factory.mktemp("compare them")
-    make_shapes(home / "set", train=8, val=4, size=64)
-    names = ["circle", "square", "triangle", "star", "ring"]
-    splits = {"train": "images/train", "val": "images/val"}
-    (home / "data.yaml").write_text(yaml.safe_dump({"path": str(home / "set"), **splits, "names": names}))
-    gated = deepcopy(CONFIG)
-    gated["head"] = [[-1, 1, "LSKA", [7]], *gated["head"]]
-    gated["head"][-1] = [[3, 4], 1, "Detect", ["nc", "anchors"]]
-    (home / "plain.yaml").write_text(yaml.safe_dump(CONFIG))
-    (home / "gated.yaml").write_text(yaml.safe_dump(gated))
+    data = small_set(home)
+    small_models(home)
 
     def make(*more: str, cfg: tuple[str, ...] = ("plain", "gated")) -> list[str]:
         configs = [f"'{home / name}.yaml'" for name in cfg]
-        fixed = ["--data", str(home / "data.yaml"), "--imgsz", "64", "--epochs", "1", "--batch-size", "4"]
+        fixed = ["--data", str(data), "--imgsz", "64", "--epochs", "1", "--batch-size", "4"]
         place = ["--project", str(home / "runs"), "--device", "cpu", "--workers", "0", "--noautoanchor"]
         return ["--cfg", *configs, "--weights", "", *fixed, *place, "--rounds", "2", *more]
 
@@ -77,15 +72,60 @@ def test_only_what_is_missing_is_trained(line: Line) -> None:
     argv = line("--seeds", "0", "5", "--labels", "plain", "gated")
     project = Path(argv[argv.index("--project") + 1]) / "elsewhere"
 
-    def pretend(run: Run) -> None:
-        done.append((run.label, run.seed))
-        folder = run.save(project)
-        figures = {"best": {"val": {"mAP50": 0.1, "mAP": 0.05}}}
-        (folder / "measured.json").write_text(json.dumps({"figures": figures}))
+    class Pretend(Runner):
+        def __call__(self, run: Run) -> None:
+            done.append((run.label, run.seed))
+            folder = run.save(project)
+            figures = {"best": {"val": {"mAP50": 0.1, "mAP": 0.05}}}
+            (folder / "measured.json").write_text(json.dumps({"figures": figures}))
 
-    train_all(_plan(line("--seeds", "0", "--labels", "plain", "gated")), project, pretend, 1)
-    train_all(_plan(argv), project, pretend, 2)
+    def hire() -> Runner:
+        return Pretend(project, share_out(1, "cpu"))
+
+    train_all(_plan(line("--seeds", "0", "--labels", "plain", "gated")), project, hire, 1)
+    train_all(_plan(argv), project, hire, 2)
     assert sorted(done) == [("gated", 0), ("gated", 5), ("plain", 0), ("plain", 5)]
+
+
+@pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_comparison_goes_on(line: Line, way: signal.Signals) -> None:
+    argv = line("--seeds", "0", "--labels", "plain", "gated", "--epochs", "40", "--name", f"stopped{way}")
+    argv[argv.index("--project") + 1] += f" {way.name}"
+    project = Path(argv[argv.index("--project") + 1])
+    command = [sys.executable, str(ROOT / "compare.py"), *argv]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+        while not list(project.glob("runs/*/weights/last.pt")):
+            assert child.poll() is None, child.communicate()[0]
+            time.sleep(0.05)
+        child.send_signal(way)
+        text = child.communicate(timeout=60)[0]
+    assert child.returncode == 128 + way
+    assert "the same command goes on from here" in text and "Traceback" not in text
+    last = next(project.glob("runs/*/weights/last.pt"))
+    epoch = read_checkpoint(last).epoch
+    assert 0 <= epoch < 39
+
+    compare.main(argv)
+    log = (last.parent.parent / "log.txt").read_text()
+    assert f"Resuming training from {last}" in log or f"from epoch {epoch + 2}" in log
+    measured = [json.loads(file.read_text()) for file in project.glob("runs/*/measured.json")]
+    assert [len(one["epochs"]) for one in measured] == [40, 40]
+
+
+def test_a_folder_has_one_worker_at_a_time(
+    line: Line, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, *_ = _plan(line("--seeds", "0"))
+    folder = run.save(tmp_path)
+    worker = Runner(tmp_path, share_out(1, "cpu"))
+    with caplog.at_level("INFO"), claim(folder):
+        second = threading.Thread(target=worker, args=(run,))
+        second.start()
+        while "waiting for the process" not in caplog.text:
+            time.sleep(0.01)
+        (folder / "measured.json").write_text("{}")  # as the first one leaves it
+    second.join(10)
+    assert not second.is_alive() and not (folder / "log.txt").exists(), "it had nothing left to do"
 
 
 def test_what_decides_a_run_makes_another_run(line: Line) -> None:
@@ -96,10 +136,7 @@ def test_what_decides_a_run_makes_another_run(line: Line) -> None:
 
 
 def test_labels_decide_too(line: Line, tmp_path: Path) -> None:
-    make_shapes(tmp_path / "set", train=8, val=4, size=64)
-    content = yaml.safe_load(Path(line()[line().index("--data") + 1]).read_text())
-    (tmp_path / "data.yaml").write_text(yaml.safe_dump(content | {"path": str(tmp_path / "set")}))
-    argv = [*line("--seeds", "0"), "--data", str(tmp_path / "data.yaml")]
+    argv = [*line("--seeds", "0"), "--data", str(small_set(tmp_path))]
     before = _plan(argv)[0].key
     assert before == _plan(line("--seeds", "0"))[0].key, "the same pictures in another folder"
     file = next((tmp_path / "set" / "labels" / "train").glob("*.txt"))
@@ -113,7 +150,7 @@ def test_a_failed_run_is_named_with_its_reason(line: Line) -> None:
     project = Path(argv[argv.index("--project") + 1]) / "failing"
     broken = Run(run.label, 0, "0" * 64, (*run.train, "--optimizer", "SGDX"), ("val",), {})
     with pytest.raises(Exception, match=r"plain, seed 0: failed .*invalid choice: 'SGDX'.*log\.txt"):
-        train_all([broken], project, Runner(project, share_out(1, "cpu")), 1)
+        train_all([broken], project, lambda: Runner(project, share_out(1, "cpu")), 1)
     assert not is_measured(broken.folder(project))
 
 

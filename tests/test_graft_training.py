@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 import train
 from models.weights import read_checkpoint
-from tests.utils.train.small import CONFIG
+from tests.utils.train.small import small_models, small_set
 from utils.base.errors import ConfigError
-from utils.data.shapes import make_shapes
 from utils.loggers.callbacks import Callbacks
 
 Flags = Callable[..., dict[str, Any]]
@@ -28,15 +25,8 @@ OLD, MOVED = "model.3.conv.weight", "model.4.conv.weight"  # that convolution, i
 def flags(tmp_path_factory: pytest.TempPathFactory) -> Flags:
     """Options that train a yaml with a gate from a run without it."""
     home = tmp_path_factory.mktemp("graft")
-    make_shapes(home / "set", train=16, val=4, size=64)
-    names = ["circle", "square", "triangle", "star", "ring"]
-    splits = {"train": "images/train", "val": "images/val"}
-    (home / "data.yaml").write_text(yaml.safe_dump({"path": str(home / "set"), **splits, "names": names}))
-    gated = deepcopy(CONFIG)
-    gated["head"] = [[-1, 1, "LSKA", [7]], *gated["head"]]
-    gated["head"][-1] = [[3, 4], 1, "Detect", ["nc", "anchors"]]
-    (home / "plain.yaml").write_text(yaml.safe_dump(CONFIG))
-    (home / "gated.yaml").write_text(yaml.safe_dump(gated))
+    data = small_set(home, train=16)
+    plain, gated = small_models(home)
     fixed = {
         "imgsz": 64,
         "batch_size": 4,
@@ -45,9 +35,9 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> Flags:
         "noplots": True,
         "noautoanchor": True,
     }
-    paths = {"data": str(home / "data.yaml"), "project": str(home / "runs")}
-    source = train.run(**fixed, **paths, epochs=1, cfg=str(home / "plain.yaml"), weights="", name="source")
-    paths |= {"cfg": str(home / "gated.yaml"), "weights": str(source.last)}
+    paths = {"data": str(data), "project": str(home / "runs")}
+    source = train.run(**fixed, **paths, epochs=1, cfg=str(plain), weights="", name="source")
+    paths |= {"cfg": str(gated), "weights": str(source.last)}
 
     def make(**changes: Any) -> dict[str, Any]:
         return {**fixed, **paths, "epochs": 2, **changes}

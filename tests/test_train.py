@@ -14,9 +14,8 @@ import yaml
 
 import train
 from models.weights import load_for_inference, read_checkpoint
-from tests.utils.train.small import CONFIG
+from tests.utils.train.small import CONFIG, small_models, small_set
 from utils.base.errors import ConfigError, DataError
-from utils.data.shapes import make_shapes
 from utils.loggers.callbacks import Callbacks
 from utils.train.meter import DivergedError
 from utils.train.session import COLUMNS
@@ -30,13 +29,10 @@ Flags = Callable[..., dict[str, Any]]
 def flags(tmp_path_factory: pytest.TempPathFactory) -> Flags:
     """Options of a small model on small pictures, with changes."""
     home = tmp_path_factory.mktemp("train ing")
-    make_shapes(home / "set", train=16, val=4, size=64)
-    names = ["circle", "square", "triangle", "star", "ring"]
-    splits = {"train": "images/train", "val": "images/val"}
-    (home / "data.yaml").write_text(yaml.safe_dump({"path": str(home / "set"), **splits, "names": names}))
-    (home / "small.yaml").write_text(yaml.safe_dump(CONFIG))
+    data = small_set(home, train=16)
+    model, _ = small_models(home)
     fixed = {"weights": "", "imgsz": 64, "batch_size": 4, "workers": 0, "device": "cpu", "noplots": True}
-    paths = {"data": str(home / "data.yaml"), "cfg": str(home / "small.yaml"), "project": str(home / "runs")}
+    paths = {"data": str(data), "cfg": str(model), "project": str(home / "runs")}
 
     def make(**changes: Any) -> dict[str, Any]:
         return {**fixed, **paths, "epochs": 2, **changes}

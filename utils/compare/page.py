@@ -6,26 +6,16 @@ import base64
 import html
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from utils.base.errors import YoloError
 from utils.base.paths import atomic_write
+from utils.compare.gallery import Example
 from utils.compare.plots import Figure, class_plot, cost_plot, curve_plot
 from utils.compare.records import Records
 from utils.compare.summary import class_table, main_table, summarize
 
 PAGE = "report.html"
-
-
-@dataclass(frozen=True)
-class Example:
-    """A picture with the boxes of several sources side by side."""
-
-    title: str
-    panels: tuple[tuple[str, np.ndarray], ...]  # label, picture (h, w, 3) uint8 BGR
 
 
 _STYLE = """
@@ -38,6 +28,9 @@ th, td { padding: 4px 10px; text-align: left; border-bottom: 1px solid #ddd; whi
 .panels { display: flex; flex-wrap: wrap; gap: 8px } figure { margin: 0; flex: 1 1 260px; min-width: 0 }
 figure img { width: 100%; height: auto } figcaption { font-size: .85rem; overflow-wrap: anywhere }
 """
+_ON_EXAMPLES = """Pictures with the most boxes that only one of two models finds (no partner of the same class
+at IoU 0.5), at a confidence of 0.25, by the first run of each model.
+Bold and named: those boxes; thin: the others."""
 _SCRIPT = """
 for (const [id, figure] of Object.entries(FIGURES))
   Plotly.newPlot(id, figure.data, figure.layout, {responsive: true, displaylogo: false});
@@ -74,7 +67,7 @@ def write_page(
                 sections.append(f'<h3>{title}</h3><div class="plot" id="{key}"></div>')
         sections.append(_table(class_table(records, split, resamples)))
     if examples:
-        sections.append("<h2>Where they disagree most</h2>")
+        sections.append(f"<h2>Where they disagree most</h2><p>{_ON_EXAMPLES}</p>")
         sections += [_example(example) for example in examples]
     sections.append(f'<p class="notes">{html.escape(notes)}</p>')
     with atomic_write(folder / PAGE, "w", encoding="utf-8") as file:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from utils.base.paths import atomic_write
+from utils.compare.gallery import Gallery
 from utils.compare.latency import measure_latency
-from utils.compare.page import Example, write_page
+from utils.compare.page import write_page
 from utils.compare.plan import Run
 from utils.compare.records import Records, curves_of_run, rows_of_run
 from utils.compare.runner import read_measured
@@ -39,12 +39,19 @@ def gather(runs: Sequence[Run], project: Path) -> Records:
     return records
 
 
+def first_weights(runs: Sequence[Run], project: Path) -> dict[str, Path]:
+    """The best weights of each model's first run."""
+    first: dict[str, Path] = {}
+    for run in runs:
+        first.setdefault(run.label, run.folder(project) / "weights" / "best.pt")
+    return first
+
+
 def add_latency(records: Records, runs: Sequence[Run], project: Path, device: str, rounds: int) -> None:
     """Measure one run of each model, and note it in all rows of that model."""
     from utils.train.options import parse_options
 
-    first = {run.label: run for run in reversed(runs)}
-    files = [first[model].folder(project) / "weights" / "best.pt" for model in records.models]
+    files = list(first_weights(runs, project).values())
     imgsz = parse_options(runs[0].train).imgsz
     found = measure_latency(files, imgsz, device, rounds)
     for model, (middle, low, high) in zip(records.models, found, strict=True):
@@ -91,29 +98,24 @@ def _circumstances(records: Records) -> str:
 def write_report(
     records: Records,
     folder: Path,
-    command: Sequence[str] = (),
+    gallery: Gallery | None = None,
     resamples: int = 2000,
-    examples: Sequence[Example] = (),
 ) -> None:
     """Write the csv files, and both reports, which are made from them.
 
     Args:
         records: what was measured.
         folder: where to write; made if it is not there.
-        command: words of the command line, for the reader to repeat.
+        gallery: the command line, and pictures for the page.
         resamples: of the bootstrap.
-        examples: pictures for the page.
     """
+    gallery = gallery or Gallery()
     folder.mkdir(parents=True, exist_ok=True)
     records.write(folder)
+    gallery.write(folder)
     text = markdown(records, resamples)
-    if command:
-        text += f"\n    {shlex.join(command)}\n"
+    if gallery.command:
+        text += f"\n    {shlex.join(gallery.command)}\n"
     with atomic_write(folder / REPORT, "w", encoding="utf-8") as file:
         file.write(text)
-    write_page(records, folder, f"{_circumstances(records)} {notes(records)}", examples, resamples)
-
-
-def command_line(argv: Sequence[str]) -> list[Any]:
-    """The command as a reader can repeat it."""
-    return ["python", "compare.py", *argv]
+    write_page(records, folder, f"{_circumstances(records)} {notes(records)}", gallery.examples, resamples)

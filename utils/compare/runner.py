@@ -14,11 +14,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from utils.base.errors import YoloError
 from utils.base.log import LOG
-from utils.base.paths import ROOT, relative_to_cwd
+from utils.base.paths import ROOT, atomic_write, relative_to_cwd
 from utils.base.progress import Bar
 from utils.compare.measure import MEASURED
 from utils.compare.plan import Run
@@ -75,13 +75,14 @@ class Runner:
             YoloError: a process failed; its last line is in the message.
         """
         folder = run.save(self.project)
-        with self.machine.device() as device:
+        with self.machine.device() as device, claim(folder) as held:
+            if is_measured(folder):  # by another comparison that had the folder until now
+                return
             (folder / "device.txt").write_text(device)
-            started = time.monotonic()
-            if not is_trained(folder, run):
-                self._call(_training(run, folder, device), folder, run)
-            self._call([sys.executable, "-m", "utils.compare.measure", str(folder)], folder, run)
-        note_minutes(folder, (time.monotonic() - started) / 60)
+            with _counted_minutes(folder):
+                if not is_trained(folder, run):
+                    self._call(_training(run, folder, device), folder, run, held)
+                self._call([sys.executable, "-m", "utils.compare.measure", str(folder)], folder, run, held)
 
     def stop(self) -> None:
         """End the processes that are running; train.py saves what it has."""
@@ -93,7 +94,7 @@ class Runner:
         for child in children:
             child.wait()
 
-    def _call(self, command: Sequence[str], folder: Path, run: Run) -> None:
+    def _call(self, command: Sequence[str], folder: Path, run: Run, held: Sequence[int]) -> None:
         threads = str(self.machine.threads)
         environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
@@ -109,6 +110,7 @@ class Runner:
                     stdin=subprocess.DEVNULL,
                     env=environment,
                     start_new_session=True,
+                    pass_fds=held,  # the claim lasts as long as the child, even if compare.py is killed
                 )
                 self._children.add(child)
             try:
@@ -122,8 +124,26 @@ class Runner:
             )
 
 
-def train_all(runs: Sequence[Run], project: Path, work: Callable[[Run], None], jobs: int) -> None:
-    """Do `work` for all runs that are not measured yet, `jobs` at a time.
+class Worker(Protocol):
+    """Who brings runs to their measured.json."""
+
+    def __call__(self, run: Run) -> None:
+        """Train and measure one run; called from several threads."""
+        ...
+
+    def stop(self) -> None:
+        """End what is under way, from another thread."""
+        ...
+
+
+def train_all(runs: Sequence[Run], project: Path, hire: Callable[[], Worker], jobs: int) -> None:
+    """Have all runs done that are not measured yet, `jobs` at a time.
+
+    Args:
+        runs: of a comparison.
+        project: folder of all comparisons.
+        hire: gives who does the work; called if there is any.
+        jobs: runs at the same time.
 
     Raises:
         YoloError: a run failed; others that were under way are finished, none is begun.
@@ -134,7 +154,7 @@ def train_all(runs: Sequence[Run], project: Path, work: Callable[[Run], None], j
     if not open_runs:
         return
     LOG.info(f"training {len(open_runs)} runs, {jobs} at a time, in {relative_to_cwd(project / 'runs')}")
-    started = time.monotonic()
+    started, work = time.monotonic(), hire()
     with ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(work, run): run for run in open_runs}
         try:
@@ -144,9 +164,9 @@ def train_all(runs: Sequence[Run], project: Path, work: Callable[[Run], None], j
         except BaseException:
             for future in futures:
                 future.cancel()
-            stop = getattr(work, "stop", None)
-            if stop is not None and not isinstance(sys.exc_info()[1], YoloError):
-                stop()
+            if not isinstance(sys.exc_info()[1], YoloError):
+                LOG.warning("stopping; the same command goes on from here")
+                work.stop()
             raise
 
 
@@ -193,10 +213,40 @@ def is_trained(folder: Path, run: Run) -> bool:
     return checkpoint.training is None or checkpoint.epoch + 1 >= parse_options(run.train).epochs
 
 
-def note_minutes(folder: Path, minutes: float) -> None:
-    """Add the time that a run took to its measurements."""
+@contextmanager
+def claim(folder: Path) -> Iterator[tuple[int, ...]]:
+    """Have a run's folder for oneself; wait for whoever has it.
+
+    Yields:
+        File descriptors that a child process must inherit to keep the claim when this process dies.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks
+        yield ()
+        return
+    with (folder / "claim").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            LOG.info(f"waiting for the process that works in {relative_to_cwd(folder)}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield (file.fileno(),)
+
+
+@contextmanager
+def _counted_minutes(folder: Path) -> Iterator[None]:
+    """Add the time that this takes to what earlier, stopped attempts took, and to the measurements."""
+    file, started = folder / "minutes.txt", time.monotonic()
+    earlier = float(file.read_text()) if file.is_file() else 0.0
+    try:
+        yield
+    finally:
+        minutes = earlier + (time.monotonic() - started) / 60
+        file.write_text(f"{minutes:.3f}")
     content = read_measured(folder) | {"minutes": round(minutes, 2)}
-    (folder / MEASURED).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    with atomic_write(folder / MEASURED, "w", encoding="utf-8") as out:
+        json.dump(content, out, indent=1)
 
 
 def last_line(log: Path) -> str:

@@ -99,18 +99,16 @@ def epochs_to_reach(records: Records, name: str) -> tuple[float, int, int] | Non
 
 
 def main_table(summaries: Sequence[ModelSummary]) -> str:
-    """The main table as markdown."""
-    lines = [
-        f"| {' | '.join(_HEADS)} |",
-        "|---" * len(_HEADS) + "|",
-    ]
+    """The main table as markdown, without the columns of which nothing is known."""
+    rows = [_HEADS]
     for one in summaries:
         size = "" if one.parameters is None else f"{one.parameters / 1e6:.3f} M"
         work = "" if one.gflops is None else f"{one.gflops:.2f}"
-        cells = [one.model, size, work, _ms(one.latency)]
-        cells += [_mean(one.map50), _mean(one.map), _difference(one.pair), _p(one), _reached(one.reached)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        figures = (_mean(one.map50), _mean(one.map), _difference(one.pair), _p(one), _reached(one.reached))
+        rows.append((one.model, size, work, _ms(one.latency), *figures))
+    known = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    head, *lines = [f"| {' | '.join(cells)} |" for cells in zip(*known, strict=True)]
+    return "\n".join([head, "|---" * len(known) + "|", *lines])
 
 
 def class_table(records: Records, split: str = "val", resamples: int = 2000) -> str:

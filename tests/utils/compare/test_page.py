@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.utils.compare.drawn import drawn_records
-from utils.compare.page import PAGE, Example, write_page
+from utils.compare.gallery import Example
+from utils.compare.page import PAGE, write_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch.amp.grad_scaler import GradScaler
 
 from models.yolo import DetectionModel
 from utils.data.loader import Batch
+from utils.data.shapes import NAMES, make_shapes
 from utils.ops.loss import DetectionLoss
 from utils.train.ema import ModelEMA
 from utils.train.hyp import Hyp, check_hyp, scale_gains
@@ -29,6 +33,25 @@ CONFIG: dict[str, Any] = {
     "backbone": [[-1, 1, "Conv", [8, 6, 2, 2]], [-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Conv", [16, 3, 2]]],
     "head": [[-1, 1, "Conv", [16, 3, 2]], [[2, 3], 1, "Detect", ["nc", "anchors"]]],
 }
+
+
+def small_set(home: Path, train: int = 8, val: int = 4) -> Path:
+    """Draw a set of 64 x 64 pixels below `home`; its yaml."""
+    make_shapes(home / "set", train=train, val=val, size=SIZE)
+    splits = {"train": "images/train", "val": "images/val"}
+    content = {"path": str(home / "set"), **splits, "names": list(NAMES)}
+    (home / "data.yaml").write_text(yaml.safe_dump(content))
+    return home / "data.yaml"
+
+
+def small_models(home: Path) -> tuple[Path, Path]:
+    """Yamls of `CONFIG`, and of it with a gate before its last convolution."""
+    gated = deepcopy(CONFIG)
+    gated["head"] = [[-1, 1, "LSKA", [7]], *gated["head"]]
+    gated["head"][-1] = [[3, 4], 1, "Detect", ["nc", "anchors"]]
+    (home / "plain.yaml").write_text(yaml.safe_dump(CONFIG))
+    (home / "gated.yaml").write_text(yaml.safe_dump(gated))
+    return home / "plain.yaml", home / "gated.yaml"
 
 
 class DrawnLoader:
