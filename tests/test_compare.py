@@ -170,6 +170,19 @@ def test_mistakes_are_named(line: Line, more: list[str], message: str) -> None:
         read_comparison(*parse_compare(line(*more)))
 
 
+@pytest.mark.parametrize(
+    ("cfg", "message"),
+    [
+        ("yolov5n.yaml --name 'x", "--cfg yolov5n.yaml --name 'x: no closing quotation"),
+        ("", "--cfg '': expected a model yaml"),
+        ("yolov5n-LSKA.yaml --attention k=8", "k=8 cannot be split"),
+    ],
+)
+def test_a_model_that_cannot_be_is_told_before_training(line: Line, cfg: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _plan(["--cfg", cfg, *line()[3:]])
+
+
 def test_the_same_model_twice_is_refused(line: Line) -> None:
     with pytest.raises(ConfigError, match="given twice"):
         read_comparison(*parse_compare(line(cfg=("plain", "plain"))))

@@ -62,7 +62,8 @@ def test_a_head_for_other_classes_keeps_what_finds_and_measures(trained: Checkpo
     x = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
         before, after = build_model(trained)(x)[0], model.eval()(x)[0]
-    assert torch.equal(before[..., :5], after[..., :5])  # boxes and objectness
+    # Boxes and objectness: the same rows, but a smaller convolution may add up in another order.
+    assert torch.allclose(before[..., :5], after[..., :5], rtol=1e-5, atol=1e-4)
     assert (before.shape[2], after.shape[2]) == (9, 7)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -24,7 +25,7 @@ WORDS = "--part module --kernels 7 11 --designs LKA LSKA --channels 8 --sizes 20
 def row(part: str, model: str, design: str, k: int, scale: float = 1.0) -> Row:
     """A row with exact counts and made-up times."""
     cell = Cell(part, model, design, k, 64 if part == "module" else 0, 20 if part == "module" else 224)
-    times = dict(zip(("forward_ms", "forward_low_ms", "forward_high_ms"), (2.0, 1.9, 2.2), strict=True))
+    times: dict[str, Any] = {"forward_ms": 2.0, "forward_low_ms": 1.9, "forward_high_ms": 2.2}
     times |= {"step_ms": 8.0 * scale, "step_low_ms": 7.0 * scale, "step_high_ms": 9.0 * scale}
     counted = count(cell)
     return Row(
@@ -36,7 +37,7 @@ def row(part: str, model: str, design: str, k: int, scale: float = 1.0) -> Row:
         batch=1,
         machine="a box",
         command="python x",
-    )  # type: ignore[arg-type]
+    )
 
 
 def test_a_run_writes_tables_and_pictures_and_the_csv_gives_them_again(tmp_path: Path) -> None:

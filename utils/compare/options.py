@@ -116,7 +116,7 @@ def read_comparison(opt: Namespace, rest: Sequence[str]) -> Comparison:
         common += ["--weights", opt.weights[0]]
     arms = []
     for text in opt.cfg:
-        flags = ("--cfg", *shlex.split(text))
+        flags = ("--cfg", *_words(text))
         options = parse_options([*common, *flags])
         options.device = opt.device.split(",")[0]  # one process a run, each on one device
         for name in _OWN_IN_RUNS:
@@ -132,6 +132,17 @@ def read_comparison(opt: Namespace, rest: Sequence[str]) -> Comparison:
         raise ConfigError(f"--labels: {len(arms)} different names are needed, one for each --cfg")
     named = [Arm(label, arm.flags, arm.options) for label, arm in zip(opt.labels, arms, strict=False)]
     return Comparison(opt, tuple(common), tuple(named or arms))
+
+
+def _words(text: str) -> list[str]:
+    """The words of one --cfg, as a shell splits them."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"--cfg {text}: {str(error).lower()}") from error
+    if not words:
+        raise ConfigError("--cfg '': expected a model yaml, and flags of train.py behind it if need be")
+    return words
 
 
 def read_val_options(opt: Namespace, rest: Sequence[str]) -> Namespace:

@@ -79,6 +79,7 @@ def _facts(arm: Arm, data: DataSpec) -> dict[str, Any]:
     """All that decides what a run gives, but for its seed."""
     import torch
 
+    from models.yolo import DetectionModel
     from utils.train.hyp import load_hyp
     from utils.train.options import parse_options
     from utils.train.setup import find_weights, make_config
@@ -86,6 +87,7 @@ def _facts(arm: Arm, data: DataSpec) -> dict[str, Any]:
     opt = arm.options
     checkpoint = find_weights(opt)
     config = make_config(opt, checkpoint)
+    DetectionModel(config, nc=data.nc)  # one that cannot be built is told now, not after hours of training
     config.pop("yaml_file", None)
     usual = vars(parse_options([]))  # left out, so that a flag of the future makes no other run of today's
     kept = {key: value for key, value in vars(opt).items() if key not in _INDIFFERENT and value != usual[key]}

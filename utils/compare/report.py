@@ -62,7 +62,7 @@ def add_latency(records: Records, runs: Sequence[Run], project: Path, device: st
 
 def markdown(records: Records, resamples: int = 2000) -> str:
     """The whole report as text."""
-    parts = ["# Comparison", _circumstances(records), ""]
+    parts = ["# Comparison", circumstances(records), ""]
     for split in records.splits():
         summaries = summarize(records, split, resamples=resamples)
         which = f"{split}, best.pt of each run" if records.curves else split
@@ -84,7 +84,7 @@ def notes(records: Records) -> str:
     return f"{few}{_OVER_SEEDS}\n{_COMMON}"
 
 
-def _circumstances(records: Records) -> str:
+def circumstances(records: Records) -> str:
     if any(records.paired_over_pictures(model, "mAP50-95") for model in records.models):
         return f"{len(records.models)} weight files on the same pictures."
     commits = sorted({str(row.get("commit", "")) for row in records.results} - {""})
@@ -118,4 +118,4 @@ def write_report(
         text += f"\n    {shlex.join(gallery.command)}\n"
     with atomic_write(folder / REPORT, "w", encoding="utf-8") as file:
         file.write(text)
-    write_page(records, folder, f"{_circumstances(records)} {notes(records)}", gallery.examples, resamples)
+    write_page(records, folder, f"{circumstances(records)} {notes(records)}", gallery.examples, resamples)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from utils.base.errors import ConfigError
+from utils.base.checks import Checked, height_width, listed
 
 KINDS = ("erf", "gate", "cam")
 METHODS = ("gradcam", "eigencam")
@@ -14,7 +12,7 @@ DEFAULT_WEIGHTS = "yolov5s.pt"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Checked):
     """The flags of visualize.py, by their names; checked."""
 
     weights: list[str]
@@ -40,14 +38,14 @@ class Options:
         """Bring loose values into form (`weights="a.pt"`, `imgsz=640`) and refuse impossible ones."""
         put = object.__setattr__
         for name in ("weights", "cfg", "labels", "kind", "layer"):
-            put(self, name, [str(value) for value in _listed(getattr(self, name))])
+            put(self, name, [str(value) for value in listed(getattr(self, name))])
         if not self.weights and not self.cfg:
             put(self, "weights", [DEFAULT_WEIGHTS])
         put(self, "source", str(self.source))
-        put(self, "imgsz", _height_width(self.imgsz))
-        put(self, "classes", None if self.classes is None else [int(c) for c in _listed(self.classes)])
+        put(self, "imgsz", height_width(self.imgsz))
+        put(self, "classes", None if self.classes is None else [int(c) for c in listed(self.classes)])
         for name, known in (("kind", KINDS), ("method", METHODS)):
-            wrong = [word for word in _listed(getattr(self, name)) if word not in known]
+            wrong = [word for word in listed(getattr(self, name)) if word not in known]
             self._require(name, not wrong, f"one of {', '.join(known)}")
         for name in ("conf_thres", "iou_thres"):
             self._require(name, 0 <= getattr(self, name) <= 1, "a number from 0 to 1")
@@ -58,22 +56,3 @@ class Options:
         models = len(self.weights) + len(self.cfg)
         fits = len(self.labels) in (0, models)
         self._require("labels", fits, f"as many labels as models, {models}")
-
-    def _require(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            flag, value = "--" + name.replace("_", "-"), getattr(self, name)
-            given = " ".join(map(str, value)) if isinstance(value, list) else value
-            raise ConfigError(f"{flag} {given}: expected {expected}")
-
-
-def _listed(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
-
-
-def _height_width(imgsz: Any) -> tuple[int, int]:
-    sides = [int(side) for side in _listed(imgsz)]
-    if len(sides) not in (1, 2) or min(sides) < 1:
-        raise ConfigError(f"--imgsz {' '.join(map(str, sides))}: expected one or two sizes in pixels (h w)")
-    return sides[0], sides[-1]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from utils.base.errors import ConfigError
+from utils.base.checks import Checked, height_width, listed
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Checked):
     """The flags of detect.py, by their names; checked."""
 
     weights: list[str]
@@ -46,10 +44,10 @@ class Options:
     def __post_init__(self) -> None:
         """Bring loose values into form (`weights="a.pt"`, `imgsz=640`) and refuse impossible ones."""
         put = object.__setattr__
-        put(self, "weights", [str(name) for name in _listed(self.weights)])
+        put(self, "weights", [str(name) for name in listed(self.weights)])
         put(self, "source", str(self.source))
-        put(self, "imgsz", _height_width(self.imgsz))
-        put(self, "classes", None if self.classes is None else [int(c) for c in _listed(self.classes)])
+        put(self, "imgsz", height_width(self.imgsz))
+        put(self, "classes", None if self.classes is None else [int(c) for c in listed(self.classes)])
         for name in ("conf_thres", "iou_thres"):
             self._require(name, 0 <= getattr(self, name) <= 1, "a number from 0 to 1")
         for name in ("max_det", "line_thickness", "vid_stride"):
@@ -57,19 +55,3 @@ class Options:
         self._require("save_format", self.save_format in (0, 1), "0 (centre and size) or 1 (corners)")
         self._require("weights", bool(self.weights), "at least one file")
         self._require("classes", min(self.classes or [0]) >= 0, "class numbers from 0")
-
-    def _require(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            flag = "--" + name.replace("_", "-")
-            raise ConfigError(f"{flag} {getattr(self, name)}: expected {expected}")
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, Iterable) and not isinstance(value, str) else [value]
-
-
-def _height_width(imgsz: Any) -> tuple[int, int]:
-    sides = [int(side) for side in _listed(imgsz)]
-    if len(sides) not in (1, 2) or min(sides) < 1:
-        raise ConfigError(f"--imgsz {' '.join(map(str, sides))}: expected one or two sizes in pixels (h w)")
-    return sides[0], sides[-1]

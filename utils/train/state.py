@@ -135,7 +135,7 @@ def on_cpu(value: Any) -> Any:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """States of the global generators; our own code draws from none, but a listener may."""
+    """States of the global generators; drop path draws from them, and a listener may."""
     kind, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),

@@ -1,0 +1,72 @@
+"""Rebuild the tables of docs/results.md from the csv files in docs/results.
+
+python studies/results.py            # write them
+python studies/results.py --check    # only say whether they are as they should be
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":  # the project's packages stand beside this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from utils.base.errors import DataError, YoloError
+from utils.base.log import LOG
+from utils.base.paths import ROOT, atomic_write, relative_to_cwd
+from utils.base.script import main, parser
+
+PAGE = ROOT / "docs" / "results.md"
+# A table stands between `<!-- table: FOLDER SPLIT -->` and `<!-- end -->`; `classes` behind SPLIT: AP by class.
+_PLACE = re.compile(r"(<!-- table: (\S+) (\S+)( classes)? -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def rebuild(text: str, folder: Path) -> str:
+    """The page with all its tables made anew from the csv files in `folder`.
+
+    Raises:
+        DataError: a csv file is missing, or holds no such split.
+    """
+    return _PLACE.sub(
+        lambda found: found[1] + _table(folder / found[2], found[3], bool(found[4])) + found[5], text
+    )
+
+
+def _table(study: Path, split: str, classes: bool) -> str:
+    from utils.compare.records import read_records
+    from utils.compare.report import circumstances
+    from utils.compare.summary import class_table, main_table, summarize
+
+    records = read_records(study)
+    if split not in records.splits():
+        raise DataError(f"{study}: has no results of split {split}, only of {', '.join(records.splits())}")
+    if classes:
+        return f"\n{class_table(records, split)}\n\n"
+    summaries = summarize(records, split)
+    words = "\n".join(f"- {one.words}" for one in summaries if one.words)
+    return f"\n{main_table(summaries)}\n\n{words}\n\n{circumstances(records)}\n\n"
+
+
+def _run_script(argv: Sequence[str] | None = None) -> None:
+    p = parser(__doc__.splitlines()[0], prog="studies/results.py")
+    p.add_argument("--check", action="store_true", help="write nothing; fail if the page would change")
+    opt: argparse.Namespace = p.parse_args(argv)
+    text = PAGE.read_text(encoding="utf-8")
+    made = rebuild(text, PAGE.with_suffix(""))
+    place = relative_to_cwd(PAGE)
+    if made == text:
+        LOG.info(f"{place}: its {len(_PLACE.findall(text))} tables are those of the csv files")
+    elif opt.check:
+        raise YoloError(f"{place}: not what the csv files give; run python studies/results.py")
+    else:
+        with atomic_write(PAGE, "w", encoding="utf-8") as file:
+            file.write(made)
+        LOG.info(f"{place}: tables written")
+
+
+if __name__ == "__main__":
+    main(_run_script)
