@@ -21,7 +21,7 @@ from utils.base.paths import ROOT, atomic_write, relative_to_cwd
 from utils.base.script import main, parser
 
 PAGE = ROOT / "docs" / "results.md"
-# A table stands between `<!-- table: FOLDER SPLIT -->` and `<!-- end -->`; ` classes` after SPLIT: AP by class.
+# Tables stand between `<!-- table: FOLDER SPLIT -->` and `<!-- end -->`; with ` classes` behind: AP by class.
 _PLACE = re.compile(r"(<!-- table: (\S+) (\S+)( classes)? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
