@@ -16,6 +16,7 @@ from utils.train.options import check_options, options_from, parse_options
 if TYPE_CHECKING:
     from utils.loggers.callbacks import Callbacks
     from utils.train.session import TrainResult
+    from utils.train.setup import Task
 
 
 def train(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
@@ -25,7 +26,9 @@ def train(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
         ConfigError, DataError: options, weights or pictures that cannot be used.
         DivergedError: the loss is no longer a number.
     """
-    from utils.train import loop, resume, session, setup, validation  # heavy: the flags come first
+    from utils.train import resume, setup, validation  # heavy: the flags come first
+    from utils.train.identity import differences, run_identity
+    from utils.train.session import RunFolder, guard
 
     opt, checkpoint = resume.find_run(opt) if opt.resume else (opt, None)
     check_options(opt)
@@ -36,23 +39,40 @@ def train(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
     frozen = setup.freeze(model, opt.freeze)
     loaders = setup.make_loaders(opt, hyp, data, model)
     callbacks = setup.make_callbacks(opt, listeners)
-    run = session.RunFolder.choose(opt)
-    with session.guard(run, loaders, callbacks):
+    run = RunFolder.choose(opt)
+    with guard(run, loaders, callbacks):
         if checkpoint is None:
             setup.fit_anchors(model, loaders, opt, hyp)
         state = setup.make_state(model, opt, hyp, loaders, origin, checkpoint)
         recipe = setup.make_recipe(opt, hyp, loaders, frozen, state)
-        run.open(opt, hyp, epoch=state.progress.epoch)
+        identity = run_identity(opt.seed, {"train": loaders.dataset, "val": loaders.val.dataset})
+        if checkpoint is not None:
+            for line in differences(checkpoint.facts, identity):
+                LOG.warning(f"resuming, but {line}")
+        run.open(opt, hyp, state.progress.epoch, identity)
         setup.announce(run.folder, opt, data, loaders, callbacks)
+        task = setup.Task(opt, data, loaders, callbacks, run, state, recipe)
+        _train_epochs(task)
+        return run.result(state.progress.fitness) if callbacks.stop else validation.finish(task)
 
-        for epoch in state.progress.until(opt.epochs):
-            setup.weigh_pictures(loaders, opt, data, state.progress)
-            losses = loop.train_one_epoch(epoch, state, loaders.train, recipe, callbacks)
+
+def _train_epochs(task: Task) -> None:
+    """Train and validate epoch by epoch, until all are done, none gets better, or a signal comes."""
+    from utils.train import loop, session, setup, validation
+    from utils.train.pause import Pause
+    from utils.train.stop_signals import StopSignals
+
+    opt, state, run, callbacks = task.opt, task.state, task.run, task.callbacks
+    with StopSignals() as signals:
+        pause = Pause(state, run, signals, opt.save_steps)
+        for epoch in state.epochs_left(opt.epochs):
+            setup.weigh_pictures(task.loaders, opt, task.data, state.progress)
+            losses = loop.train_one_epoch(epoch, state, task.loaders.train, task.recipe, callbacks, pause)
             if callbacks.stop:
-                return run.result(state.progress.fitness, {})
+                return
             last = epoch + 1 == opt.epochs or state.stopper.possible_stop
-            measured = last or not opt.noval
-            result = validation.validate_epoch(state, loaders, data, opt, callbacks) if measured else None
+            with pause.at_once():
+                result = validation.validate_epoch(task) if last or not opt.noval else None
             best = state.progress.record(epoch, result)
             stop = state.stopper(epoch, state.progress.fitness)
             row = session.table_row(epoch, losses, result, state.optimizer)
@@ -64,7 +84,8 @@ def train(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
             if stop:
                 LOG.info(state.stopper.describe())
                 break
-        return validation.finish(run, state, loaders, data, opt, callbacks, row)
+        if signals.received:  # since the last step
+            signals.end()
 
 
 def run(**keywords: Any) -> TrainResult:

@@ -110,6 +110,36 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(
     assert one["progress"] == two["progress"] and one["stopper"] == two["stopper"]
 
 
+def test_a_resumed_run_says_that_its_data_changed(flags: Flags, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train.run(**flags(name="moved"), callbacks=[Interrupt(step=BATCHES + 1)])
+    weights = Path(flags()["project"], "moved", "weights")
+    (weights / ".last.pt.x.part").write_bytes(b"half")
+    other = small_set(Path(flags()["data"]).parent / "other", train=12)
+    capsys.readouterr()
+    train.run(resume=str(weights / "last.pt"), data=str(other))
+
+    assert "resuming, but train data has changed: 12 pictures, the run had 16" in capsys.readouterr().err
+    assert not list(weights.glob(".*.part"))
+
+
+def test_a_run_that_was_killed_while_finishing_is_finished(
+    flags: Flags, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "utils.train.session.RunFolder.strip", lambda run: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            train.run(**flags(name="nearly"))
+    last = Path(flags()["project"], "nearly", "weights", "last.pt")
+    assert read_checkpoint(last).training is not None
+    result = train.run(resume=str(last))
+
+    assert read_checkpoint(last).training is None and result.metrics["metrics/mAP_0.5"] >= 0
+    assert len(_rows(result.save_dir)) == 3
+
+
 def test_a_finished_run_has_nothing_to_resume(flags: Flags) -> None:
     result = train.run(**flags(epochs=1, name="finished"))
 

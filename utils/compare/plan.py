@@ -20,7 +20,17 @@ RULES = 1  # raise it when training or measuring changes what a run gives
 # Options of train.py that say where and how fast, not what: they do not make another run.
 _INDIFFERENT = {
     *("weights", "cfg", "attention", "data", "hyp", "seed", "device", "workers", "cache", "project", "name"),
-    *("exist_ok", "save_period", "nosave", "noplots", "resume", "local_rank", "download", "given"),
+    *(
+        "exist_ok",
+        "save_period",
+        "save_steps",
+        "nosave",
+        "noplots",
+        "resume",
+        "local_rank",
+        "download",
+        "given",
+    ),
 }
 
 

@@ -2,35 +2,75 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from utils.base.paths import ROOT
 
+if TYPE_CHECKING:
+    from utils.data.dataset import DetectionDataset
 
-def run_identity(seed: int) -> dict[str, Any]:
-    """Facts for checkpoints and opt.yaml, as plain data."""
+
+def run_identity(seed: int, sets: Mapping[str, DetectionDataset] | None = None) -> dict[str, Any]:
+    """Facts for checkpoints and opt.yaml, as plain data; `sets` are the data sets by split."""
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": list(sys.argv),
         "seed": seed,
         "git": git_facts(),
         "versions": versions(),
+        "data": {split: data_facts(dataset) for split, dataset in (sets or {}).items()},
     }
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes."""
+    """Versions of what computes, and on how many threads: other ones give other roundings."""
     import cv2
     import numpy
     import torch
 
     modules = {"torch": torch, "numpy": numpy, "opencv": cv2}
     known = {name: str(module.__version__) for name, module in modules.items()}
-    return {"python": platform.python_version(), **known}
+    return {"python": platform.python_version(), **known, "threads": str(torch.get_num_threads())}
+
+
+def data_facts(dataset: DetectionDataset) -> dict[str, Any]:
+    """What tells a set from another one: pictures, labels, and a digest of names, sizes and labels."""
+    digest = hashlib.sha256()
+    for file, labels, size in zip(dataset.image_files, dataset.labels, dataset.shapes, strict=True):
+        digest.update(f"{Path(file).name}\0".encode("utf-8", "surrogateescape"))
+        digest.update(np.asarray(size, np.float64).tobytes() + np.asarray(labels, np.float32).tobytes())
+    count = sum(len(rows) for rows in dataset.labels)
+    return {"pictures": len(dataset), "labels": count, "digest": digest.hexdigest()[:16]}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is not as it was when a checkpoint was written, a line for each; results will not be bit-equal."""
+    found = []
+    for split, old in (before.get("data") or {}).items():
+        new = now["data"].get(split, {})
+        if new == old:
+            continue
+        counts = [
+            f"{new[key]} {key}, the run had {old[key]}"
+            for key in ("pictures", "labels")
+            if new[key] != old[key]
+        ]
+        what = "; ".join(counts) or "as many pictures and labels, but not the same ones"
+        found.append(f"{split} data has changed: {what}")
+    for name, old in (before.get("versions") or {}).items():
+        new = now["versions"].get(name)
+        if new != old:
+            found.append(f"{name} is {new}, the run had {old}")
+    return found
 
 
 def git_facts() -> dict[str, str | None]:

@@ -15,6 +15,7 @@ from utils.base.seeds import generator
 from utils.data.loader import Loader
 from utils.loggers.callbacks import CallbackList
 from utils.train.meter import LiveRow, LossMeter
+from utils.train.pause import Pause
 from utils.train.schedule import Schedule
 from utils.train.state import TrainState
 
@@ -39,12 +40,25 @@ class Recipe:
 
 
 def train_one_epoch(
-    epoch: int, state: TrainState, loader: Loader, recipe: Recipe, callbacks: CallbackList
+    epoch: int,
+    state: TrainState,
+    loader: Loader,
+    recipe: Recipe,
+    callbacks: CallbackList,
+    pause: Pause | None = None,
 ) -> list[float]:
     """Train on the loader's batches and return the epoch's mean box, obj and cls losses.
 
     Gradients of an unfinished accumulation are dropped at the end, as in the original; so nothing
     but the weights, their averages and a few counters passes from one epoch to the next.
+
+    Args:
+        epoch: counted from 0.
+        state: what is trained; its progress says where in the epoch to begin.
+        loader: the batches.
+        recipe: how.
+        callbacks: listeners.
+        pause: called after each update of the weights, when no gradient waits and `state` is whole.
 
     Raises:
         DivergedError: a loss or a gradient is not finite.
@@ -57,7 +71,7 @@ def train_one_epoch(
     set_train_mode(state.model, recipe.frozen, recipe.grafted if hold else ())
     state.optimizer.zero_grad()
     loader.set_epoch(epoch, first)
-    meter = LossMeter(state.device, epoch)
+    meter = LossMeter(state.device, epoch, state.progress.losses, first)
     bar = Bar(loader, total=len(loader) - first)
     row = LiveRow(bar, meter, state.device, recipe.schedule.epochs)
     for index, batch in enumerate(bar, first):
@@ -69,12 +83,16 @@ def train_one_epoch(
             images = rescale(images, random_size(recipe, epoch, index), recipe.stride)
         # The targets stay on the CPU: assigning them elsewhere would wait for the device's queue.
         meter.add(backward(state, images, batch.targets, recipe), index)
-        if step - state.progress.last_update >= recipe.schedule.accumulate(step):
+        updated = step - state.progress.last_update >= recipe.schedule.accumulate(step)
+        if updated:
             meter.watch(update_weights(state, step, callbacks), index)
         callbacks.on_train_batch_end(step, batch.images, batch.targets, batch.paths)
         row.show(len(batch.targets), images.shape[-1], last=index + 1 == len(loader))
         if callbacks.stop:
             break
+        if updated and pause is not None:
+            pause(index + 1, meter)
+    state.progress.note(len(loader), meter)
     callbacks.on_train_epoch_end(epoch)
     return meter.read()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -24,10 +25,10 @@ class DivergedError(YoloError):
 class LossMeter:
     """Mean losses of an epoch, kept on the device until they are read."""
 
-    def __init__(self, device: torch.device, epoch: int) -> None:
+    def __init__(self, device: torch.device, epoch: int, sums: Sequence[float] = (), count: int = 0) -> None:
         self.epoch = epoch
-        self.count = 0
-        self._sums = torch.zeros(len(LOSSES), device=device)
+        self.count = count
+        self._sums = torch.tensor(list(sums) or [0.0] * len(LOSSES), device=device)
         self._bad = torch.full((), math.inf, device=device)  # first batch that went wrong
 
     def add(self, items: Tensor, index: int) -> None:
@@ -40,6 +41,10 @@ class LossMeter:
         """Remember the first batch where `value` is not finite; the device is not waited for."""
         found = torch.where(torch.isfinite(value), math.inf, float(index))
         self._bad = torch.minimum(self._bad, found)
+
+    def sums(self) -> list[float]:
+        """The three sums so far, from which another meter can go on."""
+        return self._sums.tolist()
 
     def read(self) -> list[float]:
         """The three means so far.

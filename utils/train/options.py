@@ -22,7 +22,17 @@ _LATER: dict[str, tuple[Any, ...]] = {
     "bbox_interval": (-1,),
 }
 # A resumed run takes its options from its folder; of the new command line it honours these.
-HONOURED_ON_RESUME = ("cache", "data", "device", "epochs", "noplots", "patience", "save_period", "workers")
+HONOURED_ON_RESUME = (
+    "cache",
+    "data",
+    "device",
+    "epochs",
+    "noplots",
+    "patience",
+    "save_period",
+    "save_steps",
+    "workers",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -102,6 +112,9 @@ def _output(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--name", default="exp", help="folder of this run; cfg takes the model yaml's name")
     group.add_argument("--exist-ok", action="store_true", help="write into an existing folder")
     group.add_argument("--save-period", type=int, default=-1, help="keep a checkpoint every so many epochs")
+    group.add_argument(
+        "--save-steps", type=int, default=0, help="write last.pt after so many updates, too; 0: epochs only"
+    )
     group.add_argument("--nosave", action="store_true", help="save only the last epoch")
     group.add_argument("--noval", action="store_true", help="validate only the last epoch")
     group.add_argument("--noplots", action="store_true", help="draw no pictures")
@@ -184,6 +197,7 @@ def _check_ranges(opt: argparse.Namespace) -> None:
         "imgsz": (opt.imgsz >= 1, "a number of pixels such as 640"),
         "workers": (opt.workers >= 0, "0 or more"),
         "patience": (opt.patience >= 0, "0 or more"),
+        "save_steps": (opt.save_steps >= 0, "0 or more"),
         "seed": (opt.seed >= 0, "0 or more"),
         "graft_lr": (opt.graft_lr > 0, "a factor above 0 such as 10"),
         "graft_freeze": (

@@ -35,10 +35,10 @@ def find_run(opt: Namespace) -> tuple[Namespace, Checkpoint]:
         )
     LOG.info(f"Resuming training from {path}")
     merged = _merge(_saved_options(path, checkpoint), opt, path)
-    if checkpoint.epoch + 1 >= merged.epochs:
+    if checkpoint.epoch + 1 > merged.epochs:
         raise ConfigError(
             f"--resume {path}: it has {checkpoint.epoch + 1} epochs already; "
-            f"--epochs {merged.epochs} must be more than that"
+            f"--epochs {merged.epochs} must be that or more"
         )
     return merged, checkpoint
 

@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,6 @@ from utils.base.paths import atomic_write, increment_path, relative_to_cwd
 from utils.base.yaml_io import plain, write_yaml
 from utils.loggers.callbacks import Callbacks
 from utils.train.hyp import Hyp
-from utils.train.identity import run_identity
 from utils.train.meter import DivergedError
 
 if TYPE_CHECKING:
@@ -63,6 +62,7 @@ class RunFolder:
         self.facts: dict[str, Any] = {}  # what each checkpoint says about the run
         self.started = time.monotonic()
         self.first_epoch = 0
+        self.row: dict[str, float] = {}  # the last one of the table
 
     @classmethod
     def choose(cls, opt: Namespace) -> RunFolder:
@@ -75,19 +75,29 @@ class RunFolder:
     def __str__(self) -> str:
         return relative_to_cwd(self.folder)
 
-    def open(self, opt: Namespace, hyp: Hyp, epoch: int) -> None:
+    def open(
+        self, opt: Namespace, hyp: Hyp, epoch: int = 0, identity: Mapping[str, Any] | None = None
+    ) -> None:
         """Make the folder, write the options, and keep the rows of the table before `epoch`.
+
+        Args:
+            opt: the options.
+            hyp: hyperparameters.
+            epoch: the first one that is not complete.
+            identity: what the run is made with, see `run_identity`.
 
         Raises:
             DataError: the folder cannot be written.
         """
         self.started, self.first_epoch = time.monotonic(), epoch
-        identity = run_identity(opt.seed)
+        identity = dict(identity or {})
         options = {key: value for key, value in vars(opt).items() if key not in _TRANSIENT}
         options |= {"hyp": dict(hyp), "save_dir": str(self.folder)}
         self.facts = plain({"opt": options, "hyp": dict(hyp), **identity})
         try:
             self.last.parent.mkdir(parents=True, exist_ok=True)
+            for part in self.last.parent.glob(".*.part"):  # half a checkpoint, of a run that was killed
+                part.unlink()
             write_yaml(self.folder / "opt.yaml", options | {"identity": identity})
             write_yaml(self.folder / "hyp.yaml", dict(hyp))
             self._keep_rows(epoch)
@@ -103,20 +113,27 @@ class RunFolder:
                 rows = [row for row in list(csv.reader(file))[1:] if row and float(row[0]) < epoch]
         with atomic_write(self.table, "w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+        if rows:
+            self.row = dict(zip(COLUMNS, map(float, rows[-1]), strict=True))
 
     def write_row(self, row: dict[str, float]) -> None:
         """Append an epoch to the table."""
+        self.row = row
         with self.table.open("a", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow(f"{row[name]:.6g}" for name in COLUMNS)
 
     def save(self, content: dict[str, Any], *, best: bool, period: int = -1) -> None:
-        """Write last.pt, and copies of it as best.pt and epochN.pt when they are due."""
-        save_checkpoint(self.last, content | self.facts)
-        copies = [self.best] if best else []
+        """Write last.pt, and before it best.pt and epochN.pt when they are due.
+
+        In this order: a run that is killed in between goes on from the last.pt before, and writes them again.
+        """
+        due = [self.best] if best else []
         if period > 0 and content["epoch"] % period == 0:
-            copies.append(self.last.with_name(f"epoch{content['epoch']}.pt"))
+            due.append(self.last.with_name(f"epoch{content['epoch']}.pt"))
+        first, *copies = [*due, self.last]
+        save_checkpoint(first, content | self.facts)
         for path in copies:
-            with self.last.open("rb") as source, atomic_write(path) as target:
+            with first.open("rb") as source, atomic_write(path) as target:
                 shutil.copyfileobj(source, target)
 
     def say_how_long(self, epoch: int) -> None:
@@ -126,12 +143,13 @@ class RunFolder:
 
     def strip(self) -> None:
         """Reduce last.pt and best.pt to what inference needs."""
-        for path in (self.last, self.best):
+        for path in (self.best, self.last):  # as long as last.pt is whole, a killed run can be finished
             if path.exists():
                 strip_checkpoint(path)
 
-    def result(self, fitness: float, row: dict[str, float]) -> TrainResult:
+    def result(self, fitness: float, row: Mapping[str, float] | None = None) -> TrainResult:
         """What the run gives back."""
+        row = row or {}
         best, last = (path if path.exists() else None for path in (self.best, self.last))
         metrics = {name: row[name] for name in METRICS if name in row}
         return TrainResult(self.folder, fitness, metrics, best, last)

@@ -38,6 +38,7 @@ from utils.train.loop import Recipe
 from utils.train.optim import describe_optimizer, make_optimizer
 from utils.train.sampling import image_weights
 from utils.train.schedule import Schedule
+from utils.train.session import RunFolder
 from utils.train.state import Origin, Progress, TrainState
 from utils.train.stopping import EarlyStopping
 
@@ -60,6 +61,19 @@ class Loaders:
         """End the worker processes."""
         self.train.close()
         self.val.close()
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run that is ready to be trained."""
+
+    opt: Namespace
+    data: DataSpec
+    loaders: Loaders
+    callbacks: CallbackList
+    run: RunFolder
+    state: TrainState
+    recipe: Recipe
 
 
 def prepare_machine(opt: Namespace) -> torch.device:

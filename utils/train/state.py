@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from models.weights import model_record
 from utils.base.errors import DataError
 from utils.train.ema import ModelEMA
+from utils.train.meter import LossMeter
 from utils.train.optim import restore_optimizer
 from utils.train.stopping import EarlyStopping
 
@@ -26,22 +27,23 @@ if TYPE_CHECKING:
 
 @dataclass
 class Progress:
-    """Counters of a run; between two epochs they say all that the tensors do not."""
+    """Counters of a run; between two updates of the weights they say all that the tensors do not."""
 
     epoch: int = 0  # the first epoch that is not complete
     first_batch: int = 0  # ... and its first batch that is not trained
+    losses: list[float] = field(default_factory=list)  # sums of its losses over the batches before
     last_update: int = -1  # step, in batches over the run, of the latest update of the weights
     best_fitness: float = 0.0
     fitness: float = 0.0  # of the latest validation
     maps: list[float] = field(default_factory=list)  # mAP50-95 of each class then
 
-    def until(self, epochs: int) -> range:
-        """The epochs that are left."""
-        return range(self.epoch, epochs)
+    def note(self, first_batch: int, meter: LossMeter) -> None:
+        """Note how far the epoch is."""
+        self.first_batch, self.losses = first_batch, meter.sums()
 
     def record(self, epoch: int, result: EvalResult | None) -> bool:
         """Note that an epoch is complete; True if its validation is the best so far, or as good."""
-        self.epoch, self.first_batch = epoch + 1, 0
+        self.epoch, self.first_batch, self.losses = epoch + 1, 0, []
         if result is None:
             return False
         self.fitness = result.fitness()
@@ -82,6 +84,11 @@ class TrainState:
     def amp(self) -> bool:
         """Whether forward passes run in half precision."""
         return self.scaler.is_enabled()
+
+    def epochs_left(self, epochs: int) -> range:
+        """The epochs still to be trained; none where early stopping has already ended the run."""
+        done = self.progress.epoch
+        return range(done, done if self.stopper.exhausted(done - 1) else epochs)
 
     def content(self) -> dict[str, Any]:
         """Content for a checkpoint, in float32 on the CPU, from which `restore` goes on exactly."""

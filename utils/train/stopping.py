@@ -19,10 +19,12 @@ class EarlyStopping:
         """Note an epoch's fitness; True when training should end with it."""
         if fitness > self.best_fitness:
             self.best_epoch, self.best_fitness = epoch, fitness
-        limit = self.patience or math.inf
-        waited = epoch - self.best_epoch
-        self.possible_stop = waited >= limit - 1
-        return waited >= limit
+        self.possible_stop = self.exhausted(epoch + 1)
+        return self.exhausted(epoch)
+
+    def exhausted(self, epoch: int) -> bool:
+        """Whether the patience is over if this epoch brings nothing better."""
+        return epoch - self.best_epoch >= (self.patience or math.inf)
 
     def describe(self) -> str:
         """Why training ends, in words."""

@@ -37,6 +37,7 @@ CONFIG: dict[str, Any] = {
 
 def small_set(home: Path, train: int = 8, val: int = 4) -> Path:
     """Draw a set of 64 x 64 pixels below `home`; its yaml."""
+    home.mkdir(exist_ok=True)
     make_shapes(home / "set", train=train, val=val, size=SIZE)
     splits = {"train": "images/train", "val": "images/val"}
     content = {"path": str(home / "set"), **splits, "names": list(NAMES)}

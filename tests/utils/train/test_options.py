@@ -22,7 +22,7 @@ ORIGINAL = {
     "quad": False, "cos_lr": False, "label_smoothing": 0.0, "patience": 100, "freeze": [0], "save_period": -1,
     "seed": 0, "local_rank": -1, "entity": None, "upload_dataset": False, "bbox_interval": -1,
 }  # fmt: skip
-OURS = {"attention", "deterministic", "download", "graft", "graft_freeze", "graft_lr"}
+OURS = {"save_steps", "attention", "deterministic", "download", "graft", "graft_freeze", "graft_lr"}
 
 
 def test_every_flag_of_the_original_has_its_default() -> None:

@@ -10,6 +10,7 @@ import pytest
 from models.weights import save_checkpoint
 from tests.utils.train.small import hyperparameters, make_state
 from utils.base.errors import ConfigError
+from utils.train.identity import differences
 from utils.train.options import parse_options
 from utils.train.resume import find_run, newest_checkpoint
 from utils.train.session import RunFolder
@@ -74,3 +75,15 @@ def test_a_file_without_options_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="holds no options"):
         find_run(parse_options(["--resume", str(tmp_path / "last.pt")]))
+
+
+def test_what_has_changed_since_is_told() -> None:
+    data = {"pictures": 3, "labels": 9, "digest": "a"}
+    before = {"data": {"train": data, "val": data}, "versions": {"torch": "2.4", "python": "3.11"}}
+    now = {"data": {"train": data | {"labels": 8, "digest": "b"}, "val": data | {"digest": "b"}}}
+    assert differences(before, now | {"versions": {"torch": "2.5", "python": "3.11"}}) == [
+        "train data has changed: 8 labels, the run had 9",
+        "val data has changed: as many pictures and labels, but not the same ones",
+        "torch is 2.5, the run had 2.4",
+    ]
+    assert differences({}, now) == differences(before, before) == []

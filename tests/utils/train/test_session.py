@@ -16,13 +16,14 @@ from utils.base.errors import DataError, YoloError
 from utils.base.log import set_up_console
 from utils.loggers.callbacks import Callbacks
 from utils.train.meter import DivergedError
+from utils.train.identity import run_identity
 from utils.train.options import parse_options
 from utils.train.session import COLUMNS, RunFolder, guard, quoted, table_row
 
 
 def _open(folder: Path, epoch: int = 0, *flags: str) -> RunFolder:
     run = RunFolder(folder)
-    run.open(parse_options(list(flags)), hyperparameters(), epoch)
+    run.open(parse_options(list(flags)), hyperparameters(), epoch, run_identity(seed=0))
     return run
 
 

@@ -33,7 +33,7 @@ def test_a_run_resumed_from_a_file_ends_bit_equal(tmp_path: Path) -> None:
     training = read_checkpoint(tmp_path / "last.pt").training
     assert training is not None
     resumed.restore(training)
-    _train(resumed, resumed.progress.until(4))
+    _train(resumed, resumed.epochs_left(4))
 
     for one, two in ((through.model, resumed.model), (through.ema.model, resumed.ema.model)):
         for key, value in one.state_dict().items():
@@ -82,7 +82,16 @@ def test_progress_keeps_the_best_and_a_tie_is_as_good() -> None:
         True, True, False, True,
     ]  # fmt: skip
     assert (progress.epoch, progress.best_fitness) == (4, 0.5)
-    assert list(progress.until(6)) == [4, 5]
+
+
+def test_the_epochs_left_end_where_patience_does() -> None:
+    state = make_state()
+    state.progress.epoch = 4
+    assert list(state.epochs_left(6)) == [4, 5]
+    state.stopper.patience, state.stopper.best_epoch = 2, 1
+    assert list(state.epochs_left(6)) == [], "it had ended early, and was killed before it was finished"
+    state.stopper.patience = 3
+    assert list(state.epochs_left(6)) == [4, 5]
 
 
 def test_an_epoch_without_validation_is_never_the_best() -> None:

@@ -1,0 +1,52 @@
+"""Train, and be killed on the way: `python -m tests.utils.train.killed KILLS SEED FOLDER FLAGS...`.
+
+Imports once and forks a process for each attempt, so that 20 kills take seconds. Prints how often it killed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import train
+from utils.train import loop, resume, setup, validation  # noqa: F401 - so that children need not
+
+
+def attempt(argv: list[str], seconds: float | None) -> int | None:
+    """Train in a process of its own, killed after so long; its exit status, None if it was killed."""
+    child = os.fork()
+    if child == 0:
+        sys.argv = ["train.py", *argv]
+        with open(os.devnull, "w") as null:
+            os.dup2(null.fileno(), 1)
+            train.main()
+            os._exit(0)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return None if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
+
+
+def main() -> None:
+    """Kill so often, at random moments, then let it finish."""
+    kills, seed, folder, *flags = sys.argv[1:]
+    last = Path(folder) / "weights" / "last.pt"
+    draw = random.Random(int(seed))
+    killed = 0
+    while True:
+        argv = ["--resume", str(last)] if last.exists() else flags
+        status = attempt(argv, draw.uniform(0.1, 0.6) if killed < int(kills) else None)
+        if status is None:
+            killed += 1
+        else:
+            print(killed)
+            sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
