@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from utils.loggers.callbacks import Callbacks
     from utils.train.session import TrainResult
     from utils.train.setup import Task
+    from utils.train.team import Team
 
 
 def train(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
@@ -26,7 +27,15 @@ def train(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
         ConfigError, DataError: options, weights or pictures that cannot be used.
         DivergedError: the loss is no longer a number.
     """
-    from utils.train import resume, setup, validation  # heavy: the flags come first
+    from utils.train import resume  # heavy: the flags come first
+    from utils.train.team import make_team
+
+    with make_team(opt) as team:
+        return _train(resume.after_restart(opt, team), listeners, team)
+
+
+def _train(opt: Namespace, listeners: Sequence[Callbacks], team: Team) -> TrainResult:
+    from utils.train import resume, setup, validation
     from utils.train.identity import differences, run_identity
     from utils.train.session import RunFolder, guard
 
@@ -37,23 +46,25 @@ def train(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
     data = setup.read_data(opt)
     model, origin = setup.make_model(opt, hyp, data, device)
     frozen = setup.freeze(model, opt.freeze)
-    loaders = setup.make_loaders(opt, hyp, data, model)
-    callbacks = setup.make_callbacks(opt, listeners)
-    run = RunFolder.choose(opt)
+    loaders = setup.make_loaders(opt, hyp, data, model, team)
+    callbacks = setup.make_callbacks(opt, listeners, team)
+    run = RunFolder.of_team(opt, team)
     with guard(run, loaders, callbacks):
         if checkpoint is None:
             setup.fit_anchors(model, loaders, opt, hyp)
-        state = setup.make_state(model, opt, hyp, loaders, origin, checkpoint)
+        state = setup.make_state(model, opt, hyp, loaders, origin, team, checkpoint)
         recipe = setup.make_recipe(opt, hyp, loaders, frozen, state)
         identity = run_identity(opt.seed, {"train": loaders.dataset, "val": loaders.val.dataset})
         if checkpoint is not None:
             for line in differences(checkpoint.facts, identity):
                 LOG.warning(f"resuming, but {line}")
         run.open(opt, hyp, state.progress.epoch, identity)
+        if team.leads:
+            resume.note_launch(run.folder)
         setup.announce(run.folder, opt, data, loaders, callbacks)
         task = setup.Task(opt, data, loaders, callbacks, run, state, recipe)
         _train_epochs(task)
-        return run.result(state.progress.fitness) if callbacks.stop else validation.finish(task)
+        return run.result(state.progress.fitness) if state.stopped else validation.finish(task)
 
 
 def _train_epochs(task: Task) -> None:
@@ -68,7 +79,7 @@ def _train_epochs(task: Task) -> None:
         for epoch in state.epochs_left(opt.epochs):
             setup.weigh_pictures(task.loaders, opt, task.data, state.progress)
             losses = loop.train_one_epoch(epoch, state, task.loaders.train, task.recipe, callbacks, pause)
-            if callbacks.stop:
+            if state.stopped:
                 return
             last = epoch + 1 == opt.epochs or state.stopper.possible_stop
             with pause.at_once():

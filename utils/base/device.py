@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from typing import TYPE_CHECKING
 
-from utils.base.errors import ConfigError, NotReadyError
+from utils.base.errors import ConfigError
 from utils.base.log import LOG
 
 if TYPE_CHECKING:
@@ -21,11 +22,31 @@ def select_device(name: str = "", verbose: bool = True) -> torch.device:
     """
     import torch
 
-    device = _parse(str(name).strip().lower().removeprefix("cuda:"))
+    device = _parse(_own_share(str(name).strip().lower().removeprefix("cuda:")))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     if verbose:
         words = f"Python-{platform.python_version()} torch-{torch.__version__}"
         LOG.info(f"YOLOv5-LSKA {words} {describe(device)}")
     return device
+
+
+def _own_share(name: str) -> str:
+    """Of several GPUs the one that is meant for this process of torchrun."""
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or name in ("cpu", "mps"):
+        return name
+    if name == "":
+        import torch
+
+        return str(rank) if torch.cuda.is_available() else "cpu"
+    names = name.split(",")
+    if len(names) <= rank:
+        raise ConfigError(
+            f"--device {name}: give a GPU for each of the {os.environ.get('LOCAL_WORLD_SIZE', rank + 1)} "
+            "processes that torchrun starts here"
+        )
+    return names[rank]
 
 
 def _parse(name: str) -> torch.device:
@@ -40,7 +61,11 @@ def _parse(name: str) -> torch.device:
             raise ConfigError("--device mps: this machine has no Apple GPU; use --device cpu")
         return torch.device("mps")
     if re.fullmatch(r"\d+(,\d+)+", name):
-        raise NotReadyError(f"--device {name}: several GPUs are not ready yet; give one, such as 0")
+        count = name.count(",") + 1
+        raise ConfigError(
+            f"--device {name}: a process works on one GPU; to train on {count} start "
+            f"torchrun --nproc-per-node {count} train.py --device {name} ..."
+        )
     if not re.fullmatch(r"\d+", name):
         raise ConfigError(f"--device {name}: expected cpu, mps, or a GPU number such as 0")
     if int(name) >= torch.cuda.device_count():

@@ -33,7 +33,12 @@ class _Console(logging.Handler):
 
 
 def set_up_console(level: int = logging.INFO) -> None:
-    """Attach the console to the logger; scripts call this, libraries that import us don't."""
+    """Attach the console to the logger; scripts call this, libraries that import us don't.
+
+    Of the processes that torchrun starts the first one talks; of the others only errors are heard.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0":
+        level = max(level, logging.ERROR)
     if not LOG.handlers:
         LOG.addHandler(_Console())
         LOG.propagate = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any, Generic, TypeVar
@@ -24,7 +25,7 @@ class Bar(Generic[T]):
         self._tqdm: Any = None
 
     def __iter__(self) -> Iterator[T]:
-        if not sys.stderr.isatty():
+        if not sys.stderr.isatty() or not LOG.isEnabledFor(logging.INFO):
             yield from self.items
             if self.text:
                 LOG.info(self.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -39,7 +40,8 @@ def main(function: Callable[[], Any]) -> None:
     try:
         status = function()
     except YoloError as error:
-        LOG.error(one_line(error))
+        if first_to_tell():
+            LOG.error(one_line(error))
         sys.exit(error.status)
     except KeyboardInterrupt:
         LOG.warning("stopped by Ctrl-C")
@@ -48,6 +50,22 @@ def main(function: Callable[[], Any]) -> None:
         LOG.error(one_line(error))
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def first_to_tell() -> bool:
+    """Whether no other process of this torchrun has told of an error yet; alone one always is the first."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "TORCHELASTIC_USE_AGENT_STORE" not in os.environ:
+        return True
+    from datetime import timedelta
+
+    from torch.distributed import TCPStore
+
+    try:
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(*place, is_master=False, timeout=timedelta(seconds=5))
+        return store.add(f"told/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) == 1
+    except (RuntimeError, KeyError, ValueError):
+        return True
 
 
 def one_line(error: BaseException) -> str:

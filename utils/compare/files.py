@@ -40,7 +40,9 @@ def compare_files(opt: Namespace, val: Namespace) -> Records:
         records.results.append(row | _size(file, val.imgsz))
     for row, result in zip(records.results[1:], results[1:], strict=True):
         assert result.matches is not None and results[0].matches is not None
-        pairs = compare_pictures(results[0].matches, result.matches, opt.resamples)
+        pairs = compare_pictures(
+            results[0].matches, result.matches, opt.resamples, comparisons=len(results) - 1
+        )
         row |= paired_columns("mAP50", pairs[0]) | paired_columns("mAP50-95", pairs[1])
     if opt.rounds:
         found = measure_latency([Path(file) for file in val.weights], val.imgsz, val.device, opt.rounds)

@@ -14,14 +14,13 @@ import numpy as np
 
 from utils.base.progress import Bar
 from utils.base.seeds import generator
-from utils.compare.statistics import LEVEL, Paired
+from utils.compare.statistics import LEVEL, POWER, Paired
 from utils.ops.metrics import compute_ap
 
 if TYPE_CHECKING:
     from utils.val.tally import Matches
 
 _BOOTSTRAP, _EXCHANGE = 78, 79  # streams of random numbers
-_SURE = 2.8  # standard errors of a difference that is found 4 times in 5 at the 5 % level
 Score = Callable[[np.ndarray], np.ndarray]
 
 
@@ -66,7 +65,9 @@ def _average_precision(correct: np.ndarray, weights: np.ndarray, labels: float) 
     return compute_ap(right / labels, right / weights.cumsum()[:, None])[0]
 
 
-def compare_pictures(a: Matches, b: Matches, resamples: int = 2000, seed: int = 0) -> tuple[Paired, Paired]:
+def compare_pictures(
+    a: Matches, b: Matches, resamples: int = 2000, seed: int = 0, comparisons: int = 1
+) -> tuple[Paired, Paired]:
     """Compare two models on the same pictures.
 
     Args:
@@ -74,6 +75,7 @@ def compare_pictures(a: Matches, b: Matches, resamples: int = 2000, seed: int = 
         b: of the other model, pictures in the same order.
         resamples: of the bootstrap, and exchanges of the test.
         seed: of the random numbers.
+        comparisons: in all, that share the error level.
 
     Returns:
         The differences of mAP50 and of mAP50-95.
@@ -81,6 +83,8 @@ def compare_pictures(a: Matches, b: Matches, resamples: int = 2000, seed: int = 
     Raises:
         ValueError: not the same pictures.
     """
+    from scipy import stats
+
     if a.pictures != b.pictures or not np.array_equal(a.true, b.true):
         raise ValueError("the models were not measured on the same pictures")
     one, two, n = Scorer(a), Scorer(b), a.pictures
@@ -93,11 +97,9 @@ def compare_pictures(a: Matches, b: Matches, resamples: int = 2000, seed: int = 
         boot[index] = two(weights) - one(weights)
     p = _exchange_test(a, b, observed, resamples, seed)
     low, high = np.quantile(boot, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
-    spread = boot.std(0, ddof=1)
-    made = [
-        Paired(n, float(observed[i]), float(low[i]), float(high[i]), float(p[i]), _SURE * float(spread[i]))
-        for i in range(2)
-    ]
+    sure = stats.norm.isf(LEVEL / comparisons / 2) + stats.norm.ppf(POWER)  # standard errors
+    detectable = sure * boot.std(0, ddof=1)
+    made = [Paired(n, *map(float, values)) for values in zip(observed, low, high, p, detectable, strict=True)]
     return made[0], made[1]
 
 

@@ -17,14 +17,16 @@ from utils.compare.summary import class_table, main_table, summarize
 
 REPORT = "report.md"
 _OVER_SEEDS = """Figures are means over seeds, ± a standard deviation. A difference is in points (hundredths)
-of mAP50-95 against the first model, paired by seed, with its 95 % bootstrap interval in brackets (widened
-for few seeds; below 5 seeds still too narrow). p is of Student's paired t-test. The last column says after
-how many epochs a model reached the best mAP50-95 of the first model's run with the same seed."""
-_OVER_PICTURES = """A difference is in points (hundredths) of mAP50-95 against the first model, on the same
-pictures, with its 95 % interval from a bootstrap over pictures in brackets. p is of a test that exchanges
-the two models' answers picture by picture. Other pictures are covered by this, another training is not:
-that takes seeds (--cfg ... --seeds 0 1 2 3 4)."""
-_COMMON = """p in parentheses is adjusted (Holm) for all comparisons of the table; the sentences go by that.
+of the figure before it, against the first model, paired by seed, with its 95 % bootstrap interval in
+brackets (widened for few seeds; below 5 seeds still too narrow). p is of Student's paired t-test. The last
+column says after how many epochs a model reached the best mAP50-95 of the first model's run with the same
+seed."""
+_OVER_PICTURES = """A difference is in points (hundredths) of the figure before it, against the first
+model, on the same pictures, with its 95 % interval from a bootstrap over pictures in brackets. p is of a
+test that exchanges the two models' answers picture by picture. Other pictures are covered by this, another
+training is not: that takes seeds (--cfg ... --seeds 0 1 2 3 4)."""
+_COMMON = """p in parentheses is adjusted (Holm) for all comparisons of its column; the sentences are about
+mAP50-95 and go by that.
 GFLOPs count a multiply-add as two. Latency is of one picture, models in turn: median (quartiles)."""
 
 

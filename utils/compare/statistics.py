@@ -30,10 +30,12 @@ class Paired:
     low: float  # 95 % bootstrap confidence interval
     high: float
     p: float  # two-sided; NaN where it cannot be computed
-    detectable: float  # difference that n pairs with this spread would show 4 times in 5; NaN if unknown
+    detectable: float  # difference that this many pairs would show 4 times in 5, adjusted; NaN if unknown
 
 
-def compare_pairs(a: Sequence[float], b: Sequence[float], resamples: int = 2000, seed: int = 0) -> Paired:
+def compare_pairs(
+    a: Sequence[float], b: Sequence[float], resamples: int = 2000, seed: int = 0, comparisons: int = 1
+) -> Paired:
     """Compare two models' figures, paired by position (the same seed).
 
     Args:
@@ -41,6 +43,7 @@ def compare_pairs(a: Sequence[float], b: Sequence[float], resamples: int = 2000,
         b: (n,) figures of the other model.
         resamples: of the bootstrap.
         seed: of the bootstrap.
+        comparisons: in all, that share the error level; fewer differences can be found among many.
 
     Raises:
         ValueError: not as many of one as of the other, or none.
@@ -54,7 +57,8 @@ def compare_pairs(a: Sequence[float], b: Sequence[float], resamples: int = 2000,
     if n < 2:
         return Paired(n, mean, math.nan, math.nan, math.nan, math.nan)
     low, high = bootstrap_interval(difference, resamples, seed)
-    return Paired(n, mean, low, high, paired_p(difference), detectable_difference(spread, n))
+    detectable = detectable_difference(spread, n, LEVEL / comparisons)
+    return Paired(n, mean, low, high, paired_p(difference), detectable)
 
 
 def paired_p(difference: np.ndarray) -> float:

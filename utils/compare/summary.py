@@ -12,8 +12,8 @@ from utils.compare.records import Records
 from utils.compare.statistics import Paired, compare_pairs, holm, verdict
 
 _HEADS = (
-    *("model", "parameters", "GFLOPs", "latency, ms", "mAP50", "mAP50-95"),
-    *("difference, points", "p (adjusted)", "epochs to the first's best"),
+    *("model", "parameters", "GFLOPs", "latency, ms", "mAP50", "difference", "p (adjusted)"),
+    *("mAP50-95", "difference", "p (adjusted)", "epochs to the first's best"),
 )
 
 
@@ -29,6 +29,7 @@ class ModelSummary:
     map: tuple[float, float]
     pair50: Paired | None  # mAP50 against the baseline; None for itself
     pair: Paired | None  # mAP50-95
+    p50_adjusted: float  # for all comparisons of the table
     p_adjusted: float
     reached: tuple[float, int, int] | None  # mean epoch with the baseline's best, runs that did, runs in all
     words: str
@@ -43,6 +44,7 @@ def summarize(
     pairs = {name: _pair(records, name, "mAP50-95", split, checkpoint, resamples) for name in others}
     pairs50 = {name: _pair(records, name, "mAP50", split, checkpoint, resamples) for name in others}
     adjusted = dict(zip(others, holm([pairs[name].p for name in others]), strict=True))
+    adjusted50 = dict(zip(others, holm([pairs50[name].p for name in others]), strict=True))
     return [
         ModelSummary(
             model=name,
@@ -53,6 +55,7 @@ def summarize(
             map=mean_and_spread(list(records.figure(name, "mAP50-95", split, checkpoint).values())),
             pair50=pairs50.get(name),
             pair=pairs.get(name),
+            p50_adjusted=adjusted50.get(name, math.nan),
             p_adjusted=adjusted.get(name, math.nan),
             reached=epochs_to_reach(records, name) if name != baseline else None,
             words=verdict(name, baseline, pairs[name], adjusted[name], what) if name in pairs else "",
@@ -68,7 +71,10 @@ def _pair(records: Records, name: str, figure: str, split: str, checkpoint: str,
     a = records.figure(records.models[0], figure, split, checkpoint)
     b = records.figure(name, figure, split, checkpoint)
     seeds = [seed for seed in records.seeds if seed in a and seed in b]
-    return compare_pairs([a[seed] for seed in seeds], [b[seed] for seed in seeds], resamples)
+    comparisons = len(records.models) - 1
+    return compare_pairs(
+        [a[seed] for seed in seeds], [b[seed] for seed in seeds], resamples, comparisons=comparisons
+    )
 
 
 def _latency(records: Records, name: str) -> tuple[float, float, float] | None:
@@ -104,8 +110,9 @@ def main_table(summaries: Sequence[ModelSummary]) -> str:
     for one in summaries:
         size = "" if one.parameters is None else f"{one.parameters / 1e6:.3f} M"
         work = "" if one.gflops is None else f"{one.gflops:.2f}"
-        figures = (_mean(one.map50), _mean(one.map), _difference(one.pair), _p(one), _reached(one.reached))
-        rows.append((one.model, size, work, _ms(one.latency), *figures))
+        coarse = (_mean(one.map50), _difference(one.pair50), _p(one.pair50, one.p50_adjusted))
+        fine = (_mean(one.map), _difference(one.pair), _p(one.pair, one.p_adjusted))
+        rows.append((one.model, size, work, _ms(one.latency), *coarse, *fine, _reached(one.reached)))
     known = [column for column in zip(*rows, strict=True) if any(column[1:])]
     head, *lines = [f"| {' | '.join(cells)} |" for cells in zip(*known, strict=True)]
     return "\n".join([head, "|---" * len(known) + "|", *lines])
@@ -145,10 +152,10 @@ def _difference(pair: Paired | None) -> str:
     return f"{pair.mean * 100:+.1f}{interval}"
 
 
-def _p(one: ModelSummary) -> str:
-    if one.pair is None or math.isnan(one.pair.p):
+def _p(pair: Paired | None, adjusted: float) -> str:
+    if pair is None or math.isnan(pair.p):
         return ""
-    return f"{one.pair.p:.3f} ({one.p_adjusted:.3f})"
+    return f"{pair.p:.3f} ({adjusted:.3f})"
 
 
 def _reached(reached: tuple[float, int, int] | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -12,6 +13,21 @@ from utils.data.dataset import PARTNERS, SampleKey
 
 # Streams of random numbers that have nothing to do with those of any sample.
 _SHUFFLE, _WEIGHTS = 7919, 7927
+
+
+class Share(NamedTuple):
+    """What one of several processes gets: a part of each batch, or every so many-th batch."""
+
+    rank: int = 0
+    world: int = 1
+    whole_batches: bool = False
+
+    def part_of(self, keys: list[SampleKey]) -> list[SampleKey]:
+        """Its part of a batch, at least one picture: of a batch that is too small some are seen twice."""
+        if self.whole_batches or self.world == 1:
+            return keys
+        keys = [keys[i % len(keys)] for i in range(max(len(keys), self.world))]
+        return keys[self.rank * len(keys) // self.world : (self.rank + 1) * len(keys) // self.world]
 
 
 class BatchKeys(Sampler[list[SampleKey]]):
@@ -25,6 +41,7 @@ class BatchKeys(Sampler[list[SampleKey]]):
         seed: int,
         drop_last: bool = False,
         weights: np.ndarray | None = None,
+        share: Share | None = None,
     ) -> None:
         self.pictures = pictures
         self.batch_size = batch_size
@@ -32,16 +49,23 @@ class BatchKeys(Sampler[list[SampleKey]]):
         self.seed = seed
         self.batches = pictures // batch_size if drop_last else -(-pictures // batch_size)
         self.weights = weights
+        self.share = share or Share()
         self.epoch = 0
         self.first_batch = 0
 
     def __len__(self) -> int:
-        return max(self.batches - self.first_batch, 0)
+        return len(self._numbers())
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         keys = self._in_order() if self.weights is None else self._weighted(self.weights)
-        for batch in range(self.first_batch, self.batches):
-            yield keys[batch * self.batch_size : (batch + 1) * self.batch_size]
+        for batch in self._numbers():
+            yield self.share.part_of(keys[batch * self.batch_size : (batch + 1) * self.batch_size])
+
+    def _numbers(self) -> range:
+        """The batches of this process."""
+        if self.share.whole_batches:
+            return range(self.first_batch + self.share.rank, self.batches, self.share.world)
+        return range(self.first_batch, self.batches)
 
     def _in_order(self) -> list[SampleKey]:
         order = np.arange(self.pictures)

@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from utils.base.errors import ConfigError, DataError
 from utils.base.seeds import generator
-from utils.data.batch_keys import BatchKeys
+from utils.data.batch_keys import BatchKeys, Share
 from utils.data.collate import QUAD, Batch, collate, make_quad
 from utils.data.dataset import DetectionDataset, SampleKey
 
-__all__ = ["Batch", "Loader", "make_loader"]
+__all__ = ["Batch", "Loader", "Share", "make_loader"]
 
 _QUAD = 7933  # a stream of random numbers that has nothing to do with those of any sample
 
@@ -63,6 +63,10 @@ class Loader:
         """Draw pictures in proportion to weights (N,) from the next iteration on; None shows each once."""
         self.keys.weights = _checked(image_weights, len(self.dataset))
 
+    def set_share(self, share: Share) -> None:
+        """Change what this process gets of the batches, from the next iteration on."""
+        self.keys.share = share
+
     def __len__(self) -> int:
         return self.keys.batches
 
@@ -88,6 +92,7 @@ def make_loader(
     quad: bool = False,
     image_weights: np.ndarray | None = None,
     pin_memory: bool = False,
+    share: Share | None = None,
 ) -> Loader:
     """Make a loader.
 
@@ -100,6 +105,7 @@ def make_loader(
         quad: batches have a quarter of the pictures, twice as large: four in one, or one enlarged.
         image_weights: (N,) how often to show each picture, relative to the others; None shows each once.
         pin_memory: put batches where a GPU fetches them faster.
+        share: what this process gets of them, where several work together.
 
     Raises:
         ConfigError: settings that do not go together.
@@ -107,15 +113,16 @@ def make_loader(
     planned, wanted = (min(size, len(dataset)) for size in (dataset.batch_size, batch_size))
     if dataset.rect and (planned != wanted or quad or image_weights is not None):
         raise ConfigError("rectangular batches keep their pictures together: no --quad, no --image-weights")
-    if quad and batch_size % QUAD:
-        raise ConfigError(f"--quad: the batch size has to be a multiple of {QUAD}, not {batch_size}")
     weights = _checked(image_weights, len(dataset))
-    keys = BatchKeys(
-        len(dataset), batch_size, shuffle and not dataset.rect, seed, drop_last=quad, weights=weights
-    )
-    if not len(keys):
+    share = share or Share()
+    part = batch_size if share.whole_batches else batch_size // share.world
+    if quad and part % QUAD:
+        raise ConfigError(f"--quad: each process needs a multiple of {QUAD} pictures a batch, not {part}")
+    order = shuffle and not dataset.rect
+    keys = BatchKeys(len(dataset), batch_size, order, seed, drop_last=quad, weights=weights, share=share)
+    if not keys.batches:
         raise ConfigError(f"--quad: {len(dataset)} pictures do not fill a batch of {batch_size}")
-    return Loader(dataset, keys, _count_workers(workers, batch_size), quad, pin_memory)
+    return Loader(dataset, keys, _count_workers(workers, part), quad, pin_memory)
 
 
 class _BatchReader(Dataset[Batch | DataError]):
@@ -151,6 +158,7 @@ def _count_workers(wanted: int, batch_size: int) -> int:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on macOS, nor on Windows
         cores = os.cpu_count() or 1
+    cores = cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) or 1  # other processes have theirs
     return max(min(cores, batch_size if batch_size > 1 else 0, wanted), 0)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -21,6 +21,7 @@ _BALANCE_OF_THREE = (4.0, 1.0, 0.4)
 _BALANCE = (4.0, 1.0, 0.25, 0.06, 0.02)
 
 Duplicates = Literal["max", "last"]
+Sums = Callable[[Sequence[int]], Sequence[int]]
 
 
 class DetectionLoss:
@@ -72,15 +73,19 @@ class DetectionLoss:
         from_16 = [abs(float(stride) - 16) for stride in strides]
         self._reference_level = from_16.index(min(from_16))
 
-    def __call__(self, maps: Sequence[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, maps: Sequence[Tensor], targets: Tensor, sums: Sums | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Compute the loss of a batch.
 
         Args:
             maps: levels x (B, A, h, w, 5 + nc), logits of any floating type.
             targets: (T, 6) image index, class, xywh as fractions of the image.
+            sums: adds up counts over the processes that have the rest of the batch; None: it is all here.
 
         Returns:
             The loss times B, a scalar; and its parts (3,): box, objectness, class, detached, not times B.
+            With `sums` both are what this process adds to those of the whole batch.
         """
         grid_sizes = [(level.shape[2], level.shape[3]) for level in maps]
         anchors = self.anchors.to(targets.device, non_blocking=True)
@@ -89,6 +94,13 @@ class DetectionLoss:
         with torch.autocast(device.type, enabled=False):
             parts = [self._level(level, found.to(device)) for level, found in zip(maps, matches, strict=True)]
             box, objectness, cls = (torch.stack(losses) for losses in zip(*parts, strict=True))
+            pictures = len(maps[0])
+            if sums is not None:
+                counts = [*(len(found.row) for found in matches), pictures]
+                *found_by_all, pictures = sums(counts)
+                weights = [own / max(all_, 1) for own, all_ in zip(counts, found_by_all, strict=False)]
+                share = box.new_tensor(weights)
+                box, cls, objectness = box * share, cls * share, objectness * (counts[-1] / pictures)
             weighted = [loss * weight for loss, weight in zip(objectness, self.balance, strict=True)]
             terms = (
                 box.sum() * self.box_gain,
@@ -98,7 +110,7 @@ class DetectionLoss:
             items = torch.stack(terms)
         if self.autobalance:
             self._rebalance(objectness.tolist())
-        return items.sum() * len(maps[0]), items.detach()
+        return items.sum() * pictures, items.detach()
 
     def state_dict(self) -> dict[str, list[float]]:
         """What changes during training."""

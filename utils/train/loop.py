@@ -88,13 +88,23 @@ def train_one_epoch(
             meter.watch(update_weights(state, step, callbacks), index)
         callbacks.on_train_batch_end(step, batch.images, batch.targets, batch.paths)
         row.show(len(batch.targets), images.shape[-1], last=index + 1 == len(loader))
-        if callbacks.stop:
+        if is_stopped(state, callbacks, updated):
             break
         if updated and pause is not None:
             pause(index + 1, meter)
     state.progress.note(len(loader), meter)
+    state.team.align(state.model, state.ema.model)
     callbacks.on_train_epoch_end(epoch)
     return meter.read()
+
+
+def is_stopped(state: TrainState, callbacks: CallbackList, updated: bool) -> bool:
+    """Whether a listener wants the run to end; processes of a team ask each other at each update."""
+    if state.team.world == 1:
+        state.stopped = callbacks.stop
+    elif updated:
+        state.stopped = bool(state.team.any(int(callbacks.stop)))
+    return state.stopped
 
 
 def set_train_mode(model: nn.Module, frozen: Iterable[nn.Module], held: Iterable[nn.Parameter] = ()) -> None:
@@ -133,13 +143,14 @@ def rescale(images: Tensor, longest: int, stride: int) -> Tensor:
 
 
 def backward(state: TrainState, images: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
-    """Run the model forward and back, adding to the gradients; return the three losses."""
+    """Run the model forward and back, adding to the gradients; return the three losses of the whole batch."""
+    sums = state.team.sums if state.team.world > 1 else None
     with torch.autocast(state.device.type, enabled=state.amp):
-        loss, items = state.loss(state.model(images), targets)
+        loss, items = state.loss(state.model(images), targets, sums)
     if recipe.quad:
         loss = loss * QUAD_GAIN
     state.scaler.scale(loss).backward()
-    return items
+    return state.team.sum_tensor(items)
 
 
 def update_weights(state: TrainState, step: int, callbacks: CallbackList) -> Tensor:
@@ -147,6 +158,7 @@ def update_weights(state: TrainState, step: int, callbacks: CallbackList) -> Ten
 
     With a scaler the norm is given as 0: it skips the updates that overflow by itself.
     """
+    state.team.sum_gradients(state.model.parameters())
     state.scaler.unscale_(state.optimizer)
     norm = clip_gradients(state.model.parameters(), MAX_NORM)
     state.scaler.step(state.optimizer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -186,8 +185,6 @@ def _check_ready(opt: argparse.Namespace) -> None:
         if getattr(opt, name) not in unused:
             flag = f"--{name} {getattr(opt, name)}"
             raise NotReadyError(f"{flag}: not ready yet; leave it out for now")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise NotReadyError("torchrun: several processes are not ready yet; start train.py by itself")
 
 
 def _check_ranges(opt: argparse.Namespace) -> None:

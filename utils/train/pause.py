@@ -37,6 +37,7 @@ class Pause:
             DivergedError: there is nothing good to save.
             KeyboardInterrupt, SystemExit: the end was asked for, and all is saved.
         """
+        self.signals.received = self.state.team.any(self.signals.received)
         due = self.every and self.state.ema.updates % self.every == 0
         if due or self.signals.received:
             meter.read()  # raises if a loss was not finite

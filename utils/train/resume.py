@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.weights import Checkpoint, read_checkpoint
 from utils.base.errors import ConfigError
@@ -13,6 +14,47 @@ from utils.base.log import LOG
 from utils.base.paths import relative_to_cwd
 from utils.base.yaml_io import read_yaml
 from utils.train.options import HONOURED_ON_RESUME, parse_options
+
+if TYPE_CHECKING:
+    from utils.train.team import Team
+
+
+_LAUNCH = "launch.txt"  # in a run folder: which torchrun made it
+
+
+def after_restart(opt: Namespace, team: Team) -> Namespace:
+    """Go on with its run when torchrun has started all processes anew (--max-restarts)."""
+    if team.world == 1 and "TORCHELASTIC_RESTART_COUNT" not in os.environ:
+        return opt
+    folder = team.share(_folder_of_launch(opt) if team.leads else None)
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0 or folder is None:
+        return opt
+    last = folder / "weights" / "last.pt"
+    restarted = Namespace(**vars(opt))
+    if last.is_file():
+        restarted.resume, restarted.given = str(last), [*opt.given, "resume"]
+    else:  # no checkpoint yet: begin again, in the same folder
+        restarted.project, restarted.name, restarted.exist_ok = str(folder.parent), folder.name, True
+    LOG.info(f"torchrun has restarted the processes: going on in {relative_to_cwd(folder)}")
+    return restarted
+
+
+def _folder_of_launch(opt: Namespace) -> Path | None:
+    """The run folder that this torchrun has made before."""
+    project = Path(opt.resume).parents[2] if isinstance(opt.resume, str) else Path(opt.project)
+    made = [file for file in project.glob(f"*/{_LAUNCH}") if file.read_text() == _launch()]
+    return max(made, key=lambda file: file.stat().st_mtime).parent if made else None
+
+
+def note_launch(folder: Path) -> None:
+    """Note in a run folder which torchrun made it."""
+    if "TORCHELASTIC_RESTART_COUNT" in os.environ:
+        (folder / _LAUNCH).write_text(_launch())
+
+
+def _launch() -> str:
+    """What tells one torchrun from another: machine and process, which live as long as it does."""
+    return f"{platform.node()} {os.getppid()} {os.environ.get('TORCHELASTIC_RUN_ID', '')}"
 
 
 def find_run(opt: Namespace) -> tuple[Namespace, Checkpoint]:

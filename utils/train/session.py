@@ -27,6 +27,7 @@ from utils.train.hyp import Hyp
 from utils.train.meter import DivergedError
 
 if TYPE_CHECKING:
+    from utils.train.team import Team
     from utils.val.result import EvalResult
 
 COLUMNS = (
@@ -71,6 +72,12 @@ class RunFolder:
             return cls(Path(opt.save_dir))
         name = Path(opt.cfg).stem if opt.name == "cfg" and opt.cfg else opt.name
         return cls(increment_path(Path(opt.project) / name, exist_ok=opt.exist_ok))
+
+    @classmethod
+    def of_team(cls, opt: Namespace, team: Team) -> RunFolder:
+        """The same folder for all processes; only one of them writes."""
+        chosen = team.share(cls.choose(opt).folder if team.leads else Path())
+        return cls(chosen) if team.leads else ReadOnlyFolder(chosen)
 
     def __str__(self) -> str:
         return relative_to_cwd(self.folder)
@@ -161,6 +168,25 @@ class RunFolder:
             LOG.info(f"To go on: python train.py --resume {quoted(path)}")
         else:
             LOG.info("No epoch is complete yet, so there is no checkpoint to go on from.")
+
+
+class ReadOnlyFolder(RunFolder):
+    """The folder of a run for a process that another one writes for."""
+
+    def open(
+        self, opt: Namespace, hyp: Hyp, epoch: int = 0, identity: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write nothing."""
+
+    def write_row(self, row: dict[str, float]) -> None:
+        """Write nothing."""
+        self.row = row
+
+    def save(self, content: dict[str, Any], *, best: bool, period: int = -1) -> None:
+        """Write nothing."""
+
+    def say_how_to_resume(self) -> None:
+        """Leave it to the process that writes."""
 
 
 def quoted(path: str) -> str:

@@ -26,7 +26,7 @@ from utils.base.seeds import seed_everything
 from utils.data.dataset import DetectionDataset
 from utils.data.dataset_yaml import DataSpec, read_data_yaml
 from utils.data.letterbox import check_img_size
-from utils.data.loader import Loader, make_loader
+from utils.data.loader import Loader, Share, make_loader
 from utils.loggers.callbacks import CallbackList, Callbacks
 from utils.loggers.pictures import PictureLogger
 from utils.ops.anchors import check_anchors
@@ -41,6 +41,7 @@ from utils.train.schedule import Schedule
 from utils.train.session import RunFolder
 from utils.train.state import Origin, Progress, TrainState
 from utils.train.stopping import EarlyStopping
+from utils.train.team import Team, is_launched
 
 LEAST_STRIDE = 32  # picture sizes are multiples of it even where a model would take less
 CPU_BATCH = 16  # for --batch-size -1
@@ -89,8 +90,6 @@ def prepare_machine(opt: Namespace) -> torch.device:
             raise NotReadyError("--batch-size -1: measuring GPU memory is not ready yet; give a number")
         opt.batch_size = CPU_BATCH
         LOG.info(f"--batch-size -1: {CPU_BATCH} on {device.type.upper()}, whose memory is not measured")
-    if opt.sync_bn:
-        LOG.warning("--sync-bn has no effect: there is one process, which sees the whole batch")
     return device
 
 
@@ -140,7 +139,19 @@ def make_model(
     elif checkpoint is not None and checkpoint.training is not None:
         origin = Origin(**checkpoint.training.get("origin", {}))
     model.names = dict(data.names)
-    return model.to(device).to(memory_format=torch.channels_last), origin
+    model = model.to(device).to(memory_format=torch.channels_last)
+    return synchronize_norms(model, opt.sync_bn), origin
+
+
+def synchronize_norms(model: DetectionModel, wanted: bool) -> DetectionModel:
+    """With --sync-bn the batch norms of all processes see the whole batch; torch can do it on CUDA alone."""
+    if not wanted:
+        return model
+    if not is_launched() or next(model.parameters()).device.type != "cuda":
+        LOG.warning("--sync-bn has no effect: it is for several processes on CUDA")
+        return model
+    converted: DetectionModel = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return converted
 
 
 def make_config(opt: Namespace, checkpoint: Checkpoint | None) -> dict[str, Any]:
@@ -190,8 +201,16 @@ def freeze(model: DetectionModel, layers: list[int]) -> list[nn.Module]:
     return frozen
 
 
-def make_loaders(opt: Namespace, hyp: Hyp, data: DataSpec, model: DetectionModel) -> Loaders:
-    """Open the training and the validation pictures; batches are no larger than the training set."""
+def make_loaders(opt: Namespace, hyp: Hyp, data: DataSpec, model: DetectionModel, team: Team) -> Loaders:
+    """Open the training and the validation pictures; batches are no larger than the training set.
+
+    Several processes share out each batch in training, and whole batches in validation.
+    """
+    with team.leader_first():  # it writes the caches of labels, which the others read
+        return _make_loaders(opt, hyp, data, model, team)
+
+
+def _make_loaders(opt: Namespace, hyp: Hyp, data: DataSpec, model: DetectionModel, team: Team) -> Loaders:
     stride = max(int(model.stride.max()), LEAST_STRIDE)
     imgsz = check_img_size(opt.imgsz, stride, floor=stride * 2)
     shared = {"stride": stride, "single_cls": opt.single_cls, "seed": opt.seed, "names": data.names}
@@ -226,8 +245,10 @@ def make_loaders(opt: Namespace, hyp: Hyp, data: DataSpec, model: DetectionModel
         seed=opt.seed,
         quad=opt.quad,
         pin_memory=pin,
+        share=Share(team.rank, team.world),
     )
-    val_loader = make_loader(val_set, batch_size * 2, workers=opt.workers, pin_memory=pin)
+    part = Share(team.rank, team.world, whole_batches=True)
+    val_loader = make_loader(val_set, batch_size * 2, workers=opt.workers, pin_memory=pin, share=part)
     return Loaders(train_loader, val_loader, train_set, imgsz, stride, batch_size)
 
 
@@ -263,6 +284,7 @@ def make_state(
     hyp: Hyp,
     loaders: Loaders,
     origin: Origin,
+    team: Team,
     checkpoint: Checkpoint | None = None,
 ) -> TrainState:
     """Gather what changes in training, as it was when `checkpoint` was saved, else before the first step.
@@ -282,14 +304,18 @@ def make_state(
         stopper=EarlyStopping(opt.patience),
         progress=Progress(),
         origin=origin,
+        team=team,
     )
+    torch.manual_seed(opt.seed + team.rank)  # what is drawn in training differs; the weights do not
     if checkpoint is not None and checkpoint.training is not None:
         state.restore(checkpoint.training)
     return state
 
 
-def make_callbacks(opt: Namespace, listeners: Sequence[Callbacks]) -> CallbackList:
-    """The listeners of a run: those that are always there, and the caller's own."""
+def make_callbacks(opt: Namespace, listeners: Sequence[Callbacks], team: Team) -> CallbackList:
+    """The listeners of a run: those that are always there, and the caller's own; one process tells them."""
+    if not team.leads:
+        return CallbackList()
     own: list[Callbacks] = [] if opt.noplots else [PictureLogger()]
     return CallbackList([*own, *listeners])
 

@@ -14,10 +14,12 @@ from torch.optim import Optimizer
 
 from models.weights import model_record
 from utils.base.errors import DataError
+from utils.base.log import LOG
 from utils.train.ema import ModelEMA
 from utils.train.meter import LossMeter
 from utils.train.optim import restore_optimizer
 from utils.train.stopping import EarlyStopping
+from utils.train.team import Team
 
 if TYPE_CHECKING:
     from models.yolo import DetectionModel
@@ -74,6 +76,8 @@ class TrainState:
     stopper: EarlyStopping
     progress: Progress
     origin: Origin = field(default_factory=Origin)
+    team: Team = field(default_factory=Team)
+    stopped: bool = False  # a listener has asked for the end
 
     @property
     def device(self) -> torch.device:
@@ -91,7 +95,13 @@ class TrainState:
         return range(done, done if self.stopper.exhausted(done - 1) else epochs)
 
     def content(self) -> dict[str, Any]:
-        """Content for a checkpoint, in float32 on the CPU, from which `restore` goes on exactly."""
+        """Content for a checkpoint, in float32 on the CPU, from which `restore` goes on exactly.
+
+        All processes of a team have to ask for it; those that do not lead get nothing.
+        """
+        states = self.team.gather(random_state(self.device))
+        if not self.team.leads:
+            return {}
         return {
             "epoch": self.progress.epoch - 1,  # the last one that is complete, as in the original
             "best_fitness": self.progress.best_fitness,
@@ -104,7 +114,7 @@ class TrainState:
             "stopper": self.stopper.state_dict(),
             "progress": asdict(self.progress),
             "origin": asdict(self.origin),
-            "random": random_state(self.device),
+            "random": states,
         }
 
     def restore(self, content: dict[str, Any]) -> None:
@@ -125,9 +135,19 @@ class TrainState:
             self.loss.anchors = self.model.head.anchors.detach().float().cpu().clone()  # perhaps fitted ones
             self.stopper.load_state_dict(content["stopper"])
             self.progress = Progress(**content["progress"])
-            restore_random_state(content["random"], self.device)
+            self._restore_random(content["random"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise DataError(f"the checkpoint cannot be resumed ({type(error).__name__}: {error})") from error
+
+    def _restore_random(self, states: Any) -> None:
+        """Give each process its own generators back."""
+        states = [states] if isinstance(states, dict) else states  # as one process wrote them, once
+        if len(states) == self.team.world:
+            restore_random_state(states[self.team.rank], self.device)
+        else:
+            LOG.warning(
+                f"resuming with {self.team.world} processes what {len(states)} began: other random numbers"
+            )
 
 
 def on_cpu(value: Any) -> Any:

@@ -8,6 +8,7 @@ from models.weights import load_for_inference
 from models.yolo import DetectionModel
 from utils.base.log import LOG, color
 from utils.base.paths import relative_to_cwd
+from utils.data.loader import Share
 from utils.train.session import METRICS, TrainResult
 from utils.train.setup import Task
 from utils.val.evaluate import evaluate
@@ -27,12 +28,15 @@ def validate_epoch(task: Task) -> EvalResult:
         single_cls=task.opt.single_cls,
         loss=task.state.loss,
         callbacks=task.callbacks,
+        gather=task.state.team.gather,
     )
 
 
 def finish(task: Task) -> TrainResult:
     """Strip the checkpoints, measure best.pt once more as it will be used, and draw the results."""
     run, progress = task.run, task.state.progress
+    if not task.state.team.leads:
+        return run.result(progress.best_fitness, run.row)
     task.loaders.train.close()
     run.say_how_long(progress.epoch)
     run.strip()
@@ -49,6 +53,7 @@ def finish(task: Task) -> TrainResult:
 def validate_best(task: Task) -> EvalResult:
     """Measure the finished best.pt, print a row for each class, and draw curves and batches."""
     path, state = task.run.best, task.state
+    task.loaders.val.set_share(Share())  # one process does it all, and draws
     LOG.info(f"\nValidating {relative_to_cwd(path)}...")
     device: torch.device = state.device
     model = load_for_inference(path, device)

@@ -15,7 +15,7 @@ from utils.base.progress import Bar
 from utils.loggers.callbacks import Callbacks
 from utils.val.outputs import Outputs, Wanted
 from utils.val.result import HEADER, EvalResult, print_rows
-from utils.val.session import Forward, Loss, Predictor, Search, Session
+from utils.val.session import Forward, Gather, Loss, Predictor, Search, Session
 
 if TYPE_CHECKING:
     from utils.data.dataset_yaml import DataSpec
@@ -49,6 +49,7 @@ def evaluate(
     verbose: bool = False,
     match: MatchRule = "legacy",
     callbacks: Callbacks | None = None,
+    gather: Gather | None = None,
 ) -> EvalResult:
     """Run `model` over `loader` and compare what it finds with the labels.
 
@@ -75,6 +76,7 @@ def evaluate(
         verbose: print a row for each class; without `loss`, few classes are printed unasked.
         match: who gets a label that several detections overlap, see `utils.ops.metrics`.
         callbacks: a listener, told of batches and pictures.
+        gather: brings together what processes found that have every so many-th batch each.
 
     Raises:
         ConfigError: the model has another number of classes than `names`.
@@ -88,6 +90,8 @@ def evaluate(
         session = Session(forward, names, search, loss, outputs, listener)
         for index, batch in enumerate(Bar(loader, HEADER)):
             session.step(index, batch)
+        if gather is not None:
+            session.join(gather)
         result = session.result()
         per_class = verbose or (loss is None and len(names) < FEW_CLASSES)
         print_rows(result, per_class and len(names) > 1)

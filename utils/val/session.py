@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from utils.ops.metrics import MatchRule
 
 Predictor = Callable[..., Any]  # images (B, 3, H, W) -> decoded (B, N, 5 + nc), or (decoded, maps)
+Gather = Callable[[Any], list[Any]]
 Loss = Callable[[list[Tensor], Tensor], tuple[Tensor, Tensor]]
 
 
@@ -109,9 +110,18 @@ class Session:
         with suppress:
             detections = self._suppress(decoded, targets, images.shape[2:])
         self._match(batch, detections)
+        self.tally.batches.append(len(batch.paths))
         self.outputs.batch(index, batch.images, batch.targets, batch.paths, detections)
         self.listener.on_val_batch_end(index, batch.images, batch.targets, batch.paths)
         self.batches += 1
+
+    def join(self, gather: Gather) -> None:
+        """Add what the other processes found, in the order in which one process would have found it."""
+        parts = gather((self.tally, self.losses.cpu()))
+        if len(parts) > 1:
+            self.tally = Tally.joined([tally for tally, _ in parts])
+            self.losses = torch.stack([losses for _, losses in parts]).sum(0).to(self.losses.device)
+            self.batches = len(self.tally.batches)
 
     def result(self) -> EvalResult:
         """Turn all that was counted into figures."""

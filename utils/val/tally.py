@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ class Tally:
         self.rule = rule
         self.confusion = confusion
         self.seen = 0
+        self.batches: list[int] = []  # pictures of each
         self._correct: list[Tensor] = []  # (n, 10) a picture
         self._detections: list[Tensor] = []  # (n, 2): confidence, class
         self._classes: list[Tensor] = []  # (m,): class of each label
@@ -55,6 +57,23 @@ class Tally:
         self._classes.append(labels[:, 0])
         if self.confusion is not None:
             self.confusion.process_batch(detections, labels)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Tally]) -> Tally:
+        """One tally of several that had every so many-th batch each, in the order of the batches."""
+        whole = cls(parts[0].nc, parts[0].rule)
+        first = [0] * len(parts)  # picture of each part that comes next
+        for turn in range(max(len(part.batches) for part in parts)):
+            for index, part in enumerate(parts):
+                if turn < len(part.batches):
+                    rows = slice(first[index], first[index] + part.batches[turn])
+                    whole._correct += part._correct[rows]
+                    whole._detections += part._detections[rows]
+                    whole._classes += part._classes[rows]
+                    whole.batches.append(part.batches[turn])
+                    first[index] = rows.stop
+        whole.seen = sum(part.seen for part in parts)
+        return whole
 
     def label_counts(self) -> np.ndarray:
         """Objects of each class in the labels, (nc,)."""

@@ -15,8 +15,8 @@ from tests.utils.train.small import hyperparameters, make_state
 from utils.base.errors import DataError, YoloError
 from utils.base.log import set_up_console
 from utils.loggers.callbacks import Callbacks
-from utils.train.meter import DivergedError
 from utils.train.identity import run_identity
+from utils.train.meter import DivergedError
 from utils.train.options import parse_options
 from utils.train.session import COLUMNS, RunFolder, guard, quoted, table_row
 

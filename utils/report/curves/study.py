@@ -44,7 +44,7 @@ def run(opt: Namespace) -> Path:
     for group in cells:
         rows += watch_group(group, device, opt, facts)
         write_csv(folder / CSV, rows)  # after each, so that a stopped run leaves what it has
-    present(rows, folder)
+    present(read_csv(folder / CSV), folder)  # with its rounding, so that --plot-only gives the same tables
     return folder
 
 

@@ -1,0 +1,102 @@
+"""What a process of a team does in a test: `torchrun -m tests.utils.train.together TASK OUT [ARGUMENT]`."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.utils.train.small import CONFIG, SIZE, DrawnLoader, make_recipe, make_state
+from utils.base import script
+from utils.base.errors import YoloError
+from utils.data.batch_keys import Share
+from utils.data.loader import Batch
+from utils.loggers.callbacks import CallbackList
+from utils.train.loop import train_one_epoch
+from utils.train.team import Team, make_team
+
+PICTURES = 16  # in a batch of all processes
+
+
+class Part(DrawnLoader):
+    """This process's pictures of drawn batches."""
+
+    def __init__(self, batches: int, share: Share) -> None:
+        super().__init__(batches)
+        self.share = share
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index in range(self.first, self.batches):
+            draw = torch.Generator().manual_seed(1000 * self.epoch + index)
+            images = torch.randint(0, 256, (PICTURES, 3, SIZE, SIZE), generator=draw, dtype=torch.uint8)
+            targets = torch.rand(3 * PICTURES, 6, generator=draw)
+            targets[:, 0] = torch.arange(3 * PICTURES) // 5  # the last pictures have none
+            targets[:, 1] = (targets[:, 1] * CONFIG["nc"]).floor()
+            targets[:, 2:] = targets[:, 2:] * 0.4 + 0.2
+            own: Any = self.share.part_of(list(range(PICTURES)))  # type: ignore[arg-type]  # any list
+            rows = targets[(targets[:, 0] >= own[0]) & (targets[:, 0] <= own[-1])]
+            rows[:, 0] -= own[0]
+            yield Batch(images[own], rows, ["a.jpg"] * len(own), [None] * len(own))
+
+
+def steps(team: Team, out: Path) -> None:
+    """20 updates with frozen batch norms; losses and weights go to `out`."""
+    state = make_state()
+    state.team = team
+    recipe = make_recipe(batches=10, frozen=list(state.model.model))
+    losses = []
+    for epoch in range(2):
+        loader: Any = Part(10, Share(team.rank, team.world))
+        losses.append(train_one_epoch(epoch, state, loader, recipe, CallbackList()))
+        state.progress.record(epoch, None)
+    assert state.ema.updates == 20
+    weights = {key: value.clone() for key, value in state.model.state_dict().items()}
+    if team.leads:
+        torch.save({"losses": torch.tensor(losses), "weights": weights}, out)
+    spread = team.gather(weights)
+    assert all(torch.equal(value, other[key]) for other in spread for key, value in weights.items())
+
+
+def measured(team: Team, out: Path, weights: str) -> None:
+    """Validate the pictures of BCCD together."""
+    from models.weights import load_for_inference
+    from tests.known import SHARED
+    from utils.data.dataset import DetectionDataset
+    from utils.data.loader import make_loader
+    from utils.val.evaluate import evaluate
+
+    with team.leader_first():
+        pictures = DetectionDataset([SHARED / "data/bccd/images/test"], 160, batch_size=5, rect=True, pad=0.5)
+    share = Share(team.rank, team.world, whole_batches=True)
+    loader = make_loader(pictures, 5, workers=0, share=share)
+    model: Any = load_for_inference(weights, torch.device("cpu"))
+    result = evaluate(model, loader, dict(enumerate("abc")), device=torch.device("cpu"), gather=team.gather)
+    assert result.matches is not None
+    content = {"seen": result.seen, "map": result.map, "map50": result.map50, "p": result.mp}
+    everywhere = team.gather(content | {"confidence": result.matches.confidence.tolist()})
+    assert all(other == everywhere[0] for other in everywhere)
+    if team.leads:
+        torch.save(everywhere[0], out)
+
+
+def fails(team: Team, out: Path) -> None:
+    """The second process fails, while the first one waits for it."""
+    if team.rank == 1:
+        raise YoloError("this one fails")
+    team.sums([1])
+
+
+def main() -> None:
+    """Do the task that the command line names."""
+    task, out, *more = sys.argv[1:]
+    torch.set_num_threads(1)
+    with make_team(Namespace(device="cpu", batch_size=PICTURES, resume=False)) as team:
+        {"steps": steps, "measured": measured, "fails": fails}[task](team, Path(out), *more)
+
+
+if __name__ == "__main__":
+    script.main(main)
