@@ -46,6 +46,7 @@ def _train(opt: Namespace, listeners: Sequence[Callbacks], team: Team) -> TrainR
     data = setup.read_data(opt)
     model, origin = setup.make_model(opt, hyp, data, device)
     frozen = setup.freeze(model, opt.freeze)
+    setup.settle_batch(opt, model)
     loaders = setup.make_loaders(opt, hyp, data, model, team)
     callbacks = setup.make_callbacks(opt, listeners, team)
     run = RunFolder.of_team(opt, team)

@@ -202,6 +202,8 @@ def test_divergence_is_an_error_with_causes_and_keeps_no_bad_weights(flags: Flag
         {"image_weights": True},
         {"single_cls": True, "cache": "ram"},
         {"freeze": [2], "optimizer": "Adam"},
+        {"amp": "bf16"},
+        pytest.param({"compile": True, "epochs": 1}, marks=pytest.mark.slow),
     ],
 )
 def test_flags_that_change_the_course(flags: Flags, changes: dict[str, Any]) -> None:
@@ -231,6 +233,8 @@ def test_frozen_layers_come_out_as_they_went_in(flags: Flags) -> None:
         ({"hyp": "hyp.scratch-lo.yaml"}, ConfigError, "hyp.scratch-low.yaml"),
         ({"freeze": [9]}, ConfigError, "--freeze"),
         ({"device": "7"}, ConfigError, "--device 7"),
+        ({"device": "0,1"}, ConfigError, "torchrun --nproc-per-node 2"),
+        ({"amp": "fp16"}, ConfigError, "--amp fp16: needs a CUDA GPU"),
         ({"evolve": 3}, ConfigError, "not ready"),
         ({"resume": "nowhere.pt"}, ConfigError, "nowhere.pt"),
     ],

@@ -1,14 +1,43 @@
-"""Does half precision give the boxes that float32 gives? Some cards answer no."""
+"""The precision of the forward pass: float32, or half of it where that gives the same boxes."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
+from utils.base.errors import ConfigError
 from utils.base.log import LOG
+
+CHOICES = ("auto", "off", "fp16", "bf16")
 
 _TOLERANCE = 0.1  # of the picture's side; broken half precision is off by far more, or not finite
 _SIDE = 256
+
+
+def choose_precision(wanted: str, model: nn.Module) -> torch.dtype | None:
+    """What to compute in under autocast; None: float32 throughout.
+
+    Args:
+        wanted: of `--amp`. auto: float16 on CUDA if the boxes stay the same, which some cards fail.
+        model: on its device.
+
+    Raises:
+        ConfigError: the device cannot do it.
+    """
+    kind = next(model.parameters()).device.type
+    if wanted == "off":
+        return None
+    if wanted == "auto":
+        return torch.float16 if amp_works(model) else None
+    if wanted == "fp16":
+        if kind != "cuda":
+            raise ConfigError(f"--amp fp16: needs a CUDA GPU, and this is {kind.upper()}; bf16 may do here")
+        return torch.float16
+    if kind == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError("--amp bf16: this GPU does not have it; fp16 does")
+    if kind == "cpu" and not torch.backends.mkldnn.is_available():
+        raise ConfigError("--amp bf16: this build of torch does not have it on CPUs; leave it out")
+    return torch.bfloat16
 
 
 @torch.inference_mode()

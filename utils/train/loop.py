@@ -145,7 +145,7 @@ def rescale(images: Tensor, longest: int, stride: int) -> Tensor:
 def backward(state: TrainState, images: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
     """Run the model forward and back, adding to the gradients; return the three losses of the whole batch."""
     sums = state.team.sums if state.team.world > 1 else None
-    with torch.autocast(state.device.type, enabled=state.amp):
+    with torch.autocast(state.device.type, dtype=state.precision, enabled=state.precision is not None):
         loss, items = state.loss(state.model(images), targets, sums)
     if recipe.quad:
         loss = loss * QUAD_GAIN

@@ -94,6 +94,11 @@ def _how(group: argparse._ArgumentGroup) -> None:
         "--graft-freeze", type=int, default=0, help="train only what is new for so many epochs at first"
     )
     group.add_argument("--noautoanchor", action="store_true", help="do not fit the anchors to the data")
+    group.add_argument(
+        "--amp", choices=("auto", "off", "fp16", "bf16"), default="auto",
+        help="precision of the forward pass; auto: fp16 on CUDA, else float32",
+    )  # fmt: skip
+    group.add_argument("--compile", action="store_true", help="compile the model: a slow start, faster steps")
     group.add_argument("--sync-bn", action="store_true", help="batch norm over all processes")
     group.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     group.add_argument("--deterministic", action="store_true", help="only reproducible kernels on CUDA")

@@ -19,7 +19,7 @@ from models.variants import parse_settings, with_attention
 from models.weights import Checkpoint, locate_weights, read_checkpoint
 from models.yolo import DetectionModel, read_config
 from utils.base.device import select_device
-from utils.base.errors import ConfigError, DataError, NotReadyError
+from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG, color
 from utils.base.paths import relative_to_cwd
 from utils.base.seeds import seed_everything
@@ -31,7 +31,8 @@ from utils.loggers.callbacks import CallbackList, Callbacks
 from utils.loggers.pictures import PictureLogger
 from utils.ops.anchors import check_anchors
 from utils.ops.loss import DetectionLoss
-from utils.train.amp import amp_works
+from utils.train.amp import choose_precision
+from utils.train.autobatch import measure_batch
 from utils.train.ema import ModelEMA
 from utils.train.hyp import Hyp, describe_hyp, load_hyp, scale_gains
 from utils.train.loop import Recipe
@@ -78,19 +79,26 @@ class Task:
 
 
 def prepare_machine(opt: Namespace) -> torch.device:
-    """Choose the device, seed all global generators, and settle `--batch-size -1`.
+    """Choose the device, and seed all global generators.
 
     Raises:
         ConfigError: this machine does not have the device.
     """
     device = select_device(opt.device)
     seed_everything(opt.seed, opt.deterministic)
-    if opt.batch_size == -1:
-        if device.type == "cuda":
-            raise NotReadyError("--batch-size -1: measuring GPU memory is not ready yet; give a number")
-        opt.batch_size = CPU_BATCH
-        LOG.info(f"--batch-size -1: {CPU_BATCH} on {device.type.upper()}, whose memory is not measured")
     return device
+
+
+def settle_batch(opt: Namespace, model: DetectionModel) -> None:
+    """Choose the size that `--batch-size -1` leaves open."""
+    if opt.batch_size != -1:
+        return
+    kind = next(model.parameters()).device.type
+    if kind == "cuda":
+        opt.batch_size = measure_batch(model, opt.imgsz, choose_precision(opt.amp, model))
+    else:
+        opt.batch_size = CPU_BATCH
+        LOG.info(f"--batch-size -1: {CPU_BATCH} on {kind.upper()}, whose memory is not measured")
 
 
 def read_hyp(opt: Namespace) -> Hyp:
@@ -295,17 +303,21 @@ def make_state(
     model.hyp = dict(gains)
     optimizer = make_optimizer(model, opt.optimizer, hyp, loaders.batch_size, origin.new, opt.graft_lr)
     LOG.info(f"{color('optimizer:', 'blue')} {describe_optimizer(optimizer)}")
+    precision = choose_precision(opt.amp, model)
     state = TrainState(
         model=model,
         ema=ModelEMA(model),
         optimizer=optimizer,
-        scaler=GradScaler("cuda", enabled=amp_works(model)),
+        scaler=GradScaler("cuda", enabled=precision == torch.float16),  # bfloat16 has the range of float32
         loss=DetectionLoss(model.head.anchors, model.stride, model.nc, gains),
         stopper=EarlyStopping(opt.patience),
         progress=Progress(),
         origin=origin,
+        precision=precision,
         team=team,
     )
+    if opt.compile:
+        model.compile()  # in place: the keys of its tensors stay
     torch.manual_seed(opt.seed + team.rank)  # what is drawn in training differs; the weights do not
     if checkpoint is not None and checkpoint.training is not None:
         state.restore(checkpoint.training)

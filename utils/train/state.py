@@ -76,6 +76,7 @@ class TrainState:
     stopper: EarlyStopping
     progress: Progress
     origin: Origin = field(default_factory=Origin)
+    precision: torch.dtype | None = None  # of the forward pass; None: float32
     team: Team = field(default_factory=Team)
     stopped: bool = False  # a listener has asked for the end
 
@@ -85,9 +86,9 @@ class TrainState:
         return next(self.model.parameters()).device
 
     @property
-    def amp(self) -> bool:
-        """Whether forward passes run in half precision."""
-        return self.scaler.is_enabled()
+    def half(self) -> bool:
+        """Whether forward passes run in float16, in training and validation."""
+        return self.precision == torch.float16
 
     def epochs_left(self, epochs: int) -> range:
         """The epochs still to be trained; none where early stopping has already ended the run."""

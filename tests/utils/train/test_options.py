@@ -22,7 +22,17 @@ ORIGINAL = {
     "quad": False, "cos_lr": False, "label_smoothing": 0.0, "patience": 100, "freeze": [0], "save_period": -1,
     "seed": 0, "local_rank": -1, "entity": None, "upload_dataset": False, "bbox_interval": -1,
 }  # fmt: skip
-OURS = {"save_steps", "attention", "deterministic", "download", "graft", "graft_freeze", "graft_lr"}
+OURS = {
+    "amp",
+    "compile",
+    "save_steps",
+    "attention",
+    "deterministic",
+    "download",
+    "graft",
+    "graft_freeze",
+    "graft_lr",
+}
 
 
 def test_every_flag_of_the_original_has_its_default() -> None:
@@ -68,13 +78,6 @@ def test_aliases_prefixes_and_optional_values(line: str, name: str, value: objec
 def test_later_features_say_that_they_are_not_ready(line: str) -> None:
     with pytest.raises(NotReadyError, match=f"{line.split()[0]}.*not ready"):
         check_options(parse_options(line.split()))
-
-
-def test_torchrun_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-
-    with pytest.raises(NotReadyError, match="torchrun"):
-        check_options(parse_options([]))
 
 
 @pytest.mark.parametrize(

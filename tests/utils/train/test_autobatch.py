@@ -1,0 +1,35 @@
+"""The batch that --batch-size -1 chooses, with made-up memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from utils.train.autobatch import FALLBACK, choose_batch
+
+
+def _card(start: int, picture: int, total: int) -> Callable[[int], int]:
+    def memory(size: int) -> int:
+        need = start + picture * size
+        if need > total:
+            raise torch.OutOfMemoryError("full")
+        return need
+
+    return memory
+
+
+@pytest.mark.parametrize(
+    ("start", "picture", "free", "expected"),
+    [
+        (100, 10, 1000, 70),  # 100 + 70 * 10 = 80 % of 1000
+        (100, 100, 1000, 7),
+        (100, 300, 1000, 2),  # 4 did not fit
+        (900, 200, 1000, 1),
+        (0, 1, 10**6, FALLBACK),  # more than a thousand: the line is not to be trusted
+        (500, 0, 1000, FALLBACK),
+    ],
+)
+def test_most_of_the_memory_is_used(start: int, picture: int, free: int, expected: int) -> None:
+    assert choose_batch(_card(start, picture, free), free) == expected
