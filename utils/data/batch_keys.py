@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -57,9 +57,9 @@ class BatchKeys(Sampler[list[SampleKey]]):
         return len(self._numbers())
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        keys = self._in_order() if self.weights is None else self._weighted(self.weights)
+        draw = self._in_order() if self.weights is None else self._weighted(self.weights)
         for batch in self._numbers():
-            yield self.share.part_of(keys[batch * self.batch_size : (batch + 1) * self.batch_size])
+            yield self.share.part_of(draw(batch * self.batch_size, (batch + 1) * self.batch_size))
 
     def _numbers(self) -> range:
         """The batches of this process."""
@@ -67,20 +67,34 @@ class BatchKeys(Sampler[list[SampleKey]]):
             return range(self.first_batch + self.share.rank, self.batches, self.share.world)
         return range(self.first_batch, self.batches)
 
-    def _in_order(self) -> list[SampleKey]:
+    def _in_order(self) -> Callable[[int, int], list[SampleKey]]:
+        """What gives the keys from one number to another."""
         order = np.arange(self.pictures)
         if self.shuffle:
             generator(self.seed, _SHUFFLE, self.epoch).shuffle(order)
-        return [SampleKey(self.epoch, index) for index in order.tolist()]
+        epoch = self.epoch
+        return lambda first, end: [SampleKey(epoch, index) for index in order[first:end].tolist()]
 
-    def _weighted(self, weights: np.ndarray) -> list[SampleKey]:
+    def _weighted(self, weights: np.ndarray) -> Callable[[int, int], list[SampleKey]]:
         """Draw pictures, and those that they are combined with, in proportion to the weights."""
         rng = generator(self.seed, _WEIGHTS, self.epoch)
         drawn = rng.choice(self.pictures, (self.pictures, 1 + PARTNERS), p=weights / weights.sum())
-        seen: dict[int, int] = {}
-        keys = []
-        for index, *partners in drawn.tolist():
-            repeat = seen.get(index, 0)
-            seen[index] = repeat + 1
-            keys.append(SampleKey(self.epoch, index, repeat, tuple(partners)))
+        repeats = _times_before(drawn[:, 0])
+        epoch = self.epoch
+
+        def keys(first: int, end: int) -> list[SampleKey]:
+            rows = zip(drawn[first:end].tolist(), repeats[first:end].tolist(), strict=True)
+            return [SampleKey(epoch, index, repeat, tuple(rest)) for (index, *rest), repeat in rows]
+
         return keys
+
+
+def _times_before(values: np.ndarray) -> np.ndarray:
+    """How often each value (n,) has come before: (3, 5, 3, 3) gives (0, 0, 1, 2)."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    first = np.concatenate(([True], ordered[1:] != ordered[:-1]))
+    places = np.arange(len(values))
+    times = np.empty(len(values), np.int64)
+    times[order] = places - np.maximum.accumulate(np.where(first, places, 0))
+    return times

@@ -32,7 +32,8 @@ from utils.data.perspective import PerspectiveDraws, random_perspective
 from utils.data.rect import plan_rect
 from utils.data.sample import Sample
 from utils.data.sample_reader import SampleReader
-from utils.data.scan import LabelledFiles, load_labels
+from utils.data.scan import load_labels
+from utils.data.tables import RowTable
 from utils.ops.boxes import xyxy2xywhn
 
 PARTNERS = 2 * TILES - 1  # other pictures that a sample may need: two mosaics less itself
@@ -100,6 +101,14 @@ class DetectionDataset(Dataset[Item]):
         prefix: str = "",
     ) -> None:
         files = load_labels(sources, None if single_cls else names, prefix)
+        self.batch_shapes: np.ndarray | None = None
+        self._batch = np.zeros(0, int)
+        if rect:
+            plan = plan_rect(files.sizes, batch_size, imgsz, stride, pad)
+            files = files.take(plan.order)
+            self._batch, self.batch_shapes = plan.batch, plan.shapes
+        if single_cls:
+            files.labels = _as_one_class(files.labels)
         self.imgsz = imgsz
         self.batch_size = batch_size
         self.augment = augment
@@ -110,34 +119,18 @@ class DetectionDataset(Dataset[Item]):
         self.labels = files.labels
         self.segments = files.polygons
         self.shapes = files.sizes
-        self.batch_shapes: np.ndarray | None = None
-        self._batch = np.zeros(len(files.images), int)
-        if rect:
-            self._sort_by_shape(stride, pad)
-        if single_cls:
-            self.labels = [_as_one_class(rows) for rows in self.labels]
         self._check_labels(sources, prefix)
-        self.indices = np.arange(len(self.image_files))
         self._extra = load_extra_transforms(prefix) if augment else None
         self._reader = SampleReader(
-            LabelledFiles(self.image_files, self.labels, self.segments, self.shapes),
+            files,
             imgsz,
             smooth=cv2.INTER_LINEAR if augment else cv2.INTER_AREA,
             cache=cache,
             prefix=prefix,
         )
 
-    def _sort_by_shape(self, stride: int, pad: float) -> None:
-        plan = plan_rect(self.shapes, self.batch_size, self.imgsz, stride, pad)
-        order = plan.order.tolist()
-        self.image_files = [self.image_files[i] for i in order]
-        self.labels = [self.labels[i] for i in order]
-        self.segments = [self.segments[i] for i in order]
-        self.shapes = self.shapes[plan.order]
-        self._batch, self.batch_shapes = plan.batch, plan.shapes
-
     def _check_labels(self, sources: Sequence[Path], prefix: str) -> None:
-        if any(len(rows) for rows in self.labels):
+        if self.labels.counts.any():
             return
         message = f"{', '.join(map(str, sources))}: no labels found (formats: one .txt a picture)"
         if self.augment:
@@ -217,7 +210,7 @@ def _normalized(sample: Sample) -> np.ndarray:
     return labels
 
 
-def _as_one_class(rows: np.ndarray) -> np.ndarray:
-    changed = rows.copy()
-    changed[:, 0] = 0
-    return changed
+def _as_one_class(labels: RowTable) -> RowTable:
+    rows = labels.rows.copy()
+    rows[:, 0] = 0
+    return RowTable(rows, labels.starts, labels.counts)

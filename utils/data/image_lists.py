@@ -8,9 +8,10 @@ from pathlib import Path
 
 from utils.base.errors import DataError
 from utils.data.images import IMAGE_SUFFIXES
+from utils.data.tables import PathTable
 
 
-def list_images(sources: Sequence[Path]) -> list[Path]:
+def list_images(sources: Sequence[Path]) -> PathTable:
     """List the pictures of folders (searched to any depth) and text lists, sorted, each once.
 
     Raises:
@@ -28,14 +29,19 @@ def list_images(sources: Sequence[Path]) -> list[Path]:
     if not images:
         places = ", ".join(map(str, sources))
         raise DataError(f"{places}: no pictures there ({' '.join(s[1:] for s in IMAGE_SUFFIXES)})")
-    return [Path(path) for path in sorted(images)]
+    return PathTable.of(sorted(images))
 
 
 def label_path(image: Path) -> Path:
     """Where the labels of a picture are: `labels` in place of the last folder `images`, and .txt."""
-    before, found, after = str(image).rpartition(f"{os.sep}images{os.sep}")
-    moved = f"{before}{os.sep}labels{os.sep}{after}" if found else str(image)
-    return Path(moved).with_suffix(".txt")
+    return Path(label_name(str(image)))
+
+
+def label_name(image: str) -> str:
+    """As `label_path`, from text to text."""
+    before, found, after = image.rpartition(f"{os.sep}images{os.sep}")
+    moved = f"{before}{os.sep}labels{os.sep}{after}" if found else image
+    return f"{os.path.splitext(moved)[0]}.txt"  # noqa: PTH122 - see there
 
 
 def _walk(folder: Path) -> Iterator[str]:

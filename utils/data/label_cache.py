@@ -16,7 +16,8 @@ import numpy as np
 
 from utils.base.log import LOG
 from utils.base.paths import atomic_write, cache_folder
-from utils.data.image_lists import label_path
+from utils.data.image_lists import label_name, label_path
+from utils.data.tables import PathTable
 
 VERSION = 1  # raise it when the rules for pictures or labels change
 USABLE, BACKGROUND, CORRUPT = 0, 1, 2
@@ -67,13 +68,13 @@ class Scan:
 _ARRAYS = ("status", "sizes", "counts", "rows", "lines", "outlined", "points")
 
 
-def content_key(images: Sequence[Path]) -> str:
+def content_key(images: PathTable) -> str:
     """Digest of the pictures and label files: their places within the set, their sizes and times."""
-    root = os.path.commonpath([os.path.abspath(image.parent) for image in images])
     digest = hashlib.sha256(f"labels {VERSION}".encode())
-    for image in images:
-        place = os.path.relpath(image, root)
-        facts = f"{place}\0{_size_and_time(image)}\0{_size_and_time(label_path(image))}\n"
+    for index in range(len(images)):
+        place = images.place(index)
+        path = images.root + place
+        facts = f"{place}\0{_size_and_time(path)}\0{_size_and_time(label_name(path))}\n"
         digest.update(facts.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
@@ -140,9 +141,9 @@ def _is_protected(folder: Path) -> bool:
         return False
 
 
-def _size_and_time(path: Path) -> str:
+def _size_and_time(path: str) -> str:
     try:
-        facts = path.stat()
+        facts = os.stat(path)  # noqa: PTH116 - a Path for each of a million files takes longer than asking
     except OSError:
         return "missing"
     return f"{facts.st_size}:{facts.st_mtime_ns}"

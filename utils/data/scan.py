@@ -28,6 +28,7 @@ from utils.data.label_cache import (
     save_scan,
 )
 from utils.data.labels import Labels, parse_labels
+from utils.data.tables import OutlineTable, PathTable, RowTable
 
 MIN_SIDE = 10  # pixels; smaller pictures are mistakes
 MAX_NOTES = 50  # more would bury the rest of the log
@@ -39,10 +40,15 @@ _PICTURE_LOST = "the picture is skipped"
 class LabelledFiles:
     """The usable pictures of a set with their labels."""
 
-    images: list[Path]
-    labels: list[np.ndarray]  # (n, 5) float32 each: class, xywhn
-    polygons: list[list[np.ndarray]]  # a (k, 2) float32 a label, fractions; empty where there are only boxes
-    sizes: np.ndarray  # (N, 2) float64: width, height
+    images: PathTable
+    labels: RowTable  # (n, 5) float32 each: class, xywhn
+    polygons: OutlineTable  # a (k, 2) float32 a label, fractions; empty where there are only boxes
+    sizes: np.ndarray  # (N, 2) int32: width, height
+
+    def take(self, indices: np.ndarray) -> LabelledFiles:
+        """Some of the pictures, or all in another order; nothing is copied but numbers."""
+        parts = (self.images.take(indices), self.labels.take(indices), self.polygons.take(indices))
+        return LabelledFiles(*parts, self.sizes[indices])
 
 
 @dataclass
@@ -173,17 +179,11 @@ def _drop_unknown_classes(scan: Scan, names: Mapping[int, str]) -> list[Note]:
     return [*notes, *(Note(int(i), True, f"no good line is left; {_PICTURE_LOST}") for i in emptied)]
 
 
-def _usable(scan: Scan, images: Sequence[Path]) -> LabelledFiles:
-    rows = np.split(scan.rows, np.cumsum(scan.counts)[:-1])
-    outlines = np.split(scan.points, np.cumsum(scan.outlined)[:-1]) if len(scan.outlined) else []
-    starts = np.cumsum(scan.counts) - scan.counts
-    files = LabelledFiles([], [], [], scan.sizes[scan.status != CORRUPT].astype(np.float64))
-    for index in np.flatnonzero(scan.status != CORRUPT).tolist():
-        own = slice(starts[index], starts[index] + scan.counts[index])
-        files.images.append(images[index])
-        files.labels.append(rows[index])
-        files.polygons.append(outlines[own] if scan.outlined[own].any() else [])
-    return files
+def _usable(scan: Scan, images: PathTable) -> LabelledFiles:
+    counts = scan.counts.astype(np.int64)
+    labels = RowTable(scan.rows, np.cumsum(counts) - counts, counts)
+    outlines = OutlineTable(scan.points, np.cumsum(scan.outlined, dtype=np.int64), labels)
+    return LabelledFiles(images, labels, outlines, scan.sizes).take(scan.status != CORRUPT)
 
 
 def _summary(place: Path, status: np.ndarray, prefix: str) -> str:

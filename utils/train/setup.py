@@ -345,7 +345,7 @@ def announce(folder: Path, opt: Namespace, data: DataSpec, loaders: Loaders, cal
     """Say what is about to happen, and tell the listeners."""
     callbacks.on_pretrain_routine_start(folder)
     callbacks.on_params_update({key: value for key, value in vars(opt).items() if key != "given"})
-    callbacks.on_pretrain_routine_end(np.concatenate(loaders.dataset.labels), data.names)
+    callbacks.on_pretrain_routine_end(loaders.dataset.labels.joined(), data.names)
     LOG.info(
         f"Image sizes {loaders.imgsz} train, {loaders.imgsz} val\n"
         f"Using {loaders.train.workers} dataloader workers\n"

@@ -16,7 +16,7 @@ def test_a_folder_is_searched_to_any_depth(tmp_path: Path) -> None:
     root = tmp_path / "set [1] ü"
     wanted = [root / "a.JPG", root / "b/c/d.png", root / "z.v2.webp"]
     touch(*wanted, root / "notes.txt", root / "._a.jpg", root / ".thumbs/a.jpg")
-    assert list_images([root]) == wanted
+    assert list(list_images([root])) == wanted
 
 
 def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
