@@ -52,7 +52,8 @@ def _workers(opt: Namespace, project: Path) -> Worker:
         from utils.compare.cluster import ClusterRunner
 
         return ClusterRunner(project, opt.ray, opt.jobs, opt.device, opt.threads)
-    from utils.compare.runner import Runner, share_out
+    from utils.base.processes import share_out
+    from utils.compare.runner import Runner
 
     return Runner(project, share_out(opt.jobs, opt.device, opt.threads))
 

@@ -21,9 +21,10 @@ from tests.known import SHARED, needs_shared
 from tests.utils.train.small import small_models, small_set
 from utils.base.errors import ConfigError
 from utils.base.paths import ROOT
+from utils.base.processes import claim, share_out
 from utils.compare.options import parse_compare, read_comparison
 from utils.compare.plan import Run, plan_runs
-from utils.compare.runner import Runner, claim, is_measured, share_out, train_all
+from utils.compare.runner import Runner, is_measured, train_all
 
 Line = Callable[..., list[str]]
 

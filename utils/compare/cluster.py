@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from pathlib import Path
-from typing import Any
 
-from utils.base.errors import ConfigError, YoloError
-from utils.base.log import LOG
-from utils.base.paths import ROOT, atomic_write
+from utils.base.cluster import Cluster, read_files, write_files
+from utils.base.errors import YoloError
+from utils.base.processes import LOG_FILE, share_out
 from utils.compare.measure import MEASURED
 from utils.compare.plan import Run
-from utils.compare.runner import LOG_FILE, Runner, is_measured, share_out
+from utils.compare.runner import Runner, is_measured
 
 # What comes back from a machine that does not share the project's folder; the last one makes a run complete.
 _RESULTS = ("results.csv", LOG_FILE, "weights/best.pt", "weights/last.pt", MEASURED)
-_LEFT_HERE = (".git", ".venv", "runs", "datasets", "docs", "tests", "*.pt")  # not sent with the code
-_RETRIES = 3  # of a run whose machine was lost
 
 
 class ClusterRunner:
@@ -38,32 +33,8 @@ class ClusterRunner:
     """
 
     def __init__(self, project: Path, address: str, jobs: int, device: str, threads: int = 0) -> None:
-        ray = self._ray = _import_ray()
-        environment = {
-            "working_dir": str(ROOT),
-            "excludes": list(_LEFT_HERE),
-            "env_vars": {"PYTHONPATH": str(ROOT)},
-        }
-        try:
-            ray.init(
-                address=None if address == "local" else address,
-                runtime_env=environment,
-                log_to_driver=False,
-                logging_level="error",
-                include_dashboard=False if address == "local" else None,
-            )
-        except ConnectionError as error:
-            raise ConfigError(
-                f"--ray {address}: no cluster there ({error}); start one with `ray start`"
-            ) from error
+        self.cluster = Cluster(address, jobs, device, threads)
         self.project = project.absolute()
-        cpus = [node["Resources"].get("CPU", 1.0) for node in ray.nodes() if node["Alive"]]
-        self.gpus = 0 if device == "cpu" else min(ray.cluster_resources().get("GPU", 0), 1)
-        self.device = device if device == "cpu" else ""  # Ray shows each training its own GPU alone
-        self.threads = threads or max(int(min(max(cpus), sum(cpus) // jobs)), 1)
-        LOG.info(f"Ray: {len(cpus)} machines, {sum(cpus):.0f} CPUs, {self.threads} for each training")
-        self._tasks: set[Any] = set()
-        self._lock = threading.Lock()
 
     def __call__(self, run: Run) -> None:
         """Train and measure one run somewhere.
@@ -71,39 +42,20 @@ class ClusterRunner:
         Raises:
             YoloError: it failed there, or its machine was lost too often.
         """
-        ray = self._ray
-        remote = ray.remote(num_cpus=self.threads, num_gpus=self.gpus, max_retries=_RETRIES)(_work_there)
-        task = remote.remote(run, self.project, self.device, self.threads)
-        with self._lock:
-            self._tasks.add(task)
+        cluster = self.cluster
         try:
-            failure, files = ray.get(task)
-        except ray.exceptions.RayError as error:
-            raise YoloError(
-                f"{run.label}, seed {run.seed}: lost by Ray ({str(error).splitlines()[0]})"
-            ) from error
-        finally:
-            with self._lock:
-                self._tasks.discard(task)
+            failure, files = cluster.call(_work_there, run, self.project, cluster.device, cluster.threads)
+        except YoloError as error:
+            raise YoloError(f"{run.label}, seed {run.seed}: {error}") from error
         if failure:
             raise YoloError(failure)
-        self._keep(run, files)
+        folder = run.save(self.project)
+        if not is_measured(folder):  # else the folder is shared
+            write_files(folder, files)
 
     def stop(self) -> None:
         """End the trainings; train.py saves what it has."""
-        with self._lock:
-            tasks = list(self._tasks)
-        for task in tasks:
-            self._ray.cancel(task)
-
-    def _keep(self, run: Run, files: dict[str, bytes]) -> None:
-        folder = run.save(self.project)
-        if is_measured(folder):  # the folder is shared
-            return
-        for name, content in files.items():
-            (folder / name).parent.mkdir(exist_ok=True)
-            with atomic_write(folder / name, "wb") as file:
-                file.write(content)
+        self.cluster.stop()
 
 
 def _work_there(run: Run, project: Path, device: str, threads: int) -> tuple[str, dict[str, bytes]]:
@@ -117,13 +69,4 @@ def _work_there(run: Run, project: Path, device: str, threads: int) -> tuple[str
     except BaseException:
         runner.stop()
         raise
-    folder = run.folder(project)
-    return "", {name: (folder / name).read_bytes() for name in _RESULTS if (folder / name).is_file()}
-
-
-def _import_ray() -> Any:
-    try:
-        import ray
-    except ImportError as error:
-        raise ConfigError(f"--ray: needs Ray: {Path(sys.executable).name} -m pip install ray") from error
-    return ray
+    return "", read_files(run.folder(project), _RESULTS)

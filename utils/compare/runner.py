@@ -3,55 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import queue
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from utils.base.errors import YoloError
 from utils.base.log import LOG
 from utils.base.paths import ROOT, atomic_write, relative_to_cwd
+from utils.base.processes import LOG_FILE, Children, Machine, claim, last_line
 from utils.base.progress import Bar
 from utils.compare.measure import MEASURED
 from utils.compare.plan import Run
-
-LOG_FILE = "log.txt"
-
-
-@dataclass
-class Machine:
-    """How this machine is shared out: threads for each run, and the devices in turn."""
-
-    threads: int
-    devices: queue.Queue[str] = field(default_factory=queue.Queue)
-
-    @contextmanager
-    def device(self) -> Iterator[str]:
-        """A device that no other run of this comparison has."""
-        name = self.devices.get()
-        try:
-            yield name
-        finally:
-            self.devices.put(name)
-
-
-def share_out(jobs: int, device: str, threads: int = 0) -> Machine:
-    """Divide the cores among `jobs`, and hand out the devices of `--device 0,1` in turn."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    machine = Machine(threads or max(cores // jobs, 1))
-    names = device.split(",")
-    for index in range(jobs):
-        machine.devices.put(names[index % len(names)])
-    return machine
-
 
 class Runner:
     """Bring runs to their measured.json; what is there already is left alone.
@@ -64,9 +30,7 @@ class Runner:
     def __init__(self, project: Path, machine: Machine) -> None:
         self.project = project
         self.machine = machine
-        self._children: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.Lock()
-        self._stopped = False
+        self._children = Children()
 
     def __call__(self, run: Run) -> None:
         """Train (or go on training) and measure one run.
@@ -86,38 +50,10 @@ class Runner:
 
     def stop(self) -> None:
         """End the processes that are running; train.py saves what it has."""
-        with self._lock:
-            self._stopped = True
-            children = list(self._children)
-        for child in children:
-            child.terminate()
-        for child in children:
-            child.wait()
+        self._children.stop()
 
     def _call(self, command: Sequence[str], folder: Path, run: Run, held: Sequence[int]) -> None:
-        threads = str(self.machine.threads)
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        with (folder / LOG_FILE).open("ab") as log:
-            with self._lock:
-                if self._stopped:
-                    raise YoloError("stopped")
-                # A session of its own: Ctrl-C reaches compare.py alone, which then ends its children.
-                child = subprocess.Popen(
-                    command,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    stdin=subprocess.DEVNULL,
-                    env=environment,
-                    start_new_session=True,
-                    pass_fds=held,  # the claim lasts as long as the child, even if compare.py is killed
-                )
-                self._children.add(child)
-            try:
-                status = child.wait()
-            finally:
-                self._children.discard(child)
-        if status:
+        if self._children.call(command, folder, self.machine.threads, held):
             file = relative_to_cwd(folder / LOG_FILE)
             raise YoloError(
                 f"{run.label}, seed {run.seed}: failed ({last_line(folder / LOG_FILE)}); see {file}"
@@ -214,27 +150,6 @@ def is_trained(folder: Path, run: Run) -> bool:
 
 
 @contextmanager
-def claim(folder: Path) -> Iterator[tuple[int, ...]]:
-    """Have a run's folder for oneself; wait for whoever has it.
-
-    Yields:
-        File descriptors that a child process must inherit to keep the claim when this process dies.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such locks
-        yield ()
-        return
-    with (folder / "claim").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            LOG.info(f"waiting for the process that works in {relative_to_cwd(folder)}")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield (file.fileno(),)
-
-
-@contextmanager
 def _counted_minutes(folder: Path) -> Iterator[None]:
     """Add the time that this takes to what earlier, stopped attempts took, and to the measurements."""
     file, started = folder / "minutes.txt", time.monotonic()
@@ -247,12 +162,6 @@ def _counted_minutes(folder: Path) -> Iterator[None]:
     content = read_measured(folder) | {"minutes": round(minutes, 2)}
     with atomic_write(folder / MEASURED, "w", encoding="utf-8") as out:
         json.dump(content, out, indent=1)
-
-
-def last_line(log: Path) -> str:
-    """The last line of a log that says something."""
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it wrote nothing"
 
 
 def _training(run: Run, folder: Path, device: str) -> list[str]:

@@ -1,0 +1,128 @@
+"""Child processes that do long work: their share of the machine, their logs, and who has which folder."""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from utils.base.errors import YoloError
+from utils.base.log import LOG
+from utils.base.paths import ROOT, relative_to_cwd
+
+LOG_FILE = "log.txt"
+
+
+@dataclass
+class Machine:
+    """How this machine is shared out: threads for each child, and the devices in turn."""
+
+    threads: int
+    devices: queue.Queue[str] = field(default_factory=queue.Queue)
+
+    @contextmanager
+    def device(self) -> Iterator[str]:
+        """A device that no other child has."""
+        name = self.devices.get()
+        try:
+            yield name
+        finally:
+            self.devices.put(name)
+
+
+def share_out(jobs: int, device: str, threads: int = 0) -> Machine:
+    """Divide the cores among `jobs`, and hand out the devices of `--device 0,1` in turn."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    machine = Machine(threads or max(cores // jobs, 1))
+    names = device.split(",")
+    for index in range(jobs):
+        machine.devices.put(names[index % len(names)])
+    return machine
+
+
+class Children:
+    """Processes that are started from several threads, and ended together."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def call(self, command: Sequence[str], folder: Path, threads: int, held: Sequence[int] = ()) -> int:
+        """Run a command to its end; what it prints is appended to the log of `folder`.
+
+        Args:
+            command: its words.
+            folder: where the log is.
+            threads: how many it computes with.
+            held: file descriptors that it inherits, see `claim`.
+
+        Returns:
+            Its exit status.
+
+        Raises:
+            YoloError: `stop` has been called; nothing was started.
+        """
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        with (folder / LOG_FILE).open("ab") as log:
+            with self._lock:
+                if self._stopped:
+                    raise YoloError("stopped")
+                # A session of its own: Ctrl-C reaches the parent alone, which then ends its children.
+                child = subprocess.Popen(
+                    command,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL,
+                    env=environment,
+                    start_new_session=True,
+                    pass_fds=held,  # the claim lasts as long as the child, even if the parent is killed
+                )
+                self._running.add(child)
+            try:
+                return child.wait()
+            finally:
+                self._running.discard(child)
+
+    def stop(self) -> None:
+        """Ask all of them to end, and wait; one that trains saves what it has."""
+        with self._lock:
+            self._stopped = True
+            children = list(self._running)
+        for child in children:
+            child.terminate()
+        for child in children:
+            child.wait()
+
+
+@contextmanager
+def claim(folder: Path) -> Iterator[tuple[int, ...]]:
+    """Have a folder for oneself; wait for whoever has it.
+
+    Yields:
+        File descriptors that a child process must inherit to keep the claim when this process dies.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks
+        yield ()
+        return
+    with (folder / "claim").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            LOG.info(f"waiting for the process that works in {relative_to_cwd(folder)}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield (file.fileno(),)
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that says something."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it wrote nothing"
