@@ -19,6 +19,7 @@ from utils.base.progress import Bar
 from utils.compare.measure import MEASURED
 from utils.compare.plan import Run
 
+
 class Runner:
     """Bring runs to their measured.json; what is there already is left alone.
 
