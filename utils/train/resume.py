@@ -26,8 +26,8 @@ def after_restart(opt: Namespace, team: Team) -> Namespace:
     """Go on with its run when torchrun has started all processes anew (--max-restarts)."""
     if team.world == 1 and "TORCHELASTIC_RESTART_COUNT" not in os.environ:
         return opt
-    folder = team.share(_folder_of_launch(opt) if team.leads else None)
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0 or folder is None:
+    folder = team.share(_folder_of_launch(opt) if team.leads and team.restarted else None)
+    if folder is None:
         return opt
     last = folder / "weights" / "last.pt"
     restarted = Namespace(**vars(opt))

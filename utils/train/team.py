@@ -20,6 +20,7 @@ from torch import Tensor, distributed, nn
 
 from utils.base.device import select_device
 from utils.base.errors import ConfigError, YoloError
+from utils.train.meeting import meet
 
 T = TypeVar("T")
 _PATIENCE = timedelta(hours=3)  # rank 0 may scan a large set, while the others wait
@@ -32,6 +33,10 @@ class Team:
     """One process; the base of several. All processes call the same methods in the same order."""
 
     rank, local_rank, world = 0, 0, 1
+
+    def __init__(self) -> None:
+        """Stand alone."""
+        self.restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0  # as rank 0 knows
 
     @property
     def leads(self) -> bool:
@@ -80,10 +85,19 @@ class TorchrunTeam(Team):
     """Several processes, on one machine or more."""
 
     def __init__(self, device: torch.device) -> None:
-        self.rank, self.local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
-        self.world = int(os.environ["WORLD_SIZE"])
+        super().__init__()
+        self.local_rank = int(os.environ["LOCAL_RANK"])
         backend = "nccl" if device.type == "cuda" and distributed.is_nccl_available() else "gloo"
-        distributed.init_process_group(backend, timeout=_PATIENCE)
+        store, self.rank, self.world = next(distributed.rendezvous("env://", timeout=_PATIENCE))
+        distributed.init_process_group(
+            backend,
+            store=meet(store, self.rank, self.world, _PATIENCE),
+            rank=self.rank,
+            world_size=self.world,
+            timeout=_PATIENCE,
+        )
+        if self.leads:
+            self.restarted = store.add("starts", 1) > 1
         # Counts and signals are in CPU memory: over NCCL each would make the GPU wait.
         words = distributed.new_group(backend="gloo", timeout=_PATIENCE) if backend == "nccl" else None
         self._words = words if isinstance(words, distributed.ProcessGroup) else None
