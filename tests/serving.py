@@ -30,11 +30,18 @@ class Site:
 
 @contextmanager
 def serve(answers: dict[str, Answer]) -> Iterator[Site]:
-    """Answer GET requests on a free port until the block ends."""
+    """Answer GET and HEAD requests on a free port until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._answer(with_body=False)
+
         def do_GET(self) -> None:
-            site.asked.append(self.path)
+            self._answer(with_body=True)
+
+        def _answer(self, with_body: bool) -> None:
+            if with_body:
+                site.asked.append(self.path)
             answer = site.answers.get(self.path, Answer(status=404))
             self.send_response(answer.status)
             for key, value in answer.headers.items():
@@ -43,7 +50,8 @@ def serve(answers: dict[str, Answer]) -> Iterator[Site]:
             if promised >= 0:
                 self.send_header("Content-Length", str(promised))
             self.end_headers()
-            self.wfile.write(answer.body)
+            if with_body:
+                self.wfile.write(answer.body)
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -57,8 +57,8 @@ def find_examples(models: Mapping[str, Path], split: Split, count: int) -> list[
     found = {TRUTH: truth}
     for label, file in islice(models.items(), SHOWN):
         backend = load_backend([str(file)], device, names=names)
-        pictures = Bar([files.images[i] for i in indices], f"what {label} finds")
-        found[label] = [find_boxes(backend, picture, split) for picture in pictures]
+        pictures = Bar(indices.tolist(), f"what {label} finds")
+        found[label] = [find_boxes(backend, files.images.picture(i), split) for i in pictures]
     base, *others = list(found)[1:]
     pairs = [(base, other) for other in others] or [(base, TRUTH)]
     apart = np.array([[differing(found[a][i], found[b][i]) for a, b in pairs] for i in range(len(truth))])
@@ -66,7 +66,8 @@ def find_examples(models: Mapping[str, Path], split: Split, count: int) -> list[
     worst = [i for i in np.argsort(-total, kind="stable").tolist() if total[i]][:count]
     return [
         _example(
-            files.images[indices[i]],
+            files.images[indices[i]].name,
+            files.images.picture(indices[i]),
             {label: boxes[i] for label, boxes in found.items()},
             pairs[int(apart[i].argmax())],
             names,
@@ -75,16 +76,14 @@ def find_examples(models: Mapping[str, Path], split: Split, count: int) -> list[
     ]
 
 
-def find_boxes(backend: Backend, picture: Path, split: Split) -> np.ndarray:
-    """What a model finds on a picture, as detect.py does: (n, 6) xyxy in its pixels, confidence, class."""
+def find_boxes(backend: Backend, image: np.ndarray, split: Split) -> np.ndarray:
+    """What a model finds on a picture (H, W, 3), as detect.py does: (n, 6) xyxy, confidence, class."""
     import torch
 
-    from utils.data.images import read_image
     from utils.data.letterbox import check_img_size, letterbox
     from utils.ops.boxes import scale_boxes
     from utils.ops.nms import non_max_suppression
 
-    image = read_image(picture)
     size = check_img_size(split.imgsz, stride=backend.stride)
     fitted, _, _ = letterbox(image, size, auto=backend.pt, stride=backend.stride)
     rgb = np.ascontiguousarray(fitted[..., ::-1].transpose(2, 0, 1)[None])
@@ -127,18 +126,19 @@ def _true_boxes(files: LabelledFiles, index: int, single_cls: bool) -> np.ndarra
 
 
 def _example(
-    file: Path, boxes: Mapping[str, np.ndarray], pair: tuple[str, str], names: Mapping[int, str]
+    name: str,
+    image: np.ndarray,
+    boxes: Mapping[str, np.ndarray],
+    pair: tuple[str, str],
+    names: Mapping[int, str],
 ) -> Example:
     """Draw a picture once for each model; what its counterpart of the pair does not find is emphasized."""
-    from utils.data.images import read_image
-
-    image = read_image(file)
     base, other = pair
     strange = {label: alone(rows, boxes[other if label == base else base]) for label, rows in boxes.items()}
     told = f"{strange[base].sum()} only in {base}, {strange[other].sum()} only in {other}"
     strange[TRUTH] = np.ones(len(boxes[TRUTH]), bool)
     panels = tuple((label, _draw(image, rows, strange[label], names)) for label, rows in boxes.items())
-    return Example(f"{file.name}: {told}", panels)
+    return Example(f"{name}: {told}", panels)
 
 
 def _draw(image: np.ndarray, boxes: np.ndarray, strong: np.ndarray, names: Mapping[int, str]) -> np.ndarray:

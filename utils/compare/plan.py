@@ -132,11 +132,16 @@ def file_digest(path: Path) -> str:
 def _pictures(data: DataSpec, split: str) -> str | None:
     """Digest of a split: its pictures' places and sizes, its labels to the letter."""
     from utils.data.image_lists import label_path, list_images
+    from utils.data.shards.index import open_shards
+    from utils.data.shards.names import ShardList
 
     sources = getattr(data, split)
     if not sources:
         return None
     digest = hashlib.sha256()
+    if shards := [url for source in sources if isinstance(source, ShardList) for url in source.urls]:
+        table, _ = open_shards(shards, split)
+        return hashlib.sha256(str([shard.sha256 for shard in table.shards]).encode()).hexdigest()
     for image in list_images(sources):
         place = image.relative_to(data.root) if image.is_relative_to(data.root) else image
         labels = label_path(image)

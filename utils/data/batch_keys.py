@@ -10,9 +10,10 @@ from torch.utils.data import Sampler
 
 from utils.base.seeds import generator
 from utils.data.dataset import PARTNERS, SampleKey
+from utils.data.shards import order
 
 # Streams of random numbers that have nothing to do with those of any sample.
-_SHUFFLE, _WEIGHTS = 7919, 7927
+_SHUFFLE, _WEIGHTS, _SHARDS, _NEIGHBOURS = 7919, 7927, 7937, 7949
 
 
 class Share(NamedTuple):
@@ -30,6 +31,13 @@ class Share(NamedTuple):
         return keys[self.rank * len(keys) // self.world : (self.rank + 1) * len(keys) // self.world]
 
 
+class Mix(NamedTuple):
+    """How pictures that lie in shards are shuffled."""
+
+    shard: np.ndarray  # (N,) the one of each picture
+    buffer: int = order.BUFFER
+
+
 class BatchKeys(Sampler[list[SampleKey]]):
     """The keys of the batches of an epoch, made in the main process."""
 
@@ -42,6 +50,7 @@ class BatchKeys(Sampler[list[SampleKey]]):
         drop_last: bool = False,
         weights: np.ndarray | None = None,
         share: Share | None = None,
+        mix: Mix | None = None,
     ) -> None:
         self.pictures = pictures
         self.batch_size = batch_size
@@ -50,30 +59,48 @@ class BatchKeys(Sampler[list[SampleKey]]):
         self.batches = pictures // batch_size if drop_last else -(-pictures // batch_size)
         self.weights = weights
         self.share = share or Share()
+        self.mix = mix
         self.epoch = 0
         self.first_batch = 0
 
     def __len__(self) -> int:
-        return len(self._numbers())
+        return len(self.numbers())
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         draw = self._in_order() if self.weights is None else self._weighted(self.weights)
-        for batch in self._numbers():
+        for batch in self.numbers():
             yield self.share.part_of(draw(batch * self.batch_size, (batch + 1) * self.batch_size))
 
-    def _numbers(self) -> range:
+    def numbers(self) -> range:
         """The batches of this process."""
         if self.share.whole_batches:
             return range(self.first_batch + self.share.rank, self.batches, self.share.world)
         return range(self.first_batch, self.batches)
 
+    def order(self) -> np.ndarray:
+        """The pictures (N,) in the order of the epoch, where they are not drawn by weight."""
+        if not self.shuffle:
+            return np.arange(self.pictures)
+        if self.mix is not None:
+            return order.shuffled(*self.mix, generator(self.seed, _SHARDS, self.epoch))
+        numbers = np.arange(self.pictures)
+        generator(self.seed, _SHUFFLE, self.epoch).shuffle(numbers)
+        return numbers
+
     def _in_order(self) -> Callable[[int, int], list[SampleKey]]:
         """What gives the keys from one number to another."""
-        order = np.arange(self.pictures)
-        if self.shuffle:
-            generator(self.seed, _SHUFFLE, self.epoch).shuffle(order)
-        epoch = self.epoch
-        return lambda first, end: [SampleKey(epoch, index) for index in order[first:end].tolist()]
+        numbers, mix, epoch = self.order(), self.mix, self.epoch
+        if mix is None:
+            return lambda first, end: [SampleKey(epoch, index) for index in numbers[first:end].tolist()]
+
+        def keys(first: int, end: int) -> list[SampleKey]:
+            end = min(end, self.pictures)
+            rng = generator(self.seed, _NEIGHBOURS, epoch, first)
+            partners = order.neighbours(numbers, first, end, PARTNERS, mix.buffer, rng).tolist()
+            pictures = numbers[first:end].tolist()
+            return [SampleKey(epoch, p, 0, tuple(rest)) for p, rest in zip(pictures, partners, strict=True)]
+
+        return keys
 
     def _weighted(self, weights: np.ndarray) -> Callable[[int, int], list[SampleKey]]:
         """Draw pictures, and those that they are combined with, in proportion to the weights."""

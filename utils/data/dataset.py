@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -33,6 +32,7 @@ from utils.data.rect import plan_rect
 from utils.data.sample import Sample
 from utils.data.sample_reader import SampleReader
 from utils.data.scan import load_labels
+from utils.data.shards.names import Source
 from utils.data.tables import RowTable
 from utils.ops.boxes import xyxy2xywhn
 
@@ -65,7 +65,7 @@ class DetectionDataset(Dataset[Item]):
     Samples depend on nothing but (seed, epoch, index): neither on the order of access, nor on who asks.
 
     Args:
-        sources: folders and lists of pictures.
+        sources: folders and lists of pictures, or shards.
         imgsz: side of the input; the longer side of every picture is scaled to it.
         batch_size: of the loader; `rect` needs it.
         stride: batch shapes are multiples of it.
@@ -85,7 +85,7 @@ class DetectionDataset(Dataset[Item]):
 
     def __init__(
         self,
-        sources: Sequence[Path],
+        sources: Sequence[Source],
         imgsz: int,
         *,
         batch_size: int = 16,
@@ -129,7 +129,7 @@ class DetectionDataset(Dataset[Item]):
             prefix=prefix,
         )
 
-    def _check_labels(self, sources: Sequence[Path], prefix: str) -> None:
+    def _check_labels(self, sources: Sequence[Source], prefix: str) -> None:
         if self.labels.counts.any():
             return
         message = f"{', '.join(map(str, sources))}: no labels found (formats: one .txt a picture)"

@@ -15,6 +15,7 @@ from utils.base.paths import ROOT, find_file, relative_to_cwd
 from utils.base.yaml_io import read_yaml
 from utils.data.archive import is_archive, safe_unpack
 from utils.data.download import Download, download_data, parse_downloads
+from utils.data.shards.names import Source, is_address, is_shards, list_shards
 
 YAML_SUFFIXES = (".yaml", ".yml")
 _DATASETS_DIR = "YOLOv5_DATASETS_DIR"
@@ -23,13 +24,13 @@ _COCO_VAL = "coco/val2017.txt"  # its class numbers differ from those of the off
 
 @dataclass
 class DataSpec:
-    """A data set as its yaml describes it. Each split is a list of folders and lists of pictures."""
+    """A data set as its yaml describes it. Each split is a list of folders, lists of pictures, or shards."""
 
     yaml: Path
     root: Path
-    train: list[Path]
-    val: list[Path]
-    test: list[Path]  # empty if the yaml has none
+    train: list[Source]
+    val: list[Source]
+    test: list[Source]  # empty if the yaml has none
     names: dict[int, str]
     nc: int
     is_coco: bool
@@ -71,7 +72,7 @@ def read_data_yaml(name: str | Path, *, allow_download: bool = False) -> DataSpe
         test=test,
         names=names,
         nc=len(names),
-        is_coco=any(path.as_posix().endswith(_COCO_VAL) for path in val),
+        is_coco=any(isinstance(path, Path) and path.as_posix().endswith(_COCO_VAL) for path in val),
         download=_downloads_or_none(raw, yaml),
         raw=raw,
     )
@@ -139,8 +140,13 @@ def _read_split(raw: dict[str, Any], split: str, yaml: Path) -> list[str]:
     entries = value if isinstance(value, list) else [value]
     if not all(isinstance(entry, str) and entry for entry in entries):
         raise ConfigError(
-            f"{yaml}: {split}: expected a folder, a .txt list, or several of them, found {value!r}"
+            f"{yaml}: {split}: expected a folder, a .txt list, shards, or several of them, found {value!r}"
         )
+    try:
+        for entry in entries:
+            _place(yaml.parent, entry)
+    except ConfigError as error:
+        raise ConfigError(f"{yaml}: {split}: {error}") from error
     return entries
 
 
@@ -171,15 +177,21 @@ def _roots(raw: dict[str, Any], yaml: Path) -> Iterator[Path]:
         yield datasets_dir() / given.name
 
 
-def _place(root: Path, entry: str) -> Path:
+def _place(root: Path, entry: str) -> Source:
     """Where an entry of a split is; some exports write `../train` for a folder beside the yaml."""
+    if is_shards(entry):
+        return list_shards(entry, root)
+    if is_address(entry):
+        raise ConfigError(
+            f"{entry}: only shards (.tar) are read from an address; pictures have to be on a disk"
+        )
     place = Path(os.path.normpath(root / Path(entry).expanduser()))
     if entry.startswith("../") and not place.exists() and (beside := root / entry[3:]).exists():
         return beside
     return place
 
 
-def _missing(root: Path, entries: list[str]) -> list[Path]:
+def _missing(root: Path, entries: list[str]) -> list[Source]:
     return [place for entry in entries if not (place := _place(root, entry)).exists()]
 
 

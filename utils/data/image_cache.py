@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +16,7 @@ import numpy as np
 
 from utils.base.log import LOG
 from utils.base.paths import cache_folder
+from utils.data.tables import PictureTable
 
 MARGIN = 1.1  # of free memory or disk over what the pictures need
 # Sets that are small against the machine are always remembered: decoding costs more than everything else.
@@ -38,7 +38,7 @@ class ImageCache(Protocol):
 
 
 def make_cache(
-    kind: str | None, images: Sequence[Path], shapes_hw: np.ndarray, tag: str, prefix: str = ""
+    kind: str | None, images: PictureTable, shapes_hw: np.ndarray, tag: str, prefix: str = ""
 ) -> ImageCache | None:
     """Choose a cache for pictures of known shapes, or none where there is no room for it.
 
@@ -117,7 +117,7 @@ class RamCache:
 class DiskCache:
     """Resized pictures in the user's cache folder, by path, size and time of the original."""
 
-    def __init__(self, images: Sequence[Path], tag: str, folder: Path) -> None:
+    def __init__(self, images: PictureTable, tag: str, folder: Path) -> None:
         self.images = images
         self.tag = tag
         self.folder = folder
@@ -142,14 +142,12 @@ class DiskCache:
                 raise
 
     def _place(self, index: int) -> Path:
-        path = self.images[index]
-        facts = path.stat()
-        key = f"{self.tag}\0{os.path.abspath(path)}\0{facts.st_size}\0{facts.st_mtime_ns}"
+        key = f"{self.tag}\0{self.images.identity(index)}"
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
         return self.folder / digest[:2] / f"{digest[2:32]}.npy"
 
 
-def _make_disk_cache(images: Sequence[Path], tag: str, need: int, prefix: str) -> DiskCache | None:
+def _make_disk_cache(images: PictureTable, tag: str, need: int, prefix: str) -> DiskCache | None:
     folder = cache_folder() / "images"
     try:
         folder.mkdir(parents=True, exist_ok=True)

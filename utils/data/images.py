@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -21,20 +23,28 @@ _KNOWN_HEADERS = ("BMP", "JPEG", "MPO", "PNG", "TIFF", "WEBP")  # whose sizes PI
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read a picture as BGR uint8 (H, W, 3), turned as its Exif data says.
+    """Read a picture as BGR uint8 (H, W, 3), turned as its Exif data says; see `decode_image`.
+
+    Raises:
+        DataError: no such file, or no picture.
+    """
+    return decode_image(read_bytes(path), path)
+
+
+def decode_image(data: np.ndarray, name: str | Path) -> np.ndarray:
+    """Decode the bytes of a picture, (n,) uint8, to BGR uint8 (H, W, 3), turned as its Exif data says.
 
     16 bits are cut to the upper 8, floats 0-1 become 0-255, gray is repeated, transparency is dropped.
     Of a JPEG that was cut off, what is there is returned.
 
     Raises:
-        DataError: no such file, or no picture.
+        DataError: no picture.
     """
-    data = _read_bytes(path)
     image = _decode(data)
     if image is None and _is_unfinished_jpeg(data):
         image = _decode(np.concatenate((data, np.frombuffer(_JPEG_END, np.uint8))))
     if image is None:
-        raise DataError(f"{path}: not a picture that can be read (damaged, or of another kind)")
+        raise DataError(f"{name}: not a picture that can be read (damaged, or of another kind)")
     return image
 
 
@@ -44,35 +54,66 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         DataError: no such file, or no picture.
     """
-    if size := _header_size(path):
-        return size
-    height, width = read_image(path).shape[:2]
-    return width, height
+    with _open(path) as file:
+        return _size(file, path)
 
 
-def check_image(path: str | Path) -> tuple[int, int]:
+def check_image(path: str | Path, content: bytes | None = None) -> tuple[int, int]:
     """Find (width, height) of a picture, as `image_size` does, and look for damage that is cheap to see.
+
+    Args:
+        path: the file, or what to call the picture.
+        content: its bytes, where they are at hand.
 
     Raises:
         DataError: not to be read, or cut off.
     """
-    size = image_size(path)
-    head, tail = _both_ends(path)
-    if head.startswith(_JPEG_START) and _JPEG_END not in tail:
-        bottom = read_image(path)[-16:]
-        if (bottom == bottom[:1, :1]).all():  # what the decoder puts in place of missing rows
-            raise DataError(f"{path}: the JPEG is cut off")
-    elif head.startswith(b"\x89PNG") and b"IEND" not in tail:
-        raise DataError(f"{path}: the PNG is cut off")
-    return size
+    with _open(path) if content is None else BytesIO(content) as file:
+        size = _size(file, path)
+        head, tail = _both_ends(file)
+        if head.startswith(_JPEG_START) and _JPEG_END not in tail:
+            bottom = _decode_file(file, path)[-16:]
+            if (bottom == bottom[:1, :1]).all():  # what the decoder puts in place of missing rows
+                raise DataError(f"{path}: the JPEG is cut off")
+        elif head.startswith(b"\x89PNG") and b"IEND" not in tail:
+            raise DataError(f"{path}: the PNG is cut off")
+        return size
 
 
-def _read_bytes(path: str | Path) -> np.ndarray:
+def read_bytes(path: str | Path) -> np.ndarray:
+    """Read a file as (n,) uint8.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         return np.fromfile(path, np.uint8)  # cv2.imread fails on unusual characters on Windows
     except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
-        raise DataError(f"{path}: {reason}") from error
+        raise _unreadable(path, error) from error
+
+
+def _open(path: str | Path) -> BinaryIO:
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | Path, error: OSError) -> DataError:
+    reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
+    return DataError(f"{path}: {reason}")
+
+
+def _decode_file(file: BinaryIO, name: str | Path) -> np.ndarray:
+    file.seek(0)
+    return decode_image(np.frombuffer(file.read(), np.uint8), name)
+
+
+def _size(file: BinaryIO, name: str | Path) -> tuple[int, int]:
+    if size := _header_size(file):
+        return size
+    height, width = _decode_file(file, name).shape[:2]
+    return width, height
 
 
 def _decode(data: np.ndarray) -> np.ndarray | None:
@@ -99,12 +140,12 @@ def _is_unfinished_jpeg(data: np.ndarray) -> bool:
     return data[:2].tobytes() == _JPEG_START and data[-2:].tobytes() != _JPEG_END
 
 
-def _header_size(path: str | Path) -> tuple[int, int] | None:
+def _header_size(file: BinaryIO) -> tuple[int, int] | None:
     """(width, height) from the header, turned upright; None where only decoding tells."""
     from PIL import Image
 
     try:
-        with Image.open(path) as header:
+        with Image.open(file) as header:
             if header.format not in _KNOWN_HEADERS:
                 return None
             width, height = header.size
@@ -116,10 +157,10 @@ def _header_size(path: str | Path) -> tuple[int, int] | None:
     return (height, width) if turned else (width, height)
 
 
-def _both_ends(path: str | Path) -> tuple[bytes, bytes]:
+def _both_ends(file: BinaryIO) -> tuple[bytes, bytes]:
     """First 8 bytes and the last few thousand: cameras write notes after the end marker."""
-    with Path(path).open("rb") as file:
-        head = file.read(8)
-        size = file.seek(0, 2)
-        file.seek(max(size - 8192, 0))
-        return head, file.read()
+    file.seek(0)
+    head = file.read(8)
+    size = file.seek(0, 2)
+    file.seek(max(size - 8192, 0))
+    return head, file.read()

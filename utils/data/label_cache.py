@@ -6,16 +6,15 @@ import hashlib
 import json
 import os
 import stat
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from utils.base.log import LOG
-from utils.base.paths import atomic_write, cache_folder
+from utils.base.paths import cache_folder
+from utils.data.array_file import UNREADABLE, map_arrays, save_arrays
 from utils.data.image_lists import label_name, label_path
 from utils.data.tables import PathTable
 
@@ -64,6 +63,21 @@ class Scan:
         """All but the notes, by name."""
         return {name: getattr(self, name) for name in _ARRAYS}
 
+    def plain_arrays(self) -> dict[str, np.ndarray]:
+        """All of it as arrays, from which `from_arrays` makes it again."""
+        notes = json.dumps([astuple(note) for note in self.notes]).encode()
+        return {**self.arrays(), "notes": np.frombuffer(notes, np.uint8)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Scan:
+        """Undo `plain_arrays`.
+
+        Raises:
+            KeyError, TypeError, ValueError: something is missing, or is not as it should be.
+        """
+        notes = [Note(*entry) for entry in json.loads(arrays["notes"].tobytes())]
+        return cls(**{name: arrays[name] for name in _ARRAYS}, notes=notes)
+
 
 _ARRAYS = ("status", "sizes", "counts", "rows", "lines", "outlined", "points")
 
@@ -96,14 +110,13 @@ def cache_path(sources: Sequence[Path], images: Sequence[Path]) -> Path:
 
 def load_scan(place: Path, key: str, pictures: int) -> Scan | None:
     """Read the cache at `place`, or its stand-in; None if there is none for this key, or it is damaged."""
-    for path in (place, _stand_in(place)):
+    for path in (place, stand_in(place)):
         try:
-            with np.load(path, allow_pickle=False) as file:
-                if file["key"].tobytes().decode() != key:
-                    continue
-                notes = [Note(*entry) for entry in json.loads(file["notes"].tobytes())]
-                scan = Scan(**{name: file[name] for name in _ARRAYS}, notes=notes)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+            arrays = map_arrays(path)
+            if arrays["key"].tobytes().decode() != key:
+                continue
+            scan = Scan.from_arrays(arrays)
+        except UNREADABLE:
             continue
         if scan.is_consistent(pictures):
             return scan
@@ -112,23 +125,25 @@ def load_scan(place: Path, key: str, pictures: int) -> Scan | None:
 
 def save_scan(place: Path, key: str, scan: Scan) -> None:
     """Write the cache to `place`, or to the user's cache folder where that is not allowed."""
-    arrays = scan.arrays()
-    arrays["key"] = np.frombuffer(key.encode(), np.uint8)
-    arrays["notes"] = np.frombuffer(json.dumps([astuple(note) for note in scan.notes]).encode(), np.uint8)
+    save_somewhere(place, scan.plain_arrays() | {"key": np.frombuffer(key.encode(), np.uint8)})
+
+
+def save_somewhere(place: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write what was found to `place`, or to its stand-in where that is not allowed."""
     reason: OSError | str = "write-protected"
-    for path in (place, _stand_in(place)):
+    for path in (place, stand_in(place)):
         if path == place and _is_protected(place.parent):
             continue
         try:
-            with atomic_write(path) as file:
-                np.savez(file, allow_pickle=False, **arrays)
+            save_arrays(path, arrays)
             return
         except OSError as error:
             reason = error.strerror or error
     LOG.warning(f"{place}: not saved ({reason}); the next run scans the labels again")
 
 
-def _stand_in(place: Path) -> Path:
+def stand_in(place: Path) -> Path:
+    """Where a cache is kept whose own place cannot be written to."""
     digest = hashlib.sha256(os.path.abspath(place).encode("utf-8", "surrogateescape")).hexdigest()
     return cache_folder() / "labels" / f"{digest[:32]}.npz"
 

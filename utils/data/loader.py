@@ -15,9 +15,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from utils.base.errors import ConfigError, DataError
 from utils.base.seeds import generator
-from utils.data.batch_keys import BatchKeys, Share
+from utils.data.batch_keys import BatchKeys, Mix, Share
 from utils.data.collate import QUAD, Batch, collate, make_quad
 from utils.data.dataset import DetectionDataset, SampleKey
+from utils.data.shards.ahead import FetchAhead
+from utils.data.shards.order import BUFFER
+from utils.data.shards.table import ShardTable
 
 __all__ = ["Batch", "Loader", "Share", "make_loader"]
 
@@ -73,13 +76,34 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         if self._loader is None:
             raise RuntimeError("the loader is closed")
+        pictures = self.dataset.image_files
+        if not (isinstance(pictures, ShardTable) and pictures.remote):
+            return self._batches(self._loader)
+        return self._fetched(self._loader, pictures)
+
+    def _batches(self, loader: DataLoader[Batch | DataError]) -> Iterator[Batch]:
         with _interrupts_held():
-            batches = iter(self._loader)
+            batches = iter(loader)
         return map(_delivered, batches)
 
+    def _fetched(self, loader: DataLoader[Batch | DataError], pictures: ShardTable) -> Iterator[Batch]:
+        """The batches, while the shards that come next are fetched."""
+        ahead = FetchAhead(pictures, self.keys.order())
+        numbers = self.keys.numbers()
+        try:
+            ahead.reach(numbers.start * self.keys.batch_size)
+            for number, batch in zip(numbers, self._batches(loader), strict=True):
+                ahead.reach(number * self.keys.batch_size)
+                yield batch
+        finally:
+            ahead.close()
+
     def close(self) -> None:
-        """End the worker processes."""
-        self._loader = None
+        """End the worker processes, now: an iterator that an error holds would be collected late."""
+        loader, self._loader = self._loader, None
+        iterator = getattr(loader, "_iterator", None)
+        if self.workers and iterator is not None:
+            iterator._shutdown_workers()
 
 
 def make_loader(
@@ -93,6 +117,7 @@ def make_loader(
     image_weights: np.ndarray | None = None,
     pin_memory: bool = False,
     share: Share | None = None,
+    buffer: int = BUFFER,
 ) -> Loader:
     """Make a loader.
 
@@ -106,6 +131,7 @@ def make_loader(
         image_weights: (N,) how often to show each picture, relative to the others; None shows each once.
         pin_memory: put batches where a GPU fetches them faster.
         share: what this process gets of them, where several work together.
+        buffer: pictures among which those of shards are mixed.
 
     Raises:
         ConfigError: settings that do not go together.
@@ -118,8 +144,17 @@ def make_loader(
     part = batch_size if share.whole_batches else batch_size // share.world
     if quad and part % QUAD:
         raise ConfigError(f"--quad: each process needs a multiple of {QUAD} pictures a batch, not {part}")
+    mix = None
+    if isinstance(pictures := dataset.image_files, ShardTable):
+        mix = Mix(pictures.shard, buffer)
+        if weights is not None and pictures.remote:
+            raise ConfigError(
+                "--image-weights draws pictures from all shards at once; copy them to a disk first"
+            )
     order = shuffle and not dataset.rect
-    keys = BatchKeys(len(dataset), batch_size, order, seed, drop_last=quad, weights=weights, share=share)
+    keys = BatchKeys(
+        len(dataset), batch_size, order, seed, drop_last=quad, weights=weights, share=share, mix=mix
+    )
     if not keys.batches:
         raise ConfigError(f"--quad: {len(dataset)} pictures do not fill a batch of {batch_size}")
     return Loader(dataset, keys, _count_workers(workers, part), quad, pin_memory)

@@ -10,9 +10,9 @@ import numpy as np
 from utils.base.errors import DataError
 from utils.base.log import LOG
 from utils.data.image_cache import make_cache
-from utils.data.images import read_image
 from utils.data.sample import Sample
 from utils.data.scan import LabelledFiles
+from utils.data.shards.store import FetchError
 from utils.ops.boxes import xywhn2xyxy
 
 
@@ -63,6 +63,8 @@ class SampleReader:
         for candidate in ((index + step) % count for step in range(count)):
             try:
                 return candidate, *self._read(candidate)
+            except FetchError:  # the next ones would be missing too, and hours of pauses between tries
+                raise
             except DataError as error:
                 if candidate not in self._unreadable:
                     LOG.warning(f"{error}; the next picture takes its place")
@@ -75,7 +77,7 @@ class SampleReader:
         width, height = self.files.sizes[index].astype(int).tolist()
         if self._cache is not None and (image := self._cache.get(index)) is not None:
             return image, (height, width)
-        image = read_image(self.files.images[index])
+        image = self.files.images.picture(index)
         h0, w0 = image.shape[:2]
         h, w = scaled_hw(h0, w0, self.imgsz)
         if (h, w) != (h0, w0):

@@ -6,12 +6,12 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from utils.base.errors import DataError
+from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.base.progress import Bar
 from utils.data.image_lists import label_path, list_images
@@ -27,20 +27,20 @@ from utils.data.label_cache import (
     load_scan,
     save_scan,
 )
-from utils.data.labels import Labels, parse_labels
-from utils.data.tables import OutlineTable, PathTable, RowTable
+from utils.data.shards.index import open_shards
+from utils.data.shards.names import ShardList, Source
+from utils.data.shards.table import ShardTable
+from utils.data.tables import OutlineTable, PictureTable, RowTable
+from utils.data.verdict import LINE_LOST, PICTURE_LOST, Verdict, judge, pack
 
-MIN_SIDE = 10  # pixels; smaller pictures are mistakes
 MAX_NOTES = 50  # more would bury the rest of the log
-_LINE_LOST = "the line is skipped"
-_PICTURE_LOST = "the picture is skipped"
 
 
 @dataclass
 class LabelledFiles:
     """The usable pictures of a set with their labels."""
 
-    images: PathTable
+    images: PictureTable
     labels: RowTable  # (n, 5) float32 each: class, xywhn
     polygons: OutlineTable  # a (k, 2) float32 a label, fractions; empty where there are only boxes
     sizes: np.ndarray  # (N, 2) int32: width, height
@@ -51,39 +51,22 @@ class LabelledFiles:
         return LabelledFiles(*parts, self.sizes[indices])
 
 
-@dataclass
-class _Picture:
-    """What is found about one picture."""
-
-    status: int
-    size: tuple[int, int] = (0, 0)
-    labels: Labels = field(default_factory=lambda: parse_labels(""))
-    notes: list[tuple[bool, str]] = field(default_factory=list)  # about the labels?, text
-
-
 def load_labels(
-    sources: Sequence[Path], names: Mapping[int, str] | None = None, prefix: str = ""
+    sources: Sequence[Source], names: Mapping[int, str] | None = None, prefix: str = ""
 ) -> LabelledFiles:
     """Find the pictures of `sources` and read their labels, from the cache if nothing has changed.
 
     Pictures and lines that cannot be used are left out, each with a line that says why.
 
     Args:
-        sources: folders and lists of pictures.
+        sources: folders and lists of pictures, or shards.
         names: classes; a label of another class is a bad line. None allows any.
         prefix: put before messages.
 
     Raises:
         DataError: nothing is left.
     """
-    images = list_images(sources)
-    place, key = cache_path(sources, images), content_key(images)
-    scan = load_scan(place, key, len(images))
-    if scan is None:
-        scan = _scan(images, place, prefix)
-        save_scan(place, key, scan)
-    else:
-        LOG.info(_summary(place, scan.status, prefix))
+    images, scan = _find(sources, prefix)
     notes = list(scan.notes)
     if names is not None:
         notes += _drop_unknown_classes(scan, names)
@@ -94,8 +77,32 @@ def load_labels(
     return files
 
 
+def _find(sources: Sequence[Source], prefix: str) -> tuple[PictureTable, Scan]:
+    """All pictures of a split, and what a scan has found about them, now or before."""
+    shards = [source for source in sources if isinstance(source, ShardList)]
+    folders = [source for source in sources if isinstance(source, Path)]
+    if shards:
+        if folders:
+            raise ConfigError(
+                f"{folders[0]} and {shards[0]}: a split is made of shards or of folders, not of both"
+            )
+        place = ", ".join(map(str, shards))
+        table, scan = open_shards([url for one in shards for url in one.urls], place, prefix)
+        LOG.info(_summary(place, scan.status, prefix))
+        return table, scan
+    images = list_images(folders)
+    cache, key = cache_path(folders, images), content_key(images)
+    known = load_scan(cache, key, len(images))
+    if known is None:
+        known = _scan(images, cache, prefix)
+        save_scan(cache, key, known)
+    else:
+        LOG.info(_summary(cache, known.status, prefix))
+    return images, known
+
+
 def _scan(images: Sequence[Path], place: Path, prefix: str) -> Scan:
-    found: list[_Picture] = []
+    found: list[Verdict] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's opinions about odd Exif data and huge pictures
         bar = Bar(_look_at_all(images), f"{prefix}Scanning {place}...", total=len(images))
@@ -103,10 +110,10 @@ def _scan(images: Sequence[Path], place: Path, prefix: str) -> Scan:
             found.append(picture)
             if len(found) % 500 == 0 or len(found) == len(images):
                 bar.say(_summary(place, np.array([item.status for item in found]), prefix))
-    return _pack(found)
+    return pack(found)
 
 
-def _look_at_all(images: Sequence[Path]) -> Iterator[_Picture]:
+def _look_at_all(images: Sequence[Path]) -> Iterator[Verdict]:
     pool = ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1))
     try:
         yield from pool.map(_look_at, images)
@@ -114,45 +121,15 @@ def _look_at_all(images: Sequence[Path]) -> Iterator[_Picture]:
         pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the rest
 
 
-def _look_at(image: Path) -> _Picture:
+def _look_at(image: Path) -> Verdict:
+    return judge(str(image), lambda: check_image(image), lambda: _text(label_path(image)))
+
+
+def _text(labels: Path) -> str | None:
     try:
-        size = check_image(image)
-    except (DataError, OSError) as error:
-        reason = str(error).removeprefix(f"{image}: ")
-        return _Picture(CORRUPT, notes=[(False, f"skipped, {reason}")])
-    if min(size) < MIN_SIDE:
-        reason = f"skipped, {size[0]}x{size[1]} pixels are fewer than {MIN_SIDE}x{MIN_SIDE}"
-        return _Picture(CORRUPT, notes=[(False, reason)])
-    try:
-        labels = parse_labels(label_path(image).read_text(encoding="utf-8-sig", errors="replace"))
+        return labels.read_text(encoding="utf-8-sig", errors="replace")
     except FileNotFoundError:
-        return _Picture(BACKGROUND, size)
-    except OSError as error:
-        return _Picture(CORRUPT, notes=[(True, f"{error.strerror or error}; {_PICTURE_LOST}")])
-    notes = [(True, f"{fault}; {_LINE_LOST}") for fault in labels.faults]
-    notes += [(True, note) for note in labels.notes]
-    if labels.faults and not len(labels.rows):
-        # As a background it would teach that there is nothing, of which we know the contrary.
-        return _Picture(CORRUPT, notes=[*notes, (True, f"no good line is left; {_PICTURE_LOST}")])
-    return _Picture(USABLE if len(labels.rows) else BACKGROUND, size, labels, notes)
-
-
-def _pack(found: Sequence[_Picture]) -> Scan:
-    outlines = [points for item in found for points in _outlines(item.labels)]
-    return Scan(
-        status=np.array([item.status for item in found], np.uint8),
-        sizes=np.array([item.size for item in found], np.int32),
-        counts=np.array([len(item.labels.rows) for item in found], np.int32),
-        rows=np.concatenate([item.labels.rows for item in found]),
-        lines=np.concatenate([item.labels.lines for item in found]),
-        outlined=np.array([len(points) for points in outlines], np.int32),
-        points=np.concatenate([np.zeros((0, 2), np.float32), *outlines]),
-        notes=[Note(index, *note) for index, item in enumerate(found) for note in item.notes],
-    )
-
-
-def _outlines(labels: Labels) -> list[np.ndarray]:
-    return labels.polygons or [np.zeros((0, 2), np.float32)] * len(labels.rows)
+        return None
 
 
 def _drop_unknown_classes(scan: Scan, names: Mapping[int, str]) -> list[Note]:
@@ -166,7 +143,7 @@ def _drop_unknown_classes(scan: Scan, names: Mapping[int, str]) -> list[Note]:
             int(owner[row]),
             True,
             f"line {scan.lines[row]}: class {scan.rows[row, 0]:.0f} is not in 0-{len(names) - 1}, "
-            f"the classes that the data yaml names; {_LINE_LOST}",
+            f"the classes that the data yaml names; {LINE_LOST}",
         )
         for row in np.flatnonzero(unknown)
     ]
@@ -176,17 +153,17 @@ def _drop_unknown_classes(scan: Scan, names: Mapping[int, str]) -> list[Note]:
     emptied = np.flatnonzero((counts == 0) & (scan.counts > 0))
     scan.counts = counts.astype(np.int32)
     scan.status[emptied] = CORRUPT
-    return [*notes, *(Note(int(i), True, f"no good line is left; {_PICTURE_LOST}") for i in emptied)]
+    return [*notes, *(Note(int(i), True, f"no good line is left; {PICTURE_LOST}") for i in emptied)]
 
 
-def _usable(scan: Scan, images: PathTable) -> LabelledFiles:
+def _usable(scan: Scan, images: PictureTable) -> LabelledFiles:
     counts = scan.counts.astype(np.int64)
     labels = RowTable(scan.rows, np.cumsum(counts) - counts, counts)
     outlines = OutlineTable(scan.points, np.cumsum(scan.outlined, dtype=np.int64), labels)
     return LabelledFiles(images, labels, outlines, scan.sizes).take(scan.status != CORRUPT)
 
 
-def _summary(place: Path, status: np.ndarray, prefix: str) -> str:
+def _summary(place: object, status: np.ndarray, prefix: str) -> str:
     counts = np.bincount(status, minlength=3)
     return (
         f"{prefix}Scanning {place}... {counts[USABLE]} images, "
@@ -197,10 +174,11 @@ def _summary(place: Path, status: np.ndarray, prefix: str) -> str:
 def _tell(notes: Sequence[Note], images: Sequence[Path], status: np.ndarray, prefix: str) -> None:
     for note in sorted(notes, key=lambda note: note.index)[:MAX_NOTES]:
         image = images[note.index]
-        LOG.warning(f"{prefix}{label_path(image) if note.about_labels else image}: {note.text}")
+        labels = image.with_suffix(".txt") if isinstance(images, ShardTable) else label_path(image)
+        LOG.warning(f"{prefix}{labels if note.about_labels else image}: {note.text}")
     if len(notes) > MAX_NOTES:
         LOG.warning(f"{prefix}... and {len(notes) - MAX_NOTES} more of the kind")
-    lines = sum(note.text.endswith(_LINE_LOST) for note in notes)
+    lines = sum(note.text.endswith(LINE_LOST) for note in notes)
     pictures = int((status == CORRUPT).sum())
     if lines or pictures:
         LOG.warning(f"{prefix}in all {pictures} pictures and {lines} lines of labels are skipped")

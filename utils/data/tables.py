@@ -13,6 +13,8 @@ from typing import TypeVar, overload
 
 import numpy as np
 
+from utils.data.images import decode_image, read_bytes
+
 T = TypeVar("T")
 
 
@@ -42,7 +44,39 @@ class _Table(Sequence[T]):
         return self._entry(number % len(self))
 
 
-class PathTable(_Table[Path]):
+class PictureTable(_Table[Path]):
+    """Where pictures are, and how to get at them."""
+
+    def read(self, index: int) -> np.ndarray:
+        """The bytes of a picture's file, (n,) uint8.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        raise NotImplementedError
+
+    def picture(self, index: int) -> np.ndarray:
+        """A picture as BGR uint8 (H, W, 3).
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return decode_image(self.read(index), self[index])
+
+    def identity(self, index: int) -> str:
+        """What changes when a picture does: its place, size and time.
+
+        Raises:
+            OSError: it is not there any more.
+        """
+        raise NotImplementedError
+
+    def take(self, indices: np.ndarray) -> PictureTable:
+        """See `_Table.take`."""
+        raise NotImplementedError
+
+
+class PathTable(PictureTable):
     """Paths below a common folder.
 
     Args:
@@ -81,6 +115,16 @@ class PathTable(_Table[Path]):
     def place(self, index: int) -> str:
         """A path as text, below the common folder."""
         return os.fsdecode(self.text[self.starts[index] : self.ends[index]].tobytes())
+
+    def read(self, index: int) -> np.ndarray:
+        """See `PictureTable.read`."""
+        return read_bytes(self[index])
+
+    def identity(self, index: int) -> str:
+        """See `PictureTable.identity`."""
+        path = self[index]
+        facts = path.stat()
+        return f"{os.path.abspath(path)}\0{facts.st_size}\0{facts.st_mtime_ns}"
 
     def take(self, indices: np.ndarray) -> PathTable:
         """See `_Table.take`; the text is shared."""

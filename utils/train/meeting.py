@@ -1,9 +1,9 @@
 """How the processes that torchrun has started find each other, again after each restart.
 
-torchrun keeps one store of keys over all restarts. There a process may read the address that another one left
-before it was killed, and call the dead. So the processes first agree on a name that no start before has had, and
-all else is kept under it. The count of restarts in the environment would not do: the agents of several machines
-count for themselves.
+torchrun keeps one store of keys over all restarts. There a process may read the address that another one
+left before it was killed, and call the dead. So the processes first agree on a name that no start before has
+had, and all else is kept under it. The count of restarts in the environment would not do: the agents of
+several machines count for themselves.
 """
 
 from __future__ import annotations

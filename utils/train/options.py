@@ -63,6 +63,9 @@ def _what(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--cache", nargs="?", const="ram", help="keep pictures in ram or on disk (val: these only)"
     )
+    group.add_argument(
+        "--shuffle-buffer", type=int, default=5000, help="pictures among which those of shards are mixed"
+    )
     group.add_argument("--image-weights", action="store_true", help="show weak classes more often")
     group.add_argument("--multi-scale", action="store_true", help="vary the picture size by half")
     group.add_argument("--quad", action="store_true", help="batches of four pictures tiled into one")
@@ -199,6 +202,7 @@ def _check_ranges(opt: argparse.Namespace) -> None:
         "imgsz": (opt.imgsz >= 1, "a number of pixels such as 640"),
         "workers": (opt.workers >= 0, "0 or more"),
         "patience": (opt.patience >= 0, "0 or more"),
+        "shuffle_buffer": (opt.shuffle_buffer >= 1, "at least 1"),
         "save_steps": (opt.save_steps >= 0, "0 or more"),
         "seed": (opt.seed >= 0, "0 or more"),
         "graft_lr": (opt.graft_lr > 0, "a factor above 0 such as 10"),

@@ -254,6 +254,7 @@ def _make_loaders(opt: Namespace, hyp: Hyp, data: DataSpec, model: DetectionMode
         quad=opt.quad,
         pin_memory=pin,
         share=Share(team.rank, team.world),
+        buffer=opt.shuffle_buffer,
     )
     part = Share(team.rank, team.world, whole_batches=True)
     val_loader = make_loader(val_set, batch_size * 2, workers=opt.workers, pin_memory=pin, share=part)

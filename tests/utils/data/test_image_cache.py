@@ -9,6 +9,7 @@ from utils.base.log import LOG
 from utils.data import image_cache
 from utils.data.dataset import DetectionDataset
 from utils.data.image_cache import DiskCache, RamCache, available_memory, make_cache
+from utils.data.image_lists import list_images
 
 SHAPES = np.array([(4, 6), (5, 3)])
 
@@ -75,7 +76,7 @@ def test_damaged_files_of_the_disk_cache_are_replaced(tmp_path: Path, own_cache_
 
 
 def test_other_ways_of_resizing_are_other_pictures(tmp_path: Path) -> None:
-    images = sorted(make_set(tmp_path, 1).iterdir())
+    images = list_images([make_set(tmp_path, 1)])
     DiskCache(images, "64 1", tmp_path / "cache").put(0, picture(0, 3))
     assert DiskCache(images, "64 1", tmp_path / "cache").get(0) is not None
     assert DiskCache(images, "64 3", tmp_path / "cache").get(0) is None

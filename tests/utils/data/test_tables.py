@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
+import subprocess
+import sys
 import tracemalloc
-from multiprocessing.queues import Queue
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from utils.data.scan import LabelledFiles
+from tests.utils.data.copied import many_pictures
+from utils.base.paths import ROOT
 from utils.data.tables import OutlineTable, PathTable, RowTable
 
 PATHS = ["/set/images/ü b/1.jpg", "/set/images/2.jpg", "/set/other/3.jpg"]
@@ -55,20 +56,11 @@ def test_outlines_belong_to_their_rows() -> None:
     assert table.take(np.array([2]))[0][1].tolist() == points[3:].tolist()
 
 
-def _many(pictures: int) -> LabelledFiles:
-    """As many pictures with 3 boxes each."""
-    counts = np.full(pictures, 3)
-    rows = RowTable(np.zeros((3 * pictures, 5), np.float32), np.cumsum(counts) - counts, counts)
-    outlines = OutlineTable(np.zeros((0, 2), np.float32), np.zeros(3 * pictures, np.int64), rows)
-    names = PathTable.of(f"/data/images/train2017/{index:012}.jpg" for index in range(pictures))
-    return LabelledFiles(names, rows, outlines, np.full((pictures, 2), 640, np.int32))
-
-
 def test_a_picture_takes_few_bytes_beside_its_boxes() -> None:
     pictures = 20_000
     gc.collect()
     tracemalloc.start()
-    files = _many(pictures)
+    files = many_pictures(pictures)
     gc.collect()
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -76,31 +68,8 @@ def test_a_picture_takes_few_bytes_beside_its_boxes() -> None:
     assert (held - boxes) / pictures < 100
 
 
-def _read_all(files: LabelledFiles, found: Queue[int]) -> None:
-    """In a forked process: look at everything twice; how much memory became its own the second time."""
-
-    def private() -> int:
-        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-        return sum(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty"))
-
-    gc.disable()  # it marks all that pytest has brought along
-    before = 0
-    for turn in range(2):
-        for index in range(len(files.images)):
-            assert (
-                len(files.labels[index]) == 3 and files.images[index].suffix and files.polygons[index] == []
-            )
-        if turn == 0:
-            before = private()
-    found.put(private() - before)
-
-
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's account of memory")
 def test_workers_copy_nothing() -> None:
-    fork = multiprocessing.get_context("fork")
-    found: Queue[int] = fork.Queue()
-    worker = fork.Process(target=_read_all, args=(_many(20_000), found))
-    worker.start()
-    grown = found.get(timeout=60)
-    worker.join()
-    assert grown < 500, "KiB; a list of 20,000 paths alone would be copied as more than 2,000"
+    command = [sys.executable, "-m", "tests.utils.data.copied"]  # a process without pytest's own memory
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert int(done.stdout) < 500, "KiB; a list of 20,000 paths alone would be copied as more than 2,000"

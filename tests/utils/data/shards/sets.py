@@ -1,0 +1,22 @@
+"""A small set as a folder and as shards, in the same order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.utils.data.pictures import make_set
+from utils.base.yaml_io import write_yaml
+from utils.data.dataset_yaml import DataSpec, read_data_yaml
+from utils.data.shards.convert import Packing, pack_set
+
+NAMES = ["a", "b", "c"]
+
+
+def make_both(home: Path, pictures: int = 10, per_shard: int = 3) -> tuple[DataSpec, DataSpec]:
+    """The set, and its shards with the pictures in the same order."""
+    make_set(home / "set", pictures, sizes=((60, 80), (80, 50)))
+    make_set(home / "set", 4, "val")
+    splits = {"train": "images/train", "val": "images/val"}
+    write_yaml(home / "data.yaml", {"path": str(home / "set"), **splits, "names": NAMES})
+    folder = read_data_yaml(home / "data.yaml")
+    return folder, read_data_yaml(pack_set(folder, Packing(home / "shards", per_shard, seed=None)))

@@ -1,0 +1,133 @@
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.known import pattern_image
+from tests.utils.data.shards.sets import make_both
+from utils.base.errors import ConfigError, DataError
+from utils.base.log import LOG
+from utils.base.yaml_io import read_yaml, write_yaml
+from utils.data.dataset_yaml import read_data_yaml
+from utils.data.scan import load_labels
+from utils.data.shards import index
+from utils.data.shards.index import index_place
+from utils.data.shards.names import ShardList
+
+
+def png(number: int) -> bytes:
+    import cv2
+
+    return bytes(cv2.imencode(".png", pattern_image(20, 30, number))[1].tobytes())
+
+
+def write_shard(path: Path, files: dict[str, bytes]) -> ShardList:
+    with tarfile.open(path, "w") as shard:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+    return ShardList(path.name, (str(path),))
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(LOG, "propagate", True)
+    caplog.set_level("INFO", logger=LOG.name)
+    return caplog
+
+
+def test_shards_hold_what_the_folder_holds(tmp_path: Path) -> None:
+    folder, shards = (load_labels(data.train) for data in make_both(tmp_path))
+    assert [path.stem for path in shards.images] == [path.stem for path in folder.images]
+    assert np.array_equal(shards.sizes, folder.sizes)
+    assert np.array_equal(shards.labels.joined(), folder.labels.joined())
+    for number in range(len(folder.images)):
+        assert np.array_equal(shards.images.picture(number), folder.images.picture(number))
+    assert len({shards.images.identity(number) for number in range(10)}) == 10
+
+
+def test_the_packed_set_has_a_yaml_of_its_own(tmp_path: Path) -> None:
+    make_both(tmp_path)
+    content = read_yaml(tmp_path / "shards/data.yaml")
+    assert content["train"] == "train-{0000..0003}.tar" and content["val"] == "val-{0000..0001}.tar"
+    assert content["names"] == {0: "a", 1: "b", 2: "c"}
+    assert len(list((tmp_path / "shards").glob("*.index.npz"))) == 6
+
+
+def test_shards_of_others_are_read(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    shard = write_shard(
+        tmp_path / "a.tar",
+        {
+            "b/1.txt": b"0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.2 0.1 0.2 0.3\n",
+            "b/1.png": png(1),
+            "b/1.json": b"{}",
+            "2.left.png": png(2),
+            "2.cls": b"7",
+            "3.png": b"junk",
+            "4.png": png(4),
+            "4.txt": b"0 0.5 0.5\n",
+            "5.png": png(5),
+            "5.txt": b"0 5 5 5 5\n1 0.5 0.5 0.5 0.5\n",
+        },
+    )
+    for _ in range(2):  # looked at, then from the index
+        files = load_labels([shard], {0: "x", 1: "y"})
+        assert [path.name for path in files.images] == ["1.png", "5.png"]
+        assert files.labels[0].shape == (2, 5) and files.polygons[0][1].shape == (3, 2)
+        assert files.labels[1][:, 0].tolist() == [1] and files.sizes.tolist() == [[30, 20]] * 2
+        assert any(f"{tmp_path}/a.tar/3.png: skipped, not a picture" in line for line in said.messages)
+        assert any(f"{tmp_path}/a.tar/5.txt: line 1" in line for line in said.messages)
+        said.clear()
+
+
+def test_an_index_is_used_as_long_as_it_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = write_shard(tmp_path / "a.tar", {"1.png": png(1), "1.txt": b"0 0.5 0.5 0.2 0.2\n"})
+    made = []
+    make = index.make_index
+    monkeypatch.setattr(index, "make_index", lambda facts: made.append(facts.url) or make(facts))
+    for labels, wanted in ((b"0 0.5 0.5 0.2 0.2\n", 1), (b"1 0.5 0.5 0.2 0.2\n", 2)):
+        write_shard(tmp_path / "a.tar", {"1.png": png(1), "1.txt": labels})
+        os.utime(tmp_path / "a.tar", ns=(0, wanted * 10**18))
+        for _ in range(2):
+            assert load_labels([shard]).labels[0][0, 0] == wanted - 1
+            assert len(made) == wanted, "same size, another time: looked at once more"
+    place = Path(index_place(shard.urls[0]))
+    place.write_bytes(place.read_bytes()[:200])
+    assert len(load_labels([shard]).images) == 1 and len(made) == 3
+
+
+def test_a_lying_index_reaches_nothing_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = write_shard(tmp_path / "a.tar", {"1.png": png(1)})
+    load_labels([shard])
+    place = Path(index_place(shard.urls[0]))
+    with np.load(place) as file:
+        arrays = {name: file[name] for name in file.files}
+    for name, value in (("offset", [-1]), ("length", [10**9]), ("counts", [3])):
+        np.savez(place, **(arrays | {name: np.array(value, arrays[name].dtype)}))
+        assert index.load_index(index.shard_facts(shard.urls[0])) is None
+
+
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        ("nothing-{0..3}.tar", "nothing-0.tar: No such file"),
+        ("a.tar.gz", "data.yaml: train: a.tar.gz: compressed shards"),
+        ("http://127.0.0.1/images", "data.yaml: train: http://127.0.0.1/images: only shards"),
+        ("t-{3..1}.tar", "data.yaml: train: .*expected a range"),
+        (["train-0000.tar", "../set/images/train"], "of shards or of folders, not of both"),
+        ("broken.tar", "broken.tar: not a tar file that can be read"),
+        ("quux://b/a.tar", "quux://b/a.tar: cannot be opened"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tmp_path: Path, train: str | list[str], words: str) -> None:
+    make_both(tmp_path)
+    (tmp_path / "shards/broken.tar").write_bytes(b"no tar" * 200)
+    yaml = tmp_path / "shards/data.yaml"
+    write_yaml(yaml, read_yaml(yaml) | {"train": train})
+    with pytest.raises((ConfigError, DataError), match=words) as caught:
+        load_labels(read_data_yaml(yaml).train)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,123 @@
+"""Shards behind an address: fetched once, checked, kept within limits."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.serving import Answer, Site, serve
+from tests.utils.data.shards.sets import make_both
+from utils.data.dataset import DetectionDataset
+from utils.data.loader import make_loader
+from utils.data.scan import load_labels
+from utils.data.shards import store
+from utils.data.shards.names import ShardList
+from utils.data.shards.store import FetchError, local_copy, shard_facts
+
+pytest.importorskip("aiohttp", reason="fsspec needs it for http://")
+COUNT = 4
+HYP = {
+    **dict.fromkeys(("hsv_h", "hsv_s", "hsv_v", "degrees", "translate", "scale", "shear"), 0.1),
+    **dict.fromkeys(("perspective", "flipud", "fliplr", "mixup", "copy_paste"), 0.0),
+    "mosaic": 1.0,
+}
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "_PAUSE", 0.0)
+
+
+def answers(folder: Path, *patterns: str) -> dict[str, Answer]:
+    files = [file for pattern in patterns for file in folder.glob(pattern)]
+    return {f"/{file.name}": Answer(file.read_bytes(), headers={"ETag": f'"{file.name}"'}) for file in files}
+
+
+def remote(site: Site) -> ShardList:
+    pattern = f"{site.url}/train-{{0000..0003}}.tar"
+    return ShardList(pattern, tuple(f"{site.url}/train-{number:04d}.tar" for number in range(COUNT)))
+
+
+@pytest.mark.parametrize("patterns", [("*",), ("*.tar",)], ids=["with indices", "without"])
+def test_what_comes_over_http_is_what_is_on_the_disk(tmp_path: Path, patterns: tuple[str, ...]) -> None:
+    _, shards = make_both(tmp_path)
+    local = DetectionDataset(shards.train, 64, augment=True, hyp=HYP)
+    with serve(answers(tmp_path / "shards", *patterns)) as site:
+        far = DetectionDataset([remote(site)], 64, augment=True, hyp=HYP)
+        fetched = [path for path in site.asked if path.endswith(".tar")]
+        assert len(fetched) == (0 if "*" in patterns else COUNT), "only to look at what no index describes"
+        for workers in (0, 2):
+            loaders = [make_loader(data, 4, workers=workers, shuffle=True, buffer=4) for data in (local, far)]
+            for one, other in zip(*loaders, strict=True):
+                assert np.array_equal(one.images, other.images) and np.array_equal(one.targets, other.targets)
+            for loader in loaders:
+                loader.close()
+        fetched = [path for path in site.asked if path.endswith(".tar")]
+        assert len(fetched) == COUNT, "each once, whoever asks for it"
+        assert len(load_labels([remote(site)]).images) == 10
+
+
+def test_a_connection_that_breaks_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_both(tmp_path)
+    with serve(answers(tmp_path / "shards", "*")) as site:
+        whole = site.answers["/train-0001.tar"]
+        facts = shard_facts(f"{site.url}/train-0001.tar")
+        half = Answer(whole.body[:700], promised=len(whole.body), headers=whole.headers)
+        site.answers["/train-0001.tar"] = half
+        with pytest.raises(FetchError, match=r"/train-0001.tar: "):
+            local_copy(facts)
+        assert not list(store.shards_folder().glob("*.tar")), "no half a shard is left"
+
+        def mend(seconds: float) -> None:
+            site.answers["/train-0001.tar"] = whole
+
+        monkeypatch.setattr(store.time, "sleep", mend)
+        assert local_copy(facts).read_bytes() == whole.body
+
+
+def _failure(data: DetectionDataset, workers: int) -> str:
+    """What ends an epoch; the workers, which have the server's socket from the fork, are gone afterwards."""
+    loader = make_loader(data, 4, workers=workers)
+    try:
+        list(loader)
+    except FetchError as error:
+        return str(error)
+    finally:
+        loader.close()
+    return ""
+
+
+def test_a_shard_that_is_gone_ends_the_epoch_with_its_address(tmp_path: Path) -> None:
+    make_both(tmp_path)
+    with serve(answers(tmp_path / "shards", "*")) as site:
+        data = DetectionDataset([remote(site)], 64)
+        for number in range(COUNT):
+            del site.answers[f"/train-000{number}.tar"]
+        for workers in (0, 2):
+            assert re.match(rf"{site.url}/train-000\d.tar: cannot be read", _failure(data, workers))
+
+
+def test_an_index_of_another_shard_is_found_out(tmp_path: Path) -> None:
+    make_both(tmp_path)
+    with serve(answers(tmp_path / "shards", "*")) as site:
+        data = DetectionDataset([remote(site)], 64)
+        whole = site.answers["/train-0000.tar"]
+        site.answers["/train-0000.tar"] = Answer(whole.body[:-1] + b"x", headers=whole.headers)
+        with pytest.raises(FetchError, match="is not the shard that its index describes"):
+            data[0]
+
+
+def test_copies_used_long_ago_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = store.shards_folder()
+    folder.mkdir(parents=True)
+    for age, name in enumerate("abc"):
+        (folder / f"{name}.tar").write_bytes(bytes(1000))
+        os.utime(folder / f"{name}.tar", (10**9 - age, 10**9 - age))
+    monkeypatch.setenv(store.LIMIT_VARIABLE, str(3.5e-6))
+    store.make_room(1000, keep=folder / "new.tar")
+    assert sorted(path.name for path in folder.glob("*.tar")) == ["a.tar", "b.tar"]
+    monkeypatch.setenv(store.LIMIT_VARIABLE, "much")
+    with pytest.raises(store.ConfigError, match="expected a number of gigabytes"):
+        store.make_room(1000, keep=folder / "new.tar")

@@ -1,0 +1,95 @@
+"""Training from shards is training from the folder: same pictures, same losses, same exact resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import train
+from models.weights import read_checkpoint
+from tests.utils.data.shards.sets import make_both
+from tests.utils.train.small import small_models
+from utils.data.batch_keys import Mix, Share
+from utils.data.dataset import DetectionDataset
+from utils.data.loader import Loader, make_loader
+from utils.loggers.callbacks import Callbacks
+from utils.train import setup
+
+BUFFER = 4
+
+
+class StopAt(Callbacks):
+    """End a run after so many batches, as if it had been killed."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+
+    def on_train_batch_end(self, step: int, *rest: object) -> None:
+        self.stop_training = step + 1 == self.batches
+
+
+@pytest.fixture
+def flags(tmp_path: Path) -> dict[str, Any]:
+    made = {"cfg": str(small_models(tmp_path)[0]), "weights": "", "imgsz": 64, "epochs": 2, "batch_size": 2}
+    quiet = {"noplots": True, "noautoanchor": True, "device": "cpu", "workers": 0, "exist_ok": True}
+    return made | quiet | {"project": str(tmp_path / "runs"), "shuffle_buffer": BUFFER, "save_steps": 1}
+
+
+def _outcome(folder: Path) -> tuple[str, dict[str, torch.Tensor]]:
+    return (folder / "results.csv").read_text(), read_checkpoint(folder / "weights/last.pt").state
+
+
+def _assert_equal(one: Path, other: Path) -> None:
+    (table, state), (table2, state2) = _outcome(one), _outcome(other)
+    assert table == table2
+    assert all(torch.equal(value, state2[key]) for key, value in state.items())
+
+
+def test_losses_are_those_of_the_folder_in_the_same_order(
+    tmp_path: Path, flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, shards = make_both(tmp_path)
+    far = train.run(**flags, data=str(shards.yaml), name="shards").save_dir
+    of_shards = DetectionDataset(shards.train, 64).image_files.shard  # type: ignore[attr-defined]
+
+    def in_their_order(dataset: DetectionDataset, *args: Any, **kwargs: Any) -> Loader:
+        loader = make_loader(dataset, *args, **kwargs)
+        if dataset.augment:
+            loader.keys.mix = Mix(of_shards, BUFFER)
+        return loader
+
+    monkeypatch.setattr(setup, "make_loader", in_their_order)
+    near = train.run(**flags, data=str(folder.yaml), name="folder").save_dir
+    _assert_equal(near, far)
+    assert len(_outcome(near)[0].splitlines()) == 3
+
+
+@pytest.mark.parametrize("batches", [2, 4])
+def test_a_run_goes_on_within_a_shard(tmp_path: Path, flags: dict[str, Any], batches: int) -> None:
+    _, shards = make_both(tmp_path)
+    whole = train.run(**flags, data=str(shards.yaml), name="whole").save_dir
+    train.run(**flags, data=str(shards.yaml), name="cut", callbacks=[StopAt(batches)])
+    last = tmp_path / "runs/cut/weights/last.pt"
+    progress = (read_checkpoint(last).training or {})["progress"]
+    assert progress["epoch"] == batches // 5 and 0 < progress["first_batch"] <= batches % 5
+    cut = train.run(resume=str(last)).save_dir
+    _assert_equal(whole, cut)
+
+
+def test_processes_share_out_the_batches_of_one(tmp_path: Path) -> None:
+    _, shards = make_both(tmp_path)
+    data = DetectionDataset(shards.train, 64)
+    whole = [batch.images for batch in make_loader(data, 4, workers=0, shuffle=True, buffer=BUFFER)]
+    parts = [
+        [
+            batch.images
+            for batch in make_loader(data, 4, workers=0, shuffle=True, buffer=BUFFER, share=Share(rank, 2))
+        ]
+        for rank in range(2)
+    ]
+    for batch, one, other in zip(whole, *parts, strict=True):
+        assert np.array_equal(batch, torch.cat((one, other)))

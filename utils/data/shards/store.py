@@ -1,0 +1,199 @@
+"""Local copies of shards: what is on a disk stays there, others are fetched whole and kept for a while."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.base.errors import ConfigError, DataError
+from utils.base.log import LOG
+from utils.base.paths import atomic_write, cache_folder
+from utils.data.shards.names import is_address
+
+LIMIT_VARIABLE = "YOLOV5_SHARDS_GB"
+_LIMIT_GB = 32.0  # of copies, by default
+_ROOM_GB = 1.0  # to be left free on the disk
+_TRIES, _PAUSE = 3, 1.0  # of a fetch, and seconds before the second one
+_CHUNK = 2**22
+_STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "md5Hash", "checksum")
+
+
+class FetchError(DataError):
+    """A shard that cannot be had now: the others are of no help."""
+
+
+@dataclass(frozen=True)
+class ShardFacts:
+    """What tells whether a shard is still the same."""
+
+    url: str
+    size: int
+    stamp: str  # its time, or whatever its server tells versions apart by
+
+
+def shard_facts(url: str) -> ShardFacts:
+    """Ask for the facts of a shard.
+
+    Raises:
+        ConfigError: the kind of address is not known, or needs a package that is not installed.
+        FetchError: it is not there.
+    """
+    if not is_address(url):
+        try:
+            facts = os.stat(url)  # noqa: PTH116 - thousands of them
+        except OSError as error:
+            raise FetchError(f"{url}: {error.strerror or error}") from error
+        return ShardFacts(url, facts.st_size, str(facts.st_mtime_ns))
+    with _as_fetch_error(url):
+        files, path = _file_system(url)
+        found = files.info(path)
+    size = found.get("size")
+    if size is None:
+        raise FetchError(f"{url}: its server does not say how large it is")
+    stamp = next((str(found[name]) for name in _STAMPS if found.get(name)), "")
+    return ShardFacts(url, int(size), stamp)
+
+
+def local_copy(facts: ShardFacts, sha256: str | None = None) -> Path:
+    """A file with the shard's content; fetched, and checked, if there is none yet.
+
+    Args:
+        facts: of the shard.
+        sha256: what its index was made from.
+
+    Raises:
+        FetchError: it cannot be fetched, or is another one than the index describes.
+    """
+    if not is_address(facts.url):
+        return Path(facts.url)
+    key = f"{facts.url}\0{facts.size}\0{facts.stamp}"
+    place = shards_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.tar"
+    with _locked(place):
+        if not (place.is_file() and place.stat().st_size == facts.size):
+            make_room(facts.size, keep=place)
+            _fetch(facts, place, sha256)
+        with suppress(OSError):
+            os.utime(place)  # used now: others go first
+    return place
+
+
+def shards_folder() -> Path:
+    """Where copies are kept."""
+    return cache_folder() / "shards"
+
+
+def read_small(url: str) -> bytes | None:
+    """The content of a small file beside a shard; None if there is none."""
+    try:
+        files, path = _file_system(url)
+        content: bytes = files.cat_file(path)
+    except ConfigError:
+        raise
+    except Exception:  # each kind of store has its own errors for `not there`
+        return None
+    return content
+
+
+def make_room(size: int, keep: Path) -> None:
+    """Remove the copies that were used longest ago, until one more of `size` bytes is within the limit."""
+    folder = shards_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    copies = []
+    for path in folder.glob("*.tar"):
+        with suppress(OSError):  # another process has just removed it
+            facts = path.stat()
+            copies.append((facts.st_mtime, facts.st_size, path))
+    used = sum(copy[1] for copy in copies)
+    free = shutil.disk_usage(folder).free
+    limit = min(_limit(), used + free - _ROOM_GB * 1e9)
+    for _, held, path in sorted(copies):
+        if used + size <= limit:
+            break
+        if path != keep:
+            path.unlink(missing_ok=True)  # who reads it can go on: the file is gone when it is closed
+            used -= held
+
+
+def _limit() -> float:
+    text = os.environ.get(LIMIT_VARIABLE, str(_LIMIT_GB))
+    try:
+        return float(text) * 1e9
+    except ValueError as error:
+        raise ConfigError(f"${LIMIT_VARIABLE}={text}: expected a number of gigabytes such as 100") from error
+
+
+def _fetch(facts: ShardFacts, place: Path, sha256: str | None) -> None:
+    for attempt in range(_TRIES):
+        try:
+            digest = _copy(facts, place)
+            break
+        except FetchError as error:
+            if attempt + 1 == _TRIES:
+                raise
+            LOG.warning(f"{error}; trying again")
+            time.sleep(_PAUSE * 4**attempt)
+    if sha256 and digest != sha256:
+        place.unlink(missing_ok=True)
+        raise FetchError(
+            f"{facts.url}: is not the shard that its index describes; remove the index, or replace it"
+        )
+
+
+def _copy(facts: ShardFacts, place: Path) -> str:
+    digest = hashlib.sha256()
+    with _as_fetch_error(facts.url):
+        files, path = _file_system(facts.url)
+        with files.open(path, "rb", block_size=_CHUNK) as source, atomic_write(place) as target:
+            while chunk := source.read(_CHUNK):
+                target.write(chunk)
+                digest.update(chunk)
+            if target.tell() != facts.size:
+                raise FetchError(f"{facts.url}: {target.tell()} bytes came, {facts.size} were expected")
+    return digest.hexdigest()
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    """Who reads this kind of address, made anew: connections do not survive a fork."""
+    import fsspec
+
+    try:
+        files, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{url}: cannot be opened ({reason}); pip install the package for it, such as aiohttp or s3fs"
+        ) from error
+    return files, path
+
+
+@contextmanager
+def _as_fetch_error(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (ConfigError, DataError):
+        raise
+    except Exception as error:  # each kind of store has its own errors; all mean the same here
+        text = " ".join(str(error).split()) or type(error).__name__
+        reason = "not found" if isinstance(error, FileNotFoundError) else text
+        raise FetchError(f"{url}: cannot be read ({reason})") from error
+
+
+@contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    """One process fetches a shard, the others wait for it."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows: two may fetch the same, and the second replaces the first
+        yield
+        return
+    with place.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,113 @@
+"""Pictures inside shards, as a table that looks like one of paths."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.data.shards.names import is_address
+from utils.data.shards.store import FetchError, ShardFacts, local_copy
+from utils.data.tables import PathTable, PictureTable
+
+_OPEN = 32  # files a process keeps open
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard, and the digest of its content if that is known."""
+
+    facts: ShardFacts
+    sha256: str | None = None
+
+
+class ShardTable(PictureTable):
+    """Pictures by where they are in their shards.
+
+    Args:
+        shards: all of them.
+        names: of the pictures within their shards.
+        shard: (N,) which shard each is in.
+        offset: (N,) its first byte there.
+        length: (N,) its bytes.
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        names: PathTable,
+        shard: np.ndarray,
+        offset: np.ndarray,
+        length: np.ndarray,
+    ) -> None:
+        self.shards = shards
+        self.names = names
+        self.shard = shard.astype(np.int32)
+        self.offset = offset.astype(np.int64)
+        self.length = length.astype(np.int64)
+        self._files = _OpenFiles()
+
+    @property
+    def remote(self) -> bool:
+        """Whether shards have to be fetched."""
+        return any(is_address(shard.facts.url) for shard in self.shards)
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    def _entry(self, index: int) -> Path:
+        return Path(self.shards[self.shard[index]].facts.url, self.names.place(index))
+
+    def read(self, index: int) -> np.ndarray:
+        """See `PictureTable.read`."""
+        shard, length = self.shards[self.shard[index]], int(self.length[index])
+        try:
+            content = self._files.read(shard, int(self.offset[index]), length)
+        except OSError as error:
+            raise FetchError(f"{shard.facts.url}: {error.strerror or error}") from error
+        if len(content) < length:
+            raise FetchError(f"{shard.facts.url}: has become shorter")
+        return np.frombuffer(content, np.uint8)
+
+    def identity(self, index: int) -> str:
+        """See `PictureTable.identity`."""
+        facts = self.shards[self.shard[index]].facts
+        return f"{facts.url}\0{facts.size}\0{facts.stamp}\0{self.offset[index]}"
+
+    def take(self, indices: np.ndarray) -> ShardTable:
+        """See `_Table.take`."""
+        parts = (self.shard[indices], self.offset[indices], self.length[indices])
+        return ShardTable(self.shards, self.names.take(indices), *parts)
+
+
+class _OpenFiles:
+    """The files that this process reads from; forked processes may share them, as they never seek."""
+
+    def __init__(self) -> None:
+        self._files: OrderedDict[Shard, int] = OrderedDict()
+
+    def read(self, shard: Shard, offset: int, length: int) -> bytes:
+        if not hasattr(os, "pread"):  # Windows
+            with local_copy(shard.facts, shard.sha256).open("rb") as file:
+                file.seek(offset)
+                return file.read(length)
+        if shard not in self._files:
+            self._files[shard] = os.open(local_copy(shard.facts, shard.sha256), os.O_RDONLY)
+            if len(self._files) > _OPEN:
+                os.close(self._files.popitem(last=False)[1])
+        self._files.move_to_end(shard)
+        return os.pread(self._files[shard], length, offset)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_files": OrderedDict()}
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            for file in self._files.values():
+                os.close(file)
