@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from utils.base import script
 from utils.base.log import LOG, color
-from utils.base.paths import increment_path, relative_to_cwd
+from utils.base.paths import check_writable, increment_path, relative_to_cwd
 from utils.compare.options import parse_compare, read_comparison, read_val_options
 
 if TYPE_CHECKING:
@@ -31,9 +31,13 @@ def compare_seeds(opt: Namespace, rest: Sequence[str], argv: Sequence[str]) -> P
     Returns:
         The folder of the report.
     """
+    from utils.base.device import select_device
     from utils.compare import plan, report, runner
 
     comparison = read_comparison(opt, rest)
+    if not opt.ray:  # a cluster has its own devices
+        for name in opt.device.split(","):
+            select_device(name, verbose=False)
     project = Path(opt.project)
     runs = plan.plan_runs(comparison)
     runner.train_all(runs, project, lambda: _workers(opt, project), opt.jobs)
@@ -106,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says."""
     given = list(sys.argv[1:] if argv is None else argv)
     opt, rest = parse_compare(given)
+    check_writable(*((Path(opt.report), "--report") if opt.report else (Path(opt.project), "--project")))
     if opt.report:
         folder = remake(opt)
     else:

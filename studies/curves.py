@@ -15,7 +15,7 @@ from pathlib import Path
 if __name__ == "__main__":  # the project's packages stand beside this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from utils.base.paths import ROOT, relative_to_cwd
+from utils.base.paths import ROOT, check_writable, relative_to_cwd
 from utils.base.script import main, parser, print_args
 from utils.report.curves.cells import CHANNELS, DESIGNS, KERNELS, PARTS, SIZES, find_design
 
@@ -56,6 +56,7 @@ def _run_script() -> None:
     opt = parse_opt()
     from utils.report.curves.study import run  # after the flags, so that --help answers at once
 
+    check_writable(Path(opt.project))
     print_args("curves", opt)
     run(opt)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -113,6 +114,38 @@ def test_a_stopped_comparison_goes_on(line: Line, way: signal.Signals) -> None:
     assert [len(one["epochs"]) for one in measured] == [40, 40]
 
 
+def test_a_killed_comparison_goes_on(line: Line) -> None:
+    """SIGKILL of parent and children, at a moment when one of the runs has a checkpoint."""
+    argv = line("--seeds", "0", "--labels", "plain", "gated", "--epochs", "12", "--name", "killed")
+    argv[argv.index("--project") + 1] += " killed"
+    project = Path(argv[argv.index("--project") + 1])
+    command = [sys.executable, str(ROOT / "compare.py"), *argv]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as parent:
+        while not list(project.glob("runs/*/weights/last.pt")):
+            assert parent.poll() is None
+            time.sleep(0.02)
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+        for process in (parent.pid, *map(int, children)):
+            os.kill(process, signal.SIGKILL)
+    last = next(project.glob("runs/*/weights/last.pt"))
+    before = (last.parent.parent / "results.csv").read_text().splitlines()
+    compare.main(argv)
+    after = (last.parent.parent / "results.csv").read_text().splitlines()
+    assert len(before) < 13 == len(after) and after[: len(before) - 1] == before[:-1], "it went on"
+    measured = [json.loads(file.read_text()) for file in project.glob("runs/*/measured.json")]
+    assert [len(one["epochs"]) for one in measured] == [40, 40] and all(
+        one["minutes"] > 0 for one in measured
+    )
+
+
+def test_odd_sizes_and_models_that_find_nothing_are_reported(line: Line) -> None:
+    argv = line("--seeds", "0", "--name", "odd", "--img", "70", cfg=("plain",))
+    compare.main(argv)
+    folder = Path(argv[argv.index("--project") + 1]) / "odd"
+    text = (folder / "report.md").read_text()
+    assert ", from scratch; " in text and "| model | circle |" in text
+
+
 def test_a_folder_has_one_worker_at_a_time(
     line: Line, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -189,6 +222,28 @@ def test_the_same_model_twice_is_refused(line: Line) -> None:
         read_comparison(*parse_compare(line(cfg=("plain", "plain"))))
 
 
+def test_a_yaml_may_have_spaces_in_its_name(tmp_path: Path) -> None:
+    yaml_file = tmp_path / "a model é.yaml"
+    yaml_file.write_text("nc: 1")
+    found = read_comparison(*parse_compare(["--cfg", str(yaml_file), "--weights", ""]))
+    assert found.arms[0].flags == ("--cfg", str(yaml_file))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--device", "foo"], "--device foo"),
+        (["--project", "{file}/x"], "is a file, where a folder is needed"),
+    ],
+)
+def test_what_would_fail_hours_later_fails_at_once(
+    line: Line, tmp_path: Path, more: list[str], message: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=message):
+        compare.main(line("--seeds", "0", *(word.format(file=tmp_path / "file") for word in more)))
+
+
 def test_help_answers_without_torch() -> None:
     code = "import sys, compare; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
@@ -214,3 +269,5 @@ def test_weight_files_are_compared_over_pictures(tmp_path: Path) -> None:
     assert "| other/bccd_yolov5n | 1.764 M |" in text or "| other/bccd_yolov5n | 1.768 M |" in text
     assert "+0.0 [+0.0, +0.0]" in text and "1.000 (1.000)" in text
     assert "no difference can be told at 72 pictures" in text
+    compare.main(["--weights", *weights, *data, *place, "--name", "alone", "--imgsz", "150"])
+    assert "bccd_yolov5n alone." in (tmp_path / "runs" / "alone" / "report.md").read_text()

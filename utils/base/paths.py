@@ -58,6 +58,21 @@ def increment_path(path: Path, exist_ok: bool = False) -> Path:
     raise ConfigError(f"{path} to {path}9998 all exist; choose another --name")
 
 
+def check_writable(folder: Path, flag: str = "--project") -> None:
+    """Make sure that a folder can be made or written to, before hours of work are for nothing.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    place = folder.expanduser().absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise ConfigError(f"{flag} {folder}: {place} is a file, where a folder is needed")
+    if not os.access(place, os.W_OK):
+        raise ConfigError(f"{flag} {folder}: {place} cannot be written to; choose another")
+
+
 def cache_folder() -> Path:
     """Folder for downloads and caches: $YOLOV5_CONFIG_DIR, else the user's cache folder."""
     if chosen := os.environ.get("YOLOV5_CONFIG_DIR"):

@@ -8,6 +8,7 @@ from typing import Any
 
 from utils.base.errors import ConfigError
 from utils.compare.latency import measure_latency
+from utils.compare.measure import model_size
 from utils.compare.pictures import compare_pictures
 from utils.compare.records import Records, class_columns, paired_columns
 
@@ -35,9 +36,9 @@ def compare_files(opt: Namespace, val: Namespace) -> Records:
     for label, file, result in zip(labels, val.weights, results, strict=True):
         row: dict[str, Any] = {"model": label, "seed": 0, "split": split, "checkpoint": "best", "flags": file}
         row |= {"P": result.mp, "R": result.mr, "mAP50": result.map50, "mAP50-95": result.map}
-        if result.ap is not None:
-            row |= class_columns(dict(zip(result.ap.names, result.ap.ap.mean(1).tolist(), strict=True)))
-        records.results.append(row | _size(file, val.imgsz))
+        row |= class_columns({name: float(ap.mean()) for name, ap in result.class_ap.items()})
+        size = model_size(Path(file), val.imgsz) if file.endswith(".pt") else {}
+        records.results.append(row | size)
     for row, result in zip(records.results[1:], results[1:], strict=True):
         assert result.matches is not None and results[0].matches is not None
         pairs = compare_pictures(
@@ -49,12 +50,3 @@ def compare_files(opt: Namespace, val: Namespace) -> Records:
         for row, (middle, low, high) in zip(records.results, found, strict=True):
             row |= {"latency": middle, "latency_low": low, "latency_high": high}
     return records
-
-
-def _size(file: str, imgsz: int) -> dict[str, float]:
-    from models.weights import build_model, read_checkpoint
-
-    if not file.endswith(".pt"):
-        return {}
-    model = build_model(read_checkpoint(file))
-    return {"parameters": float(sum(p.numel() for p in model.parameters())), "gflops": model.gflops(imgsz)}

@@ -15,7 +15,7 @@ def measure_latency(
 
     Args:
         files: weights.
-        imgsz: side of the square picture.
+        imgsz: side of the square picture, rounded up to what all of them take.
         device: as `--device`.
         rounds: times that every model is run, in an order that turns with each round.
 
@@ -27,10 +27,12 @@ def measure_latency(
     from models.backends import load_backend
     from utils.base.device import select_device
     from utils.base.timing import Stopwatch
+    from utils.data.letterbox import check_img_size
 
     chosen = select_device(device, verbose=False)
     models = [load_backend([str(file)], chosen) for file in files]
-    picture = torch.rand(1, 3, imgsz, imgsz, device=chosen).to(memory_format=torch.channels_last)
+    side = check_img_size(imgsz, stride=max(int(model.stride) for model in models))
+    picture = torch.rand(1, 3, side, side, device=chosen).to(memory_format=torch.channels_last)
     times: list[list[float]] = [[] for _ in models]
     clock = Stopwatch(chosen)
     warm_up = 3

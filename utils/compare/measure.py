@@ -62,7 +62,7 @@ def measure_run(folder: Path) -> None:
         "epochs": _epochs(folder),
         "identity": last.facts.get("git"),
         "versions": last.facts.get("versions"),
-        **_size(folder, trained.imgsz),
+        **model_size(folder / "weights" / "best.pt", trained.imgsz),
     }
     with atomic_write(folder / MEASURED, "w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)
@@ -75,7 +75,7 @@ def _device(folder: Path) -> str:
 
 def _figures(result: EvalResult) -> dict[str, Any]:
     """What is kept of a measurement; AP at all IoU and at 0.5 by class, those without labels left out."""
-    classes = {} if result.ap is None else dict(zip(result.ap.names, result.ap.ap, strict=True))
+    classes = result.class_ap
     return {
         "P": result.mp,
         "R": result.mr,
@@ -101,12 +101,15 @@ def _epochs(folder: Path) -> list[dict[str, float]]:
     ]
 
 
-def _size(folder: Path, imgsz: int) -> dict[str, float]:
+def model_size(weights: Path, imgsz: int) -> dict[str, float]:
+    """Parameters, and GFLOPs at the least possible picture size from `imgsz` on."""
     from models.weights import build_model, read_checkpoint
+    from utils.data.letterbox import check_img_size
 
-    model = build_model(read_checkpoint(folder / "weights" / "best.pt"))
+    model = build_model(read_checkpoint(weights))
+    side = check_img_size(imgsz, stride=int(model.stride.max()))
     parameters = sum(p.numel() for p in model.parameters())
-    return {"parameters": parameters, "gflops": round(model.gflops(imgsz), 4)}
+    return {"parameters": parameters, "gflops": round(model.gflops(side), 4)}
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import shlex
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from utils.base.errors import ConfigError
 from utils.base.paths import ROOT, relative_to_cwd
@@ -135,7 +136,9 @@ def read_comparison(opt: Namespace, rest: Sequence[str]) -> Comparison:
 
 
 def _words(text: str) -> list[str]:
-    """The words of one --cfg, as a shell splits them."""
+    """The words of one --cfg, as a shell splits them; a file whose name has spaces is one word."""
+    if Path(text).is_file():
+        return [text]
     try:
         words = shlex.split(text)
     except ValueError as error:

@@ -68,7 +68,12 @@ def curve_plot(records: Records, figure: str = "mAP50-95") -> Figure:
             | {"fill": "toself", "fillcolor": color(index), "opacity": 0.15, "line": {"width": 0}}
             | {"showlegend": False, "hoverinfo": "skip", "mode": "lines"}
         )
-        line = {"mode": "lines", "x": epochs, "y": middle.tolist(), "line": {"color": color(index)}}
+        line = {
+            "mode": "lines" if length > 1 else "markers",
+            "x": epochs,
+            "y": middle.tolist(),
+            "line": {"color": color(index)},
+        }
         data.append(shared | line)
     return {"data": data, "layout": _layout("epoch", figure)}
 

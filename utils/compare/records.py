@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from utils.base.paths import atomic_write
 from utils.compare.statistics import Paired
 
 RESULTS, CURVES = "results.csv", "curves.csv"
-_TEXTS = ("model", "split", "checkpoint", "flags", "run", "commit")
+_TEXTS = ("model", "split", "checkpoint", "flags", "start", "run", "commit")
 _PAIRED = ("pictures", "difference", "low", "high", "p", "detectable")  # after the figure's name
 _CLASS = "AP/"  # before a class name: its AP at IoU 0.5 to 0.95
 
@@ -34,6 +35,11 @@ class Records:
     def models(self) -> list[str]:
         """Labels in their order; the first is the baseline."""
         return list(dict.fromkeys(row["model"] for row in self.results))
+
+    @property
+    def of_files(self) -> bool:
+        """Whether weight files were compared, picture by picture, and not runs over seeds."""
+        return not any("run" in row for row in self.results)
 
     @property
     def seeds(self) -> list[int]:
@@ -94,11 +100,12 @@ def read_records(folder: Path) -> Records:
 
 
 def rows_of_run(
-    label: str, seed: int, measured: dict[str, Any], flags: Sequence[str]
+    label: str, seed: int, measured: dict[str, Any], flags: Sequence[str], start: str
 ) -> list[dict[str, Any]]:
     """The rows that a measured.json gives for results.csv."""
     shared = {
-        "flags": " ".join(flags),
+        "flags": shlex.join(flags),
+        "start": start,
         "run": measured["key"][:16],
         "commit": str((measured.get("identity") or {}).get("commit") or "")[:12],
         "parameters": measured["parameters"],

@@ -36,9 +36,17 @@ def gather(runs: Sequence[Run], project: Path) -> Records:
     records = Records()
     for run in sorted(runs, key=lambda run: (order.index(run.label), run.seed)):
         measured = read_measured(run.folder(project))
-        records.results += rows_of_run(run.label, run.seed, measured, run.train)
+        records.results += rows_of_run(run.label, run.seed, measured, run.train, start_of(run))
         records.curves += curves_of_run(run.label, run.seed, measured)
     return records
+
+
+def start_of(run: Run) -> str:
+    """What a run started from: a file's name with the beginning of its digest, or `scratch`."""
+    from utils.train.options import parse_options
+
+    digest = run.facts.get("weights")
+    return f"{Path(parse_options(run.train).weights).name} ({digest[:8]})" if digest else "scratch"
 
 
 def first_weights(runs: Sequence[Run], project: Path) -> dict[str, Path]:
@@ -80,21 +88,32 @@ def markdown(records: Records, resamples: int = 2000) -> str:
 
 def notes(records: Records) -> str:
     """How to read the tables."""
-    if any(records.paired_over_pictures(model, "mAP50-95") for model in records.models):
-        return f"{_OVER_PICTURES}\n{_COMMON}"
+    if records.of_files:
+        return f"{_OVER_PICTURES}\n{_COMMON}" if len(records.models) > 1 else ""
     few = "Three seeds or fewer can only show large differences.\n" if len(records.seeds) <= 3 else ""
     return f"{few}{_OVER_SEEDS}\n{_COMMON}"
 
 
 def circumstances(records: Records) -> str:
-    if any(records.paired_over_pictures(model, "mAP50-95") for model in records.models):
-        return f"{len(records.models)} weight files on the same pictures."
+    """What was compared, in a line."""
+    if records.of_files:
+        count = len(records.models)
+        return f"{count} weight files on the same pictures." if count > 1 else f"{records.models[0]} alone."
     commits = sorted({str(row.get("commit", "")) for row in records.results} - {""})
+    starts = dict.fromkeys(str(row["start"]) for row in records.results if "start" in row)
+    start = f", from {' or '.join(starts)}" if starts else ""
     minutes = sum({row["run"]: row.get("minutes", 0.0) for row in records.results}.values())
     code = f"code {', '.join(commits)}" if commits else "code of no known commit"
     mixed = " (several: runs of different code are compared)" if len(commits) > 1 else ""
     seeds = ", ".join(map(str, records.seeds))
-    return f"{len(records.models)} models, seeds {seeds}; {minutes:.0f} minutes of training; {code}{mixed}."
+    return (
+        f"{_count(len(records.models), 'model')}, seeds {seeds}{start}; "
+        f"{_count(round(minutes), 'minute')} of training; {code}{mixed}."
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("s" if number != 1 else "")
 
 
 def write_report(

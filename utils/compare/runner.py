@@ -153,13 +153,20 @@ def is_trained(folder: Path, run: Run) -> bool:
 @contextmanager
 def _counted_minutes(folder: Path) -> Iterator[None]:
     """Add the time that this takes to what earlier, stopped attempts took, and to the measurements."""
-    file, started = folder / "minutes.txt", time.monotonic()
+    file, mark, started = folder / "minutes.txt", folder / "begun", time.monotonic()
     earlier = float(file.read_text()) if file.is_file() else 0.0
+    if mark.exists():  # an attempt was killed: it worked at least until its last checkpoint
+        last = folder / "weights" / "last.pt"
+        worked = last.stat().st_mtime - mark.stat().st_mtime if last.is_file() else 0.0
+        earlier += max(worked, 0.0) / 60
+        file.write_text(f"{earlier:.3f}")
+    mark.write_text("")
     try:
         yield
     finally:
         minutes = earlier + (time.monotonic() - started) / 60
         file.write_text(f"{minutes:.3f}")
+        mark.unlink()
     content = read_measured(folder) | {"minutes": round(minutes, 2)}
     with atomic_write(folder / MEASURED, "w", encoding="utf-8") as out:
         json.dump(content, out, indent=1)

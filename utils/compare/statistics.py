@@ -18,6 +18,7 @@ from utils.base.seeds import generator
 
 LEVEL = 0.05  # a difference is called one if chance alone would give it less often than this
 POWER = 0.8
+ENOUGH = 5  # pairs from which on the bootstrap interval is nearly as wide as it says
 _STREAM = 77  # keeps the draws of the bootstrap apart from all others
 
 
@@ -131,11 +132,13 @@ def verdict(label: str, baseline: str, pair: Paired, adjusted: float, what: str 
     points = f"{abs(pair.mean) * 100:.1f} points of mAP50-95"
     if pair.n < 2 or math.isnan(adjusted):
         return f"{label}: one run says nothing about {label} against {baseline}; give more seeds."
-    interval = f"95 % interval {pair.low * 100:+.1f} to {pair.high * 100:+.1f}, p = {adjusted:.3f}"
+    narrow = f", too narrow at {pair.n}" if pair.n < ENOUGH else ""
+    p = f"p = {pair.p:.3f}" + (f", adjusted {adjusted:.3f}" if adjusted != pair.p else "")
+    interval = f"95 % interval {pair.low * 100:+.1f} to {pair.high * 100:+.1f}{narrow}; {p}"
     if adjusted < LEVEL:
         side = "better" if pair.mean > 0 else "worse"
         return f"{label} is {side} than {baseline} by {points} ({interval}, {pair.n} {what})."
     limit = ""
-    if not math.isnan(pair.detectable):
+    if pair.detectable > 0:  # neither unknown nor of models that are equal in all runs
         limit = f" A difference below {pair.detectable * 100:.1f} points would mostly have gone unnoticed."
     return f"{label} against {baseline}: no difference can be told at {pair.n} {what} ({interval}).{limit}"

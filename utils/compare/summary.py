@@ -96,7 +96,7 @@ def epochs_to_reach(records: Records, name: str) -> tuple[float, int, int] | Non
     epochs, runs = [], 0
     for seed in records.seeds:
         base, curve = records.curve(records.models[0], seed), records.curve(name, seed)
-        if not base or not curve:
+        if not base or not curve or max(base) == 0:  # all of them reach nothing at once
             continue
         runs += 1
         at = next((epoch for epoch, value in enumerate(curve, 1) if value >= max(base)), None)
@@ -128,6 +128,9 @@ def class_table(records: Records, split: str = "val", resamples: int = 2000) -> 
         for name in names:
             a, b = records.class_figure(base, name, split), records.class_figure(model, name, split)
             seeds = [seed for seed in a if seed in b]
+            if not seeds:
+                cells.append("")
+                continue
             cell = f"{np.mean([b[seed] for seed in seeds]):.3f}"
             if model != base:
                 pair = compare_pairs([a[s] for s in seeds], [b[s] for s in seeds], resamples)
@@ -162,4 +165,5 @@ def _reached(reached: tuple[float, int, int] | None) -> str:
     if reached is None:
         return ""
     epoch, count, runs = reached
-    return f"never ({runs} runs)" if not count else f"{epoch:.0f} ({count} of {runs} runs)"
+    plural = "s" if runs != 1 else ""
+    return f"never ({runs} run{plural})" if not count else f"{epoch:.0f} ({count} of {runs} run{plural})"

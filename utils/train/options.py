@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from utils.base.errors import ConfigError, NotReadyError
-from utils.base.paths import ROOT, relative_to_cwd
+from utils.base.paths import ROOT, check_writable, relative_to_cwd
 from utils.base.script import parser
 
 # Flags whose feature comes later: {option: what its value is when it is not used}.
@@ -180,6 +181,8 @@ def check_options(opt: argparse.Namespace) -> None:
     """
     _check_ready(opt)
     _check_ranges(opt)
+    if not opt.resume:
+        check_writable(Path(opt.project))
     if not opt.weights and not opt.cfg:
         raise ConfigError("--weights '' needs --cfg with a model yaml, such as --cfg yolov5s-LSKA.yaml")
     if opt.cache not in (None, "ram", "disk", "val"):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from utils.val.tally import Matches
 
 HEADER = ("%22s" + "%11s" * 6) % ("Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95")
+_IOU_LEVELS = 10
 _ROW = "%22s" + "%11i" * 2 + "%11.3g" * 4
 
 
@@ -53,6 +54,14 @@ class EvalResult:
     def filled_maps(self) -> np.ndarray:
         """`maps` with the overall mAP in place of NaN."""
         return np.where(np.isnan(self.maps), self.map, self.maps)
+
+    @property
+    def class_ap(self) -> dict[str, np.ndarray]:
+        """AP of each class that has labels, (10,) at IoU 0.5 to 0.95; zeros where nothing is right."""
+        if self.ap is not None:
+            return dict(zip(self.ap.names, self.ap.ap, strict=True))
+        labelled = np.flatnonzero(self.label_counts)
+        return {self.names.get(int(c), str(c)): np.zeros(_IOU_LEVELS) for c in labelled}
 
     def fitness(self) -> float:
         """One number to choose the best model by: 0.1 mAP50 + 0.9 mAP50-95."""
