@@ -63,6 +63,19 @@ class Scan:
         """All but the notes, by name."""
         return {name: getattr(self, name) for name in _ARRAYS}
 
+    @classmethod
+    def joined(cls, scans: Sequence[Scan]) -> Scan:
+        """Several scans as one, in their order; at least one."""
+        before = np.cumsum([0, *(len(scan.status) for scan in scans)]).tolist()
+        notes = [
+            Note(note.index + first, note.about_labels, note.text)
+            for first, scan in zip(before, scans, strict=False)
+            for note in scan.notes
+        ]
+        return cls(
+            **{name: np.concatenate([getattr(s, name) for s in scans]) for name in _ARRAYS}, notes=notes
+        )
+
     def plain_arrays(self) -> dict[str, np.ndarray]:
         """All of it as arrays, from which `from_arrays` makes it again."""
         notes = json.dumps([astuple(note) for note in self.notes]).encode()

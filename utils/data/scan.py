@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +12,6 @@ from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.base.progress import Bar
 from utils.data.image_lists import label_path, list_images
-from utils.data.images import check_image
 from utils.data.label_cache import (
     BACKGROUND,
     CORRUPT,
@@ -27,11 +23,12 @@ from utils.data.label_cache import (
     load_scan,
     save_scan,
 )
+from utils.data.look import CHUNK, look_at_all
 from utils.data.shards.index import open_shards
 from utils.data.shards.names import ShardList, Source
 from utils.data.shards.table import ShardTable
-from utils.data.tables import OutlineTable, PictureTable, RowTable
-from utils.data.verdict import LINE_LOST, PICTURE_LOST, Verdict, judge, pack
+from utils.data.tables import OutlineTable, PathTable, PictureTable, RowTable
+from utils.data.verdict import LINE_LOST, PICTURE_LOST
 
 MAX_NOTES = 50  # more would bury the rest of the log
 
@@ -101,35 +98,13 @@ def _find(sources: Sequence[Source], prefix: str) -> tuple[PictureTable, Scan]:
     return images, known
 
 
-def _scan(images: Sequence[Path], place: Path, prefix: str) -> Scan:
-    found: list[Verdict] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL's opinions about odd Exif data and huge pictures
-        bar = Bar(_look_at_all(images), f"{prefix}Scanning {place}...", total=len(images))
-        for picture in bar:
-            found.append(picture)
-            if len(found) % 500 == 0 or len(found) == len(images):
-                bar.say(_summary(place, np.array([item.status for item in found]), prefix))
-    return pack(found)
-
-
-def _look_at_all(images: Sequence[Path]) -> Iterator[Verdict]:
-    pool = ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 1))
-    try:
-        yield from pool.map(_look_at, images)
-    finally:
-        pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the rest
-
-
-def _look_at(image: Path) -> Verdict:
-    return judge(str(image), lambda: check_image(image), lambda: _text(label_path(image)))
-
-
-def _text(labels: Path) -> str | None:
-    try:
-        return labels.read_text(encoding="utf-8-sig", errors="replace")
-    except FileNotFoundError:
-        return None
+def _scan(images: PathTable, place: Path, prefix: str) -> Scan:
+    bar = Bar(look_at_all(images), f"{prefix}Scanning {place}...", total=-(-len(images) // CHUNK))
+    parts: list[Scan] = []
+    for part in bar:
+        parts.append(part)
+        bar.say(_summary(place, np.concatenate([one.status for one in parts]), prefix))
+    return Scan.joined(parts)
 
 
 def _drop_unknown_classes(scan: Scan, names: Mapping[int, str]) -> list[Note]:

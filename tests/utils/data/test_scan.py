@@ -7,7 +7,9 @@ import pytest
 from tests.utils.data.pictures import make_set
 from utils.base.errors import DataError
 from utils.base.log import LOG
-from utils.data import scan
+from utils.data import look
+from utils.data.image_lists import list_images
+from utils.data.label_cache import Scan
 from utils.data.scan import load_labels
 
 CACHE = Path("labels/train.cache.npz")
@@ -24,13 +26,13 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
 def scans(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Pictures that were looked at."""
     seen: list[Path] = []
-    look = scan.check_image
+    check = look.check_image
 
     def watched(path: Path) -> tuple[int, int]:
         seen.append(path)
-        return look(path)
+        return check(path)
 
-    monkeypatch.setattr(scan, "check_image", watched)
+    monkeypatch.setattr(look, "check_image", watched)
     return seen
 
 
@@ -68,6 +70,19 @@ def test_what_can_be_used_is_used_and_the_rest_is_named(
     assert any(f"{images}/004.png: skipped, not a picture" in line for line in lines)
     assert any(f"{labels}/005.txt: line 2: class 9 is not in 0-2" in line for line in lines)
     assert any(f"{labels}/006.txt: no good line is left" in line for line in lines)
+
+
+def test_processes_find_what_threads_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = list_images([make_set(tmp_path, 7)])
+    (tmp_path / "labels/train/003.txt").write_text("0 0.5\n")
+    (tmp_path / "images/train/004.png").write_bytes(b"junk")
+    monkeypatch.setattr(look, "CHUNK", 2)
+    scans = []
+    for many in (100, 1):
+        monkeypatch.setattr(look, "_MANY", many)
+        scans.append(Scan.joined(list(look.look_at_all(images))).plain_arrays())
+    assert all(np.array_equal(scans[0][name], scans[1][name]) for name in scans[0])
+    assert scans[0]["status"].tolist() == [0, 0, 0, 2, 2, 0, 0]
 
 
 def test_outlines_stay_with_their_boxes(tmp_path: Path) -> None:

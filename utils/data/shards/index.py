@@ -17,7 +17,7 @@ from utils.base.paths import cache_folder
 from utils.base.progress import Bar
 from utils.data.array_file import UNREADABLE, read_arrays
 from utils.data.images import IMAGE_SUFFIXES, check_image
-from utils.data.label_cache import VERSION, Note, Scan, save_somewhere, stand_in
+from utils.data.label_cache import VERSION, Scan, save_somewhere, stand_in
 from utils.data.shards.names import is_address
 from utils.data.shards.store import ShardFacts, local_copy, read_small, shard_facts
 from utils.data.shards.table import Shard, ShardTable
@@ -73,7 +73,7 @@ def open_shards(urls: Sequence[str], place: str, prefix: str = "") -> tuple[Shar
         np.concatenate([index.offset for index in indices]),
         np.concatenate([index.length for index in indices]),
     )
-    return table, _joined([index.scan for index in indices])
+    return table, Scan.joined([index.scan for index in indices])
 
 
 def load_index(facts: ShardFacts) -> ShardIndex | None:
@@ -202,15 +202,3 @@ def _names(indices: Sequence[ShardIndex]) -> PathTable:
     ends = np.flatnonzero(text == ord("\n"))
     starts = np.concatenate((np.zeros(1, np.int64), ends[:-1] + 1))[: len(ends)]
     return PathTable("", text, starts, ends)
-
-
-def _joined(scans: Sequence[Scan]) -> Scan:
-    """Several scans as one."""
-    before = np.cumsum([0, *(len(scan.status) for scan in scans)]).tolist()
-    notes = [
-        Note(note.index + first, note.about_labels, note.text)
-        for first, scan in zip(before, scans, strict=False)
-        for note in scan.notes
-    ]
-    parts = [scan.arrays() for scan in scans]
-    return Scan(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, notes=notes)
