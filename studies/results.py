@@ -21,8 +21,9 @@ from utils.base.paths import ROOT, atomic_write, relative_to_cwd
 from utils.base.script import main, parser
 
 PAGE = ROOT / "docs" / "results.md"
-# Tables stand between `<!-- table: FOLDER SPLIT -->` and `<!-- end -->`; with ` classes` behind: AP by class.
-_PLACE = re.compile(r"(<!-- table: (\S+) (\S+)( classes)? -->\n).*?(<!-- end -->)", re.DOTALL)
+# Tables stand between `<!-- table: FOLDER SPLIT -->` and `<!-- end -->`. Behind the split: `classes` for AP by
+# class, `short` for a table without its sentences.
+_PLACE = re.compile(r"(<!-- table: (\S+) (\S+)(?: (classes|short))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def rebuild(text: str, folder: Path) -> str:
@@ -32,11 +33,11 @@ def rebuild(text: str, folder: Path) -> str:
         DataError: a csv file is missing, or holds no such split.
     """
     return _PLACE.sub(
-        lambda found: found[1] + _table(folder / found[2], found[3], bool(found[4])) + found[5], text
+        lambda found: found[1] + _table(folder / found[2], found[3], found[4] or "") + found[5], text
     )
 
 
-def _table(study: Path, split: str, classes: bool) -> str:
+def _table(study: Path, split: str, kind: str) -> str:
     from utils.compare.records import read_records
     from utils.compare.report import circumstances
     from utils.compare.summary import class_table, main_table, summarize
@@ -44,9 +45,11 @@ def _table(study: Path, split: str, classes: bool) -> str:
     records = read_records(study)
     if split not in records.splits():
         raise DataError(f"{study}: has no results of split {split}, only of {', '.join(records.splits())}")
-    if classes:
+    if kind == "classes":
         return f"\n{class_table(records, split)}\n\n"
     summaries = summarize(records, split)
+    if kind == "short":
+        return f"\n{main_table(summaries)}\n\n"
     words = "\n".join(f"- {one.words}" for one in summaries if one.words)
     return f"\n{main_table(summaries)}\n\n{words}\n\n{circumstances(records)}\n\n"
 
