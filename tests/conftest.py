@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from utils.base.log import LOG
+
+# No run of a test starts TensorBoard or what else this machine has; tests of services ask for them.
+os.environ["YOLOV5_LOGGERS"] = "none"
 
 
 @pytest.fixture(autouse=True)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from utils.base.errors import ConfigError, NotReadyError
 from utils.base.paths import ROOT, relative_to_cwd
 from utils.base.script import parser
+from utils.loggers.services import wanted_keys
 
 # Flags whose feature comes later: {option: what its value is when it is not used}.
 _LATER: dict[str, tuple[Any, ...]] = {
     "evolve": (None,),
     "resume_evolve": (None,),
     "bucket": ("",),
-    "entity": (None,),
-    "upload_dataset": (False,),
-    "bbox_interval": (-1,),
 }
 # A resumed run takes its options from its folder; of the new command line it honours these.
 HONOURED_ON_RESUME = (
@@ -26,6 +25,7 @@ HONOURED_ON_RESUME = (
     "data",
     "device",
     "epochs",
+    "loggers",
     "noplots",
     "patience",
     "save_period",
@@ -43,7 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     _where(parse.add_argument_group("on which machine"))
     _output(parse.add_argument_group("what to write, and where"))
     _search(parse.add_argument_group("search for hyperparameters (not ready yet)"))
-    _accounts(parse.add_argument_group("accounts of loggers (not ready yet)"))
+    _accounts(parse.add_argument_group("where else to log: services, see docs/loggers.md"))
     return parse
 
 
@@ -132,10 +132,19 @@ def _search(group: argparse._ArgumentGroup) -> None:
 
 
 def _accounts(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--bucket", default="", help="cloud storage bucket")
-    group.add_argument("--entity", help="account of the logger")
-    group.add_argument("--upload_dataset", nargs="?", const=True, default=False, help="upload the data set")
-    group.add_argument("--bbox_interval", type=int, default=-1, help="epochs between logged pictures")
+    group.add_argument(
+        "--loggers", nargs="+", default=os.environ.get("YOLOV5_LOGGERS", "auto").split(),
+        help="auto: those that are installed and set up; none; or which of these",
+    )  # fmt: skip
+    group.add_argument("--entity", help="team or workspace that the run belongs to")
+    group.add_argument(
+        "--upload_dataset", nargs="?", const=True, default=False, help="upload the data set (val: this split)"
+    )
+    group.add_argument(
+        "--bbox_interval", type=int, default=-1, help="epochs between pictures with detections; 0: none"
+    )
+    group.add_argument("--artifact_alias", default="latest", help="alias of uploaded models and data sets")
+    group.add_argument("--bucket", default="", help="cloud storage bucket (not ready yet)")
 
 
 def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -179,6 +188,9 @@ def check_options(opt: argparse.Namespace) -> None:
     _check_ranges(opt)
     if not opt.weights and not opt.cfg:
         raise ConfigError("--weights '' needs --cfg with a model yaml, such as --cfg yolov5s-LSKA.yaml")
+    wanted_keys(opt.loggers)
+    if opt.upload_dataset not in (False, True, "val", "train"):
+        raise ConfigError(f"--upload_dataset {opt.upload_dataset}: expected val, train, or nothing for both")
     if opt.cache not in (None, "ram", "disk", "val"):
         raise ConfigError(f"--cache {opt.cache}: expected ram, disk or val")
     if opt.image_weights and opt.rect:
@@ -200,6 +212,7 @@ def _check_ranges(opt: argparse.Namespace) -> None:
         "workers": (opt.workers >= 0, "0 or more"),
         "patience": (opt.patience >= 0, "0 or more"),
         "save_steps": (opt.save_steps >= 0, "0 or more"),
+        "bbox_interval": (opt.bbox_interval >= -1, "0 or more, or -1"),
         "seed": (opt.seed >= 0, "0 or more"),
         "graft_lr": (opt.graft_lr > 0, "a factor above 0 such as 10"),
         "graft_freeze": (

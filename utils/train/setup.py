@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,10 +26,13 @@ from utils.base.paths import relative_to_cwd
 from utils.base.seeds import seed_everything
 from utils.data.dataset import DetectionDataset
 from utils.data.dataset_yaml import DataSpec, read_data_yaml
+from utils.data.image_lists import label_path
 from utils.data.letterbox import check_img_size
 from utils.data.loader import Loader, Share, make_loader
+from utils.loggers.apart import Services
 from utils.loggers.callbacks import CallbackList, Callbacks
 from utils.loggers.pictures import PictureLogger
+from utils.loggers.services import choose, picture_interval
 from utils.ops.anchors import check_anchors
 from utils.ops.loss import DetectionLoss
 from utils.train.amp import choose_precision
@@ -37,6 +41,7 @@ from utils.train.ema import ModelEMA
 from utils.train.hyp import Hyp, describe_hyp, load_hyp, scale_gains
 from utils.train.loop import Recipe
 from utils.train.optim import describe_optimizer, make_optimizer
+from utils.train.predictions import PredictionPictures
 from utils.train.sampling import image_weights
 from utils.train.schedule import Schedule
 from utils.train.session import RunFolder
@@ -324,12 +329,29 @@ def make_state(
     return state
 
 
-def make_callbacks(opt: Namespace, listeners: Sequence[Callbacks], team: Team) -> CallbackList:
-    """The listeners of a run: those that are always there, and the caller's own; one process tells them."""
+def make_callbacks(
+    opt: Namespace, listeners: Sequence[Callbacks], team: Team, loaders: Loaders
+) -> CallbackList:
+    """The listeners of a run: pictures, services, and the caller's own; one process tells them."""
     if not team.leads:
         return CallbackList()
     own: list[Callbacks] = [] if opt.noplots else [PictureLogger()]
+    chosen = choose(opt)
+    if every := picture_interval(opt, chosen):
+        own.append(PredictionPictures(every))
+    if chosen:
+        own.append(Services(chosen, dataset_files(opt, loaders) if opt.upload_dataset else None))
     return CallbackList([*own, *listeners])
+
+
+def dataset_files(opt: Namespace, loaders: Loaders) -> dict[str, Path]:
+    """The pictures and labels that `--upload_dataset` means, by their names below a common folder."""
+    sets = {"train": loaders.dataset, "val": loaders.val.dataset}
+    chosen = [part for name, part in sets.items() if opt.upload_dataset in (True, name)]
+    images = [path.absolute() for part in chosen for path in part.image_files]
+    files = [*images, *(label for label in map(label_path, images) if label.is_file())]
+    root = os.path.commonpath([path.parent for path in files])
+    return {path.relative_to(root).as_posix(): path for path in files}
 
 
 def weigh_pictures(loaders: Loaders, opt: Namespace, data: DataSpec, progress: Progress) -> None:
@@ -341,10 +363,13 @@ def weigh_pictures(loaders: Loaders, opt: Namespace, data: DataSpec, progress: P
     loaders.train.set_weights(weights if weights.sum() > 0 else None)  # 0: nothing is hard any more
 
 
-def announce(folder: Path, opt: Namespace, data: DataSpec, loaders: Loaders, callbacks: CallbackList) -> None:
+def announce(
+    folder: Path, opt: Namespace, hyp: Hyp, data: DataSpec, loaders: Loaders, callbacks: CallbackList
+) -> None:
     """Say what is about to happen, and tell the listeners."""
     callbacks.on_pretrain_routine_start(folder)
-    callbacks.on_params_update({key: value for key, value in vars(opt).items() if key != "given"})
+    options = {key: value for key, value in vars(opt).items() if key != "given"}
+    callbacks.on_params_update(options | {"hyp": dict(hyp)})
     callbacks.on_pretrain_routine_end(loaders.dataset.labels.joined(), data.names)
     LOG.info(
         f"Image sizes {loaders.imgsz} train, {loaders.imgsz} val\n"
