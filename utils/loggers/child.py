@@ -46,7 +46,9 @@ def main() -> None:
     except Exception as error:
         traceback.print_exc()
         print(f"{FAILED}{type(error).__name__}: {one_line(error)}", file=sys.stderr, flush=True)
-        os._exit(1)  # exit hooks of a service that has failed might wait for ever
+        os._exit(1)  # exit hooks of a service may wait for ever
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _open(target: str, cwd: Path, folder: Path, trainer: int) -> Service:

@@ -28,12 +28,14 @@ class Service(Callbacks):
         self.trainer = trainer
         self.options: dict[str, Any] = {}
         self.notes: dict[str, Any] = {}  # kept in the run folder, for a resumed run
+        self.resumed = False  # ... which goes on with what they name
         self.done = False
 
     def on_params_update(self, options: dict[str, Any]) -> None:
         self.options = plain(options)
         if options.get("resume") and self._notes_file.is_file():
             self.notes = read_yaml(self._notes_file)
+        self.resumed = bool(self.notes)
         self.begin()
         self._write_notes()
         if options.get("upload_dataset"):

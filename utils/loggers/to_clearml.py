@@ -23,6 +23,8 @@ class ToClearML(Service):
 
         self.clearml = clearml
         self.offline = clearml.Task.is_offline()
+        # A process of its own for reports inherits pipes of others, and its start and end get stuck at times.
+        clearml.Task._report_subprocess_enabled = False
         if self.offline:
             CheckPackageUpdates._package_version_checked = True  # it would ask its server, offline or not
         self.task: Any = clearml.Task.init(
@@ -39,7 +41,8 @@ class ToClearML(Service):
         self.notes["task"] = self.task.id
         if not self.offline:
             self.notes["url"] = self.task.get_output_log_web_page()
-        self.task.connect(self.flat, name="options")
+        if self.offline or not self.resumed:
+            self.task.connect(self.flat, name="options")
         self.logger: Any = self.task.get_logger()
 
     def log_row(self, epoch: int, row: dict[str, float]) -> None:

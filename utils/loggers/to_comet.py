@@ -39,15 +39,19 @@ class ToComet(Service):
     key = "comet"
 
     def begin(self) -> None:
+        self.online = is_online(os.environ)
+        if not self.online:
+            os.environ.setdefault(
+                "COMET_ERROR_TRACKING_ENABLE", "false"
+            )  # it would call home, offline or not
         import comet_ml
 
         self.comet = comet_ml
-        self.online = is_online(os.environ)
         directory = os.environ.get("COMET_OFFLINE_DIRECTORY") or str(self.folder / "comet")
         key = self.notes.get("experiment") or os.environ.get("COMET_EXPERIMENT_KEY") or uuid.uuid4().hex
         config: dict[str, Any] = {"name": self.folder.name, **dict.fromkeys(_HANDS_OFF, False)}
         if not self.online:
-            config["offline_directory"] = directory
+            config |= {"offline_directory": directory, "log_env_details": False}  # which ask the network
         self.experiment = comet_ml.start(
             online=self.online,
             workspace=self.options["entity"],
@@ -58,7 +62,8 @@ class ToComet(Service):
         self.notes["experiment"] = key
         if self.online:
             self.notes["url"] = self.experiment.url
-        self.experiment.log_parameters(self.flat)
+        if not self.resumed:
+            self.experiment.log_parameters(self.flat)
 
     def log_row(self, epoch: int, row: dict[str, float]) -> None:
         self.experiment.log_metrics(row, step=epoch, epoch=epoch)

@@ -26,8 +26,9 @@ class ToTensorBoard(Service):
 
         self.event, self.summary = event_pb2, summary_pb2
         self.writer = EventFileWriter(str(self.folder))
-        options = json.dumps(self.flat, indent=1, default=str)
-        self._write(0, text_pb("options", f"```\n{options}\n```"))
+        if not self.options["resume"]:
+            options = json.dumps(self.flat, indent=1)
+            self._write(0, text_pb("options", f"```\n{options}\n```"))
 
     def on_train_epoch_start(self, epoch: int) -> None:
         if self.fresh:  # what earlier files of this folder have from here on does not count any more

@@ -29,8 +29,7 @@ class ToWandb(Service):
             id=self.notes.get("run") or os.environ.get("WANDB_RUN_ID"),
             resume="allow",
             dir=os.environ.get("WANDB_DIR") or str(self.folder),
-            config=self.flat,
-            allow_val_change=True,  # a resumed run may have more epochs
+            config=None if self.resumed else self.flat,
             job_type="training",
             settings=settings,
         )
@@ -42,7 +41,8 @@ class ToWandb(Service):
         self.run.log(row, step=epoch)
 
     def log_picture(self, name: str, path: Path, epoch: int) -> None:
-        self.run.log({name: self.wandb.Image(str(path), caption=path.name)}, step=epoch)
+        # At the current step, that of the latest row: W&B drops what comes for an earlier one.
+        self.run.log({name: self.wandb.Image(str(path), caption=path.name)}, commit=False)
 
     def log_result(self, epoch: int, row: dict[str, float]) -> None:
         self.run.summary.update(row)
@@ -61,3 +61,4 @@ class ToWandb(Service):
 
     def finish(self, done: bool) -> None:
         self.run.finish(exit_code=0 if done else 1)
+        self.wandb.teardown()

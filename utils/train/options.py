@@ -191,6 +191,8 @@ def check_options(opt: argparse.Namespace) -> None:
     wanted_keys(opt.loggers)
     if opt.upload_dataset not in (False, True, "val", "train"):
         raise ConfigError(f"--upload_dataset {opt.upload_dataset}: expected val, train, or nothing for both")
+    if opt.bbox_interval < -1:
+        raise ConfigError(f"--bbox_interval {opt.bbox_interval}: expected 0 or more, or -1")
     if opt.cache not in (None, "ram", "disk", "val"):
         raise ConfigError(f"--cache {opt.cache}: expected ram, disk or val")
     if opt.image_weights and opt.rect:
@@ -212,7 +214,6 @@ def _check_ranges(opt: argparse.Namespace) -> None:
         "workers": (opt.workers >= 0, "0 or more"),
         "patience": (opt.patience >= 0, "0 or more"),
         "save_steps": (opt.save_steps >= 0, "0 or more"),
-        "bbox_interval": (opt.bbox_interval >= -1, "0 or more, or -1"),
         "seed": (opt.seed >= 0, "0 or more"),
         "graft_lr": (opt.graft_lr > 0, "a factor above 0 such as 10"),
         "graft_freeze": (
