@@ -24,7 +24,8 @@ class ToClearML(Service):
         self.clearml = clearml
         self.offline = clearml.Task.is_offline()
         # A process of its own for reports inherits pipes of others, and its start and end get stuck at times.
-        clearml.Task._report_subprocess_enabled = False
+        tasks: Any = clearml.Task
+        tasks._report_subprocess_enabled = False
         if self.offline:
             CheckPackageUpdates._package_version_checked = True  # it would ask its server, offline or not
         self.task: Any = clearml.Task.init(
