@@ -75,8 +75,9 @@ class Services(Callbacks):
         self._tell("on_train_end", self.folder, row)
 
     def teardown(self) -> None:
-        started = time.monotonic()
-        limit = float(os.environ.get("YOLOV5_LOGGERS_WAIT") or WAIT)
+        if not self.folder.is_absolute():  # the run ended before it had a folder
+            return
+        started, limit = time.monotonic(), _limit()
         for child in self.children:
             child.tell("teardown")
         try:
@@ -170,7 +171,8 @@ class Child:
         try:
             written = self.process.stdin.write(line)
         except OSError:  # it ended a moment ago
-            self.process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(1)
             self._drop(self._reason())
             return
         if written != len(line):  # the pipe is full: it has not read for long
@@ -207,14 +209,14 @@ class Child:
                 os.killpg(self.process.pid, signal.SIGKILL)  # its session is its process group
             else:
                 self.process.kill()
-        self.process.wait()
+        with suppress(subprocess.TimeoutExpired):  # of a disk that does not answer
+            self.process.wait(5)
         if self.process.stdin is not None:
             self.process.stdin.close()
         self.process = None
 
     def _drop(self, reason: str) -> None:
         self.kill()
-        self.process = None
         LOG.warning(f"{self.kind.title}: {reason}; this run goes on without it")
 
     def _reason(self) -> str:
@@ -228,6 +230,14 @@ class Child:
             return read_yaml(self.log.with_suffix(".yaml"))
         except ConfigError:  # it had nothing to note
             return {}
+
+
+def _limit() -> float:
+    """Seconds to wait at the end."""
+    try:
+        return float(os.environ.get("YOLOV5_LOGGERS_WAIT", WAIT))
+    except ValueError:
+        return WAIT
 
 
 def _plain(value: Any) -> Any:

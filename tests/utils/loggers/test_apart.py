@@ -14,7 +14,7 @@ import pytest
 
 from tests.utils.loggers import fakes
 from tests.utils.loggers.drive import drive, row
-from utils.loggers.apart import Child
+from utils.loggers.apart import Child, Services
 
 ROW = "{'train/box_loss': 0.5, 'metrics/mAP_0.5:0.95': 0.0}"
 
@@ -83,6 +83,16 @@ def test_a_service_that_hangs_is_ended(
     assert "Hangs: it did not finish within 2 s" in caplog.text
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_run_that_ends_before_it_has_a_folder_touches_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loggers").mkdir()
+    Services([fakes.kind(fakes.Diary)]).teardown()
+
+    assert [path.name for path in tmp_path.iterdir()] == ["loggers"]
 
 
 def test_a_process_that_never_reads_does_not_hold_up_the_run(
