@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from argparse import Namespace
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +24,9 @@ from utils.base.paths import relative_to_cwd
 from utils.base.seeds import seed_everything
 from utils.data.dataset import DetectionDataset
 from utils.data.dataset_yaml import DataSpec, read_data_yaml
-from utils.data.image_lists import label_path
 from utils.data.letterbox import check_img_size
 from utils.data.loader import Loader, Share, make_loader
-from utils.loggers.apart import Services
-from utils.loggers.callbacks import CallbackList, Callbacks
-from utils.loggers.pictures import PictureLogger
-from utils.loggers.services import choose, picture_interval
+from utils.loggers.callbacks import CallbackList
 from utils.ops.anchors import check_anchors
 from utils.ops.loss import DetectionLoss
 from utils.train.amp import choose_precision
@@ -41,7 +35,6 @@ from utils.train.ema import ModelEMA
 from utils.train.hyp import Hyp, describe_hyp, load_hyp, scale_gains
 from utils.train.loop import Recipe
 from utils.train.optim import describe_optimizer, make_optimizer
-from utils.train.predictions import PredictionPictures
 from utils.train.sampling import image_weights
 from utils.train.schedule import Schedule
 from utils.train.session import RunFolder
@@ -327,31 +320,6 @@ def make_state(
     if checkpoint is not None and checkpoint.training is not None:
         state.restore(checkpoint.training)
     return state
-
-
-def make_callbacks(
-    opt: Namespace, listeners: Sequence[Callbacks], team: Team, loaders: Loaders
-) -> CallbackList:
-    """The listeners of a run: pictures, services, and the caller's own; one process tells them."""
-    if not team.leads:
-        return CallbackList()
-    own: list[Callbacks] = [] if opt.noplots else [PictureLogger()]
-    chosen = choose(opt)
-    if every := picture_interval(opt, chosen):
-        own.append(PredictionPictures(every))
-    if chosen:
-        own.append(Services(chosen, dataset_files(opt, loaders) if opt.upload_dataset else None))
-    return CallbackList([*own, *listeners])
-
-
-def dataset_files(opt: Namespace, loaders: Loaders) -> dict[str, Path]:
-    """The pictures and labels that `--upload_dataset` means, by their names below a common folder."""
-    sets = {"train": loaders.dataset, "val": loaders.val.dataset}
-    chosen = [part for name, part in sets.items() if opt.upload_dataset in (True, name)]
-    images = [path.absolute() for part in chosen for path in part.image_files]
-    files = [*images, *(label for label in map(label_path, images) if label.is_file())]
-    root = os.path.commonpath([path.parent for path in files])
-    return {path.relative_to(root).as_posix(): path for path in files}
 
 
 def weigh_pictures(loaders: Loaders, opt: Namespace, data: DataSpec, progress: Progress) -> None:
