@@ -37,6 +37,7 @@ def train(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
 def _train(opt: Namespace, listeners: Sequence[Callbacks], team: Team) -> TrainResult:
     from utils.train import resume, setup, validation
     from utils.train.identity import differences, run_identity
+    from utils.train.listeners import make_callbacks
     from utils.train.session import RunFolder, guard
 
     opt, checkpoint = resume.find_run(opt) if opt.resume else (opt, None)
@@ -48,7 +49,7 @@ def _train(opt: Namespace, listeners: Sequence[Callbacks], team: Team) -> TrainR
     frozen = setup.freeze(model, opt.freeze)
     setup.settle_batch(opt, model)
     loaders = setup.make_loaders(opt, hyp, data, model, team)
-    callbacks = setup.make_callbacks(opt, listeners, team)
+    callbacks = make_callbacks(opt, listeners, team, loaders)
     run = RunFolder.of_team(opt, team)
     with guard(run, loaders, callbacks):
         if checkpoint is None:
@@ -62,7 +63,7 @@ def _train(opt: Namespace, listeners: Sequence[Callbacks], team: Team) -> TrainR
         run.open(opt, hyp, state.progress.epoch, identity)
         if team.leads:
             resume.note_launch(run.folder)
-        setup.announce(run.folder, opt, data, loaders, callbacks)
+        setup.announce(run.folder, opt, hyp, data, loaders, callbacks)
         task = setup.Task(opt, data, loaders, callbacks, run, state, recipe)
         _train_epochs(task)
         return run.result(state.progress.fitness) if state.stopped else validation.finish(task)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.utils.loggers.sink import Sink
 from utils.base.log import LOG
+
+# No run of a test starts TensorBoard or what else this machine has; tests of services ask for them.
+os.environ["YOLOV5_LOGGERS"] = "none"
 
 
 @pytest.fixture(autouse=True)
@@ -17,3 +23,22 @@ def quiet_console() -> Iterator[None]:
     LOG.handlers.clear()
     LOG.propagate = True
     LOG.setLevel(level)
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty home, no account, and a network in which every connection is a failure of the test."""
+    for name in list(os.environ):
+        if name.startswith(("WANDB_", "COMET_", "CLEARML_", "MLFLOW_")) or name.lower() in (
+            "no_proxy",
+            "netrc",
+        ):
+            monkeypatch.delenv(name)
+    sink = Sink()
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, sink.address)
+        monkeypatch.setenv(name.upper(), sink.address)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    yield tmp_path
+    sink.socket.close()
+    assert not sink.asked, f"somebody wanted to reach {sink.asked}"

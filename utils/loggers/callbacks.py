@@ -72,7 +72,7 @@ class Callbacks:
         """All is done; `row` holds the last epoch, its metrics replaced by those of best.pt."""
 
     def on_params_update(self, options: dict[str, Any]) -> None:
-        """The run's options or hyperparameters are known, or have changed."""
+        """The run's options are known, with its hyperparameters as `hyp`."""
 
     def teardown(self) -> None:
         """The run is over, whatever ended it."""

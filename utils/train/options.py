@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,13 @@ from typing import Any
 from utils.base.errors import ConfigError, NotReadyError
 from utils.base.paths import ROOT, check_writable, relative_to_cwd
 from utils.base.script import parser
+from utils.loggers.services import wanted_keys
 
 # Flags whose feature comes later: {option: what its value is when it is not used}.
 _LATER: dict[str, tuple[Any, ...]] = {
     "evolve": (None,),
     "resume_evolve": (None,),
     "bucket": ("",),
-    "entity": (None,),
-    "upload_dataset": (False,),
-    "bbox_interval": (-1,),
 }
 # A resumed run takes its options from its folder; of the new command line it honours these.
 HONOURED_ON_RESUME = (
@@ -27,6 +26,7 @@ HONOURED_ON_RESUME = (
     "data",
     "device",
     "epochs",
+    "loggers",
     "noplots",
     "patience",
     "save_period",
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     _where(parse.add_argument_group("on which machine"))
     _output(parse.add_argument_group("what to write, and where"))
     _search(parse.add_argument_group("search for hyperparameters (not ready yet)"))
-    _accounts(parse.add_argument_group("accounts of loggers (not ready yet)"))
+    _accounts(parse.add_argument_group("where else to log: services, see docs/loggers.md"))
     return parse
 
 
@@ -136,10 +136,19 @@ def _search(group: argparse._ArgumentGroup) -> None:
 
 
 def _accounts(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--bucket", default="", help="cloud storage bucket")
-    group.add_argument("--entity", help="account of the logger")
-    group.add_argument("--upload_dataset", nargs="?", const=True, default=False, help="upload the data set")
-    group.add_argument("--bbox_interval", type=int, default=-1, help="epochs between logged pictures")
+    group.add_argument(
+        "--loggers", nargs="+", default=os.environ.get("YOLOV5_LOGGERS", "auto").split(),
+        help="auto: those that are installed and set up; none; or which of these",
+    )  # fmt: skip
+    group.add_argument("--entity", help="team or workspace that the run belongs to")
+    group.add_argument(
+        "--upload_dataset", nargs="?", const=True, default=False, help="upload the data set (val: this split)"
+    )
+    group.add_argument(
+        "--bbox_interval", type=int, default=-1, help="epochs between pictures with detections; 0: none"
+    )
+    group.add_argument("--artifact_alias", default="latest", help="alias of uploaded models and data sets")
+    group.add_argument("--bucket", default="", help="cloud storage bucket (not ready yet)")
 
 
 def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -185,6 +194,11 @@ def check_options(opt: argparse.Namespace) -> None:
         check_writable(Path(opt.project))
     if not opt.weights and not opt.cfg:
         raise ConfigError("--weights '' needs --cfg with a model yaml, such as --cfg yolov5s-LSKA.yaml")
+    wanted_keys(opt.loggers)
+    if opt.upload_dataset not in (False, True, "val", "train"):
+        raise ConfigError(f"--upload_dataset {opt.upload_dataset}: expected val, train, or nothing for both")
+    if opt.bbox_interval < -1:
+        raise ConfigError(f"--bbox_interval {opt.bbox_interval}: expected 0 or more, or -1")
     if opt.cache not in (None, "ram", "disk", "val"):
         raise ConfigError(f"--cache {opt.cache}: expected ram, disk or val")
     if opt.image_weights and opt.rect:

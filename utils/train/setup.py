@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,7 @@ from utils.data.dataset import DetectionDataset
 from utils.data.dataset_yaml import DataSpec, read_data_yaml
 from utils.data.letterbox import check_img_size
 from utils.data.loader import Loader, Share, make_loader
-from utils.loggers.callbacks import CallbackList, Callbacks
-from utils.loggers.pictures import PictureLogger
+from utils.loggers.callbacks import CallbackList
 from utils.ops.anchors import check_anchors
 from utils.ops.loss import DetectionLoss
 from utils.train.amp import choose_precision
@@ -325,14 +323,6 @@ def make_state(
     return state
 
 
-def make_callbacks(opt: Namespace, listeners: Sequence[Callbacks], team: Team) -> CallbackList:
-    """The listeners of a run: those that are always there, and the caller's own; one process tells them."""
-    if not team.leads:
-        return CallbackList()
-    own: list[Callbacks] = [] if opt.noplots else [PictureLogger()]
-    return CallbackList([*own, *listeners])
-
-
 def weigh_pictures(loaders: Loaders, opt: Namespace, data: DataSpec, progress: Progress) -> None:
     """With --image-weights, show more of what the latest validation found hard."""
     if not opt.image_weights:
@@ -342,10 +332,13 @@ def weigh_pictures(loaders: Loaders, opt: Namespace, data: DataSpec, progress: P
     loaders.train.set_weights(weights if weights.sum() > 0 else None)  # 0: nothing is hard any more
 
 
-def announce(folder: Path, opt: Namespace, data: DataSpec, loaders: Loaders, callbacks: CallbackList) -> None:
+def announce(
+    folder: Path, opt: Namespace, hyp: Hyp, data: DataSpec, loaders: Loaders, callbacks: CallbackList
+) -> None:
     """Say what is about to happen, and tell the listeners."""
     callbacks.on_pretrain_routine_start(folder)
-    callbacks.on_params_update({key: value for key, value in vars(opt).items() if key != "given"})
+    options = {key: value for key, value in vars(opt).items() if key != "given"}
+    callbacks.on_params_update(options | {"hyp": dict(hyp)})
     callbacks.on_pretrain_routine_end(loaders.dataset.labels.joined(), data.names)
     LOG.info(
         f"Image sizes {loaders.imgsz} train, {loaders.imgsz} val\n"

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.utils.train.small import small_models, small_set
+from utils.base.paths import ROOT
 from utils.loggers.callbacks import MOMENTS, CallbackList, Callbacks
 
+DOCUMENT = ROOT / "docs" / "loggers.md"
 ORIGINAL = {
     "on_pretrain_routine_start",
     "on_pretrain_routine_end",
@@ -58,3 +68,32 @@ def test_lists_nest_and_pass_a_wish_to_stop_on() -> None:
     assert not callbacks.stop
     listener.stop_training = True
     assert callbacks.stop
+
+
+def test_the_document_has_every_moment_with_its_arguments() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", DOCUMENT.read_text(), re.MULTILINE))
+
+    for moment in MOMENTS:
+        arguments = [
+            name for name in inspect.signature(getattr(Callbacks, moment)).parameters if name != "self"
+        ]
+        assert moment in rows and all(f"`{name}`" in rows[moment] for name in arguments), moment
+
+
+def test_the_example_of_the_document_is_a_whole_program(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    (tmp_path / "example.py").write_text(example)
+    small_set(tmp_path).rename(tmp_path / "cells.yaml")
+    small_models(tmp_path)[0].rename(tmp_path / "yolov5n.yaml")  # comes before the real one, and is quicker
+    done = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "diary.txt").read_text().splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["epoch 0", "epoch 1"]

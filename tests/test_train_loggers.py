@@ -1,0 +1,173 @@
+"""Journeys through train.py with services that listen; what they have written is read back."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import train
+from models.weights import read_checkpoint
+from tests.utils.loggers import fakes
+from tests.utils.loggers.drive import installed
+from tests.utils.loggers.test_to_tensorboard import events
+from tests.utils.loggers.wandb_file import records, values
+from tests.utils.train.small import small_models, small_set
+from utils.loggers.callbacks import Callbacks
+from utils.loggers.services import KINDS
+from utils.train.session import COLUMNS
+
+Flags = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory: pytest.TempPathFactory) -> Flags:
+    """Options of a small model on small pictures, with changes."""
+    home = tmp_path_factory.mktemp("loggers")
+    data, (model, _) = small_set(home), small_models(home)
+    fixed = {"weights": "", "imgsz": 64, "batch_size": 4, "workers": 0, "device": "cpu", "epochs": 2}
+    paths = {"data": str(data), "cfg": str(model), "project": str(home / "runs")}
+    return lambda **changes: {**fixed, **paths, "noplots": True, **changes}
+
+
+@pytest.fixture(scope="module")
+def quiet(flags: Flags) -> dict[str, torch.Tensor]:
+    """Weights of a run to which no service listens."""
+    return _state(train.run(**flags(name="quiet", loggers="none")))
+
+
+def _state(result: Any) -> dict[str, torch.Tensor]:
+    return read_checkpoint(result.last).state
+
+
+def _same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(value, two[key]) for key, value in one.items())
+
+
+def _table(folder: Path) -> list[dict[str, float]]:
+    with (folder / "results.csv").open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _as_written(value: float) -> float:
+    """A figure as results.csv has it."""
+    return float(f"{value:.6g}")
+
+
+@installed("tensorboard")
+@installed("mlflow")
+@installed("wandb")
+def test_services_have_what_results_csv_has(
+    flags: Flags, quiet: dict[str, torch.Tensor], offline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = (offline / "mlruns").as_uri()
+    for name, value in {"WANDB_MODE": "offline", "MLFLOW_TRACKING_URI": store}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("MLFLOW_ALLOW_FILE_STORE", "MLFLOW_DISABLE_TELEMETRY"):
+        monkeypatch.setenv(name, "true")
+    result = train.run(**flags(name="heard", loggers="auto", noplots=False, bbox_interval=2, save_period=1))
+    table = _table(result.save_dir)
+
+    assert _same(quiet, _state(result)), "listeners change nothing"
+    board = events(result.save_dir)
+    for name in COLUMNS[1:]:
+        assert [_as_written(event.value) for event in board.Scalars(name)] == pytest.approx(
+            [row[name] for row in table], rel=1e-5
+        ), name
+    pictures = {"labels", "train_batch0", "val_batch0_pred", "predictions", "results", "PR_curve"}
+    assert pictures <= set(board.Tags()["images"])
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store)
+    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    for name in COLUMNS[1:]:
+        history = client.get_metric_history(run.info.run_id, name)
+        assert [_as_written(metric.value) for metric in history] == [row[name] for row in table], name
+    assert run.info.status == "FINISHED" and run.data.params["hyp/lr0"] == "0.01"
+    weights = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "weights")}
+    assert weights == {"best.pt", "last.pt", "epoch0.pt", "epoch1.pt"}
+    saved = client.download_artifacts(run.info.run_id, "weights/best.pt", str(offline))
+    assert Path(saved).read_bytes() == (result.save_dir / "weights" / "best.pt").read_bytes()
+
+    written = records(result.save_dir / "wandb")
+    history = [values(item.item) for kind, item in written if kind == "history"]
+    assert [{name: _as_written(row[name]) for name in COLUMNS[1:]} for row in history] == [
+        {name: row[name] for name in COLUMNS[1:]} for row in table
+    ]
+    assert {f"{name}/path" for name in pictures} <= {key for row in history for key in row}
+
+
+class Press(Callbacks):
+    """Ctrl-C in the second epoch."""
+
+    def on_train_epoch_start(self, epoch: int) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+@installed("tensorboard")
+def test_a_resumed_run_goes_on_where_it_was(flags: Flags) -> None:
+    options = flags(name="stopped", loggers="tensorboard", epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(**options, callbacks=[Press()])
+    folder = Path(options["project"], "stopped")
+    train.run(resume=str(folder / "weights" / "last.pt"))
+
+    assert [event.step for event in events(folder).Scalars("train/box_loss")] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("service", [fakes.Fails, fakes.Hangs])
+def test_training_ends_well_whatever_a_service_does(
+    service: type,
+    flags: Flags,
+    quiet: dict[str, torch.Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    table = (replace(fakes.kind(service), key="tensorboard"),)
+    monkeypatch.setattr("utils.loggers.services.KINDS", table)
+    monkeypatch.setenv("YOLOV5_LOGGERS_WAIT", "2")
+    result = train.run(**flags(name=service.__name__, loggers="auto"))
+
+    assert _same(quiet, _state(result))
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "goes on without it" in line]
+    assert len(warnings) == 1 and warnings[0].startswith(f"WARNING: {service.__name__}: ")
+
+
+def test_training_needs_no_service_to_be_installed(
+    flags: Flags, quiet: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in KINDS:
+        monkeypatch.setitem(sys.modules, kind.package, None)
+    result = train.run(**flags(name="bare", loggers="auto"))
+
+    assert _same(quiet, _state(result))
+    assert not list(result.save_dir.glob("events*")) and not (result.save_dir / "loggers").exists()
+
+
+def test_the_data_set_that_is_uploaded_is_the_one_that_is_trained_on(
+    flags: Flags, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: dict[str, dict[str, Path]] = {}
+
+    def services(kinds: Any, dataset: dict[str, Path]) -> Callbacks:
+        seen["files"] = dataset
+        return Callbacks()
+
+    monkeypatch.setattr("utils.train.listeners.Services", services)
+    monkeypatch.setattr("utils.loggers.services.KINDS", (fakes.kind(fakes.Diary),))
+    for split, count in ((True, 12), ("val", 4)):
+        with caplog.at_level(logging.ERROR):
+            train.run(**flags(name="sets", loggers="auto", upload_dataset=split, epochs=1))
+        images = {name for name in seen["files"] if name.endswith((".jpg", ".png"))}
+        assert len(images) == count
+        assert all(path.is_file() for path in seen["files"].values())
+        assert any(name.startswith("labels/") for name in seen["files"])

@@ -1,0 +1,84 @@
+"""Services that fail in every way a service can."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from utils.loggers.service import Service
+from utils.loggers.services import Kind
+
+
+class Diary(Service):
+    """Write down what it is told."""
+
+    key = "diary"
+
+    def begin(self) -> None:
+        self.file = self.folder / "diary.txt"
+        self._write(f"begin {'again' if self.resumed else 'new'} lr0={self.flat['hyp/lr0']}")
+        self.notes["run"] = 1
+
+    def log_row(self, epoch: int, row: dict[str, float]) -> None:
+        self._write(f"row {epoch} {row}")
+
+    def log_picture(self, name: str, path: Path, epoch: int) -> None:
+        self._write(f"picture {name} {epoch}")
+
+    def log_model(self, paths: Sequence[Path], aliases: Sequence[str]) -> None:
+        self._write(f"model {' '.join(path.name for path in paths)}: {', '.join(aliases)}")
+
+    def finish(self, done: bool) -> None:
+        self._write(f"finish {done}")
+
+    def _write(self, line: str) -> None:
+        with self.file.open("a") as file:
+            file.write(f"{line}\n")
+
+
+class Fails(Service):
+    """Raise at the first row."""
+
+    key = "fails"
+
+    def log_row(self, epoch: int, row: dict[str, float]) -> None:
+        raise ConnectionError("the server\nis gone")
+
+
+class Dies(Service):
+    """Take the whole process down."""
+
+    key = "dies"
+
+    def begin(self) -> None:
+        print("about to die", flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Asks(Service):
+    """Want an answer from whoever sits at the terminal."""
+
+    key = "asks"
+
+    def begin(self) -> None:
+        input("API key: ")
+
+
+class Hangs(Service):
+    """Block for ever as soon as it is opened, and note which process that is."""
+
+    key = "hangs"
+
+    def begin(self) -> None:
+        (self.folder / "pid").write_text(str(os.getpid()))
+        while True:
+            time.sleep(3600)
+
+
+def kind(service: type[Service]) -> Kind:
+    """The entry that the table of services would have for it."""
+    target = f"{service.__module__}:{service.__name__}"
+    return Kind(service.key, service.__name__, "json", target, lambda environment: True, "", ())

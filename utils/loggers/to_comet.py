@@ -1,0 +1,97 @@
+"""Hand a run to Comet (package comet_ml)."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from utils.loggers.service import Service
+
+_HANDS_OFF = (  # what Comet would collect by itself; it gets what this run has to say
+    "auto_metric_logging",
+    "auto_param_logging",
+    "auto_output_logging",
+    "log_code",
+    "log_graph",
+    "parse_args",
+)
+
+
+def is_online(environment: Mapping[str, str]) -> bool:
+    """Whether there is a key, and nothing forbids to use it."""
+    if environment.get("COMET_MODE") == "offline":
+        return False
+    if environment.get("COMET_START_ONLINE", "").lower() in ("0", "false", "no"):
+        return False
+    return bool(environment.get("COMET_API_KEY")) or (Path.home() / ".comet.config").is_file()
+
+
+class ToComet(Service):
+    """Figures, options and pictures of an experiment; checkpoints and the data set as artifacts.
+
+    Comet takes artifacts only online: offline, checkpoints become models of the experiment, and a data
+    set is not taken.
+    """
+
+    key = "comet"
+
+    def begin(self) -> None:
+        self.online = is_online(os.environ)
+        if not self.online:
+            os.environ.setdefault(
+                "COMET_ERROR_TRACKING_ENABLE", "false"
+            )  # it would call home, offline or not
+        import comet_ml
+
+        self.comet = comet_ml
+        directory = os.environ.get("COMET_OFFLINE_DIRECTORY") or str(self.folder / "comet")
+        key = self.notes.get("experiment") or os.environ.get("COMET_EXPERIMENT_KEY") or uuid.uuid4().hex
+        config: dict[str, Any] = {"name": self.folder.name, **dict.fromkeys(_HANDS_OFF, False)}
+        if not self.online:
+            config |= {"offline_directory": directory, "log_env_details": False}  # which ask the network
+        self.experiment = comet_ml.start(
+            online=self.online,
+            workspace=self.options["entity"],
+            project_name=os.environ.get("COMET_PROJECT_NAME") or self.project,
+            experiment_key=key,
+            experiment_config=comet_ml.ExperimentConfig(**config),
+        )
+        self.notes["experiment"] = key
+        if self.online:
+            self.notes["url"] = self.experiment.url
+        if not self.resumed:
+            self.experiment.log_parameters(self.flat)
+
+    def log_row(self, epoch: int, row: dict[str, float]) -> None:
+        self.experiment.log_metrics(row, step=epoch, epoch=epoch)
+
+    def log_picture(self, name: str, path: Path, epoch: int) -> None:
+        self.experiment.log_image(str(path), name=name, step=epoch)
+
+    def log_result(self, epoch: int, row: dict[str, float]) -> None:
+        self.experiment.log_others(row)
+
+    def log_model(self, paths: Sequence[Path], aliases: Sequence[str]) -> None:
+        if self.online:
+            self._log_artifact(f"{self.folder.name}_model", "model", {p.name: str(p) for p in paths}, aliases)
+            return
+        for path in paths:
+            self.experiment.log_model("YOLOv5", str(path), file_name=path.name, overwrite=True)
+
+    def log_dataset(self, name: str, files: Mapping[str, str]) -> None:
+        if self.online:
+            self._log_artifact(name, "dataset", files, [self.options["artifact_alias"]])
+        else:
+            print("--upload_dataset: Comet takes artifacts only online")
+
+    def _log_artifact(self, name: str, kind: str, files: Mapping[str, str], aliases: Sequence[str]) -> None:
+        artifact = self.comet.Artifact(name, kind, aliases=list(aliases))
+        for inside, file in files.items():
+            artifact.add(file, logical_path=inside)
+        self.experiment.log_artifact(artifact)
+
+    def finish(self, done: bool) -> None:
+        self.experiment.end()
