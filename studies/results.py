@@ -21,8 +21,8 @@ from utils.base.paths import ROOT, atomic_write, relative_to_cwd
 from utils.base.script import main, parser
 
 PAGE = ROOT / "docs" / "results.md"
-# Tables stand between `<!-- table: FOLDER SPLIT -->` and `<!-- end -->`. Behind the split: `classes` for AP by
-# class, `short` for a table without its sentences.
+# Tables stand between `<!-- table: FOLDER SPLIT -->` and `<!-- end -->`. Behind the split: `classes` for AP
+# by class, `short` for a table without its sentences.
 _PLACE = re.compile(r"(<!-- table: (\S+) (\S+)(?: (classes|short))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

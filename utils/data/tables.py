@@ -13,6 +13,7 @@ from typing import TypeVar, overload
 
 import numpy as np
 
+from utils.base.errors import DataError
 from utils.data.images import decode_image, read_bytes
 
 T = TypeVar("T")
@@ -62,6 +63,17 @@ class PictureTable(_Table[Path]):
             DataError: it cannot be read.
         """
         return decode_image(self.read(index), self[index])
+
+    def named(self, path: str) -> np.ndarray:
+        """The picture of a path as the table gives it; quick for the first ones.
+
+        Raises:
+            DataError: it cannot be read, or is not in the table.
+        """
+        index = next((index for index, one in enumerate(self) if str(one) == path), None)
+        if index is None:
+            raise DataError(f"{path}: not in the set")
+        return self.picture(index)
 
     def identity(self, index: int) -> str:
         """What changes when a picture does: its place, size and time.

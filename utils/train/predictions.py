@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.data.images import read_image
+from utils.data.tables import PictureTable
 from utils.loggers.callbacks import Callbacks
 from utils.plots.batches import output_to_target, plot_images
 
@@ -22,8 +22,10 @@ _GRAY = 114
 class PredictionPictures(Callbacks):
     """Write predictions/epochN.jpg every so many epochs, at the end of their validation."""
 
-    def __init__(self, every: int) -> None:
+    def __init__(self, every: int, pictures: PictureTable) -> None:
+        """Draw every so many epochs what was found in the first of `pictures`, those of the validation."""
         self.every = every
+        self.pictures = pictures
         self.folder = Path()
         self.names: dict[int, str] = {}
         self.due: int | None = None  # the epoch whose validation is drawn
@@ -46,16 +48,17 @@ class PredictionPictures(Callbacks):
         if self.due is None or not self.found:
             return
         self.folder.mkdir(exist_ok=True)
-        images, detections = zip(*(_fitted(path, rows) for path, rows in self.found), strict=True)
+        images, detections = zip(
+            *(_fitted(self.pictures.named(path), rows) for path, rows in self.found), strict=True
+        )
         paths = [path for path, _ in self.found]
         target = self.folder / f"epoch{self.due}.jpg"
         plot_images(np.stack(images), output_to_target(detections), paths, target, self.names)
         self.due, self.found = None, []
 
 
-def _fitted(path: str, detections: Tensor) -> tuple[np.ndarray, Tensor]:
+def _fitted(image: np.ndarray, detections: Tensor) -> tuple[np.ndarray, Tensor]:
     """A picture (3, SIDE, SIDE) RGB at the top left of a gray square, its detections moved with it."""
-    image = read_image(path)
     scale = SIDE / max(image.shape[:2])
     height, width = (max(round(side * scale), 1) for side in image.shape[:2])
     square = np.full((SIDE, SIDE, 3), _GRAY, np.uint8)

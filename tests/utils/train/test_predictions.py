@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from utils.data.tables import PathTable
 from utils.plots.picture import write_picture
 from utils.train.predictions import PredictionPictures
 
@@ -16,7 +17,7 @@ def test_detections_are_drawn_on_their_pictures_when_an_epoch_is_due(tmp_path: P
     write_picture(picture, np.zeros((50, 100, 3), np.uint8))
     found = torch.tensor([[10.0, 10, 90, 40, 0.9, 0]])
     before = found.clone()
-    listener = PredictionPictures(every=2)
+    listener = PredictionPictures(2, PathTable.of([str(picture)]))
     listener.on_pretrain_routine_start(tmp_path)
     listener.on_pretrain_routine_end(np.zeros((0, 5)), {0: "cell"})
     for epoch in range(4):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from utils.data.dataset import DetectionDataset
 from utils.data.loader import Loader, make_loader
 from utils.loggers.callbacks import Callbacks
 from utils.train import setup
+from utils.train.listeners import dataset_files
+from utils.train.predictions import PredictionPictures
 
 BUFFER = 4
 
@@ -78,6 +81,26 @@ def test_a_run_goes_on_within_a_shard(tmp_path: Path, flags: dict[str, Any], bat
     assert progress["epoch"] == batches // 5 and 0 < progress["first_batch"] <= batches % 5
     cut = train.run(resume=str(last)).save_dir
     _assert_equal(whole, cut)
+
+
+def test_what_is_found_in_shards_is_drawn(tmp_path: Path, flags: dict[str, Any]) -> None:
+    _, shards = make_both(tmp_path)
+    data = DetectionDataset(shards.val, 64, rect=True).image_files
+    drawn = PredictionPictures(1, data)
+    drawn.on_pretrain_routine_start(tmp_path)
+    drawn.on_train_epoch_end(0)
+    drawn.on_val_image_end(torch.tensor([[5.0, 5, 20, 20, 0.9, 0]]), str(data[1]))
+    drawn.on_val_end(None)
+    assert (tmp_path / "predictions/epoch0.jpg").is_file()
+
+
+def test_shards_are_uploaded_as_they_are(tmp_path: Path) -> None:
+    _, shards = make_both(tmp_path)
+    loaders: Any = Namespace(
+        dataset=DetectionDataset(shards.train, 64), val=Namespace(dataset=DetectionDataset(shards.val, 64))
+    )
+    found = dataset_files(Namespace(upload_dataset="val"), loaders)
+    assert sorted(found) == sorted(f"val-000{n}.{end}" for n in (0, 1) for end in ("tar", "index.npz"))
 
 
 def test_processes_share_out_the_batches_of_one(tmp_path: Path) -> None:
