@@ -21,7 +21,7 @@ from utils.search.forecast import Forecast, in_words
 from utils.search.plan import Plan, how_to_go_on, make_plan, with_saved_options
 from utils.search.population import Population
 from utils.search.records import Journal, Result, Trial, write_best, write_population, write_table
-from utils.search.trainer import Trainer, Worker
+from utils.search.trainer import KilledError, Trainer, Worker
 from utils.train.session import TrainResult
 
 _FAILURES = 3  # of the same kind, one after the other, that end an evolution
@@ -59,7 +59,7 @@ class Evolution:
         self.total = self.method.count(opt.evolve)
         self.jobs = max(opt.jobs, 1)
         self._waiting = deque(i for i in range(self.total) if i not in self.journal.results)
-        self._under_way: dict[Future[Result], int] = {}
+        self._under_way: dict[Future[Result], Trial] = {}
         self._failed: list[Result] = []  # the latest ones, if they are all of a kind
         self._clock = _Clock(plan.home / "minutes.txt")
         self._drawn = time.monotonic()
@@ -77,13 +77,8 @@ class Evolution:
                 while self._begin(pool, worker):
                     done, _ = wait(self._under_way, timeout=1.0, return_when=FIRST_COMPLETED)
                     for future in done:
-                        del self._under_way[future]
-                        self._keep(future.result())
-                    if self._under_way:
-                        first = Trial(min(self._under_way.values()), {}, ())
-                        self._forecast.watch(
-                            first.folder(self.plan.home), len(self._waiting) + len(self._under_way)
-                        )
+                        self._keep(_outcome(future, self._under_way.pop(future)))
+                    self._watch()
         self._write()
         self._draw()
 
@@ -145,8 +140,14 @@ class Evolution:
                 trial.save(self.plan.home)
                 self._keep(Result(index, hyp, twin.metrics, 0.0, "", twin.index))
                 continue
-            self._under_way[pool.submit(worker, trial)] = index
+            self._under_way[pool.submit(worker, trial)] = trial
         return bool(self._under_way)
+
+    def _watch(self) -> None:
+        """Look at the oldest training for a first estimate."""
+        if self._under_way:
+            oldest = min(self._under_way.values(), key=lambda trial: trial.index)
+            self._forecast.watch(oldest.folder(self.plan.home), len(self._waiting) + len(self._under_way))
 
     def _used_up(self) -> bool:
         budget = self.opt.evolve_budget
@@ -252,6 +253,14 @@ class _Clock:
         """Keep them for the next call."""
         with atomic_write(self._file, "w") as file:
             file.write(f"{self.minutes:.3f}")
+
+
+def _outcome(future: Future[Result], trial: Trial) -> Result:
+    """What a training gave; one that was killed here has failed."""
+    try:
+        return future.result()
+    except KilledError as error:
+        return Result(trial.index, trial.hyp, failure=str(error))
 
 
 def _kind(result: Result) -> str:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from utils.base.errors import ConfigError, YoloError
+from utils.base.cluster import LostError
+from utils.base.errors import ConfigError
 from utils.base.paths import relative_to_cwd
 from utils.base.processes import LOG_FILE, Children, Machine, claim, last_line
 from utils.plots.results import read_results
@@ -19,6 +20,10 @@ from utils.train.session import METRICS
 
 _USAGE = 2  # exit status of a command line or yaml that the user has to correct
 _ENDED = (-15, -2, 130, 143)  # exit statuses of a training that somebody has asked to end
+
+
+class KilledError(LostError):
+    """A training was killed, by the system that had no memory left perhaps."""
 
 
 class Worker(Protocol):
@@ -51,7 +56,7 @@ class Trainer:
 
         Raises:
             ConfigError: a flag, file or data set cannot be used, which no other candidate would mend.
-            YoloError: the training was told to end.
+            LostError: the training was told to end, or killed; it can be gone on with.
         """
         folder = trial.save(self.home)
         with self.machine.device() as device, claim(folder) as held:
@@ -93,8 +98,10 @@ class Trainer:
         if status == _USAGE:
             raise ConfigError(f"candidate {folder.name}: {line}")
         if status in _ENDED:
-            raise YoloError(f"candidate {folder.name} was told to end; see {log}")
-        return f"killed by signal {-status}" if status < 0 else line
+            raise LostError(f"candidate {folder.name} was told to end; see {log}")
+        if status < 0:
+            raise KilledError(f"killed by signal {-status}")
+        return line
 
 
 def _read_metrics(table: Path) -> dict[str, float]:
