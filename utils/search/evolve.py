@@ -121,7 +121,7 @@ class Evolution:
             + (f"; {budget:g} h at most, {in_words(self._clock.minutes)} used" if budget else "")
         )
         left = self._forecast.left(len(self._waiting))
-        LOG.info(f"time: {left or 'told after the first epoch'}")
+        LOG.info(f"time: {left or 'told after the first epochs'}")
 
     def _begin(self, pool: ThreadPoolExecutor, worker: Worker) -> bool:
         """Begin what can be begun; whether anything is under way."""

@@ -27,8 +27,9 @@ class Forecast:
         self.epochs = epochs
         self._minutes = [result.minutes for result in known if _tells(result)]
         self._guessed = bool(self._minutes)
-        self._started = time.monotonic()
-        self._seen: dict[Path, int] = {}  # epochs of a table when it was first looked at
+        self._seen: dict[
+            Path, tuple[int, float]
+        ] = {}  # the first epochs of a training, and when they were seen
 
     def note(self, result: Result) -> None:
         """A candidate is done."""
@@ -46,13 +47,15 @@ class Forecast:
         """Until a first candidate is done: tell the time for so many from the epochs that one has."""
         if self._guessed or self._minutes:
             return
-        epochs = _epochs(folder / RUN / "results.csv")
-        before = self._seen.setdefault(folder, epochs)
+        epochs, now = _epochs(folder / RUN / "results.csv"), time.monotonic()
+        if not epochs:
+            return
+        before, since = self._seen.setdefault(folder, (epochs, now))
         if epochs > before:
             self._guessed = True
-            each = (time.monotonic() - self._started) / 60 / (epochs - before) * self.epochs
+            each = (now - since) / 60 / (epochs - before) * self.epochs
             LOG.info(
-                f"judging by its first epoch: {in_words(each)} for a candidate, "
+                f"judging by the first epochs: {in_words(each)} for a candidate, "
                 f"about {in_words(each * count / self.jobs)} for all {count}"
             )
 

@@ -93,7 +93,7 @@ def with_saved_options(opt: Namespace) -> Namespace:
     for name in opt.given:
         if name != "resume":
             setattr(merged, name, getattr(opt, name))
-    merged.given = [*dict.fromkeys([*merged.given, *opt.given])]
+    merged.given = [*dict.fromkeys([*merged.given, *opt.given, "project"])]
     merged.project, merged.name, merged.exist_ok = str(home.parent), home.name, True
     return merged
 
