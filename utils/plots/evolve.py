@@ -31,6 +31,7 @@ def plot_evolution(genes: Mapping[str, Sequence[float]], fitness: Sequence[float
         axes.scatter(values, fitness, c=order, cmap="viridis_r", s=14, alpha=0.8, edgecolors="none")
         axes.plot(values[best], fitness[best], "+", color="crimson", markersize=14, markeredgewidth=2)
         axes.set_title(f"{key} = {values[best]:.3g}", fontsize=10)
+        axes.locator_params(axis="x", nbins=4)
         axes.grid(alpha=0.25)
     for axes in panels[len(varied) :]:
         axes.set_axis_off()

@@ -11,6 +11,7 @@ from utils.base.log import LOG
 from utils.search.records import RUN, Result
 
 _USUAL = 20  # latest candidates whose median is the usual time
+_LOOK = 10.0  # seconds at least, in which epochs are counted
 
 
 class Forecast:
@@ -51,7 +52,7 @@ class Forecast:
         if not epochs:
             return
         before, since = self._seen.setdefault(folder, (epochs, now))
-        if epochs > before:
+        if epochs > before and now - since >= _LOOK:
             self._guessed = True
             each = (now - since) / 60 / (epochs - before) * self.epochs
             LOG.info(
