@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 from argparse import Namespace
@@ -107,7 +108,8 @@ class Evolution:
             cluster = ClusterTrainer(home, opt.ray, opt.jobs, opt.device)
             self.jobs = cluster.jobs
             return cluster
-        return Trainer(home, share_out(self.jobs, opt.device))
+        threads = os.environ.get("OMP_NUM_THREADS", "")  # as a single training does, heed what the user says
+        return Trainer(home, share_out(self.jobs, opt.device, int(threads) if threads.isdigit() else 0))
 
     def _say_what_comes(self) -> None:
         known = self.journal.in_order()

@@ -103,7 +103,7 @@ def test_flags_of_the_search_need_it(line: str) -> None:
 
 
 def test_options_become_the_flags_that_gave_them() -> None:
-    line = "--weights= --img 64 --rect --cache --resume a/last.pt --freeze 3 5 --patience 0 --batch-size=-1 --seed 7"
+    line = "--weights= --img 64 --rect --cache --resume a/last.pt --freeze 3 5 --patience 0 --batch-size=-1"
     opt = parse_options(line.split())
     again = parse_options(to_flags(opt, opt.given))
 
