@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 
 def train(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
-    """Train one model, from its first epoch or from where `--resume` takes it up.
+    """Train one model, from its first epoch or from where `--resume` takes it up; with `--evolve`, many.
 
     Raises:
         ConfigError, DataError: options, weights or pictures that cannot be used.
         DivergedError: the loss is no longer a number.
     """
+    if opt.evolve is not None:
+        from utils.search.evolve import evolve
+
+        return evolve(opt, listeners)
     from utils.train import resume  # heavy: the flags come first
     from utils.train.team import make_team
 

@@ -194,6 +194,7 @@ def test_a_failed_run_is_named_with_its_reason(line: Line) -> None:
         (["--seed", "3"], "--seeds"),
         (["--labels", "one"], "2 different names"),
         (["--project", "x", "--resume"], "compare.py sets it"),
+        (["--evolve", "3"], "that is for train.py"),
         (["--seeds", "1", "1"], "different ones"),
         (["--epochs", "0"], "--epochs 0"),
         (["--jobs", "0"], "--jobs 0"),

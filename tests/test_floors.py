@@ -37,7 +37,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "models.backends",
         "models.autoshape",
     ),
-    ("utils.compare",),
+    ("utils.compare", "utils.search"),
     (
         "train",
         "val",

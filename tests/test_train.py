@@ -235,7 +235,7 @@ def test_frozen_layers_come_out_as_they_went_in(flags: Flags) -> None:
         ({"device": "7"}, ConfigError, "--device 7"),
         ({"device": "0,1"}, ConfigError, "torchrun --nproc-per-node 2"),
         ({"amp": "fp16"}, ConfigError, "--amp fp16: needs a CUDA GPU"),
-        ({"evolve": 3}, ConfigError, "not ready"),
+        ({"evolve": 0}, ConfigError, "--evolve 0: expected at least 1"),
         ({"resume": "nowhere.pt"}, ConfigError, "nowhere.pt"),
     ],
 )

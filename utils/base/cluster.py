@@ -17,6 +17,10 @@ _LEFT_HERE = (".git", ".venv", "runs", "datasets", "docs", "tests", "*.pt")  # n
 _RETRIES = 3  # of a task whose machine was lost
 
 
+class LostError(YoloError):
+    """Work that was ended from outside, perhaps along with its machine; `Cluster.call` tries it elsewhere."""
+
+
 class Cluster:
     """A Ray cluster that trains. This code is sent along; data sets and weights have to be on all machines.
 
@@ -66,7 +70,8 @@ class Cluster:
             YoloError: its machine was lost too often, or it failed with an error that it did not foresee.
         """
         ray = self._ray
-        remote = ray.remote(num_cpus=self.threads, num_gpus=self.gpus, max_retries=_RETRIES)(function)
+        share = {"num_cpus": self.threads, "num_gpus": self.gpus}
+        remote = ray.remote(**share, max_retries=_RETRIES, retry_exceptions=[LostError])(function)
         task = remote.remote(*arguments)
         with self._lock:
             self._tasks.add(task)

@@ -20,7 +20,7 @@ With --cfg: train every model with every seed on the same pictures in the same o
 may follow, for all of them), then measure and compare, paired by seed. Without --cfg: compare --weights
 files on the same pictures (any flag of val.py may follow), paired by picture."""
 # Flags of train.py that compare.py sets for each run.
-_OWN_IN_RUNS = ("seed", "project", "name", "exist_ok", "resume")
+_OWN_IN_RUNS = ("seed", "project", "name", "exist_ok", "resume", "evolve")
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def read_comparison(opt: Namespace, rest: Sequence[str]) -> Comparison:
         options.device = opt.device.split(",")[0]  # one process a run, each on one device
         for name in _OWN_IN_RUNS:
             if name in options.given:
-                hint = "--seeds" if name == "seed" else "compare.py sets it"
+                hint = {"seed": "--seeds", "evolve": "that is for train.py"}.get(name, "compare.py sets it")
                 raise ConfigError(f"--{name.replace('_', '-')}: not for all runs of a comparison; {hint}")
         check_options(options)
         arms.append(Arm(" ".join(flags[1:]).replace(".yaml", ""), flags, options))

@@ -13,11 +13,12 @@ from typing import Any, Protocol
 
 from utils.base.errors import YoloError
 from utils.base.log import LOG
-from utils.base.paths import ROOT, atomic_write, relative_to_cwd
+from utils.base.paths import atomic_write, relative_to_cwd
 from utils.base.processes import LOG_FILE, Children, Machine, claim, last_line
 from utils.base.progress import Bar
 from utils.compare.measure import MEASURED
 from utils.compare.plan import Run
+from utils.train.apart import is_trained, training_command
 
 
 class Runner:
@@ -45,8 +46,8 @@ class Runner:
                 return
             (folder / "device.txt").write_text(device)
             with _counted_minutes(folder):
-                if not is_trained(folder, run):
-                    self._call(_training(run, folder, device), folder, run, held)
+                if not is_trained(folder, run.train):
+                    self._call(training_command(folder, run.train, device), folder, run, held)
                 self._call([sys.executable, "-m", "utils.compare.measure", str(folder)], folder, run, held)
 
     def stop(self) -> None:
@@ -138,18 +139,6 @@ def read_measured(folder: Path) -> dict[str, Any]:
     return content
 
 
-def is_trained(folder: Path, run: Run) -> bool:
-    """Whether the training in a folder is finished: its checkpoint has all epochs, or cannot be resumed."""
-    from models.weights import read_checkpoint
-    from utils.train.options import parse_options
-
-    last = folder / "weights" / "last.pt"
-    if not last.is_file():
-        return False
-    checkpoint = read_checkpoint(last)
-    return checkpoint.training is None or checkpoint.epoch + 1 >= parse_options(run.train).epochs
-
-
 @contextmanager
 def _counted_minutes(folder: Path) -> Iterator[None]:
     """Add the time that this takes to what earlier, stopped attempts took, and to the measurements."""
@@ -170,13 +159,3 @@ def _counted_minutes(folder: Path) -> Iterator[None]:
     content = read_measured(folder) | {"minutes": round(minutes, 2)}
     with atomic_write(folder / MEASURED, "w", encoding="utf-8") as out:
         json.dump(content, out, indent=1)
-
-
-def _training(run: Run, folder: Path, device: str) -> list[str]:
-    """The command that trains a run, or goes on with it."""
-    train = [sys.executable, str(ROOT / "train.py")]
-    last = folder / "weights" / "last.pt"
-    if last.is_file():
-        return [*train, "--resume", str(last), *(["--device", device] if device else [])]
-    place = ["--project", str(folder.parent), "--name", folder.name, "--exist-ok", "--noplots"]
-    return [*train, *run.train, *place, *(["--device", device] if device else [])]

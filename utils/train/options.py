@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,6 @@ from utils.loggers.services import wanted_keys
 
 # Flags whose feature comes later: {option: what its value is when it is not used}.
 _LATER: dict[str, tuple[Any, ...]] = {
-    "evolve": (None,),
-    "resume_evolve": (None,),
     "bucket": ("",),
 }
 # A resumed run takes its options from its folder; of the new command line it honours these.
@@ -43,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     _how(parse.add_argument_group("how"))
     _where(parse.add_argument_group("on which machine"))
     _output(parse.add_argument_group("what to write, and where"))
-    _search(parse.add_argument_group("search for hyperparameters (not ready yet)"))
+    _search(parse.add_argument_group("search for hyperparameters"))
     _accounts(parse.add_argument_group("where else to log: services, see docs/loggers.md"))
     return parse
 
@@ -131,8 +129,34 @@ def _output(group: argparse._ArgumentGroup) -> None:
 def _search(group: argparse._ArgumentGroup) -> None:
     hyps = relative_to_cwd(ROOT / "data" / "hyps")
     group.add_argument("--evolve", nargs="?", type=int, const=300, help="evolve for so many generations")
-    group.add_argument("--evolve_population", default=hyps, help="folder of the first individuals")
-    group.add_argument("--resume_evolve", help="evolve_population.yaml of an earlier search")
+    group.add_argument(
+        "--evolve-method", choices=("genetic", "population"), default="genetic",
+        help="genetic: a candidate a generation, from the best so far; population: many, in tournaments",
+    )  # fmt: skip
+    group.add_argument(
+        "--evolve-budget",
+        type=float,
+        metavar="HOURS",
+        help="begin no candidate after so long, all calls counted",
+    )
+    group.add_argument(
+        "--evolve-members", type=int, default=50, help="population: candidates in a generation"
+    )
+    group.add_argument(
+        "--evolve_population", default=hyps, help="population: folder of the first individuals"
+    )
+    group.add_argument(
+        "--resume_evolve", help="population: begin with the last of this evolve_population.yaml"
+    )
+    group.add_argument(
+        "--jobs",
+        type=int,
+        default=0,
+        help="candidates at the same time; 0: one, with --ray one a GPU or machine",
+    )
+    group.add_argument(
+        "--ray", nargs="?", const="auto", metavar="ADDRESS", help="spread the candidates over a Ray cluster"
+    )
 
 
 def _accounts(group: argparse._ArgumentGroup) -> None:
@@ -192,6 +216,7 @@ def check_options(opt: argparse.Namespace) -> None:
     _check_ranges(opt)
     if not opt.resume:
         check_writable(Path(opt.project))
+    _check_search(opt)
     if not opt.weights and not opt.cfg:
         raise ConfigError("--weights '' needs --cfg with a model yaml, such as --cfg yolov5s-LSKA.yaml")
     wanted_keys(opt.loggers)
@@ -212,6 +237,29 @@ def _check_ready(opt: argparse.Namespace) -> None:
             raise NotReadyError(f"{flag}: not ready yet; leave it out for now")
 
 
+def _check_search(opt: argparse.Namespace) -> None:
+    if opt.evolve is None:
+        own = (
+            "evolve_method",
+            "evolve_budget",
+            "evolve_members",
+            "evolve_population",
+            "resume_evolve",
+            "jobs",
+            "ray",
+        )
+        for name in own:
+            if name in opt.given:
+                raise ConfigError(f"{flag_of(name)}: only with --evolve")
+    ranges = {
+        "evolve": (opt.evolve is None or opt.evolve >= 1, "at least 1 generation"),
+        "evolve_budget": (opt.evolve_budget is None or opt.evolve_budget > 0, "hours, more than 0"),
+        "evolve_members": (opt.evolve_members >= 4, "at least 4"),
+        "jobs": (opt.jobs >= 0, "0 or more"),
+    }
+    _refuse(opt, ranges)
+
+
 def _check_ranges(opt: argparse.Namespace) -> None:
     ranges: dict[str, tuple[bool, str]] = {
         "epochs": (opt.epochs >= 1, "at least 1"),
@@ -230,6 +278,32 @@ def _check_ranges(opt: argparse.Namespace) -> None:
         "label_smoothing": (0 <= opt.label_smoothing < 1, "0 or more and below 1"),
         "freeze": (all(layer >= 0 for layer in opt.freeze), "layer numbers, 0 or more"),
     }
+    _refuse(opt, ranges)
+
+
+def _refuse(opt: argparse.Namespace, ranges: dict[str, tuple[bool, str]]) -> None:
     for name, (fine, expected) in ranges.items():
         if not fine:
-            raise ConfigError(f"--{name.replace('_', '-')} {getattr(opt, name)}: expected {expected}")
+            raise ConfigError(f"{flag_of(name)} {getattr(opt, name)}: expected {expected}")
+
+
+def flag_of(name: str) -> str:
+    """`batch_size` -> `--batch-size`, as the command line spells it."""
+    return next(action.option_strings[0] for action in build_parser()._actions if action.dest == name)
+
+
+def to_flags(opt: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    """The words of a command line that gives these options their present values."""
+    chosen = set(names)
+    words: list[str] = []
+    for action in build_parser()._actions:
+        value, flag = getattr(opt, action.dest, None), action.option_strings[0]
+        if action.dest not in chosen or value is None or value is False:
+            continue
+        if action.nargs == 0 or (action.nargs == "?" and value == action.const):
+            words.append(flag)
+        elif isinstance(value, list):
+            words += [flag, *map(str, value)] if value else []
+        else:
+            words.append(f"{flag}={value}")  # in one word, as it may begin with a dash
+    return words

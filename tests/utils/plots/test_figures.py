@@ -9,6 +9,7 @@ import pytest
 
 from utils.base.errors import DataError
 from utils.plots.curves import plot_confusion_matrix, plot_mc_curve, plot_pr_curve
+from utils.plots.evolve import plot_evolution
 from utils.plots.features import plot_features
 from utils.plots.labels import plot_labels
 from utils.plots.results import COLUMNS, plot_results, read_results
@@ -115,3 +116,12 @@ def test_importing_plots_loads_no_matplotlib() -> None:
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_evolution_shows_the_genes_that_moved(tmp_path: Path) -> None:
+    genes = {f"gene{number}": [number, number, 0.5] for number in range(7)} | {"fixed": [1.0, 1.0, 1.0]}
+    plot_evolution(genes, [0.1, 0.3, 0.2], tmp_path / "evolve.png")
+    plot_evolution({"alone": [0.1]}, [0.0], tmp_path / "one.png")
+
+    wide, one = size(tmp_path / "evolve.png"), size(tmp_path / "one.png")
+    assert wide[0] == one[0] and wide[1] == 2 * one[1], "seven of eight, in two rows"

@@ -10,7 +10,7 @@ import pytest
 
 from utils.base.errors import ConfigError, NotReadyError
 from utils.base.paths import ROOT
-from utils.train.options import check_options, options_from, parse_options
+from utils.train.options import check_options, options_from, parse_options, to_flags
 
 # Flag -> default, as interface.md section 1 has them (paths by their last part).
 ORIGINAL = {
@@ -30,10 +30,15 @@ OURS = {
     "attention",
     "deterministic",
     "download",
+    "evolve_budget",
+    "evolve_members",
+    "evolve_method",
     "graft",
     "graft_freeze",
     "graft_lr",
+    "jobs",
     "loggers",
+    "ray",
 }
 
 
@@ -69,8 +74,6 @@ def test_aliases_prefixes_and_optional_values(line: str, name: str, value: objec
 @pytest.mark.parametrize(
     "line",
     [
-        "--evolve 3",
-        "--resume_evolve x.yaml",
         "--bucket b",
     ],
 )
@@ -90,6 +93,22 @@ def test_values_out_of_range_are_named(line: str) -> None:
     flag = "--imgsz" if words[0] == "--img" else words[0]
     with pytest.raises(ConfigError, match=flag):
         check_options(parse_options(words))
+
+
+@pytest.mark.parametrize("line", ["--ray", "--jobs 2", "--evolve-budget 3", "--resume_evolve x.yaml"])
+def test_flags_of_the_search_need_it(line: str) -> None:
+    with pytest.raises(ConfigError, match=f"{line.split()[0]}: only with --evolve"):
+        check_options(parse_options(line.split()))
+    check_options(parse_options(["--evolve", "3", *line.split()]))
+
+
+def test_options_become_the_flags_that_gave_them() -> None:
+    line = "--weights= --img 64 --rect --cache --resume a/last.pt --freeze 3 5 --patience 0 --batch-size=-1"
+    opt = parse_options(line.split())
+    again = parse_options(to_flags(opt, opt.given))
+
+    assert vars(again) == vars(opt) | {"given": again.given} and sorted(again.given) == sorted(opt.given)
+    assert to_flags(opt, ["rect", "quad", "cache"]) == ["--rect", "--cache"]
 
 
 def test_no_weights_and_no_model_is_an_error() -> None:
