@@ -30,6 +30,11 @@ _INDIFFERENT = {
         "local_rank",
         "download",
         "given",
+        "loggers",
+        "entity",
+        "upload_dataset",
+        "bbox_interval",
+        "artifact_alias",
     ),
 }
 

@@ -17,6 +17,7 @@ from utils.base.log import LOG, color
 from utils.base.paths import atomic_write, relative_to_cwd
 from utils.base.processes import claim, share_out
 from utils.loggers.callbacks import Callbacks
+from utils.search.bucket import Bucket
 from utils.search.cluster import ClusterTrainer
 from utils.search.forecast import Forecast, in_words
 from utils.search.plan import Plan, how_to_go_on, make_plan, with_saved_options
@@ -62,6 +63,7 @@ class Evolution:
         self._waiting = deque(i for i in range(self.total) if i not in self.journal.results)
         self._under_way: dict[Future[Result], Trial] = {}
         self._failed: list[Result] = []  # the latest ones, if they are all of a kind
+        self._bucket = Bucket(opt.bucket, plan.home) if opt.bucket else None
         self._clock = _Clock(plan.home / "minutes.txt")
         self._drawn = time.monotonic()
         self._told = False
@@ -211,6 +213,8 @@ class Evolution:
             whole = len(self.journal.prefix()) // self.method.size * self.method.size
             if whole and whole == len(results):
                 write_population(results, self.method.size, home / "evolve_population.yaml")
+        if self._bucket is not None:
+            self._bucket.copy()
 
     def _draw(self) -> None:
         self._drawn = time.monotonic()

@@ -24,9 +24,9 @@ _FACTS = "evolution.yaml"
 _OWN = (
     *("evolve", "evolve_method", "evolve_members", "evolve_budget", "evolve_population", "resume_evolve"),
     *("jobs", "ray", "hyp", "project", "name", "exist_ok", "resume", "noplots", "noval", "nosave"),
-    *("save_period", "local_rank", "given"),
+    *("save_period", "local_rank", "given", "bucket"),
 )
-_WHERE = ("device", "workers", "cache", "save_steps")  # change nothing but the speed
+_WHERE = ("device", "workers", "cache", "save_steps", "loggers")  # change nothing but the speed
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def training_command(folder: Path, flags: Sequence[str], device: str = "") -> li
     if last.is_file():
         return [*train, "--resume", str(last), *where]
     place = ["--project", str(folder.parent), "--name", folder.name, "--exist-ok", "--noplots"]
-    return [*train, *flags, *place, *where]
+    return [*train, "--loggers", "none", *flags, *place, *where]  # flags may ask for some
 
 
 def is_trained(folder: Path, flags: Sequence[str]) -> bool:

@@ -9,15 +9,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.base.errors import ConfigError, NotReadyError
+from utils.base.errors import ConfigError
 from utils.base.paths import ROOT, check_writable, relative_to_cwd
 from utils.base.script import parser
 from utils.loggers.services import wanted_keys
 
-# Flags whose feature comes later: {option: what its value is when it is not used}.
-_LATER: dict[str, tuple[Any, ...]] = {
-    "bucket": ("",),
-}
 # A resumed run takes its options from its folder; of the new command line it honours these.
 HONOURED_ON_RESUME = (
     "cache",
@@ -157,6 +153,9 @@ def _search(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--ray", nargs="?", const="auto", metavar="ADDRESS", help="spread the candidates over a Ray cluster"
     )
+    group.add_argument(
+        "--bucket", default="", help="copy its tables there: gs://..., s3://..., or a bucket's name"
+    )
 
 
 def _accounts(group: argparse._ArgumentGroup) -> None:
@@ -172,7 +171,6 @@ def _accounts(group: argparse._ArgumentGroup) -> None:
         "--bbox_interval", type=int, default=-1, help="epochs between pictures with detections; 0: none"
     )
     group.add_argument("--artifact_alias", default="latest", help="alias of uploaded models and data sets")
-    group.add_argument("--bucket", default="", help="cloud storage bucket (not ready yet)")
 
 
 def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -210,9 +208,7 @@ def check_options(opt: argparse.Namespace) -> None:
 
     Raises:
         ConfigError: a value is out of its range, or two flags exclude each other.
-        NotReadyError: a flag or a launcher asks for a feature that comes later.
     """
-    _check_ready(opt)
     _check_ranges(opt)
     if not opt.resume:
         check_writable(Path(opt.project))
@@ -230,13 +226,6 @@ def check_options(opt: argparse.Namespace) -> None:
         raise ConfigError("--image-weights draws pictures at random, --rect sorts them; use one of the two")
 
 
-def _check_ready(opt: argparse.Namespace) -> None:
-    for name, unused in _LATER.items():
-        if getattr(opt, name) not in unused:
-            flag = f"--{name} {getattr(opt, name)}"
-            raise NotReadyError(f"{flag}: not ready yet; leave it out for now")
-
-
 def _check_search(opt: argparse.Namespace) -> None:
     if opt.evolve is None:
         own = (
@@ -247,6 +236,7 @@ def _check_search(opt: argparse.Namespace) -> None:
             "resume_evolve",
             "jobs",
             "ray",
+            "bucket",
         )
         for name in own:
             if name in opt.given:

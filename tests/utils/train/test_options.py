@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.base.errors import ConfigError, NotReadyError
+from utils.base.errors import ConfigError
 from utils.base.paths import ROOT
 from utils.train.options import check_options, options_from, parse_options, to_flags
 
@@ -39,6 +39,7 @@ OURS = {
     "jobs",
     "loggers",
     "ray",
+    "shuffle_buffer",
 }
 
 
@@ -69,17 +70,6 @@ def test_aliases_prefixes_and_optional_values(line: str, name: str, value: objec
 
     assert getattr(opt, name) == value
     assert opt.given == [name]
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "--bucket b",
-    ],
-)
-def test_later_features_say_that_they_are_not_ready(line: str) -> None:
-    with pytest.raises(NotReadyError, match=f"{line.split()[0]}.*not ready"):
-        check_options(parse_options(line.split()))
 
 
 @pytest.mark.parametrize(
