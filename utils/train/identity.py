@@ -64,6 +64,9 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         new = now["versions"].get(name)
         if new != old:
             found.append(f"{name} is {new}, the run had {old}")
+    old, new = ((facts.get("git") or {}).get("commit") for facts in (before, now))
+    if old and new and old != new:
+        found.append(f"the code is that of commit {new[:12]}, the run had {old[:12]}")
     return found
 
 

@@ -86,4 +86,7 @@ def test_what_has_changed_since_is_told() -> None:
         "val data has changed: as many pictures and labels, but not the same ones",
         "torch is 2.5, the run had 2.4",
     ]
+    assert differences({"git": {"commit": "a" * 40}}, now | {"git": {"commit": "b" * 40}}) == [
+        "the code is that of commit bbbbbbbbbbbb, the run had aaaaaaaaaaaa"
+    ]
     assert differences({}, now) == differences(before, before) == []

@@ -87,6 +87,8 @@ def markdown(rows: Sequence[Row]) -> str:
         f"Made by `{first.command}` on {first.machine}.",
         "",
         "GMACs: multiply-adds of one input, in units of 1e9; a norm counts four per value, biases nothing. "
+        "Of VAN-Tiny the papers quote 0.88 G for LKA, with biases, and 0.839 G for LSKA of k = 23, without: "
+        "compare within a column. "
         "GFLOPs: two for each multiply-add, as YOLOv5 counts. "
         f"Times are of a batch of {first.batch}, float32: median, with quartiles in brackets; forward as in "
         "detection, step: forward and backward in training. "
