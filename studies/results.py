@@ -7,6 +7,7 @@ python studies/results.py --check    # only say whether they are as they should 
 from __future__ import annotations
 
 import argparse
+import csv
 import re
 import sys
 from collections.abc import Sequence
@@ -26,15 +27,20 @@ PAGE = ROOT / "docs" / "results.md"
 _PLACE = re.compile(r"(<!-- table: (\S+) (\S+)(?: (classes|short))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
+# What visualize.py measured stands between `<!-- seen: FOLDER -->` and `<!-- end -->`.
+_SEEN = re.compile(r"(<!-- seen: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
 def rebuild(text: str, folder: Path) -> str:
     """The page with all its tables made anew from the csv files in `folder`.
 
     Raises:
         DataError: a csv file is missing, or holds no such split.
     """
-    return _PLACE.sub(
+    text = _PLACE.sub(
         lambda found: found[1] + _table(folder / found[2], found[3], found[4] or "") + found[5], text
     )
+    return _SEEN.sub(lambda found: found[1] + _seen(folder / found[2]) + found[3], text)
 
 
 def _table(study: Path, split: str, kind: str) -> str:
@@ -54,6 +60,31 @@ def _table(study: Path, split: str, kind: str) -> str:
     return f"\n{main_table(summaries)}\n\n{words}\n\n{circumstances(records)}\n\n"
 
 
+def _seen(study: Path) -> str:
+    """Receptive fields of the models in erf.csv, and how far their gates in gates.csv are from 1."""
+    lines = [
+        "| model | 50 % | 90 % | 99 % | area of 50 % | mean of abs(A - 1) |",
+        "|---|---|---|---|---|---|",
+    ]
+    changes: dict[str, list[float]] = {}
+    for row in _rows(study / "gates.csv"):
+        changes.setdefault(row["model"], []).append(float(row["mean_change"]))
+    for row in _rows(study / "erf.csv"):
+        gate = changes.get(row["model"])
+        cells = [row["model"], *(f"{row[f'side_{share}']} px" for share in (50, 90, 99))]
+        cells += [f"{float(row['area_fraction_50']):.1%}", f"{sum(gate) / len(gate):.2f}" if gate else ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n" + "\n".join(lines) + "\n\n"
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+
+
 def _run_script(argv: Sequence[str] | None = None) -> None:
     p = parser(__doc__.splitlines()[0], prog="studies/results.py")
     p.add_argument("--check", action="store_true", help="write nothing; fail if the page would change")
@@ -62,7 +93,8 @@ def _run_script(argv: Sequence[str] | None = None) -> None:
     made = rebuild(text, PAGE.with_suffix(""))
     place = relative_to_cwd(PAGE)
     if made == text:
-        LOG.info(f"{place}: its {len(_PLACE.findall(text))} tables are those of the csv files")
+        count = len(_PLACE.findall(text)) + len(_SEEN.findall(text))
+        LOG.info(f"{place}: its {count} tables are those of the csv files")
     elif opt.check:
         raise YoloError(f"{place}: not what the csv files give; run python studies/results.py")
     else:

@@ -37,6 +37,22 @@ def test_tables_are_made_from_the_csv_files(tmp_path: Path) -> None:
     assert rebuild(text, tmp_path) == text
 
 
+def test_what_was_seen_stands_in_a_table(tmp_path: Path) -> None:
+    (tmp_path / "gates").mkdir()
+    (tmp_path / "gates/erf.csv").write_text(
+        "model,side_50,side_90,side_99,area_fraction_50\nplain,10,20,30,0.0125\ngated,11,21,31,0.5\n"
+    )
+    (tmp_path / "gates/gates.csv").write_text("picture,model,mean_change\na,gated,0.1\nb,gated,0.3\n")
+    text = rebuild("<!-- seen: gates -->\n<!-- end -->\n", tmp_path)
+    assert (
+        "| plain | 10 px | 20 px | 30 px | 1.2% |  |\n| gated | 11 px | 21 px | 31 px | 50.0% | 0.20 |"
+        in text
+    )
+    (tmp_path / "gates/erf.csv").unlink()
+    with pytest.raises(DataError, match=r"erf\.csv: No such file"):
+        rebuild("<!-- seen: gates -->\n<!-- end -->\n", tmp_path)
+
+
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"one.results\.csv"):
         rebuild(PLACE, tmp_path)

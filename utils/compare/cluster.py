@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from utils.base.cluster import Cluster, read_files, write_files
+from utils.base.cluster import Cluster, LostError, read_files, write_files
 from utils.base.errors import YoloError
 from utils.base.processes import LOG_FILE, share_out
 from utils.compare.measure import MEASURED
@@ -64,6 +64,8 @@ def _work_there(run: Run, project: Path, device: str, threads: int) -> tuple[str
     try:
         if not is_measured(run.folder(project)):
             runner(run)
+    except LostError:  # with its machine, perhaps: on another one it may go well
+        raise
     except YoloError as error:
         return str(error), {}
     except BaseException:

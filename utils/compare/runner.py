@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from utils.base.cluster import LostError
 from utils.base.errors import YoloError
 from utils.base.log import LOG
 from utils.base.paths import atomic_write, relative_to_cwd
@@ -55,7 +56,10 @@ class Runner:
         self._children.stop()
 
     def _call(self, command: Sequence[str], folder: Path, run: Run, held: Sequence[int]) -> None:
-        if self._children.call(command, folder, self.machine.threads, held):
+        status = self._children.call(command, folder, self.machine.threads, held)
+        if status < 0:
+            raise LostError(f"{run.label}, seed {run.seed}: killed by signal {-status}")
+        if status:
             file = relative_to_cwd(folder / LOG_FILE)
             raise YoloError(
                 f"{run.label}, seed {run.seed}: failed ({last_line(folder / LOG_FILE)}); see {file}"

@@ -18,7 +18,7 @@ from utils.base.progress import Bar
 from utils.data.array_file import UNREADABLE, read_arrays
 from utils.data.images import IMAGE_SUFFIXES, check_image
 from utils.data.label_cache import VERSION, Scan, save_somewhere, stand_in
-from utils.data.shards.names import is_address
+from utils.data.shards.names import is_address, without_query
 from utils.data.shards.store import ShardFacts, local_copy, read_small, shard_facts
 from utils.data.shards.table import Shard, ShardTable
 from utils.data.tables import PathTable
@@ -121,8 +121,9 @@ def make_index(facts: ShardFacts) -> ShardIndex:
 
 
 def index_place(url: str) -> str:
-    """Where the index of a shard belongs."""
-    return f"{url[: -len('.tar')]}{SUFFIX}"
+    """Where the index of a shard belongs; behind an address with a query, the query stays."""
+    place = without_query(url)
+    return f"{place[: -len('.tar')]}{SUFFIX}{url[len(place) :]}"
 
 
 def file_sha256(path: Path) -> str:

@@ -42,7 +42,7 @@ def is_shards(entry: str) -> bool:
     Raises:
         ConfigError: it means compressed ones.
     """
-    lower = entry.lower()
+    lower = without_query(entry).lower()
     if lower.endswith((".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")):
         raise ConfigError(
             f"{entry}: compressed shards cannot be read in parts; JPEGs gain nothing by it: use .tar"
@@ -53,6 +53,11 @@ def is_shards(entry: str) -> bool:
 def is_address(url: str) -> bool:
     """Whether this is an address such as s3://bucket/train-0.tar, not a path."""
     return _ADDRESS.match(url) is not None
+
+
+def without_query(url: str) -> str:
+    """An address without what follows its `?`, such as a signature; a path as it is."""
+    return url.partition("?")[0] if is_address(url) else url
 
 
 def list_shards(entry: str, root: Path) -> ShardList:

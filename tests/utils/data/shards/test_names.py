@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from utils.base.errors import ConfigError
+from utils.data.shards.index import index_place
 from utils.data.shards.names import expand_braces, is_address, is_shards, list_shards
 
 
@@ -39,6 +40,8 @@ def test_what_makes_no_sense_is_refused(text: str, tmp_path: Path) -> None:
 
 
 def test_only_plain_tar_files_are_shards() -> None:
+    assert is_shards("https://host/a.tar?signature=x.y") and not is_shards("https://host/a.zip?x=.tar")
+    assert index_place("https://host/a.tar?s=1") == "https://host/a.index.npz?s=1"
     assert is_shards("A.TAR") and not is_shards("images/train") and not is_shards("list.txt")
     with pytest.raises(ConfigError, match="compressed shards cannot be read in parts"):
         is_shards("a.tar.gz")
