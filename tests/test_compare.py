@@ -133,9 +133,8 @@ def test_a_killed_comparison_goes_on(line: Line) -> None:
     after = (last.parent.parent / "results.csv").read_text().splitlines()
     assert len(before) < 13 == len(after) and after[: len(before) - 1] == before[:-1], "it went on"
     measured = [json.loads(file.read_text()) for file in project.glob("runs/*/measured.json")]
-    assert [len(one["epochs"]) for one in measured] == [40, 40] and all(
-        one["minutes"] > 0 for one in measured
-    )
+    assert [len(one["epochs"]) for one in measured] == [12, 12]
+    assert all(one["minutes"] > 0 for one in measured)
 
 
 def test_odd_sizes_and_models_that_find_nothing_are_reported(line: Line) -> None:

@@ -155,7 +155,7 @@ def _find_root(raw: dict[str, Any], splits: dict[str, list[str]], yaml: Path) ->
     roots = list(_roots(raw, yaml))
     for split in ("val", "train"):
         for root in roots:
-            if any(_place(root, entry).exists() for entry in splits[split]):
+            if any(_place(root, entry).exists() for entry in splits[split] if not is_address(entry)):
                 return root
     if not raw.get("path") or len(roots) == 1:
         return roots[0]

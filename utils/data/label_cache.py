@@ -57,6 +57,10 @@ class Scan:
         if found != expected:
             return False
         lengths = np.concatenate((self.counts, self.outlined))
+        if (self.status > CORRUPT).any() or (self.sizes[self.status != CORRUPT] < 1).any():
+            return False
+        if any(not 0 <= note.index < pictures for note in self.notes):
+            return False
         return self.counts.sum() == total and self.outlined.sum() == points and lengths.min(initial=0) >= 0
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -89,6 +93,8 @@ class Scan:
             KeyError, TypeError, ValueError: something is missing, or is not as it should be.
         """
         notes = [Note(*entry) for entry in json.loads(arrays["notes"].tobytes())]
+        if not all(type(n.index) is int and isinstance(n.text, str) for n in notes):
+            raise ValueError("notes of another kind")
         return cls(**{name: arrays[name] for name in _ARRAYS}, notes=notes)
 
 

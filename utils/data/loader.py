@@ -63,7 +63,13 @@ class Loader:
         self.keys.first_batch = first_batch
 
     def set_weights(self, image_weights: np.ndarray | None) -> None:
-        """Draw pictures in proportion to weights (N,) from the next iteration on; None shows each once."""
+        """Draw pictures in proportion to weights (N,) from the next iteration on; None shows each once.
+
+        Raises:
+            ConfigError: the pictures lie in shards at an address.
+        """
+        if image_weights is not None:
+            _refuse_weights(self.dataset)
         self.keys.weights = _checked(image_weights, len(self.dataset))
 
     def set_share(self, share: Share) -> None:
@@ -88,10 +94,10 @@ class Loader:
 
     def _fetched(self, loader: DataLoader[Batch | DataError], pictures: ShardTable) -> Iterator[Batch]:
         """The batches, while the shards that come next are fetched."""
-        ahead = FetchAhead(pictures, self.keys.order())
         numbers = self.keys.numbers()
+        buffer = self.keys.mix.buffer if self.keys.mix is not None and self.keys.shuffle else 0
+        ahead = FetchAhead(pictures, self.keys.order(), numbers.start * self.keys.batch_size, buffer)
         try:
-            ahead.reach(numbers.start * self.keys.batch_size)
             for number, batch in zip(numbers, self._batches(loader), strict=True):
                 ahead.reach(number * self.keys.batch_size)
                 yield batch
@@ -147,10 +153,8 @@ def make_loader(
     mix = None
     if isinstance(pictures := dataset.image_files, ShardTable):
         mix = Mix(pictures.shard, buffer)
-        if weights is not None and pictures.remote:
-            raise ConfigError(
-                "--image-weights draws pictures from all shards at once; copy them to a disk first"
-            )
+        if weights is not None:
+            _refuse_weights(dataset)
     order = shuffle and not dataset.rect
     keys = BatchKeys(
         len(dataset), batch_size, order, seed, drop_last=quad, weights=weights, share=share, mix=mix
@@ -177,6 +181,12 @@ class _BatchReader(Dataset[Batch | DataError]):
             rng = generator(self.dataset.seed, first.epoch, first.picture, first.repeat, _QUAD)
             items = [make_quad(items[i : i + QUAD], rng.random() < 0.5) for i in range(0, len(items), QUAD)]
         return collate(items)
+
+
+def _refuse_weights(dataset: DetectionDataset) -> None:
+    pictures = dataset.image_files
+    if isinstance(pictures, ShardTable) and pictures.remote:
+        raise ConfigError("--image-weights draws pictures from all shards at once; copy them to a disk first")
 
 
 def _checked(weights: np.ndarray | None, pictures: int) -> np.ndarray | None:

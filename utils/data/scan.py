@@ -11,7 +11,7 @@ import numpy as np
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.base.progress import Bar
-from utils.data.image_lists import label_path, list_images
+from utils.data.image_lists import label_name, list_images
 from utils.data.label_cache import (
     BACKGROUND,
     CORRUPT,
@@ -146,11 +146,13 @@ def _summary(place: object, status: np.ndarray, prefix: str) -> str:
     )
 
 
-def _tell(notes: Sequence[Note], images: Sequence[Path], status: np.ndarray, prefix: str) -> None:
+def _tell(notes: Sequence[Note], images: PictureTable, status: np.ndarray, prefix: str) -> None:
     for note in sorted(notes, key=lambda note: note.index)[:MAX_NOTES]:
-        image = images[note.index]
-        labels = image.with_suffix(".txt") if isinstance(images, ShardTable) else label_path(image)
-        LOG.warning(f"{prefix}{labels if note.about_labels else image}: {note.text}")
+        title = images.title(note.index)
+        if note.about_labels:
+            in_shard = isinstance(images, ShardTable)
+            title = f"{title.rpartition('.')[0]}.txt" if in_shard else label_name(title)
+        LOG.warning(f"{prefix}{title}: {note.text}")
     if len(notes) > MAX_NOTES:
         LOG.warning(f"{prefix}... and {len(notes) - MAX_NOTES} more of the kind")
     lines = sum(note.text.endswith(LINE_LOST) for note in notes)

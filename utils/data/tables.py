@@ -62,7 +62,11 @@ class PictureTable(_Table[Path]):
         Raises:
             DataError: it cannot be read.
         """
-        return decode_image(self.read(index), self[index])
+        return decode_image(self.read(index), self.title(index))
+
+    def title(self, index: int) -> str:
+        """What to call a picture in a message."""
+        return str(self[index])
 
     def named(self, path: str) -> np.ndarray:
         """The picture of a path as the table gives it; quick for the first ones.

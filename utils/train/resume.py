@@ -41,8 +41,12 @@ def after_restart(opt: Namespace, team: Team) -> Namespace:
 
 def _folder_of_launch(opt: Namespace) -> Path | None:
     """The run folder that this torchrun has made before."""
-    project = Path(opt.resume).parents[2] if isinstance(opt.resume, str) else Path(opt.project)
-    made = [file for file in project.glob(f"*/{_LAUNCH}") if file.read_text() == _launch()]
+    if isinstance(opt.resume, str):
+        places = {Path(opt.resume).expanduser().resolve().parents[1].parent}
+    else:
+        places = {Path(opt.project), (Path(opt.project) / opt.name).parent}  # --name may have folders in it
+    files = [file for place in places for file in place.glob(f"*/{_LAUNCH}")]
+    made = [file for file in files if file.read_text(errors="replace") == _launch()]
     return max(made, key=lambda file: file.stat().st_mtime).parent if made else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -27,7 +28,7 @@ def test_a_resumed_run_goes_on_with_the_same_experiment(
     drive("comet", offline / "exp", range(1, 3), resume="last.pt")
 
     archives = sorted((offline / "archives").glob("*.zip"), key=lambda path: path.stat().st_mtime)
-    assert not caplog.records and len(archives) == 2
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING] and len(archives) == 2
     assert len({archive.name.partition("-")[0] for archive in archives}) == 1
     messages = [message for archive in archives for message in _messages(archive)]
     metrics = [m["metric"] for m in messages if m.get("metric")]

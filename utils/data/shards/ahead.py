@@ -9,8 +9,10 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 
@@ -29,28 +31,36 @@ class FetchAhead:
     Args:
         pictures: of the training.
         order: of the epoch, numbers of pictures.
+        start: place in the order where the epoch is begun; what was needed before it is left alone.
+        reach: how many places further a batch may look for pictures to combine with its own.
     """
 
-    def __init__(self, pictures: ShardTable, order: np.ndarray) -> None:
-        numbers, first = np.unique(pictures.shard[order], return_index=True)
+    def __init__(self, pictures: ShardTable, order: np.ndarray, start: int = 0, reach: int = 0) -> None:
+        self._start, self._reach, self._told = start, reach, 0
+        numbers, first = np.unique(pictures.shard[order[start:]], return_index=True)
         by_use = np.argsort(first)
-        self._first = first[by_use]  # place in the order where each shard is first needed
-        self._shards = [pictures.shards[number] for number in numbers[by_use]]
-        self._asked = 0
+        self._first = first[by_use] + start  # place in the order where each shard is first needed
+        shards = [pictures.shards[number] for number in numbers[by_use]]
+        with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False, encoding="utf-8") as file:
+            json.dump([[asdict(shard.facts), shard.sha256] for shard in shards], file)
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "utils.data.shards.ahead"], cwd=ROOT, stdin=subprocess.PIPE, text=True
+            [sys.executable, "-m", "utils.data.shards.ahead", file.name],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            text=True,
         )
+        self.reach(start)
 
     def reach(self, place: int) -> None:
         """The pictures before this place of the order are done."""
-        wanted = int(np.searchsorted(self._first, place, side="right")) + _AHEAD
+        wanted = int(np.searchsorted(self._first, place + self._reach, side="right")) + _AHEAD
         pipe = self._child.stdin
-        assert pipe is not None
+        if wanted <= self._told or pipe is None:
+            return
+        self._told = wanted
         with suppress(BrokenPipeError):  # it has met an error, which whoever needs the shard will tell
-            for shard in self._shards[self._asked : wanted]:
-                pipe.write(json.dumps([asdict(shard.facts), shard.sha256]) + "\n")
+            pipe.write(f"{wanted}\n")  # few bytes for each shard: the pipe is never full
             pipe.flush()
-        self._asked = max(self._asked, wanted)
 
     def close(self) -> None:
         """Fetch no more."""
@@ -60,14 +70,19 @@ class FetchAhead:
 
 
 def main() -> None:
-    """Fetch what the lines of standard input name, until they end or one cannot be had."""
+    """Fetch the shards of a list up to the number that each line of standard input says."""
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(0))  # half a file is removed on the way out
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     LOG.disabled = True  # what it cannot fetch is told by whoever needs it
+    file = Path(sys.argv[1])
+    shards = json.loads(file.read_text(encoding="utf-8"))
+    file.unlink()
+    done = 0
     with suppress(YoloError):
         for line in sys.stdin:
-            facts, sha256 = json.loads(line)
-            local_copy(ShardFacts(**facts), sha256)
+            for facts, sha256 in shards[done : int(line)]:
+                local_copy(ShardFacts(**facts), sha256)
+            done = max(done, int(line))
 
 
 if __name__ == "__main__":

@@ -53,6 +53,10 @@ def pack_set(data: DataSpec, how: Packing) -> Path:
     """
     target = how.output / data.yaml.name
     try:
+        if target.resolve() == data.yaml.resolve():
+            raise ConfigError(
+                f"--output {how.output}: its {target.name} is the set's own; choose another folder"
+            )
         how.output.mkdir(parents=True, exist_ok=True)
         old = [*how.output.glob("*.tar"), *([target] if target.exists() else [])]
         if old and not how.exist_ok:

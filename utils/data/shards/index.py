@@ -13,16 +13,18 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from utils.base.errors import DataError
+from utils.base.log import LOG
 from utils.base.paths import cache_folder
 from utils.base.progress import Bar
 from utils.data.array_file import UNREADABLE, read_arrays
+from utils.data.image_lists import label_name
 from utils.data.images import IMAGE_SUFFIXES, check_image
 from utils.data.label_cache import VERSION, Scan, save_somewhere, stand_in
 from utils.data.shards.names import is_address, without_query
-from utils.data.shards.store import ShardFacts, local_copy, read_small, shard_facts
+from utils.data.shards.store import ShardFacts, keep_as, local_copy, read_small, shard_facts
 from utils.data.shards.table import Shard, ShardTable
 from utils.data.tables import PathTable
-from utils.data.verdict import judge, pack
+from utils.data.verdict import Verdict, judge, pack
 
 SUFFIX = ".index.npz"
 _ASKED_AT_ONCE = 16  # shards; most of the time is waiting for an answer
@@ -91,8 +93,9 @@ def load_index(facts: ShardFacts) -> ShardIndex | None:
             continue
         index = ShardIndex(*parts, sha256 or None)
         # At its address a shard has another time than where it was made: its digest decides, once fetched.
-        same = bool(sha256) if came_along else stamp == facts.stamp
-        if version == f"shard {VERSION}" and int(size) == facts.size and same and _fits(index, facts.size):
+        same = bool(sha256) if came_along else bool(stamp) and stamp == facts.stamp
+        known = (version, size) == (f"shard {VERSION}", str(facts.size))
+        if known and same and _fits(index, facts.size):
             return index
     return None
 
@@ -104,17 +107,19 @@ def make_index(facts: ShardFacts) -> ShardIndex:
         DataError: it is no tar file, or cannot be had.
     """
     path = local_copy(facts)
-    found = list(_members(path, facts.url))
-    names = [name for name, _, _, _ in found]
+    found = _samples(path, facts.url)
+    if not found:
+        LOG.warning(f"{facts.url}: there are no pictures in it")
+    names = "".join(f"{picture.name}\n" for picture, _ in found)
+    digest = file_sha256(path)
     index = ShardIndex(
-        names=np.frombuffer(
-            "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape"), np.uint8
-        ),
-        offset=np.array([offset for _, offset, _, _ in found], np.int64),
-        length=np.array([length for _, _, length, _ in found], np.int64),
+        names=np.frombuffer(names.encode("utf-8", "surrogateescape"), np.uint8),
+        offset=np.array([picture.offset for picture, _ in found], np.int64),
+        length=np.array([picture.length for picture, _ in found], np.int64),
         scan=_look(path, facts.url, found),
-        sha256=file_sha256(path),
+        sha256=digest,
     )
+    keep_as(facts, digest, path)
     place = index_place(facts.url)
     save_somewhere(_stand_in(facts) if is_address(place) else Path(place), index.arrays(facts))
     return index
@@ -142,59 +147,97 @@ def _stand_in(facts: ShardFacts) -> Path:
     return cache_folder() / "shards" / f"{digest[:32]}{SUFFIX}"
 
 
-def _members(path: Path, url: str) -> Iterator[tuple[str, int, int, tuple[int, int] | None]]:
-    """Pictures of a shard: name, first byte, bytes; and first byte and bytes of their labels, if any."""
-    pictures: dict[str, tuple[str, int, int]] = {}
-    labels: dict[str, tuple[int, int]] = {}
+@dataclass(frozen=True)
+class _Member:
+    """A file in a shard."""
+
+    name: str
+    offset: int
+    length: int
+
+
+def _samples(path: Path, url: str) -> list[tuple[_Member, _Member | None]]:
+    """The pictures of a shard in their order, each with its labels, if any."""
+    members = {member.name: member for member in _members(path, url)}  # of equal names the last one counts
+    labels = {name[: -len(".txt")]: member for name, member in members.items() if name.endswith(".txt")}
+    stems = {_stem(name) for name in members if _is_picture(name)}
+    found = []
+    for name, member in members.items():
+        if not _is_picture(name):
+            continue
+        stem = _stem(name)
+        own = labels.get(stem) or labels.get(label_name(f"/{name}")[1 : -len(".txt")])
+        if own is None and _key(stem) != stem and (_key(stem) in stems or _key(stem) in labels):
+            continue  # it belongs to another picture, as a mask does: `7.mask.png` beside `7.jpg`
+        found.append((member, own))
+    return found
+
+
+def _members(path: Path, url: str) -> Iterator[_Member]:
+    """The files of a shard.
+
+    Raises:
+        DataError: it is no tar file, or damaged: reading ends before its end.
+    """
     try:
-        with tarfile.open(path, "r:") as file:
+        with path.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:") as file:
             for member in file:
-                if not member.isreg() or "\n" in member.name:
-                    continue
-                key, suffix = _key(member.name)
-                if suffix == ".txt":
-                    labels[key] = member.offset_data, member.size
-                elif suffix in IMAGE_SUFFIXES:
-                    pictures[key] = member.name, member.offset_data, member.size
+                if "\n" in member.name:
+                    LOG.warning(f"{url}: {member.name!r} is skipped: a name with a line break")
+                elif member.isreg():
+                    yield _Member(member.name, member.offset_data, member.size)
+            raw.seek(file.offset)
+            rest = raw.read()
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(f"{url}: not a tar file that can be read ({error})") from error
-    for key, picture in pictures.items():
-        yield *picture, labels.get(key)
+    if len(rest) < tarfile.BLOCKSIZE or rest.strip(b"\0"):
+        what = "damaged, or several in one" if rest.strip(b"\0") else "cut off"
+        raise DataError(f"{url}: the tar file is {what}: it cannot be read from byte {file.offset} on")
 
 
-def _key(name: str) -> tuple[str, str]:
-    """What the files of a sample share, and the rest of the name, from its first dot on, as in WebDataset."""
-    path = PurePosixPath(name)
-    stem, _, suffix = path.name.partition(".")
-    return str(path.parent / stem), f".{suffix.lower()}"
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def _look(path: Path, url: str, found: Sequence[tuple[str, int, int, tuple[int, int] | None]]) -> Scan:
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _key(stem: str) -> str:
+    """What the files of a sample share by WebDataset's rule: all before the first dot of the file's name."""
+    path = PurePosixPath(stem)
+    return str(path.parent / path.name.partition(".")[0])
+
+
+def _look(path: Path, url: str, found: Sequence[tuple[_Member, _Member | None]]) -> Scan:
     with path.open("rb") as file:
 
-        def content(place: tuple[int, int]) -> bytes:
-            file.seek(place[0])
-            return file.read(place[1])
+        def content(member: _Member) -> bytes:
+            file.seek(member.offset)
+            return file.read(member.length)
 
-        verdicts = []
-        for name, offset, length, labels in found:
-            shown, picture = f"{url}/{name}", content((offset, length))
+        def verdict(picture: _Member, labels: _Member | None) -> Verdict:
+            name = f"{url}/{picture.name}"
             text = content(labels).decode("utf-8-sig", "replace") if labels else None
-            verdicts.append(judge(shown, lambda s=shown, p=picture: check_image(s, p), lambda t=text: t))  # type: ignore[misc]
-    return pack(verdicts)
+            return judge(name, lambda: check_image(name, content(picture)), lambda: text)
+
+        return pack([verdict(*sample) for sample in found])
 
 
 def _fits(index: ShardIndex, size: int) -> bool:
     """Whether the arrays belong together and lie within the shard."""
-    count = len(index.offset)
-    ends = index.offset + index.length
+    offset, length, names = index.offset, index.length, index.names
+    one = (len(offset),) if offset.ndim == 1 else None
+    if offset.shape != one or length.shape != one or names.ndim != 1:
+        return False
+    if (offset.dtype, length.dtype, names.dtype) != (np.int64, np.int64, np.uint8):
+        return False
+    within = (offset >= 0) & (offset <= size) & (length >= 0)
     return bool(
-        index.scan.is_consistent(count)
-        and len(index.length) == count
-        and (index.names == ord("\n")).sum() == count
-        and (index.offset >= 0).all()
-        and (index.length >= 0).all()
-        and (ends <= size).all()
+        index.scan.is_consistent(len(offset))
+        and (names == ord("\n")).sum() == len(offset)
+        and within.all()
+        and (length <= size - offset).all()
     )
 
 

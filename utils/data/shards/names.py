@@ -15,7 +15,13 @@ from utils.base.errors import ConfigError
 MOST = 100_000  # shards; more is a slip of the pen
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|[A-Za-z][A-Za-z0-9+.-]+::")
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(://|::)")
+# Kinds of addresses that give bytes and do nothing else. fsspec knows more: some make files from templates,
+# or chain others (`a::b`), and a data yaml must not be able to set such things going.
+KINDS = (
+    *("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "hf"),
+    *("hdfs", "webhdfs", "ftp", "sftp", "ssh", "smb"),
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class ShardList:
 
     def exists(self) -> bool:
         """Whether they seem to be there; of addresses that is seen when they are opened."""
-        return all(is_address(url) or Path(url).is_file() for url in self.urls[:1])
+        return is_address(self.urls[0]) or Path(self.urls[0]).is_file()
 
     def __str__(self) -> str:
         return self.pattern
@@ -55,6 +61,17 @@ def is_address(url: str) -> bool:
     return _ADDRESS.match(url) is not None
 
 
+def check_address(url: str) -> None:
+    """Refuse kinds of addresses that are not known to be harmless.
+
+    Raises:
+        ConfigError: it is of another kind, or a chain.
+    """
+    kind = _ADDRESS.match(url)
+    if kind is None or kind[1].lower() not in KINDS or "::" in url:
+        raise ConfigError(f"{url}: expected an address that begins with {', '.join(KINDS)} and ://")
+
+
 def without_query(url: str) -> str:
     """An address without what follows its `?`, such as a signature; a path as it is."""
     return url.partition("?")[0] if is_address(url) else url
@@ -69,12 +86,17 @@ def list_shards(entry: str, root: Path) -> ShardList:
     if entry.startswith("pipe:"):
         raise ConfigError(f"{entry}: nothing in a data yaml is run; give a path or an address")
     if is_address(entry):
+        check_address(entry)
+        if "*" in entry:
+            raise ConfigError(f"{entry}: an address is not searched; name its shards as {{0000..0099}}")
         return ShardList(entry, _limited(entry, expand_braces(entry)))
     pattern = os.path.normpath(root / Path(entry).expanduser())
-    urls = _limited(entry, expand_braces(pattern))
+    # Of the entry alone: folders above it may have such signs in their names.
+    names = _limited(entry, expand_braces(str(Path(entry).expanduser())))
     if "*" in entry:
-        urls = tuple(found for url in urls for found in sorted(glob.glob(url)))  # noqa: PTH207 - it is absolute
-    return ShardList(pattern, urls)
+        names = tuple(found for name in names for found in sorted(glob.glob(name, root_dir=root)))  # noqa: PTH207
+    urls = tuple(os.path.normpath(root / name) for name in names)
+    return ShardList(pattern, urls or (pattern,))
 
 
 def expand_braces(text: str) -> Iterator[str]:

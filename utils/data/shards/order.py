@@ -41,4 +41,7 @@ def neighbours(
     They are at most `buffer` places away, so that they come from the same few shards.
     """
     away = rng.integers(-buffer, buffer + 1, size=(end - first, count))
-    return order[(np.arange(first, end)[:, None] + away) % len(order)]
+    last = len(order) - 1
+    # Beyond an end the way is turned back: the other end's shards are not needed now.
+    places = np.abs(np.arange(first, end)[:, None] + away)
+    return order[np.where(places > last, 2 * last - places, places).clip(0, last)]

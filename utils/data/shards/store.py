@@ -15,14 +15,18 @@ from typing import Any
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.base.paths import atomic_write, cache_folder
-from utils.data.shards.names import is_address
+from utils.data.shards.names import check_address, is_address
 
 LIMIT_VARIABLE = "YOLOV5_SHARDS_GB"
 _LIMIT_GB = 32.0  # of copies, by default
 _ROOM_GB = 1.0  # to be left free on the disk
 _TRIES, _PAUSE = 3, 1.0  # of a fetch, and seconds before the second one
 _CHUNK = 2**22
-_STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "md5Hash", "checksum")
+_STAMPS = (
+    *("ETag", "etag", "Content-MD5", "Digest", "md5Hash", "checksum"),
+    *("mtime", "LastModified", "Last-Modified", "last_modified", "updated"),
+)
+_STALE = 86400.0  # seconds after which half a file is nobody's
 
 
 class FetchError(DataError):
@@ -73,15 +77,27 @@ def local_copy(facts: ShardFacts, sha256: str | None = None) -> Path:
     """
     if not is_address(facts.url):
         return Path(facts.url)
-    key = f"{facts.url}\0{facts.size}\0{facts.stamp}"
-    place = shards_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.tar"
+    place = _place(facts, sha256)
+    known = bool(sha256 or facts.stamp)  # else nothing tells whether a copy is still that of the shard
     with _locked(place):
-        if not (place.is_file() and place.stat().st_size == facts.size):
+        if not (known and place.is_file() and place.stat().st_size == facts.size):
             make_room(facts.size, keep=place)
             _fetch(facts, place, sha256)
         with suppress(OSError):
             os.utime(place)  # used now: others go first
     return place
+
+
+def keep_as(facts: ShardFacts, sha256: str, copy: Path) -> None:
+    """Let a copy that was fetched without its digest be found by it from now on."""
+    if is_address(facts.url):
+        with suppress(OSError):  # it is fetched once more, then
+            os.replace(copy, _place(facts, sha256))
+
+
+def _place(facts: ShardFacts, sha256: str | None) -> Path:
+    key = f"{facts.url}\0{facts.size}\0{facts.stamp}\0{sha256 or ''}"
+    return shards_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.tar"
 
 
 def shards_folder() -> Path:
@@ -110,6 +126,10 @@ def make_room(size: int, keep: Path) -> None:
         with suppress(OSError):  # another process has just removed it
             facts = path.stat()
             copies.append((facts.st_mtime, facts.st_size, path))
+    for half in folder.glob(".*.part"):  # of a process that was killed
+        with suppress(OSError):
+            if time.time() - half.stat().st_mtime > _STALE:
+                half.unlink()
     used = sum(copy[1] for copy in copies)
     free = shutil.disk_usage(folder).free
     limit = min(_limit(), used + free - _ROOM_GB * 1e9)
@@ -163,6 +183,7 @@ def _file_system(url: str) -> tuple[Any, str]:
     """Who reads this kind of address, made anew: connections do not survive a fork."""
     import fsspec
 
+    check_address(url)
     try:
         files, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:

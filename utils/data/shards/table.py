@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,8 @@ from utils.data.shards.names import is_address
 from utils.data.shards.store import FetchError, ShardFacts, local_copy
 from utils.data.tables import PathTable, PictureTable
 
-_OPEN = 32  # files a process keeps open
+_OPEN = 128  # files a process keeps open
+_TOUCH = 60.0  # seconds after which a copy that is in use says so: others are removed before it
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,10 @@ class ShardTable(PictureTable):
     def _entry(self, index: int) -> Path:
         return Path(self.shards[self.shard[index]].facts.url, self.names.place(index))
 
+    def title(self, index: int) -> str:
+        """See `PictureTable.title`."""
+        return f"{self.shards[self.shard[index]].facts.url}/{self.names.place(index)}"
+
     def read(self, index: int) -> np.ndarray:
         """See `PictureTable.read`."""
         shard, length = self.shards[self.shard[index]], int(self.length[index])
@@ -91,6 +98,7 @@ class _OpenFiles:
 
     def __init__(self) -> None:
         self._files: OrderedDict[Shard, int] = OrderedDict()
+        self._touched: dict[Shard, float] = {}
 
     def read(self, shard: Shard, offset: int, length: int) -> bytes:
         if not hasattr(os, "pread"):  # Windows
@@ -102,10 +110,14 @@ class _OpenFiles:
             if len(self._files) > _OPEN:
                 os.close(self._files.popitem(last=False)[1])
         self._files.move_to_end(shard)
+        if is_address(shard.facts.url) and time.monotonic() - self._touched.get(shard, 0.0) > _TOUCH:
+            self._touched[shard] = time.monotonic()
+            with suppress(OSError):  # removed meanwhile: it stays readable until it is closed
+                os.utime(self._files[shard])
         return os.pread(self._files[shard], length, offset)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_files": OrderedDict()}
+        return {"_files": OrderedDict(), "_touched": {}}
 
     def __del__(self) -> None:
         if not sys.is_finalizing():

@@ -65,7 +65,7 @@ def test_shards_of_others_are_read(tmp_path: Path, said: pytest.LogCaptureFixtur
             "b/1.txt": b"0 0.5 0.5 0.2 0.2\n1 0.1 0.1 0.2 0.1 0.2 0.3\n",
             "b/1.png": png(1),
             "b/1.json": b"{}",
-            "2.left.png": png(2),
+            "b/1.mask.png": png(3),
             "2.cls": b"7",
             "3.png": b"junk",
             "4.png": png(4),
@@ -82,6 +82,25 @@ def test_shards_of_others_are_read(tmp_path: Path, said: pytest.LogCaptureFixtur
         assert any(f"{tmp_path}/a.tar/3.png: skipped, not a picture" in line for line in said.messages)
         assert any(f"{tmp_path}/a.tar/5.txt: line 1" in line for line in said.messages)
         said.clear()
+
+
+def test_labels_are_found_where_people_put_them(tmp_path: Path) -> None:
+    box = b"0 0.5 0.5 0.2 0.2\n"
+    files = {"images/a.png": png(1), "labels/a.txt": box, "x.rf.0ab.png": png(2), "x.rf.0ab.txt": box}
+    files |= {"frame.0.png": png(3), "c.jpg": png(4), "c.png": png(5), "c.txt": box}
+    found = load_labels([write_shard(tmp_path / "a.tar", files)])
+    names = [path.name for path in found.images]
+    assert names == ["a.png", "x.rf.0ab.png", "frame.0.png", "c.jpg", "c.png"]
+    assert found.labels.counts.tolist() == [1, 1, 0, 1, 1]
+
+
+def test_of_equal_names_the_last_counts(tmp_path: Path) -> None:
+    shard = write_shard(tmp_path / "a.tar", {"1.png": png(1), "1.txt": b"0 0.5 0.5 0.2 0.2\n"})
+    with tarfile.open(tmp_path / "a.tar", "a") as file:
+        member = tarfile.TarInfo("1.txt")
+        member.size = 18
+        file.addfile(member, io.BytesIO(b"1 0.5 0.5 0.2 0.2\n"))
+    assert load_labels([shard]).labels[0][0, 0] == 1
 
 
 def test_an_index_is_used_as_long_as_it_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,9 +125,16 @@ def test_a_lying_index_reaches_nothing_outside(tmp_path: Path, monkeypatch: pyte
     place = Path(index_place(shard.urls[0]))
     with np.load(place) as file:
         arrays = {name: file[name] for name in file.files}
-    for name, value in (("offset", [-1]), ("length", [10**9]), ("counts", [3])):
-        np.savez(place, **(arrays | {name: np.array(value, arrays[name].dtype)}))
-        assert index.load_index(index.shard_facts(shard.urls[0])) is None
+    assert index.load_index(index.shard_facts(shard.urls[0])) is not None
+    lies: list[tuple[str, object]] = [("offset", [-1]), ("offset", [2**63 - 1]), ("length", [2**62])]
+    lies += [("counts", [3]), ("offset", [[0]]), ("status", [7]), ("sizes", [[0, 0]]), ("names", b"")]
+    for text in ('[[99, false, "x"]]', '[["a", false, "x"]]', "[[0, false, 3]]", "[7]", "7"):
+        lies.append(("notes", text.encode()))
+    lies += [("about", b"x"), ("about", arrays["about"].tobytes().replace(b"\n", b"\nx", 1))]
+    for name, value in lies:
+        array = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else np.array(value)
+        np.savez(place, **(arrays | {name: array.astype(arrays[name].dtype)}))
+        assert index.load_index(index.shard_facts(shard.urls[0])) is None, (name, value)
 
 
 @pytest.mark.parametrize(
@@ -120,12 +146,25 @@ def test_a_lying_index_reaches_nothing_outside(tmp_path: Path, monkeypatch: pyte
         ("t-{3..1}.tar", "data.yaml: train: .*expected a range"),
         (["train-0000.tar", "../set/images/train"], "of shards or of folders, not of both"),
         ("broken.tar", "broken.tar: not a tar file that can be read"),
-        ("quux://b/a.tar", "quux://b/a.tar: cannot be opened"),
+        ("quux://b/a.tar", "train: quux://b/a.tar: expected an address that begins with http"),
+        ("reference://x.tar::file:///tmp/spec.tar", "expected an address that begins with http"),
+        ("http://127.0.0.1/*.tar", "an address is not searched"),
+        ("nix-*.tar", "nix-.*tar: No such file"),
+        ("cut.tar", "cut.tar: the tar file is cut off"),
+        ("garbage.tar", "garbage.tar: the tar file is damaged, or several in one"),
+        ("two.tar", "two.tar: the tar file is damaged, or several in one"),
     ],
 )
 def test_mistakes_are_told_in_one_line(tmp_path: Path, train: str | list[str], words: str) -> None:
     make_both(tmp_path)
-    (tmp_path / "shards/broken.tar").write_bytes(b"no tar" * 200)
+    shards = tmp_path / "shards"
+    (shards / "broken.tar").write_bytes(b"no tar" * 200)
+    whole = (shards / "train-0000.tar").read_bytes()
+    end = len(whole.rstrip(b"\0"))
+    end += -end % 512
+    (shards / "cut.tar").write_bytes(whole[:end])
+    (shards / "garbage.tar").write_bytes(whole[:end] + b"x" * 512 + bytes(1024))
+    (shards / "two.tar").write_bytes(whole * 2)
     yaml = tmp_path / "shards/data.yaml"
     write_yaml(yaml, read_yaml(yaml) | {"train": train})
     with pytest.raises((ConfigError, DataError), match=words) as caught:

@@ -109,6 +109,34 @@ def test_an_index_of_another_shard_is_found_out(tmp_path: Path) -> None:
             data[0]
 
 
+def test_a_replaced_shard_is_noticed_without_times(tmp_path: Path) -> None:
+    """By a server that tells nothing but sizes."""
+    make_both(tmp_path)
+    kept = {name: Answer(one.body) for name, one in answers(tmp_path / "shards", "*.tar").items()}
+    with serve(kept) as site:
+        before = DetectionDataset([remote(site)], 64)
+        assert before[0].labels[0, 1] == 0
+        site.answers["/train-0000.tar"] = Answer(
+            kept["/train-0000.tar"].body.replace(b"0 0.5 0.5", b"2 0.5 0.5")
+        )
+        assert DetectionDataset([remote(site)], 64)[0].labels[0, 1] == 2
+
+
+def test_what_is_ahead_is_fetched_from_where_a_run_goes_on(tmp_path: Path) -> None:
+    make_both(tmp_path)
+    with serve(answers(tmp_path / "shards", "*")) as site:
+        data = DetectionDataset([remote(site)], 64)
+        loader = make_loader(data, 2, workers=0)
+        loader.set_epoch(0, first_batch=4)
+        assert len(list(loader)) == 1
+        assert {path for path in site.asked if path.endswith(".tar")} == {
+            "/train-0002.tar",
+            "/train-0003.tar",
+        }
+        with pytest.raises(store.ConfigError, match="--image-weights"):
+            loader.set_weights(np.ones(10))
+
+
 def test_copies_used_long_ago_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = store.shards_folder()
     folder.mkdir(parents=True)
