@@ -119,6 +119,7 @@ class DetectionDataset(Dataset[Item]):
         self.labels = files.labels
         self.segments = files.polygons
         self.shapes = files.sizes
+        self.content = files.content
         self._check_labels(sources, prefix)
         self._extra = load_extra_transforms(prefix) if augment else None
         self._reader = SampleReader(

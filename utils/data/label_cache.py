@@ -101,15 +101,17 @@ class Scan:
 _ARRAYS = ("status", "sizes", "counts", "rows", "lines", "outlined", "points")
 
 
-def content_key(images: PathTable) -> str:
-    """Digest of the pictures and label files: their places within the set, their sizes and times."""
-    digest = hashlib.sha256(f"labels {VERSION}".encode())
+def content_keys(images: PathTable) -> tuple[str, str]:
+    """Digests of the pictures and label files: of places within the set, sizes and times; without times."""
+    exact, lasting = hashlib.sha256(f"labels {VERSION}".encode()), hashlib.sha256()
     for index in range(len(images)):
         place = images.place(index)
         path = images.root + place
-        facts = f"{place}\0{_size_and_time(path)}\0{_size_and_time(label_name(path))}\n"
-        digest.update(facts.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+        image, labels = _size_and_time(path), _size_and_time(label_name(path))
+        exact.update(f"{place}\0{image}\0{labels}\n".encode("utf-8", "surrogateescape"))
+        sizes = f"{place}\0{image.partition(':')[0]}\0{labels.partition(':')[0]}\n"
+        lasting.update(sizes.encode("utf-8", "surrogateescape"))
+    return exact.hexdigest(), lasting.hexdigest()
 
 
 def cache_path(sources: Sequence[Path], images: Sequence[Path]) -> Path:

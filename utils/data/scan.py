@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from utils.data.label_cache import (
     Note,
     Scan,
     cache_path,
-    content_key,
+    content_keys,
     load_scan,
     save_scan,
 )
@@ -41,11 +42,12 @@ class LabelledFiles:
     labels: RowTable  # (n, 5) float32 each: class, xywhn
     polygons: OutlineTable  # a (k, 2) float32 a label, fractions; empty where there are only boxes
     sizes: np.ndarray  # (N, 2) int32: width, height
+    content: str = ""  # digest of the files, which changes with them
 
     def take(self, indices: np.ndarray) -> LabelledFiles:
         """Some of the pictures, or all in another order; nothing is copied but numbers."""
         parts = (self.images.take(indices), self.labels.take(indices), self.polygons.take(indices))
-        return LabelledFiles(*parts, self.sizes[indices])
+        return LabelledFiles(*parts, self.sizes[indices], self.content)
 
 
 def load_labels(
@@ -63,19 +65,20 @@ def load_labels(
     Raises:
         DataError: nothing is left.
     """
-    images, scan = _find(sources, prefix)
+    images, scan, content = _find(sources, prefix)
     notes = list(scan.notes)
     if names is not None:
         notes += _drop_unknown_classes(scan, names)
     _tell(notes, images, scan.status, prefix)
     files = _usable(scan, images)
+    files.content = content
     if not files.images:
         raise DataError(f"{', '.join(map(str, sources))}: none of the {len(images)} pictures can be used")
     return files
 
 
-def _find(sources: Sequence[Source], prefix: str) -> tuple[PictureTable, Scan]:
-    """All pictures of a split, and what a scan has found about them, now or before."""
+def _find(sources: Sequence[Source], prefix: str) -> tuple[PictureTable, Scan, str]:
+    """All pictures of a split, what a scan has found about them now or before, a digest of their files."""
     shards = [source for source in sources if isinstance(source, ShardList)]
     folders = [source for source in sources if isinstance(source, Path)]
     if shards:
@@ -86,16 +89,17 @@ def _find(sources: Sequence[Source], prefix: str) -> tuple[PictureTable, Scan]:
         place = ", ".join(map(str, shards))
         table, scan = open_shards([url for one in shards for url in one.urls], place, prefix)
         LOG.info(_summary(place, scan.status, prefix))
-        return table, scan
+        digests = "".join(f"{shard.facts.size} {shard.sha256}\n" for shard in table.shards)
+        return table, scan, hashlib.sha256(digests.encode()).hexdigest()
     images = list_images(folders)
-    cache, key = cache_path(folders, images), content_key(images)
+    cache, (key, content) = cache_path(folders, images), content_keys(images)
     known = load_scan(cache, key, len(images))
     if known is None:
         known = _scan(images, cache, prefix)
         save_scan(cache, key, known)
     else:
         LOG.info(_summary(cache, known.status, prefix))
-    return images, known
+    return images, known, content
 
 
 def _scan(images: PathTable, place: Path, prefix: str) -> Scan:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from utils.base.errors import YoloError
+from utils.base.errors import DataError, YoloError
 from utils.base.log import LOG, color
 from utils.base.paths import atomic_write, relative_to_cwd
 from utils.base.processes import claim, share_out
@@ -247,7 +247,10 @@ class _Clock:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._before = float(file.read_text()) if file.is_file() else 0.0
+        try:
+            self._before = float(file.read_text()) if file.is_file() else 0.0
+        except ValueError as error:
+            raise DataError(f"{file}: damaged, expected minutes; correct or remove it") from error
         self._started = time.monotonic()
 
     @property

@@ -89,7 +89,10 @@ def with_saved_options(opt: Namespace) -> Namespace:
         raise ConfigError(
             f"--resume {opt.resume}: with --evolve, the folder of an evolution such as runs/evolve/exp"
         )
-    merged = parse_options(read_yaml(home / _FACTS)["command"])
+    command = read_yaml(home / _FACTS).get("command")
+    if not isinstance(command, list):
+        raise ConfigError(f"{home / _FACTS}: 'command:' is missing; give the whole command line instead")
+    merged = parse_options(list(map(str, command)))
     for name in opt.given:
         if name != "resume":
             setattr(merged, name, getattr(opt, name))

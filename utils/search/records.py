@@ -152,7 +152,12 @@ def write_population(results: Sequence[Result], size: int, path: Path) -> None:
 def read_result(folder: Path) -> Result | None:
     """The result of the candidate in a folder, if there is one."""
     content = _read(folder / RESULT)
-    return None if content is None else Result(**content)
+    if content is None:
+        return None
+    try:
+        return Result(**content)
+    except TypeError as error:
+        raise _damaged(folder / RESULT, error) from error
 
 
 def folder_of(home: Path, index: int) -> Path:
@@ -172,5 +177,9 @@ def _read(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise DataError(f"{path}: damaged ({error}); remove it, and its candidate is made anew") from error
+        raise _damaged(path, error) from error
     return content
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    return DataError(f"{path}: damaged ({error}); remove it, and its candidate is made anew")

@@ -40,9 +40,10 @@ def versions() -> dict[str, str]:
 
 
 def data_facts(dataset: DetectionDataset) -> dict[str, Any]:
-    """What tells a set from another one: pictures, labels, and a digest of their sizes and labels."""
+    """What tells a set from another one: pictures, labels, and a digest of files, sizes and labels."""
     rows = dataset.labels.joined()
     digest = hashlib.sha256(dataset.shapes.tobytes() + dataset.labels.counts.tobytes() + rows.tobytes())
+    digest.update(dataset.content.encode())
     return {"pictures": len(dataset), "labels": len(rows), "digest": digest.hexdigest()[:16]}
 
 

@@ -85,6 +85,16 @@ def test_processes_find_what_threads_find(tmp_path: Path, monkeypatch: pytest.Mo
     assert scans[0]["status"].tolist() == [0, 0, 0, 2, 2, 0, 0]
 
 
+def test_other_files_have_another_digest_and_other_times_have_not(tmp_path: Path) -> None:
+    images = make_set(tmp_path, 3)
+    before = load_labels([images]).content
+    os.utime(images / "001.png", ns=(0, 10**18))
+    assert load_labels([images]).content == before
+    picture = (images / "001.png").read_bytes()
+    (images / "001.png").write_bytes(picture + b"x")
+    assert load_labels([images]).content != before
+
+
 def test_outlines_stay_with_their_boxes(tmp_path: Path) -> None:
     images = make_set(tmp_path, 3)
     (tmp_path / "labels/train/001.txt").write_text(
