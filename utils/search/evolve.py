@@ -22,6 +22,7 @@ from utils.search.cluster import ClusterTrainer
 from utils.search.forecast import Forecast, in_words
 from utils.search.plan import Plan, how_to_go_on, make_plan, with_saved_options
 from utils.search.population import Population
+from utils.search.probe import minutes_of_training
 from utils.search.records import Journal, Result, Trial, write_best, write_population, write_table
 from utils.search.trainer import KilledError, Trainer, Worker
 from utils.train.session import TrainResult
@@ -125,6 +126,9 @@ class Evolution:
             + (f"; {budget:g} h at most, {in_words(self._clock.minutes)} used" if budget else "")
         )
         left = self._forecast.left(len(self._waiting))
+        if not left and (minutes := minutes_of_training(self.opt)) is not None:
+            whole = in_words(minutes * len(self._waiting) / self.jobs)
+            left = f"about {whole} for all, judging by one step here; told better after the first epochs"
         LOG.info(f"time: {left or 'told after the first epochs'}")
 
     def _begin(self, pool: ThreadPoolExecutor, worker: Worker) -> bool:

@@ -58,6 +58,7 @@ def player(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Player]]:
         fails: dict[int, str] = {}
 
     monkeypatch.setattr("utils.search.evolve.Trainer", Fresh)
+    monkeypatch.setattr("utils.search.evolve.minutes_of_training", lambda opt: 1.5)
     yield Fresh
 
 
@@ -123,6 +124,16 @@ def test_a_candidate_that_was_killed_while_it_was_noted_is_proposed_again(
         (tmp_path / "exp" / "candidates" / "0004" / file).unlink()
 
     assert tables(search(5, "--resume").save_dir) == whole
+
+
+def test_the_time_is_told_first(
+    search: Search, player: type[Player], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        search(4)
+    lines = [record.getMessage() for record in caplog.records]
+    told = next(number for number, line in enumerate(lines) if line.startswith("time: about 6 min for all"))
+    assert told < next(number for number, line in enumerate(lines) if line.startswith("candidate 0"))
 
 
 def test_more_generations_go_on_where_fewer_ended(search: Search, player: type[Player]) -> None:
