@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from utils.base.log import LOG
 
 # No run of a test starts TensorBoard or what else this machine has; tests of services ask for them.
 os.environ["YOLOV5_LOGGERS"] = "none"
+# A shell without job control starts what it puts into the background deaf to Ctrl-C, and children inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
