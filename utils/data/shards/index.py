@@ -147,7 +147,7 @@ def file_sha256(path: Path) -> str:
 def _stand_in(facts: ShardFacts) -> Path:
     if not is_address(facts.url):
         return stand_in(Path(index_place(facts.url)))
-    digest = hashlib.sha256(facts.url.encode()).hexdigest()
+    digest = hashlib.sha256(without_query(facts.url).encode()).hexdigest()
     return cache_folder() / "shards" / f"{digest[:32]}{SUFFIX}"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.base.paths import atomic_write, cache_folder
-from utils.data.shards.names import check_address, is_address
+from utils.data.shards.names import check_address, is_address, without_query
 
 LIMIT_VARIABLE = "YOLOV5_SHARDS_GB"
 _LIMIT_GB = 32.0  # of copies, by default
@@ -96,7 +96,8 @@ def keep_as(facts: ShardFacts, sha256: str, copy: Path) -> None:
 
 
 def _place(facts: ShardFacts, sha256: str | None) -> Path:
-    key = f"{facts.url}\0{facts.size}\0{facts.stamp}\0{sha256 or ''}"
+    # A signature behind the address is another one each time; size and digest tell shards apart.
+    key = f"{without_query(facts.url)}\0{facts.size}\0{facts.stamp}\0{sha256 or ''}"
     return shards_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.tar"
 
 

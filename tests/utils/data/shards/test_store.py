@@ -59,6 +59,16 @@ def test_what_comes_over_http_is_what_is_on_the_disk(tmp_path: Path, patterns: t
         assert len(load_labels([remote(site)]).images) == 10
 
 
+def test_another_signature_is_the_same_shard(tmp_path: Path) -> None:
+    make_both(tmp_path)
+    kept = answers(tmp_path / "shards", "train-0000.tar")
+    with serve({f"/train-0000.tar?s={n}": one for n in (1, 2) for one in kept.values()}) as site:
+        for number in (1, 2):
+            url = f"{site.url}/train-0000.tar?s={number}"
+            assert len(load_labels([ShardList(url, (url,))]).images) == 3
+        assert [path for path in site.asked if ".tar" in path] == ["/train-0000.tar?s=1"]
+
+
 def test_a_connection_that_breaks_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_both(tmp_path)
     with serve(answers(tmp_path / "shards", "*")) as site:

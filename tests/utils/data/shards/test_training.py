@@ -17,6 +17,7 @@ from tests.utils.train.small import small_models
 from utils.data.batch_keys import Mix, Share
 from utils.data.dataset import DetectionDataset
 from utils.data.loader import Loader, make_loader
+from utils.data.shards.table import ShardTable
 from utils.loggers.callbacks import Callbacks
 from utils.train import setup
 from utils.train.listeners import dataset_files
@@ -57,12 +58,13 @@ def test_losses_are_those_of_the_folder_in_the_same_order(
 ) -> None:
     folder, shards = make_both(tmp_path)
     far = train.run(**flags, data=str(shards.yaml), name="shards").save_dir
-    of_shards = DetectionDataset(shards.train, 64).image_files.shard  # type: ignore[attr-defined]
+    pictures = DetectionDataset(shards.train, 64).image_files
+    assert isinstance(pictures, ShardTable)
 
     def in_their_order(dataset: DetectionDataset, *args: Any, **kwargs: Any) -> Loader:
         loader = make_loader(dataset, *args, **kwargs)
         if dataset.augment:
-            loader.keys.mix = Mix(of_shards, BUFFER)
+            loader.keys.mix = Mix(pictures.shard, BUFFER)
         return loader
 
     monkeypatch.setattr(setup, "make_loader", in_their_order)
