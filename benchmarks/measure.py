@@ -1,0 +1,154 @@
+"""Time two sides against each other in one run, and lay the ratios out in a table.
+
+Machines are noisy: the sides take turns, each round gives a ratio, and what counts is the median of
+the ratios, beside the quartiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # the packages of the project, from whichever folder the script is started
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One line of the table. A target reads `>= 1.4` or `<= 1.15`; empty: only reported."""
+
+    what: str
+    target: str
+    median: float
+    low: float  # quartiles of the rounds
+    high: float
+    sides: str  # what was timed, as `new 1.20 ms, old 2.40 ms`
+
+    @property
+    def verdict(self) -> str:
+        """Whether the median meets the target."""
+        if not self.target:
+            return ""
+        sign, bound = self.target.split()
+        met = self.median >= float(bound) if sign == ">=" else self.median <= float(bound)
+        return "met" if met else "missed"
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def alternate(
+    sides: dict[str, Callable[[], Any]], rounds: int = 9, warm: int = 1, least: float = 0.01
+) -> dict[str, list[float]]:
+    """Seconds of each side in each round; the sides take turns, and the order changes from round to round.
+
+    Args:
+        sides: what to call, by name.
+        rounds: that count.
+        warm: rounds before, that do not.
+        least: seconds a measurement lasts at least; short calls are repeated.
+    """
+    repeats = {}
+    for name, work in sides.items():
+        for _ in range(warm):
+            work()
+        repeats[name] = max(1, round(least / max(timed(work), 1e-7)))
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name in list(sides)[:: 1 if number % 2 else -1]:
+            work = sides[name]
+            start = time.perf_counter()
+            for _ in range(repeats[name]):
+                work()
+            seconds[name].append((time.perf_counter() - start) / repeats[name])
+    return seconds
+
+
+def ratio(what: str, target: str, over: Sequence[float], under: Sequence[float], sides: str = "") -> Ratio:
+    """The ratio `over` / `under`, round by round."""
+    rounds = sorted(a / b for a, b in zip(over, under, strict=True))
+    low, middle, high = statistics.quantiles(rounds, n=4) if len(rounds) > 1 else rounds * 3
+    return Ratio(what, target, middle, low, high, sides)
+
+
+def span(seconds: float) -> str:
+    """Seconds in a unit that reads well."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"
+
+
+def faster(what: str, target: str, seconds: dict[str, list[float]], new: str, old: str) -> Ratio:
+    """How many times faster `new` is than `old`."""
+    return ratio(what, target, seconds[old], seconds[new], _both(seconds, new, old))
+
+
+def slower(what: str, target: str, seconds: dict[str, list[float]], new: str, old: str) -> Ratio:
+    """The time of `new` as a multiple of the time of `old`."""
+    return ratio(what, target, seconds[new], seconds[old], _both(seconds, new, old))
+
+
+def _both(seconds: dict[str, list[float]], new: str, old: str) -> str:
+    return ", ".join(f"{name} {span(statistics.median(seconds[name]))}" for name in (new, old))
+
+
+class Sheet:
+    """Prints each line when it is known, and keeps all for a csv file."""
+
+    def __init__(self, title: str, path: str = "") -> None:
+        self.path = Path(path) if path else None
+        self.lines: list[Ratio] = []
+        print(f"{title}\n{describe_machine()}\n", flush=True)
+        print(f"{'what':58}{'target':>9}{'ratio':>8}{'quartiles':>15}  {'':7}sides")
+
+    def add(self, line: Ratio) -> None:
+        """Print a line; the csv file is written anew, so that nothing is lost when a run is stopped."""
+        self.lines.append(line)
+        spread = f"{line.low:.3g}-{line.high:.3g}"
+        print(
+            f"{line.what:58}{line.target:>9}{line.median:8.3g}{spread:>15}  {line.verdict:7}{line.sides}",
+            flush=True,
+        )
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow([*(field.name for field in fields(Ratio)), "verdict"])
+                writer.writerows([*_rounded(line), line.verdict] for line in self.lines)
+
+
+def _rounded(line: Ratio) -> list[Any]:
+    return [f"{value:.4g}" if isinstance(value, float) else value for value in astuple(line)]
+
+
+def describe_machine() -> str:
+    """Processor, cores and versions, as one line."""
+    import torch
+
+    model = platform.processor() or platform.machine()
+    facts = Path("/proc/cpuinfo")
+    if facts.exists():
+        names = [line for line in facts.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].split(":", 1)[1].strip() if names else model
+    return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def parser(words: str | None) -> argparse.ArgumentParser:
+    """The options that all benchmarks share."""
+    made = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--rounds", type=int, default=9, help="measurements of each side")
+    made.add_argument("--csv", default="", help="file for the figures")
+    return made
