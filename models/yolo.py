@@ -22,6 +22,7 @@ from models import registry
 from models.augment import augmented_forward
 from models.blocks.conv import Conv, default_activation
 from models.head import Detect
+from models.recompute import recomputed
 from models.rows import Row, make_divisible, read_activation, read_rows
 from utils.base.errors import ConfigError
 from utils.base.paths import find_file
@@ -73,6 +74,7 @@ class DetectionModel(nn.Module):
         self.names = {i: str(i) for i in range(self.nc)}
         self.hyp: dict[str, Any] | None = None
         self.class_weights: Tensor | None = None
+        self.checkpoint_activations = False  # in training, keep what is between layers only
         known = strides if strides and len(strides) == self.head.nl else None
         self.head.set_strides(known or self._measure_strides())
         self.head.start_biases()
@@ -105,15 +107,16 @@ class DetectionModel(nn.Module):
         """One plain pass through the layers."""
         kept: dict[int, Tensor] = {}
         wanted = set(self.save)
+        again = self.checkpoint_activations and self.training and torch.is_grad_enabled()
         for layer in self.model:
             index: Any = layer.i
             source: Any = layer.f
-            if source == -1:
-                x = layer(x)
-            elif isinstance(source, list):
-                x = layer([x if j == -1 else kept[j % index] for j in source])
-            else:
-                x = layer(kept[source % index])
+            given: Any = x
+            if isinstance(source, list):
+                given = [x if j == -1 else kept[j % index] for j in source]
+            elif source != -1:
+                given = kept[source % index]
+            x = recomputed(layer, given) if again and layer is not self.model[-1] else layer(given)
             if index in wanted:
                 kept[index] = x
             if visualize is not None and isinstance(x, Tensor):

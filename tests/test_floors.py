@@ -15,10 +15,11 @@ from utils.base.paths import ROOT
 # A room is a package or module with all below it. Everything of ours has to be in one.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("utils.base",),
-    ("utils.ops", "utils.plots", "models.registry", "models.blocks", "models.attention"),
+    ("utils.native", "utils.ops", "utils.plots", "models.registry", "models.blocks", "models.attention"),
     ("models.common", "models.rows", "models.pickles", "utils.data", "utils.loggers"),
     (
         "models.head",
+        "models.recompute",
         "models.augment",
         "models.profile",
         "models.yolo",

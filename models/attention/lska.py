@@ -19,6 +19,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
+from utils.native.chain import separable_chain
 
 
 def default_dilation(k: int) -> int:
@@ -103,8 +104,8 @@ class LSKA(_Gate):
         self.conv_spatial_v = depthwise(dim, far, 1, self.dilation)
 
     def look_around(self, x: Tensor) -> Tensor:
-        x = self.conv0v(self.conv0h(x))
-        return self.conv_spatial_v(self.conv_spatial_h(x))
+        stages = (self.conv0h, self.conv0v, self.conv_spatial_h, self.conv_spatial_v)
+        return separable_chain(x, stages)
 
 
 class LKA(_Gate):
@@ -128,7 +129,7 @@ class LSKATrivial(_Gate):
         self.conv0v = depthwise(dim, self.k, 1)
 
     def look_around(self, x: Tensor) -> Tensor:
-        return self.conv0v(self.conv0h(x))
+        return separable_chain(x, (self.conv0h, self.conv0v))
 
 
 class LKATrivial(_Gate):

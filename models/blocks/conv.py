@@ -9,7 +9,11 @@ from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from utils.native.convolution import PackedConvolution
+from utils.native.norm_silu import fits, norm_silu
 
 _activation: ContextVar[nn.Module | None] = ContextVar("activation", default=None)
 _csp_activation: ContextVar[nn.Module | None] = ContextVar("csp_activation", default=None)
@@ -78,11 +82,19 @@ class Conv(nn.Module):
         self.conv = nn.Conv2d(c1, c2, k, s, padding, dilation=d, groups=g, bias=False)
         self.bn: nn.BatchNorm2d | None = batch_norm(c2)
         self.act = make_activation(act)
+        self._packed: PackedConvolution | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.bn is None:
+            if self._packed is not None and self._packed.fits(x):
+                return self._packed(x)
+            return self.act(self.conv(x))
         x = self.conv(x)
-        if self.bn is not None:
-            x = self.bn(x)
+        if fits(x, self.bn, self.act):
+            return norm_silu(x, self.bn)
+        x = self.bn(x)
+        if torch.is_grad_enabled() and type(self.act) is nn.SiLU:
+            return F.silu(x)  # in place it would keep a copy of its input for the backward pass
         return self.act(x)
 
     def fuse(self) -> None:
@@ -90,6 +102,7 @@ class Conv(nn.Module):
         if self.bn is not None:
             self.conv = fuse_conv_bn_eval(self.conv.eval(), self.bn.eval())
             self.bn = None
+            self._packed = PackedConvolution.of(self.conv, self.act)
 
 
 class DWConv(Conv):

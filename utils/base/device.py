@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING
 
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
+from utils.base.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     import torch
 
 
-def select_device(name: str = "", verbose: bool = True) -> torch.device:
-    """Turn `--device` into a torch device, and print what it is.
+def select_device(name: str = "", verbose: bool = True, keep_memory: bool = True) -> torch.device:
+    """Turn `--device` into a torch device, prepare for it, and print what it is.
+
+    Args:
+        name: see above.
+        verbose: print.
+        keep_memory: on a CPU, keep what tensors leave behind: faster, and up to a fifth more memory.
 
     Raises:
         ConfigError: the name is not a device, or this machine does not have it.
@@ -25,6 +31,8 @@ def select_device(name: str = "", verbose: bool = True) -> torch.device:
     device = _parse(_own_share(str(name).strip().lower().removeprefix("cuda:")))
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    elif device.type == "cpu" and keep_memory:
+        keep_freed_memory()
     if verbose:
         words = f"Python-{platform.python_version()} torch-{torch.__version__}"
         LOG.info(f"YOLOv5-LSKA {words} {describe(device)}")

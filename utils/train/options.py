@@ -97,6 +97,9 @@ def _how(group: argparse._ArgumentGroup) -> None:
         help="precision of the forward pass; auto: fp16 on CUDA, else float32",
     )  # fmt: skip
     group.add_argument("--compile", action="store_true", help="compile the model: a slow start, faster steps")
+    group.add_argument(
+        "--checkpoint-activations", action="store_true", help="half the memory, a third more time"
+    )
     group.add_argument("--sync-bn", action="store_true", help="batch norm over all processes")
     group.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
     group.add_argument("--deterministic", action="store_true", help="only reproducible kernels on CUDA")
@@ -222,6 +225,8 @@ def check_options(opt: argparse.Namespace) -> None:
         raise ConfigError(f"--bbox_interval {opt.bbox_interval}: expected 0 or more, or -1")
     if opt.cache not in (None, "ram", "disk", "val"):
         raise ConfigError(f"--cache {opt.cache}: expected ram, disk or val")
+    if opt.compile and opt.checkpoint_activations:
+        raise ConfigError("--compile and --checkpoint-activations exclude each other; use one of the two")
     if opt.image_weights and opt.rect:
         raise ConfigError("--image-weights draws pictures at random, --rect sorts them; use one of the two")
 

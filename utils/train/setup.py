@@ -82,7 +82,7 @@ def prepare_machine(opt: Namespace) -> torch.device:
     Raises:
         ConfigError: this machine does not have the device.
     """
-    device = select_device(opt.device)
+    device = select_device(opt.device, keep_memory=not opt.checkpoint_activations)
     seed_everything(opt.seed, opt.deterministic)
     return device
 
@@ -145,6 +145,7 @@ def make_model(
     elif checkpoint is not None and checkpoint.training is not None:
         origin = Origin(**checkpoint.training.get("origin", {}))
     model.names = dict(data.names)
+    model.checkpoint_activations = opt.checkpoint_activations
     model = model.to(device).to(memory_format=torch.channels_last)
     return synchronize_norms(model, opt.sync_bn), origin
 

@@ -1,0 +1,153 @@
+"""Depth-wise 1-D convolutions along rows and columns, one after the other, as one operation.
+
+The numbers are those of the plain chain within rounding, forward and backward; chain.c says how.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from utils.native.library import library
+
+LANES = 16  # channels that chain.c takes at a time
+
+
+class _Stage(ctypes.Structure):
+    _fields_ = [
+        ("taps", ctypes.c_int64),
+        ("dilation", ctypes.c_int64),
+        ("weight", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("grad_weight", ctypes.c_void_p),
+        ("grad_bias", ctypes.c_void_p),
+    ]
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_int64)
+        for name in (
+            "pictures",
+            "channels",
+            "height",
+            "width",
+            "picture_step",
+            "channel_step",
+            "pixel_step",
+            "pairs",
+            "threads",
+        )
+    ]
+
+
+def separable_chain(x: Tensor, stages: Sequence[nn.Conv2d]) -> Tensor:
+    """Run convolutions over x, (B, C, H, W) float -> (B, C, H, W).
+
+    Args:
+        x: any memory format; the result has the same.
+        stages: depth-wise, with bias, keeping H and W, of odd length: one along the rows, one along the
+            columns, and so on.
+    """
+    if not is_native(x, stages):
+        for stage in stages:
+            x = stage(x)
+        return x
+    values = [value for stage in stages for value in (stage.weight, stage.bias)]
+    return _Chain.apply(x.float(), tuple(max(_two(stage.dilation)) for stage in stages), *values)
+
+
+def is_native(x: Tensor, stages: Sequence[nn.Conv2d]) -> bool:
+    """Whether the compiled form can and should run: on the CPU in float32, when nobody traces or watches.
+
+    With many threads and few channels the plain chain is faster, as it shares out rows too.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    if x.device.type != "cpu" or type(x) not in (Tensor, nn.Parameter) or x.numel() == 0:
+        return False
+    half = torch.is_autocast_enabled("cpu") and x.dtype == torch.bfloat16
+    if not (x.dtype == torch.float32 or half) or any(not _is_plain(stage) for stage in stages):
+        return False
+    tasks = x.shape[0] * -(-x.shape[1] // LANES)
+    return 3 * tasks >= torch.get_num_threads() and library() is not None
+
+
+def _is_plain(stage: nn.Module) -> bool:
+    return (
+        type(stage) is nn.Conv2d
+        and stage.weight.dtype == torch.float32
+        and not (stage._forward_hooks or stage._forward_pre_hooks or stage._backward_hooks)
+    )
+
+
+class _Chain(torch.autograd.Function):
+    """What chain.c does, for autograd: of the maps only x is kept, the others are made again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dilations: tuple[int, ...], *values: Tensor) -> Tensor:
+        x = _dense(x)
+        y = torch.empty_like(x)
+        shape, stages, _kept = _describe(x, dilations, values)
+        _call("chain_forward", shape, stages, x, y)
+        ctx.save_for_backward(x, *values)
+        ctx.dilations = dilations
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        x, *values = ctx.saved_tensors
+        grad_y = grad_y.contiguous(memory_format=_format(x))
+        grad_x = torch.empty_like(x)
+        grads = [torch.empty_like(value, memory_format=torch.contiguous_format) for value in values]
+        shape, stages, _kept = _describe(x, ctx.dilations, values, grads)
+        _call("chain_backward", shape, stages, x, grad_y, grad_x)
+        return grad_x, None, *grads
+
+
+def _call(name: str, shape: _Shape, stages: Any, *maps: Tensor) -> None:
+    kernels = library()
+    assert kernels is not None
+    pointers = [ctypes.c_void_p(value.data_ptr()) for value in maps]
+    if getattr(kernels, name)(ctypes.byref(shape), stages, *pointers):
+        raise MemoryError(f"large kernel attention: no memory for a map of {tuple(maps[0].shape)}")
+
+
+def _describe(
+    x: Tensor, dilations: Sequence[int], values: Sequence[Tensor], grads: Sequence[Tensor] = ()
+) -> tuple[_Shape, Any, list[Tensor]]:
+    """The structures of chain.c, and tensors that must live as long as they do."""
+    pictures, channels, height, width = x.shape
+    last = _format(x) == torch.channels_last
+    steps = (1, channels) if last else (height * width, 1)
+    picture_step = channels * height * width
+    pairs = len(dilations) // 2
+    shape = _Shape(*x.shape, picture_step, *steps, pairs, torch.get_num_threads())
+    kept = [value.detach().contiguous() for value in values]
+    stages = (_Stage * len(dilations))()
+    for index, dilation in enumerate(dilations):
+        weight, bias = kept[2 * index : 2 * index + 2]
+        of_grads = [grad.data_ptr() for grad in grads[2 * index : 2 * index + 2]]
+        taps = weight.shape[2] * weight.shape[3]
+        stages[index] = _Stage(taps, dilation, weight.data_ptr(), bias.data_ptr(), *of_grads)
+    return shape, stages, kept
+
+
+def _format(x: Tensor) -> torch.memory_format:
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _dense(x: Tensor) -> Tensor:
+    """x without gaps in memory."""
+    return x.contiguous(memory_format=_format(x))
+
+
+def _two(size: Any) -> tuple[int, int]:
+    return size if isinstance(size, tuple) else (size, size)

@@ -1,0 +1,104 @@
+"""Batch norm and SiLU of a training step as one operation; norm_silu.c says why."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from utils.native.library import library
+
+LANES = 16  # norm_silu.c takes that many channels at a time
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [
+        ("pixels", ctypes.c_int64),
+        ("channels", ctypes.c_int64),
+        ("threads", ctypes.c_int64),
+        ("grad_step", ctypes.c_int64),
+        ("eps", ctypes.c_float),
+    ]
+
+
+def fits(x: Tensor, norm: nn.BatchNorm2d, act: nn.Module) -> bool:
+    """Whether `norm_silu` can stand for act(norm(x)): in training, on the CPU, float32, channels last."""
+    return not (torch.compiler.is_compiling() or torch.jit.is_tracing()) and (
+        norm.training
+        and type(norm) is nn.BatchNorm2d
+        and type(act) is nn.SiLU
+        and x.device.type == "cpu"
+        and type(x) is Tensor
+        and x.dtype == torch.float32
+        and x.shape[1] % LANES == 0
+        and x.numel() > x.shape[1]
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and not (norm._forward_hooks or act._forward_hooks or norm._forward_pre_hooks)
+        and library() is not None
+    )
+
+
+def norm_silu(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """silu(norm(x)), and the running statistics moved on, as `norm` in training does it.
+
+    Args:
+        x: (B, C, H, W) float32, channels last in memory, of which `fits` holds.
+        norm: gives weight, bias, eps, momentum and running statistics.
+    """
+    y, mean, variance = _NormSiLU.apply(x, norm.weight, norm.bias, norm.eps)
+    with torch.no_grad():
+        pixels = x.numel() // x.shape[1]
+        assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(variance * (pixels / (pixels - 1)), norm.momentum)
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+    return y
+
+
+class _NormSiLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
+        y = torch.empty_like(x)
+        mean, variance = torch.empty_like(bias), torch.empty_like(bias)
+        _call("norm_silu_forward", x, eps, x, weight, bias, y, mean, variance)
+        ctx.save_for_backward(x, weight, bias, mean, variance)
+        ctx.eps = eps
+        ctx.mark_non_differentiable(mean, variance)
+        return y, mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, mean, variance = ctx.saved_tensors
+        if not (step := _pixel_step(grad_y)):
+            grad_y = grad_y.contiguous(memory_format=torch.channels_last)
+        grads = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
+        _call("norm_silu_backward", x, ctx.eps, x, weight, bias, mean, variance, grad_y, *grads, step=step)
+        return *grads, None
+
+
+def _pixel_step(x: Tensor) -> int:
+    """Numbers between neighbouring pixels of a map, channels last, that may be some channels of a wider one.
+
+    0 if it is anything else. The gradient of a concatenation is such a part, and need not be copied.
+    """
+    _, _, height, width = x.shape
+    of_picture, of_channel, of_row, step = x.stride()
+    is_part = of_channel == 1 and of_row == width * step and of_picture == height * of_row
+    return step if is_part and step >= x.shape[1] else 0
+
+
+def _call(name: str, x: Tensor, eps: float, *values: Tensor, step: int = 0) -> None:
+    kernels = library()
+    assert kernels is not None
+    shape = _Shape(x.numel() // x.shape[1], x.shape[1], torch.get_num_threads(), step or x.shape[1], eps)
+    pointers = [ctypes.c_void_p(value.data_ptr()) for value in values]
+    if getattr(kernels, name)(ctypes.byref(shape), *pointers):
+        raise MemoryError(f"batch norm: no memory for the sums of a map of {tuple(x.shape)}")
