@@ -25,6 +25,7 @@ ORIGINAL = {
 OURS = {
     "amp",
     "artifact_alias",
+    "checkpoint_activations",
     "compile",
     "save_steps",
     "attention",
