@@ -50,7 +50,11 @@ def timed(work: Callable[[], Any]) -> float:
 
 
 def alternate(
-    sides: dict[str, Callable[[], Any]], rounds: int = 9, warm: int = 1, least: float = 0.01
+    sides: dict[str, Callable[[], Any]],
+    rounds: int = 9,
+    warm: int = 1,
+    least: float = 0.01,
+    pause: float = 0.0,
 ) -> dict[str, list[float]]:
     """Seconds of each side in each round; the sides take turns, and the order changes from round to round.
 
@@ -59,6 +63,8 @@ def alternate(
         rounds: that count.
         warm: rounds before, that do not.
         least: seconds a measurement lasts at least; short calls are repeated.
+        pause: seconds before each measurement, and then a call that does not count: the idle threads of
+            another process spin for a while, on our cores.
     """
     repeats = {}
     for name, work in sides.items():
@@ -69,6 +75,9 @@ def alternate(
     for number in range(rounds):
         for name in list(sides)[:: 1 if number % 2 else -1]:
             work = sides[name]
+            if pause:
+                time.sleep(pause)
+                work()
             start = time.perf_counter()
             for _ in range(repeats[name]):
                 work()

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
+from utils.native.convolution import PackedConvolution
+from utils.native.maps import can_decode, decode
 
 
 class Detect(nn.Module):
@@ -45,18 +47,30 @@ class Detect(nn.Module):
         self._listed = levels
         self.register_buffer("anchors", torch.zeros(self.nl, self.na, 2))  # set_strides fills them in
         self.m = nn.ModuleList(nn.Conv2d(c, self.no * self.na, 1) for c in ch)
+        self._packed: list[PackedConvolution | None] = []
         self._grids: dict[tuple[int, int, int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def forward(self, sources: list[Tensor]) -> list[Tensor] | tuple[Any, ...]:
-        maps = [self._split(conv(x)) for conv, x in zip(self.m, sources, strict=True)]
+        logits = [self._convolve(level, x) for level, x in enumerate(sources)]
+        maps = [self._split(level) for level in logits]
         if self.training:
             return maps
-        decoded = torch.cat([self._decode(level, logits) for level, logits in enumerate(maps)], 1)
+        if not self.export and can_decode(logits):
+            return decode(logits, self.stride.tolist(), self.anchors_px()), maps
+        decoded = torch.cat([self._decode(level, each.contiguous()) for level, each in enumerate(maps)], 1)
         return (decoded,) if self.export else (decoded, maps)
+
+    def _convolve(self, level: int, x: Tensor) -> Tensor:
+        packed = self._packed[level] if self._packed else None
+        return packed(x) if packed is not None and packed.fits(x) else self.m[level](x)
+
+    def fuse(self) -> None:
+        """Prepare for inference on the CPU."""
+        self._packed = [PackedConvolution.of(conv, nn.Identity()) for conv in self.m]
 
     def _split(self, logits: Tensor) -> Tensor:
         b, _, h, w = logits.shape
-        return logits.view(b, self.na, self.no, h, w).permute(0, 1, 3, 4, 2).contiguous()
+        return logits.view(b, self.na, self.no, h, w).permute(0, 1, 3, 4, 2)
 
     def _decode(self, level: int, logits: Tensor) -> Tensor:
         """(B, A, h, w, 5 + nc) logits -> (B, A h w, 5 + nc) boxes in pixels and scores, float32.

@@ -126,7 +126,7 @@ class DetectionModel(nn.Module):
     def fuse(self) -> DetectionModel:
         """Fold every batch norm that follows a convolution into it, for inference."""
         for module in self.modules():
-            if isinstance(module, Conv):
+            if isinstance(module, Conv | Detect):
                 module.fuse()
         return self
 

@@ -9,6 +9,7 @@ from models.blocks.conv import Conv, CrossConv, batch_norm, make_csp_activation
 from models.blocks.ghost import GhostBottleneck
 from models.blocks.pool import SPP
 from models.blocks.transformer import TransformerBlock
+from utils.native.maps import join
 
 
 class Bottleneck(nn.Module):
@@ -23,7 +24,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.cv2(self.cv1(x))
-        return x + y if self.add else y
+        if not self.add:
+            return y
+        return x + y if torch.is_grad_enabled() else y.add_(x)
 
 
 class C3(nn.Module):
@@ -48,7 +51,7 @@ class C3(nn.Module):
         return nn.Sequential(*(Bottleneck(c, c, shortcut, g, e=1.0) for _ in range(n)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1))
+        return self.cv3(join((self.m(self.cv1(x)), self.cv2(x))))
 
 
 class C3x(C3):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.blocks.conv import Conv
+from utils.native.maps import join
 
 
 class SPP(nn.Module):
@@ -49,4 +50,4 @@ class SPPF(nn.Module):
         levels = [self.cv1(x)]
         for _ in range(3):
             levels.append(self.m(levels[-1]))
-        return torch.cat(levels, 1)
+        return join(levels)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from models.blocks.conv import Conv
+from utils.native.maps import join
 
 
 class Concat(nn.Module):
@@ -16,7 +17,7 @@ class Concat(nn.Module):
         self.d = dimension
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        return torch.cat(maps, self.d)
+        return join(maps) if self.d == 1 else torch.cat(maps, self.d)
 
 
 class Contract(nn.Module):

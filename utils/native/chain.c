@@ -8,14 +8,7 @@
  * Every sum is made in an order that depends on the shapes only: not on the number of threads, nor on which
  * of them takes which picture.
  */
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define LANES 16
-
-typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
-typedef float loose __attribute__((vector_size(LANES * sizeof(float)), aligned(4)));
+#include "vectors.h"
 
 /* Stages alternate: along the rows, along the columns, ... */
 typedef struct {
@@ -37,9 +30,6 @@ typedef struct {
     int64_t margin, row, plane; /* in vectors; a plane has no margins */
     int64_t blocks, weights;    /* blocks of channels; weights and biases of all stages of a block */
 } layout;
-
-static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static layout lay_out(const shape *s, const stage *stages) {
     layout l = {0, 0, s->height * s->width, (s->channels + LANES - 1) / LANES, 0};
@@ -70,7 +60,7 @@ static int64_t lanes_of(const shape *s, int64_t block) { return least(LANES, s->
 static void take(vec *to, const float *tensor, int64_t y, const shape *s, int64_t lanes) {
     const float *pixel = tensor + y * s->width * s->pixel_step;
     if (s->channel_step == 1 && lanes == LANES) {
-        for (int64_t x = 0; x < s->width; x++) to[x] = *(const loose *)(pixel + x * s->pixel_step);
+        for (int64_t x = 0; x < s->width; x++) to[x] = at(pixel + x * s->pixel_step);
         return;
     }
     if (lanes < LANES) memset(to, 0, s->width * sizeof(vec));
@@ -83,7 +73,7 @@ static void take(vec *to, const float *tensor, int64_t y, const shape *s, int64_
 static void put(float *tensor, const vec *from, int64_t y, const shape *s, int64_t lanes) {
     float *pixel = tensor + y * s->width * s->pixel_step;
     if (s->channel_step == 1 && lanes == LANES) {
-        for (int64_t x = 0; x < s->width; x++) *(loose *)(pixel + x * s->pixel_step) = from[x];
+        for (int64_t x = 0; x < s->width; x++) set(pixel + x * s->pixel_step, from[x]);
         return;
     }
     const float *flat = (const float *)from;

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_NAMES = {nn.SiLU: "swish", nn.ReLU: "relu", nn.Identity: "none"}
-_SIDE = 64  # of a picture for which weights are laid out; another one works as well
+from utils.native.maps import silu_
+
+_NAMES = {nn.SiLU: "none", nn.ReLU: "relu", nn.Identity: "none"}  # SiLU comes after: oneDNN's is slow
 
 
 class PackedConvolution:
@@ -18,18 +19,18 @@ class PackedConvolution:
     calls this must be able to do without.
     """
 
-    def __init__(self, convolution: nn.Conv2d, activation: str) -> None:
+    def __init__(self, convolution: nn.Conv2d, act: nn.Module) -> None:
         self.convolution = convolution
-        self.activation = activation
+        self.activation = _NAMES[type(act)]
+        self.silu = type(act) is nn.SiLU
         self._laid_out: tuple[tuple[int, int], Tensor] | None = None
 
     @classmethod
     def of(cls, convolution: nn.Conv2d, act: nn.Module) -> PackedConvolution | None:
         """None where oneDNN, the operator or the activation is missing."""
-        name = _NAMES.get(type(act))
         known = hasattr(torch.ops.mkldnn, "_convolution_pointwise") and torch.backends.mkldnn.is_available()
         plain = convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
-        return cls(convolution, name) if name and known and plain else None
+        return cls(convolution, act) if type(act) in _NAMES and known and plain else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_laid_out": None}  # the laid out weights can't be copied
@@ -49,16 +50,18 @@ class PackedConvolution:
         """(B, C1, H, W) -> (B, C2, H', W')."""
         own = self.convolution
         settings: list[Any] = [list(own.padding), list(own.stride), list(own.dilation), own.groups]
-        bias = own.bias
-        weight = self._weight(settings)
-        return torch.ops.mkldnn._convolution_pointwise(x, weight, bias, *settings, self.activation, [], "")
+        weight = self._weight(settings, x.shape)
+        y = torch.ops.mkldnn._convolution_pointwise(x, weight, own.bias, *settings, self.activation, [], "")
+        return silu_(y) if self.silu else y
 
-    def _weight(self, settings: list[Any]) -> Tensor:
-        """The weights as they are now, laid out anew only when they have changed."""
+    def _weight(self, settings: list[Any], shape: torch.Size) -> Tensor:
+        """The weights as they are now, laid out anew only when they have changed.
+
+        The order is the best one for maps of the first shape that came; others can be computed with it, too.
+        """
         weight = self.convolution.weight
         state = weight.data_ptr(), 0 if weight.is_inference() else weight._version
         if self._laid_out is None or self._laid_out[0] != state:
-            size = [1, self.convolution.in_channels, _SIDE, _SIDE]
-            laid_out = torch.ops.mkldnn._reorder_convolution_weight(weight.detach(), *settings, size)
+            laid_out = torch.ops.mkldnn._reorder_convolution_weight(weight.detach(), *settings, list(shape))
             self._laid_out = state, laid_out
         return self._laid_out[1]

@@ -21,7 +21,8 @@ from utils.base.log import LOG
 from utils.base.paths import cache_folder
 
 HERE = Path(__file__).parent
-SOURCES = ("chain.c", "norm_silu.c")
+SOURCES = ("chain.c", "maps.c", "norm_silu.c")
+HEADERS = ("vectors.h",)
 _OPTIONS = ("-O3", "-std=gnu11", "-ffp-contract=fast", "-fPIC", "-shared")
 _SECONDS = 120  # a compiler that hangs must not keep the program
 
@@ -67,7 +68,7 @@ def _is_ours(folder: Path) -> bool:
 
 def _digest(compiler: str) -> str:
     facts = [platform.machine(), _processor(), compiler, str(Path(compiler).stat().st_mtime_ns), *_OPTIONS]
-    text = "\n".join(facts).encode() + b"".join((HERE / name).read_bytes() for name in SOURCES)
+    text = "\n".join(facts).encode() + b"".join((HERE / name).read_bytes() for name in (*SOURCES, *HEADERS))
     return hashlib.sha256(text).hexdigest()[:24]
 
 

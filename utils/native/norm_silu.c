@@ -6,17 +6,9 @@
  * Pixels are cut into pieces of a fixed size, and what is summed up is added in their order: the results
  * do not depend on the number of threads.
  */
-#include <math.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "vectors.h"
 
-#define LANES 16
 #define PIECE 8192 /* floats: 32 KiB, which stay in the cache between two looks at them */
-
-typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
-typedef float loose __attribute__((vector_size(LANES * sizeof(float)), aligned(4)));
-typedef int32_t whole __attribute__((vector_size(LANES * sizeof(int32_t))));
 
 typedef struct {
     int64_t pixels, channels, threads; /* channels: a multiple of LANES; pixels: of all pictures */
@@ -24,33 +16,8 @@ typedef struct {
     float eps;
 } norm_shape;
 
-static inline vec at(const float *from) { return *(const loose *)from; }
-static inline void set(float *to, vec value) { *(loose *)to = value; }
-static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
-static inline vec pick(whole where, vec yes, vec no) { return (vec)((where & (whole)yes) | (~where & (whole)no)); }
-
-/* 1 / (1 + exp(-z)), within two units in the last place. */
-static inline __attribute__((always_inline)) vec sigmoid(vec z) {
-    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to a whole number */
-    vec t = -z;
-    t = pick(t > 87.0f, (vec){0} + 87.0f, t);
-    t = pick(t < -87.0f, (vec){0} - 87.0f, t);
-    vec shifted = t * 1.44269504f + magic;
-    vec n = shifted - magic;
-    vec r = t - n * 0.693359375f + n * 2.12194440e-4f;
-    vec p = 1.9875691500e-4f * r + 1.3981999507e-3f; /* Cephes' polynomial for exp on +-ln(2)/2 */
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    whole power = ((whole)shifted - (whole)((vec){0} + magic) + 127) << 23;
-    return 1.0f / (1.0f + p * (vec)power);
-}
-
 static int64_t pieces_of(const norm_shape *s, int64_t *pixels) {
-    *pixels = PIECE / s->channels > 16 ? PIECE / s->channels : 16;
+    *pixels = most(PIECE / s->channels, 16);
     return (s->pixels + *pixels - 1) / *pixels;
 }
 
@@ -82,7 +49,7 @@ static void join(const norm_shape *s, const float *parts, int64_t pieces, int64_
                  float *variance) {
     double middle = 0, squares = 0, seen = 0;
     for (int64_t i = 0; i < pieces; i++) {
-        double count = smaller(pixels, s->pixels - i * pixels), all = seen + count;
+        double count = least(pixels, s->pixels - i * pixels), all = seen + count;
         double off = parts[2 * i * s->channels + c] - middle;
         middle += off * count / all;
         squares += parts[(2 * i + 1) * s->channels + c] + off * off * seen * count / all;
@@ -104,7 +71,7 @@ int norm_silu_forward(const norm_shape *s, const float *x, const float *weight, 
     {
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < pieces; i++)
-            moments(x + i * pixels * channels, smaller(pixels, s->pixels - i * pixels), channels,
+            moments(x + i * pixels * channels, least(pixels, s->pixels - i * pixels), channels,
                     parts + 2 * i * channels, parts + (2 * i + 1) * channels);
 #pragma omp for schedule(static)
         for (int64_t c = 0; c < channels; c++) {
@@ -113,7 +80,7 @@ int norm_silu_forward(const norm_shape *s, const float *x, const float *weight, 
         }
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < pieces; i++) {
-            int64_t first = i * pixels, end = smaller(first + pixels, s->pixels);
+            int64_t first = i * pixels, end = least(first + pixels, s->pixels);
             for (int64_t c = 0; c < channels; c += LANES) {
                 vec a = at(scale + c), b = at(bias + c), m = at(mean + c);
                 for (int64_t p = first; p < end; p++) {
@@ -146,7 +113,7 @@ int norm_silu_backward(const norm_shape *s, const float *x, const float *weight,
     {
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < pieces; i++) {
-            int64_t first = i * pixels, end = smaller(first + pixels, s->pixels);
+            int64_t first = i * pixels, end = least(first + pixels, s->pixels);
             for (int64_t c = 0; c < channels; c += LANES) {
                 vec a = at(scale + c), b = at(bias + c), m = at(mean + c), sum = {0}, product = {0};
                 for (int64_t p = first; p < end; p++) {
@@ -174,7 +141,7 @@ int norm_silu_backward(const norm_shape *s, const float *x, const float *weight,
         }
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < pieces; i++) {
-            int64_t first = i * pixels, end = smaller(first + pixels, s->pixels);
+            int64_t first = i * pixels, end = least(first + pixels, s->pixels);
             for (int64_t c = 0; c < channels; c += LANES) {
                 vec a = at(scale + c), b = at(bias + c), m = at(mean + c), k = at(slope + c), l = at(level + c);
                 for (int64_t p = first; p < end; p++) {

@@ -1,0 +1,103 @@
+"""The chain of 1-D convolutions in LSKA: compiled form beside the plain one, and beside the memory's limit.
+
+python benchmarks/attention.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from measure import Sheet, alternate, faster, parser, ratio, span, timed
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SHAPES = ((64, 80), (128, 40), (512, 20))  # channels and side, as at strides 8, 16 and 32 of 640 px
+KERNELS = (11, 23, 35)
+
+
+def main() -> None:
+    """Measure and print."""
+    import torch
+
+    p = parser(__doc__)
+    p.add_argument("--batch", type=int, default=1, help="pictures")
+    opt = p.parse_args()
+    sheet = Sheet("Large separable kernels", opt.csv)
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        copying = bandwidth()
+        print(f"    copying reaches {copying / 1e9:.1f} GB/s on {threads} threads")
+        for channels, side in SHAPES:
+            for k in KERNELS:
+                measure(sheet, opt, (opt.batch, channels, side, side), k, copying)
+
+
+def measure(sheet: Sheet, opt: Any, shape: tuple[int, int, int, int], k: int, copying: float) -> None:
+    """Forward alone, and forward with backward, of one shape; against the faster of the plain layouts."""
+    import torch
+
+    from models.attention.lska import LSKA
+    from utils.native.chain import separable_chain
+
+    block = LSKA(shape[1], k, init="paper")
+    stages = [block.conv0h, block.conv0v, block.conv_spatial_h, block.conv_spatial_v]
+    x = torch.randn(shape)
+    last = x.to(memory_format=torch.channels_last)
+    sides = {"ours": (separable_chain, last), "plain, channels last": (plain, last), "plain": (plain, x)}
+    name = f"{shape[1]} x {shape[2]} x {shape[3]}, k={k}, {torch.get_num_threads()} threads"
+    moved = {"forward": 2, "both": 5}  # maps read or written: x, y; backward x, its gradient and that of y
+    for kind, work in (("forward", forward), ("both", both)):
+        calls = {key: partial(work, run, given, stages) for key, (run, given) in sides.items()}
+        seconds = alternate(calls, opt.rounds)
+        best = min(("plain, channels last", "plain"), key=lambda key: sorted(seconds[key])[opt.rounds // 2])
+        sheet.add(faster(f"{name}, {kind}", ">= 2", seconds, "ours", best))
+        limit = moved[kind] * x.numel() * 4 / copying
+        sheet.add(
+            ratio(
+                f"{name}, {kind}: over the memory's limit",
+                "",
+                seconds["ours"],
+                [limit] * opt.rounds,
+                f"limit {span(limit)}",
+            )
+        )
+
+
+def plain(x: Tensor, stages: Sequence[nn.Conv2d]) -> Tensor:
+    """The convolutions one after the other."""
+    for stage in stages:
+        x = stage(x)
+    return x
+
+
+def forward(run: Callable[..., Tensor], x: Tensor, stages: Sequence[nn.Conv2d]) -> None:
+    """Without gradients."""
+    import torch
+
+    with torch.inference_mode():
+        run(x, stages)
+
+
+def both(run: Callable[..., Tensor], x: Tensor, stages: Sequence[nn.Conv2d]) -> None:
+    """With the gradients of the map and of all weights."""
+    import torch
+
+    x = x.detach().requires_grad_()
+    run(x, stages).backward(torch.ones_like(x))
+    for stage in stages:
+        stage.zero_grad()
+
+
+def bandwidth(size: int = 1 << 25) -> float:
+    """Bytes a second, read and written, of copying arrays that no cache holds."""
+    import torch
+
+    a, b = torch.zeros(size), torch.zeros(size)
+    return 2 * 4 * size / min(timed(lambda: b.copy_(a)) for _ in range(9))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Joined maps, SiLU and decoded boxes against PyTorch's operators."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from models.head import Detect
+from utils.native import maps
+from utils.native.maps import can_decode, decode, join, silu_
+
+
+@pytest.mark.parametrize("channels", [(16, 16), (3, 40, 17), (128,), (64, 255)])
+@pytest.mark.parametrize("pixels", [(1, 1, 1), (2, 7, 5), (1, 40, 40)])
+def test_join_is_concatenation(channels: tuple[int, ...], pixels: tuple[int, int, int]) -> None:
+    b, h, w = pixels
+    parts = [torch.randn(b, c, h, w).to(memory_format=torch.channels_last).requires_grad_() for c in channels]
+    twins = [part.detach().clone().requires_grad_() for part in parts]
+    weight = torch.randn(b, sum(channels), h, w)
+
+    joined, known = join(parts), torch.cat(twins, 1)
+    (joined * weight).sum().backward()
+    (known * weight).sum().backward()
+
+    assert torch.equal(joined, known)
+    assert joined.is_contiguous(memory_format=torch.channels_last)
+    assert all(torch.equal(part.grad, twin.grad) for part, twin in zip(parts, twins, strict=True))
+
+
+@pytest.mark.parametrize("case", ["contiguous", "double", "mixed"])
+def test_join_gives_way_to_pytorch(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maps, "_Join", None)
+    a, b = (torch.rand(1, 16, 4, 4).to(memory_format=torch.channels_last) for _ in range(2))
+    if case == "contiguous":
+        a, b = a.contiguous(), b.contiguous()
+    elif case == "double":
+        a, b = a.double(), b.double()
+    else:
+        b = b.double()
+
+    assert torch.equal(join([a, b]), torch.cat([a, b], 1))
+
+
+def test_join_refuses_maps_of_different_sizes() -> None:
+    a, b = (torch.rand(1, 16, n, 4).to(memory_format=torch.channels_last) for n in (4, 5))
+
+    with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
+        join([a, b])
+
+
+@pytest.mark.parametrize("numbers", [0, 1, 15, 16, 33, 4000])
+def test_silu(numbers: int) -> None:
+    x = torch.randn(numbers) * 20
+
+    assert torch.allclose(silu_(x.clone()), F.silu(x), rtol=1e-6, atol=1e-7)
+
+
+def test_silu_of_extreme_values() -> None:
+    x = torch.tensor([-1e30, -1e4, -100.0, -87.5, -0.0, 0.0, 87.5, 100.0, 1e30, float("inf")])
+
+    assert torch.allclose(silu_(x.clone()), F.silu(x), atol=1e-30)
+    assert silu_(torch.tensor([float("nan")])).isnan().all()
+
+
+@pytest.mark.parametrize("nc", [1, 3, 11, 80])
+def test_decode_is_what_the_head_does(nc: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    head = Detect(nc, [[10, 13, 16, 30], [30, 61, 62, 45]], (16, 32)).eval()
+    head.set_strides([8, 16])
+    sources = [
+        torch.randn(2, 16, 10, 12).mul(5).to(memory_format=torch.channels_last),
+        torch.randn(2, 32, 5, 6).mul(5).to(memory_format=torch.channels_last),
+    ]
+    with torch.no_grad():
+        ours, maps_ours = head(sources)
+        monkeypatch.setattr("models.head.can_decode", lambda logits: False)
+        theirs, maps_theirs = head(sources)
+
+    assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(maps_ours, maps_theirs, strict=True))
+
+
+def test_decode_gives_way_to_pytorch() -> None:
+    last = torch.rand(1, 16, 4, 4).to(memory_format=torch.channels_last)
+
+    assert not can_decode([last])  # gradients
+    with torch.no_grad():
+        assert can_decode([last])
+        assert not can_decode([last.contiguous()])
+        assert not can_decode([last.double()])
+        assert decode([last], [8.0], torch.ones(1, 2, 2)).shape == (1, 32, 8)

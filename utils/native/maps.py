@@ -1,0 +1,125 @@
+"""Maps side by side, and logits into boxes: copies that leave nothing to compute, on all threads."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from utils.native.library import library
+
+
+class _Level(ctypes.Structure):
+    _fields_ = [
+        *(
+            (name, ctypes.c_int64)
+            for name in ("pictures", "height", "width", "anchors", "numbers", "first_row", "rows", "threads")
+        ),
+        ("stride", ctypes.c_float),
+        ("sizes", ctypes.c_void_p),
+    ]
+
+
+def join(maps: Sequence[Tensor]) -> Tensor:
+    """torch.cat(maps, 1): (B, C1, H, W), (B, C2, H, W), ... -> (B, C1 + C2 + ..., H, W)."""
+    if _fit(maps) and len({(len(x), *x.shape[2:]) for x in maps}) == 1:
+        joined: Tensor = _Join.apply(*maps)
+        return joined
+    return torch.cat(list(maps), 1)
+
+
+class _Join(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *maps: Tensor) -> Tensor:
+        ctx.channels = [x.shape[1] for x in maps]
+        pictures, _, height, width = maps[0].shape
+        size = pictures, sum(ctx.channels), height, width
+        joined = torch.empty(size, memory_format=torch.channels_last)
+        kernels = library()
+        assert kernels is not None
+        count = len(maps)
+        kernels.join_maps(
+            ctypes.c_int64(count),
+            ctypes.c_int64(pictures * height * width),
+            (ctypes.c_int64 * count)(*ctx.channels),
+            (ctypes.c_void_p * count)(*(x.data_ptr() for x in maps)),
+            ctypes.c_void_p(joined.data_ptr()),
+            ctypes.c_int64(torch.get_num_threads()),
+        )
+        return joined
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        return grad.split(ctx.channels, 1)
+
+
+def silu_(x: Tensor) -> Tensor:
+    """SiLU in place, of a float32 tensor in CPU memory without gaps; faster than oneDNN's and PyTorch's."""
+    if (kernels := library()) is None:
+        return F.silu(x, inplace=True)
+    kernels.silu(
+        ctypes.c_void_p(x.data_ptr()), ctypes.c_int64(x.numel()), ctypes.c_int64(torch.get_num_threads())
+    )
+    return x
+
+
+def can_decode(logits: Sequence[Tensor]) -> bool:
+    """Whether `decode` can run: on the CPU, float32, channels last, without gradients or tracing."""
+    return not torch.is_grad_enabled() and _fit(logits)
+
+
+def decode(logits: Sequence[Tensor], strides: Sequence[float], sizes: Tensor) -> Tensor:
+    """Turn logits into boxes in pixels and scores.
+
+    Args:
+        logits: levels x (B, A (5 + nc), h, w), of which `can_decode` holds.
+        strides: pixels of a cell, per level.
+        sizes: (levels, A, 2) anchors in pixels.
+
+    Returns:
+        (B, N, 5 + nc) float32, by level, anchor, row and column.
+    """
+    kernels = library()
+    assert kernels is not None
+    anchors = sizes.shape[1]
+    pictures, numbers = len(logits[0]), logits[0].shape[1] // anchors
+    counts = [anchors * x.shape[2] * x.shape[3] for x in logits]
+    boxes = torch.empty(pictures, sum(counts), numbers)
+    sizes = sizes.float().contiguous()
+    for index, (x, stride) in enumerate(zip(logits, strides, strict=True)):
+        level = _Level(
+            pictures,
+            x.shape[2],
+            x.shape[3],
+            anchors,
+            numbers,
+            sum(counts[:index]),
+            sum(counts),
+            torch.get_num_threads(),
+            stride,
+            sizes[index].data_ptr(),
+        )
+        kernels.decode_level(
+            ctypes.byref(level), ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(boxes.data_ptr())
+        )
+    return boxes
+
+
+def _fit(maps: Sequence[Tensor]) -> bool:
+    return (
+        not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and all(
+            x.device.type == "cpu"
+            and type(x) is Tensor
+            and x.dtype == torch.float32
+            and x.dim() == 4
+            and x.numel() > 0
+            and x.is_contiguous(memory_format=torch.channels_last)
+            for x in maps
+        )
+        and library() is not None
+    )
