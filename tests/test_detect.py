@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -224,6 +226,68 @@ def test_feature_maps_have_their_own_folder(tmp_path: Path) -> None:
     assert made(folder) == {"a/stage0_Conv_features.png", "a/stage0_Conv_features.npy"}
 
 
+def mixed(folder: Path) -> Path:
+    """Pictures of two shapes, mixed, and a video of the first shape."""
+    for number, (height, width) in enumerate([(40, 60)] * 5 + [(20, 60)] * 2 + [(40, 60)]):
+        picture(folder / f"{number}.png", height, width)
+    video(folder / "clip.mp4", frames=5)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in made(folder)}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batches_change_neither_files_nor_lines(tmp_path: Path, said: list[str], threads: int) -> None:
+    source, before = mixed(tmp_path / "in"), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        results = []
+        for size in (1, 3):
+            said.clear()
+            finder = Finder()
+            flags = {"save_txt": True, "save_csv": True, "save_crop": True, "batch_size": size}
+            summary = look(source, tmp_path / "runs", finder, **flags)
+            lines = [re.sub(r"[\d.]+ms$", "", line) for line in said[:-2]]
+            results.append((lines, contents(summary.save_dir), summary.frames, summary.detections))
+            batches = sorted(shape[0] for shape in finder.shapes)
+            assert batches == ([1] * 13 if size == 1 else [2, 2, 3, 3, 3])
+        assert results[0] == results[1]
+        assert results[0][2] == 13
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_feature_maps_are_of_every_picture_in_a_batch(tmp_path: Path) -> None:
+    for name in "ab":
+        picture(tmp_path / "in" / f"{name}.jpg")
+    folder = look(tmp_path / "in", tmp_path / "runs", visualize=True, nosave=True, batch_size=2).save_dir
+    assert {path.parent.name for path in folder.rglob("*.png")} == {"a", "b"}
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(30):
+        picture(tmp_path / "in" / f"{number:02}.jpg")
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*00\.jpg"):
+        look(tmp_path / "in", tmp_path / "runs")
+
+
+def test_ctrl_c_keeps_the_pictures_of_all_lines(tmp_path: Path, said: list[str]) -> None:
+    for number in range(9):
+        picture(tmp_path / "in" / f"{number}.jpg")
+    with pytest.raises(KeyboardInterrupt):
+        look(tmp_path / "in", tmp_path / "runs", Finder(stop_at=5))
+    told = [line for line in said if line.startswith("image")]
+    assert 3 <= len(told) <= 5  # side by side, another one may have been the fifth
+    assert made(tmp_path / "runs" / "exp") == {f"{number}.jpg" for number in range(len(told))}
+
+
 def test_damaged_files_are_counted(tmp_path: Path, said: list[str]) -> None:
     picture(tmp_path / "in" / "a.jpg")
     (tmp_path / "in" / "b.jpg").write_bytes(b"")
@@ -282,6 +346,7 @@ def test_help_loads_nothing_heavy() -> None:
         "--weights a.pt b.pt --img 320 --conf 0.4 --iou 0.5 --max 5 --class 0 2 --agn --aug --dev cpu",
         "--source 0 --img-size 320 640 --nosave --save-t --save-cs --save-cr --save-f 1 --exist --line 1",
         "--hide-l --hide-c --half --dnn --vid 2 --update --project p --name n --data d.yaml --vis --view",
+        "--batch 8",
     ],
 )
 def test_the_command_lines_people_type(line: str) -> None:

@@ -35,10 +35,14 @@ class Machine:
             self.devices.put(name)
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def share_out(jobs: int, device: str, threads: int = 0) -> Machine:
     """Divide the cores among `jobs`, and hand out the devices of `--device 0,1` in turn."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    machine = Machine(threads or max(cores // jobs, 1))
+    machine = Machine(threads or max(usable_cores() // jobs, 1))
     names = device.split(",")
     for index in range(jobs):
         machine.devices.put(names[index % len(names)])

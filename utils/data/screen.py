@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class ScreenSource:
         self.skipped = 0
         self._mss = _import_mss(source)
 
-    def batches(self, fit: Fit) -> Iterator[list[Frame]]:
+    def batches(self, fit: Fit, pool: Executor | None = None) -> Iterator[list[Frame]]:
         """Yield one picture of the screen at a time.
 
         Raises:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -16,11 +18,14 @@ from utils.data.download import fetch
 from utils.data.frames import Fit, Frame, delivered_fps
 from utils.data.images import read_image
 from utils.data.letterbox import letterbox
+from utils.data.prefetch import in_turn
 from utils.data.screen import ScreenSource, is_screen
 from utils.data.source_files import find_files, is_picture, is_video
 from utils.data.streams import StreamSource, read_stream_list
 
 __all__ = ["FileSource", "Frame", "Source", "find_source", "fitting", "open_source"]
+
+AHEAD = 4  # pictures that a pool reads before they are needed
 
 
 class Source(Protocol):
@@ -31,8 +36,13 @@ class Source(Protocol):
     files: list[Path]  # names of what will be delivered, in order
     skipped: int  # files or streams that could not be read, so far
 
-    def batches(self, fit: Fit) -> Iterator[list[Frame]]:
-        """Yield frames that belong together in time; one each, except for several streams."""
+    def batches(self, fit: Fit, pool: Executor | None = None) -> Iterator[list[Frame]]:
+        """Yield frames that belong together in time; one each, except for several streams.
+
+        Args:
+            fit: prepares a picture for the network.
+            pool: threads that may read ahead; None: nothing is read before it is needed.
+        """
         ...
 
 
@@ -84,29 +94,35 @@ class FileSource:
         self.skipped = skipped
         self.saves_pictures = not source.lower().endswith(".txt")
 
-    def batches(self, fit: Fit) -> Iterator[list[Frame]]:
+    def batches(self, fit: Fit, pool: Executor | None = None) -> Iterator[list[Frame]]:
         """Yield every picture and every frame; what cannot be read costs one line and is counted.
+
+        Pictures are read and fitted by `pool`; frames of videos are not, as each needs the one before.
 
         Raises:
             DataError: nothing could be read, raised at the end.
         """
         delivered = 0
-        for index, path in enumerate(self.files, start=1):
-            frames = self._picture(path, index, fit) if is_picture(path) else self._video(path, index, fit)
-            try:
-                for frame in frames:
-                    delivered += 1
-                    yield [frame]
-            except (DataError, OSError, cv2.error) as error:
-                message = " ".join(str(error).split()).removeprefix(f"{path}: ")
-                LOG.warning(f"{path}: skipped, {message}")
-                self.skipped += 1
+        numbered = list(enumerate(self.files, start=1))
+        wanted = [(index, path) for index, path in numbered if is_picture(path)]
+        with closing(in_turn(partial(self._picture, fit), wanted, pool, AHEAD)) as pictures:
+            for index, path in numbered:
+                still = is_picture(path)
+                try:
+                    for frame in (next(pictures).result(),) if still else self._video(path, index, fit):
+                        delivered += 1
+                        yield [frame]
+                except (DataError, OSError, cv2.error) as error:
+                    message = " ".join(str(error).split()).removeprefix(f"{path}: ")
+                    LOG.warning(f"{path}: skipped, {message}")
+                    self.skipped += 1
         if not delivered:
             raise DataError(f"--source {self.source}: none of its {len(self.files)} files could be read")
 
-    def _picture(self, path: Path, index: int, fit: Fit) -> Iterator[Frame]:
+    def _picture(self, fit: Fit, numbered: tuple[int, Path]) -> Frame:
+        index, path = numbered
         image = read_image(path)
-        yield Frame(path, image, fit(image), "image", index, len(self.files))
+        return Frame(path, image, fit(image), "image", index, len(self.files))
 
     def _video(self, path: Path, index: int, fit: Fit) -> Iterator[Frame]:
         """Every `vid_stride`-th frame, so as many as the whole strides that fit into the video."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -58,7 +59,7 @@ class StreamSource:
         self.files = [Path(stream_name(stream)) for stream in self.streams]
         self.skipped = 0
 
-    def batches(self, fit: Fit) -> Iterator[list[Frame]]:
+    def batches(self, fit: Fit, pool: Executor | None = None) -> Iterator[list[Frame]]:
         """Yield the frames that are new since the last time, at most one of each stream.
 
         Ends when all streams have ended. A stream that broke off shows black until it is back.

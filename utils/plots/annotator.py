@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -17,6 +18,7 @@ PALETTE_RGB = (
 )
 
 
+@lru_cache(maxsize=256)
 def colors(index: int, bgr: bool = False) -> Color:
     """The colour of class `index`; there are twenty, then they repeat."""
     text = PALETTE_RGB[int(index) % len(PALETTE_RGB)]
@@ -59,7 +61,8 @@ class Annotator:
         tab_width, tab_height = width + 2 * margin, height + 2 * margin
         left = max(min(x, self.image.shape[1] - tab_width), 0)
         top = y - tab_height if y >= tab_height else max(y, 0)
-        cv2.rectangle(self.image, (left, top), (left + tab_width, top + tab_height), color, cv2.FILLED)
+        # What `cv2.rectangle` fills, without the wait for Python's lock after each call into OpenCV.
+        self.image[max(top, 0) : max(top + tab_height + 1, 0), left : left + tab_width + 1] = color
         origin = (left + margin, top + margin + height)
         draw_text(self.image, label, origin, self.text_scale, readable_on(color), self.text_thickness)
 

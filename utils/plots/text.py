@@ -21,6 +21,7 @@ _FACE = cv2.FONT_HERSHEY_SIMPLEX
 _PIXELS_AT_SCALE_1 = 28  # size of a Pillow font that matches OpenCV's letters
 
 
+@lru_cache(maxsize=4096)  # the same few names with two digits, again and again
 def text_size(text: str, scale: float, thickness: int = 1) -> tuple[int, int]:
     """Width and height in pixels of `text`; what hangs below the base line is not counted."""
     if _by_opencv(text):

@@ -40,6 +40,7 @@ class Options(Checked):
     half: bool
     dnn: bool
     vid_stride: int
+    batch_size: int
 
     def __post_init__(self) -> None:
         """Bring loose values into form (`weights="a.pt"`, `imgsz=640`) and refuse impossible ones."""
@@ -50,7 +51,7 @@ class Options(Checked):
         put(self, "classes", None if self.classes is None else [int(c) for c in listed(self.classes)])
         for name in ("conf_thres", "iou_thres"):
             self._require(name, 0 <= getattr(self, name) <= 1, "a number from 0 to 1")
-        for name in ("max_det", "line_thickness", "vid_stride"):
+        for name in ("max_det", "line_thickness", "vid_stride", "batch_size"):
             self._require(name, getattr(self, name) >= 1, "a whole number from 1")
         self._require("save_format", self.save_format in (0, 1), "0 (centre and size) or 1 (corners)")
         self._require("weights", bool(self.weights), "at least one file")

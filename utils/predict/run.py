@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from itertools import groupby
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +20,7 @@ from utils.base.yaml_io import read_yaml
 from utils.data.frames import Frame
 from utils.data.letterbox import check_img_size
 from utils.data.prefetch import prefetch
+from utils.data.source_files import is_picture
 from utils.data.sources import Source, find_source, fitting
 from utils.predict.options import Options
 from utils.predict.window import Window
@@ -27,7 +29,10 @@ from utils.predict.writers import Outputs
 if TYPE_CHECKING:
     import torch
 
-AHEAD = 2  # pictures read before they are needed
+    from utils.predict.lanes import Lanes
+
+AHEAD = 2  # batches read before they are needed
+STAGES = ("pre-process", "inference", "NMS")
 
 
 class Backend(Protocol):
@@ -57,7 +62,7 @@ class Summary:
     skipped: int = 0  # files or streams that could not be read
     detections: int = 0
     label_files: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)  # in all: pre-process, inference, NMS
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))  # in all
 
 
 def detect(options: Options, load: Callable[[Options], Backend] | None = None) -> Summary:
@@ -78,11 +83,14 @@ def detect(options: Options, load: Callable[[Options], Backend] | None = None) -
     save_dir = increment_path(Path(options.project) / options.name, options.exist_ok)
     save_dir.mkdir(parents=True, exist_ok=True)
     save_pictures = not options.nosave and source.saves_pictures
-    run = _Run(options, backend, Summary(save_dir))
+    run = _Run(options, backend, Summary(save_dir), _lanes(options, backend, source))
     fit = fitting((height, width), backend.stride, auto=backend.pt)
     try:
-        with Outputs(save_dir, source.files, backend.names, options, save_pictures) as outputs:
-            run.go(_reading(source, fit), outputs)
+        with (
+            run.lanes.pool() as pool,
+            Outputs(save_dir, source.files, backend.names, options, save_pictures, pool) as outputs,
+        ):
+            run.go(_reading(source, fit, options, pool), outputs, pool)
     finally:
         run.summary.skipped = source.skipped
         _remove_if_empty(save_dir)
@@ -92,61 +100,78 @@ def detect(options: Options, load: Callable[[Options], Backend] | None = None) -
     return run.summary
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What was found in one picture, how it is said, and seconds of each stage that it took."""
+
+    frame: Frame
+    rows: np.ndarray  # (n, 6) in whole pixels of the picture
+    line: str
+    seconds: tuple[float, ...]
+
+
 class _Run:
     """One pass over a source: forward, thin out, write, count."""
 
-    def __init__(self, options: Options, backend: Backend, summary: Summary) -> None:
+    def __init__(self, options: Options, backend: Backend, summary: Summary, lanes: Lanes) -> None:
         self.options = options
         self.backend = backend
         self.summary = summary
-        self.watches = [Stopwatch(backend.device) for _ in range(3)]  # pre-process, inference, NMS
+        self.lanes = lanes
 
-    def go(self, batches: Generator[list[Frame], None, None], outputs: Outputs) -> None:
+    def go(
+        self, batches: Generator[list[Frame], None, None], outputs: Outputs, pool: Executor | None
+    ) -> None:
         """Work until the source ends or the user presses `q` in a window."""
+        found = self.lanes.map(partial(self._find, outputs), batches, pool)
+        with closing(batches), closing(found), closing(Window()) as window:
+            for results in found:
+                seen = [self._deliver(result, outputs, window) for result in results]
+                if not all(seen):
+                    return
+
+    def _find(self, outputs: Outputs, frames: Sequence[Frame]) -> list[_Found]:
+        """Look at frames of one shape; several threads may be here at a time."""
         import torch
 
-        with torch.inference_mode(), closing(batches), closing(Window()) as window:
-            for batch in batches:
-                for frames in _of_equal_shape(batch):
-                    seen = [self._deliver(*result, outputs, window) for result in self._find(frames, outputs)]
-                    if not all(seen):
-                        return
-
-    def _find(self, frames: Sequence[Frame], outputs: Outputs) -> list[tuple[Frame, np.ndarray, str]]:
-        """Detections of frames of one shape, and a line about each."""
         from utils.ops.nms import non_max_suppression
+        from utils.predict.tensors import to_tensor
 
-        o = self.options
+        o, backend = self.options, self.backend
         watch = _feature_painter(outputs.folder / outputs.frame_stem(frames[0])) if o.visualize else None
-        with self.watches[0]:
-            images = _to_tensor([frame.image for frame in frames], self.backend)
-        with self.watches[1]:
-            decoded = self.backend(images, augment=o.augment, visualize=watch)
-        with self.watches[2]:
-            found = non_max_suppression(
-                decoded, o.conf_thres, o.iou_thres, o.classes, o.agnostic_nms, max_det=o.max_det
-            )
-        milliseconds = self.watches[1].last * 1e3 / len(frames)
-        results = []
-        for frame, detections in zip(frames, found, strict=True):
-            rows = _to_picture(frame, detections)
-            results.append((frame, rows, describe(frame, rows, self.backend.names, milliseconds)))
+        clocks = [Stopwatch(backend.device) for _ in STAGES]
+        with torch.inference_mode():
+            with clocks[0]:
+                images = to_tensor([frame.image for frame in frames], backend.device, backend.fp16)
+            with clocks[1]:
+                decoded = backend(images, augment=o.augment, visualize=watch)
+            with clocks[2]:
+                found = non_max_suppression(
+                    decoded, o.conf_thres, o.iou_thres, o.classes, o.agnostic_nms, max_det=o.max_det
+                )
+            seconds = tuple(clock.total / len(frames) for clock in clocks)
+            results = []
+            for frame, detections in zip(frames, found, strict=True):
+                rows = _to_picture(frame, detections)
+                line = describe(frame, rows, backend.names, 1e3 * seconds[1])
+                results.append(_Found(frame, rows, line, seconds))
         return results
 
-    def _deliver(self, frame: Frame, rows: np.ndarray, line: str, outputs: Outputs, window: Window) -> bool:
+    def _deliver(self, found: _Found, outputs: Outputs, window: Window) -> bool:
         """Write and show one result; False when the user wants to stop."""
-        image = outputs.write(frame, rows)
-        self.summary.frames += 1
-        self.summary.detections += len(rows)
-        self.summary.label_files = outputs.label_files
-        LOG.info(line)
-        return not self.options.view_img or window.show(outputs.stem(frame), image)
+        image = outputs.write(found.frame, found.rows)
+        summary = self.summary
+        summary.frames += 1
+        summary.detections += len(found.rows)
+        summary.label_files = outputs.label_files
+        for stage, seconds in zip(STAGES, found.seconds, strict=True):
+            summary.seconds[stage] += seconds
+        LOG.info(found.line)
+        return not self.options.view_img or window.show(outputs.stem(found.frame), image)
 
     def report(self, imgsz: tuple[int, int], something_saved: bool) -> None:
         """Print speed, what was skipped, and where the results are."""
         summary = self.summary
-        names = ("pre-process", "inference", "NMS")
-        summary.seconds = {name: watch.total for name, watch in zip(names, self.watches, strict=True)}
         if summary.frames:
             speeds = (f"{1e3 * value / summary.frames:.1f}ms {key}" for key, value in summary.seconds.items())
             LOG.info(f"Speed: {', '.join(speeds)} per image at shape {(1, 3, *imgsz)}")
@@ -172,27 +197,41 @@ def describe(frame: Frame, rows: np.ndarray, names: dict[int, str], milliseconds
     return f"{place} {frame.path}: {height}x{width} {found or '(no detections), '}{milliseconds:.1f}ms"
 
 
-def _reading(source: Source, fit: Callable[[np.ndarray], np.ndarray]) -> Generator[list[Frame], None, None]:
-    """Batches of the source, read ahead unless they come by themselves."""
-    batches = source.batches(fit)
-    if not source.live:
-        return prefetch(batches, AHEAD)
-    return (batch for batch in batches)
+def _reading(
+    source: Source, fit: Callable[[np.ndarray], np.ndarray], options: Options, pool: Executor | None
+) -> Generator[list[Frame], None, None]:
+    """Frames to look at together, of one shape; read ahead unless they come by themselves."""
+    batches = source.batches(fit, pool)
+    if source.live:
+        return (frames for batch in batches for frames in _of_equal_shape(batch, len(batch)))
+    size = 1 if options.visualize else options.batch_size  # feature maps are painted one picture a time
+    frames = (frame for batch in batches for frame in batch)
+    return prefetch(_of_equal_shape(frames, size), AHEAD)
 
 
-def _of_equal_shape(batch: list[Frame]) -> Iterator[list[Frame]]:
-    """Split a batch into neighbours of one shape."""
-    for _, group in groupby(batch, key=lambda frame: frame.image.shape):
-        yield list(group)
+def _of_equal_shape(frames: Iterable[Frame], most: int) -> Iterator[list[Frame]]:
+    """Group neighbours whose letterboxed pictures have one shape, at most so many."""
+    group: list[Frame] = []
+    for frame in frames:
+        if group and frame.image.shape != group[0].image.shape:
+            yield group
+            group = []
+        group.append(frame)
+        if len(group) == most:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
-def _to_tensor(pictures: list[np.ndarray], backend: Backend) -> torch.Tensor:
-    """(H, W, 3) uint8 BGR pictures -> (B, 3, H, W) RGB in 0-1."""
-    import torch
+def _lanes(options: Options, backend: Backend, source: Source) -> Lanes:
+    """What can be looked at side by side; other runtimes than PyTorch spread each picture over all cores."""
+    from utils.predict.lanes import MOST, Lanes
 
-    stacked = np.ascontiguousarray(np.stack(pictures)[..., ::-1].transpose(0, 3, 1, 2))
-    images = torch.from_numpy(stacked).to(backend.device)
-    return (images.half() if backend.fp16 else images.float()) / 255
+    if source.live or options.visualize or not backend.pt:
+        return Lanes(backend.device, most=1)
+    still = all(map(is_picture, source.files))
+    return Lanes(backend.device, -(-len(source.files) // options.batch_size) if still else MOST)
 
 
 def _feature_painter(folder: Path) -> Callable[[Any, Any], None]:

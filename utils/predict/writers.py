@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -19,10 +21,12 @@ from utils.data.frames import Frame
 from utils.data.source_files import is_video
 from utils.plots.annotator import Annotator, colors, save_crop
 from utils.plots.picture import WRITABLE_SUFFIXES, write_picture
+from utils.predict.background import Background
 from utils.predict.names import Claims, unique_stems
 from utils.predict.options import Options
 
 CSV_HEADER = ("Image Name", "Prediction", "Confidence")
+WAITING = 8  # pictures that may wait for being written
 
 
 class VideoFile:
@@ -50,6 +54,10 @@ class Outputs:
 
     Files of an earlier run with the same names are replaced, never appended to. Files of this run never
     replace each other: the second `cat.jpg` becomes `cat2.jpg`, in all kinds of output.
+
+    Labels and the table are written at once. If there is a `pool`, it writes pictures and crops, a thread of
+    their own videos, and errors there are raised by a later `write` or at the end. When the context ends, for
+    whatever reason, all is written.
     """
 
     def __init__(
@@ -59,6 +67,7 @@ class Outputs:
         names: Mapping[int, str],
         options: Options,
         save_pictures: bool,
+        pool: Executor | None,
     ) -> None:
         self.folder = folder
         self.names = names
@@ -67,10 +76,14 @@ class Outputs:
         self.label_files = 0
         self._stems = _stems_by_kind(files)
         self._claims = Claims()
+        self._video_paths: dict[int, Path] = {}
         self._videos: dict[int, VideoFile] = {}
         self._stack = ExitStack()
         self._table: Any = None
         self._table_file: IO[str] | None = None
+        self._stills = Background(pool, WAITING)
+        self._film_thread = ThreadPoolExecutor(1, "film") if pool else None  # one: frames have an order
+        self._films = Background(self._film_thread, WAITING)
 
     def __enter__(self) -> Outputs:
         if self.options.save_txt:
@@ -80,15 +93,17 @@ class Outputs:
             self._table_file = self._stack.enter_context(path.open("w", newline="", encoding="utf-8"))
             self._table = csv.writer(self._table_file)
             self._table.writerow(CSV_HEADER)
+        self._stack.callback(self._close_videos)
+        if self._film_thread is not None:
+            self._stack.enter_context(self._film_thread)
+        self._stack.enter_context(self._films)
+        self._stack.enter_context(self._stills)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            self._close_videos()
-        finally:
-            self._stack.close()
+        self._stack.__exit__(kind, error, trace)
 
     def stem(self, frame: Frame) -> str:
         """What the files of this frame's source are called in this run."""
@@ -107,19 +122,40 @@ class Outputs:
             rows: (n, 6) detections in whole pixels of `original`, the most confident first.
 
         Returns:
-            The picture, with boxes if somebody is going to see it.
+            The picture, with boxes if it is to be shown now.
         """
         if self.options.save_txt:
             self._write_labels(frame, rows)
         if self._table is not None:
             self._write_table(frame, rows)
-        if self.options.save_crop:
-            self._write_crops(frame, rows)  # before boxes are drawn
-        if self.save_pictures or self.options.view_img:
-            self._draw(frame.original, rows)
-        if self.save_pictures:
-            self._write_picture(frame)
+        crops = self._crop_paths(frame, rows) if self.options.save_crop else []
+        path = self._picture_path(frame) if self.save_pictures else None
+        shown = self.options.view_img
+        if shown:
+            self._mark(frame, rows, crops, draw=True)
+        if path or (crops and not shown):
+            threads = self._stills if frame.kind == "image" else self._films
+            threads.do(partial(self._finish, frame, rows, [] if shown else crops, path, draw=not shown))
         return frame.original
+
+    def _finish(
+        self, frame: Frame, rows: np.ndarray, crops: list[Path], path: Path | None, draw: bool
+    ) -> None:
+        """Do what takes time: crops, boxes, and the file at `path`."""
+        self._mark(frame, rows, crops, draw and path is not None)
+        if path is None:
+            return
+        if frame.kind == "image":
+            write_picture(path, frame.original)
+        else:
+            self._video(frame, path).write(frame.original)
+
+    def _mark(self, frame: Frame, rows: np.ndarray, crops: list[Path], draw: bool) -> None:
+        """Write crops, then draw into what they were cut from."""
+        for row, path in zip(rows[::-1], crops, strict=False):  # no paths, no crops
+            save_crop(row[:4], frame.original, path)
+        if draw:
+            self._draw(frame.original, rows)
 
     def _write_labels(self, frame: Frame, rows: np.ndarray) -> None:
         path = self._claims.claim_path(self.folder / "labels" / f"{self.frame_stem(frame)}.txt")
@@ -138,10 +174,10 @@ class Outputs:
         if self._table_file is not None:
             self._table_file.flush()
 
-    def _write_crops(self, frame: Frame, rows: np.ndarray) -> None:
-        for row in rows[::-1]:
-            folder = self.folder / "crops" / _file_name(self.name(row[5]))
-            save_crop(row[:4], frame.original, self._claims.claim_path(folder / f"{self.stem(frame)}.jpg"))
+    def _crop_paths(self, frame: Frame, rows: np.ndarray) -> list[Path]:
+        """A file for each crop, the least confident first."""
+        folders = [self.folder / "crops" / _file_name(self.name(row[5])) for row in rows[::-1]]
+        return [self._claims.claim_path(folder / f"{self.stem(frame)}.jpg") for folder in folders]
 
     def _draw(self, image: np.ndarray, rows: np.ndarray) -> None:
         pen = Annotator(image, self.options.line_thickness)
@@ -151,22 +187,22 @@ class Outputs:
                 label += f" {row[4]:.2f}"
             pen.box_label(row[:4], label, colors(int(row[5]), bgr=True))
 
-    def _write_picture(self, frame: Frame) -> None:
-        if frame.kind != "image":
-            self._video(frame).write(frame.original)
-            return
-        suffix = frame.path.suffix
-        if suffix.lower() not in WRITABLE_SUFFIXES:  # dng, mpo, pfm can be read only
-            suffix = ".jpg"
-        path = self._claims.claim_path(self.folder / f"{self.stem(frame)}{suffix}")
-        write_picture(path, frame.original)
+    def _picture_path(self, frame: Frame) -> Path:
+        """The file for a picture, or for the video that a frame belongs to."""
+        if frame.kind == "image":
+            suffix = frame.path.suffix
+            if suffix.lower() not in WRITABLE_SUFFIXES:  # dng, mpo, pfm can be read only
+                suffix = ".jpg"
+            return self._claims.claim_path(self.folder / f"{self.stem(frame)}{suffix}")
+        if frame.index not in self._video_paths:
+            self._video_paths[frame.index] = self._claims.claim_path(self.folder / f"{self.stem(frame)}.mp4")
+        return self._video_paths[frame.index]
 
-    def _video(self, frame: Frame) -> VideoFile:
+    def _video(self, frame: Frame, path: Path) -> VideoFile:
         if frame.index not in self._videos:
             if frame.kind == "video":  # one after another; streams stay open side by side
                 self._close_videos()
             height, width = frame.original.shape[:2]
-            path = self._claims.claim_path(self.folder / f"{self.stem(frame)}.mp4")
             self._videos[frame.index] = VideoFile(path, frame.fps, width, height)
         return self._videos[frame.index]
 
