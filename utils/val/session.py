@@ -57,7 +57,7 @@ class Forward:
     def prepare(self, images: Tensor) -> Tensor:
         """uint8 0-255 -> floating 0-1 on the model's device."""
         on_device = images.to(self.device, non_blocking=True)
-        return on_device.to(self.dtype, memory_format=self.layout) / 255
+        return on_device.to(self.dtype, memory_format=self.layout).div_(255)  # a copy: bytes went in
 
     def __call__(self, images: Tensor) -> tuple[Tensor, list[Tensor] | None]:
         """Return decoded boxes in float32, and the maps if the model gives them."""

@@ -1,0 +1,201 @@
+"""Pictures a second of detect.py and val.py, beside the bare forward of the same model and shapes.
+
+    python benchmarks/inference.py
+    python benchmarks/inference.py --weights best.pt --source pictures/ --data cells.yaml --img 320 640
+
+`bare` is the model alone on pictures that lie ready in memory, one at a time, on all cores. detect.py goes
+from the files on the disk to the files on the disk, all included but the loading of the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import cv2
+import torch
+from measure import ROOT, Sheet, alternate, faster, parser, ratio
+
+import detect
+from models.backends import load_backend
+from models.backends.base import Backend
+from utils.base.log import LOG
+from utils.base.paths import relative_to_cwd
+from utils.base.processes import usable_cores
+from utils.data.dataset import DetectionDataset
+from utils.data.dataset_yaml import read_data_yaml
+from utils.data.frames import Frame
+from utils.data.images import read_image
+from utils.data.loader import make_loader
+from utils.data.sources import find_source, fitting
+from utils.ops.nms import non_max_suppression
+from utils.predict.options import Options
+from utils.predict.run import detect as run_detect
+from utils.predict.tensors import to_tensor
+from utils.val.evaluate import evaluate
+
+SHARED = ROOT.parent / "shared"
+CPU = torch.device("cpu")
+LARGE = 480  # sizes beyond are measured on every third picture
+
+
+def main() -> None:
+    """Measure, and print a line for each."""
+    opt = options()
+    LOG.addHandler(logging.NullHandler())
+    LOG.propagate = False
+    sheet = Sheet("detect.py and val.py beside the bare forward", opt.csv)
+    backend = load_backend([opt.weights], CPU)
+    with tempfile.TemporaryDirectory() as folder:
+        for size in opt.img:
+            files = find_source(opt.source).files[:: 3 if size > LARGE else 1]
+            pictures = Path(folder, f"pictures{size}")
+            pictures.mkdir()
+            for file in files:
+                (pictures / file.name).symlink_to(file)
+            detection(sheet, opt.rounds, backend, pictures, size)
+        validation(sheet, opt.rounds, backend, opt.data, min(opt.img))
+
+
+def options() -> argparse.Namespace:
+    """Read the command line; what is missing is an error before anything is measured."""
+    data = SHARED / "data"
+    p = parser(__doc__)
+    own = SHARED / "weights" / "bccd_yolov5n.pt"
+    p.add_argument("--weights", default=relative_to_cwd(own), help="checkpoint, with the classes of the data")
+    p.add_argument("--source", default=relative_to_cwd(data / "bccd" / "images" / "test"), help="pictures")
+    p.add_argument(
+        "--data", default=relative_to_cwd(data / "bccd.yaml"), help="labelled data; its test split"
+    )
+    p.add_argument("--img", nargs="+", type=int, default=[320, 640], help="sizes in pixels")
+    opt = p.parse_args()
+    for flag in ("weights", "source", "data"):
+        if not Path(getattr(opt, flag)).exists():
+            p.error(f"--{flag} {getattr(opt, flag)}: no such file or folder")
+    return opt
+
+
+def detection(sheet: Sheet, rounds: int, backend: Backend, folder: Path, size: int) -> None:
+    """The loop of detect.py, with and without saving, alone and in batches."""
+    frames = read(folder, backend, size)
+    images = [to_tensor([frame.image], CPU) for frame in frames]
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for image in images:
+                backend(image)
+
+    with tempfile.TemporaryDirectory() as place:
+        run = partial(run_on, backend, str(folder), place, size)
+        sides: dict[str, Callable[[], object]] = {
+            "bare": bare,
+            "detect": run,
+            "nosave": partial(run, nosave=True),
+            "batch 8": partial(run, batch_size=8),
+        }
+        seconds = alternate(sides, rounds)
+    where = f"{len(frames)} pictures at {size}"
+    sheet.add(faster(f"detect.py, pictures a second, {where}", ">= 0.95", seconds, "detect", "bare"))
+    sheet.add(faster("  without saving", "", seconds, "nosave", "bare"))
+    sheet.add(faster("  --batch-size 8, saving", "", seconds, "batch 8", "bare"))
+    files = cpu_of(one_thread(lambda: beside_the_model(backend, frames, size)))
+    for words, work in (("a core for each picture", one_thread(bare)), ("all cores for each picture", bare)):
+        forward = cpu_of(work)
+        bound = (forward + files) / usable_cores()
+        parts = f"processor: forward {forward:.3g} s, files and NMS {files:.3g} s"
+        sheet.add(ratio(f"  bound: {words}, none ever idle", "", seconds["bare"], [bound] * rounds, parts))
+
+
+def read(folder: Path, backend: Backend, size: int) -> list[Frame]:
+    """All pictures, read and letterboxed."""
+    source = find_source(str(folder))
+    return [frame for batch in source.batches(fitting(size, backend.stride, auto=True)) for frame in batch]
+
+
+def run_on(backend: Backend, source: str, project: str, size: int, **flags: object) -> None:
+    """Run detect.py's main function, with a model that is loaded already."""
+    values = vars(detect.make_parser().parse_args([]))
+    values |= {
+        "source": source,
+        "project": project,
+        "imgsz": size,
+        "device": "cpu",
+        "exist_ok": True,
+        **flags,
+    }
+    run_detect(Options(**values), load=lambda _: backend)
+
+
+def beside_the_model(backend: Backend, frames: list[Frame], size: int) -> None:
+    """All that detect.py does for pictures but the forward and the labels drawn, once."""
+    fit = fitting(size, backend.stride, auto=True)
+    with torch.inference_mode():
+        decoded = backend(to_tensor([frames[0].image], CPU))
+        for frame in frames:
+            original = read_image(frame.path)
+            to_tensor([fit(original)], CPU)
+            non_max_suppression(decoded)
+            cv2.imencode(frame.path.suffix, original, [cv2.IMWRITE_JPEG_QUALITY, 95])
+
+
+def one_thread(work: Callable[[], None]) -> Callable[[], None]:
+    """The same work with one thread of PyTorch's."""
+
+    def alone() -> None:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        work()
+        torch.set_num_threads(threads)
+
+    return alone
+
+
+def cpu_of(work: Callable[[], None]) -> float:
+    """Processor seconds of a call, after one that warms up."""
+    work()
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def validation(sheet: Sheet, rounds: int, backend: Backend, yaml: str, size: int) -> None:
+    """The loop of val.py without pictures, beside the bare forward of the same batches."""
+    spec = read_data_yaml(yaml)
+    before = set(Path(yaml).resolve().parent.rglob("*.cache.npz"))
+    dataset = DetectionDataset(
+        spec.test or spec.val,
+        size,
+        batch_size=16,
+        stride=backend.stride,
+        rect=True,
+        pad=0.5,
+        names=spec.names,
+    )
+    loader = make_loader(dataset, 16)
+    batches = [batch.images.float().contiguous(memory_format=torch.channels_last) / 255 for batch in loader]
+
+    def bare() -> None:
+        with torch.inference_mode():
+            for images in batches:
+                backend(images)
+
+    def whole() -> None:
+        evaluate(backend, loader, spec.names, device=CPU)
+
+    try:
+        seconds = alternate({"bare": bare, "val": whole}, rounds)
+        what = f"val.py, pictures a second, {len(dataset)} pictures at {size}, batch 16"
+        sheet.add(faster(what, "", seconds, "val", "bare"))
+    finally:
+        loader.close()
+        for made in set(Path(yaml).resolve().parent.rglob("*.cache.npz")) - before:
+            made.unlink()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""How long scripts take to start: their help, and detect.py on one picture beside bare imports.
+
+    python benchmarks/startup.py
+    python benchmarks/startup.py --weights yolov5n.pt --source picture.jpg
+
+Whole processes, one after another in turns. A line whose unit is a second divides by one second.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from measure import ROOT, Sheet, alternate, parser, ratio, slower, timed
+
+from utils.base.paths import relative_to_cwd
+
+SHARED = ROOT.parent / "shared"
+SCRIPTS = ("train", "val", "detect", "export", "compare", "graft", "visualize")
+BARE, ALL = "import torch, cv2", "import torch, torchvision, cv2"
+
+
+def main() -> None:
+    """Measure, and print a line for each."""
+    p = parser(__doc__)
+    p.add_argument("--weights", default=relative_to_cwd(SHARED / "weights" / "yolov5n.pt"), help="checkpoint")
+    p.add_argument("--source", default=relative_to_cwd(SHARED / "data" / "bus.jpg"), help="one picture")
+    opt = p.parse_args()
+    for flag in ("weights", "source"):
+        if not Path(getattr(opt, flag)).is_file():
+            p.error(f"--{flag} {getattr(opt, flag)}: no such file")
+    sheet = Sheet("Start-up", opt.csv)
+    for script in SCRIPTS:
+        seconds = [timed(lambda s=script: python(str(ROOT / f"{s}.py"), "--help")) for _ in range(opt.rounds)]
+        sheet.add(ratio(f"{script}.py --help, seconds", "<= 0.3", seconds, [1.0] * opt.rounds))
+    with tempfile.TemporaryDirectory() as folder:
+        one_picture(sheet, opt.rounds, opt.weights, opt.source, folder)
+
+
+def one_picture(sheet: Sheet, rounds: int, weights: str, source: str, folder: str) -> None:
+    """detect.py from nothing to the written picture."""
+    words = ["--weights", weights, "--source", source, "--project", folder, "--exist-ok", "--device", "cpu"]
+    forwards: list[float] = []
+
+    def whole() -> None:
+        said = python(str(ROOT / "detect.py"), *words)
+        found = re.search(r"([\d.]+)ms inference", said)
+        assert found, said
+        forwards.append(float(found.group(1)) / 1e3)
+
+    sides = {"detect.py": whole, BARE: lambda: python("-c", BARE), ALL: lambda: python("-c", ALL)}
+    seconds = alternate(sides, rounds)
+    forwards = forwards[-rounds:]
+    for imports in (BARE, ALL):
+        own = [all_ - bare - forward for all_, bare, forward in zip(
+            seconds["detect.py"], seconds[imports], forwards, strict=True)]  # fmt: skip
+        target = "<= 1.0" if imports == ALL else ""
+        what = f"detect.py less `{imports}`, forward; s"
+        sheet.add(ratio(what, target, own, [1.0] * rounds))
+    sheet.add(slower("detect.py, one picture, whole process", "", seconds, "detect.py", BARE))
+
+
+def python(*words: str) -> str:
+    """Run Python on a command line, and return what it prints."""
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=Path.cwd())
+    if done.returncode:
+        sys.exit(f"{' '.join(words)} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()
