@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -90,7 +90,7 @@ def detect(options: Options, load: Callable[[Options], Backend] | None = None) -
             run.lanes.pool() as pool,
             Outputs(save_dir, source.files, backend.names, options, save_pictures, pool) as outputs,
         ):
-            run.go(_reading(source, fit, options, pool), outputs, pool)
+            run.go(_reading(source, fit, options, run.lanes, pool), outputs, pool)
     finally:
         run.summary.skipped = source.skipped
         _remove_if_empty(save_dir)
@@ -198,18 +198,30 @@ def describe(frame: Frame, rows: np.ndarray, names: dict[int, str], milliseconds
 
 
 def _reading(
-    source: Source, fit: Callable[[np.ndarray], np.ndarray], options: Options, pool: Executor | None
+    source: Source,
+    fit: Callable[[np.ndarray], np.ndarray],
+    options: Options,
+    lanes: Lanes,
+    pool: Executor | None,
 ) -> Generator[list[Frame], None, None]:
-    """Frames to look at together, of one shape; read ahead unless they come by themselves."""
+    """Frames to look at together, of one shape; read ahead unless they come by themselves.
+
+    For lanes the pool reads pictures ahead; all else is collected by a thread while the model works.
+    """
     batches = source.batches(fit, pool)
     if source.live:
         return (frames for batch in batches for frames in _of_equal_shape(batch, len(batch)))
     size = 1 if options.visualize else options.batch_size  # feature maps are painted one picture a time
     frames = (frame for batch in batches for frame in batch)
-    return prefetch(_of_equal_shape(frames, size), AHEAD)
+    groups = _of_equal_shape(frames, size)
+    return groups if lanes.count > 1 and _only_pictures(source) else prefetch(groups, AHEAD)
 
 
-def _of_equal_shape(frames: Iterable[Frame], most: int) -> Iterator[list[Frame]]:
+def _only_pictures(source: Source) -> bool:
+    return all(map(is_picture, source.files))
+
+
+def _of_equal_shape(frames: Iterable[Frame], most: int) -> Generator[list[Frame], None, None]:
     """Group neighbours whose letterboxed pictures have one shape, at most so many."""
     group: list[Frame] = []
     for frame in frames:
@@ -230,8 +242,8 @@ def _lanes(options: Options, backend: Backend, source: Source) -> Lanes:
 
     if source.live or options.visualize or not backend.pt:
         return Lanes(backend.device, most=1)
-    still = all(map(is_picture, source.files))
-    return Lanes(backend.device, -(-len(source.files) // options.batch_size) if still else MOST)
+    batches = -(-len(source.files) // options.batch_size) if _only_pictures(source) else MOST
+    return Lanes(backend.device, batches)
 
 
 def _feature_painter(folder: Path) -> Callable[[Any, Any], None]:
