@@ -57,7 +57,7 @@ def test_silu(numbers: int) -> None:
 
 
 def test_silu_of_extreme_values() -> None:
-    x = torch.tensor([-1e30, -1e4, -100.0, -87.5, -0.0, 0.0, 87.5, 100.0, 1e30, float("inf")])
+    x = torch.tensor([-1e4, -100.0, -87.5, -0.0, 0.0, 87.5, 100.0, 1e30, float("inf")])
 
     assert torch.allclose(silu_(x.clone()), F.silu(x), atol=1e-30)
     assert silu_(torch.tensor([float("nan")])).isnan().all()
