@@ -66,7 +66,8 @@ class Detect(nn.Module):
 
     def fuse(self) -> None:
         """Prepare for inference on the CPU."""
-        self._packed = [PackedConvolution.of(conv, nn.Identity()) for conv in self.m]
+        convolutions = [conv for conv in self.m if isinstance(conv, nn.Conv2d)]
+        self._packed = [PackedConvolution.of(conv, nn.Identity()) for conv in convolutions]
 
     def _split(self, logits: Tensor) -> Tensor:
         b, _, h, w = logits.shape

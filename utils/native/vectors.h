@@ -26,7 +26,7 @@ static inline vec pick(whole where, vec yes, vec no) { return (vec)((where & (wh
 #ifdef __AVX512F__
 static inline __attribute__((always_inline)) vec sigmoid(vec z) {
     const __m512 scale = _mm512_set1_ps(-1.44269502f), rest = _mm512_set1_ps(-1.92596303e-8f); /* -log2(e) */
-    __m512 t = _mm512_max_ps(_mm512_set1_ps(-87.0f), (__m512)z);
+    __m512 t = _mm512_min_ps(_mm512_set1_ps(127.0f), _mm512_max_ps(_mm512_set1_ps(-87.0f), (__m512)z));
     __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(t, scale), _MM_FROUND_TO_NEAREST_INT);
     __m512 f = _mm512_fmadd_ps(t, rest, _mm512_fmsub_ps(t, scale, n));
     __m512 p = _mm512_set1_ps(1.54035304e-4f); /* 2^f on +-1/2 */
