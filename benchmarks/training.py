@@ -1,0 +1,147 @@
+"""Whether loading keeps up: pictures a second of the training loop, beside the bare step on a batch in memory.
+
+    python benchmarks/training.py --weights yolov5n.pt --data bccd.yaml
+
+An epoch of the real loop, then bare steps, in turns and in one process; workers wait during bare steps.
+The first epoch fills the cache of pictures and does not count. `--pictures` limits the training set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from measure import ROOT, Sheet, parser, ratio
+
+SHARED = ROOT.parent / "shared"
+BARE_STEPS = 4
+
+
+def main() -> None:
+    """Measure and print."""
+    p = parser(__doc__)
+    p.set_defaults(rounds=5)
+    p.add_argument("--weights", default=str(SHARED / "weights" / "yolov5n.pt"))
+    p.add_argument("--data", default=str(SHARED / "data" / "bccd.yaml"))
+    p.add_argument("--img", type=int, nargs="+", default=[320, 640])
+    p.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    p.add_argument("--pictures", type=int, default=96, help="of the training set")
+    opt = p.parse_args()
+    for path in (opt.weights, opt.data):
+        if not Path(path).is_file():
+            p.error(f"{path}: no such file")
+    sheet = Sheet("Training loop", opt.csv)
+    for img in opt.img:
+        for workers in opt.workers:
+            for mosaic in (True, False):
+                measure(sheet, opt, img, workers, mosaic)
+
+
+def measure(sheet: Sheet, opt: Any, img: int, workers: int, mosaic: bool) -> None:
+    """One setting."""
+    loop_rates, bare_rates = [], []
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        for loop, bare in epochs(opt, Path(folder), img, workers, mosaic):
+            loop_rates.append(loop)
+            bare_rates.append(bare)
+    middle = len(loop_rates) // 2
+    sides = f"loop {sorted(loop_rates)[middle]:.1f}, bare step {sorted(bare_rates)[middle]:.1f} pictures/s"
+    name = f"{img} px, {workers} workers, {'mosaic' if mosaic else 'no mosaic'}"
+    sheet.add(ratio(name, ">= 0.9", loop_rates, bare_rates, sides))
+
+
+def epochs(opt: Any, home: Path, img: int, workers: int, mosaic: bool) -> Iterator[tuple[float, float]]:
+    """Pictures a second of the loop and of the bare step, once a round."""
+    from utils.loggers.callbacks import CallbackList
+    from utils.train import loop, setup
+    from utils.train.options import options_from
+    from utils.train.team import make_team
+
+    given = {"weights": opt.weights, "data": subset(opt, home), "imgsz": img, "workers": workers}
+    settings = options_from({**given, "epochs": opt.rounds + 1, "noval": True, "noautoanchor": True})
+    with make_team(settings) as team:
+        device = setup.prepare_machine(settings)
+        hyp = setup.read_hyp(settings)
+        hyp["mosaic"] = float(mosaic)
+        data = setup.read_data(settings)
+        model, origin = setup.make_model(settings, hyp, data, device)
+        loaders = setup.make_loaders(settings, hyp, data, model, team)
+        state = setup.make_state(model, settings, hyp, loaders, origin, team)
+        recipe = setup.make_recipe(settings, hyp, loaders, [], state)
+        nobody = CallbackList()
+        clock = make_clock()
+        listening = CallbackList([clock])
+        for epoch in state.epochs_left(settings.epochs):
+            clock.ends.clear()
+            loop.train_one_epoch(epoch, state, loaders.train, recipe, listening)
+            state.progress.record(epoch, None)
+            if epoch == 0:
+                continue
+            pictures = (len(clock.ends) - 1) * loaders.batch_size
+            rate = pictures / (clock.ends[-1] - clock.ends[0])
+            yield rate, bare_rate(state, recipe, clock.batch, nobody)
+        loaders.close()
+
+
+def bare_rate(state: Any, recipe: Any, batch: tuple[Any, Any], nobody: Any) -> float:
+    """Pictures a second of forward, loss, backward and what the loop does of updates."""
+    from utils.train import loop
+
+    images, targets = loop.to_device(batch[0], state.device), batch[1]
+    time.sleep(0.5)  # for workers to finish what they have begun
+    times = []
+    for number in range(BARE_STEPS + 1):
+        start = time.perf_counter()
+        loop.backward(state, images, targets, recipe)
+        if number % recipe.schedule.accumulate(10**6) == 0:
+            loop.update_weights(state, state.progress.last_update, nobody)
+        times.append(time.perf_counter() - start)
+    state.optimizer.zero_grad()
+    return len(images) * BARE_STEPS / sum(times[1:])
+
+
+def make_clock() -> Any:
+    """A listener that notes when batches end, and keeps one for the bare step."""
+    from utils.loggers.callbacks import Callbacks
+
+    class Clock(Callbacks):
+        ends: list[float] = []
+        batch: tuple[Any, Any] = (None, None)
+
+        def on_train_batch_end(self, step: int, images: Any, targets: Any, paths: Any) -> None:
+            self.ends.append(time.perf_counter())
+            if self.batch[0] is None or len(images) >= len(self.batch[0]):
+                self.batch = images, targets
+
+    return Clock()
+
+
+def subset(opt: Any, home: Path) -> str:
+    """A data yaml of the first pictures, in whole batches."""
+    from utils.data.dataset_yaml import read_data_yaml
+
+    data = read_data_yaml(opt.data)
+    folder = Path(data.train[0] if isinstance(data.train, list) else data.train)
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    (home / "train.txt").write_text("".join(f"{path.resolve()}\n" for path in files[: opt.pictures]))
+    names = "".join(f"  {key}: {name}\n" for key, name in data.names.items())
+    yaml = home / "data.yaml"
+    yaml.write_text(f"train: {home / 'train.txt'}\nval: {home / 'train.txt'}\nnames:\n{names}")
+    return str(yaml)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the loop's own lines."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main())
