@@ -1,4 +1,4 @@
-"""Whether loading keeps up: pictures a second of the training loop, beside the bare step on a batch in memory.
+"""Whether loading keeps up: pictures a second of the training loop, beside the bare step on one batch.
 
     python benchmarks/training.py --weights yolov5n.pt --data bccd.yaml
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.blocks.conv import Projection
 from utils.base.errors import ConfigError
-from utils.native.convolution import PackedConvolution
 from utils.native.maps import can_decode, decode
 
 
@@ -46,12 +46,11 @@ class Detect(nn.Module):
         self.stride = torch.zeros(self.nl, device="cpu")
         self._listed = levels
         self.register_buffer("anchors", torch.zeros(self.nl, self.na, 2))  # set_strides fills them in
-        self.m = nn.ModuleList(nn.Conv2d(c, self.no * self.na, 1) for c in ch)
-        self._packed: list[PackedConvolution | None] = []
+        self.m = nn.ModuleList(Projection(c, self.no * self.na) for c in ch)
         self._grids: dict[tuple[int, int, int, torch.device], tuple[Tensor, Tensor]] = {}
 
     def forward(self, sources: list[Tensor]) -> list[Tensor] | tuple[Any, ...]:
-        logits = [self._convolve(level, x) for level, x in enumerate(sources)]
+        logits = [conv(x) for conv, x in zip(self.m, sources, strict=True)]
         maps = [self._split(level) for level in logits]
         if self.training:
             return maps
@@ -59,15 +58,6 @@ class Detect(nn.Module):
             return decode(logits, self.stride.tolist(), self.anchors_px()), maps
         decoded = torch.cat([self._decode(level, each.contiguous()) for level, each in enumerate(maps)], 1)
         return (decoded,) if self.export else (decoded, maps)
-
-    def _convolve(self, level: int, x: Tensor) -> Tensor:
-        packed = self._packed[level] if self._packed else None
-        return packed(x) if packed is not None and packed.fits(x) else self.m[level](x)
-
-    def fuse(self) -> None:
-        """Prepare for inference on the CPU."""
-        convolutions = [conv for conv in self.m if isinstance(conv, nn.Conv2d)]
-        self._packed = [PackedConvolution.of(conv, nn.Identity()) for conv in convolutions]
 
     def _split(self, logits: Tensor) -> Tensor:
         b, _, h, w = logits.shape

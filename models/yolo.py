@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import models.common
 from models import registry
 from models.augment import augmented_forward
-from models.blocks.conv import Conv, default_activation
+from models.blocks.conv import Conv, Projection, default_activation
 from models.head import Detect
 from models.recompute import recomputed
 from models.rows import Row, make_divisible, read_activation, read_rows
@@ -126,7 +126,7 @@ class DetectionModel(nn.Module):
     def fuse(self) -> DetectionModel:
         """Fold every batch norm that follows a convolution into it, for inference."""
         for module in self.modules():
-            if isinstance(module, Conv | Detect):
+            if isinstance(module, Conv | Projection):
                 module.fuse()
         return self
 

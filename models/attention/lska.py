@@ -16,8 +16,10 @@ with near = 2d - 1 and far = (k - d + 1) / d, so that near and far together span
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
+from models.blocks.conv import Projection
 from utils.base.errors import ConfigError
 from utils.native.chain import separable_chain
 
@@ -72,7 +74,7 @@ class _Gate(nn.Module):
         self.dilation = default_dilation(k) if dilation is None else dilation
         # Attribute names are the keys of published weights: do not rename them.
         self.lay_out(dim)
-        self.conv1 = nn.Conv2d(dim, dim, 1)
+        self.conv1 = Projection(dim, dim)
         if init == "identity":
             nn.init.zeros_(self.conv1.weight)
             nn.init.ones_(_bias(self.conv1))
@@ -90,7 +92,8 @@ class _Gate(nn.Module):
         return self.conv1(self.look_around(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.attention(x)
+        factor = self.attention(x)
+        return x * factor if torch.is_grad_enabled() else factor.mul_(x)
 
 
 class LSKA(_Gate):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from models.attention.lska import make_gate
+from models.blocks.conv import Projection
 
 
 class LSKAttention(nn.Module):
@@ -34,13 +36,14 @@ class LSKAttention(nn.Module):
     ) -> None:
         super().__init__()
         # Attribute names are the keys of published weights: do not rename them.
-        self.proj_1 = nn.Conv2d(dim, dim, 1)
+        self.proj_1 = Projection(dim, dim)
         self.activation = nn.GELU()
         self.spatial_gating_unit = make_gate(design, dim, k, dilation, init="paper")
-        self.proj_2 = nn.Conv2d(dim, dim, 1)
+        self.proj_2 = Projection(dim, dim)
         if init == "identity":
             for value in self.proj_2.parameters():
                 nn.init.zeros_(value)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.proj_2(self.spatial_gating_unit(self.activation(self.proj_1(x))))
+        y = self.proj_2(self.spatial_gating_unit(self.activation(self.proj_1(x))))
+        return x + y if torch.is_grad_enabled() else y.add_(x)

@@ -105,6 +105,27 @@ class Conv(nn.Module):
             self._packed = PackedConvolution.of(self.conv, self.act)
 
 
+class Projection(nn.Conv2d):
+    """A 1x1 convolution with bias, alone.
+
+    Shape:
+        (B, c1, H, W) -> (B, c2, H, W)
+    """
+
+    def __init__(self, c1: int, c2: int) -> None:
+        super().__init__(c1, c2, 1)
+        self._packed: PackedConvolution | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._packed is not None and self._packed.fits(x):
+            return self._packed(x)
+        return super().forward(x)
+
+    def fuse(self) -> None:
+        """Prepare for inference."""
+        self._packed = PackedConvolution.of(self, nn.Identity())
+
+
 class DWConv(Conv):
     """Depth-wise convolution: as many groups as c1 and c2 have in common."""
 
