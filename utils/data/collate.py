@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.data import get_worker_info
 
 from utils.data.dataset import Item, Shapes
 
@@ -24,13 +25,27 @@ class Batch(NamedTuple):
     shapes: list[Shapes | None]  # see `Item`
 
 
-def collate(items: Sequence[Item]) -> Batch:
-    """Stack pictures of one size and number their labels."""
+def make_room(pictures: int, height: int, width: int) -> Tensor:
+    """Memory for a batch, (pictures, 3, height, width) uint8, not filled.
+
+    A worker gets memory that it shares with the main process; what lies elsewhere is copied on its way.
+    """
+    count = pictures * 3 * height * width
+    if get_worker_info() is None:
+        return torch.empty((pictures, 3, height, width), dtype=torch.uint8)
+    shared = torch.UntypedStorage._new_shared(count)  # what torch's own collate function takes
+    return torch.empty(0, dtype=torch.uint8).set_(shared).view(pictures, 3, height, width)
+
+
+def collate(items: Sequence[Item], images: Tensor | None = None) -> Batch:
+    """Number the labels of pictures of one size, and stack them unless they lie in `images` already."""
     for index, item in enumerate(items):
         item.labels[:, 0] = index
-    return Batch(
+    if images is None:
         # numpy copies in this thread; torch would wake others, and wait long for them if cores are busy
-        torch.from_numpy(np.stack([item.image.numpy() for item in items])),
+        images = torch.from_numpy(np.stack([item.image.numpy() for item in items]))
+    return Batch(
+        images,
         torch.cat([item.labels for item in items]),
         [item.path for item in items],
         [item.shapes for item in items],

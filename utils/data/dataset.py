@@ -38,6 +38,7 @@ from utils.ops.boxes import xyxy2xywhn
 
 PARTNERS = 2 * TILES - 1  # other pictures that a sample may need: two mosaics less itself
 Shapes = tuple[tuple[int, int], tuple[tuple[float, float], tuple[float, float]]]
+_Made = tuple[int, np.ndarray, np.ndarray, Shapes | None]  # which picture, BGR, labels (n, 5), see `Item`
 
 
 class SampleKey(NamedTuple):
@@ -144,12 +145,29 @@ class DetectionDataset(Dataset[Item]):
     def __getitem__(self, key: int | tuple[int, int] | SampleKey) -> Item:
         """Return the sample of a key; a plain index means epoch 0."""
         key = SampleKey(0, key) if isinstance(key, int | np.integer) else SampleKey(*key)
-        if self.augment:
-            return self._augmented(key)
-        index, sample, shapes = self._letterboxed(key.picture)
-        return self._item(index, sample.image, _normalized(sample), shapes)
+        return self.sample(key, np.empty((3, *self.input_hw(key.picture)), np.uint8))
 
-    def _augmented(self, key: SampleKey) -> Item:
+    def input_hw(self, picture: int) -> tuple[int, int]:
+        """(height, width) that the network gets picture number `picture` in."""
+        if self.batch_shapes is None:
+            return self.imgsz, self.imgsz
+        height, width = self.batch_shapes[self._batch[picture]].tolist()
+        return height, width
+
+    def sample(self, key: SampleKey, room: np.ndarray) -> Item:
+        """Make the sample of a key, its picture in `room` (3, H, W) uint8, whose size `input_hw` tells."""
+        index, image, labels, shapes = self._augmented(key) if self.augment else self._plain(key.picture)
+        assert image.shape == (*room.shape[1:], 3)
+        cv2.split(image, mv=tuple(room[::-1]))  # BGR to RGB
+        rows = np.zeros((len(labels), 6), np.float32)
+        rows[:, 1:] = labels
+        return Item(torch.from_numpy(room), torch.from_numpy(rows), str(self.image_files[index]), shapes)
+
+    def _plain(self, index: int) -> _Made:
+        index, sample, shapes = self._letterboxed(index)
+        return index, sample.image, _normalized(sample), shapes
+
+    def _augmented(self, key: SampleKey) -> _Made:
         rng = generator(self.seed, *key[:3])
         index = key.picture
         shapes: Shapes | None = None
@@ -163,7 +181,7 @@ class DetectionDataset(Dataset[Item]):
             index, sample, shapes = self._letterboxed(index)
             sample = random_perspective(sample, PerspectiveDraws.draw(rng, self.hyp))
         image, labels = self._recolour_and_flip(rng, sample)
-        return self._item(index, image, labels, shapes)
+        return index, image, labels, shapes
 
     def _recolour_and_flip(self, rng: np.random.Generator, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         labels = _normalized(sample)
@@ -183,7 +201,7 @@ class DetectionDataset(Dataset[Item]):
 
     def _letterboxed(self, index: int) -> tuple[int, Sample, Shapes]:
         """One picture, scaled and padded to the shape of its batch."""
-        shape = self.imgsz if self.batch_shapes is None else self.batch_shapes[self._batch[index]].tolist()
+        shape = self.input_hw(index)
         index, sample, (h0, w0) = self._reader.sample(index)
         h, w = sample.image.shape[:2]
         image, (gain, _), (pad_x, pad_y) = letterbox(sample.image, shape, auto=False, scaleup=self.augment)
@@ -193,14 +211,6 @@ class DetectionDataset(Dataset[Item]):
         polygons = [points * gain + move for points in sample.polygons]
         shapes = (h0, w0), ((gain * h / h0, gain * w / w0), (pad_x, pad_y))
         return index, Sample(image, boxes, polygons), shapes
-
-    def _item(self, index: int, image: np.ndarray, labels: np.ndarray, shapes: Shapes | None) -> Item:
-        planes = np.empty((3, *image.shape[:2]), np.uint8)
-        for plane, channel in zip(planes, (2, 1, 0), strict=True):
-            cv2.extractChannel(image, channel, dst=plane)
-        rows = torch.zeros((len(labels), 6))
-        rows[:, 1:] = torch.from_numpy(labels)
-        return Item(torch.from_numpy(planes), rows, str(self.image_files[index]), shapes)
 
 
 def _normalized(sample: Sample) -> np.ndarray:

@@ -51,25 +51,39 @@ def mosaic4(tiles: Sequence[Sample], centre_yx: tuple[int, int], imgsz: int) -> 
     What reaches beyond the canvas is cut off; boxes and outlines are clipped to it.
     """
     side = 2 * imgsz
-    canvas = np.full((side, side, 3), GRAY[0], np.uint8)
-    boxes, outlines = [], []
+    canvas = np.empty((side, side, 3), np.uint8)
+    moves, counts, outlines = [], [], []
     for place, tile in enumerate(tiles):
         x, y = _paste(canvas, tile.image, centre_yx, below=place >= 2, right=place % 2 == 1)
-        boxes.append(tile.boxes + np.array((0, x, y, x, y), np.float32))
-        outlines.append((len(tile.boxes), [(points + (x, y)).clip(0, side) for points in tile.polygons]))
-    joined = np.concatenate(boxes)
-    clip_boxes(joined[:, 1:], (side, side))
-    return Sample(canvas, joined, join_polygons(outlines))
+        moves.append((x, y, x, y))
+        counts.append(len(tile.boxes))
+        outlines.append([(points + (x, y)).clip(0, side) for points in tile.polygons])
+    joined = np.concatenate([tile.boxes for tile in tiles])
+    corners = joined[:, 1:]
+    corners += np.array(moves, np.float32).repeat(counts, 0)
+    clip_boxes(corners, (side, side))
+    return Sample(canvas, joined, join_polygons(list(zip(counts, outlines, strict=True))))
 
 
 def _paste(
     canvas: np.ndarray, image: np.ndarray, centre_yx: tuple[int, int], below: bool, right: bool
 ) -> tuple[int, int]:
-    """Copy an image onto the canvas; return (x, y) of its top left corner, which may lie outside."""
+    """Fill a quarter of the canvas with an image, and with gray where it does not reach.
+
+    Returns:
+        (x, y) of the image's top left corner, which may lie outside.
+    """
     height, width = image.shape[:2]
-    top = centre_yx[0] if below else centre_yx[0] - height
-    left = centre_yx[1] if right else centre_yx[1] - width
-    cut_y, cut_x = max(-top, 0), max(-left, 0)
-    target = canvas[max(top, 0) : top + height, max(left, 0) : left + width]
-    target[:] = image[cut_y : cut_y + target.shape[0], cut_x : cut_x + target.shape[1]]
-    return left, top
+    y, x = centre_yx
+    quarter = canvas[slice(y, None) if below else slice(y), slice(x, None) if right else slice(x)]
+    space_y, space_x = quarter.shape[0] - height, quarter.shape[1] - width
+    if space_y > 0:
+        (quarter[height:] if below else quarter[:space_y])[:] = GRAY[0]
+        quarter = quarter[:height] if below else quarter[space_y:]
+    if space_x > 0:
+        (quarter[:, width:] if right else quarter[:, :space_x])[:] = GRAY[0]
+        quarter = quarter[:, :width] if right else quarter[:, space_x:]
+    height_left, width_left = quarter.shape[:2]
+    image = image[:height_left] if below else image[height - height_left :]
+    quarter[:] = image[:, :width_left] if right else image[:, width - width_left :]
+    return x if right else x - width, y if below else y - height

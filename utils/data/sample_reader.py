@@ -13,7 +13,6 @@ from utils.data.image_cache import make_cache
 from utils.data.sample import Sample
 from utils.data.scan import LabelledFiles
 from utils.data.shards.store import FetchError
-from utils.ops.boxes import xywhn2xyxy
 
 
 class SampleReader:
@@ -49,14 +48,9 @@ class SampleReader:
         """
         index, image, original_hw = self._read_or_next(index)
         height, width = image.shape[:2]
-        boxes = self.files.labels[index].copy()
-        boxes[:, 1:] = xywhn2xyxy(boxes[:, 1:], width, height)
         size = np.array((width, height), np.float32)
-        return (
-            index,
-            Sample(image, boxes, [points * size for points in self.files.polygons[index]]),
-            original_hw,
-        )
+        polygons = [points * size for points in self.files.polygons[index]]
+        return index, Sample(image, _in_pixels(self.files.labels[index], size), polygons), original_hw
 
     def _read_or_next(self, index: int) -> tuple[int, np.ndarray, tuple[int, int]]:
         count = len(self.files.images)
@@ -86,6 +80,16 @@ class SampleReader:
         if self._cache is not None and (h0, w0) == (height, width):
             self._cache.put(index, image)
         return image, (h0, w0)
+
+
+def _in_pixels(labels: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Turn labels (n, 5), class and xywhn, into class and xyxy in a picture of `size` (2,) width, height."""
+    boxes = np.empty_like(labels)
+    boxes[:, 0] = labels[:, 0]
+    centre, half = labels[:, 1:3] * size, labels[:, 3:] * size / 2
+    np.subtract(centre, half, out=boxes[:, 1:3])
+    np.add(centre, half, out=boxes[:, 3:])
+    return boxes
 
 
 def scaled_hw(height: int, width: int, imgsz: int) -> tuple[int, int]:

@@ -231,3 +231,13 @@ def test_a_dataset_can_be_sent_to_a_spawned_worker(tmp_path: Path) -> None:
 def test_one_picture_is_enough(tmp_path: Path) -> None:
     data = DetectionDataset([make_set(tmp_path, 1)], 64, augment=True, hyp=HYP)
     assert data[(0, 0)].image.shape == (3, 64, 64)
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_a_picture_is_written_where_it_is_wanted(tmp_path: Path, augment: bool) -> None:
+    data = DetectionDataset([make_set(tmp_path)], 64, augment=augment, hyp=HYP)
+    batch = np.zeros((2, 3, *data.input_hw(3)), np.uint8)
+    item = data.sample(SampleKey(0, 3), batch[1])
+    assert np.shares_memory(item.image.numpy(), batch)
+    assert same(item, data[3])
+    assert not batch[0].any()
