@@ -74,6 +74,7 @@ class DetectionDataset(Dataset[Item]):
         hyp: hyperparameters (formats, section 2).
         rect: rectangular batches, in a fixed order, without mosaics.
         cache: ram or disk; by default small sets are kept in memory.
+        fast_decode: decode large JPEGs at a reduced size; their pixels differ a little.
         single_cls: every object counts as class 0.
         pad: see `plan_rect`.
         seed: of all augmentations.
@@ -95,6 +96,7 @@ class DetectionDataset(Dataset[Item]):
         hyp: Mapping[str, float] | None = None,
         rect: bool = False,
         cache: str | None = None,
+        fast_decode: bool = False,
         single_cls: bool = False,
         pad: float = 0.0,
         seed: int = 0,
@@ -128,6 +130,7 @@ class DetectionDataset(Dataset[Item]):
             imgsz,
             smooth=cv2.INTER_LINEAR if augment else cv2.INTER_AREA,
             cache=cache,
+            fast_decode=fast_decode,
             prefix=prefix,
         )
 

@@ -23,17 +23,26 @@ class SampleReader:
         imgsz: what the longer side of every picture is scaled to.
         smooth: OpenCV's interpolation for shrinking; small pictures are enlarged bilinearly.
         cache: see `make_cache`.
+        fast_decode: decode JPEGs of at least twice `imgsz` at a half, quarter or eighth of their size.
         prefix: put before messages.
     """
 
     def __init__(
-        self, files: LabelledFiles, imgsz: int, smooth: int, cache: str | None = None, prefix: str = ""
+        self,
+        files: LabelledFiles,
+        imgsz: int,
+        smooth: int,
+        cache: str | None = None,
+        fast_decode: bool = False,
+        prefix: str = "",
     ) -> None:
         self.files = files
         self.imgsz = imgsz
         self.smooth = smooth
         shapes_hw = np.array([scaled_hw(h, w, imgsz) for w, h in files.sizes.astype(int).tolist()])
-        self._cache = make_cache(cache, files.images, shapes_hw, f"{imgsz} {smooth}", prefix)
+        self.fast_decode = fast_decode
+        tag = f"{imgsz} {smooth}{' fast' if fast_decode else ''}"
+        self._cache = make_cache(cache, files.images, shapes_hw, tag, prefix)
         self._unreadable: set[int] = set()  # already told
 
     def sample(self, index: int) -> tuple[int, Sample, tuple[int, int]]:
@@ -71,15 +80,24 @@ class SampleReader:
         width, height = self.files.sizes[index].astype(int).tolist()
         if self._cache is not None and (image := self._cache.get(index)) is not None:
             return image, (height, width)
-        image = self.files.images.picture(index)
-        h0, w0 = image.shape[:2]
+        image, (h0, w0) = self._decode(index, height, width)
         h, w = scaled_hw(h0, w0, self.imgsz)
-        if (h, w) != (h0, w0):
+        if (h, w) != image.shape[:2]:
             how = cv2.INTER_LINEAR if self.imgsz > max(h0, w0) else self.smooth
             image = cv2.resize(image, (w, h), interpolation=how)
         if self._cache is not None and (h0, w0) == (height, width):
             self._cache.put(index, image)
         return image, (h0, w0)
+
+    def _decode(self, index: int, height: int, width: int) -> tuple[np.ndarray, tuple[int, int]]:
+        """A picture, reduced where that is allowed, and the true size of its file; given is what it had."""
+        shrink = least_shrink(max(height, width), self.imgsz) if self.fast_decode else 1
+        image = self.files.images.picture(index, shrink)
+        if shrink > 1 and image.shape[:2] == (-(-height // shrink), -(-width // shrink)):
+            return image, (height, width)
+        if shrink > 1 and image.shape[:2] != (height, width):  # another file by now: how large is it?
+            image = self.files.images.picture(index)
+        return image, (image.shape[0], image.shape[1])
 
 
 def _in_pixels(labels: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -90,6 +108,11 @@ def _in_pixels(labels: np.ndarray, size: np.ndarray) -> np.ndarray:
     np.subtract(centre, half, out=boxes[:, 1:3])
     np.add(centre, half, out=boxes[:, 3:])
     return boxes
+
+
+def least_shrink(side: int, wanted: int) -> int:
+    """By how much a decoder may divide the longer side of a picture: 1, 2, 4, or 8; never below `wanted`."""
+    return next((shrink for shrink in (8, 4, 2) if side >= shrink * wanted), 1)
 
 
 def scaled_hw(height: int, width: int, imgsz: int) -> tuple[int, int]:

@@ -56,13 +56,13 @@ class PictureTable(_Table[Path]):
         """
         raise NotImplementedError
 
-    def picture(self, index: int) -> np.ndarray:
-        """A picture as BGR uint8 (H, W, 3).
+    def picture(self, index: int, shrink: int = 1) -> np.ndarray:
+        """A picture as BGR uint8 (H, W, 3); for `shrink` see `decode_image`.
 
         Raises:
             DataError: it cannot be read.
         """
-        return decode_image(self.read(index), self.title(index))
+        return decode_image(self.read(index), self.title(index), shrink)
 
     def title(self, index: int) -> str:
         """What to call a picture in a message."""

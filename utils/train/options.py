@@ -59,6 +59,11 @@ def _what(group: argparse._ArgumentGroup) -> None:
         "--cache", nargs="?", const="ram", help="keep pictures in ram or on disk (val: these only)"
     )
     group.add_argument(
+        "--fast-decode",
+        action="store_true",
+        help="decode training JPEGs of twice --imgsz and more at a reduced size: faster, other pixels",
+    )
+    group.add_argument(
         "--shuffle-buffer", type=int, default=5000, help="pictures among which those of shards are mixed"
     )
     group.add_argument("--image-weights", action="store_true", help="show weak classes more often")

@@ -229,6 +229,7 @@ def _make_loaders(opt: Namespace, hyp: Hyp, data: DataSpec, model: DetectionMode
         hyp=hyp,
         rect=opt.rect,
         cache=None if opt.cache == "val" else opt.cache,
+        fast_decode=opt.fast_decode,
         prefix="train: ",
         **shared,
     )

@@ -1,3 +1,4 @@
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,7 @@ from PIL import Image, ImageOps
 
 from tests.known import pattern_image
 from utils.base.errors import DataError
-from utils.data.images import check_image, image_size, read_image
+from utils.data.images import check_image, decode_image, image_size, read_image
 
 BGR = pattern_image(40, 60)
 
@@ -96,3 +97,40 @@ def test_half_a_picture_is_told_apart(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(DataError, match="cut off"):
         check_image(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("shrink", [2, 4, 8])
+def test_a_jpeg_decoded_at_a_fraction_is_upright_and_looks_the_same(orientation: int, shrink: int) -> None:
+    exif, file = Image.Exif(), BytesIO()
+    exif[0x0112] = orientation
+    smooth = cv2.GaussianBlur(pattern_image(208, 304), (0, 0), 12)
+    Image.fromarray(smooth[..., ::-1]).save(file, "JPEG", exif=exif, quality=95)
+    data = np.frombuffer(file.getvalue(), np.uint8)
+    whole, part = decode_image(data, "a.jpg"), decode_image(data, "a.jpg", shrink)
+    assert part.shape == (whole.shape[0] // shrink, whole.shape[1] // shrink, 3)
+    expected = cv2.resize(whole, part.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(part.astype(int) - expected).mean() < 3
+
+
+def test_sides_of_a_fraction_are_rounded_up() -> None:
+    data = cv2.imencode(".jpg", pattern_image(41, 63))[1]
+    assert [decode_image(data, "a.jpg", n).shape for n in (2, 4, 8)] == [(21, 32, 3), (11, 16, 3), (6, 8, 3)]
+
+
+def test_of_a_gray_or_unfinished_jpeg_a_fraction_comes_too() -> None:
+    gray = cv2.imencode(".jpg", BGR[..., 0])[1]
+    assert decode_image(gray, "a.jpg", 2).shape == (20, 30, 3)
+    whole = cv2.imencode(".jpg", BGR)[1]
+    assert (decode_image(whole[:-2], "a.jpg", 2) == decode_image(whole, "a.jpg", 2)).all()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp", ".tif"])
+def test_other_kinds_come_whole(suffix: str) -> None:
+    data = cv2.imencode(suffix, BGR)[1]
+    assert (decode_image(data, "a", 4) == decode_image(data, "a")).all()
+
+
+def test_no_fraction_of_what_is_no_picture() -> None:
+    with pytest.raises(DataError, match="a.jpg: not a picture"):
+        decode_image(np.frombuffer(b"\xff\xd8\xff\xd8 nothing", np.uint8), "a.jpg", 8)

@@ -34,6 +34,7 @@ OURS = {
     "evolve_budget",
     "evolve_members",
     "evolve_method",
+    "fast_decode",
     "graft",
     "graft_freeze",
     "graft_lr",
