@@ -53,14 +53,19 @@ def _match_legacy(overlap: Tensor, iouv: Tensor) -> Tensor:
 
 
 def _match_coco(overlap: Tensor, iouv: Tensor) -> Tensor:
-    free = torch.ones(len(iouv), overlap.shape[1], dtype=torch.bool, device=overlap.device)
-    correct = torch.zeros(len(overlap), len(iouv), dtype=torch.bool, device=overlap.device)
-    levels = torch.arange(len(iouv), device=overlap.device)
-    for detection in (overlap.amax(1) >= iouv[0]).nonzero()[:, 0].tolist():
-        best, label = (overlap[detection] * free).max(1)  # over the labels, for each IoU level
-        correct[detection] = best >= iouv
+    choices = (overlap >= iouv[0]).sum(1)
+    if choices.max() < 2:  # nobody can choose another label when the best is taken
+        return _match_legacy(overlap, iouv)
+    pairs, needed = overlap.cpu().numpy(), iouv.cpu().numpy()  # small arrays, which torch is slow with
+    free = np.ones((len(needed), pairs.shape[1]), bool)
+    correct = np.zeros((len(pairs), len(needed)), bool)
+    levels = np.arange(len(needed))
+    for detection in choices.nonzero()[:, 0].tolist():
+        left = pairs[detection] * free
+        label = left.argmax(1)  # for each IoU level
+        correct[detection] = left[levels, label] >= needed
         free[levels, label] &= ~correct[detection]
-    return correct
+    return torch.from_numpy(correct).to(overlap.device)
 
 
 @dataclass(frozen=True)
@@ -105,14 +110,16 @@ def ap_per_class(
         names: names of classes; numbers stand in for those it lacks.
     """
     order = np.argsort(-conf, kind="stable")
-    tp, conf, pred_cls = tp[order].astype(np.float64), conf[order], pred_cls[order]
+    tp, conf, pred_cls = tp[order], conf[order], pred_cls[order]
     classes, label_counts = np.unique(target_cls.astype(np.int64), return_counts=True)
+    by_class = np.argsort(pred_cls, kind="stable")
+    first, end = (np.searchsorted(pred_cls[by_class], classes, side) for side in ("left", "right"))
 
     ap = np.zeros((len(classes), tp.shape[1]))
     p_curve, r_curve, prec_values = np.zeros((3, len(classes), len(_CONFIDENCES)))
-    for index, (cls, labels) in enumerate(zip(classes, label_counts, strict=True)):
-        chosen = pred_cls == cls
-        if chosen.any():
+    for index, labels in enumerate(label_counts):
+        chosen = by_class[first[index] : end[index]]
+        if len(chosen):
             recall, precision = _recall_and_precision(tp[chosen], int(labels))
             ap[index], envelope, recalls = compute_ap(recall, precision)
             prec_values[index] = np.interp(_CONFIDENCES, recalls[:, 0], envelope[:, 0])
@@ -147,7 +154,7 @@ def ap_per_class(
 
 def _recall_and_precision(tp: np.ndarray, labels: int) -> tuple[np.ndarray, np.ndarray]:
     """Recall and precision (n, k) when one keeps the first 1, 2, ... n detections; `tp` (n, k)."""
-    right = tp.cumsum(0)
+    right = tp.cumsum(0, dtype=np.float64)
     kept = np.arange(1, len(tp) + 1)[:, None]
     return right / (labels + _TINY), right / kept
 

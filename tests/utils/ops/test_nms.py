@@ -178,3 +178,35 @@ def test_torchvision_still_imports_after_its_kernel_was_loaded_alone() -> None:
 
     box = torch.tensor([[0.0, 0, 1, 1]])
     assert torchvision.ops.nms(box, torch.ones(1), 0.5).tolist() == [0]
+
+
+def _greedy(rows: list[list[float]], conf: float, iou: float) -> list[tuple[float, ...]]:
+    """Suppression as one would write it by hand: class by class, box by box, nothing at once."""
+    found: list[tuple[float, ...]] = []
+    for cls in range(len(rows[0]) - 5):
+        kept: list[tuple[float, ...]] = []
+        for x, y, w, h, obj, *scores in sorted(
+            rows, key=lambda row: -float(np.float32(row[4]) * np.float32(row[5 + cls]))
+        ):
+            score = float(np.float32(obj) * np.float32(scores[cls]))
+            box = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
+            if obj > conf and score > conf and all(_overlap(box, other) <= iou for other in kept):
+                kept.append((*box, score, cls))
+        found += kept
+    return sorted(found, key=lambda box: -box[4])
+
+
+def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(width, 0) * max(height, 0)
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def test_what_is_done_at_once_equals_what_is_done_by_hand() -> None:
+    drawn = torch.rand(3, 150, 10, generator=torch.Generator().manual_seed(5))
+    drawn[..., :4] *= torch.tensor([100, 100, 60, 60])
+    ours = non_max_suppression(drawn, 0.1, 0.5, multi_label=True, max_det=1000)
+    for picture, rows in zip(drawn.tolist(), ours, strict=True):
+        wanted = _greedy(picture, 0.1, 0.5)
+        assert 100 < len(rows) == len(wanted)
+        np.testing.assert_allclose(rows.numpy(), wanted, atol=1e-4)

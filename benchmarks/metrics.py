@@ -1,0 +1,190 @@
+"""Time what follows the forward pass of a validation: suppression, matching and average precision.
+
+    python benchmarks/metrics.py
+
+Suppression stands beside per-picture, per-class Python code with the same result. Matching and average
+precision have 5,000 pictures of 300 detections; each run is a process, whose memory is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from measure import ROOT, Sheet, alternate, faster, parser, ratio, timed
+from torch import Tensor
+
+from utils.ops.confusion import ConfusionMatrix
+from utils.ops.nms import non_max_suppression
+from utils.val.tally import Tally
+
+CONF, IOU, MAX_DET = 0.001, 0.6, 300  # of val.py
+CLASSES, SIDE = 80, 640
+ANCHORS = {8: ((10, 13), (16, 30), (33, 23)), 16: ((30, 61), (62, 45), (59, 119))}
+ANCHORS[32] = ((116, 90), (156, 198), (373, 326))
+SECONDS, MEGABYTES = 10.0, 1024.0  # what matching and average precision may take
+OBJECTS = 7.2  # a picture, as in COCO val2017
+
+
+def main() -> None:
+    """Measure all, and print a line for each."""
+    make = parser(__doc__)
+    make.add_argument("--pictures", type=int, default=16, help="of the batch for suppression")
+    make.add_argument("--set", type=int, default=5000, help="pictures to match")
+    make.add_argument("--job", choices=("legacy", "coco"), help=argparse.SUPPRESS)
+    opt = make.parse_args()
+    torch.set_num_threads(1)
+    if opt.job:
+        print(json.dumps(match_set(opt.set, opt.job)))
+        return
+    sheet = Sheet("Suppression and metrics", opt.csv)
+    suppression(sheet, opt.pictures, min(opt.rounds, 3))
+    for rule, rounds in (("legacy", min(opt.rounds, 3)), ("coco", min(opt.rounds, 3))):
+        metrics(sheet, opt.set, rule, rounds)
+
+
+def suppression(sheet: Sheet, pictures: int, rounds: int) -> None:
+    """An early epoch: 30,000 candidates a picture; what Python finds has to be the same to the bit."""
+    decoded = early_epoch(pictures)
+    found: dict[str, list[Tensor]] = {}
+    sides = {
+        "package": lambda: found.update(package=package(decoded)),
+        "Python": lambda: found.update(python=in_python(decoded)),
+    }
+    seconds = alternate(sides, rounds, warm=0)
+    same = zip(found["package"], found["python"], strict=True)
+    assert all(torch.equal(one, other) for one, other in same), "the two disagree"
+    what = f"NMS of {pictures} pictures, 30,000 candidates each"
+    sheet.add(faster(what, ">= 10", seconds, "package", "Python"))
+
+
+def package(decoded: Tensor) -> list[Tensor]:
+    """As validation does."""
+    return non_max_suppression(decoded, CONF, IOU, multi_label=True, max_det=MAX_DET)
+
+
+def early_epoch(pictures: int) -> Tensor:
+    """What a head says that has learnt little: (pictures, 25200, 85), scores a little above nothing."""
+    generator = torch.Generator().manual_seed(0)
+    levels = []
+    for stride, anchors in ANCHORS.items():
+        cells = torch.arange(SIDE // stride) * stride + stride / 2
+        y, x = torch.meshgrid(cells, cells, indexing="ij")
+        for width, height in anchors:
+            size = torch.tensor((width, height)).expand(x.numel(), 2)
+            levels.append(torch.cat((torch.stack((x, y), 2).view(-1, 2), size), 1))
+    places = torch.cat(levels)
+    decoded = torch.rand(pictures, len(places), 5 + CLASSES, generator=generator)
+    decoded[..., :4] = places * (0.9 + 0.2 * decoded[..., :4])
+    decoded[..., 4] = 0.002 + 0.018 * decoded[..., 4]
+    products = decoded[..., 5:] * decoded[..., 4:5]
+    for rows, scores in zip(decoded, products, strict=True):  # 30,000 products above the threshold
+        rows[:, 5:] *= CONF / scores.flatten().topk(30_001).values[-1]
+    return decoded
+
+
+def in_python(decoded: Tensor) -> list[Tensor]:
+    """Greedy suppression, picture by picture, class by class, box by box."""
+    results = []
+    for rows in decoded.numpy():
+        half = rows[:, 2:4] / 2
+        xyxy = np.concatenate((rows[:, :2] - half, rows[:, :2] + half), 1)
+        found = []
+        for cls in range(CLASSES):
+            score = rows[:, 5 + cls] * rows[:, 4]
+            chosen = np.flatnonzero((rows[:, 4] > CONF) & (score > CONF))
+            chosen = chosen[np.argsort(-score[chosen], kind="stable")]
+            for box in survivors(xyxy[chosen].astype(np.float64)):
+                number = chosen[box]
+                found.append((-score[number], number, cls))
+        best = sorted(found)[:MAX_DET]
+        picture = [[*xyxy[number], -minus, cls] for minus, number, cls in best]
+        results.append(torch.from_numpy(np.array(picture, np.float32)))
+    return results
+
+
+def survivors(xyxy: np.ndarray) -> list[int]:
+    """Boxes (n, 4), best first, that no better one overlaps by more than IOU."""
+    area = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
+    left, kept = np.arange(len(xyxy)), []
+    while len(left):
+        best, left = int(left[0]), left[1:]
+        kept.append(best)
+        first, last = np.maximum(xyxy[best, :2], xyxy[left, :2]), np.minimum(xyxy[best, 2:], xyxy[left, 2:])
+        shared = (last - first).clip(0).prod(1)
+        left = left[shared / (area[best] + area[left] - shared) <= IOU]
+    return kept
+
+
+def metrics(sheet: Sheet, pictures: int, rule: str, rounds: int) -> None:
+    """Seconds and megabytes of matching, confusion matrix and average precision."""
+    command = [sys.executable, str(Path(__file__).resolve()), "--job", rule, "--set", str(pictures)]
+    runs = []
+    for _ in range(rounds):
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+        runs.append(json.loads(done.stdout))
+    for name, limit, unit in (("seconds", SECONDS, "s"), ("megabytes", MEGABYTES, "MiB")):
+        found = [run[name] for run in runs]
+        sides = f"{float(np.median(found)):.3g} {unit} of {limit:g}; {runs[0]['labels']} labels"
+        what = f"metrics of {pictures} x {MAX_DET} x {CLASSES}, {rule} rule: {name}"
+        sheet.add(ratio(what, "<= 1", found, [limit] * len(found), sides))
+
+
+def match_set(pictures: int, rule: str) -> dict[str, float]:
+    """Match drawn pictures one by one, and turn the matches into figures; seconds and added memory."""
+    rng = np.random.default_rng(0)
+    tally = Tally(CLASSES, "coco" if rule == "coco" else "legacy")
+    drawn = [picture(rng) for _ in range(50)]  # shown again and again, moved: drawing takes no memory
+    tally.add(*moved(drawn[0], 0))
+    tally.average_precision({})
+    tally = Tally(CLASSES, tally.rule, ConfusionMatrix(CLASSES))
+    before = peak_megabytes()
+    seconds, labels = 0.0, 0
+    for number in range(pictures):
+        detections, true = moved(drawn[number % len(drawn)], number)
+        labels += len(true)
+        seconds += timed(lambda d=detections, t=true: tally.add(d, t))  # type: ignore[misc]
+    seconds += timed(lambda: tally.average_precision({}))
+    return {"seconds": seconds, "megabytes": peak_megabytes() - before, "labels": labels}
+
+
+def peak_megabytes() -> float:
+    """Most memory that this process has had; `getrusage` counts what its parent had, too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def picture(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Detections (300, 6), best first, about as many near each object as elsewhere; labels (n, 5)."""
+    count = int(rng.poisson(OBJECTS)) + 1
+    first = rng.uniform(0, SIDE - 200, (count, 2))
+    boxes = np.concatenate((first, first + rng.uniform(10, 200, (count, 2))), 1)
+    classes = rng.integers(0, CLASSES, count)
+    source = rng.integers(0, count, MAX_DET)
+    near = boxes[source] + rng.normal(0, 8, (MAX_DET, 4))
+    first = rng.uniform(0, SIDE - 200, (MAX_DET, 2))
+    far = np.concatenate((first, first + rng.uniform(10, 200, (MAX_DET, 2))), 1)
+    right = rng.random(MAX_DET) < 0.5
+    found = np.where(right, classes[source], rng.integers(0, CLASSES, MAX_DET))
+    score = np.sort(rng.random(MAX_DET) ** 3)[::-1]
+    detections = np.column_stack((np.where(right[:, None], near, far), score, found))
+    return detections, np.column_stack((classes, boxes))
+
+
+def moved(drawn: Sequence[np.ndarray], number: int) -> tuple[Tensor, Tensor]:
+    """A picture again, with other classes and confidences."""
+    detections, labels = (torch.from_numpy(part.astype(np.float32)) for part in drawn)
+    detections[:, 4] *= 0.5 + 0.5 * ((number * 0.618) % 1)
+    detections[:, 5] = (detections[:, 5] + number) % CLASSES
+    labels[:, 0] = (labels[:, 0] + number) % CLASSES
+    return detections, labels
+
+
+if __name__ == "__main__":
+    main()
