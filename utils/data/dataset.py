@@ -27,7 +27,7 @@ from utils.data.augment import (
 from utils.data.extra_transforms import load_extra_transforms
 from utils.data.letterbox import letterbox
 from utils.data.mosaic import TILES, MosaicDraws, mosaic4
-from utils.data.perspective import PerspectiveDraws, random_perspective
+from utils.data.perspective import PerspectiveDraws, random_perspective, seen_part
 from utils.data.rect import plan_rect
 from utils.data.sample import Sample
 from utils.data.sample_reader import SampleReader
@@ -196,11 +196,16 @@ class DetectionDataset(Dataset[Item]):
     def _mosaic(self, rng: np.random.Generator, index: int, partners: Sequence[int]) -> Sample:
         """Four pictures around a corner, copied and warped to one picture of `imgsz`."""
         draws = MosaicDraws.draw(rng, index, len(self), self.imgsz, partners)
-        sample = mosaic4([self._reader.sample(i)[1] for i in draws.indices], draws.centre_yx, self.imgsz)
-        if self.hyp["copy_paste"] and sample.polygons:
+        tiles, size = [self._reader.sample(i)[1] for i in draws.indices], self.imgsz
+        border = -(size // 2)
+        if self.hyp["copy_paste"] and any(tile.polygons for tile in tiles):
+            sample = mosaic4(tiles, draws.centre_yx, size)
             sample = copy_paste(sample, draw_pastes(rng, len(sample.boxes), self.hyp["copy_paste"]))
-        border = -(self.imgsz // 2)
-        return random_perspective(sample, PerspectiveDraws.draw(rng, self.hyp), (border, border))
+            return random_perspective(sample, PerspectiveDraws.draw(rng, self.hyp), (border, border))
+        warp = PerspectiveDraws.draw(rng, self.hyp)
+        seen = seen_part(warp, (2 * size, 2 * size), (2 * (size + border), 2 * (size + border)))
+        sample = mosaic4(tiles, draws.centre_yx, size, seen)
+        return random_perspective(sample, warp, (border, border))
 
     def _letterboxed(self, index: int) -> tuple[int, Sample, Shapes]:
         """One picture, scaled and padded to the shape of its batch."""

@@ -12,6 +12,7 @@ from utils.data.sample import Sample, join_polygons
 from utils.ops.boxes import clip_boxes
 
 TILES = 4
+View = tuple[slice, slice]  # rows and columns of the canvas
 
 
 @dataclass(frozen=True)
@@ -45,45 +46,58 @@ class MosaicDraws:
         return cls((y, x), tuple(order.tolist()))
 
 
-def mosaic4(tiles: Sequence[Sample], centre_yx: tuple[int, int], imgsz: int) -> Sample:
+def mosaic4(
+    tiles: Sequence[Sample], centre_yx: tuple[int, int], imgsz: int, seen: View | None = None
+) -> Sample:
     """Lay four pictures on a gray canvas of twice `imgsz`, each touching the centre with a corner.
 
     What reaches beyond the canvas is cut off; boxes and outlines are clipped to it.
+
+    Args:
+        tiles: as they stand: top left, top right, bottom left, bottom right.
+        centre_yx: where they meet.
+        imgsz: half of the canvas's side.
+        seen: the part of the canvas that somebody looks at; elsewhere its pixels are anything. None: all.
     """
     side = 2 * imgsz
+    rows, columns = seen or (slice(0, side), slice(0, side))
     canvas = np.empty((side, side, 3), np.uint8)
-    moves, counts, outlines = [], [], []
+    (y, x), moves, outlines = centre_yx, [], []
     for place, tile in enumerate(tiles):
-        x, y = _paste(canvas, tile.image, centre_yx, below=place >= 2, right=place % 2 == 1)
-        moves.append((x, y, x, y))
-        counts.append(len(tile.boxes))
-        outlines.append([(points + (x, y)).clip(0, side) for points in tile.polygons])
-    joined = np.concatenate([tile.boxes for tile in tiles])
+        height, width = tile.image.shape[:2]
+        top, above = (y, slice(y, side)) if place >= 2 else (y - height, slice(0, y))
+        left, beside = (x, slice(x, side)) if place % 2 else (x - width, slice(0, x))
+        _paste(canvas, tile.image, (top, left), (_common(rows, above), _common(columns, beside)))
+        moves.append((left, top, left, top))
+        if tile.polygons:
+            outlines.append([(points + (left, top)).clip(0, side) for points in tile.polygons])
+        else:
+            outlines.append([])
+    joined, counts = np.concatenate([tile.boxes for tile in tiles]), [len(tile.boxes) for tile in tiles]
     corners = joined[:, 1:]
     corners += np.array(moves, np.float32).repeat(counts, 0)
     clip_boxes(corners, (side, side))
     return Sample(canvas, joined, join_polygons(list(zip(counts, outlines, strict=True))))
 
 
-def _paste(
-    canvas: np.ndarray, image: np.ndarray, centre_yx: tuple[int, int], below: bool, right: bool
-) -> tuple[int, int]:
-    """Fill a quarter of the canvas with an image, and with gray where it does not reach.
+def _common(one: slice, other: slice) -> slice:
+    """What two ranges share; empty, though not negative, where that is nothing."""
+    start = max(one.start, other.start)
+    return slice(start, max(min(one.stop, other.stop), start))
 
-    Returns:
-        (x, y) of the image's top left corner, which may lie outside.
-    """
-    height, width = image.shape[:2]
-    y, x = centre_yx
-    quarter = canvas[slice(y, None) if below else slice(y), slice(x, None) if right else slice(x)]
-    space_y, space_x = quarter.shape[0] - height, quarter.shape[1] - width
-    if space_y > 0:
-        (quarter[height:] if below else quarter[:space_y])[:] = GRAY[0]
-        quarter = quarter[:height] if below else quarter[space_y:]
-    if space_x > 0:
-        (quarter[:, width:] if right else quarter[:, :space_x])[:] = GRAY[0]
-        quarter = quarter[:, :width] if right else quarter[:, space_x:]
-    height_left, width_left = quarter.shape[:2]
-    image = image[:height_left] if below else image[height - height_left :]
-    quarter[:] = image[:, :width_left] if right else image[:, width - width_left :]
-    return x if right else x - width, y if below else y - height
+
+def _paste(canvas: np.ndarray, image: np.ndarray, corner_yx: tuple[int, int], part: View) -> None:
+    """Fill a part of the canvas with an image whose top left corner lies there, and with gray around it."""
+    (top, left), (rows, columns) = corner_yx, part
+    inner_y = _common(rows, slice(top, top + image.shape[0]))
+    inner_x = _common(columns, slice(left, left + image.shape[1]))
+    for gray_y, gray_x in (
+        (slice(rows.start, inner_y.start), columns),
+        (slice(inner_y.stop, rows.stop), columns),
+        (inner_y, slice(columns.start, inner_x.start)),
+        (inner_y, slice(inner_x.stop, columns.stop)),
+    ):
+        if gray_y.start < gray_y.stop and gray_x.start < gray_x.stop:
+            canvas[gray_y, gray_x] = GRAY[0]
+    source_y = slice(inner_y.start - top, inner_y.stop - top)
+    canvas[inner_y, inner_x] = image[source_y, inner_x.start - left : inner_x.stop - left]

@@ -15,6 +15,7 @@ from utils.ops.boxes import clip_boxes
 
 MIN_SIDE = 2  # pixels; smaller boxes teach nothing
 MAX_ASPECT = 100
+_SMALLEST_AREA = 1e-6  # shrunk further a picture is a point: where it came from is not worth a division
 # Share of a box's area that has to stay in sight; a polygon tells what is left much more exactly.
 MIN_AREA_BOX, MIN_AREA_POLYGON = 0.10, 0.01
 
@@ -83,6 +84,24 @@ def warp_matrix(draws: PerspectiveDraws, in_hw: Sequence[int], out_hw: Sequence[
     shear[1, 0] = math.tan(math.radians(draws.shear_y_deg))
     move[:2, 2] = draws.translate_x_frac * out_hw[1], draws.translate_y_frac * out_hw[0]
     return move @ shear @ turn @ tilt @ centre
+
+
+def seen_part(draws: PerspectiveDraws, in_hw: tuple[int, int], out_hw: Sequence[int]) -> tuple[slice, slice]:
+    """Rows and columns of the input that the output shows; all of them if the picture is tilted."""
+    height, width = in_hw
+    (a, b, x), (c, d, y) = warp_matrix(draws, in_hw, out_hw)[:2].tolist()
+    area = a * d - b * c  # of what becomes of a pixel
+    if draws.perspective_x or draws.perspective_y or abs(area) < _SMALLEST_AREA:
+        return slice(0, height), slice(0, width)
+    ends = [(u - x, v - y) for u in (0, out_hw[1]) for v in (0, out_hw[0])]
+    columns, rows = [(d * u - b * v) / area for u, v in ends], [(a * v - c * u) / area for u, v in ends]
+    return _around(rows, height), _around(columns, width)
+
+
+def _around(places: Sequence[float], limit: int) -> slice:
+    """Pixels from the least to the greatest place, and the neighbours that interpolation reads."""
+    first, last = math.floor(min(places)) - 2, math.ceil(max(places)) + 3
+    return slice(min(max(first, 0), limit), min(max(last, 0), limit))
 
 
 def box_candidates(

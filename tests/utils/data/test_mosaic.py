@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.known import arrays, facts
+from tests.known import arrays, facts, pattern_image
 from tests.utils.data.pictures import assert_same_image, golden_pattern
 from utils.data.mosaic import MosaicDraws, mosaic4
 from utils.data.perspective import PerspectiveDraws, random_perspective
@@ -11,6 +11,7 @@ from utils.data.sample import Sample
 from utils.ops.boxes import xywhn2xyxy
 
 GOLDEN, ARRAYS = facts("12_augment"), arrays("12_augment")
+SIZES = ((32, 24), (20, 32), (32, 32), (5, 60))
 
 
 def golden_tile(case: dict[str, Any], number: int) -> Sample:
@@ -51,3 +52,14 @@ def test_outlines_move_with_their_tile() -> None:
     assert [len(points) for points in mosaic.polygons] == [0, 0, 0, 3]
     np.testing.assert_allclose(mosaic.polygons[3], outline + (32, 30))
     np.testing.assert_allclose(mosaic.boxes[3], [0, 32, 30, 42, 40])
+
+
+@pytest.mark.parametrize("centre", [(10, 50), (32, 32), (60, 5)])
+def test_the_part_that_is_seen_is_that_of_the_whole(centre: tuple[int, int]) -> None:
+    tiles = [Sample(pattern_image(h, w, 9 * h), np.ones((1, 5), np.float32)) for h, w in SIZES]
+    whole = mosaic4(tiles, centre, 32)
+    for rows in (slice(0, 64), slice(0, 9), slice(20, 40), slice(40, 40)):
+        for columns in (slice(0, 64), slice(5, 6), slice(30, 64)):
+            part = mosaic4(tiles, centre, 32, (rows, columns))
+            assert (part.image[rows, columns] == whole.image[rows, columns]).all()
+            assert (part.boxes == whole.boxes).all()

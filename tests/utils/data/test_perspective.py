@@ -5,7 +5,13 @@ import pytest
 
 from tests.known import arrays, facts, pattern_image
 from tests.utils.data.pictures import OPENCV_5, assert_same_image, golden_pattern
-from utils.data.perspective import PerspectiveDraws, bounds_inside, box_candidates, random_perspective
+from utils.data.perspective import (
+    PerspectiveDraws,
+    bounds_inside,
+    box_candidates,
+    random_perspective,
+    seen_part,
+)
 from utils.data.sample import Sample
 
 GOLDEN, ARRAYS = facts("12_augment"), arrays("12_augment")
@@ -71,3 +77,26 @@ def test_a_polygon_is_bounded_where_it_is_in_sight(
 def test_nothing_drawn_leaves_the_picture_alone() -> None:
     image = pattern_image(40, 60)
     assert random_perspective(Sample(image, np.zeros((0, 5))), PerspectiveDraws()).image is image
+
+
+@pytest.mark.parametrize("perspective", [0.0, 0.001])
+def test_nothing_is_seen_but_the_seen_part(perspective: float) -> None:
+    rng, image = np.random.default_rng(0), pattern_image(120, 120)
+    hyp = {"perspective": perspective, "degrees": 40.0, "scale": 0.9, "shear": 20.0, "translate": 0.4}
+    left_out = 0
+    for _ in range(200):
+        draws = PerspectiveDraws.draw(rng, hyp)
+        rows, columns = seen_part(draws, (120, 120), (60, 60))
+        other = rng.integers(0, 256, image.shape, np.uint8)
+        other[rows, columns] = image[rows, columns]
+        left_out += (other != image).any()
+        one, two = (
+            random_perspective(Sample(i, np.zeros((0, 5))), draws, (-30, -30)) for i in (image, other)
+        )
+        assert (one.image == two.image).all()
+    assert (left_out == 0) == (perspective > 0)
+
+
+def test_a_flattened_picture_is_seen_whole() -> None:
+    flat = PerspectiveDraws(shear_x_deg=45, shear_y_deg=45)
+    assert seen_part(flat, (40, 60), (40, 60)) == (slice(0, 40), slice(0, 60))

@@ -1,0 +1,158 @@
+"""Time the decoders of JPEG on small and large pictures, and what --fast-decode saves.
+
+    python benchmarks/decoding.py                        # needs simplejpeg: pip install simplejpeg
+    python benchmarks/decoding.py --pictures ../shared/data/bccd/images/train
+
+One thread. Ratios are to OpenCV, which the package uses: above 1, the other is faster. The sides say how many
+pixels differ from OpenCV's.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from measure import ROOT, Ratio, Sheet, alternate, faster, parser
+
+from utils.base.log import LOG
+from utils.data.dataset import DetectionDataset
+from utils.data.images import decode_image
+
+Decoder = Callable[[bytes], np.ndarray]
+SIZE = 640  # that large pictures are decoded for
+LARGE_WH = 4000, 3000
+
+
+def main() -> None:
+    """Measure all, and print a line for each."""
+    make = parser(__doc__)
+    home = next((p / "shared/data/bccd" for p in ROOT.parents if (p / "shared/data/bccd").is_dir()), None)
+    default = str(home / "images/train") if home else ""
+    make.add_argument("--pictures", default=default, help="folder of small JPEGs; by default BCCD's")
+    opt = make.parse_args()
+    small = sorted(Path(opt.pictures).glob("*.jpg"))[:20] if opt.pictures else []
+    if not small:
+        sys.exit(f"--pictures {opt.pictures or 'DIR'}: no *.jpg there; give a folder of small JPEGs")
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    sheet = Sheet("Decoding", opt.csv)
+    large = [large_jpeg()]
+    for what, files in (("small", [path.read_bytes() for path in small]), ("12 MP", large)):
+        for line in compare_decoders(what, files, opt.rounds):
+            sheet.add(line)
+    for line in reduced(large[0], opt.rounds):
+        sheet.add(line)
+
+
+def compare_decoders(what: str, files: list[bytes], rounds: int) -> list[Ratio]:
+    """Each decoder beside OpenCV."""
+    known = decoders()
+
+    def all_of(decode: Decoder) -> Callable[[], None]:
+        def work() -> None:
+            for data in files:
+                decode(data)
+
+        return work
+
+    seconds = alternate({name: all_of(decode) for name, decode in known.items()}, rounds, least=0.05)
+    lines = []
+    for name, decode in known.items():
+        if name != "OpenCV":
+            found, wanted = decode(files[0]), known["OpenCV"](files[0])
+            line = faster(f"{name}, {what}", "", seconds, name, "OpenCV")
+            other = f", {(found != wanted).mean():.0%} of values differ"
+            lines.append(Ratio(line.what, "", line.median, line.low, line.high, line.sides + other))
+    return lines
+
+
+def decoders() -> dict[str, Decoder]:
+    """Name and function of each decoder; all give BGR (H, W, 3), torchvision a view of its planes."""
+    try:
+        import simplejpeg
+    except ImportError:
+        sys.exit("this benchmark compares with simplejpeg: pip install simplejpeg")
+    from PIL import Image
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    def torchvision(data: bytes) -> np.ndarray:
+        planes = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+        return planes.numpy()[::-1].transpose(1, 2, 0)
+
+    return {
+        "OpenCV": lambda data: decode_image(np.frombuffer(data, np.uint8), "x"),
+        "torchvision": torchvision,
+        "simplejpeg": lambda data: simplejpeg.decode_jpeg(data, "BGR"),
+        "simplejpeg, fast DCT": lambda data: simplejpeg.decode_jpeg(
+            data, "BGR", fastdct=True, fastupsample=True
+        ),
+        "PIL": lambda data: np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))[..., ::-1],
+    }
+
+
+def large_jpeg() -> bytes:
+    """A drawn picture of 12 megapixels with soft shapes and the grain of a sensor."""
+    rng = np.random.default_rng(0)
+    width, height = LARGE_WH
+    soft = cv2.resize(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8), (width, height))
+    for _ in range(300):
+        x, y, radius = rng.integers(0, (width, height, 200)).tolist()
+        cv2.circle(soft, (x, y), radius, rng.integers(0, 256, 3).tolist(), cv2.FILLED)
+    grain = rng.normal(0, 4, soft.shape).astype(np.float32)
+    image = (soft + grain).clip(0, 255).astype(np.uint8)
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes()
+
+
+def reduced(data: bytes, rounds: int) -> list[Ratio]:
+    """A training sample from one file and from a mosaic of four, with and without --fast-decode."""
+    lines = []
+    LOG.disabled = True
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder, "images")
+        images.mkdir()
+        Path(folder, "labels").mkdir()
+        for number in range(4):
+            (images / f"{number}.jpg").write_bytes(data)
+            (Path(folder, "labels") / f"{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+        for what, mosaic in (("one picture", 0.0), ("a mosaic", 1.0)):
+            sides = {
+                name: sample(images, mosaic, fast) for name, fast in (("reduced", True), ("whole", False))
+            }
+            seconds = alternate(sides, rounds, least=0.05)
+            lines.append(
+                faster(f"--fast-decode, {what} of 4000 x 3000 at {SIZE}", "", seconds, "reduced", "whole")
+            )
+    whole = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    part = decode_image(np.frombuffer(data, np.uint8), "x", 4)
+    size = SIZE, SIZE * 3 // 4
+    best = cv2.resize(whole, size, interpolation=cv2.INTER_AREA)
+    lines.append(fidelity("reduced", cv2.resize(part, size), best, cv2.resize(whole, size)))
+    return lines
+
+
+def sample(images: Path, mosaic: float, fast: bool) -> Callable[[], object]:
+    """What makes one training sample from files, without a cache of pictures."""
+    from utils.base.yaml_io import read_yaml
+
+    hyp = {**read_yaml(ROOT / "data/hyps/hyp.scratch-low.yaml"), "mosaic": mosaic}
+    data = DetectionDataset([images], SIZE, augment=True, hyp=hyp, fast_decode=fast)
+    data._reader._cache = None
+    return lambda: data[(0, 0)]
+
+
+def fidelity(name: str, found: np.ndarray, best: np.ndarray, usual: np.ndarray) -> Ratio:
+    """PSNR against shrinking by area, as validation does, over that of training without the flag, in dB."""
+    ours, theirs = (float(cv2.PSNR(image, best)) for image in (found, usual))
+    ratio = ours / theirs
+    what = "--fast-decode, PSNR against shrinking by area"
+    return Ratio(what, ">= 1", ratio, ratio, ratio, f"{name} {ours:.1f} dB, whole {theirs:.1f} dB")
+
+
+if __name__ == "__main__":
+    main()
