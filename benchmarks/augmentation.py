@@ -11,6 +11,7 @@ a worker, OpenCV has one thread.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,7 +25,8 @@ from utils.data.perspective import PerspectiveDraws, random_perspective, seen_pa
 from utils.data.sample import Sample
 
 TARGET = "<= 1.25"
-Work = Callable[[], np.ndarray]
+DRAWS = 16  # warps of a mosaic
+Work = Callable[[], Any]
 
 
 def main() -> None:
@@ -55,15 +57,25 @@ def pairs(size: int, boxes: int) -> dict[str, tuple[Work, Work]]:
     gains = draw_hsv_gains(rng, hyp)
     square, photo = drawn(rng, size, size, boxes).image, drawn(rng, 960, 1280, boxes).image
     lay = bare_mosaic(tiles, centre, size)
-    seen = seen_part(affine, (2 * size, 2 * size), (size, size))
+    many = [PerspectiveDraws.draw(rng, hyp) for _ in range(DRAWS)]  # how much a warp shows depends on chance
+    whole, bare_many = (2 * size, 2 * size), [bare_warp(draws, size) for draws in many]
+    views = [seen_part(draws, whole, (size, size)) for draws in many]
     warps = {draws: bare_warp(draws, size) for draws in (affine, tilted)}
     return {
-        "mosaic: four laid and warped": (
-            lambda: random_perspective(mosaic4(tiles, centre, size, seen), affine, border).image,
-            lambda: warps[affine](lay()),
+        f"{DRAWS} mosaics laid and warped": (
+            lambda: np.stack(
+                [
+                    random_perspective(mosaic4(tiles, centre, size, view), draws, border).image
+                    for draws, view in zip(many, views, strict=True)
+                ]
+            ),
+            lambda: np.stack([warp(lay()) for warp in bare_many]),
         ),
-        "mosaic: four laid, all of it": (lambda: mosaic4(tiles, centre, size).image, lay),
-        "mosaic: four laid as shown": (lambda: mosaic4(tiles, centre, size, seen).image, lay),
+        "mosaic laid, all of it": (lambda: mosaic4(tiles, centre, size).image, lay),
+        f"{DRAWS} mosaics laid as shown": (
+            lambda: sum(mosaic4(tiles, centre, size, view).image.size for view in views),
+            lambda: sum(lay().size for _ in many),
+        ),
         "affine warp of a mosaic": (
             lambda: random_perspective(laid, affine, border).image,
             lambda: warps[affine](laid.image),
