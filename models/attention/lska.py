@@ -16,12 +16,12 @@ with near = 2d - 1 and far = (k - d + 1) / d, so that near and far together span
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from models.blocks.conv import Projection
 from utils.base.errors import ConfigError
 from utils.native.chain import separable_chain
+from utils.native.modes import may_overwrite
 
 
 def default_dilation(k: int) -> int:
@@ -93,7 +93,7 @@ class _Gate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         factor = self.attention(x)
-        return x * factor if torch.is_grad_enabled() else factor.mul_(x)
+        return factor.mul_(x) if may_overwrite() else x * factor
 
 
 class LSKA(_Gate):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from models.attention.lska import make_gate
 from models.blocks.conv import Projection
+from utils.native.modes import may_overwrite
 
 
 class LSKAttention(nn.Module):
@@ -46,4 +46,4 @@ class LSKAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.proj_2(self.spatial_gating_unit(self.activation(self.proj_1(x))))
-        return x + y if torch.is_grad_enabled() else y.add_(x)
+        return y.add_(x) if may_overwrite() else x + y

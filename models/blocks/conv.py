@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from utils.native.convolution import PackedConvolution
+from utils.native.modes import is_traced
 from utils.native.norm_silu import fits, norm_silu
 
 _activation: ContextVar[nn.Module | None] = ContextVar("activation", default=None)
@@ -93,7 +94,7 @@ class Conv(nn.Module):
         if fits(x, self.bn, self.act):
             return norm_silu(x, self.bn)
         x = self.bn(x)
-        if torch.is_grad_enabled() and type(self.act) is nn.SiLU:
+        if torch.is_grad_enabled() and not is_traced() and type(self.act) is nn.SiLU:
             return F.silu(x)  # in place it would keep a copy of its input for the backward pass
         return self.act(x)
 

@@ -10,6 +10,7 @@ from models.blocks.ghost import GhostBottleneck
 from models.blocks.pool import SPP
 from models.blocks.transformer import TransformerBlock
 from utils.native.maps import join
+from utils.native.modes import may_overwrite
 
 
 class Bottleneck(nn.Module):
@@ -26,7 +27,7 @@ class Bottleneck(nn.Module):
         y = self.cv2(self.cv1(x))
         if not self.add:
             return y
-        return x + y if torch.is_grad_enabled() else y.add_(x)
+        return y.add_(x) if may_overwrite() else x + y
 
 
 class C3(nn.Module):

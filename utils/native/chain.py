@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from utils.native.library import library
+from utils.native.modes import is_traced
 
 LANES = 16  # channels that chain.c takes at a time
 
@@ -67,9 +68,7 @@ def is_native(x: Tensor, stages: Sequence[nn.Conv2d]) -> bool:
 
     With many threads and few channels the plain chain is faster, as it shares out rows too.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    if x.device.type != "cpu" or type(x) not in (Tensor, nn.Parameter) or x.numel() == 0:
+    if is_traced() or x.device.type != "cpu" or type(x) not in (Tensor, nn.Parameter) or x.numel() == 0:
         return False
     half = torch.is_autocast_enabled("cpu") and x.dtype == torch.bfloat16
     if not (x.dtype == torch.float32 or half) or any(not _is_plain(stage) for stage in stages):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.native.maps import silu_
+from utils.native.modes import is_traced
 
 _NAMES = {nn.SiLU: "none", nn.ReLU: "relu", nn.Identity: "none"}  # SiLU comes after: oneDNN's is slow
 
@@ -37,7 +38,7 @@ class PackedConvolution:
 
     def fits(self, x: Tensor) -> bool:
         """Whether x is what the operator takes: float32 in CPU memory, without gradients or tracing."""
-        return not (torch.compiler.is_compiling() or torch.jit.is_tracing()) and (
+        return not is_traced() and (
             x.device.type == "cpu"
             and type(x) is Tensor
             and x.dtype == self.convolution.weight.dtype == torch.float32

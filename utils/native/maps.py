@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from utils.native.library import library
+from utils.native.modes import is_traced
 
 
 class _Level(ctypes.Structure):
@@ -111,7 +112,7 @@ def decode(logits: Sequence[Tensor], strides: Sequence[float], sizes: Tensor) ->
 
 def _fit(maps: Sequence[Tensor]) -> bool:
     return (
-        not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        not is_traced()
         and all(
             x.device.type == "cpu"
             and type(x) is Tensor

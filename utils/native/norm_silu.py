@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from utils.native.library import library
+from utils.native.modes import is_traced
 
 LANES = 16  # norm_silu.c takes that many channels at a time
 
@@ -26,7 +27,7 @@ class _Shape(ctypes.Structure):
 
 def fits(x: Tensor, norm: nn.BatchNorm2d, act: nn.Module) -> bool:
     """Whether `norm_silu` can stand for act(norm(x)): in training, on the CPU, float32, channels last."""
-    return not (torch.compiler.is_compiling() or torch.jit.is_tracing()) and (
+    return not is_traced() and (
         norm.training
         and type(norm) is nn.BatchNorm2d
         and type(act) is nn.SiLU
