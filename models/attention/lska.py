@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from models.blocks.conv import Projection
 from utils.base.errors import ConfigError
 from utils.native.chain import separable_chain
-from utils.native.modes import may_overwrite
 
 
 def default_dilation(k: int) -> int:
@@ -92,8 +91,7 @@ class _Gate(nn.Module):
         return self.conv1(self.look_around(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        factor = self.attention(x)
-        return factor.mul_(x) if may_overwrite() else x * factor
+        return x * self.attention(x)
 
 
 class LSKA(_Gate):

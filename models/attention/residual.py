@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from models.attention.lska import make_gate
 from models.blocks.conv import Projection
-from utils.native.modes import may_overwrite
 
 
 class LSKAttention(nn.Module):
@@ -45,5 +44,4 @@ class LSKAttention(nn.Module):
                 nn.init.zeros_(value)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.proj_2(self.spatial_gating_unit(self.activation(self.proj_1(x))))
-        return y.add_(x) if may_overwrite() else x + y
+        return x + self.proj_2(self.spatial_gating_unit(self.activation(self.proj_1(x))))

@@ -10,7 +10,6 @@ from models.blocks.ghost import GhostBottleneck
 from models.blocks.pool import SPP
 from models.blocks.transformer import TransformerBlock
 from utils.native.maps import join
-from utils.native.modes import may_overwrite
 
 
 class Bottleneck(nn.Module):
@@ -25,9 +24,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.cv2(self.cv1(x))
-        if not self.add:
-            return y
-        return y.add_(x) if may_overwrite() else x + y
+        return x + y if self.add else y
 
 
 class C3(nn.Module):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -15,6 +14,8 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from utils.base.errors import ConfigError, DataError
+from utils.base.memory import keep_freed_memory
+from utils.base.processes import usable_cores
 from utils.base.seeds import generator
 from utils.data.batch_keys import BatchKeys, Mix, Share
 from utils.data.collate import QUAD, Batch, collate, make_quad, make_room
@@ -25,9 +26,6 @@ from utils.data.shards.table import ShardTable
 
 __all__ = ["Batch", "Loader", "Share", "make_loader"]
 
-# malloc.h: options of mallopt, and for each the bytes that we choose; 32 MiB is the most for the second.
-_M_TRIM_THRESHOLD, _KEPT = -1, 2**26
-_M_MMAP_THRESHOLD, _LARGEST_ON_HEAP = -3, 2**25
 _QUAD = 7933  # a stream of random numbers that has nothing to do with those of any sample
 
 
@@ -206,11 +204,7 @@ def _checked(weights: np.ndarray | None, pictures: int) -> np.ndarray | None:
 
 
 def _count_workers(wanted: int, batch_size: int) -> int:
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS, nor on Windows
-        cores = os.cpu_count() or 1
-    cores = cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) or 1  # other processes have theirs
+    cores = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) or 1  # other processes have theirs
     return max(min(cores, batch_size if batch_size > 1 else 0, wanted), 0)
 
 
@@ -228,18 +222,7 @@ def _set_up_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which then ends us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the script's handler, which a fork brings along
     cv2.setNumThreads(0)  # the workers are the threads
-    _keep_memory()
-
-
-def _keep_memory() -> None:
-    """Let glibc keep what is freed: given back after each picture, it comes anew page by page.
-
-    Measured: a tenth to a fifth of a worker's time at 640 pixels, in some orders of allocation.
-    """
-    with suppress(OSError, AttributeError, TypeError):  # another C library
-        set_option = ctypes.CDLL(None).mallopt
-        set_option(_M_TRIM_THRESHOLD, _KEPT)
-        set_option(_M_MMAP_THRESHOLD, _LARGEST_ON_HEAP)
+    keep_freed_memory()
 
 
 @contextmanager

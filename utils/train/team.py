@@ -210,4 +210,4 @@ def make_team(opt: Namespace) -> Team:
         raise ConfigError(
             f"--batch-size {opt.batch_size}: expected a multiple of {world}; it is for all processes together"
         )
-    return TorchrunTeam(select_device(opt.device, verbose=False, keep_memory=not opt.checkpoint_activations))
+    return TorchrunTeam(select_device(opt.device, verbose=False, keep_memory=False))
