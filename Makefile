@@ -1,5 +1,6 @@
 # make demo      train YOLOv5-LSKA on drawn shapes for some minutes, validate, detect
 # make test      lint, types, tests
+# make bench     measure speed and memory, and write docs/performance.md (20 minutes, nothing else running)
 # make install   the environment alone; the other two do it by themselves
 # make clean     remove caches and the drawn data set; runs/ and the environment stay
 #
@@ -18,7 +19,7 @@ REQUIREMENTS = requirements.txt requirements-dev.txt
 RUN = $(VENV)/bin/python
 STAMP = $(VENV)/.requirements
 
-.PHONY: demo test install clean
+.PHONY: demo test bench install clean
 
 demo: install
 	$(RUN) train.py --cfg yolov5n-LSKA.yaml --weights '' --data shapes.yaml --hyp hyp.shapes.yaml \
@@ -33,6 +34,9 @@ demo: install
 
 test: install
 	$(RUN) -m tests
+
+bench: install
+	$(RUN) benchmarks/all.py
 
 # The stamp holds a checksum of the requirements: as long as they stay, nothing is installed or asked.
 install:

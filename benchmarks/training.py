@@ -20,7 +20,7 @@ from typing import Any
 from measure import ROOT, Sheet, parser, ratio
 
 SHARED = ROOT.parent / "shared"
-BARE_STEPS = 4
+BARE_STEPS = 3
 
 
 def main() -> None:

@@ -34,9 +34,13 @@ def versions() -> dict[str, str]:
     import numpy
     import torch
 
+    from utils.native.library import library
+
     modules = {"torch": torch, "numpy": numpy, "opencv": cv2}
     known = {name: str(module.__version__) for name, module in modules.items()}
-    return {"python": platform.python_version(), **known, "threads": str(torch.get_num_threads())}
+    kernels = "PyTorch's" if library() is None else "compiled"
+    threads = str(torch.get_num_threads())
+    return {"python": platform.python_version(), **known, "threads": threads, "kernels": kernels}
 
 
 def data_facts(dataset: DetectionDataset) -> dict[str, Any]:
