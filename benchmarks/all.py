@@ -58,7 +58,7 @@ def run(name: str) -> bool:
 
 
 def rebuild(page: str, folder: Path) -> str:
-    """The page with all its tables, from `<!-- figures: NAME -->` to `<!-- end -->`, made anew from NAME.csv."""
+    """The page with its tables made anew: NAME.csv between `<!-- figures: NAME -->` and `<!-- end -->`."""
     return _PLACE.sub(lambda place: f"{place[1]}{table(folder / f'{place[2]}.csv')}{place[3]}", page)
 
 
