@@ -22,6 +22,9 @@ def main() -> None:
     """Measure and print."""
     import torch
 
+    from utils.base.memory import keep_freed_memory
+
+    keep_freed_memory()  # as all scripts do
     p = parser(__doc__)
     p.add_argument("--batch", type=int, default=1, help="pictures")
     opt = p.parse_args()

@@ -59,6 +59,13 @@ def serve(work: Callable[[], dict[str, Any] | None]) -> None:
         print(json.dumps(work() or {}), flush=True)
 
 
+def present_memory() -> float:
+    """Bytes that this process has in memory now."""
+    import psutil
+
+    return float(psutil.Process().memory_info().rss)
+
+
 def peak_memory() -> float:
     """Most bytes that this process has had in memory."""
     unit = 1 if sys.platform == "darwin" else 1024

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from measure import Sheet, alternate, faster, parser, ratio, slower
-from sides import Side, peak_memory, serve
+from sides import Side, peak_memory, present_memory, serve
 
 if TYPE_CHECKING:
     import torch
@@ -118,7 +118,7 @@ def cost(sheet: Sheet, without: str, having: str, target: str, rounds: int) -> N
         "with": partial(_forward, fused, picture),
         "plain chain": lambda: _with_plain_chain(partial(_forward, fused, picture)),
     }
-    for kind, sides, times in (("step", steps, 1), ("forward", forwards, 3)):
+    for kind, sides, times in (("step", steps, 2), ("forward", forwards, 3)):
         seconds = alternate(sides, rounds * times, least=0)
         sheet.add(slower(f"{name}, {kind}", target, seconds, "with", "without"))
         sheet.add(slower(f"{name}, {kind}, with the plain chain", "", seconds, "plain chain", "without"))
@@ -231,7 +231,7 @@ def _serve(opt: Any) -> None:
         keep_freed_memory()
     model = make_model(opt.cfg, opt.side != "plain")
     model.checkpoint_activations = opt.side == "recomputing"
-    start = peak_memory()
+    start = present_memory()
     step = (plain_step if opt.side == "plain" else ours_step)(model, opt.img, opt.batch)
     serve(lambda: {"loss": step(), "peak": peak_memory(), "start": start})
 
@@ -247,7 +247,7 @@ def _whole_training() -> dict[str, float]:
     import train
 
     make_model("yolov5s.yaml", True)
-    start = peak_memory()
+    start = present_memory()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         for kind in ("images", "labels"):

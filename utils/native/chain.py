@@ -59,8 +59,11 @@ def separable_chain(x: Tensor, stages: Sequence[nn.Conv2d]) -> Tensor:
         for stage in stages:
             x = stage(x)
         return x
-    values = [value for stage in stages for value in (stage.weight, stage.bias)]
-    return _Chain.apply(x.float(), tuple(max(_two(stage.dilation)) for stage in stages), *values)
+    values = [value for stage in stages for value in (stage.weight, stage.bias) if value is not None]
+    dilations = tuple(max(stage.dilation) for stage in stages)  # pairs, in a module
+    if torch.is_grad_enabled():
+        return _Chain.apply(x.float(), dilations, *values)
+    return _run(_dense(x.float()), dilations, values)  # what autograd notes down takes 20 µs
 
 
 def is_native(x: Tensor, stages: Sequence[nn.Conv2d]) -> bool:
@@ -80,6 +83,7 @@ def is_native(x: Tensor, stages: Sequence[nn.Conv2d]) -> bool:
 def _is_plain(stage: nn.Module) -> bool:
     return (
         type(stage) is nn.Conv2d
+        and stage.bias is not None
         and stage.weight.dtype == torch.float32
         and not (stage._forward_hooks or stage._forward_pre_hooks or stage._backward_hooks)
     )
@@ -91,9 +95,7 @@ class _Chain(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dilations: tuple[int, ...], *values: Tensor) -> Tensor:
         x = _dense(x)
-        y = torch.empty_like(x)
-        shape, stages, _kept = _describe(x, dilations, values)
-        _call("chain_forward", shape, stages, x, y)
+        y = _run(x, dilations, values)
         ctx.save_for_backward(x, *values)
         ctx.dilations = dilations
         return y
@@ -108,6 +110,13 @@ class _Chain(torch.autograd.Function):
         shape, stages, _kept = _describe(x, ctx.dilations, values, grads)
         _call("chain_backward", shape, stages, x, grad_y, grad_x)
         return grad_x, None, *grads
+
+
+def _run(x: Tensor, dilations: Sequence[int], values: Sequence[Tensor]) -> Tensor:
+    y = torch.empty_like(x)
+    shape, stages, _kept = _describe(x, dilations, values)
+    _call("chain_forward", shape, stages, x, y)
+    return y
 
 
 def _call(name: str, shape: _Shape, stages: Any, *maps: Tensor) -> None:
@@ -128,7 +137,7 @@ def _describe(
     picture_step = channels * height * width
     pairs = len(dilations) // 2
     shape = _Shape(*x.shape, picture_step, *steps, pairs, torch.get_num_threads())
-    kept = [value.detach().contiguous() for value in values]
+    kept = [value if value.is_contiguous() else value.contiguous() for value in values]
     stages = (_Stage * len(dilations))()
     for index, dilation in enumerate(dilations):
         weight, bias = kept[2 * index : 2 * index + 2]
@@ -146,7 +155,3 @@ def _format(x: Tensor) -> torch.memory_format:
 def _dense(x: Tensor) -> Tensor:
     """x without gaps in memory."""
     return x.contiguous(memory_format=_format(x))
-
-
-def _two(size: Any) -> tuple[int, int]:
-    return size if isinstance(size, tuple) else (size, size)

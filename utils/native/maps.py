@@ -28,7 +28,7 @@ class _Level(ctypes.Structure):
 def join(maps: Sequence[Tensor]) -> Tensor:
     """torch.cat(maps, 1): (B, C1, H, W), (B, C2, H, W), ... -> (B, C1 + C2 + ..., H, W)."""
     if _fit(maps) and len({(len(x), *x.shape[2:]) for x in maps}) == 1:
-        joined: Tensor = _Join.apply(*maps)
+        joined: Tensor = _Join.apply(*maps) if torch.is_grad_enabled() else _join(maps)
         return joined
     return torch.cat(list(maps), 1)
 
@@ -37,25 +37,28 @@ class _Join(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *maps: Tensor) -> Tensor:
         ctx.channels = [x.shape[1] for x in maps]
-        pictures, _, height, width = maps[0].shape
-        size = pictures, sum(ctx.channels), height, width
-        joined = torch.empty(size, memory_format=torch.channels_last)
-        kernels = library()
-        assert kernels is not None
-        count = len(maps)
-        kernels.join_maps(
-            ctypes.c_int64(count),
-            ctypes.c_int64(pictures * height * width),
-            (ctypes.c_int64 * count)(*ctx.channels),
-            (ctypes.c_void_p * count)(*(x.data_ptr() for x in maps)),
-            ctypes.c_void_p(joined.data_ptr()),
-            ctypes.c_int64(torch.get_num_threads()),
-        )
-        return joined
+        return _join(maps)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         return grad.split(ctx.channels, 1)
+
+
+def _join(maps: Sequence[Tensor]) -> Tensor:
+    kernels = library()
+    assert kernels is not None
+    pictures, _, height, width = maps[0].shape
+    channels, count = [x.shape[1] for x in maps], len(maps)
+    joined = torch.empty((pictures, sum(channels), height, width), memory_format=torch.channels_last)
+    kernels.join_maps(
+        ctypes.c_int64(count),
+        ctypes.c_int64(pictures * height * width),
+        (ctypes.c_int64 * count)(*channels),
+        (ctypes.c_void_p * count)(*(x.data_ptr() for x in maps)),
+        ctypes.c_void_p(joined.data_ptr()),
+        ctypes.c_int64(torch.get_num_threads()),
+    )
+    return joined
 
 
 def silu_(x: Tensor) -> Tensor:
