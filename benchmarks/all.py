@@ -17,17 +17,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, FIGURES = ROOT / "docs" / "performance.md", ROOT / "docs" / "performance"
-# In an order that puts what matters most first; each with the options that keep it short.
+# Name of the figures: script, and the options that keep it short.
 SCRIPTS: dict[str, list[str]] = {
-    "step": [],
-    "training": ["--pictures", "64", "--rounds", "4"],
-    "attention": [],
-    "forward": [],
-    "inference": ["--rounds", "7"],
-    "startup": ["--rounds", "5"],
-    "augmentation": [],
-    "decoding": [],
-    "metrics": [],
+    "step": ["step", "--part", "time"],
+    "memory": ["step", "--part", "memory"],
+    "training": ["training", "--pictures", "64", "--rounds", "4"],
+    "attention": ["attention"],
+    "forward": ["forward"],
+    "inference": ["inference", "--rounds", "7"],
+    "startup": ["startup", "--rounds", "5"],
+    "augmentation": ["augmentation"],
+    "decoding": ["decoding"],
+    "metrics": ["metrics"],
 }
 _PLACE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -50,8 +51,9 @@ def main() -> int:
 def run(name: str) -> bool:
     """Run one script; say whether it ended well."""
     start = time.perf_counter()
-    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), *SCRIPTS[name]]
-    print(f"\n$ python benchmarks/{name}.py {' '.join(SCRIPTS[name])}", flush=True)
+    script, *options = SCRIPTS[name]
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), *options]
+    print(f"\n$ python benchmarks/{script}.py {' '.join(options)}", flush=True)
     done = subprocess.run([*command, "--csv", str(FIGURES / f"{name}.csv")], cwd=ROOT)
     print(f"({time.perf_counter() - start:.0f} s)", flush=True)
     return done.returncode == 0

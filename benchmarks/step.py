@@ -1,6 +1,6 @@
 """The bare training step, its memory, and what attention costs in it.
 
-    python benchmarks/step.py                 # all; or --part speed, memory, cost
+    python benchmarks/step.py                 # all; or --part memory, time (of which speed, cost)
 
 A step is forward, loss, backward, optimizer and moving average, on a batch that is in memory already.
 The plain side is what PyTorch does by itself: contiguous maps, batch norm and SiLU apart, its default SGD,
@@ -40,7 +40,7 @@ COST = (
 def main() -> None:
     """Measure and print."""
     p = parser(__doc__)
-    p.add_argument("--part", default="all", choices=("all", "speed", "memory", "cost"))
+    p.add_argument("--part", default="all", choices=("all", "time", "speed", "memory", "cost"))
     p.add_argument("--side", default="", help=OF_A_SIDE)
     p.add_argument("--cfg", default="yolov5n.yaml", help=OF_A_SIDE)
     p.add_argument("--img", type=int, default=320, help="picture size of the part `speed`")
@@ -50,10 +50,10 @@ def main() -> None:
         _serve(opt)
         return
     sheet = Sheet("Training step", opt.csv)
-    if opt.part in ("all", "speed"):
+    if opt.part in ("all", "time", "speed"):
         for cfg in ("yolov5n.yaml", "yolov5s-LSKA.yaml"):
             speed(sheet, cfg, opt)
-    if opt.part in ("all", "cost"):
+    if opt.part in ("all", "time", "cost"):
         for without, having, target in COST:
             cost(sheet, without, having, target, opt.rounds)
     if opt.part in ("all", "memory"):
