@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,10 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from utils.native.convolution import PackedConvolution
-from utils.native.modes import is_traced
+from utils.native.modes import is_traced, is_watched
 from utils.native.norm_silu import fits, norm_silu
 
+_NOTHING = nn.Identity()  # in place of an activation
 _activation: ContextVar[nn.Module | None] = ContextVar("activation", default=None)
 _csp_activation: ContextVar[nn.Module | None] = ContextVar("csp_activation", default=None)
 
@@ -87,14 +89,15 @@ class Conv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bn is None:
-            if self._packed is not None and self._packed.fits(x):
-                return self._packed(x)
+            if self._packed is not None and self._packed.fits(x, self.conv, self.act):
+                return self._packed(x, self.conv, self.act)
             return self.act(self.conv(x))
         x = self.conv(x)
         if fits(x, self.bn, self.act):
             return norm_silu(x, self.bn)
         x = self.bn(x)
-        if torch.is_grad_enabled() and not is_traced() and type(self.act) is nn.SiLU:
+        plain = type(self.act) is nn.SiLU and not is_watched(self.act)
+        if plain and torch.is_grad_enabled() and not is_traced():
             return F.silu(x)  # in place it would keep a copy of its input for the backward pass
         return self.act(x)
 
@@ -103,7 +106,13 @@ class Conv(nn.Module):
         if self.bn is not None:
             self.conv = fuse_conv_bn_eval(self.conv.eval(), self.bn.eval())
             self.bn = None
-            self._packed = PackedConvolution.of(self.conv, self.act)
+            self._packed = PackedConvolution()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Conv:
+        if self._packed is not None:
+            self._packed.forget()
+        super()._apply(fn, recurse)
+        return self
 
 
 class Projection(nn.Conv2d):
@@ -118,13 +127,19 @@ class Projection(nn.Conv2d):
         self._packed: PackedConvolution | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._packed is not None and self._packed.fits(x):
-            return self._packed(x)
+        if self._packed is not None and self._packed.fits(x, self, _NOTHING):
+            return self._packed(x, self, _NOTHING)
         return super().forward(x)
 
     def fuse(self) -> None:
         """Prepare for inference."""
-        self._packed = PackedConvolution.of(self, nn.Identity())
+        self._packed = PackedConvolution()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Projection:
+        if self._packed is not None:
+            self._packed.forget()
+        super()._apply(fn, recurse)
+        return self
 
 
 class DWConv(Conv):

@@ -175,17 +175,22 @@ class _BatchReader(Dataset[Batch | DataError]):
 
     def __getitem__(self, keys: Sequence[SampleKey]) -> Batch | DataError:
         try:
+            if self.quad:
+                return self._quads(keys)
             images = make_room(len(keys), *self.dataset.input_hw(keys[0].picture))
             rooms = images.numpy()
             items = [self.dataset.sample(key, room) for key, room in zip(keys, rooms, strict=True)]
         except DataError as error:  # raised here it would arrive with the worker's traceback in its message
             return error
-        if self.quad:
-            first = keys[0]
-            rng = generator(self.dataset.seed, first.epoch, first.picture, first.repeat, _QUAD)
-            items = [make_quad(items[i : i + QUAD], rng.random() < 0.5) for i in range(0, len(items), QUAD)]
-            return collate(items)
         return collate(items, images)
+
+    def _quads(self, keys: Sequence[SampleKey]) -> Batch:
+        first = keys[0]
+        rng = generator(self.dataset.seed, first.epoch, first.picture, first.repeat, _QUAD)
+        items = [self.dataset[key] for key in keys]
+        return collate(
+            [make_quad(items[i : i + QUAD], rng.random() < 0.5) for i in range(0, len(items), QUAD)]
+        )
 
 
 def _refuse_weights(dataset: DetectionDataset) -> None:

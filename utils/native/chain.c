@@ -8,6 +8,8 @@
  * Every sum is made in an order that depends on the shapes only: not on the number of threads, nor on which
  * of them takes which picture.
  */
+#include <pthread.h>
+
 #include "vectors.h"
 
 /* Stages alternate: along the rows, along the columns, ... */
@@ -41,6 +43,11 @@ static layout lay_out(const shape *s, const stage *stages) {
     return l;
 }
 
+static pthread_key_t scratch_key; /* frees a thread's memory when the thread ends */
+static pthread_once_t scratch_once = PTHREAD_ONCE_INIT;
+
+static void make_scratch_key(void) { pthread_key_create(&scratch_key, free); }
+
 /* Memory of a thread, kept from call to call: fresh pages would cost more than the arithmetic. */
 static vec *scratch(int64_t vectors) {
     static _Thread_local vec *memory;
@@ -50,6 +57,8 @@ static vec *scratch(int64_t vectors) {
         void *fresh = NULL;
         size = posix_memalign(&fresh, 64, vectors * sizeof(vec)) ? 0 : vectors;
         memory = size ? fresh : NULL;
+        pthread_once(&scratch_once, make_scratch_key);
+        pthread_setspecific(scratch_key, memory);
     }
     return memory;
 }

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from utils.native.library import library
-from utils.native.modes import is_traced
+from utils.native.modes import is_traced, is_watched
 
 LANES = 16  # channels that chain.c takes at a time
 
@@ -53,7 +53,7 @@ def separable_chain(x: Tensor, stages: Sequence[nn.Conv2d]) -> Tensor:
     Args:
         x: any memory format; the result has the same.
         stages: depth-wise, with bias, keeping H and W, of odd length: one along the rows, one along the
-            columns, and so on.
+            columns, and perhaps another pair.
     """
     if not is_native(x, stages):
         for stage in stages:
@@ -71,21 +71,23 @@ def is_native(x: Tensor, stages: Sequence[nn.Conv2d]) -> bool:
 
     With many threads and few channels the plain chain is faster, as it shares out rows too.
     """
-    if is_traced() or x.device.type != "cpu" or type(x) not in (Tensor, nn.Parameter) or x.numel() == 0:
+    if is_traced() or is_watched(*stages) or x.dim() != 4 or len(stages) not in (2, 4):
+        return False
+    if x.device.type != "cpu" or type(x) not in (Tensor, nn.Parameter) or x.numel() == 0:
         return False
     half = torch.is_autocast_enabled("cpu") and x.dtype == torch.bfloat16
-    if not (x.dtype == torch.float32 or half) or any(not _is_plain(stage) for stage in stages):
+    if not (x.dtype == torch.float32 or half) or any(not _is_plain(stage, x.shape[1]) for stage in stages):
         return False
     tasks = x.shape[0] * -(-x.shape[1] // LANES)
     return 3 * tasks >= torch.get_num_threads() and library() is not None
 
 
-def _is_plain(stage: nn.Module) -> bool:
+def _is_plain(stage: nn.Module, channels: int) -> bool:
     return (
         type(stage) is nn.Conv2d
         and stage.bias is not None
+        and stage.in_channels == channels
         and stage.weight.dtype == torch.float32
-        and not (stage._forward_hooks or stage._forward_pre_hooks or stage._backward_hooks)
     )
 
 

@@ -1,4 +1,4 @@
-"""A convolution and its activation as one call of oneDNN, with weights in the order that it likes best."""
+"""A convolution and its activation for inference, with weights in the order that oneDNN likes best."""
 
 from __future__ import annotations
 
@@ -8,60 +8,63 @@ import torch
 from torch import Tensor, nn
 
 from utils.native.maps import silu_
-from utils.native.modes import is_traced
+from utils.native.modes import is_traced, is_watched
 
 _NAMES = {nn.SiLU: "none", nn.ReLU: "relu", nn.Identity: "none"}  # SiLU comes after: oneDNN's is slow
+_KNOWN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
 
 class PackedConvolution:
-    """act(convolution(x)) for inference on the CPU; a view of the convolution's weights, not a module.
+    """act(convolution(x)) on the CPU, and a copy of the weights in oneDNN's order; not a module.
 
     PyTorch's compiler uses the same operators. They are not part of its public interface, so whoever
-    calls this must be able to do without.
+    calls this must be able to do without. The copy is made anew when the weights have moved, or changed in a
+    way that PyTorch counts; `weight.data.mul_()` after the first call is not noticed: call `forget`.
     """
 
-    def __init__(self, convolution: nn.Conv2d, act: nn.Module) -> None:
-        self.convolution = convolution
-        self.activation = _NAMES[type(act)]
-        self.silu = type(act) is nn.SiLU
+    def __init__(self) -> None:
         self._laid_out: tuple[tuple[int, int], Tensor] | None = None
 
-    @classmethod
-    def of(cls, convolution: nn.Conv2d, act: nn.Module) -> PackedConvolution | None:
-        """None where oneDNN, the operator or the activation is missing."""
-        known = hasattr(torch.ops.mkldnn, "_convolution_pointwise") and torch.backends.mkldnn.is_available()
-        plain = convolution.padding_mode == "zeros" and not isinstance(convolution.padding, str)
-        return cls(convolution, act) if type(act) in _NAMES and known and plain else None
-
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_laid_out": None}  # the laid out weights can't be copied
+        return {"_laid_out": None}  # what is laid out can't be copied
 
-    def fits(self, x: Tensor) -> bool:
-        """Whether x is what the operator takes: float32 in CPU memory, without gradients or tracing."""
-        return not is_traced() and (
-            x.device.type == "cpu"
-            and type(x) is Tensor
-            and x.dtype == self.convolution.weight.dtype == torch.float32
+    def forget(self) -> None:
+        """Drop the copy of the weights."""
+        self._laid_out = None
+
+    def fits(self, x: Tensor, convolution: nn.Conv2d, act: nn.Module) -> bool:
+        """Whether oneDNN can do it: float32 in CPU memory, without gradients, tracing or hooks."""
+        return (
+            _KNOWN
             and not torch.is_grad_enabled()
+            and x.device.type == "cpu"
+            and type(x) is Tensor
+            and x.dim() == 4
+            and x.dtype == convolution.weight.dtype == torch.float32
+            and not convolution.weight.is_inference()
+            and type(act) in _NAMES
+            and convolution.padding_mode == "zeros"
+            and not isinstance(convolution.padding, str)
             and not torch.is_autocast_enabled("cpu")
-            and not self.convolution._forward_hooks
+            and not is_watched(convolution, act)
+            and not is_traced()
         )
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, convolution: nn.Conv2d, act: nn.Module) -> Tensor:
         """(B, C1, H, W) -> (B, C2, H', W')."""
-        own = self.convolution
+        own = convolution
         settings: list[Any] = [list(own.padding), list(own.stride), list(own.dilation), own.groups]
-        weight = self._weight(settings, x.shape)
-        y = torch.ops.mkldnn._convolution_pointwise(x, weight, own.bias, *settings, self.activation, [], "")
-        return silu_(y) if self.silu else y
+        weight = self._weight(own.weight, settings, x.shape)
+        convolve = torch.ops.mkldnn._convolution_pointwise
+        y: Tensor = convolve(x, weight, own.bias, *settings, _NAMES[type(act)], [], "")
+        return silu_(y) if type(act) is nn.SiLU else y
 
-    def _weight(self, settings: list[Any], shape: torch.Size) -> Tensor:
+    def _weight(self, weight: Tensor, settings: list[Any], shape: torch.Size) -> Tensor:
         """The weights as they are now, laid out anew only when they have changed.
 
         The order is the best one for maps of the first shape that came; others can be computed with it, too.
         """
-        weight = self.convolution.weight
-        state = weight.data_ptr(), 0 if weight.is_inference() else weight._version
+        state = weight.data_ptr(), weight._version
         if self._laid_out is None or self._laid_out[0] != state:
             laid_out = torch.ops.mkldnn._reorder_convolution_weight(weight.detach(), *settings, list(shape))
             self._laid_out = state, laid_out

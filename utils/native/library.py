@@ -10,15 +10,18 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from utils.base.log import LOG
-from utils.base.paths import cache_folder
+from utils.base.paths import atomic_write, cache_folder
 
 HERE = Path(__file__).parent
 SOURCES = ("chain.c", "maps.c", "norm_silu.c")
@@ -27,37 +30,55 @@ _OPTIONS = ("-O3", "-std=gnu11", "-ffp-contract=fast", "-fPIC", "-shared")
 _SECONDS = 120  # a compiler that hangs must not keep the program
 
 
-@cache
+_one_at_a_time = threading.Lock()
+
+
 def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None: no compiler, one that fails, or $YOLOV5_NATIVE is 0."""
+    with _one_at_a_time:  # several threads may come first
+        return _library()
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
     if os.environ.get("YOLOV5_NATIVE", "1") == "0" or sys.platform == "win32":
         return None
     try:
         return _load()
     except (OSError, subprocess.SubprocessError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        LOG.info(f"Large kernels run on PyTorch's own convolutions, which are slower ({reason})")
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        LOG.info(f"The compiled kernels are off, and PyTorch's own operators slower: {reason}")
         return None
 
 
 def _load() -> ctypes.CDLL:
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
+    compiler = shlex.split(os.environ.get("CC") or "cc") or ["cc"]
+    found = shutil.which(compiler[0])
+    if found is None:
         raise OSError("no C compiler: install gcc or clang, or set CC")
+    compiler[0] = found
     name = f"kernels-{_digest(compiler)}.so"
-    for folder in (cache_folder() / "native", None):
-        if folder is None:
-            with tempfile.TemporaryDirectory() as private:
-                return ctypes.CDLL(str(_compile(compiler, Path(private) / name)))
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not _is_ours(folder):
-                continue
-            path = folder / name
-            return ctypes.CDLL(str(path if path.exists() else _compile(compiler, path)))
-        except OSError:  # read-only, or made for another system: do without the cache
-            continue
-    raise AssertionError("the last folder returns or raises")
+    if (folder := _own_folder()) is not None:
+        path = folder / name
+        with suppress(OSError):  # damaged, or made for another system
+            if path.exists():
+                return ctypes.CDLL(str(path))
+    with tempfile.TemporaryDirectory() as private:
+        made = _compile(compiler, Path(private) / name)
+        if folder is not None:
+            with suppress(OSError), atomic_write(folder / name) as file:  # a full disk: do without the cache
+                file.write(made.read_bytes())
+        return ctypes.CDLL(str(made))
+
+
+def _own_folder() -> Path | None:
+    """The folder that keeps the result; None if there is no home, or others could put files there."""
+    try:
+        folder = cache_folder() / "native"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder if _is_ours(folder) and os.access(folder, os.W_OK) else None
+    except (OSError, RuntimeError):
+        return None
 
 
 def _is_ours(folder: Path) -> bool:
@@ -66,8 +87,9 @@ def _is_ours(folder: Path) -> bool:
     return facts.st_uid == os.getuid() and not facts.st_mode & 0o022
 
 
-def _digest(compiler: str) -> str:
-    facts = [platform.machine(), _processor(), compiler, str(Path(compiler).stat().st_mtime_ns), *_OPTIONS]
+def _digest(compiler: list[str]) -> str:
+    changed = str(Path(compiler[0]).stat().st_mtime_ns)
+    facts = [platform.machine(), _processor(), *compiler, changed, *_OPTIONS]
     text = "\n".join(facts).encode() + b"".join((HERE / name).read_bytes() for name in (*SOURCES, *HEADERS))
     return hashlib.sha256(text).hexdigest()[:24]
 
@@ -81,24 +103,17 @@ def _processor() -> str:
     return next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
 
 
-def _compile(compiler: str, path: Path) -> Path:
+def _compile(compiler: list[str], path: Path) -> Path:
     """Compile with threads, else without: not every compiler brings OpenMP.
 
     Raises:
         OSError, SubprocessError: neither works.
     """
-    descriptor, made = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    try:
-        for threads in (("-fopenmp",), ()):
-            # Clang on Apple's processors knows -mcpu only.
-            for native in ("-march=native", "-mcpu=native"):
-                sources = [str(HERE / name) for name in SOURCES]
-                command = [compiler, *_OPTIONS, native, *threads, *sources, "-o", made]
-                done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
-                if done.returncode == 0:
-                    os.replace(made, path)
-                    return path
-        raise OSError(f"{compiler}: {done.stderr.strip() or f'exit status {done.returncode}'}")
-    finally:
-        Path(made).unlink(missing_ok=True)
+    sources = [str(HERE / name) for name in SOURCES]
+    # Clang on Apple's processors knows -mcpu only.
+    for more in ("-march=native -fopenmp", "-mcpu=native -fopenmp", "-march=native", "-mcpu=native"):
+        command = [*compiler, *_OPTIONS, *more.split(), *sources, "-o", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
+        if done.returncode == 0:
+            return path
+    raise OSError(f"{compiler[0]}: {done.stderr.strip() or f'exit status {done.returncode}'}")

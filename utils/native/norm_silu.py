@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from utils.native.library import library
-from utils.native.modes import is_traced
+from utils.native.modes import is_traced, is_watched
 
 LANES = 16  # norm_silu.c takes that many channels at a time
 
@@ -40,7 +40,7 @@ def fits(x: Tensor, norm: nn.BatchNorm2d, act: nn.Module) -> bool:
         and norm.affine
         and norm.track_running_stats
         and norm.momentum is not None
-        and not (norm._forward_hooks or act._forward_hooks or norm._forward_pre_hooks)
+        and not is_watched(norm, act)
         and library() is not None
     )
 

@@ -54,7 +54,7 @@ def _match_legacy(overlap: Tensor, iouv: Tensor) -> Tensor:
 
 def _match_coco(overlap: Tensor, iouv: Tensor) -> Tensor:
     choices = (overlap >= iouv[0]).sum(1)
-    if choices.max() < 2:  # nobody can choose another label when the best is taken
+    if not len(choices) or choices.max() < 2:  # nobody can choose another label when the best is taken
         return _match_legacy(overlap, iouv)
     pairs, needed = overlap.cpu().numpy(), iouv.cpu().numpy()  # small arrays, which torch is slow with
     free = np.ones((len(needed), pairs.shape[1]), bool)

@@ -182,3 +182,57 @@ def test_few_channels_on_many_threads_are_left_to_pytorch() -> None:
 
 def test_depthwise_layers_are_what_the_chain_takes() -> None:
     assert is_native(torch.rand(1, 32, 9, 9), [depthwise(32, 1, 5), depthwise(32, 5, 1)])
+
+
+@pytest.mark.parametrize("channels", [8, 40])
+def test_another_number_of_channels_is_refused_as_by_pytorch(channels: int) -> None:
+    with pytest.raises(RuntimeError, match="expected input"), torch.no_grad():
+        LSKA(16, 11)(torch.rand(1, channels, 9, 9))
+
+
+@pytest.mark.parametrize("count", [1, 3, 6])
+def test_any_number_of_stages(count: int) -> None:
+    torch.manual_seed(0)
+    stages = [depthwise(16, *((1, 5) if index % 2 == 0 else (5, 1))) for index in range(count)]
+    x = torch.rand(2, 16, 9, 9)
+
+    assert torch.allclose(separable_chain(x, stages), plain(x, stages), atol=1e-6)
+
+
+def test_a_picture_without_a_batch() -> None:
+    block = LSKA(16, 11, init="paper")
+    x = torch.rand(16, 9, 9)
+
+    assert torch.allclose(block(x), block(x[None])[0], atol=1e-6)
+
+
+def test_transforms_of_torch_func() -> None:
+    block, x = LSKA(16, 11, init="paper"), torch.rand(3, 1, 16, 9, 9)
+
+    assert torch.allclose(torch.vmap(block)(x), block(x[:, 0])[:, None], atol=1e-5)
+    slope = torch.func.grad(lambda v: block(v).square().sum())(x[0])
+    y = x[0].clone().requires_grad_()
+    block(y).square().sum().backward()
+    assert torch.allclose(slope, y.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_threads_that_end_leave_no_memory_behind() -> None:
+    """Each thread that runs the chain has memory of its own, which must go with it."""
+    code = (
+        "import threading, psutil, torch\n"
+        "from models.attention.lska import LSKA\n"
+        "block, x = LSKA(16, 23), torch.rand(1, 16, 160, 160)\n"
+        "def work():\n"
+        "    torch.set_num_threads(1)\n"
+        "    with torch.no_grad(): block.look_around(x)\n"
+        "def run(count):\n"
+        "    for _ in range(count):\n"
+        "        t = threading.Thread(target=work); t.start(); t.join()\n"
+        "    return psutil.Process().memory_info().rss\n"
+        "before = run(20)\n"
+        "print((run(60) - before) / 2**20)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 60  # MiB; with a leak it is 190

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,9 @@ from utils.native.library import library
 @pytest.fixture(autouse=True)
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("YOLOV5_CONFIG_DIR", str(tmp_path / "cache"))
-    library.cache_clear()
+    module._library.cache_clear()
     yield
-    library.cache_clear()
+    module._library.cache_clear()
 
 
 def kept(tmp_path: Path) -> list[Path]:
@@ -30,17 +31,17 @@ def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (file,) = kept(tmp_path)
     made = file.stat().st_mtime_ns
     monkeypatch.setattr(module, "_compile", None)
-    library.cache_clear()
+    module._library.cache_clear()
 
     assert library() is not None
     assert kept(tmp_path) == [file] and file.stat().st_mtime_ns == made
 
 
 def test_another_source_is_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = module._digest("/bin/sh")
+    before = module._digest(["/bin/sh"])
     monkeypatch.setattr(module, "SOURCES", module.SOURCES[:1])
 
-    assert module._digest("/bin/sh") != before
+    assert module._digest(["/bin/sh"]) != before
 
 
 @pytest.mark.parametrize("case", ["no compiler", "a compiler that fails", "switched off"])
@@ -50,7 +51,7 @@ def test_without_it_the_plain_operators_run(
     block, x = LSKA(16, 11, init="paper"), torch.rand(1, 16, 9, 9)
     with torch.no_grad():
         known = block(x)
-    library.cache_clear()
+    module._library.cache_clear()
     if case == "switched off":
         monkeypatch.setenv("YOLOV5_NATIVE", "0")
     else:
@@ -77,7 +78,7 @@ def test_a_damaged_file_does_no_harm(tmp_path: Path) -> None:
     (file,) = kept(tmp_path)
     file.unlink()  # it is in use: writing into it would pull the code from under this process
     file.write_bytes(b"not a library")
-    library.cache_clear()
+    module._library.cache_clear()
 
     assert library() is not None
 
@@ -86,3 +87,31 @@ def test_a_cache_that_is_a_file_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
 
     assert library() is not None
+
+
+def test_a_process_without_a_home_compiles_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(module, "cache_folder", nowhere)
+
+    assert library() is not None
+
+
+def test_a_compiler_with_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "cc -DNOTHING=1")
+
+    assert library() is not None
+    assert len(kept(tmp_path)) == 1
+
+
+def test_threads_that_come_together_compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[int] = []
+    load = module._load
+    monkeypatch.setattr(module, "_load", lambda: (loads.append(1), load())[1])
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: library(), range(4)))
+
+    assert len(loads) == 1
+    assert all(kernels is found[0] for kernels in found)

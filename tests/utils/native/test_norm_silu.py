@@ -131,3 +131,15 @@ def test_a_convolution_block_trains_the_same_either_way() -> None:
     for mine, yours in zip(block.parameters(), twin.parameters(), strict=True):
         assert torch.allclose(mine.grad, yours.grad, rtol=1e-3, atol=1e-3 * float(yours.grad.abs().max()))
     assert torch.allclose(block.bn.running_var, twin.bn.running_var, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_hooks_of_the_parts_are_heard(layout: torch.memory_format) -> None:
+    block = Conv(16, 16, 3, act=nn.SiLU()).train()
+    heard: list[str] = []
+    block.act.register_forward_hook(lambda *_: heard.append("act"))
+    block.bn.register_full_backward_hook(lambda *_: heard.append("bn"))  # type: ignore[union-attr]
+
+    block(torch.rand(1, 16, 6, 6, requires_grad=True).to(memory_format=layout)).sum().backward()
+
+    assert heard == ["act", "bn"]
