@@ -33,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     how = p.add_argument_group("how to look")
     how.add_argument("--imgsz", "--img", "--img-size", nargs="+", type=int, default=[640], help="pixels, h w")
-    how.add_argument("--batch-size", type=int, default=1, help="neighbours of one shape to look at together")
+    how.add_argument("--batch-size", type=int, default=0, help="pictures to look at together; 0 chooses")
     how.add_argument("--conf-thres", type=float, default=0.25, help="lowest confidence")
     how.add_argument("--iou-thres", type=float, default=0.45, help="overlap that makes two boxes one")
     how.add_argument("--max-det", type=int, default=1000, help="most boxes per picture")

@@ -216,7 +216,7 @@ def test_streams_are_saved_each_in_its_video(tmp_path: Path) -> None:
 def test_ctrl_c_leaves_a_playable_video_and_says_where(tmp_path: Path, said: list[str]) -> None:
     file = video(tmp_path / "a.mp4", frames=9)
     with pytest.raises(KeyboardInterrupt):
-        look(file, tmp_path / "runs", Finder(stop_at=4))
+        look(file, tmp_path / "runs", Finder(stop_at=4), batch_size=1)
     assert frames_of(tmp_path / "runs" / "exp" / "a.mp4")[0] == 3
     assert said[-1].startswith("Results saved to")
 
@@ -282,7 +282,7 @@ def test_ctrl_c_keeps_the_pictures_of_all_lines(tmp_path: Path, said: list[str])
     for number in range(9):
         picture(tmp_path / "in" / f"{number}.jpg")
     with pytest.raises(KeyboardInterrupt):
-        look(tmp_path / "in", tmp_path / "runs", Finder(stop_at=5))
+        look(tmp_path / "in", tmp_path / "runs", Finder(stop_at=5), batch_size=1)
     told = [line for line in said if line.startswith("image")]
     assert 3 <= len(told) <= 5  # side by side, another one may have been the fifth
     assert made(tmp_path / "runs" / "exp") == {f"{number}.jpg" for number in range(len(told))}
@@ -472,3 +472,25 @@ def test_ctrl_c_ends_with_130_and_the_video_plays(tmp_path: Path) -> None:
     assert "Traceback" not in errors
     assert time.monotonic() - started < 30
     assert frames_of(tmp_path / "exp" / "long.mp4")[0] >= 5
+
+
+@pytest.mark.parametrize(
+    ("imgsz", "flags", "largest"),
+    [
+        (64, {}, 8),
+        (64, {"view_img": True}, 1),
+        (640, {}, 2),
+        (1280, {}, 1),
+        (64, {"batch_size": 3}, 3),
+    ],
+)
+def test_small_pictures_are_looked_at_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imgsz: int, flags: dict[str, Any], largest: int
+) -> None:
+    monkeypatch.setattr("utils.predict.window.Window.show", lambda *_: True)
+    for number in range(9):
+        picture(tmp_path / "in" / f"{number}.jpg", 64, 64)
+    finder = Finder()
+
+    assert look(tmp_path / "in", tmp_path / "runs", finder, imgsz=imgsz, nosave=True, **flags).frames == 9
+    assert max(shape[0] for shape in finder.shapes) == largest

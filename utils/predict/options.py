@@ -51,8 +51,9 @@ class Options(Checked):
         put(self, "classes", None if self.classes is None else [int(c) for c in listed(self.classes)])
         for name in ("conf_thres", "iou_thres"):
             self._require(name, 0 <= getattr(self, name) <= 1, "a number from 0 to 1")
-        for name in ("max_det", "line_thickness", "vid_stride", "batch_size"):
+        for name in ("max_det", "line_thickness", "vid_stride"):
             self._require(name, getattr(self, name) >= 1, "a whole number from 1")
+        self._require("batch_size", self.batch_size >= 0, "a whole number from 1, or 0 to choose one")
         self._require("save_format", self.save_format in (0, 1), "0 (centre and size) or 1 (corners)")
         self._require("weights", bool(self.weights), "at least one file")
         self._require("classes", min(self.classes or [0]) >= 0, "class numbers from 0")

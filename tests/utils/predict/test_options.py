@@ -24,7 +24,7 @@ def test_loose_values_are_brought_into_form() -> None:
         ("iou_thres", -0.1),
         ("max_det", 0),
         ("vid_stride", 0),
-        ("batch_size", 0),
+        ("batch_size", -1),
         ("line_thickness", 0),
         ("imgsz", [1, 2, 3]),
         ("imgsz", 0),
