@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -49,7 +50,21 @@ def main(function: Callable[[], Any]) -> None:
     except OSError as error:
         LOG.error(one_line(error))
         sys.exit(1)
-    sys.exit(status if isinstance(status, int) else 0)
+    _end(status if isinstance(status, int) else 0)
+
+
+def _end(status: int) -> NoReturn:
+    """End; one of several processes without tearing down what it has loaded.
+
+    Threads of the libraries that connect them now and then abort a process that has finished its work
+    ("terminate called without an active exception"), and torchrun then counts the run as failed.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def first_to_tell() -> bool:
