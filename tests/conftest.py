@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -45,3 +46,20 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     yield tmp_path
     sink.socket.close()
     assert not sink.asked, f"somebody wanted to reach {sink.asked}"
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """Everything that is logged."""
+    lines: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    listener, level = Listener(), LOG.level
+    LOG.addHandler(listener)
+    LOG.setLevel(logging.INFO)
+    yield lines
+    LOG.removeHandler(listener)
+    LOG.setLevel(level)

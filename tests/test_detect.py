@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import csv
-import errno
-import logging
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,70 +19,12 @@ import torch
 
 import detect
 from tests.known import SHARED, facts, needs_shared
+from tests.looking import Blind, frames_of, look, made
 from tests.utils.data.test_sources import picture, video
 from utils.base.errors import ConfigError, DataError
-from utils.base.log import LOG
 from utils.base.paths import ROOT
 from utils.predict.options import Options
-from utils.predict.run import Summary
 from utils.predict.run import detect as detect_with
-
-
-class Finder:
-    """Finds two boxes around the middle of anything: a cat (0.9) and, larger, a dog (0.6)."""
-
-    stride, pt, fp16, device = 32, True, False, torch.device("cpu")
-    names = {0: "cat", 1: "dog/wolf"}
-
-    def __init__(self, stop_at: int = 0) -> None:
-        self.shapes: list[tuple[int, ...]] = []
-        self.stop_at = stop_at
-
-    def __call__(self, images: torch.Tensor, augment: bool = False, visualize: Any = None) -> torch.Tensor:
-        self.shapes.append(tuple(images.shape))
-        if len(self.shapes) == self.stop_at:
-            raise KeyboardInterrupt
-        if visualize is not None:
-            layer = type("Layer", (), {"type": "models.blocks.conv.Conv", "i": 0})
-            visualize(layer, images)
-        batch, _, h, w = images.shape
-        rows = [[w / 2, h / 2, 20, 10, 0.9, 1, 0], [w / 2, h / 2, 30, 30, 0.6, 0, 1], [5, 5, 4, 4, 0.1, 1, 0]]
-        return torch.tensor([rows] * batch)
-
-    def warmup(self, shape: tuple[int, ...]) -> None:
-        pass
-
-
-class Blind(Finder):
-    def __call__(self, images: torch.Tensor, augment: bool = False, visualize: Any = None) -> torch.Tensor:
-        return torch.zeros(len(images), 1, 7)
-
-
-@pytest.fixture
-def said() -> Iterator[list[str]]:
-    """Everything that is logged."""
-    lines: list[str] = []
-
-    class Listener(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(record.getMessage())
-
-    listener, level = Listener(), LOG.level
-    LOG.addHandler(listener)
-    LOG.setLevel(logging.INFO)
-    yield lines
-    LOG.removeHandler(listener)
-    LOG.setLevel(level)
-
-
-def look(source: Path | str, folder: Path, backend: Finder | None = None, **kwargs: Any) -> Summary:
-    values = vars(detect.make_parser().parse_args([]))
-    values |= {"source": source, "project": str(folder), "imgsz": 64, "device": "cpu", **kwargs}
-    return detect_with(Options(**values), load=lambda _: backend or Finder())
-
-
-def made(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_everything_asked_for_is_written(tmp_path: Path, said: list[str]) -> None:
@@ -168,18 +106,6 @@ def test_nothing_found_is_said(tmp_path: Path, said: list[str]) -> None:
     assert "(no detections), " in said[0]
 
 
-def frames_of(file: Path) -> tuple[int, float, tuple[int, int]]:
-    """Frames that can be read, frames a second, (width, height)."""
-    capture = cv2.VideoCapture(str(file))
-    fps = capture.get(cv2.CAP_PROP_FPS)
-    size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-    count = 0
-    while capture.grab():
-        count += 1
-    capture.release()
-    return count, fps, size
-
-
 def test_videos_keep_length_speed_and_size(tmp_path: Path, said: list[str]) -> None:
     video(tmp_path / "in" / "one clip.mp4", frames=5, fps=10)
     video(tmp_path / "in" / "two.avi", frames=4, fps=25, size=(48, 64))
@@ -213,79 +139,9 @@ def test_streams_are_saved_each_in_its_video(tmp_path: Path) -> None:
     assert sum(frames_of(file)[0] for file in saved) == summary.frames
 
 
-def test_ctrl_c_leaves_a_playable_video_and_says_where(tmp_path: Path, said: list[str]) -> None:
-    file = video(tmp_path / "a.mp4", frames=9)
-    with pytest.raises(KeyboardInterrupt):
-        look(file, tmp_path / "runs", Finder(stop_at=4), batch_size=1)
-    assert frames_of(tmp_path / "runs" / "exp" / "a.mp4")[0] == 3
-    assert said[-1].startswith("Results saved to")
-
-
 def test_feature_maps_have_their_own_folder(tmp_path: Path) -> None:
     folder = look(picture(tmp_path / "a.jpg"), tmp_path / "runs", visualize=True, nosave=True).save_dir
     assert made(folder) == {"a/stage0_Conv_features.png", "a/stage0_Conv_features.npy"}
-
-
-def mixed(folder: Path) -> Path:
-    """Pictures of two shapes, mixed, and a video of the first shape."""
-    for number, (height, width) in enumerate([(40, 60)] * 5 + [(20, 60)] * 2 + [(40, 60)]):
-        picture(folder / f"{number}.png", height, width)
-    video(folder / "clip.mp4", frames=5)
-    return folder
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in made(folder)}
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_batches_change_neither_files_nor_lines(tmp_path: Path, said: list[str], threads: int) -> None:
-    source, before = mixed(tmp_path / "in"), torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        results = []
-        for size in (1, 3):
-            said.clear()
-            finder = Finder()
-            flags = {"save_txt": True, "save_csv": True, "save_crop": True, "batch_size": size}
-            summary = look(source, tmp_path / "runs", finder, **flags)
-            lines = [re.sub(r"[\d.]+ms$", "", line) for line in said[:-2]]
-            results.append((lines, contents(summary.save_dir), summary.frames, summary.detections))
-            batches = sorted(shape[0] for shape in finder.shapes)
-            assert batches == ([1] * 13 if size == 1 else [2, 2, 3, 3, 3])
-        assert results[0] == results[1]
-        assert results[0][2] == 13
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_feature_maps_are_of_every_picture_in_a_batch(tmp_path: Path) -> None:
-    for name in "ab":
-        picture(tmp_path / "in" / f"{name}.jpg")
-    folder = look(tmp_path / "in", tmp_path / "runs", visualize=True, nosave=True, batch_size=2).save_dir
-    assert {path.parent.name for path in folder.rglob("*.png")} == {"a", "b"}
-
-
-def test_a_full_disk_is_one_line_that_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(30):
-        picture(tmp_path / "in" / f"{number:02}.jpg")
-
-    def full(path: Path, data: bytes) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match=r"No space left on device: .*00\.jpg"):
-        look(tmp_path / "in", tmp_path / "runs")
-
-
-def test_ctrl_c_keeps_the_pictures_of_all_lines(tmp_path: Path, said: list[str]) -> None:
-    for number in range(9):
-        picture(tmp_path / "in" / f"{number}.jpg")
-    with pytest.raises(KeyboardInterrupt):
-        look(tmp_path / "in", tmp_path / "runs", Finder(stop_at=5), batch_size=1)
-    told = [line for line in said if line.startswith("image")]
-    assert 3 <= len(told) <= 5  # side by side, another one may have been the fifth
-    assert made(tmp_path / "runs" / "exp") == {f"{number}.jpg" for number in range(len(told))}
 
 
 def test_damaged_files_are_counted(tmp_path: Path, said: list[str]) -> None:
@@ -472,25 +328,3 @@ def test_ctrl_c_ends_with_130_and_the_video_plays(tmp_path: Path) -> None:
     assert "Traceback" not in errors
     assert time.monotonic() - started < 30
     assert frames_of(tmp_path / "exp" / "long.mp4")[0] >= 5
-
-
-@pytest.mark.parametrize(
-    ("imgsz", "flags", "largest"),
-    [
-        (64, {}, 8),
-        (64, {"view_img": True}, 1),
-        (640, {}, 2),
-        (1280, {}, 1),
-        (64, {"batch_size": 3}, 3),
-    ],
-)
-def test_small_pictures_are_looked_at_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imgsz: int, flags: dict[str, Any], largest: int
-) -> None:
-    monkeypatch.setattr("utils.predict.window.Window.show", lambda *_: True)
-    for number in range(9):
-        picture(tmp_path / "in" / f"{number}.jpg", 64, 64)
-    finder = Finder()
-
-    assert look(tmp_path / "in", tmp_path / "runs", finder, imgsz=imgsz, nosave=True, **flags).frames == 9
-    assert max(shape[0] for shape in finder.shapes) == largest

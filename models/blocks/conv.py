@@ -62,7 +62,19 @@ def same_padding(k: int | tuple[int, int], d: int = 1) -> int | tuple[int, int]:
     return (d * (k[0] - 1) + 1) // 2, (d * (k[1] - 1) + 1) // 2
 
 
-class Conv(nn.Module):
+class _Packable(nn.Module):
+    """A layer that inference on the CPU may run with weights in oneDNN's order."""
+
+    _packed: PackedConvolution | None = None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> _Packable:
+        if self._packed is not None:
+            self._packed.forget()  # another precision may come to lie at the same address
+        super()._apply(fn, recurse)
+        return self
+
+
+class Conv(_Packable):
     """Conv2d without bias, batch norm, activation.
 
     Shape:
@@ -85,7 +97,6 @@ class Conv(nn.Module):
         self.conv = nn.Conv2d(c1, c2, k, s, padding, dilation=d, groups=g, bias=False)
         self.bn: nn.BatchNorm2d | None = batch_norm(c2)
         self.act = make_activation(act)
-        self._packed: PackedConvolution | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bn is None:
@@ -108,14 +119,8 @@ class Conv(nn.Module):
             self.bn = None
             self._packed = PackedConvolution()
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Conv:
-        if self._packed is not None:
-            self._packed.forget()
-        super()._apply(fn, recurse)
-        return self
 
-
-class Projection(nn.Conv2d):
+class Projection(_Packable, nn.Conv2d):
     """A 1x1 convolution with bias, alone.
 
     Shape:
@@ -124,7 +129,6 @@ class Projection(nn.Conv2d):
 
     def __init__(self, c1: int, c2: int) -> None:
         super().__init__(c1, c2, 1)
-        self._packed: PackedConvolution | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if self._packed is not None and self._packed.fits(x, self, _NOTHING):
@@ -134,12 +138,6 @@ class Projection(nn.Conv2d):
     def fuse(self) -> None:
         """Prepare for inference."""
         self._packed = PackedConvolution()
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Projection:
-        if self._packed is not None:
-            self._packed.forget()
-        super()._apply(fn, recurse)
-        return self
 
 
 class DWConv(Conv):

@@ -103,7 +103,7 @@ def _how(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     group.add_argument("--compile", action="store_true", help="compile the model: a slow start, faster steps")
     group.add_argument(
-        "--checkpoint-activations", action="store_true", help="half the memory, a third more time"
+        "--checkpoint-activations", action="store_true", help="half the memory, up to twice the time"
     )
     group.add_argument("--sync-bn", action="store_true", help="batch norm over all processes")
     group.add_argument("--seed", type=int, default=0, help="seed of all random numbers")

@@ -1,0 +1,66 @@
+"""detect.py with a model that always finds the same, for the tests of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+
+import detect
+from utils.predict.options import Options
+from utils.predict.run import Summary
+from utils.predict.run import detect as detect_with
+
+
+class Finder:
+    """Finds two boxes around the middle of anything: a cat (0.9) and, larger, a dog (0.6)."""
+
+    stride, pt, fp16, device = 32, True, False, torch.device("cpu")
+    names = {0: "cat", 1: "dog/wolf"}
+
+    def __init__(self, stop_at: int = 0) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+        self.stop_at = stop_at
+
+    def __call__(self, images: torch.Tensor, augment: bool = False, visualize: Any = None) -> torch.Tensor:
+        self.shapes.append(tuple(images.shape))
+        if len(self.shapes) == self.stop_at:
+            raise KeyboardInterrupt
+        if visualize is not None:
+            layer = type("Layer", (), {"type": "models.blocks.conv.Conv", "i": 0})
+            visualize(layer, images)
+        batch, _, h, w = images.shape
+        rows = [[w / 2, h / 2, 20, 10, 0.9, 1, 0], [w / 2, h / 2, 30, 30, 0.6, 0, 1], [5, 5, 4, 4, 0.1, 1, 0]]
+        return torch.tensor([rows] * batch)
+
+    def warmup(self, shape: tuple[int, ...]) -> None:
+        pass
+
+
+class Blind(Finder):
+    def __call__(self, images: torch.Tensor, augment: bool = False, visualize: Any = None) -> torch.Tensor:
+        return torch.zeros(len(images), 1, 7)
+
+
+def look(source: Path | str, folder: Path, backend: Finder | None = None, **kwargs: Any) -> Summary:
+    values = vars(detect.make_parser().parse_args([]))
+    values |= {"source": source, "project": str(folder), "imgsz": 64, "device": "cpu", **kwargs}
+    return detect_with(Options(**values), load=lambda _: backend or Finder())
+
+
+def made(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def frames_of(file: Path) -> tuple[int, float, tuple[int, int]]:
+    """Frames that can be read, frames a second, (width, height)."""
+    capture = cv2.VideoCapture(str(file))
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    count = 0
+    while capture.grab():
+        count += 1
+    capture.release()
+    return count, fps, size

@@ -1,0 +1,111 @@
+"""detect.py with several pictures on their way at a time: in batches, side by side, written behind."""
+
+from __future__ import annotations
+
+import errno
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.looking import Finder, frames_of, look, made
+from tests.utils.data.test_sources import picture, video
+
+
+def mixed(folder: Path) -> Path:
+    """Pictures of two shapes, mixed, and a video of the first shape."""
+    for number, (height, width) in enumerate([(40, 60)] * 5 + [(20, 60)] * 2 + [(40, 60)]):
+        picture(folder / f"{number}.png", height, width)
+    video(folder / "clip.mp4", frames=5)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in made(folder)}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batches_change_neither_files_nor_lines(tmp_path: Path, said: list[str], threads: int) -> None:
+    source, before = mixed(tmp_path / "in"), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        results = []
+        for size in (1, 3):
+            said.clear()
+            finder = Finder()
+            flags = {"save_txt": True, "save_csv": True, "save_crop": True, "batch_size": size}
+            summary = look(source, tmp_path / "runs", finder, **flags)
+            lines = [re.sub(r"[\d.]+ms$", "", line) for line in said[:-2]]
+            results.append((lines, contents(summary.save_dir), summary.frames, summary.detections))
+            batches = sorted(shape[0] for shape in finder.shapes)
+            assert batches == ([1] * 13 if size == 1 else [2, 2, 3, 3, 3])
+        assert results[0] == results[1]
+        assert results[0][2] == 13
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_feature_maps_are_of_every_picture_in_a_batch(tmp_path: Path) -> None:
+    for name in "ab":
+        picture(tmp_path / "in" / f"{name}.jpg")
+    folder = look(tmp_path / "in", tmp_path / "runs", visualize=True, nosave=True, batch_size=2).save_dir
+    assert {path.parent.name for path in folder.rglob("*.png")} == {"a", "b"}
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(30):
+        picture(tmp_path / "in" / f"{number:02}.jpg")
+
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*00\.jpg"):
+        look(tmp_path / "in", tmp_path / "runs")
+
+
+@pytest.mark.parametrize(("batch_size", "stop_at", "fewest", "most"), [(1, 5, 3, 5), (0, 2, 0, 8)])
+def test_ctrl_c_keeps_the_pictures_of_all_lines(
+    tmp_path: Path, said: list[str], batch_size: int, stop_at: int, fewest: int, most: int
+) -> None:
+    for number in range(9):
+        picture(tmp_path / "in" / f"{number}.jpg")
+    with pytest.raises(KeyboardInterrupt):
+        look(tmp_path / "in", tmp_path / "runs", Finder(stop_at=stop_at), batch_size=batch_size)
+    told = [line for line in said if line.startswith("image")]
+    assert fewest <= len(told) <= most  # side by side, another one may have been the one that stops
+    assert len(made(tmp_path / "runs")) == len(told)
+
+
+def test_ctrl_c_leaves_a_playable_video_and_says_where(tmp_path: Path, said: list[str]) -> None:
+    file = video(tmp_path / "a.mp4", frames=9)
+    with pytest.raises(KeyboardInterrupt):
+        look(file, tmp_path / "runs", Finder(stop_at=4), batch_size=1)
+    told = [line for line in said if line.startswith("video")]
+    assert 2 <= len(told) <= 4  # side by side, another frame may have been the one that stops
+    assert frames_of(tmp_path / "runs" / "exp" / "a.mp4")[0] == len(told)
+    assert said[-1].startswith("Results saved to")
+
+
+@pytest.mark.parametrize(
+    ("imgsz", "flags", "largest"),
+    [
+        (64, {}, 8),
+        (64, {"view_img": True}, 1),
+        (640, {}, 2),
+        (1280, {}, 1),
+        (64, {"batch_size": 3}, 3),
+    ],
+)
+def test_small_pictures_are_looked_at_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imgsz: int, flags: dict[str, Any], largest: int
+) -> None:
+    monkeypatch.setattr("utils.predict.window.Window.show", lambda *_: True)
+    for number in range(9):
+        picture(tmp_path / "in" / f"{number}.jpg", 64, 64)
+    finder = Finder()
+
+    assert look(tmp_path / "in", tmp_path / "runs", finder, imgsz=imgsz, nosave=True, **flags).frames == 9
+    assert max(shape[0] for shape in finder.shapes) == largest
