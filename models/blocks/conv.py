@@ -100,9 +100,10 @@ class Conv(_Packable):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bn is None:
-            if self._packed is not None and self._packed.fits(x, self.conv, self.act):
-                return self._packed(x, self.conv, self.act)
-            return self.act(self.conv(x))
+            conv, act = self.conv, self.act
+            if self._packed is not None and self._packed.fits(x, conv, act):
+                return self._packed(x, conv, act)
+            return act(conv(x))
         x = self.conv(x)
         if fits(x, self.bn, self.act):
             return norm_silu(x, self.bn)

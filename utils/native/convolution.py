@@ -34,14 +34,15 @@ class PackedConvolution:
 
     def fits(self, x: Tensor, convolution: nn.Conv2d, act: nn.Module) -> bool:
         """Whether oneDNN can do it: float32 in CPU memory, without gradients, tracing or hooks."""
+        weight = convolution.weight
         return (
             _KNOWN
             and not torch.is_grad_enabled()
             and x.device.type == "cpu"
             and type(x) is Tensor
             and x.dim() == 4
-            and x.dtype == convolution.weight.dtype == torch.float32
-            and not convolution.weight.is_inference()
+            and x.dtype == weight.dtype == torch.float32
+            and not weight.is_inference()
             and type(act) in _NAMES
             and convolution.padding_mode == "zeros"
             and not isinstance(convolution.padding, str)

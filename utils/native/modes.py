@@ -21,7 +21,7 @@ def is_traced() -> bool:
 
 def is_watched(*modules: nn.Module) -> bool:
     """Whether somebody has asked to be told when one of the modules runs: then it has to."""
-    return any(
-        m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
-        for m in modules
-    )
+    for m in modules:  # a generator would take longer than the looking
+        if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks:
+            return True
+    return False
