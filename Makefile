@@ -1,6 +1,6 @@
 # make demo      train YOLOv5-LSKA on drawn shapes for some minutes, validate, detect
 # make test      lint, types, tests
-# make bench     measure speed and memory, and write docs/performance.md (20 minutes, nothing else running)
+# make bench     measure speed and memory, and write docs/performance.md (15 minutes, nothing else running)
 # make install   the environment alone; the other two do it by themselves
 # make clean     remove caches and the drawn data set; runs/ and the environment stay
 #
