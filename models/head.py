@@ -43,11 +43,16 @@ class Detect(nn.Module):
         self.na = len(levels[0]) // 2
         self.placeholders = isinstance(anchors, int)
         self.export = False
-        self.stride = torch.zeros(self.nl, device="cpu")
+        self.strides = [0.0] * self.nl  # numbers, so that exporters see constants
         self._listed = levels
         self.register_buffer("anchors", torch.zeros(self.nl, self.na, 2))  # set_strides fills them in
         self.m = nn.ModuleList(Projection(c, self.no * self.na) for c in ch)
         self._grids: dict[tuple[int, int, int, torch.device], tuple[Tensor, Tensor]] = {}
+
+    @property
+    def stride(self) -> Tensor:
+        """Pixels per cell of each level, (nl,) on the CPU."""
+        return torch.tensor(self.strides, dtype=torch.float32, device="cpu")
 
     def forward(self, sources: list[Tensor]) -> list[Tensor] | tuple[Any, ...]:
         logits = [conv(x) for conv, x in zip(self.m, sources, strict=True)]
@@ -55,7 +60,7 @@ class Detect(nn.Module):
         if self.training:
             return maps
         if not self.export and can_decode(logits):
-            return decode(logits, self.stride.tolist(), self.anchors_px()), maps
+            return decode(logits, self.strides, self.anchors_px()), maps
         decoded = torch.cat([self._decode(level, each.contiguous()) for level, each in enumerate(maps)], 1)
         return (decoded,) if self.export else (decoded, maps)
 
@@ -71,9 +76,9 @@ class Detect(nn.Module):
         b, _, h, w, _ = logits.shape
         scores = logits.float().sigmoid()
         corner, size = self._grid(level, h, w, logits.device)
-        stride = float(self.stride[level])
-        xy = (scores[..., :2] * 2 + corner) * stride
-        wh = (scores[..., 2:4] * 2).square() * size
+        xy = (scores[..., :2] * 2 + corner) * self.strides[level]
+        doubled = scores[..., 2:4] * 2
+        wh = doubled * doubled * size  # some runtimes have no square
         return torch.cat((xy, wh, scores[..., 4:]), -1).view(b, self.na * h * w, self.no)
 
     def _grid(self, level: int, h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -91,19 +96,19 @@ class Detect(nn.Module):
             torch.arange(h, device=device), torch.arange(w, device=device), indexing="ij"
         )
         corner = torch.stack((columns, rows), -1).float().view(1, 1, h, w, 2) - 0.5
-        size = self.anchors[level].detach().float() * self.stride[level].to(device)
+        size = self.anchors[level].detach().float() * self.strides[level]
         return corner, size.view(1, self.na, 1, 1, 2)
 
     def set_strides(self, strides: list[float]) -> None:
         """Fix the strides; anchors go from pixels to grid units, in the order of the strides."""
-        self.stride = torch.tensor(strides, dtype=torch.float32, device="cpu")
+        self.strides = [float(stride) for stride in strides]
         self.set_anchors(torch.tensor(self._listed, dtype=torch.float32, device="cpu").view(self.nl, -1, 2))
 
     def set_anchors(self, pixels: Tensor) -> None:
         """Set anchors, (nl, na, 2) in pixels; levels are reversed if their sizes run against the strides."""
         pixels = pixels.detach().float().cpu()
         areas = pixels.prod(-1).mean(-1)
-        if (areas[-1] - areas[0]) * (self.stride[-1] - self.stride[0]) < 0:
+        if (areas[-1] - areas[0]) * (self.strides[-1] - self.strides[0]) < 0:
             pixels = pixels.flip(0)
         self.placeholders = bool((pixels == 0).any())
         self.anchors = (pixels / self.stride.view(-1, 1, 1)).to(self.anchors)

@@ -58,6 +58,7 @@ NEIGHBOURS = {
     ("utils.train", "utils.val"),
     ("utils.val", "models.backends"),
     ("utils.predict", "models.backends"),
+    ("utils.export", "models.backends"),
 }
 
 

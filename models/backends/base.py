@@ -8,10 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from models.backends.metadata import MAX_STRIDE, Metadata
 from utils.base.errors import ConfigError
+from utils.ops.boxes import xyxy2xywh
 
 Watch = Callable[[nn.Module, Tensor], None]  # told of each layer and its output
-MAX_STRIDE = 32  # of a model whose file does not say
 
 
 class Backend(ABC):
@@ -26,6 +27,7 @@ class Backend(ABC):
         is_pytorch_model: the same, by its long name.
         batch: the only batch size that the file takes, or None. Others are cut and padded to it.
         imgsz: the only (height, width) that the file takes, or None.
+        suppressed: the file thins out its boxes itself.
     """
 
     pt = False
@@ -38,6 +40,13 @@ class Backend(ABC):
         self.fp16 = False
         self.batch: int | None = None
         self.imgsz: tuple[int, int] | None = None
+        self.suppressed = False
+
+    def adopt(self, meta: Metadata) -> None:
+        """Take over what the file says of its model."""
+        self.stride, self.names, self.suppressed = meta.stride, meta.names, meta.suppressed
+        self.imgsz = meta.imgsz or self.imgsz
+        self.batch = meta.batch or self.batch
 
     @property
     def nc(self) -> int:
@@ -71,8 +80,10 @@ class Backend(ABC):
             )
         images = images.to(self.device, torch.float16 if self.fp16 else torch.float32)
         if self.batch is None or len(images) == self.batch:
-            return self.infer(images).float()
-        return torch.cat([self._infer_part(part) for part in images.split(self.batch)])
+            found = self.infer(images).float()
+        else:
+            found = torch.cat([self._infer_part(part) for part in images.split(self.batch)])
+        return self._decoded(found) if self.suppressed else found
 
     def warmup(self, shape: tuple[int, int, int, int] = (1, 3, 640, 640)) -> None:
         """Run once on an empty picture, so that the first real one does not pay for the set-up."""
@@ -85,6 +96,8 @@ class Backend(ABC):
         if names:
             self.names = dict(names)
             return
+        if self.suppressed:
+            raise ConfigError(f"{self.file}: holds no class names; give those of its data set with --data")
         height, width = self.imgsz or (2 * self.stride, 2 * self.stride)
         classes = self(torch.zeros(1, 3, height, width)).shape[2] - 5
         self.names = {index: f"class{index}" for index in range(classes)}
@@ -97,14 +110,13 @@ class Backend(ABC):
             images = torch.cat((images, images.new_zeros(missing, *images.shape[1:])))
         return self.infer(images).float()[: self.batch - missing]
 
+    def _decoded(self, rows: Tensor) -> Tensor:
+        """What is left after suppression, (B, K, 6) xyxy, score, class -> (B, K, 5 + nc) as a head gives it.
 
-def names_by_index(names: object) -> dict[int, str]:
-    """Names as a file holds them (list, or dict with int or text keys) -> {0: "person", ...}."""
-    if isinstance(names, dict):
-        return {int(index): str(name) for index, name in names.items()}
-    if isinstance(names, list | tuple):
-        return {index: str(name) for index, name in enumerate(names)}
-    raise ValueError(f"names are neither a list nor a mapping: {names!r:.80}")
+        Suppressed once more with the same thresholds, nothing of it changes.
+        """
+        classes = torch.nn.functional.one_hot(rows[..., 5].long(), max(self.nc, 1))
+        return torch.cat((xyxy2xywh(rows[..., :4]), rows[..., 4:5], classes.to(rows)), -1)
 
 
 def _size(size_hw: tuple[int, int]) -> str:

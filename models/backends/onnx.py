@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import ast
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.backends.base import Backend, names_by_index
+from models.backends.base import Backend
+from models.backends.metadata import Metadata
 from utils.base.errors import ConfigError, DataError
 from utils.base.formats import existing_file
 
@@ -17,29 +17,24 @@ from utils.base.formats import existing_file
 class OnnxBackend(Backend):
     """ONNX Runtime; on the GPU if onnxruntime-gpu is installed."""
 
-    def __init__(self, weights: str, device: torch.device) -> None:
+    def __init__(self, weights: str, device: torch.device, *, runtime: str = "") -> None:
         super().__init__(weights, device)
-        self.session = _open_session(weights, device)
+        self.session = _open_session(weights, device, runtime)
         (images, *_), meta = self.session.get_inputs(), self.session.get_modelmeta().custom_metadata_map
         self.input = images.name
         self.fp16 = images.type == "tensor(float16)"
         batch, _, height, width = (size if isinstance(size, int) else None for size in images.shape)
         self.batch = batch
         self.imgsz = (height, width) if height and width else None
-        self._read_metadata(meta)
+        shape = {"imgsz": self.imgsz, "batch": batch}
+        told = {key: meta[key] for key in ("stride", "names", "nms") if key in meta}
+        self.adopt(Metadata.of({**told, **shape}, weights))
 
     def infer(self, images: Tensor) -> Tensor:
         """Run the session on numpy arrays."""
         array = np.ascontiguousarray(images.cpu().numpy())
         decoded = self.session.run(None, {self.input: array})[0]
         return torch.from_numpy(decoded).to(self.device)
-
-    def _read_metadata(self, meta: dict[str, str]) -> None:
-        try:
-            self.stride = int(ast.literal_eval(meta.get("stride", str(self.stride))))
-            self.names = names_by_index(ast.literal_eval(meta.get("names", "{}")))
-        except (SyntaxError, TypeError, ValueError) as error:
-            raise DataError(f"{self.file}: stride or names in its metadata are damaged ({error})") from error
 
 
 class DnnBackend(Backend):
@@ -70,16 +65,22 @@ class DnnBackend(Backend):
             ) from error
 
 
-def _open_session(weights: str, device: torch.device) -> Any:
+def _open_session(weights: str, device: torch.device, wanted: str) -> Any:
     path = existing_file(weights)
     try:
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as runtime
     except ImportError as error:
         raise ConfigError(f"{weights} needs ONNX Runtime: pip install onnxruntime") from error
-    providers = ["CPUExecutionProvider"]
-    if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+    available = onnxruntime.get_available_providers()
+    providers = wanted.split(",") if wanted else ["CPUExecutionProvider"]
+    if not wanted and device.type == "cuda" and "CUDAExecutionProvider" in available:
         providers.insert(0, "CUDAExecutionProvider")
+    if unknown := set(providers) - set(available):
+        raise ConfigError(
+            f"--runtime {wanted}: ONNX Runtime has no {', '.join(sorted(unknown))} here; "
+            f"there are {', '.join(available)}"
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()  # as many as PyTorch was given
     options.log_severity_level = 3

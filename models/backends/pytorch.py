@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.backends.base import Backend, Watch, names_by_index
+from models.backends.base import Backend, Watch
+from models.backends.metadata import names_by_index
 from models.weights import load_for_inference
 
 

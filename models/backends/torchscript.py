@@ -8,7 +8,8 @@ import warnings
 import torch
 from torch import Tensor
 
-from models.backends.base import Backend, names_by_index
+from models.backends.base import Backend
+from models.backends.metadata import Metadata
 from utils.base.errors import DataError
 from utils.base.formats import existing_file
 
@@ -38,10 +39,9 @@ class TorchScriptBackend(Backend):
 
     def _read_config(self, text: str | bytes) -> None:
         try:
-            config = json.loads(text)
-            self.stride = int(config.get("stride", self.stride))
-            self.names = names_by_index(config.get("names", {}))
-            shape = config.get("shape")
-            self.imgsz = (int(shape[2]), int(shape[3])) if shape else None
-        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            config = dict(json.loads(text))
+            shape = config.pop("shape", None)
+            size = [shape[2], shape[3]] if shape else None
+        except (IndexError, TypeError, ValueError) as error:
             raise DataError(f"{self.file}: config.txt in it is damaged ({error})") from error
+        self.adopt(Metadata.of({**config, "imgsz": size}, self.file))

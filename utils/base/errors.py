@@ -15,7 +15,3 @@ class ConfigError(YoloError, ValueError):
 
 class DataError(YoloError):
     """A file that is missing, corrupt or empty (exit status 1)."""
-
-
-class NotReadyError(ConfigError):
-    """A flag that is parsed, but whose feature does not exist yet (exit status 2)."""

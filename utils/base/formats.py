@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -17,27 +17,72 @@ class Format:
     name: str
     title: str
     suffix: str  # how the file's (or folder's) name ends
-    ready: bool = False  # False: the name is known, the feature does not exist yet
+    install: str = ""  # what brings the packages that write and run it
+    apart: bool = False  # written by a process of its own: the converter may crash, or change what it finds
+    runs: bool = True  # there is a runtime for Python
+    gpu: bool = True  # runs on CUDA
+    cpu: bool = True
+    endings: dict[str, str] = field(default_factory=dict)  # other suffixes, by precision
+
+    def ending(self, precision: str = "") -> str:
+        """How a new file's name ends; `precision` is `int8`, `half`, or empty for float32."""
+        return self.endings.get(precision) or self.endings.get("", self.suffix)
 
 
 FORMATS: dict[str, Format] = {
     item.name: item
     for item in (
-        Format("torchscript", "TorchScript", ".torchscript", ready=True),
-        Format("onnx", "ONNX", ".onnx", ready=True),
-        Format("openvino", "OpenVINO", "_openvino_model"),
-        Format("engine", "TensorRT", ".engine"),
-        Format("coreml", "Core ML", ".mlpackage"),
-        Format("saved_model", "TensorFlow SavedModel", "_saved_model"),
-        Format("pb", "TensorFlow GraphDef", ".pb"),
-        Format("tflite", "TensorFlow Lite", ".tflite"),
-        Format("edgetpu", "Edge TPU", "_edgetpu.tflite"),
-        Format("tfjs", "TensorFlow.js", "_web_model"),
-        Format("paddle", "PaddlePaddle", "_paddle_model"),
+        Format("torchscript", "TorchScript", ".torchscript"),
+        Format("onnx", "ONNX", ".onnx", "pip install onnx onnxruntime", endings={"int8": "-int8.onnx"}),
+        Format(
+            "openvino",
+            "OpenVINO",
+            "_openvino_model",
+            "pip install openvino nncf",
+            gpu=False,
+            endings={"int8": "_int8_openvino_model"},
+        ),
+        Format("engine", "TensorRT", ".engine", "pip install tensorrt onnx", apart=True, cpu=False),
+        Format("coreml", "Core ML", ".mlpackage", "pip install coremltools", apart=True, gpu=False),
+        Format("saved_model", "TensorFlow SavedModel", "_saved_model", "pip install tensorflow", apart=True),
+        Format("pb", "TensorFlow GraphDef", ".pb", "pip install tensorflow", apart=True),
+        Format(
+            "tflite",
+            "TensorFlow Lite",
+            ".tflite",
+            "pip install litert-torch",
+            apart=True,
+            gpu=False,
+            endings={"": "-fp32.tflite", "half": "-fp16.tflite", "int8": "-int8.tflite"},
+        ),
+        Format(
+            "edgetpu",
+            "Edge TPU",
+            "_edgetpu.tflite",
+            "pip install litert-torch, and Google's edgetpu_compiler",
+            apart=True,
+            gpu=False,
+            cpu=False,
+            endings={"": "-int8_edgetpu.tflite"},
+        ),
+        Format(
+            "tfjs", "TensorFlow.js", "_web_model", "pip install tensorflow", apart=True, runs=False, gpu=False
+        ),
+        Format(
+            "paddle",
+            "PaddlePaddle",
+            "_paddle_model",
+            "pip install paddlepaddle x2paddle",
+            apart=True,
+            gpu=False,
+        ),
+        Format("executorch", "ExecuTorch", ".pte", "pip install executorch", apart=True, gpu=False),
+        Format("pt2", "AOTInductor", ".pt2", "a C++ compiler", apart=True),
+        Format("ncnn", "NCNN", "_ncnn_model", "pip install ncnn pnnx", apart=True, gpu=False),
     )
 }
-PYTORCH = Format("pt", "PyTorch", ".pt", ready=True)
-TRITON = Format("triton", "Triton server", "")
+PYTORCH = Format("pt", "PyTorch", ".pt")
+TRITON = Format("triton", "Triton server", "", "pip install 'tritonclient[all]'")
 _MORE_SUFFIXES = {".mlmodel": "coreml"}
 
 
@@ -71,7 +116,7 @@ def format_of(weights: str | Path) -> Format:
 
 
 def existing_file(weights: str | Path) -> Path:
-    """The path of an exported model.
+    """The path of an exported model that is a file.
 
     Raises:
         DataError: there is no such file.
@@ -80,3 +125,28 @@ def existing_file(weights: str | Path) -> Path:
     if not path.is_file():
         raise DataError(f"--weights {weights}: no such file; make it with: python export.py --include ...")
     return path
+
+
+def existing_folder(weights: str | Path, *patterns: str) -> tuple[Path, ...]:
+    """Of an exported model that is a folder the one file that fits each pattern.
+
+    Raises:
+        DataError: the folder or one of its files is not there.
+    """
+    path = Path(weights).expanduser()
+    if not path.is_dir():
+        raise DataError(f"--weights {weights}: no such folder; make it with: python export.py --include ...")
+    found = []
+    for pattern in patterns:
+        files = sorted(path.glob(pattern))
+        if not files:
+            raise DataError(f"--weights {weights}: there is no {pattern} in it")
+        found.append(files[0])
+    return tuple(found)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return path.stat().st_size

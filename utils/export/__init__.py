@@ -1,4 +1,4 @@
-"""Exporters: one file a format, all with the same signature; this table says who makes what."""
+"""Exporters: one file a format, all with the same signature `export(model, images, path, options)`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from utils.base.formats import FORMATS
 if TYPE_CHECKING:
     from utils.export.options import Exporter
 
-_MODULES = {"torchscript": "utils.export.torchscript", "onnx": "utils.export.onnx"}
+_MODULES = {"saved_model": "tensorflow", "pb": "tensorflow"}  # others are called as their format
 
 
-def exporter(name: str) -> Exporter | None:
-    """The function `export(model, images, path, options)` of a format, or None if it is not ready yet."""
-    if not FORMATS[name].ready:
-        return None
-    function: Exporter = import_module(_MODULES[name]).export
+def exporter(name: str) -> Exporter:
+    """The function that writes a format."""
+    module = import_module(f"utils.export.{_MODULES.get(name, name)}")
+    function: Exporter = getattr(module, "export_pb" if name == "pb" else "export")
+    assert name in FORMATS
     return function

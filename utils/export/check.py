@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,16 @@ from models.yolo import DetectionModel
 from utils.base.paths import ROOT
 from utils.data.images import IMAGE_SUFFIXES, read_image
 from utils.data.letterbox import letterbox
+from utils.ops.iou import box_iou
+from utils.ops.nms import non_max_suppression
 
 # Float32 runtimes differ from PyTorch in the order of sums only (measured: yolov5n at 320 in ONNX Runtime,
 # 2e-6). Wrong anchors, strides or weights are off by a hundredth and more.
 TOLERANCE = 1e-4
 FLOORS = 10  # times its own rounding error a badly conditioned model (untrained, say) may differ
 TOLERANCE_HALF = 2e-2  # half precision keeps 11 bits of every value
+SURE, GOOD_OVERLAP = 0.5, 0.6  # score and IoU for comparisons with 8-bit models ...
+LEAST_SHARE = 0.8  # ... of whose boxes this part has to be found again
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,52 @@ def compare(expected: Tensor, found: Tensor, images: Tensor) -> Difference:
     gap = (expected - found).abs()
     size = expected[..., :4].abs().clamp(min=max(images.shape[2:]))
     return Difference(float((gap[..., :4] / size).max()), float(gap[..., 4:].max()))
+
+
+def compare_found(expected: Tensor, found: Tensor, images: Tensor, conf: float, iou: float) -> Difference:
+    """Compare what is left of decoded outputs (B, N, 5 + nc) after suppression, box by box.
+
+    Raises:
+        ValueError: not the same boxes.
+    """
+    difference = Difference(0.0, 0.0)
+    side = max(images.shape[2:])
+    for index, (ours, theirs) in enumerate(_detections(expected, found, conf, iou)):
+        if len(ours) != len(theirs):
+            raise ValueError(f"picture {index}: {len(theirs)} boxes instead of {len(ours)}")
+        if len(ours):
+            nearest = (ours[:, None] - theirs[None]).abs().sum(-1).argmin(1)
+            gap = (ours - theirs[nearest]).abs()
+            if gap[:, 5].any():
+                raise ValueError(f"picture {index}: boxes of other classes")
+            boxes, scores = float(gap[:, :4].max()) / side, float(gap[:, 4].max())
+            difference = Difference(max(difference.boxes, boxes), max(difference.scores, scores))
+    return difference
+
+
+def share_found(expected: Tensor, found: Tensor) -> float:
+    """Of the boxes that PyTorch is sure of, the part that the file finds as well, from 0 to 1.
+
+    Of an untrained model, which is sure of nothing, how near the scores are: 1 less their mean difference.
+    """
+    sure, known = 0, 0
+    for ours, theirs in _detections(expected, found, SURE, 0.45, weaker=SURE / 2):
+        sure += len(ours)
+        if len(ours) and len(theirs):
+            overlaps = box_iou(ours[:, :4], theirs[:, :4]) > GOOD_OVERLAP
+            same = ours[:, None, 5] == theirs[None, :, 5]
+            known += int((overlaps & same).any(1).sum())
+    if sure:
+        return known / sure
+    return 1 - float((expected[..., 4:].cpu() - found[..., 4:].cpu()).abs().mean())
+
+
+def _detections(
+    expected: Tensor, found: Tensor, conf: float, iou: float, weaker: float | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    ours = non_max_suppression(expected.detach().cpu().float(), conf, iou)
+    theirs = non_max_suppression(found.detach().cpu().float(), conf if weaker is None else weaker, iou)
+    return zip(ours, theirs, strict=True)
 
 
 def rounding_error(model: DetectionModel, images: Tensor) -> Difference:

@@ -18,36 +18,47 @@ import torch
 from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
+from utils.base.formats import FORMATS
 from utils.base.log import LOG
 from utils.base.paths import atomic_write
+from utils.export.onnx_int8 import quantise
 from utils.export.options import ExportOptions
-
-_FREE_AXES = {"images": {0: "batch", 2: "height", 3: "width"}, "output0": {0: "batch", 1: "anchors"}}
+from utils.export.wrap import Suppressed
 
 
 def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:
     """Write `model` as a checked ONNX file, whole or not at all.
 
     Raises:
-        ConfigError: the package `onnx` is missing.
+        ConfigError: a package is missing.
     """
     try:
         import onnx
     except ImportError as error:
-        raise ConfigError("--include onnx needs: pip install onnx onnxruntime") from error
-    if options.dynamic:  # only the CPU records the free sizes right
-        model, images = deepcopy(model).cpu(), images.cpu()
+        raise ConfigError(f"--include onnx needs: {FORMATS['onnx'].install}") from error
     with tempfile.TemporaryDirectory(prefix="onnx-") as folder:
         draft = Path(folder, "model.onnx")
-        _convert(model, images, draft, options)
+        write_graph(model, images, draft, options)
+        if options.int8:
+            draft = quantise(draft, options)
         graph = onnx.load(str(draft))
     if options.simplify:
         graph = _simplified(graph)
     onnx.checker.check_model(graph)
-    facts = {"stride": str(options.stride), "names": str(options.names)}
-    onnx.helper.set_model_props(graph, facts)
+    onnx.helper.set_model_props(graph, {key: str(value) for key, value in options.facts().items()})
     with atomic_write(path) as file:
         file.write(graph.SerializeToString())
+
+
+def write_graph(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:
+    """Write what PyTorch makes of the model, without metadata."""
+    if options.dynamic:  # only the CPU records the free sizes right
+        model, images = deepcopy(model).cpu(), images.cpu()
+    if options.half:
+        model, images = deepcopy(model).half(), images.half()
+    if options.nms:
+        model = Suppressed(model, options).eval()
+    _convert(model, images, path, options)
 
 
 def _convert(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:
@@ -65,9 +76,16 @@ def _convert(model: nn.Module, images: Tensor, path: Path, options: ExportOption
             do_constant_folding=True,
             input_names=["images"],
             output_names=["output0"],
-            dynamic_axes=_FREE_AXES if options.dynamic else None,
+            dynamic_axes=_free_axes(options),
             **choices,
         )
+
+
+def _free_axes(options: ExportOptions) -> dict[str, dict[int, str]] | None:
+    if not options.dynamic:
+        return None
+    boxes = {0: "batch"} if options.nms else {0: "batch", 1: "anchors"}
+    return {"images": {0: "batch", 2: "height", 3: "width"}, "output0": boxes}
 
 
 def _simplified(graph: Any) -> Any:

@@ -15,24 +15,29 @@ from utils.base.log import LOG
 from utils.base.script import parser
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
+
+    from models.yolo import DetectionModel
 
 OLDEST_OPSET, NEWEST_OPSET = 11, 20  # what PyTorch's TorchScript-based exporter writes
 
 
+_TENSORFLOW = ("saved_model", "pb", "tflite", "edgetpu", "tfjs")
 # Flags that mean something to some formats only.
 _MEANT_FOR = {
     "optimize": ("torchscript",),
-    "dynamic": ("onnx", "engine", "saved_model"),
+    "dynamic": ("onnx", "openvino", "engine", "saved_model"),
     "simplify": ("onnx", "engine"),
     "keras": ("saved_model",),
-    "int8": ("coreml", "tflite", "edgetpu", "openvino", "tfjs"),
-    "per_tensor": ("tflite",),
+    "half": ("torchscript", "onnx", "openvino", "engine", "coreml", "tflite"),
+    "int8": ("onnx", "openvino", "coreml", "tflite", "edgetpu"),
+    "per_tensor": ("tflite", "edgetpu"),
     "cache": ("engine",),
     "mlmodel": ("coreml",),
-    "nms": ("coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs"),
-    "agnostic_nms": ("saved_model", "pb", "tflite", "edgetpu", "tfjs"),
+    "nms": ("onnx", "openvino", "engine", "coreml", *_TENSORFLOW),
+    "agnostic_nms": ("onnx", "openvino", "engine", *_TENSORFLOW),
 }
+_NEED_GPU_FOR_HALF = ("torchscript", "engine")
 
 
 @dataclass(frozen=True)
@@ -42,29 +47,57 @@ class ExportOptions:
     stride: int
     names: dict[int, str] = field(default_factory=dict)
     half: bool = False
+    int8: bool = False
+    per_tensor: bool = False
     dynamic: bool = False
     simplify: bool = False
     optimize: bool = False
+    keras: bool = False
+    mlmodel: bool = False
     verbose: bool = False
     opset: int = 17
+    workspace: int = 4  # GB
+    cache: str = ""
+    nms: bool = False
+    agnostic_nms: bool = False
+    topk_per_class: int = 100
+    topk_all: int = 100
+    iou_thres: float = 0.45
+    conf_thres: float = 0.25
+    pictures: Callable[[], Sequence[Tensor]] | None = None  # for calibration: (1, 3, H, W) in 0-1 each
+
+    @property
+    def precision(self) -> str:
+        """`int8`, `half`, or empty for float32."""
+        return "int8" if self.int8 else "half" if self.half else ""
+
+    def facts(self, images: Tensor | None = None) -> dict[str, Any]:
+        """Metadata for a file; with its example batch, the only size that it takes."""
+        told: dict[str, Any] = {"stride": self.stride, "names": self.names}
+        if self.nms:
+            told["nms"] = True
+        if images is not None:
+            told |= {"imgsz": list(images.shape[2:]), "batch": len(images)}
+        return told
 
 
 if TYPE_CHECKING:
     # model, images (B, 3, H, W), file to write, options -> None
-    Exporter = Callable[[nn.Module, Tensor, Path, ExportOptions], None]
+    Exporter = Callable[[DetectionModel, Tensor, Path, ExportOptions], None]
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of export.py, its flags grouped by the formats that they are for."""
     parse = parser("Turn checkpoints into files that other runtimes read.", prog="export.py")
     _all_formats(parse.add_argument_group("all formats"))
-    group = parse.add_argument_group("torchscript")
-    group.add_argument("--optimize", action="store_true", help="for mobile devices; CPU only")
-    group = parse.add_argument_group("onnx")
-    group.add_argument("--dynamic", action="store_true", help="free batch size, height and width")
-    group.add_argument("--simplify", action="store_true", help="simplify the graph with onnxslim")
-    group.add_argument("--opset", type=int, default=17, help="ONNX opset version")
-    _later_formats(parse.add_argument_group("formats that are not ready yet"))
+    group = parse.add_argument_group("precision")
+    group.add_argument("--half", action="store_true", help="16-bit floats; not with --dynamic")
+    group.add_argument("--int8", action="store_true", help="8-bit integers, where a format has them")
+    group.add_argument("--per-tensor", action="store_true", help="tflite: one scale a tensor")
+    group.add_argument("--data", default="data/coco128.yaml", help="its pictures calibrate --int8")
+    group.add_argument("--calibration", type=int, default=100, help="how many of its pictures")
+    _suppression(parse.add_argument_group("suppression in the model"))
+    _some_formats(parse.add_argument_group("some formats"))
     return parse
 
 
@@ -76,25 +109,28 @@ def _all_formats(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--batch-size", type=int, default=1, help="pictures in a batch")
     group.add_argument("--device", default="cpu", help="cpu, mps, or a GPU such as 0")
-    group.add_argument("--half", action="store_true", help="half precision; needs a GPU, not with --dynamic")
     group.add_argument("--inplace", action="store_true", help="accepted; the decoded boxes are the same")
     group.add_argument("--verbose", action="store_true", help="let the exporters talk")
-    group.add_argument("--data", default="data/coco128.yaml", help="data set for int8 calibration")
 
 
-def _later_formats(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--keras", action="store_true", help="saved_model: Keras layers")
-    group.add_argument("--int8", action="store_true", help="coreml, tflite, openvino: 8-bit integers")
-    group.add_argument("--per-tensor", action="store_true", help="tflite: one scale a tensor")
-    group.add_argument("--cache", default="", help="engine: timing cache file")
-    group.add_argument("--workspace", type=int, default=4, help="engine: GB of work memory")
+def _suppression(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--nms", action="store_true", help="suppress in the model; its output is (B, K, 6)")
+    group.add_argument("--agnostic-nms", action="store_true", help="boxes of different classes compete, too")
+    group.add_argument("--topk-per-class", type=int, default=100, help="boxes kept of a class")
+    group.add_argument("--topk-all", type=int, default=100, help="boxes kept in all, K")
+    group.add_argument("--iou-thres", type=float, default=0.45, help="overlap that makes two boxes one")
+    group.add_argument("--conf-thres", type=float, default=0.25, help="lowest confidence")
+
+
+def _some_formats(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--dynamic", action="store_true", help="free batch size, height and width")
+    group.add_argument("--opset", type=int, default=17, help="onnx: opset version")
+    group.add_argument("--simplify", action="store_true", help="onnx: simplify the graph with onnxslim")
+    group.add_argument("--optimize", action="store_true", help="torchscript: for mobile devices; CPU only")
+    group.add_argument("--keras", action="store_true", help="saved_model: one that Keras loads as a layer")
     group.add_argument("--mlmodel", action="store_true", help="coreml: the old file format")
-    group.add_argument("--nms", action="store_true", help="tensorflow, coreml: suppression in the model")
-    group.add_argument("--agnostic-nms", action="store_true", help="tensorflow: suppression across classes")
-    group.add_argument("--topk-per-class", type=int, default=100, help="tensorflow: boxes kept of a class")
-    group.add_argument("--topk-all", type=int, default=100, help="tensorflow: boxes kept in all")
-    group.add_argument("--iou-thres", type=float, default=0.45, help="tensorflow, coreml: overlap")
-    group.add_argument("--conf-thres", type=float, default=0.25, help="tensorflow, coreml: confidence")
+    group.add_argument("--workspace", type=int, default=4, help="engine: GB of work memory")
+    group.add_argument("--cache", default="", help="engine: timing cache file")
 
 
 def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -132,18 +168,33 @@ def check_options(opt: argparse.Namespace) -> argparse.Namespace:
     if len(sizes) not in (1, 2) or min(sizes) < 1:
         raise ConfigError(f"--imgsz {' '.join(map(str, sizes))}: one size, or height and width, is needed")
     opt.imgsz = sizes * 2 if len(sizes) == 1 else sizes
-    if opt.batch_size < 1:
-        raise ConfigError(f"--batch-size {opt.batch_size}: at least 1 is needed")
-    if opt.half and opt.dynamic:
-        raise ConfigError("--half and --dynamic exclude each other: choose one")
-    if opt.half and opt.device == "cpu" and opt.include != ["coreml"]:
-        raise ConfigError("--half needs a GPU: add --device 0, or leave --half out")
-    if opt.optimize and opt.device != "cpu":
-        raise ConfigError(f"--optimize is for the CPU: leave out --device {opt.device}")
-    if not OLDEST_OPSET <= opt.opset <= NEWEST_OPSET:
-        raise ConfigError(f"--opset {opt.opset}: {OLDEST_OPSET} to {NEWEST_OPSET} can be written")
+    _check_values(opt)
     for flag, formats in _MEANT_FOR.items():
         if getattr(opt, flag) and not set(formats) & set(opt.include):
             names = ", ".join(formats)
             LOG.warning(f"--{flag.replace('_', '-')} changes nothing here: it is for {names}")
     return opt
+
+
+def _check_values(opt: argparse.Namespace) -> None:
+    without_gpu = [name for name in opt.include if name in _NEED_GPU_FOR_HALF]
+    counts = opt.topk_per_class, opt.topk_all, opt.calibration, opt.workspace
+    for wrong, words in (
+        (opt.batch_size < 1, f"--batch-size {opt.batch_size}: at least 1 is needed"),
+        (opt.half and opt.dynamic, "--half and --dynamic exclude each other: choose one"),
+        (opt.half and opt.int8, "--half and --int8 exclude each other: choose one"),
+        (
+            opt.half and opt.device == "cpu" and without_gpu,
+            f"--half needs a GPU for {' '.join(without_gpu)}: add --device 0, or leave one of them out",
+        ),
+        (opt.optimize and opt.device != "cpu", f"--optimize is for the CPU: leave out --device {opt.device}"),
+        (
+            not OLDEST_OPSET <= opt.opset <= NEWEST_OPSET,
+            f"--opset {opt.opset}: {OLDEST_OPSET} to {NEWEST_OPSET} can be written",
+        ),
+        (min(counts) < 1, "--topk-per-class, --topk-all, --calibration, --workspace: at least 1 is needed"),
+        (not 0 <= opt.conf_thres <= 1, f"--conf-thres {opt.conf_thres}: 0 to 1 is needed"),
+        (not 0 <= opt.iou_thres <= 1, f"--iou-thres {opt.iou_thres}: 0 to 1 is needed"),
+    ):
+        if wrong:
+            raise ConfigError(words)

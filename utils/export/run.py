@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from models.yolo import DetectionModel
 from utils.base.errors import YoloError
-from utils.base.formats import FORMATS
+from utils.base.formats import FORMATS, size_of
 from utils.base.log import LOG, color
 from utils.base.script import one_line
 from utils.export import exporter
-from utils.export.check import FLOORS, TOLERANCE, TOLERANCE_HALF, Difference, compare, rounding_error
 from utils.export.options import ExportOptions
-
-OpenFile = Callable[[Path], Callable[[Tensor], Tensor]]  # a file -> what runs it
+from utils.export.verify import OpenFile, verify
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,8 @@ class Report:
     format: str
     file: Path
     seconds: float = 0.0
-    difference: Difference | None = None  # to PyTorch
+    difference: float | None = None  # the largest to PyTorch
+    note: str = ""
     error: str = ""
 
     @property
@@ -38,9 +36,18 @@ class Report:
         """The line of the table."""
         if self.error:
             return f"{self.format:>12}  {self.file.name}: {self.error}"
-        largest = self.difference.largest if self.difference else float("nan")
-        size = self.file.stat().st_size / 1e6
-        return f"{self.format:>12}{size:>9.1f} MB{self.seconds:>9.1f} s{largest:>14.1e}  {self.file}"
+        size = f"{size_of(self.file) / 1e6:.1f} MB"
+        difference = "-" if self.difference is None else f"{self.difference:.1e}"
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.format:>12}{size:>12}{self.seconds:>9.1f} s{difference:>14}  {self.file}{note}"
+
+
+def file_of(name: str, weights: Path, options: ExportOptions) -> Path:
+    """Where a format's file or folder will be: beside the weights."""
+    ending = FORMATS[name].ending(options.precision)
+    if name == "coreml" and options.mlmodel:
+        ending = ".mlmodel"
+    return weights.with_name(weights.stem + ending)
 
 
 def export_all(
@@ -52,7 +59,34 @@ def export_all(
     open_file: OpenFile,
 ) -> list[Report]:
     """Write `model` beside `weights` in every format; a failure does not stop the others."""
-    return [_export_one(name, weights, model, images, options, open_file) for name in formats]
+    return [export_one(name, weights, model, images, options, open_file) for name in formats]
+
+
+def export_one(
+    name: str,
+    weights: Path,
+    model: DetectionModel,
+    images: Tensor,
+    options: ExportOptions,
+    open_file: OpenFile,
+) -> Report:
+    """Write one format and check it."""
+    report = Report(name, file_of(name, weights, options))
+    LOG.info(f"{FORMATS[name].title}: writing {report.file}")
+    try:
+        start = time.perf_counter()
+        exporter(name)(model, images, report.file, options)
+        report = replace(report, seconds=time.perf_counter() - start)
+        difference, note = verify(FORMATS[name], report.file, model, images, options, open_file)
+        return replace(report, difference=difference, note=note)
+    except YoloError as error:
+        failure = one_line(error)
+    except Exception as error:  # converters raise anything, and the next format may still work
+        failure = f"{type(error).__name__}: {one_line(error)}"
+        if options.verbose:
+            LOG.error(traceback.format_exc())
+    LOG.error(f"{name} export failure: {failure}")
+    return replace(report, error=failure)
 
 
 def print_table(reports: Sequence[Report]) -> None:
@@ -68,59 +102,3 @@ def print_table(reports: Sequence[Report]) -> None:
             f"Validate:    python val.py --weights {made[0]}\n"
             f"Look at it:  https://netron.app"
         )
-
-
-def _export_one(
-    name: str,
-    weights: Path,
-    model: DetectionModel,
-    images: Tensor,
-    options: ExportOptions,
-    open_file: OpenFile,
-) -> Report:
-    report = Report(name, weights.with_name(weights.stem + FORMATS[name].suffix))
-    make = exporter(name)
-    if make is None:
-        LOG.error(f"{FORMATS[name].title}: --include {name} is not ready yet")
-        return replace(report, error="not ready yet")
-    LOG.info(f"{FORMATS[name].title}: writing {report.file}")
-    try:
-        start = time.perf_counter()
-        make(model, images, report.file, options)
-        report = replace(report, seconds=time.perf_counter() - start)
-        return _checked(report, model, images, options, open_file)
-    except YoloError as error:
-        failure = one_line(error)
-    except Exception as error:  # converters raise anything, and the next format may still work
-        failure = f"{type(error).__name__}: {one_line(error)}"
-        if options.verbose:
-            LOG.error(traceback.format_exc())
-    LOG.error(f"{name} export failure: {failure}")
-    return replace(report, error=failure)
-
-
-def _checked(
-    report: Report, model: DetectionModel, images: Tensor, options: ExportOptions, open_file: OpenFile
-) -> Report:
-    """Run the file as detect.py would, and compare its boxes with the model's."""
-    runtime = open_file(report.file)
-    for trial in _trials(report.format, images, options):
-        with torch.inference_mode():
-            difference = compare(model(trial)[0], runtime(trial), trial)
-        if difference.largest > TOLERANCE:
-            own = TOLERANCE_HALF if options.half else FLOORS * rounding_error(model, trial).largest
-            allowed = min(own, TOLERANCE_HALF)
-            if difference.largest > allowed:
-                raise ValueError(f"{report.file.name} differs from PyTorch by {difference.largest:.1e}")
-        if report.difference is None or difference.largest > report.difference.largest:
-            report = replace(report, difference=difference)
-    return report
-
-
-def _trials(name: str, images: Tensor, options: ExportOptions) -> list[Tensor]:
-    """The example batch; for an export of free sizes another number and size as well."""
-    if not (options.dynamic and name == "onnx"):
-        return [images]
-    stride, width = options.stride, images.shape[3]
-    narrower = max(stride, (width // 2) // stride * stride)
-    return [images, torch.cat((images, images))[..., :narrower].contiguous()]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -17,19 +20,34 @@ from utils.export.options import ExportOptions
 
 def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:
     """Trace `model` on `images` (B, 3, H, W) and save it, whole or not at all."""
-    with warnings.catch_warnings():
-        # PyTorch announces the end of TorchScript at every trace; it works, and users asked for it.
-        warnings.simplefilter("ignore")
-        traced = torch.jit.trace(model, images, strict=False)
-        facts = {"shape": list(images.shape), "stride": options.stride, "names": options.names}
-        extra = {"config.txt": json.dumps(facts)}
-        content = io.BytesIO()
+    if options.half:
+        model, images = deepcopy(model).half(), images.half()
+    facts = {"shape": list(images.shape), "stride": options.stride, "names": options.names}
+    extra = {"config.txt": json.dumps(facts)}
+    content = io.BytesIO()
+    program = traced(model, images)
+    with _quiet():
         if options.optimize:
-            content.write(_for_mobile(traced)._save_to_buffer_for_lite_interpreter(_extra_files=extra))
+            content.write(_for_mobile(program)._save_to_buffer_for_lite_interpreter(_extra_files=extra))
         else:
-            torch.jit.save(traced, content, _extra_files=extra)
+            torch.jit.save(program, content, _extra_files=extra)
     with atomic_write(path) as file:
         file.write(content.getbuffer())
+
+
+def traced(model: nn.Module, images: Tensor) -> torch.jit.ScriptModule:
+    """The model as the program that it ran for `images`."""
+    with _quiet():
+        program: torch.jit.ScriptModule = torch.jit.trace(model, images, strict=False)
+    return program
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """PyTorch announces the end of TorchScript at every step; it works, and users asked for it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _for_mobile(traced: torch.jit.ScriptModule) -> torch.jit.ScriptModule:

@@ -8,8 +8,8 @@ import torch
 
 from models.backends import load_backend
 from tests.models.backends.files import CPU, NAMES, SIDE, checkpoint, example, expected, exported
-from utils.base.errors import ConfigError, DataError, NotReadyError
-from utils.base.formats import FORMATS, format_of
+from utils.base.errors import ConfigError, DataError
+from utils.base.formats import format_of
 
 RUNTIMES = ("torchscript", "onnx")
 
@@ -99,15 +99,9 @@ def test_feature_pictures_pass_through() -> None:
     assert layers == ["Conv", "Conv", "C3", "Conv"]
 
 
-@pytest.mark.parametrize("suffix", [kind.suffix for kind in FORMATS.values() if not kind.ready])
-def test_formats_to_come_say_so(suffix: str) -> None:
-    with pytest.raises(NotReadyError, match="not ready yet"):
-        load_backend([f"yolov5s{suffix}"], CPU)
-
-
-def test_a_server_says_so_too() -> None:
-    with pytest.raises(NotReadyError, match="Triton server"):
-        load_backend(["http://localhost:8000"], CPU)
+def test_formats_that_python_cannot_run_say_so() -> None:
+    with pytest.raises(ConfigError, match="run in browsers, not in Python"):
+        load_backend(["yolov5s_web_model"], CPU)
 
 
 @pytest.mark.parametrize(

@@ -71,10 +71,8 @@ def test_what_cannot_be_is_refused(line: str, complaint: str) -> None:
 
 
 def test_a_flag_without_effect_is_mentioned(caplog: pytest.LogCaptureFixture) -> None:
-    parse_options(["--include", "onnx", "--nms", "--dynamic"])
-    assert caplog.messages == [
-        "--nms changes nothing here: it is for coreml, saved_model, pb, tflite, edgetpu, tfjs"
-    ]
+    parse_options(["--include", "onnx", "--optimize", "--dynamic"])
+    assert caplog.messages == ["--optimize changes nothing here: it is for torchscript"]
 
 
 def test_keywords_are_the_flags() -> None:

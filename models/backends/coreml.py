@@ -1,0 +1,43 @@
+"""Core ML packages, which only macOS runs. Written after Apple's documentation; never run by us."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.backends.base import Backend
+from models.backends.metadata import Metadata
+from utils.base.errors import ConfigError, DataError
+
+
+class CoreMlBackend(Backend):
+    """Core ML, a picture at a time."""
+
+    def __init__(self, weights: str, device: torch.device) -> None:
+        super().__init__(weights, device)
+        if sys.platform != "darwin":
+            raise ConfigError(f"{weights}: Core ML models run on macOS only")
+        path = Path(weights).expanduser()
+        if not path.exists():
+            raise DataError(f"--weights {weights}: no such file; make it with export.py")
+        try:
+            import coremltools
+        except ImportError as error:
+            raise ConfigError(f"{weights} needs: pip install coremltools") from error
+        self.model: Any = coremltools.models.MLModel(str(path))
+        told = {key: self.model.user_defined_metadata[key] for key in ("stride", "names", "imgsz")}
+        self.adopt(Metadata.of(told, weights))
+        self.batch = 1
+
+    def infer(self, images: Tensor) -> Tensor:
+        """Run the model on a picture of 8 bits a channel, as its input wants it."""
+        from PIL import Image
+
+        rgb = (images[0].float() * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        found = next(iter(self.model.predict({"image": Image.fromarray(rgb)}).values()))
+        return torch.from_numpy(np.asarray(found, np.float32)).view(1, -1, self.nc + 5).to(self.device)

@@ -1,0 +1,41 @@
+"""NCNN folders: model.ncnn.param, model.ncnn.bin and metadata.yaml."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.backends.base import Backend
+from models.backends.metadata import from_yaml
+from utils.base.errors import ConfigError, DataError
+from utils.base.formats import existing_folder
+
+
+class NcnnBackend(Backend):
+    """NCNN on the CPU, a picture at a time."""
+
+    def __init__(self, weights: str, device: torch.device) -> None:
+        super().__init__(weights, device)
+        network, numbers = existing_folder(weights, "*.param", "*.bin")
+        try:
+            import ncnn
+        except ImportError as error:
+            raise ConfigError(f"{weights} needs NCNN: pip install ncnn") from error
+        self.mat = ncnn.Mat
+        self.net = ncnn.Net()
+        self.net.opt.num_threads = torch.get_num_threads()
+        self.net.opt.use_vulkan_compute = False
+        if self.net.load_param(str(network)) or self.net.load_model(str(numbers)):
+            raise DataError(f"{weights}: NCNN cannot read it")
+        self.adopt(from_yaml(network.parent))
+        self.batch = 1
+
+    def infer(self, images: Tensor) -> Tensor:
+        """Run the network on one picture."""
+        with self.net.create_extractor() as extractor:
+            extractor.input(
+                self.net.input_names()[0], self.mat(np.ascontiguousarray(images[0].cpu().numpy()))
+            )
+            _, found = extractor.extract(self.net.output_names()[0])
+            return torch.from_numpy(np.array(found))[None].to(self.device)

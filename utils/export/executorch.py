@@ -1,0 +1,34 @@
+"""ExecuTorch (.pte), for phones and microcontrollers, with XNNPACK's kernels."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from utils.base.errors import ConfigError
+from utils.base.formats import FORMATS
+from utils.export.options import ExportOptions
+from utils.export.places import append_facts, move
+
+
+def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:
+    """Lower `model` to a program; stride and names follow it as a zip archive.
+
+    Raises:
+        ConfigError: the package is missing.
+    """
+    try:
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+    except ImportError as error:
+        raise ConfigError(f"--include executorch needs: {FORMATS['executorch'].install}") from error
+    program = torch.export.export(model, (images.contiguous(),))
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
+    with tempfile.TemporaryDirectory(prefix="executorch-") as folder:
+        draft = Path(folder, "model.pte")
+        draft.write_bytes(lowered.buffer)
+        append_facts(draft, options.facts(images))
+        move(draft, path)

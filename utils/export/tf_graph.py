@@ -1,0 +1,291 @@
+"""Rebuild a PyTorch program out of TensorFlow's operations.
+
+The converters that others keep cannot stand beside this project's packages (docs/design/0015), and a YOLO is
+some twenty operations. What does not depend on the pictures (grids, anchors) PyTorch computes, as constants.
+TensorFlow's convolutions want channels last, so four-dimensional values stay so from one to the next, and are
+turned only for operations that name their dimensions.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from utils.base.errors import ConfigError
+
+_LAST = {0: 0, 1: 3, 2: 1, 3: 2}  # a dimension of (B, C, H, W) -> where it is in (B, H, W, C)
+_ATEN = torch.ops.aten
+_NOTHING = {_ATEN._assert_tensor_metadata}  # what only checks
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of TensorFlow; with `last` it is (B, H, W, C) where PyTorch's is (B, C, H, W)."""
+
+    tensor: Any
+    last: bool = False
+
+
+class Builder:
+    """What carries out a program, operation by operation.
+
+    Args:
+        tf: the module tensorflow.
+        model: from pictures (B, 3, H, W) to one tensor, or a tuple that begins with it.
+        images: an example; other sizes are not possible.
+
+    Raises:
+        ConfigError: the model has an operation that is not known here; the message names it.
+    """
+
+    def __init__(self, tf: Any, model: nn.Module, images: Tensor) -> None:
+        self.tf = tf
+        self.program = torch.export.export(model, (images,)).run_decompositions()
+        self.operations = _operations(self)
+        signature = self.program.graph_signature
+        moving = set(signature.user_inputs)  # names of what depends on the pictures
+        for node in self.program.graph.nodes:
+            if moving.isdisjoint(source.name for source in node.all_input_nodes):
+                continue
+            moving.add(node.name)
+            packet = getattr(node.target, "overloadpacket", None)
+            if packet is not None and packet not in self.operations and packet not in _NOTHING:
+                raise ConfigError(f"--include saved_model: {node.target} is not known here yet")
+
+    def __call__(self, pictures: Any) -> Any:
+        """Pictures (B, H, W, 3) -> the program's first output, with PyTorch's order of dimensions."""
+        program = self.program
+        state = {**program.state_dict, **program.constants}
+        inputs = program.graph_signature.input_specs
+        named = {spec.arg.name: state[spec.target] for spec in inputs if spec.target is not None}
+        values: dict[Any, Any] = {}
+        for node in program.graph.nodes:
+            if node.op == "placeholder":
+                tensor = named.get(node.name)
+                values[node] = Value(pictures, last=True) if tensor is None else tensor.detach()
+            elif node.op == "call_function":
+                values[node] = self._call(node, values)
+            elif node.op == "output":
+                return self.first(values[node.args[0][0]])
+        raise AssertionError("a program has an output")
+
+    def _call(self, node: Any, values: dict[Any, Any]) -> Any:
+        arguments = torch.fx.node.map_arg(node.args, values.__getitem__)
+        keywords = torch.fx.node.map_arg(node.kwargs, values.__getitem__)
+        if node.target is operator.getitem:
+            return arguments[0][arguments[1]]
+        if getattr(node.target, "overloadpacket", None) in _NOTHING:
+            return None
+        if not _holds_value(arguments):
+            return node.target(*arguments, **keywords)
+        return self.operations[node.target.overloadpacket](*arguments, **keywords)
+
+    def first(self, value: Any) -> Any:
+        """A value in PyTorch's order of dimensions."""
+        if isinstance(value, Tensor):
+            return self.tf.constant(value.detach().numpy())
+        if not isinstance(value, Value):
+            return value
+        return self.tf.transpose(value.tensor, (0, 3, 1, 2)) if value.last else value.tensor
+
+    def last(self, value: Any) -> Any:
+        """A value whose shape is that of maps, or goes with them, with channels last; numbers stay."""
+        if isinstance(value, Value) and value.last:
+            return value.tensor
+        if not isinstance(value, Value | Tensor):
+            return value
+        tensor = self.first(value)
+        if len(tensor.shape) == 0:
+            return tensor
+        shape = [1] * (4 - len(tensor.shape)) + tensor.shape.as_list()
+        return self.tf.transpose(self.tf.reshape(tensor, shape), (0, 2, 3, 1))
+
+
+def _holds_value(arguments: Any) -> bool:
+    if isinstance(arguments, list | tuple):
+        return any(map(_holds_value, arguments))
+    return isinstance(arguments, Value)
+
+
+def _operations(b: Builder) -> dict[Any, Callable[..., Any]]:
+    tf = b.tf
+    return {
+        **_elementwise(b),
+        **_pairs(b),
+        **_shapes(b),
+        _ATEN.convolution: lambda *a: _convolution(b, *a),
+        _ATEN._native_batch_norm_legit_no_training: lambda *a: _batch_norm(b, *a),
+        _ATEN.max_pool2d_with_indices: lambda *a: _max_pool(b, *a),
+        _ATEN.upsample_nearest2d: lambda x, size, factors=None: _nearest(b, x, size, factors),
+        _ATEN.mean: lambda x, axes, keep=False: Value(tf.reduce_mean(b.first(x), list(axes), keep)),
+        _ATEN._softmax: lambda x, axis, half: Value(tf.nn.softmax(b.first(x), axis)),
+        _ATEN.mm: lambda x, y: Value(tf.matmul(b.first(x), b.first(y))),
+        _ATEN.bmm: lambda x, y: Value(tf.matmul(b.first(x), b.first(y))),
+        _ATEN.addmm: lambda bias, x, y: Value(tf.matmul(b.first(x), b.first(y)) + b.first(bias)),
+    }
+
+
+def _elementwise(b: Builder) -> dict[Any, Callable[..., Any]]:
+    """Operations that keep any order of dimensions."""
+    tf = b.tf
+
+    def each(function: Callable[..., Any]) -> Callable[..., Value]:
+        return lambda x, *rest, **more: Value(function(x.tensor, *rest, **more), x.last)
+
+    def clamp(x: Any, low: float | None = None, high: float | None = None) -> Any:
+        x = x if low is None else tf.maximum(x, float(low))
+        return x if high is None else tf.minimum(x, float(high))
+
+    return {
+        _ATEN.sigmoid: each(tf.sigmoid),
+        _ATEN.silu: each(lambda x: x * tf.sigmoid(x)),
+        _ATEN.relu: each(tf.nn.relu),
+        _ATEN.leaky_relu: each(lambda x, slope=0.01: tf.nn.leaky_relu(x, slope)),
+        _ATEN.gelu: each(lambda x, approximate="none": tf.nn.gelu(x, approximate != "none")),
+        _ATEN.hardtanh: each(lambda x, low=-1.0, high=1.0: clamp(x, low, high)),
+        _ATEN.hardswish: each(lambda x: x * tf.nn.relu6(x + 3.0) / 6.0),
+        _ATEN.hardsigmoid: each(lambda x: tf.nn.relu6(x + 3.0) / 6.0),
+        _ATEN.clamp: each(clamp),
+        _ATEN.tanh: each(tf.tanh),
+        _ATEN.exp: each(tf.exp),
+        _ATEN.log1p: each(tf.math.log1p),
+        _ATEN.erf: each(tf.math.erf),
+        _ATEN.neg: each(tf.negative),
+        _ATEN.sqrt: each(tf.sqrt),
+        _ATEN.rsqrt: each(tf.math.rsqrt),
+        _ATEN.reciprocal: each(tf.math.reciprocal),
+        _ATEN.clone: each(lambda x, memory_format=None: x),
+        _ATEN.alias: each(tf.identity),
+        _ATEN._to_copy: each(lambda x, **kinds: x),
+    }
+
+
+def _pairs(b: Builder) -> dict[Any, Callable[..., Any]]:
+    """Operations of two values, of which one may be smaller, or a number."""
+
+    def pair(function: Callable[[Any, Any], Any]) -> Callable[..., Value]:
+        def run(x: Any, y: Any, alpha: float = 1) -> Value:
+            last = any(isinstance(value, Value) and value.last for value in (x, y))
+            turn = b.last if last else b.first
+            left, right = turn(x), turn(y)
+            return Value(function(left, right if alpha == 1 else right * alpha), last)
+
+        return run
+
+    tf = b.tf
+    return {
+        _ATEN.add: pair(lambda x, y: x + y),
+        _ATEN.sub: pair(lambda x, y: x - y),
+        _ATEN.mul: pair(lambda x, y: x * y),
+        _ATEN.div: pair(lambda x, y: x / y),
+        _ATEN.pow: pair(tf.pow),
+        _ATEN.maximum: pair(tf.maximum),
+        _ATEN.minimum: pair(tf.minimum),
+    }
+
+
+def _shapes(b: Builder) -> dict[Any, Callable[..., Any]]:
+    """Operations that move values and change none."""
+    tf = b.tf
+
+    def cat(values: Sequence[Any], axis: int = 0) -> Value:
+        if all(isinstance(value, Value) and value.last for value in values):
+            return Value(tf.concat([value.tensor for value in values], _LAST[axis % 4]), last=True)
+        return Value(tf.concat([b.first(value) for value in values], axis))
+
+    def cut(
+        x: Value, axis: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+    ) -> Value:
+        rank = len(x.tensor.shape)
+        where = [slice(None)] * rank
+        where[_LAST[axis % rank] if x.last else axis % rank] = slice(start, end, step)
+        return Value(x.tensor[tuple(where)], x.last)
+
+    def split(x: Value, sizes: Sequence[int], axis: int = 0) -> list[Value]:
+        place = _LAST[axis % 4] if x.last else axis
+        return [Value(part, x.last) for part in tf.split(x.tensor, list(sizes), place)]
+
+    def pad(x: Value, sides: Sequence[int], value: float = 0.0) -> Value:
+        tensor = b.first(x)
+        both = [[0, 0]] * (len(tensor.shape) - len(sides) // 2)
+        both = both + [[sides[i], sides[i + 1]] for i in range(len(sides) - 2, -1, -2)]
+        return Value(tf.pad(tensor, both, constant_values=value))
+
+    def plain(function: Callable[..., Any]) -> Callable[..., Value]:
+        return lambda x, *rest: Value(function(b.first(x), *rest))
+
+    return {
+        _ATEN.cat: cat,
+        _ATEN.slice: cut,
+        _ATEN.split_with_sizes: split,
+        _ATEN.constant_pad_nd: pad,
+        _ATEN.view: plain(lambda x, shape: tf.reshape(x, list(shape))),
+        _ATEN.permute: plain(lambda x, order: tf.transpose(x, list(order))),
+        _ATEN.expand: plain(lambda x, shape: tf.broadcast_to(x, _expanded(x, shape))),
+        _ATEN.unsqueeze: plain(tf.expand_dims),
+        _ATEN.squeeze: plain(lambda x, axes=None: tf.squeeze(x, axes)),
+        _ATEN.select: plain(lambda x, axis, index: tf.gather(x, index, axis=axis)),
+        _ATEN.repeat: plain(lambda x, times: tf.tile(x, list(times))),
+    }
+
+
+def _expanded(x: Any, shape: Sequence[int]) -> list[int]:
+    own = [1] * (len(shape) - len(x.shape)) + x.shape.as_list()
+    return [old if new == -1 else new for old, new in zip(own, shape, strict=True)]
+
+
+def _convolution(
+    b: Builder, x: Any, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any,
+    transposed: bool, output_padding: Any, groups: int,
+) -> Value:  # fmt: skip
+    if transposed:
+        raise ConfigError("--include saved_model: transposed convolutions are not known here yet")
+    tf = b.tf
+    maps = b.last(x)
+    if any(padding):
+        maps = tf.pad(maps, [[0, 0], *([side, side] for side in padding), [0, 0]])
+    channels, stride, dilation = maps.shape[3], list(stride), list(dilation)
+    if groups == channels == weight.shape[0] > 1:
+        kernel = tf.constant(weight.permute(2, 3, 0, 1).contiguous().numpy())
+        found = tf.nn.depthwise_conv2d(maps, kernel, [1, *stride, 1], "VALID", dilations=dilation)
+    else:
+        kernel = tf.constant(weight.permute(2, 3, 1, 0).contiguous().numpy())
+        parts = zip(tf.split(maps, groups, 3), tf.split(kernel, groups, 3), strict=True)
+        made = [tf.nn.conv2d(part, own, stride, "VALID", dilations=dilation) for part, own in parts]
+        found = made[0] if groups == 1 else tf.concat(made, 3)
+    return Value(found if bias is None else found + tf.constant(bias.numpy()), last=True)
+
+
+def _batch_norm(
+    b: Builder,
+    x: Any,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    momentum: float,
+    eps: float,
+) -> list[Value]:
+    gain = weight / (variance + eps).sqrt()
+    shift = bias - mean * gain
+    return [Value(b.last(x) * gain.numpy() + shift.numpy(), last=True)]
+
+
+def _max_pool(
+    b: Builder, x: Any, kernel: Any, stride: Any = None, padding: Any = (0, 0), dilation: Any = 1,
+    ceil_mode: bool = False,
+) -> list[Value]:  # fmt: skip
+    sides = [[0, 0], *([side, side] for side in padding), [0, 0]]
+    maps = b.tf.pad(b.last(x), sides, constant_values=float("-inf")) if any(padding) else b.last(x)
+    return [Value(b.tf.nn.max_pool2d(maps, list(kernel), list(stride or kernel), "VALID"), last=True)]
+
+
+def _nearest(b: Builder, x: Any, size: Any, factors: Any) -> Value:
+    maps = b.last(x)
+    height, width = size or (int(side * by) for side, by in zip(maps.shape[1:3], factors, strict=True))
+    return Value(b.tf.compat.v1.image.resize_nearest_neighbor(maps, (height, width)), last=True)

@@ -1,0 +1,74 @@
+"""TensorFlow Lite by LiteRT Torch: pictures (B, H, W, 3) in, boxes as fractions of the picture out."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from utils.base.errors import ConfigError
+from utils.base.formats import FORMATS
+from utils.export.options import ExportOptions
+from utils.export.places import append_facts, move
+from utils.export.wrap import ChannelsLast
+
+
+def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:
+    """Convert `model`; `--half` stores 16-bit weights, `--int8` computes in 8 bits.
+
+    Raises:
+        ConfigError: a package is missing.
+    """
+    with tempfile.TemporaryDirectory(prefix="tflite-") as folder:
+        draft = Path(folder, "model.tflite")
+        write_floats(model, images, draft)
+        if options.int8 or options.half:
+            draft = _reduced(draft, options)
+        append_facts(draft, options.facts(images))
+        move(draft, path)
+
+
+def write_floats(model: nn.Module, images: Tensor, path: Path) -> None:
+    """Write the model in float32, without metadata."""
+    try:
+        import litert_torch
+    except ImportError as error:
+        raise ConfigError(f"--include tflite needs: {FORMATS['tflite'].install}") from error
+    height, width = images.shape[2:]
+    wrapped = ChannelsLast(model, (height, width)).eval()
+    pictures = images.permute(0, 2, 3, 1).contiguous()
+    litert_torch.convert(wrapped, (pictures,)).export(str(path))
+
+
+def _reduced(draft: Path, options: ExportOptions) -> Path:
+    """The same model with 16-bit weights, or in 8 bits but for its ends."""
+    from ai_edge_quantizer import qtyping, quantizer
+
+    q = quantizer.Quantizer(str(draft))
+    every = qtyping.TFLOperationName.ALL_SUPPORTED
+    if options.half:
+        q.add_weight_only_config(".*", every, num_bits=16)
+        made = q.quantize()
+    else:
+        made = _calibrated(q, qtyping, options)
+    path = draft.with_name("reduced.tflite")
+    made.export_model(path)
+    return path
+
+
+def _calibrated(q: Any, qtyping: Any, options: ExportOptions) -> Any:
+    grain = (
+        qtyping.QuantGranularity.TENSORWISE if options.per_tensor else qtyping.QuantGranularity.CHANNELWISE
+    )
+    q.add_static_config(
+        ".*",
+        qtyping.TFLOperationName.ALL_SUPPORTED,
+        activation_num_bits=8,
+        weight_num_bits=8,
+        weight_granularity=grain,
+    )
+    assert options.pictures is not None
+    samples = [{"args_0": picture.permute(0, 2, 3, 1).contiguous().numpy()} for picture in options.pictures()]
+    return q.quantize(q.calibrate({"serving_default": samples}))
