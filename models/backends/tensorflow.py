@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.backends.base import Backend
 from models.backends.litert import to_pixels
-from models.backends.metadata import from_yaml
+from models.backends.metadata import Metadata, from_yaml, literal
 from utils.base.errors import ConfigError, DataError
 from utils.base.formats import FORMATS, existing_file, existing_folder
 
@@ -28,8 +28,7 @@ class _TensorFlowBackend(Backend):
         found: Any = self.function(self.tf.constant(array))
         if isinstance(found, dict):
             found = next(iter(found.values()))
-        found = torch.from_numpy(found.numpy().copy())
-        return (found if self.suppressed else to_pixels(found, images)).to(self.device)
+        return to_pixels(torch.from_numpy(found.numpy().copy()), images).to(self.device)
 
     def _open(self) -> None:
         self.tf = load_tensorflow(self.file)
@@ -57,13 +56,14 @@ class SavedModelBackend(_TensorFlowBackend):
 
 
 class GraphDefBackend(_TensorFlowBackend):
-    """A frozen graph (.pb) from `images` to `output0`; it holds no names, so --data gives them."""
+    """A frozen graph (.pb) from `images` to `output0`; if it has a constant `metadata`, names are there."""
 
     def __init__(self, weights: str, device: torch.device) -> None:
         super().__init__(weights, device)
         path = existing_file(weights)
         self._open()
-        self.function = _frozen(self.tf, path.read_bytes(), weights)
+        self.function, facts = _frozen(self.tf, path.read_bytes(), weights)
+        self.adopt(Metadata.of(facts, weights))
         self._read_shape(self.function.inputs[0].shape)
 
 
@@ -83,12 +83,13 @@ def load_tensorflow(asking: str) -> Any:
     return tf
 
 
-def _frozen(tf: Any, content: bytes, weights: str) -> Any:
-    """A frozen graph as a function from `images` to `output0`."""
+def _frozen(tf: Any, content: bytes, weights: str) -> tuple[Any, dict[str, Any]]:
+    """A frozen graph as a function from `images` to `output0`, and what it says of its model."""
     graph = tf.Graph().as_graph_def()
     try:
         graph.ParseFromString(content)
         made = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
-        return made.prune("images:0", "output0:0")
+        told = [bytes(n.attr["value"].tensor.string_val[0]) for n in graph.node if n.name == "metadata"]
+        return made.prune("images:0", "output0:0"), literal(told[0].decode()) if told else {}
     except Exception as error:  # protobuf's own kinds of error differ from release to release
         raise DataError(f"{weights}: TensorFlow cannot read it ({type(error).__name__}: {error})") from error

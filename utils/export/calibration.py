@@ -30,9 +30,10 @@ def calibration_pictures(data: str, size_hw: tuple[int, int], count: int) -> Cal
         A function that returns pictures (1, 3, H, W) in 0-1. It raises DataError if none can be read.
     """
 
+    spec = read_data_yaml(data)  # at once: a mistake is told before hours of work
+
     @cache
     def pictures() -> Sequence[Tensor]:
-        spec = read_data_yaml(data)
         files = list_images([source for source in spec.train if isinstance(source, Path)])
         chosen = np.unique(np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int))
         found = []

@@ -27,7 +27,8 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
     if compiler is None:
         raise ConfigError("--include edgetpu needs edgetpu_compiler: https://coral.ai/docs/edgetpu/compiler")
     with tempfile.TemporaryDirectory(prefix="edgetpu-") as work:
-        tflite.export(model, images, Path(work, "model.tflite"), replace(options, int8=True, half=False))
+        options = replace(options, int8=True, half=False)
+        tflite.export(model, images, Path(work, "model.tflite"), options, scope=".*")  # it has no floats
         done = subprocess.run(
             [compiler, "-s", "-o", work, "model.tflite"], cwd=work, capture_output=True, text=True
         )

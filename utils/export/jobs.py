@@ -58,12 +58,16 @@ class Job:
         own = {"stride", "names", "pictures"}
         told = {item.name: getattr(opt, item.name) for item in fields(ExportOptions) if item.name not in own}
         height, width = self.images.shape[2:]
-        pictures = calibration_pictures(opt.data, (height, width), opt.calibration) if opt.int8 else None
+        pictures = (
+            calibration_pictures(opt.data, (height, width), opt.calibration)
+            if opt.int8 or "edgetpu" in opt.include
+            else None
+        )
         return ExportOptions(int(model.stride.max()), dict(model.names), pictures=pictures, **told)
 
     def export(self, name: str) -> Report:
         """Write and check one format, in this process."""
-        device, half = self.model.head.anchors.device, self.opt.half
+        device, half = self.model.head.anchors.device, self.opt.half and name == "torchscript"
 
         def open_file(file: Path):  # type: ignore[no-untyped-def]
             return load_backend(file, device, names=dict(self.model.names), half=half)
@@ -103,6 +107,7 @@ def export_file(file: str, opt: Namespace) -> list[Report]:
         ConfigError, DataError: the weights or the device cannot be used.
     """
     job = Job(file, opt)
+    job.options  # noqa: B018 - made now, so that mistakes are told before anything is written
     LOG.info(
         f"PyTorch: {job.weights}, {len(job.model.names)} classes, example batch {tuple(job.images.shape)}"
     )

@@ -42,6 +42,7 @@ def export_pb(model: nn.Module, images: Tensor, path: Path, options: ExportOptio
     with tf.Graph().as_default() as graph:
         given = tf.compat.v1.placeholder(tf.float32, _channels_last(images), name="images")
         tf.identity(build(given), name="output0")
+        tf.constant(str(options.facts(images)), name="metadata")
     with atomic_write(path) as file:
         file.write(graph.as_graph_def().SerializeToString())
 

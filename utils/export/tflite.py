@@ -14,9 +14,19 @@ from utils.export.options import ExportOptions
 from utils.export.places import append_facts, move
 from utils.export.wrap import ChannelsLast
 
+# Names of all that comes before the head, whose pixels need more than 8 bits. LiteRT Torch names what an
+# operation makes after the module that it comes from.
+BEFORE_DETECT = "^(?!.*(head.Detect_|ChannelsLast;|serving_default_output)).*$"
 
-def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:
+
+def export(
+    model: nn.Module, images: Tensor, path: Path, options: ExportOptions, scope: str = BEFORE_DETECT
+) -> None:
     """Convert `model`; `--half` stores 16-bit weights, `--int8` computes in 8 bits.
+
+    Args:
+        model, images, path, options: as for all exporters.
+        scope: regular expression for the names of what `--int8` computes in 8 bits.
 
     Raises:
         ConfigError: a package is missing.
@@ -25,7 +35,7 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
         draft = Path(folder, "model.tflite")
         write_floats(model, images, draft)
         if options.int8 or options.half:
-            draft = _reduced(draft, options)
+            draft = _reduced(draft, options, scope)
         append_facts(draft, options.facts(images))
         move(draft, path)
 
@@ -42,28 +52,31 @@ def write_floats(model: nn.Module, images: Tensor, path: Path) -> None:
     litert_torch.convert(wrapped, (pictures,)).export(str(path))
 
 
-def _reduced(draft: Path, options: ExportOptions) -> Path:
+def _reduced(draft: Path, options: ExportOptions, scope: str) -> Path:
     """The same model with 16-bit weights, or in 8 bits but for its ends."""
     from ai_edge_quantizer import qtyping, quantizer
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
     q = quantizer.Quantizer(str(draft))
     every = qtyping.TFLOperationName.ALL_SUPPORTED
     if options.half:
-        q.add_weight_only_config(".*", every, num_bits=16)
+        floats = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+        stored = qtyping.OpQuantizationConfig(weight_tensor_config=floats, explicit_dequantize=True)
+        q.update_quantization_recipe(".*", every, stored, AlgorithmName.FLOAT_CASTING)
         made = q.quantize()
     else:
-        made = _calibrated(q, qtyping, options)
+        made = _calibrated(q, qtyping, options, scope)
     path = draft.with_name("reduced.tflite")
     made.export_model(path)
     return path
 
 
-def _calibrated(q: Any, qtyping: Any, options: ExportOptions) -> Any:
+def _calibrated(q: Any, qtyping: Any, options: ExportOptions, scope: str) -> Any:
     grain = (
         qtyping.QuantGranularity.TENSORWISE if options.per_tensor else qtyping.QuantGranularity.CHANNELWISE
     )
     q.add_static_config(
-        ".*",
+        scope,
         qtyping.TFLOperationName.ALL_SUPPORTED,
         activation_num_bits=8,
         weight_num_bits=8,
