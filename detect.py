@@ -41,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--agnostic-nms", action="store_true", help="boxes of different classes compete, too")
     how.add_argument("--augment", action="store_true", help="look three times: as is, and smaller (mirrored)")
     how.add_argument("--device", default="", help="cpu, mps, or a GPU's number; empty: the best there is")
+    how.add_argument("--runtime", default="", help="providers of ONNX Runtime, or a device of OpenVINO")
     how.add_argument("--half", action="store_true", help="16-bit numbers, on a GPU")
     how.add_argument("--dnn", action="store_true", help="run ONNX files with OpenCV")
 

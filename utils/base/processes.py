@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import subprocess
+import sys
+import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from utils.base.errors import YoloError
-from utils.base.log import LOG
+from utils.base.errors import DataError, YoloError
+from utils.base.log import LOG, set_up_console
 from utils.base.paths import ROOT, relative_to_cwd
 
 LOG_FILE = "log.txt"
@@ -72,8 +76,7 @@ class Children:
         Raises:
             YoloError: `stop` has been called; nothing was started.
         """
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        environment = {**_environment(), "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         with (folder / LOG_FILE).open("ab") as log:
             with self._lock:
                 if self._stopped:
@@ -124,6 +127,43 @@ def claim(folder: Path) -> Iterator[tuple[int, ...]]:
             LOG.info(f"waiting for the process that works in {relative_to_cwd(folder)}")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield (file.fileno(),)
+
+
+def ask(module: str, task: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
+    """Have a module of ours do a task in a process of its own, which may crash; see `answer`.
+
+    Args:
+        module: its name.
+        task: what JSON can hold.
+        quiet: hide what it prints.
+
+    Raises:
+        DataError: it ended without an answer; the message goes on after "it".
+    """
+    with tempfile.TemporaryDirectory(prefix="task-") as folder:
+        question, reply, log = (Path(folder, name) for name in ("task.json", "answer.json", "log.txt"))
+        question.write_text(json.dumps(task))
+        command = [sys.executable, "-m", module, str(question), str(reply)]
+        with log.open("wb") as heard:
+            to = heard if quiet else None
+            done = subprocess.run(command, env=_environment(), stdout=to, stderr=to)
+        if not reply.is_file():
+            raise DataError(f"ended with status {done.returncode}: {last_line(log)[:300]}")
+        answered: dict[str, Any] = json.loads(reply.read_text())
+        return answered
+
+
+def answer(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Be the process of `ask`: do the task."""
+    set_up_console()
+    question, reply = map(Path, sys.argv[1:])
+    reply.write_text(json.dumps(work(json.loads(question.read_text()))))
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, in which Python finds our modules."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def last_line(log: Path) -> str:

@@ -1,24 +1,21 @@
-"""The process of `utils.export.jobs.Job.export_apart`: python -m utils.export.child TASK ANSWER."""
+"""The process of `utils.export.jobs.Job.export_apart`."""
 
 from __future__ import annotations
 
-import json
-import sys
 from argparse import Namespace
-from pathlib import Path
+from dataclasses import asdict
+from typing import Any
 
-from utils.base.log import set_up_console
-from utils.export.jobs import Job, as_json
+from utils.base.processes import answer
+from utils.export.jobs import Job
 
 
-def main() -> None:
-    """Do the task, and write how it went."""
-    set_up_console()
-    task, answer = map(Path, sys.argv[1:])
-    opt = Namespace(**json.loads(task.read_text()))
-    report = Job(opt.weights[0], opt).export(opt.include[0])
-    answer.write_text(as_json(report))
+def export(task: dict[str, Any]) -> dict[str, Any]:
+    """Export one format; say how it went."""
+    opt = Namespace(**task)
+    report = asdict(Job(opt.weights[0], opt).export(opt.include[0]))
+    return {**report, "file": str(report["file"])}
 
 
 if __name__ == "__main__":
-    main()
+    answer(export)

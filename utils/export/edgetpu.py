@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -20,14 +19,15 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
     """Write the int8 file and compile it.
 
     Raises:
-        ConfigError: there is no compiler.
+        ConfigError: no `--int8`, or no compiler.
         DataError: it failed.
     """
+    if options.pictures is None:
+        raise ConfigError("--include edgetpu needs --int8, and --data with pictures to calibrate with")
     compiler = shutil.which("edgetpu_compiler")
     if compiler is None:
         raise ConfigError("--include edgetpu needs edgetpu_compiler: https://coral.ai/docs/edgetpu/compiler")
     with tempfile.TemporaryDirectory(prefix="edgetpu-") as work:
-        options = replace(options, int8=True, half=False)
         tflite.export(model, images, Path(work, "model.tflite"), options, scope=".*")  # it has no floats
         done = subprocess.run(
             [compiler, "-s", "-o", work, "model.tflite"], cwd=work, capture_output=True, text=True

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from argparse import Namespace
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 
@@ -18,10 +13,10 @@ from models.backends import load_backend
 from models.weights import load_for_inference, locate_weights
 from models.yolo import DetectionModel
 from utils.base.device import select_device
+from utils.base.errors import DataError
 from utils.base.formats import FORMATS
 from utils.base.log import LOG
-from utils.base.paths import ROOT
-from utils.base.processes import last_line
+from utils.base.processes import ask
 from utils.data.letterbox import check_img_size
 from utils.export.calibration import calibration_pictures
 from utils.export.check import example_images
@@ -58,11 +53,7 @@ class Job:
         own = {"stride", "names", "pictures"}
         told = {item.name: getattr(opt, item.name) for item in fields(ExportOptions) if item.name not in own}
         height, width = self.images.shape[2:]
-        pictures = (
-            calibration_pictures(opt.data, (height, width), opt.calibration)
-            if opt.int8 or "edgetpu" in opt.include
-            else None
-        )
+        pictures = calibration_pictures(opt.data, (height, width), opt.calibration) if opt.int8 else None
         return ExportOptions(int(model.stride.max()), dict(model.names), pictures=pictures, **told)
 
     def export(self, name: str) -> Report:
@@ -76,28 +67,16 @@ class Job:
 
     def export_apart(self, name: str) -> Report:
         """Write and check one format in a process of its own."""
-        with tempfile.TemporaryDirectory(prefix="export-") as folder:
-            task, answer, log = (Path(folder, part) for part in ("task.json", "answer.json", "log.txt"))
-            opt = {**vars(self.opt), "weights": [str(self.weights)], "include": [name]}
-            task.write_text(json.dumps(opt))
-            environment = {**os.environ}
-            environment["PYTHONPATH"] = os.pathsep.join(
-                filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
-            )
-            command = [sys.executable, "-m", "utils.export.child", str(task), str(answer)]
-            with log.open("wb") as heard:
-                to = None if self.opt.verbose else heard
-                done = subprocess.run(command, env=environment, stdout=to, stderr=to)
-            if answer.is_file():
-                told = json.loads(answer.read_text())
-                report = Report(**{**told, "file": Path(told["file"])})
-                if report.error:
-                    LOG.error(f"{name} export failure: {report.error}")
-                return report
-            file = file_of(name, self.weights, self.options)
-            error = f"the converter crashed (status {done.returncode}): {last_line(log)[:300]}"
-            LOG.error(f"{name} export failure: {error}")
-            return Report(name, file, error=error)
+        file = file_of(name, self.weights, self.options)
+        task = {**vars(self.opt), "weights": [str(self.weights)], "include": [name]}
+        try:
+            told = ask("utils.export.child", task, quiet=not self.opt.verbose)
+            report = Report(**{**told, "file": file})
+        except DataError as error:
+            report = Report(name, file, error=f"the converter {error}")
+        if report.error:
+            LOG.error(f"{name} export failure: {report.error}")
+        return report
 
 
 def export_file(file: str, opt: Namespace) -> list[Report]:
@@ -107,7 +86,7 @@ def export_file(file: str, opt: Namespace) -> list[Report]:
         ConfigError, DataError: the weights or the device cannot be used.
     """
     job = Job(file, opt)
-    job.options  # noqa: B018 - made now, so that mistakes are told before anything is written
+    _ = job.options  # made now, so that mistakes are told before anything is written
     LOG.info(
         f"PyTorch: {job.weights}, {len(job.model.names)} classes, example batch {tuple(job.images.shape)}"
     )
@@ -119,8 +98,3 @@ def export_file(file: str, opt: Namespace) -> list[Report]:
         else:
             reports.append(job.export(name))
     return reports
-
-
-def as_json(report: Report) -> str:
-    """A report for another process."""
-    return json.dumps({**asdict(report), "file": str(report.file)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ def _converted(openvino: Any, model: nn.Module, images: Tensor, options: ExportO
             write_graph(model, images, draft, replace(options, half=False))
             return openvino.convert_model(draft)
     shape = [-1, 3, -1, -1] if options.dynamic else list(images.shape)
-    network = openvino.convert_model(model, example_input=images, input=shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch announces the end of tracing
+        network = openvino.convert_model(model, example_input=images, input=shape)
     network.inputs[0].get_tensor().set_names({"images"})
     network.outputs[0].get_tensor().set_names({"output0"})
     return network

@@ -121,6 +121,7 @@ def _operations(b: Builder) -> dict[Any, Callable[..., Any]]:
         _ATEN.convolution: lambda *a: _convolution(b, *a),
         _ATEN._native_batch_norm_legit_no_training: lambda *a: _batch_norm(b, *a),
         _ATEN.max_pool2d_with_indices: lambda *a: _max_pool(b, *a),
+        _ATEN.native_layer_norm: lambda *a: _layer_norm(b, *a),
         _ATEN.upsample_nearest2d: lambda x, size, factors=None: _nearest(b, x, size, factors),
         _ATEN.mean: lambda x, axes, keep=False: Value(tf.reduce_mean(b.first(x), list(axes), keep)),
         _ATEN._softmax: lambda x, axis, half: Value(tf.nn.softmax(b.first(x), axis)),
@@ -276,6 +277,13 @@ def _batch_norm(
     return [Value(b.last(x) * gain.numpy() + shift.numpy(), last=True)]
 
 
+def _layer_norm(b: Builder, x: Any, shape: Any, weight: Tensor, bias: Tensor, eps: float) -> list[Value]:
+    tf, values = b.tf, b.first(x)
+    axes = list(range(-len(shape), 0))
+    mean, variance = tf.nn.moments(values, axes, keepdims=True)
+    return [Value((values - mean) * tf.math.rsqrt(variance + eps) * weight.numpy() + bias.numpy())]
+
+
 def _max_pool(
     b: Builder, x: Any, kernel: Any, stride: Any = None, padding: Any = (0, 0), dilation: Any = 1,
     ceil_mode: bool = False,
@@ -288,4 +296,4 @@ def _max_pool(
 def _nearest(b: Builder, x: Any, size: Any, factors: Any) -> Value:
     maps = b.last(x)
     height, width = size or (int(side * by) for side, by in zip(maps.shape[1:3], factors, strict=True))
-    return Value(b.tf.compat.v1.image.resize_nearest_neighbor(maps, (height, width)), last=True)
+    return Value(b.tf.raw_ops.ResizeNearestNeighbor(images=maps, size=(height, width)), last=True)

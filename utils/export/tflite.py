@@ -24,9 +24,7 @@ def export(
 ) -> None:
     """Convert `model`; `--half` stores 16-bit weights, `--int8` computes in 8 bits.
 
-    Args:
-        model, images, path, options: as for all exporters.
-        scope: regular expression for the names of what `--int8` computes in 8 bits.
+    `scope` is a regular expression for the names of what `--int8` computes in 8 bits.
 
     Raises:
         ConfigError: a package is missing.

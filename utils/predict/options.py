@@ -41,6 +41,7 @@ class Options(Checked):
     dnn: bool
     vid_stride: int
     batch_size: int
+    runtime: str
 
     def __post_init__(self) -> None:
         """Bring loose values into form (`weights="a.pt"`, `imgsz=640`) and refuse impossible ones."""

@@ -285,7 +285,8 @@ def _load_backend(options: Options) -> Backend:
 
     names = None if all(name.endswith(".pt") for name in options.weights) else _names_of(options.data)
     device = select_device(options.device)
-    return load_backend(options.weights, device, names=names, half=options.half, dnn=options.dnn, fuse=True)
+    o = options
+    return load_backend(o.weights, device, names=names, half=o.half, dnn=o.dnn, runtime=o.runtime)
 
 
 def _names_of(data: str) -> dict[int, str] | None:

@@ -28,7 +28,9 @@ def measure(opt: Namespace, folder: Path | None = None) -> EvalResult:
 
     device = select_device(opt.device)
     data = read_data_yaml(opt.data, allow_download=opt.download)
-    backend = load_backend(opt.weights, device, names=data.names, half=opt.half, dnn=opt.dnn)
+    backend = load_backend(
+        opt.weights, device, names=data.names, half=opt.half, dnn=opt.dnn, runtime=opt.runtime
+    )
     _check_classes(backend, data, opt)
     loader, shape = _make_loader(opt, backend, data)
     if device.type != "cpu" or opt.task in ("speed", "study"):

@@ -53,6 +53,7 @@ def _how(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--augment", action="store_true", help="look three times: as is, and smaller")
     group.add_argument("--half", action="store_true", help="16-bit numbers, on a GPU")
     group.add_argument("--dnn", action="store_true", help="run ONNX files with OpenCV")
+    group.add_argument("--runtime", default="", help="providers of ONNX Runtime, or a device of OpenVINO")
     group.add_argument("--device", default="", help="cpu, mps, or a GPU's number; empty: the best there is")
     group.add_argument("--workers", type=int, default=8, help="processes that load pictures, at most")
 
