@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,13 @@ def share_out(jobs: int, device: str, threads: int = 0) -> Machine:
     for index in range(jobs):
         machine.devices.put(names[index % len(names)])
     return machine
+
+
+def module_command(name: str, *words: str) -> list[str]:
+    """The command that runs a module of ours; `python -m` would prefer a `utils` of the current folder."""
+    start = f"runpy.run_module({name!r}, run_name='__main__', alter_sys=True)"
+    code = f"import runpy, sys; sys.path[0] = {str(ROOT)!r}; {start}"
+    return [sys.executable, "-c", code, *words]
 
 
 class Children:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import tempfile
 from argparse import Namespace
 from dataclasses import asdict, fields
@@ -20,8 +18,7 @@ from models.yolo import DetectionModel
 from utils.base.device import select_device
 from utils.base.formats import FORMATS
 from utils.base.log import LOG
-from utils.base.paths import ROOT
-from utils.base.processes import last_line
+from utils.base.processes import last_line, module_command
 from utils.data.letterbox import check_img_size
 from utils.export.calibration import calibration_pictures
 from utils.export.check import example_images
@@ -76,14 +73,10 @@ class Job:
             task, answer, log = (Path(folder, part) for part in ("task.json", "answer.json", "log.txt"))
             opt = {**vars(self.opt), "weights": [str(self.weights)], "include": [name]}
             task.write_text(json.dumps(opt))
-            environment = {**os.environ}
-            environment["PYTHONPATH"] = os.pathsep.join(
-                filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))
-            )
-            command = [sys.executable, "-m", "utils.export.child", str(task), str(answer)]
+            command = module_command("utils.export.child", str(task), str(answer))
             with log.open("wb") as heard:
                 to = None if self.opt.verbose else heard
-                done = subprocess.run(command, env=environment, stdout=to, stderr=to)
+                done = subprocess.run(command, stdout=to, stderr=to)
             if answer.is_file():
                 told = json.loads(answer.read_text())
                 report = Report(**{**told, "file": Path(told["file"])})
