@@ -46,7 +46,7 @@ def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """Where the user is: a project that has a package `utils` of its own, which must not be taken for ours."""
+    """Where the user is: a project with a package `utils` of its own, not to be taken for ours."""
     folder = tmp_path / "project"
     (folder / "utils").mkdir(parents=True)
     (folder / "utils" / "__init__.py").write_text("raise SystemExit('not the utils of yolov5_lska')\n")
@@ -132,7 +132,7 @@ def test_mistakes_are_told_on_a_line(site: Path, here: Path, words: tuple[str, .
 def test_detection_writes_here_alone(site: Path, here: Path) -> None:
     before = _state(site)
     flags = ("--weights", "tiny.pt", "--img", "64", "--device", "cpu", "--save-txt", "--conf-thres", "0.001")
-    _command(site, here, "detect", *flags, "--source", "data/images")
+    _command(site, here, "detect", *flags)
 
     assert (here / "runs" / "detect" / "exp" / "overlapping.jpg").is_file()
     assert _state(site) == before
