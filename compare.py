@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from utils.base import script
 from utils.base.log import LOG, color
-from utils.base.paths import check_writable, increment_path, relative_to_cwd
+from utils.base.paths import check_writable, increment_path, relative_to_cwd, typed
 from utils.compare.options import parse_compare, read_comparison, read_val_options
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _finish(opt: Namespace, argv: Sequence[str], records: Records, examples: tup
     from utils.compare.report import write_report
 
     folder = increment_path(Path(opt.project) / opt.name, opt.exist_ok)
-    write_report(records, folder, Gallery(("python", "compare.py", *argv), examples), opt.resamples)
+    write_report(records, folder, Gallery((*typed("compare.py").split(), *argv), examples), opt.resamples)
     return folder
 
 

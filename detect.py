@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from utils.base.paths import ROOT, relative_to_cwd
+from utils.base.paths import ROOT, relative_to_cwd, runs_folder
 from utils.base.script import main, parser, print_args
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     keep.add_argument("--save-csv", action="store_true", help="predictions.csv, one line per box")
     keep.add_argument("--save-crop", action="store_true", help="crops/CLASS/*.jpg, one per box")
     keep.add_argument("--visualize", action="store_true", help="feature maps of every layer")
-    keep.add_argument("--project", default=here("runs", "detect"), help="folder of run folders")
+    keep.add_argument("--project", default=runs_folder("detect"), help="folder of run folders")
     keep.add_argument("--name", default="exp", help="this run's folder")
     keep.add_argument("--exist-ok", action="store_true", help="write into that folder even if it exists")
     keep.add_argument("--update", action="store_true", help="afterwards, strip the first file of --weights")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from utils.base.paths import ROOT, relative_to_cwd
+from utils.base.paths import ROOT, relative_to_cwd, runs_folder
 from utils.base.script import main, parser, print_args
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--device", default="", help="cpu, mps, or a GPU's number; empty: the best there is")
 
     keep = p.add_argument_group("where to write")
-    keep.add_argument("--project", default=here("runs", "visualize"), help="folder of run folders")
+    keep.add_argument("--project", default=runs_folder("visualize"), help="folder of run folders")
     keep.add_argument("--name", default="exp", help="this run's folder")
     keep.add_argument("--exist-ok", action="store_true", help="write into that folder even if it exists")
     return p

@@ -16,7 +16,7 @@ from models.van_weights import classifier_state, detector_config
 from models.yolo import DetectionModel
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
-from utils.base.paths import ROOT, atomic_write
+from utils.base.paths import ROOT, atomic_write, typed
 from utils.base.yaml_io import plain
 
 FORMAT = "yolov5-lska"  # the value of `format` in files of our own
@@ -171,7 +171,7 @@ def build_model(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel
     if checkpoint.classifier:
         raise DataError(
             f"{checkpoint.path}: a VAN classifier, which finds no boxes; it can be grafted into a detector "
-            f"that is then to be trained: python train.py --weights {checkpoint.path}"
+            f"that is then to be trained: {typed('train.py')} --weights {checkpoint.path}"
         )
     nc = checkpoint.nc if nc is None else nc
     if nc != checkpoint.nc:

@@ -8,6 +8,9 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from utils.base.errors import ConfigError, DataError
+from utils.base.paths import typed
+
+_MAKE_IT = f"make it with: {typed('export.py')} --include ..."
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ def existing_file(weights: str | Path) -> Path:
     """
     path = Path(weights).expanduser()
     if not path.is_file():
-        raise DataError(f"--weights {weights}: no such file; make it with: python export.py --include ...")
+        raise DataError(f"--weights {weights}: no such file; {_MAKE_IT}")
     return path
 
 
@@ -135,7 +138,7 @@ def existing_folder(weights: str | Path, *patterns: str) -> tuple[Path, ...]:
     """
     path = Path(weights).expanduser()
     if not path.is_dir():
-        raise DataError(f"--weights {weights}: no such folder; make it with: python export.py --include ...")
+        raise DataError(f"--weights {weights}: no such folder; {_MAKE_IT}")
     found = []
     for pattern in patterns:
         files = sorted(path.glob(pattern))

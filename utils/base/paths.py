@@ -13,6 +13,21 @@ from typing import IO, Any
 from utils.base.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
+# pip puts all of this into a package, below site-packages, which a checkout is not: there nothing is written.
+INSTALLED = (ROOT / "__init__.py").is_file()
+SCRIPTS = ROOT / "scripts" if INSTALLED else ROOT
+
+
+def workplace() -> Path:
+    """Where runs and data sets go if nobody says: the checkout, or for an installed package here."""
+    return Path.cwd() if INSTALLED else ROOT
+
+
+def typed(program: str) -> str:
+    """What a user types to start `train.py`, or `-m utils.data.get`."""
+    if not INSTALLED:
+        return f"python {program}"
+    return f"yolov5-lska {program.removesuffix('.py').rpartition('.')[2]}"
 
 
 def relative_to_cwd(path: Path) -> str:
@@ -21,6 +36,11 @@ def relative_to_cwd(path: Path) -> str:
         return os.path.relpath(path)
     except ValueError:  # another drive on Windows
         return str(path)
+
+
+def runs_folder(kind: str) -> str:
+    """The default of `--project`."""
+    return relative_to_cwd(workplace() / "runs" / kind)
 
 
 def find_file(name: str | Path, folders: tuple[str, ...], suffixes: tuple[str, ...], flag: str) -> Path:

@@ -53,6 +53,13 @@ def share_out(jobs: int, device: str, threads: int = 0) -> Machine:
     return machine
 
 
+def module_command(name: str, *words: str) -> list[str]:
+    """The command that runs a module of ours; `python -m` would prefer a `utils` of the current folder."""
+    start = f"runpy.run_module({name!r}, run_name='__main__', alter_sys=True)"
+    code = f"import runpy, sys; sys.path[0] = {str(ROOT)!r}; {start}"
+    return [sys.executable, "-c", code, *words]
+
+
 class Children:
     """Processes that are started from several threads, and ended together."""
 
@@ -76,7 +83,8 @@ class Children:
         Raises:
             YoloError: `stop` has been called; nothing was started.
         """
-        environment = {**_environment(), "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         with (folder / LOG_FILE).open("ab") as log:
             with self._lock:
                 if self._stopped:
@@ -143,10 +151,10 @@ def ask(module: str, task: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="task-") as folder:
         question, reply, log = (Path(folder, name) for name in ("task.json", "answer.json", "log.txt"))
         question.write_text(json.dumps(task))
-        command = [sys.executable, "-m", module, str(question), str(reply)]
+        command = module_command(module, str(question), str(reply))
         with log.open("wb") as heard:
             to = heard if quiet else None
-            done = subprocess.run(command, env=_environment(), stdout=to, stderr=to)
+            done = subprocess.run(command, stdout=to, stderr=to)
         if not reply.is_file():
             raise DataError(f"ended with status {done.returncode}: {last_line(log)[:300]}")
         answered: dict[str, Any] = json.loads(reply.read_text())
@@ -158,12 +166,6 @@ def answer(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     set_up_console()
     question, reply = map(Path, sys.argv[1:])
     reply.write_text(json.dumps(work(json.loads(question.read_text()))))
-
-
-def _environment() -> dict[str, str]:
-    """This process's environment, in which Python finds our modules."""
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": path}
 
 
 def last_line(log: Path) -> str:

@@ -12,17 +12,19 @@ from typing import Any, NoReturn
 
 from utils.base.errors import YoloError
 from utils.base.log import LOG, color, set_up_console
+from utils.base.paths import INSTALLED, typed
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see python {self.prog} --help\n")
+        program = self.prog if INSTALLED else typed(self.prog)
+        self.exit(2, f"{self.prog}: {message}; see {program} --help\n")
 
 
 def parser(description: str, *, prog: str | None = None) -> argparse.ArgumentParser:
     """A parser that shows defaults, accepts unique prefixes (`--batch 16`), and errs on one line."""
     return _Parser(
-        prog=prog,
+        prog=typed(prog) if prog and INSTALLED else prog,
         description=description,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.base.errors import ConfigError
-from utils.base.paths import ROOT, relative_to_cwd
+from utils.base.paths import runs_folder
 from utils.base.script import parser
 from utils.train.options import check_options, parse_options
 from utils.val.options import parse_options as parse_val_options
@@ -71,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument("--resamples", type=int, default=2000, help="of the bootstrap")
     how.add_argument("--examples", type=int, default=4, help="pictures to show where models disagree most")
     out = parse.add_argument_group("what to write, and where")
-    project = relative_to_cwd(ROOT / "runs" / "compare")
+    project = runs_folder("compare")
     out.add_argument("--project", default=project, help="folder of comparisons, and of the runs they share")
     out.add_argument("--name", default="exp", help="folder of this comparison")
     out.add_argument("--exist-ok", action="store_true", help="write into an existing folder")

@@ -15,7 +15,7 @@ from utils.base.cluster import LostError
 from utils.base.errors import YoloError
 from utils.base.log import LOG
 from utils.base.paths import atomic_write, relative_to_cwd
-from utils.base.processes import LOG_FILE, Children, Machine, claim, last_line
+from utils.base.processes import LOG_FILE, Children, Machine, claim, last_line, module_command
 from utils.base.progress import Bar
 from utils.compare.measure import MEASURED
 from utils.compare.plan import Run
@@ -49,7 +49,7 @@ class Runner:
             with _counted_minutes(folder):
                 if not is_trained(folder, run.train):
                     self._call(training_command(folder, run.train, device), folder, run, held)
-                self._call([sys.executable, "-m", "utils.compare.measure", str(folder)], folder, run, held)
+                self._call(module_command("utils.compare.measure", str(folder)), folder, run, held)
 
     def stop(self) -> None:
         """End the processes that are running; train.py saves what it has."""

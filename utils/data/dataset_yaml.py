@@ -11,7 +11,7 @@ from typing import Any
 from utils.base.errors import ConfigError, DataError
 from utils.base.fetch import fetch
 from utils.base.log import LOG
-from utils.base.paths import ROOT, find_file, relative_to_cwd
+from utils.base.paths import find_file, relative_to_cwd, workplace
 from utils.base.yaml_io import read_yaml
 from utils.data.archive import is_archive, safe_unpack
 from utils.data.download import Download, download_data, parse_downloads
@@ -81,7 +81,7 @@ def read_data_yaml(name: str | Path, *, allow_download: bool = False) -> DataSpe
 def datasets_dir() -> Path:
     """Where downloaded data sets go: $YOLOv5_DATASETS_DIR, else `datasets` beside the project."""
     chosen = os.environ.get(_DATASETS_DIR)
-    return Path(chosen).expanduser() if chosen else ROOT.parent / "datasets"
+    return Path(chosen).expanduser() if chosen else workplace().parent / "datasets"
 
 
 def _open(name: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -171,7 +171,7 @@ def _roots(raw: dict[str, Any], yaml: Path) -> Iterator[Path]:
     if given.is_absolute():
         yield given
         return
-    for base in (yaml.parent, ROOT, Path.cwd()):
+    for base in (yaml.parent, workplace(), Path.cwd()):
         yield Path(os.path.normpath(base / given))
     if path and _DATASETS_DIR in os.environ:
         yield datasets_dir() / given.name

@@ -14,6 +14,7 @@ from models.yolo import DetectionModel
 from utils.base.errors import YoloError
 from utils.base.formats import FORMATS, size_of
 from utils.base.log import LOG, color
+from utils.base.paths import typed
 from utils.base.script import one_line
 from utils.export import exporter
 from utils.export.options import ExportOptions
@@ -98,7 +99,7 @@ def print_table(reports: Sequence[Report]) -> None:
     if made:
         LOG.info(
             f"\nResults saved to {color(str(made[0].resolve().parent), 'bold')}\n"
-            f"Detect:      python detect.py --weights {made[0]}\n"
-            f"Validate:    python val.py --weights {made[0]}\n"
+            f"Detect:      {typed('detect.py')} --weights {made[0]}\n"
+            f"Validate:    {typed('val.py')} --weights {made[0]}\n"
             f"Look at it:  https://netron.app"
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from utils.base.errors import DataError, YoloError
 from utils.base.log import LOG, color
-from utils.base.paths import atomic_write, relative_to_cwd
+from utils.base.paths import atomic_write, relative_to_cwd, typed
 from utils.base.processes import claim, share_out
 from utils.loggers.callbacks import Callbacks
 from utils.search.bucket import Bucket
@@ -101,7 +101,7 @@ class Evolution:
             f"best of {len(self.journal.results)} candidates: number {best.index}, fitness {fitness:.4g}"
         )
         LOG.info(f"Results saved to {color(home, 'bold')}")
-        LOG.info(f"To use them: python train.py --hyp {home}/hyp_evolve.yaml")
+        LOG.info(f"To use them: {typed('train.py')} --hyp {home}/hyp_evolve.yaml")
         return TrainResult(self.plan.home, fitness, dict(best.metrics))
 
     def _hire(self) -> Worker:

@@ -9,7 +9,7 @@ from typing import Any
 
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
-from utils.base.paths import ROOT, find_file, increment_path, relative_to_cwd
+from utils.base.paths import ROOT, find_file, increment_path, relative_to_cwd, runs_folder, typed
 from utils.base.yaml_io import plain, read_yaml, write_yaml
 from utils.search.genes import GENES
 from utils.search.genetic import Genetic
@@ -103,7 +103,7 @@ def with_saved_options(opt: Namespace) -> Namespace:
 
 def how_to_go_on(home: Path, generations: int) -> str:
     """The command that goes on."""
-    return f"python train.py --evolve {generations} --resume {quoted(relative_to_cwd(home))}"
+    return f"{typed('train.py')} --evolve {generations} --resume {quoted(relative_to_cwd(home))}"
 
 
 def _check(opt: Namespace) -> None:
@@ -165,7 +165,7 @@ def _last_generation(content: dict[str, Any], path: Path) -> dict[str, Any]:
 def _find_home(opt: Namespace, facts: dict[str, Any]) -> Path:
     """A free folder with the facts in it, or that of the same evolution."""
     if "project" not in opt.given:
-        opt.project = relative_to_cwd(ROOT / "runs" / "evolve")
+        opt.project = runs_folder("evolve")
     name = Path(opt.cfg).stem if opt.name == "cfg" and opt.cfg else opt.name
     home = increment_path(Path(opt.project) / name, exist_ok=opt.exist_ok or bool(opt.resume))
     file = home / _FACTS

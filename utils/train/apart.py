@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.base.paths import ROOT
+from utils.base.paths import SCRIPTS
 
 
 def training_command(folder: Path, flags: Sequence[str], device: str = "") -> list[str]:
@@ -17,7 +17,7 @@ def training_command(folder: Path, flags: Sequence[str], device: str = "") -> li
         flags: of train.py, but for the place and the device.
         device: as `--device`.
     """
-    train = [sys.executable, str(ROOT / "train.py")]
+    train = [sys.executable, str(SCRIPTS / "train.py")]
     last = folder / "weights" / "last.pt"
     where = ["--device", device] if device else []
     if last.is_file():

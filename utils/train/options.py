@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.base.errors import ConfigError
-from utils.base.paths import ROOT, check_writable, relative_to_cwd
+from utils.base.paths import ROOT, check_writable, relative_to_cwd, runs_folder
 from utils.base.script import parser
 from utils.loggers.services import wanted_keys
 
@@ -117,7 +117,7 @@ def _where(group: argparse._ArgumentGroup) -> None:
 
 
 def _output(group: argparse._ArgumentGroup) -> None:
-    project = relative_to_cwd(ROOT / "runs" / "train")
+    project = runs_folder("train")
     group.add_argument("--project", default=project, help="folder of all runs")
     group.add_argument("--name", default="exp", help="folder of this run; cfg takes the model yaml's name")
     group.add_argument("--exist-ok", action="store_true", help="write into an existing folder")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.base.log import LOG
-from utils.base.paths import ROOT
+from utils.base.paths import workplace
 
 _UNUSED_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # of COCO's 90 category ids, 80 are in use
 COCO_IDS: tuple[int, ...] = tuple(number for number in range(1, 91) if number not in _UNUSED_IDS)
@@ -18,7 +18,7 @@ _ANNOTATIONS = Path("annotations", "instances_val2017.json")
 
 def find_annotations(root: Path) -> Path | None:
     """The ground truth of COCO val2017, below the data set's root or in ../datasets/coco."""
-    for folder in (root, ROOT.parent / "datasets" / "coco"):
+    for folder in (root, workplace().parent / "datasets" / "coco"):
         if (folder / _ANNOTATIONS).is_file():
             return folder / _ANNOTATIONS
     return None

@@ -11,7 +11,7 @@ from typing import Any
 
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
-from utils.base.paths import ROOT, relative_to_cwd
+from utils.base.paths import ROOT, relative_to_cwd, runs_folder
 from utils.base.script import parser
 
 TASKS = ("train", "val", "test", "speed", "study")
@@ -64,7 +64,7 @@ def _output(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--save-hybrid", action="store_true", help="the same, the true labels among them")
     group.add_argument("--save-conf", action="store_true", help="confidences in labels/*.txt")
     group.add_argument("--save-json", action="store_true", help="a COCO results file; for coco.yaml always")
-    group.add_argument("--project", default=relative_to_cwd(ROOT / "runs" / "val"), help="folder of runs")
+    group.add_argument("--project", default=runs_folder("val"), help="folder of runs")
     group.add_argument("--name", default="exp", help="this run's folder")
     group.add_argument("--exist-ok", action="store_true", help="write into that folder even if it exists")
 

@@ -22,7 +22,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "project"
     root.mkdir()
     monkeypatch.setattr(paths, "ROOT", root)
-    monkeypatch.setattr(dataset_yaml, "ROOT", root)
     monkeypatch.delenv("YOLOv5_DATASETS_DIR", raising=False)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
