@@ -125,6 +125,11 @@ def _operations(b: Builder) -> dict[Any, Callable[..., Any]]:
         _ATEN.upsample_nearest2d: lambda x, size, factors=None: _nearest(b, x, size, factors),
         _ATEN.mean: lambda x, axes, keep=False: Value(tf.reduce_mean(b.first(x), list(axes), keep)),
         _ATEN._softmax: lambda x, axis, half: Value(tf.nn.softmax(b.first(x), axis)),
+        _ATEN.eq: lambda x, y: Value(tf.equal(b.first(x), b.first(y))),
+        _ATEN.logical_not: lambda x: Value(tf.logical_not(b.first(x))),
+        _ATEN.any: lambda x, axis, keep=False: Value(tf.reduce_any(b.first(x), axis, keep)),
+        _ATEN.where: lambda c, x, y: Value(tf.where(b.first(c), b.first(x), b.first(y))),
+        _ATEN.full_like: lambda x, value, **kinds: Value(tf.zeros_like(b.first(x)) + value),
         _ATEN.mm: lambda x, y: Value(tf.matmul(b.first(x), b.first(y))),
         _ATEN.bmm: lambda x, y: Value(tf.matmul(b.first(x), b.first(y))),
         _ATEN.addmm: lambda bias, x, y: Value(tf.matmul(b.first(x), b.first(y)) + b.first(bias)),
@@ -203,8 +208,11 @@ def _shapes(b: Builder) -> dict[Any, Callable[..., Any]]:
         x: Value, axis: int = 0, start: int | None = None, end: int | None = None, step: int = 1
     ) -> Value:
         rank = len(x.tensor.shape)
+        place = _LAST[axis % rank] if x.last else axis % rank
+        # PyTorch says "to the end" by a number that TensorFlow.js, with its 32 bits, takes for -1.
+        end = None if end is None or end >= x.tensor.shape[place] else end
         where = [slice(None)] * rank
-        where[_LAST[axis % rank] if x.last else axis % rank] = slice(start, end, step)
+        where[place] = slice(start, end, step)
         return Value(x.tensor[tuple(where)], x.last)
 
     def split(x: Value, sizes: Sequence[int], axis: int = 0) -> list[Value]:

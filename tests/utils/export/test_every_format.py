@@ -1,0 +1,185 @@
+"""Each format, where its packages are installed: written, opened again, and the same boxes in it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import export
+from tests.known import SHARED, needs_shared
+from tests.models.backends.files import checkpoint
+from utils.base.formats import FORMATS, size_of
+from utils.base.paths import ROOT
+from utils.export.check import TOLERANCE
+from utils.export.options import options_from
+from utils.export.run import Report
+
+PACKAGES = {
+    "openvino": ("openvino",),
+    "coreml": ("coremltools",),
+    "saved_model": ("tensorflow",),
+    "pb": ("tensorflow",),
+    "tflite": ("litert_torch",),
+    "paddle": ("paddle", "x2paddle"),
+    "executorch": ("executorch",),
+    "ncnn": ("ncnn", "pnnx"),
+    "pt2": (),
+}
+RUN_HERE = [name for name in PACKAGES if name != "coreml"]
+
+
+def needs_packages(name: str) -> None:
+    """Skip where a format's packages are missing."""
+    if missing := [package for package in PACKAGES.get(name, ()) if find_spec(package) is None]:
+        pytest.skip(f"{' '.join(missing)}: not installed ({FORMATS[name].install})")
+    if name == "pt2" and shutil.which("g++") is None:
+        pytest.skip("no C++ compiler")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint, a data set's yaml, and a space in its name."""
+    folder = tmp_path_factory.mktemp("all formats")
+    shutil.copy(checkpoint(), folder / "tiny.pt")
+    pictures = folder / "images"
+    pictures.mkdir()
+    for file in (ROOT / "data" / "images").glob("*.jpg"):
+        shutil.copy(file, pictures)
+    words = f"path: {folder}\ntrain: images\nval: images\nnames: [cell, plate]\n"
+    (folder / "data.yaml").write_text(words)
+    return folder
+
+
+def exported(folder: Path, name: str, **more: object) -> Report:
+    """What came of one export."""
+    needs_packages(name)
+    keywords = {"weights": str(folder / "tiny.pt"), "include": [name], "imgsz": 64, **more}
+    (report,) = export.export(options_from(keywords))
+    return report
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_file_has_pytorchs_boxes(folder: Path, name: str) -> None:
+    report = exported(folder, name)
+
+    assert report.error == ""
+    assert report.file == folder / f"tiny{FORMATS[name].ending()}"
+    assert size_of(report.file) > 50_000
+    if name in RUN_HERE:
+        assert report.difference is not None and report.difference < TOLERANCE
+    else:
+        assert report.note.startswith("not run")
+
+
+@pytest.mark.parametrize("name", RUN_HERE)
+def test_detect_finds_with_it_what_it_finds_with_the_checkpoint(folder: Path, name: str) -> None:
+    if exported(folder, name).error:
+        pytest.fail("no file")
+    found = {}
+    for file in (folder / "tiny.pt", folder / f"tiny{FORMATS[name].ending()}"):
+        words = ["--weights", str(file), "--source", str(folder / "images"), "--img", "64", "--nosave"]
+        words += ["--save-txt", "--save-conf", "--conf-thres", "0.2", "--project", str(folder / "runs")]
+        command = [sys.executable, "detect.py", *words, "--name", file.name, "--device", "cpu"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        found[file.suffix] = [
+            [float(word) for word in line.split()]
+            for text in sorted((folder / "runs" / file.name / "labels").glob("*.txt"))
+            for line in sorted(text.read_text().splitlines())
+        ]
+    first, second = found.values()
+    assert len(first) > 3
+    assert second == [pytest.approx(row, abs=1e-2) for row in first]
+    shutil.rmtree(folder / "runs")
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino", "tflite"])
+def test_8_bits_find_the_same_objects(folder: Path, name: str) -> None:
+    report = exported(folder, name, int8=True, data=str(folder / "data.yaml"))
+
+    assert report.error == ""
+    assert report.file.name == f"tiny{FORMATS[name].ending('int8')}"
+    assert "of the boxes" in report.note
+    assert report.difference is not None and 1e-4 < report.difference < 1
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino", "tflite"])
+def test_16_bits_halve_the_file(folder: Path, name: str) -> None:
+    whole = exported(folder, name)
+    before = size_of(whole.file)
+    half = exported(folder, name, half=True)
+
+    assert half.error == ""
+    assert size_of(half.file) < 0.7 * before
+    assert half.difference is not None and half.difference < 2e-2
+
+
+@pytest.mark.parametrize("agnostic", [False, True])
+@pytest.mark.parametrize("name", ["onnx", "openvino", "saved_model", "pb"])
+def test_suppression_in_the_file_keeps_what_detect_keeps(folder: Path, name: str, agnostic: bool) -> None:
+    report = exported(folder, name, nms=True, agnostic_nms=agnostic, conf_thres=0.05, topk_all=50)
+
+    assert report.error == ""
+    assert report.difference is not None and report.difference < TOLERANCE
+
+
+def test_8_bits_without_pictures_are_a_mistake_told_at_once(folder: Path) -> None:
+    command = [
+        sys.executable,
+        "export.py",
+        "--weights",
+        str(folder / "tiny.pt"),
+        "--include",
+        "onnx",
+        "--int8",
+    ]
+    done = subprocess.run(
+        [*command, "--data", "nowhere.yaml"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("ERROR: --data nowhere.yaml: no such file")
+
+
+def test_a_missing_package_is_named_and_the_others_are_written(folder: Path) -> None:
+    """In a process in which OpenVINO and X2Paddle cannot be imported."""
+    code = (
+        "import sys, json; sys.modules['openvino'] = sys.modules['nncf'] = None; import export\n"
+        f"from utils.export.options import options_from\n"
+        f"opt = options_from(dict(weights={str(folder / 'tiny.pt')!r}, include=['openvino', 'onnx'], imgsz=64))\n"
+        "print(json.dumps([report.error for report in export.export(opt)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    errors = json.loads(done.stdout.splitlines()[-1])
+    assert errors == ["--include openvino needs: pip install openvino nncf", ""]
+
+
+def test_a_converter_that_crashes_costs_its_format_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(folder / "broken"))
+    (folder / "broken").mkdir()
+    (folder / "broken" / "sitecustomize.py").write_text(
+        "import os, sys\nif 'utils.export.child' in str(sys.orig_argv):\n"
+        "    os.write(2, b'no memory\\n'); os.abort()\n"
+    )
+    keywords = {"weights": str(folder / "tiny.pt"), "include": ["ncnn", "torchscript"], "imgsz": 64}
+    crashed, made = export.export(options_from(keywords))
+
+    assert crashed.error == "the converter ended with status -6: no memory"
+    assert made.error == ""
+
+
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["torchscript", "onnx", *RUN_HERE])
+def test_the_official_weights_differ_by_less_than_a_ten_thousandth(tmp_path: Path, name: str) -> None:
+    shutil.copy(SHARED / "weights" / "yolov5n.pt", tmp_path / "tiny.pt")
+    report = exported(tmp_path, name, imgsz=320)
+    assert report.error == ""
+    assert report.difference is not None and report.difference < TOLERANCE
