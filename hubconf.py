@@ -74,14 +74,13 @@ def _entry(name: str, cfg: str = "") -> _Callable[..., _Any]:
             weights = f"{name}.pt" if pretrained else ""
             return _build(cfg or f"{name}.yaml", weights, channels, classes, autoshape, place)
 
-    source = f"weights grafted from {name}.pt" if cfg else f"weights from {name}.pt"
     entry.__name__ = entry.__qualname__ = name + "_lska" * bool(cfg)
     entry.__doc__ = f"""Make {_Path(cfg).stem if cfg else name}.
 
     Args:
-        pretrained: with {source}, as far as they fit: a head for other classes keeps what finds objects of
-            any class. The file is looked for in the current folder, the project and the cache folder, and
-            then fetched.
+        pretrained: with the weights of {name}.pt, as far as they fit: of a head for other classes, what finds
+            objects of any class. The file is looked for in the current folder, the project, and the cache
+            folder, and else fetched.
         channels: of the pictures.
         classes: how many.
         autoshape: take pictures of any kind and size; otherwise the network itself, to train or to change.
