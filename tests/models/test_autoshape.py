@@ -44,9 +44,7 @@ def same(results: Any, others: Any) -> bool:
     return bool((results.ims[0] == others.ims[0]).all() and torch.equal(results.pred[0], others.pred[0]))
 
 
-def test_every_kind_of_picture_is_the_same_picture(
-    model: AutoShape, rgb: np.ndarray, tmp_path: Path
-) -> None:
+def test_every_kind_of_picture_is_the_same_picture(model: AutoShape, rgb: np.ndarray, tmp_path: Path) -> None:
     file = tmp_path / "a picture.png"
     file.write_bytes(as_png(rgb))
     chw = np.ascontiguousarray(rgb.transpose(2, 0, 1))
@@ -206,7 +204,9 @@ def test_it_is_a_module(model: AutoShape) -> None:
 def test_a_model_in_memory_is_wrapped_as_it_is(model: AutoShape, rgb: np.ndarray) -> None:
     shaped = AutoShape(tiny_model())
     shaped.conf = LOW
-    torch.testing.assert_close(shaped(rgb, size=96).pred[0], model(rgb, size=96).pred[0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        shaped(rgb, size=96).pred[0], model(rgb, size=96).pred[0], rtol=1e-3, atol=1e-3
+    )
 
 
 def test_other_names_may_be_given(model: AutoShape, rgb: np.ndarray) -> None:

@@ -16,7 +16,11 @@ from utils.base.errors import ConfigError
 from utils.base.timing import Stopwatch
 
 NAMES = {0: "cell", 1: "red/plate"}
-ROWS = [[10.0, 20.0, 30.0, 60.0, 0.875, 1.0], [0.0, 0.0, 80.0, 40.0, 0.5, 0.0], [5.0, 5.0, 15.0, 25.0, 0.25, 0.0]]
+ROWS = [
+    [10.0, 20.0, 30.0, 60.0, 0.875, 1.0],
+    [0.0, 0.0, 80.0, 40.0, 0.5, 0.0],
+    [5.0, 5.0, 15.0, 25.0, 0.25, 0.0],
+]
 
 
 @pytest.fixture
