@@ -46,6 +46,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "detect",
         "export",
         "graft",
+        "hubconf",
         "studies",
         "visualize",
         "utils.general",
@@ -59,6 +60,8 @@ NEIGHBOURS = {
     ("utils.val", "models.backends"),
     ("utils.predict", "models.backends"),
     ("utils.export", "models.backends"),
+    ("models.autoshape", "models.backends"),
+    ("models.autoshape", "utils.predict"),
 }
 
 

@@ -12,6 +12,7 @@ from models.backends.base import Backend
 from models.backends.metadata import Metadata
 from utils.base.errors import ConfigError, DataError
 from utils.base.formats import existing_file
+from utils.base.telemetry import hush_onnxruntime
 
 
 class OnnxBackend(Backend):
@@ -67,6 +68,7 @@ class DnnBackend(Backend):
 
 def _open_session(weights: str, device: torch.device, wanted: str) -> Any:
     path = existing_file(weights)
+    hush_onnxruntime()
     try:
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as runtime

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from models.backends.base import Backend, Watch
 from models.backends.metadata import names_by_index
-from models.weights import load_for_inference
+from models.weights import Ensemble, load_for_inference
+from models.yolo import DetectionModel
 
 
 class PyTorchBackend(Backend):
@@ -22,12 +23,29 @@ class PyTorchBackend(Backend):
     ) -> None:
         super().__init__(", ".join(weights), device)
         model = load_for_inference(weights[0] if len(weights) == 1 else list(weights), device, fuse=fuse)
-        self.fp16 = half and device.type == "cuda"
+        fp16 = half and device.type == "cuda"
         if device.type in ("cpu", "cuda"):
             model = model.to(memory_format=torch.channels_last)
-        self.model = (model.half() if self.fp16 else model.float()).eval()
+        self._take(model.half() if fp16 else model.float())
+
+    @classmethod
+    def around(cls, model: DetectionModel | Ensemble) -> PyTorchBackend:
+        """A model that is in memory already; it stays where and as it is, in eval mode."""
+        backend = cls.__new__(cls)
+        Backend.__init__(backend, "the model", next(model.parameters()).device)
+        backend._take(model)
+        return backend
+
+    def _take(self, model: DetectionModel | Ensemble) -> None:
+        self.model = model.eval()
         self.stride = max(int(model.stride.max()), 32)
         self.names = names_by_index(model.names)
+        self.follow()
+
+    def follow(self) -> None:
+        """Expect pictures where the model is now, and in its precision."""
+        weight = next(self.model.parameters())
+        self.device, self.fp16 = weight.device, weight.dtype == torch.float16
 
     def infer(self, images: Tensor) -> Tensor:
         """Run the model without any option."""

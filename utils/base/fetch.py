@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import shutil
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -44,8 +46,7 @@ def fetch(
         ConfigError: not an http(s) address.
         DataError: no network, an answer other than the file, or not the file that was expected.
     """
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise ConfigError(f"{url}: not an address to download from; http:// or https:// is needed")
+    _check_address(url)
     if destination.is_file() and matches(destination, sha256, size):
         return destination
     digest = hashlib.sha256()
@@ -69,6 +70,34 @@ def fetch(
     return destination
 
 
+def fetch_bytes(url: str, *, limit: int, timeout: float = TIMEOUT, public: bool = False) -> bytes:
+    """Download `url` into memory.
+
+    Args:
+        url: http or https.
+        limit: most bytes to accept.
+        timeout: longest silence, seconds.
+        public: refuse addresses inside the machine or its network, where redirects lead, too. Where
+            strangers name the address, they would else look through this machine's eyes.
+
+    Raises:
+        ConfigError: not an http(s) address, or one that `public` refuses.
+        DataError: no network, an answer other than the file, or more than `limit` bytes.
+    """
+    _check_address(url)
+    with _open(url, None, timeout, public) as response:
+        promised = _promised_size(response)
+        if promised is not None and promised > limit:
+            raise DataError(f"{url}: has {promised:,} bytes, more than the {limit:,} allowed; not fetched")
+        content = bytearray()
+        for chunk in _chunks(response, url):
+            content += chunk
+            if len(content) > limit:
+                raise DataError(f"{url}: more than the {limit:,} bytes allowed arrive")
+    _check_whole(url, len(content), promised, None)
+    return bytes(content)
+
+
 def matches(path: Path, sha256: str | None, size: int | None) -> bool:
     """Tell whether a file has this size and hash, as far as they are known."""
     if size is not None and path.stat().st_size != size:
@@ -83,7 +112,10 @@ def matches(path: Path, sha256: str | None, size: int | None) -> bool:
 
 
 class _SameOrSafer(urllib.request.HTTPRedirectHandler):
-    """Follow redirects to http(s) only, and never from https down to http."""
+    """Follow redirects to http(s) only, never from https down to http, and inside only if that is allowed."""
+
+    def __init__(self, public: bool = False) -> None:
+        self.public = public
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
@@ -91,11 +123,31 @@ class _SameOrSafer(urllib.request.HTTPRedirectHandler):
         allowed = ("https",) if req.type == "https" else ("http", "https")
         if urlsplit(newurl).scheme not in allowed:
             raise urllib.error.URLError(f"redirected to {newurl}, which is not {' or '.join(allowed)}")
+        if self.public:
+            _check_public(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _open(url: str, destination: Path, timeout: float) -> Any:
-    opener = urllib.request.build_opener(_SameOrSafer)
+def _check_address(url: str) -> None:
+    if urlsplit(url).scheme.lower() not in ("http", "https") or not urlsplit(url).hostname:
+        raise ConfigError(f"{url}: not an address to download from; http:// or https:// is needed")
+
+
+def _check_public(url: str) -> None:
+    """Refuse hosts that are this machine or near it; one that nobody knows is left to who opens it."""
+    host = urlsplit(url).hostname or ""
+    try:
+        found = {str(place[4][0]).partition("%")[0] for place in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return
+    if not all(ipaddress.ip_address(address).is_global for address in found):
+        raise ConfigError(f"{url}: {host} is not a public address; fetch it yourself, and give the file")
+
+
+def _open(url: str, destination: Path | None, timeout: float, public: bool = False) -> Any:
+    if public:
+        _check_public(url)
+    opener = urllib.request.build_opener(_SameOrSafer(public))
     request = urllib.request.Request(url, headers={"User-Agent": "yolov5-lska"})
     try:
         return opener.open(request, timeout=timeout)
@@ -103,9 +155,9 @@ def _open(url: str, destination: Path, timeout: float) -> Any:
         with error:
             raise DataError(f"{url}: the server answers {error.code} {error.reason}") from error
     except (OSError, HTTPException) as error:
+        place = f" and put it at {destination}" if destination else ""
         raise DataError(
-            f"{url}: cannot be reached ({_reason(error)}); "
-            f"without a network, fetch it elsewhere and put it at {destination}"
+            f"{url}: cannot be reached ({_reason(error)}); without a network, fetch it elsewhere{place}"
         ) from error
 
 

@@ -21,6 +21,7 @@ from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
 from utils.base.log import LOG
 from utils.base.paths import atomic_write
+from utils.base.telemetry import hush_onnxruntime
 from utils.export.onnx_int8 import quantise
 from utils.export.options import ExportOptions
 from utils.export.wrap import Suppressed
@@ -89,6 +90,7 @@ def _free_axes(options: ExportOptions) -> dict[str, dict[int, str]] | None:
 
 
 def _simplified(graph: Any) -> Any:
+    hush_onnxruntime()  # with which onnxslim checks its work
     try:
         import onnxslim
     except ImportError:

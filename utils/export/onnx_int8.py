@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from utils.base.errors import ConfigError
+from utils.base.telemetry import hush_onnxruntime
 from utils.export.options import ExportOptions
 
 
@@ -19,6 +20,7 @@ def quantise(draft: Path, options: ExportOptions) -> Path:
     Raises:
         ConfigError: ONNX Runtime is missing.
     """
+    hush_onnxruntime()
     try:
         from onnxruntime import quantization as q
         from onnxruntime.quantization.shape_inference import quant_pre_process

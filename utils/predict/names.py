@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -38,3 +39,8 @@ def unique_stems(files: Sequence[Path]) -> list[str]:
     stems = [file.stem for file in files]
     claims = Claims(reserved=stems)
     return [claims.claim(stem) for stem in stems]
+
+
+def safe_name(name: str) -> str:
+    """A class's name as the name of a folder."""
+    return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name).strip(". ") or "unnamed"

@@ -191,12 +191,18 @@ def describe(frame: Frame, rows: np.ndarray, names: dict[int, str], milliseconds
     if frame.kind != "image":
         place += f" ({frame.frame_number}/{frame.total})" if frame.total else f" ({frame.frame_number})"
     height, width = frame.image.shape[:2]
-    classes, counts = np.unique(rows[:, 5].astype(int), return_counts=True)
-    found = "".join(
-        f"{count} {names.get(kind, kind)}{'s' if count > 1 else ''}, "
-        for kind, count in zip(classes.tolist(), counts.tolist(), strict=True)
+    found = in_words(rows[:, 5], names)
+    return f"{place} {frame.path}: {height}x{width} {found}, {milliseconds:.1f}ms"
+
+
+def in_words(classes: np.ndarray, names: dict[int, str]) -> str:
+    """What was found, by class number: `4 persons, 1 bus`."""
+    kinds, counts = np.unique(classes.astype(int), return_counts=True)
+    found = ", ".join(
+        f"{count} {names.get(kind, kind)}{'s' if count > 1 else ''}"
+        for kind, count in zip(kinds.tolist(), counts.tolist(), strict=True)
     )
-    return f"{place} {frame.path}: {height}x{width} {found or '(no detections), '}{milliseconds:.1f}ms"
+    return found or "(no detections)"
 
 
 def _reading(

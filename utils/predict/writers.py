@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -22,7 +21,7 @@ from utils.data.source_files import is_video
 from utils.plots.annotator import Annotator, colors, save_crop
 from utils.plots.picture import WRITABLE_SUFFIXES, write_picture
 from utils.predict.background import Background
-from utils.predict.names import Claims, unique_stems
+from utils.predict.names import Claims, safe_name, unique_stems
 from utils.predict.options import Options
 
 CSV_HEADER = ("Image Name", "Prediction", "Confidence")
@@ -176,7 +175,7 @@ class Outputs:
 
     def _crop_paths(self, frame: Frame, rows: np.ndarray) -> list[Path]:
         """A file for each crop, the least confident first."""
-        folders = [self.folder / "crops" / _file_name(self.name(row[5])) for row in rows[::-1]]
+        folders = [self.folder / "crops" / safe_name(self.name(row[5])) for row in rows[::-1]]
         return [self._claims.claim_path(folder / f"{self.stem(frame)}.jpg") for folder in folders]
 
     def _draw(self, image: np.ndarray, rows: np.ndarray) -> None:
@@ -247,8 +246,3 @@ def _stems_by_kind(files: list[Path]) -> list[str]:
     if renamed:
         LOG.info(f"{len(renamed)} files share their names with others, their results end in a number")
     return stems
-
-
-def _file_name(name: str) -> str:
-    """A class's name as the name of a folder."""
-    return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name).strip(". ") or "unnamed"

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from models.backends import load_backend
 from tests.models.backends.files import CPU, NAMES, SIDE, checkpoint, example, expected, exported
 from utils.base.errors import ConfigError, DataError
 from utils.base.formats import format_of
+from utils.base.paths import ROOT
 
 RUNTIMES = ("torchscript", "onnx")
 
@@ -143,3 +146,20 @@ def test_names_in_a_file_are_read_and_never_run(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="hostile.onnx: stride or names"):
         load_backend([str(file)], CPU)
     assert not marker.exists()
+
+
+def test_onnx_runtime_reports_to_nobody(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its wheels (1.32) report to Microsoft unless this variable is set before they are loaded."""
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    program = f"""
+import os, sys, torch
+from models.backends import load_backend
+assert "onnxruntime" not in sys.modules
+load_backend({str(exported("onnx"))!r}, torch.device("cpu"))
+assert "onnxruntime" in sys.modules
+print("switch", os.environ.get("ORT_DISABLE_TELEMETRY"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert "switch 1" in done.stdout, done.stderr

@@ -12,7 +12,7 @@ import pytest
 
 from tests.serving import Answer, Site, serve
 from utils.base.errors import ConfigError, DataError
-from utils.base.fetch import fetch
+from utils.base.fetch import fetch, fetch_bytes
 
 BODY = bytes(range(256)) * 5000  # 1.28 MB: more than one chunk
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -98,3 +98,31 @@ def test_no_server_is_said_in_one_line_with_the_way_out(tmp_path: Path) -> None:
 def test_only_http_addresses_are_taken(url: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not an address"):
         fetch(url, tmp_path / "f")
+
+
+def test_a_file_can_come_into_memory(site: Site) -> None:
+    assert fetch_bytes(f"{site.url}/file.bin", limit=len(BODY)) == BODY
+    for promised in (None, -1):
+        site.answers["/file.bin"] = Answer(BODY, promised=promised)
+        with pytest.raises(DataError, match="allowed"):
+            fetch_bytes(f"{site.url}/file.bin", limit=len(BODY) - 1)
+    with pytest.raises(ConfigError, match="http"):
+        fetch_bytes("file:///etc/hostname", limit=10)
+
+
+def test_what_is_inside_is_not_public(site: Site) -> None:
+    for url in (f"{site.url}/file.bin", f"http://localhost:{site.url.rpartition(':')[2]}/file.bin"):
+        with pytest.raises(ConfigError, match="not a public address"):
+            fetch_bytes(url, limit=len(BODY), public=True)
+    assert not site.asked
+
+
+def test_a_redirect_to_the_inside_is_not_public(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    from utils.base import fetch as module
+
+    site.answers["/away"] = Answer(status=302, headers={"Location": f"{site.url}/file.bin"})
+    check = module._check_public
+    monkeypatch.setattr(module, "_check_public", lambda url: None if url.endswith("/away") else check(url))
+    with pytest.raises(ConfigError, match=r"file.bin: 127.0.0.1 is not a public address"):
+        fetch_bytes(f"{site.url}/away", limit=len(BODY), public=True)
+    assert site.asked == ["/away"]

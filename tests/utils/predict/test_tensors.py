@@ -16,6 +16,7 @@ def test_every_byte_becomes_exactly_itself_over_255() -> None:
     assert torch.equal(images[1:], plain(picture[None, ::-1]))
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(to_tensor([picture], CPU, half=True), plain(picture[None]).half())
+    assert torch.equal(to_tensor([picture[..., ::-1]], CPU, rgb=True), plain(picture[None]))
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -1,0 +1,278 @@
+"""What was found in some pictures, to look at, to save, and to hand on to other programs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from utils.base.errors import ConfigError
+from utils.base.log import LOG
+from utils.base.paths import increment_path
+from utils.base.timing import Stopwatch
+from utils.ops.boxes import xyxy2xywh
+from utils.plots.annotator import Annotator, colors, crop_box
+from utils.plots.picture import write_picture
+from utils.predict.names import Claims, safe_name
+from utils.predict.run import STAGES, in_words
+
+if TYPE_CHECKING:
+    import pandas
+    import supervision
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax", "confidence", "class", "name")
+CENTRES = ("xcenter", "ycenter", "width", "height", "confidence", "class", "name")
+
+
+class Detections:
+    """The boxes of a call to `AutoShape`, one tensor a picture.
+
+    Attributes:
+        ims: the pictures, (H, W, 3) uint8 RGB each; never drawn into.
+        pred: (n, 6) x1, y1, x2, y2 in pixels, confidence, class; the most confident first.
+        files: what each picture is saved as, such as `bus.jpg`; `image0.jpg` for arrays.
+        names: class names by number.
+        times: stopwatches of pre-processing, inference and suppression.
+        t: milliseconds of each, a picture.
+        n: number of pictures.
+        s: shape of the network's input (B, 3, H, W).
+    """
+
+    def __init__(
+        self,
+        ims: list[np.ndarray],
+        pred: list[Tensor],
+        files: list[str],
+        times: Sequence[Stopwatch],
+        names: dict[int, str],
+        shape: tuple[int, ...],
+    ) -> None:
+        self.ims = ims
+        self.pred = pred
+        self.files = files
+        self.names = names
+        self.times = tuple(times)
+        self.n = len(ims)
+        self.t = tuple(1e3 * clock.total / self.n for clock in times)
+        self.s = shape
+
+    @property
+    def xyxy(self) -> list[Tensor]:
+        """(n, 6) each: corners in pixels, confidence, class."""
+        return self.pred
+
+    @cached_property
+    def xywh(self) -> list[Tensor]:
+        """(n, 6) each: centre and size in pixels, confidence, class."""
+        return [xyxy2xywh(rows) for rows in self.pred]
+
+    @cached_property
+    def xyxyn(self) -> list[Tensor]:
+        """(n, 6) each: corners as fractions of the picture, confidence, class."""
+        return self._as_fractions(self.pred)
+
+    @cached_property
+    def xywhn(self) -> list[Tensor]:
+        """(n, 6) each: centre and size as fractions of the picture, confidence, class."""
+        return self._as_fractions(self.xywh)
+
+    def _as_fractions(self, boxes: list[Tensor]) -> list[Tensor]:
+        sizes = [(w, h, w, h, 1, 1) for h, w in (image.shape[:2] for image in self.ims)]
+        return [rows / rows.new_tensor(size) for rows, size in zip(boxes, sizes, strict=True)]
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[Detections]:
+        return iter(self.tolist())
+
+    def __getitem__(self, index: int) -> Detections:
+        return self.tolist()[index]
+
+    def tolist(self) -> list[Detections]:
+        """The same for each picture by itself."""
+        parts = []
+        for image, rows, file in zip(self.ims, self.pred, self.files, strict=True):
+            part = Detections([image], [rows], [file], self.times, self.names, self.s)
+            part.t = self.t
+            parts.append(part)
+        return parts
+
+    def __str__(self) -> str:
+        lines = []
+        for number, (image, rows) in enumerate(zip(self.ims, self.pred, strict=True), start=1):
+            found = in_words(rows[:, 5].cpu().numpy(), self.names)
+            lines.append(f"image {number}/{self.n}: {image.shape[0]}x{image.shape[1]} {found}")
+        speeds = ", ".join(f"{value:.1f}ms {stage}" for value, stage in zip(self.t, STAGES, strict=True))
+        return "\n".join((*lines, f"Speed: {speeds} per image at shape {self.s}"))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.n} pictures, {sum(map(len, self.pred))} boxes>"
+
+    def print(self) -> None:
+        """Print what was found in each picture, and how long that took."""
+        print(self)
+
+    def render(self, labels: bool = True) -> list[np.ndarray]:
+        """Copies of the pictures, RGB, with boxes drawn into them; with names and confidences if `labels`."""
+        return [cv2.cvtColor(image, cv2.COLOR_BGR2RGB) for image in self._drawn(labels)]
+
+    def save(
+        self, labels: bool = True, save_dir: str | Path = "runs/detect/exp", exist_ok: bool = False
+    ) -> Path:
+        """Write the pictures with their boxes into a folder, and return it.
+
+        Args:
+            labels: write names and confidences.
+            save_dir: the folder; if it exists, the next free of exp2, exp3, ...
+            exist_ok: write into it even if it exists.
+        """
+        folder, claims = increment_path(Path(save_dir), exist_ok), Claims()
+        for image, file in zip(self._drawn(labels), self.files, strict=True):
+            write_picture(claims.claim_path(folder / file), image)
+        LOG.info(f"Saved {self.n} pictures to {folder}")
+        return folder
+
+    def show(self, labels: bool = True) -> None:
+        """Show the pictures with their boxes: in a notebook, else in windows until a key is hit.
+
+        Raises:
+            ConfigError: there is no screen, or this OpenCV has no windows.
+        """
+        if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
+            from IPython.display import display
+            from PIL import Image
+
+            for image in self.render(labels):
+                display(Image.fromarray(image))
+            return
+        instead = "use results.save() for files, or results.render() for arrays"
+        if sys.platform.startswith("linux") and not (os.getenv("DISPLAY") or os.getenv("WAYLAND_DISPLAY")):
+            raise ConfigError(f"results.show(): there is no screen here; {instead}")  # OpenCV would abort
+        try:
+            for image, file in zip(self._drawn(labels), self.files, strict=True):
+                cv2.imshow(file, image)
+            cv2.waitKey(0)
+            cv2.destroyAllWindows()
+        except cv2.error as error:
+            raise ConfigError(
+                f"results.show(): this OpenCV has no windows (opencv-python-headless?); {instead}"
+            ) from error
+
+    def crop(
+        self, save: bool = True, save_dir: str | Path = "runs/detect/exp", exist_ok: bool = False
+    ) -> list[dict[str, Any]]:
+        """Cut every box out of its picture, with a margin.
+
+        Args:
+            save: write crops/CLASS/FILE.jpg below `save_dir`.
+            save_dir: the folder; if it exists, the next free of exp2, exp3, ...
+            exist_ok: write into it even if it exists.
+
+        Returns:
+            For each box, picture by picture: `box` (4,) pixels, `conf`, `cls`, `label`, and the cut-out `im`,
+            RGB.
+        """
+        folder = increment_path(Path(save_dir), exist_ok) if save else Path()
+        claims, crops = Claims(), []
+        for image, rows, file in zip(self.ims, self.pred, self.files, strict=True):
+            for row in rows:
+                name = self._name(row[5])
+                part = crop_box(row[:4].tolist(), image).copy()
+                crops.append(
+                    {
+                        "box": row[:4],
+                        "conf": row[4],
+                        "cls": row[5],
+                        "label": f"{name} {row[4]:.2f}",
+                        "im": part,
+                    }
+                )
+                if save and part.size:
+                    path = claims.claim_path(folder / "crops" / safe_name(name) / file)
+                    write_picture(path, cv2.cvtColor(part, cv2.COLOR_RGB2BGR), full_chroma=True)
+        if save:
+            LOG.info(f"Saved {len(crops)} crops to {folder}")
+        return crops
+
+    def pandas(self) -> Tables:
+        """The same as tables: `results.pandas().xyxy[0]`."""
+        return Tables(self)
+
+    def to_supervision(self) -> list[supervision.Detections]:
+        """A `supervision.Detections` for each picture, always a list; class names are in its `data`."""
+        sv = _import("supervision", "results.to_supervision()")
+        found = []
+        for rows in self.pred:
+            array = rows.detach().cpu().numpy()
+            kinds = array[:, 5].astype(int)
+            names = np.array([self._name(kind) for kind in kinds], dtype=str)
+            found.append(
+                sv.Detections(
+                    array[:, :4], confidence=array[:, 4], class_id=kinds, data={"class_name": names}
+                )
+            )
+        return found
+
+    def _drawn(self, labels: bool) -> Iterator[np.ndarray]:
+        """Copies of the pictures in BGR with boxes; the most confident lie on top."""
+        for image, rows in zip(self.ims, self.pred, strict=True):
+            bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+            pen = Annotator(bgr)
+            for row in rows.tolist()[::-1]:
+                label = f"{self._name(row[5])} {row[4]:.2f}" if labels else ""
+                pen.box_label(row[:4], label, colors(int(row[5]), bgr=True))
+            yield bgr
+
+    def _name(self, kind: float | Tensor) -> str:
+        return str(self.names.get(int(kind), int(kind)))
+
+
+class Tables:
+    """Detections as lists of `pandas.DataFrame`, one a picture, made when they are asked for."""
+
+    def __init__(self, results: Detections) -> None:
+        self._results = results
+        self._pandas = _import("pandas", "results.pandas()")
+
+    @cached_property
+    def xyxy(self) -> list[pandas.DataFrame]:
+        """Columns CORNERS, in pixels."""
+        return [self._table(rows, CORNERS) for rows in self._results.xyxy]
+
+    @cached_property
+    def xyxyn(self) -> list[pandas.DataFrame]:
+        """Columns CORNERS, as fractions of the picture."""
+        return [self._table(rows, CORNERS) for rows in self._results.xyxyn]
+
+    @cached_property
+    def xywh(self) -> list[pandas.DataFrame]:
+        """Columns CENTRES, in pixels."""
+        return [self._table(rows, CENTRES) for rows in self._results.xywh]
+
+    @cached_property
+    def xywhn(self) -> list[pandas.DataFrame]:
+        """Columns CENTRES, as fractions of the picture."""
+        return [self._table(rows, CENTRES) for rows in self._results.xywhn]
+
+    def _table(self, rows: Tensor, columns: tuple[str, ...]) -> pandas.DataFrame:
+        array = rows.detach().cpu().double().numpy()
+        kinds = array[:, 5].astype(int)
+        names = [self._results._name(kind) for kind in kinds]
+        values = [*array[:, :5].T, kinds, self._pandas.Series(names, dtype="str")]
+        return self._pandas.DataFrame(dict(zip(columns, values, strict=True)))
+
+
+def _import(package: str, what: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise ConfigError(f"{what} needs {package}: pip install {package}") from error
