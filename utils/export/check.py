@@ -57,7 +57,9 @@ def compare(expected: Tensor, found: Tensor, images: Tensor) -> Difference:
     return Difference(float((gap[..., :4] / size).max()), float(gap[..., 4:].max()))
 
 
-def compare_found(expected: Tensor, found: Tensor, images: Tensor, conf: float, iou: float) -> Difference:
+def compare_found(
+    expected: Tensor, found: Tensor, images: Tensor, conf: float, iou: float, agnostic: bool = False
+) -> Difference:
     """Compare what is left of decoded outputs (B, N, 5 + nc) after suppression, box by box.
 
     Raises:
@@ -65,7 +67,7 @@ def compare_found(expected: Tensor, found: Tensor, images: Tensor, conf: float, 
     """
     difference = Difference(0.0, 0.0)
     side = max(images.shape[2:])
-    for index, (ours, theirs) in enumerate(_detections(expected, found, conf, iou)):
+    for index, (ours, theirs) in enumerate(_detections(expected, found, conf, iou, agnostic=agnostic)):
         if len(ours) != len(theirs):
             raise ValueError(f"picture {index}: {len(theirs)} boxes instead of {len(ours)}")
         if len(ours):
@@ -96,10 +98,16 @@ def share_found(expected: Tensor, found: Tensor) -> float:
 
 
 def _detections(
-    expected: Tensor, found: Tensor, conf: float, iou: float, weaker: float | None = None
+    expected: Tensor,
+    found: Tensor,
+    conf: float,
+    iou: float,
+    weaker: float | None = None,
+    agnostic: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    ours = non_max_suppression(expected.detach().cpu().float(), conf, iou)
-    theirs = non_max_suppression(found.detach().cpu().float(), conf if weaker is None else weaker, iou)
+    least = conf if weaker is None else weaker
+    ours = non_max_suppression(expected.detach().cpu().float(), conf, iou, agnostic=agnostic)
+    theirs = non_max_suppression(found.detach().cpu().float(), least, iou, agnostic=agnostic)
     return zip(ours, theirs, strict=True)
 
 

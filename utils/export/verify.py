@@ -46,7 +46,9 @@ def verify(
         with torch.inference_mode():
             expected, found = model(trial)[0], runtime(trial)
         if options.nms:
-            difference = check.compare_found(expected, found, trial, options.conf_thres, options.iou_thres)
+            difference = check.compare_found(
+                expected, found, trial, options.conf_thres, options.iou_thres, options.agnostic_nms
+            )
         else:
             difference = check.compare(expected, found, trial)
         if difference.largest > check.TOLERANCE:

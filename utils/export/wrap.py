@@ -55,7 +55,8 @@ class Suppressed(nn.Module):
         kept = _NonMaxSuppression.apply(boxes, columns, o.topk_per_class, o.iou_thres, o.conf_thres)
         image, column, box = kept.unbind(1)
         left = torch.zeros_like(columns).index_put((image, column, box), columns[image, column, box])
-        best, places = left.flatten(1).topk(o.topk_all)
+        # Columns of zeros behind, lest there are fewer boxes than K.
+        best, places = nn.functional.pad(left.flatten(1), (0, o.topk_all)).topk(o.topk_all)
         places = places % boxes.shape[1]
         rows = boxes.gather(1, places[..., None].expand(-1, -1, 4))
         kinds = classes.gather(1, places).to(rows.dtype)
