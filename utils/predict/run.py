@@ -283,12 +283,12 @@ def _load_backend(options: Options) -> Backend:
     from models.backends import load_backend
     from utils.base.device import select_device
 
-    names = None if all(name.endswith(".pt") for name in options.weights) else _names_of(options.data)
+    names = None if all(name.endswith(".pt") for name in options.weights) else names_of(options.data)
     device = select_device(options.device)
     return load_backend(options.weights, device, names=names, half=options.half, dnn=options.dnn, fuse=True)
 
 
-def _names_of(data: str) -> dict[int, str] | None:
+def names_of(data: str) -> dict[int, str] | None:
     """Class names of a data yaml, for models that carry none."""
     try:
         names = read_yaml(find_file(data, ("data",), (".yaml", ".yml"), "--data")).get("names")
