@@ -88,7 +88,7 @@ function detectAll() {
 async function detect(panel) {
   panel.stop?.abort();
   const stop = (panel.stop = new AbortController());
-  panel.root.classList.add("old");
+  panel.root.ariaBusy = "true";
   panel.part(".wait").hidden = false;
   draw(panel);
   try {
@@ -103,7 +103,7 @@ async function detect(panel) {
     panel.answer = null;
     complain(`${panel.name}: ${error.message}`);
   }
-  panel.root.classList.remove("old");
+  panel.root.ariaBusy = "false";
   panel.part(".wait").hidden = true;
   show();
 }
@@ -122,6 +122,9 @@ function show() {
     panel.part(".times").textContent = panel.answer ? times(panel.answer) : "no result";
     panel.part("tbody").replaceChildren(...rows.map(tableRow));
     draw(panel);
+  }
+  if (state.panels.every((panel) => panel.root.ariaBusy === "false")) {
+    $("news").textContent = state.panels.map((panel) => summary(panel.name, visible(panel))).join("; ");
   }
 }
 
@@ -143,29 +146,35 @@ function draw(panel) {
   const { bitmap } = state;
   if (!bitmap) return;
   const { width, height } = bitmap;
-  canvas.width = width;
-  canvas.height = height;
   canvas.style.aspectRatio = `${width} / ${height}`;
+  // Lines and letters are meant in pixels of the screen, whatever the picture's own size, and sharp.
+  const shown = Math.max(Math.min(canvas.clientWidth, (canvas.clientHeight * width) / height), 1);
+  const zoom = Math.min(Math.max((shown * devicePixelRatio) / width, 1), 4);
+  canvas.width = Math.round(width * zoom);
+  canvas.height = Math.round(height * zoom);
   const pen = canvas.getContext("2d");
+  pen.imageSmoothingQuality = "high";
+  pen.scale(zoom, zoom);
   pen.drawImage(bitmap, 0, 0, width, height);
-  // Lines and letters are meant in pixels of the screen, whatever the picture's own size.
-  const shown = Math.min(panel.root.clientWidth || width, width);
-  const scale = width / Math.max(shown, 1);
-  const rows = panel.root.classList.contains("old") ? [] : visible(panel);
-  for (const row of [...rows].reverse()) drawBox(pen, row, panel.colors.get(row.name) ?? "#808080", scale);
+  const rows = panel.root.ariaBusy === "true" ? [] : visible(panel).reverse(); // the best end up on top
+  const color = (row) => panel.colors.get(row.name) ?? "#808080";
+  for (const row of rows) drawBox(pen, row, color(row), width / shown);
+  for (const row of rows) drawLabel(pen, row, color(row), width / shown, width);
   canvas.setAttribute("aria-label", summary(panel.name, rows));
 }
 
 function drawBox(pen, row, color, scale) {
-  const [x, y, width, height] = [row.xmin, row.ymin, row.xmax - row.xmin, row.ymax - row.ymin];
   pen.lineWidth = 2 * scale;
   pen.strokeStyle = color;
-  pen.strokeRect(x, y, width, height);
+  pen.strokeRect(row.xmin, row.ymin, row.xmax - row.xmin, row.ymax - row.ymin);
+}
+
+function drawLabel(pen, row, color, scale, right) {
   const text = `${row.name} ${row.confidence.toFixed(2)}`;
   pen.font = `600 ${12 * scale}px system-ui, sans-serif`;
   const tab = { width: pen.measureText(text).width + 8 * scale, height: 17 * scale };
-  const left = Math.max(Math.min(x - scale, pen.canvas.width - tab.width), 0);
-  const top = y >= tab.height ? y - tab.height : y;
+  const left = Math.max(Math.min(row.xmin - scale, right - tab.width), 0);
+  const top = row.ymin >= tab.height ? row.ymin - tab.height : row.ymin;
   pen.fillStyle = color;
   pen.fillRect(left, top, tab.width, tab.height);
   pen.fillStyle = isLight(color) ? "#000" : "#fff";
@@ -191,27 +200,33 @@ function summary(name, rows) {
 
 function showLegend() {
   const tallies = state.panels.map((panel) => counts(confident(panel)));
-  const names = new Set(state.panels.flatMap((panel) => (panel.answer?.detections ?? []).map((row) => row.name)));
+  const total = (name) => tallies.reduce((sum, tally) => sum + (tally.get(name) ?? 0), 0);
+  const names = new Set([...tallies.flatMap((tally) => [...tally.keys()]), ...state.hidden]);
   const focused = document.activeElement?.dataset?.name;
-  const buttons = [...names].sort().map((name) => {
-    const button = document.createElement("button");
-    const [swatch, label, numbers] = ["span", "span", "span"].map((tag) => document.createElement(tag));
-    swatch.className = "swatch";
-    swatch.style.backgroundColor = state.panels.map((panel) => panel.colors.get(name)).find(Boolean) ?? "";
-    label.textContent = name;
-    numbers.className = "numbers";
-    numbers.textContent = tallies.map((tally) => tally.get(name) ?? 0).join(" | ");
-    button.type = "button";
-    button.dataset.name = name;
-    button.setAttribute("aria-pressed", String(!state.hidden.has(name)));
-    button.title = `Show or hide ${name}`;
-    button.append(swatch, label, numbers);
-    button.addEventListener("click", () => toggle(name));
-    return button;
-  });
+  const ordered = [...names].sort((one, other) => total(other) - total(one) || one.localeCompare(other));
+  const buttons = ordered.map((name) => legendButton(name, tallies.map((tally) => tally.get(name) ?? 0)));
   $("classes").hidden = buttons.length === 0;
   $("classes").replaceChildren(...buttons);
   buttons.find((button) => button.dataset.name === focused)?.focus();
+}
+
+function legendButton(name, numbers) {
+  const button = document.createElement("button");
+  const [swatch, label, tally] = ["span", "span", "span"].map((tag) => document.createElement(tag));
+  swatch.className = "swatch";
+  swatch.style.backgroundColor = state.panels.map((panel) => panel.colors.get(name)).find(Boolean) ?? "";
+  label.textContent = name;
+  tally.className = "numbers";
+  tally.textContent = numbers.join(" | ");
+  const words = state.panels.map((panel, index) => `${numbers[index]} by ${panel.name}`).join(", ");
+  button.type = "button";
+  button.dataset.name = name;
+  button.title = `${words}; click to show or hide`;
+  button.setAttribute("aria-label", `${name}: ${words}`);
+  button.setAttribute("aria-pressed", String(!state.hidden.has(name)));
+  button.append(swatch, label, tally);
+  button.addEventListener("click", () => toggle(name));
+  return button;
 }
 
 function toggle(name) {
