@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -86,8 +86,14 @@ def _add_page(app: FastAPI) -> None:
     for name, media_type in _PAGE.items():
         content = Path(__file__).with_name(name or "page.html").read_bytes()
         headers = {"Cache-Control": "no-cache", "Content-Type": f"{media_type}; charset=utf-8"}
-        response = Response(content, headers=headers)
-        app.add_route(f"/{name}", response, ["GET"], include_in_schema=False)  # type: ignore[arg-type]
+        app.add_api_route(f"/{name}", _always(content, headers), include_in_schema=False)
+
+
+def _always(content: bytes, headers: dict[str, str]) -> Callable[[], Awaitable[Response]]:
+    async def answer() -> Response:
+        return Response(content, headers=headers)
+
+    return answer
 
 
 def _picture(outcome: Outcome) -> Response | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from starlette.requests import ClientDisconnect, Request
@@ -121,7 +122,8 @@ async def _unless_gone(request: Request, future: Future[tuple[Found, float]]) ->
     result = asyncio.wrap_future(future)
     gone = asyncio.ensure_future(_gone(request))
     try:
-        await asyncio.wait({result, gone}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {result, gone}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not result.done():
             raise Refusal(_GONE, "the client has gone")
         return result.result()

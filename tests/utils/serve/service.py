@@ -50,6 +50,15 @@ def client(api_key: str = "", **changes: Any) -> Iterator[Any]:
         yield opened
 
 
+def scope_of(path: str, content_type: bytes) -> dict[str, Any]:
+    """What a server tells an application of a POST request."""
+    return {
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+        "headers": [(b"content-type", content_type)], "http_version": "1.1", "scheme": "http",
+        "server": ("test", 80), "client": ("test", 1), "root_path": "",
+    }  # fmt: skip
+
+
 def picture(k: int = 0, height: int = 48, width: int = 64) -> np.ndarray:
     """A picture (height, width, 3); each `k` looks different."""
     return pattern_image(height, width, 40 * k)

@@ -12,10 +12,11 @@ import torch
 
 pytest.importorskip("fastapi", reason="pip install fastapi uvicorn python-multipart httpx")
 pytest.importorskip("python_multipart")
+pytest.importorskip("httpx")
 
 from models.backends import load_backend
 from tests.models.backends.files import CPU, NAMES, SIDE, checkpoint
-from tests.utils.serve.service import LOW, client, encoded, picture, saved
+from tests.utils.serve.service import LOW, client, encoded, picture, saved, scope_of
 from utils.data.letterbox import letterbox
 from utils.ops.boxes import scale_boxes
 from utils.ops.nms import non_max_suppression
@@ -34,7 +35,9 @@ def web() -> Iterator[Any]:
 
 def send(web: Any, path: str = ROWS, content: bytes | None = None, **more: Any) -> Any:
     """Post a picture as a browser would."""
-    return web.post(path, files={"image": ("a.png", encoded(picture()) if content is None else content)}, **more)
+    return web.post(
+        path, files={"image": ("a.png", encoded(picture()) if content is None else content)}, **more
+    )
 
 
 def found_directly(image: np.ndarray, conf: float = 0.001) -> np.ndarray:
@@ -79,7 +82,9 @@ def test_parameters_filter(web: Any) -> None:
 
     assert 0 < len(sure) < len(everything) and min(row["confidence"] for row in sure) >= half - 1e-5
     assert {row["name"] for row in cells} <= {"cell"} and {row["name"] for row in plates} <= {"red plate"}
-    assert len(send(web, data={**LOW, "iou": "0.9"}).json()) > len(send(web, data={**LOW, "iou": "0.1"}).json())
+    assert len(send(web, data={**LOW, "iou": "0.9"}).json()) > len(
+        send(web, data={**LOW, "iou": "0.1"}).json()
+    )
     assert send(web, DETAILED, data={"imgsz": "96"}).json()["input"] == {"width": 96, "height": 96}
 
 
@@ -170,12 +175,7 @@ def stream(app: Any, chunks: Iterator[bytes]) -> int:
         nonlocal status
         status = message.get("status", status)
 
-    scope = {
-        "type": "http", "method": "POST", "path": ROWS, "raw_path": ROWS.encode(), "query_string": b"",
-        "headers": [(b"content-type", b"multipart/form-data; boundary=x")], "http_version": "1.1",
-        "scheme": "http", "server": ("test", 80), "client": ("test", 1), "root_path": "",
-    }  # fmt: skip
-    asyncio.run(app(scope, receive, answer))
+    asyncio.run(app(scope_of(ROWS, b"multipart/form-data; boundary=x"), receive, answer))
     return status
 
 
@@ -203,7 +203,12 @@ def test_bad_forms_are_refused(web: Any) -> None:
 
     assert web.post(ROWS, content=encoded(picture())).status_code == 415
     assert web.post(ROWS, content=b"nonsense", headers=form).status_code == 400
-    assert web.post(ROWS, content=b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nab', headers=form).status_code == 400
+    assert (
+        web.post(
+            ROWS, content=b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nab', headers=form
+        ).status_code
+        == 400
+    )
     assert web.post(ROWS, files=two).status_code == 400
     assert web.post(ROWS, files={"picture": ("a", b"x" * 5000)}).status_code == 400
     assert web.post(ROWS, files={"picture": ("a", b"x")}).status_code == 422
@@ -272,7 +277,9 @@ def test_nothing_on_the_page_or_in_docs_needs_the_network(web: Any) -> None:
     assert "multipart/form-data" in paths["/v1/detect/{model}"]["post"]["requestBody"]["content"]
 
 
-def test_a_model_that_fails_is_a_500_and_the_next_request_is_served(web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_fails_is_a_500_and_the_next_request_is_served(
+    web: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     served = web.service.models["tiny"]
     with monkeypatch.context() as patch:
         patch.setattr(served, "backend", Broken(served.backend))
