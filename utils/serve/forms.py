@@ -85,7 +85,7 @@ class _Parts:
         from python_multipart.multipart import MultipartParser
 
         return MultipartParser(
-            boundary.encode("latin-1"),
+            boundary.encode("latin-1", "replace"),
             {
                 "on_part_begin": self._begin,
                 "on_header_field": lambda data, start, end: self._header(self._key, data[start:end]),

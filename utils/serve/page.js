@@ -81,6 +81,7 @@ function makePanel(model) {
 }
 
 function detectAll() {
+  if (state.bitmap) complain("");
   for (const panel of state.panels) panel.root.hidden = !state.bitmap;
   if (state.bitmap) for (const panel of state.panels) detect(panel);
 }
@@ -97,7 +98,6 @@ async function detect(panel) {
     const answer = await (await ask(path, { method: "POST", body, signal: stop.signal })).json();
     if (panel.stop !== stop) return;
     panel.answer = answer;
-    complain("");
   } catch (error) {
     if (error.name === "AbortError" || panel.stop !== stop) return;
     panel.answer = null;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_address
 
 from utils.base.errors import YoloError
 from utils.base.log import LOG, color
@@ -43,6 +44,8 @@ def serve(options: Options, api_key: str = "") -> None:
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         LOG.info(f"serving {', '.join(service.models)} at {color(address, 'bold')}; Ctrl-C stops")
+        if not api_key and not ip_address(host).is_loopback:
+            LOG.warning(f"whoever reaches {host} can send pictures; set API_KEY to ask for a key")
         try:
             uvicorn.Server(config).run(sockets=[listener])
         finally:

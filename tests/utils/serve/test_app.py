@@ -14,13 +14,19 @@ pytest.importorskip("fastapi", reason="pip install fastapi uvicorn python-multip
 pytest.importorskip("python_multipart")
 pytest.importorskip("httpx")
 
+from fastapi.testclient import TestClient
+
 from models.backends import load_backend
 from tests.models.backends.files import CPU, NAMES, SIDE, checkpoint
-from tests.utils.serve.service import LOW, client, encoded, picture, saved, scope_of
+from tests.utils.serve.service import LOW, client, encoded, options, picture, saved, scope_of
 from utils.data.letterbox import letterbox
 from utils.ops.boxes import scale_boxes
 from utils.ops.nms import non_max_suppression
 from utils.predict.tensors import to_tensor
+from utils.serve.app import make_app
+from utils.serve.metrics import Metrics
+from utils.serve.models import load_models
+from utils.serve.service import Service
 
 KEYS = ["xmin", "ymin", "xmax", "ymax", "confidence", "class", "name"]
 ROWS, DETAILED = "/v1/object-detection/tiny", "/v1/detect/tiny"
@@ -287,6 +293,40 @@ def test_a_model_that_fails_is_a_500_and_the_next_request_is_served(
 
     assert answer.status_code == 500 and "memory" not in answer.text
     assert send(web).status_code == 200
+
+
+def test_other_formats_are_served_at_the_size_they_were_made_for() -> None:
+    from tests.models.backends.files import exported
+
+    file = exported("torchscript")
+    chosen = options(weights=[str(file)], imgsz=640, device="cpu")
+    served = load_models(chosen, Metrics())
+    service = Service(served, chosen, Metrics())
+    with TestClient(make_app(service)) as web:
+        path = f"/v1/detect/{file.stem}"
+        answer = send(web, path, encoded(picture(1, 90, 120)), data=LOW)
+        wrong = send(web, path, data={"imgsz": "96"})
+
+    assert answer.json()["input"] == {"width": SIDE, "height": SIDE} and answer.json()["detections"]
+    assert wrong.status_code == 422 and f"{SIDE}, the only size" in wrong.json()["detail"]
+
+
+def test_no_form_makes_the_server_stumble(web: Any) -> None:
+    """Damaged forms are answered like other mistakes: no byte sequence is a failure of ours."""
+    random = np.random.default_rng(0)
+    good = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nabc\r\n--x--\r\n'
+    types = [
+        "multipart/form-data; boundary=x",
+        "multipart/form-data; boundary*=utf-8''%e2%82%ac",
+        "multipart/;;=",
+    ]
+    for attempt in range(300):
+        body = bytearray(good)
+        for _ in range(random.integers(1, 6)):
+            body[random.integers(len(body))] = random.integers(256)
+        answer = web.post(ROWS, content=bytes(body), headers={"content-type": types[attempt % 7 // 5]})
+        assert answer.status_code in (400, 415, 422), body
+    assert web.post(ROWS, content=good, headers={"content-type": types[2]}).status_code == 415
 
 
 class Broken:
