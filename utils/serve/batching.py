@@ -104,6 +104,7 @@ class Batcher(Generic[Task, Result]):
                 )
             self._jobs.append(job)
             self._changed.notify()
+        job.future.add_done_callback(lambda future: self._forget(job) if future.cancelled() else None)
         return job.future
 
     @property
@@ -123,6 +124,13 @@ class Batcher(Generic[Task, Result]):
             self._changed.notify()
         self._thread.join(timeout)
 
+    def _forget(self, job: _Job[Task, Result]) -> None:
+        """Free the place of a cancelled job in the queue."""
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
+                self._changed.notify()
+
     def _run(self) -> None:
         while batch := self._next():
             started = time.monotonic()
@@ -141,8 +149,6 @@ class Batcher(Generic[Task, Result]):
         """Wait for the next batch; empty when closed and nothing is left."""
         with self._changed:
             while True:
-                for job in [job for job in self._jobs if job.future.cancelled()]:
-                    self._jobs.remove(job)
                 if not self._jobs:
                     if self._closing:
                         return []

@@ -321,8 +321,14 @@ async function cameraOn() {
     complain(error.name === "NotAllowedError" ? "The use of the camera was not allowed." : "No camera was found.");
     return;
   }
+  $("shoot").disabled = true; // until there is a frame to take
   $("camera-box").hidden = false;
-  await $("video").play();
+  try {
+    await $("video").play();
+  } catch {
+    return; // cancelled before the first frame
+  }
+  $("shoot").disabled = false;
   $("shoot").focus();
 }
 

@@ -87,7 +87,7 @@ def test_a_cancelled_job_is_not_worked_on(worker: Worker, make: Any) -> None:
     first = batcher.submit(0, "a")
     assert worker.entered.acquire(timeout=WAIT)
     gone, kept = batcher.submit(1, "a"), batcher.submit(2, "a")
-    assert gone.cancel()
+    assert gone.cancel() and batcher.waiting == 1
     worker.let.set()
 
     assert first.result(WAIT)[0] == 0 and kept.result(WAIT)[0] == 4
@@ -194,7 +194,7 @@ def test_a_client_that_leaves_frees_its_place() -> None:
         scope = scope_of("/v1/detect/tiny", request.headers["content-type"].encode())
         asyncio.run(asyncio.wait_for(web.app(scope, receive, send), WAIT / 2))
 
-        assert sent[0]["status"] == 499
+        assert sent[0]["status"] == 499 and batcher.waiting == 0
         with batcher.place():
             pass
         assert 'status="499"} 1' in web.get("/metrics").text
