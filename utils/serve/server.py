@@ -41,6 +41,7 @@ def serve(options: Options, api_key: str = "") -> None:
             server_header=False,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
+        listener.listen(128)  # before the line below is read: who comes at once is answered a moment later
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         LOG.info(f"serving {', '.join(service.models)} at {color(address, 'bold')}; Ctrl-C stops")
