@@ -38,7 +38,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "models.backends",
         "models.autoshape",
     ),
-    ("utils.compare", "utils.search"),
+    ("utils.compare", "utils.search", "utils.serve"),
     (
         "train",
         "val",

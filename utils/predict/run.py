@@ -289,13 +289,13 @@ def _load_backend(options: Options) -> Backend:
     from models.backends import load_backend
     from utils.base.device import select_device
 
-    names = None if all(name.endswith(".pt") for name in options.weights) else _names_of(options.data)
+    names = None if all(name.endswith(".pt") for name in options.weights) else names_of(options.data)
     device = select_device(options.device)
     o = options
     return load_backend(o.weights, device, names=names, half=o.half, dnn=o.dnn, runtime=o.runtime)
 
 
-def _names_of(data: str) -> dict[int, str] | None:
+def names_of(data: str) -> dict[int, str] | None:
     """Class names of a data yaml, for models that carry none."""
     try:
         names = read_yaml(find_file(data, ("data",), (".yaml", ".yml"), "--data")).get("names")
