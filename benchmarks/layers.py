@@ -1,0 +1,182 @@
+"""Which layers a runtime spends its time on: the 1-D convolutions of attention beside all others.
+
+python benchmarks/layers.py --cfg yolov5n-head-LSKA.yaml --img 320
+
+The figure of a kind of layer is its share of the time over its share of the multiply-adds: about 1 is usual; far
+above it, the runtime has no good kernel. Depth-wise convolutions are bound by memory: for them more is usual in
+any runtime, and what plain PyTorch needs for them stands beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+KINDS = {
+    "1-D depth-wise, plain": re.compile(r"conv0[hv]\b"),
+    "1-D depth-wise, dilated": re.compile(r"conv_spatial_[hv]\b"),
+    "1x1 of attention": re.compile(r"\bconv1\b"),
+}
+REST = "other convolutions"
+Times = Counter[str]  # ms by kind of layer, "all" among them
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--cfg", nargs="+", default=["yolov5n-LSKA.yaml", "yolov5n-head-LSKA.yaml"])
+    p.add_argument("--img", type=int, default=320)
+    p.add_argument("--rounds", type=int, default=30)
+    opt = p.parse_args()
+    for cfg in opt.cfg:
+        report(cfg, opt.img, opt.rounds)
+
+
+def report(cfg: str, side: int, rounds: int) -> None:
+    """One model in every runtime."""
+    import torch
+
+    from models.yolo import DetectionModel
+    from utils.export.check import example_images
+    from utils.export.onnx import export
+    from utils.export.options import ExportOptions
+
+    torch.manual_seed(0)
+    model = DetectionModel(cfg).eval().requires_grad_(False).fuse()
+    images = example_images((side, side), 1)
+    work = multiply_adds(model, images)
+    model.head.export = True
+    total = sum(work.values())
+    print(f"\n{cfg} at {side}, batch 1, {torch.get_num_threads()} threads")
+    print(
+        f"{'':28}{'of multiply-adds':>18}  of the time, by runtime: share (times its share of multiply-adds)"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "model.onnx")
+        export(model, images, file, ExportOptions(32, {0: "x"}))
+        found = {
+            "PyTorch": in_pytorch(model, images, rounds),
+            "ONNX Runtime": in_onnxruntime(file, images, rounds, Path(folder)),
+            "OpenVINO": in_openvino(model, images, rounds),
+        }
+    print(f"{'ms in all':46}  " + "  ".join(f"{name} {times['all']:.1f}" for name, times in found.items()))
+    for kind in (*KINDS, REST):
+        share = work[kind] / total
+        cells = []
+        for name, times in found.items():
+            part = times[kind] / times["all"]
+            cells.append(f"{name} {part:.1%} ({part / share:.1f})")
+        print(f"{kind:28}{share:>18.2%}  " + "  ".join(cells))
+
+
+def kind_of(name: str) -> str:
+    """The kind of a convolution from its name, which has the module's path in it."""
+    return next((kind for kind, pattern in KINDS.items() if pattern.search(name)), REST)
+
+
+def multiply_adds(model: Any, images: Any) -> Counter[str]:
+    """Of every kind of convolution."""
+    import torch
+
+    counted: Counter[str] = Counter()
+
+    def count(name: str) -> Any:
+        def hook(module: Any, given: Any, out: Any) -> None:
+            counted[kind_of(name)] += out.numel() * module.weight[0].numel()
+
+        return hook
+
+    hooks = [
+        module.register_forward_hook(count(name))
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Conv2d)
+    ]
+    with torch.inference_mode():
+        model(images)
+    for hook in hooks:
+        hook.remove()
+    return counted
+
+
+def in_pytorch(model: Any, images: Any, rounds: int) -> Times:
+    """Convolution by convolution: hooks make attention run as PyTorch's own layers, without our kernels."""
+    import time
+
+    import torch
+
+    times: Times = Counter()
+    starts: dict[str, float] = {}
+    hooks = []
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            before = lambda m, given, name=name: starts.__setitem__(name, time.perf_counter())  # noqa: E731
+            after = lambda m, given, out, name=name: times.update(  # noqa: E731
+                {kind_of(name): 1e3 * (time.perf_counter() - starts[name]) / rounds}
+            )
+            hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+    images = images.contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        model(images)
+        times.clear()
+        start = time.perf_counter()
+        for _ in range(rounds):
+            model(images)
+        times["all"] = 1e3 * (time.perf_counter() - start) / rounds
+    for hook in hooks:
+        hook.remove()
+    return times
+
+
+def in_onnxruntime(file: Path, images: Any, rounds: int, folder: Path) -> Times:
+    """From its own profile."""
+    import onnxruntime
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    array = images.contiguous().numpy()
+    for _ in range(rounds):
+        session.run(None, {"images": array})
+    times: Times = Counter()
+    for event in json.loads(Path(session.end_profiling()).read_text()):
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            spent = event["dur"] / 1e3 / rounds
+            times["all"] += spent
+            if "Conv" in event["args"]["op_name"]:
+                times[kind_of(event["name"].replace("/", " "))] += spent
+    return times
+
+
+def in_openvino(model: Any, images: Any, rounds: int) -> Times:
+    """From its performance counters."""
+    import openvino
+    import torch
+
+    network = openvino.convert_model(model, example_input=images.contiguous(), input=list(images.shape))
+    settings = {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32"}
+    settings["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
+    request = openvino.Core().compile_model(network, "CPU", settings).create_infer_request()
+    times: Times = Counter()
+    for _ in range(rounds):
+        request.infer([images.contiguous().numpy()])
+        for node in request.profiling_info:
+            spent = node.real_time.total_seconds() * 1e3 / rounds
+            times["all"] += spent
+            if "Conv" in node.node_type:
+                times[kind_of(node.node_name.replace("/", " "))] += spent
+    return times
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Networks with attention, in the formats that people deploy: less than a ten thousandth from PyTorch."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+from models.graft import graft
+from models.weights import model_record, read_checkpoint, save_checkpoint
+from models.yolo import DetectionModel
+from tests.known import SHARED, needs_shared
+from tests.utils.export.test_every_format import exported
+from utils.base.paths import ROOT
+from utils.export.check import TOLERANCE
+
+NANO = sorted(file.name for file in (ROOT / "models").rglob("yolov5n*LSKA.yaml"))
+VAN = sorted(file.name for file in (ROOT / "models").rglob("yolov5-van-*.yaml"))
+LARGER = sorted(file.name for file in (ROOT / "models").rglob("yolov5[smlx]*LSKA.yaml"))
+
+
+def trained_like(cfg: str, file: Path) -> None:
+    """A checkpoint of the official weights in a config, with new layers that do something."""
+    torch.manual_seed(0)
+    model = DetectionModel(cfg)
+    graft(model, read_checkpoint(SHARED / "weights" / "yolov5n.pt"))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if (parameter == 0).all():
+                parameter.normal_(std=0.05)
+    save_checkpoint(file, {"model": model_record(model)})
+
+
+def settled(cfg: str, file: Path) -> None:
+    """A checkpoint of an untrained network whose batch norms have seen a picture."""
+    torch.manual_seed(0)
+    model = DetectionModel(cfg).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model(torch.rand(2, 3, 128, 128))
+    save_checkpoint(file, {"model": model_record(model)})
+
+
+@needs_shared
+@pytest.mark.parametrize("cfg", NANO)
+def test_attention_is_the_same_in_onnx_openvino_and_torchscript(tmp_path: Path, cfg: str) -> None:
+    trained_like(cfg, tmp_path / "tiny.pt")
+    for name in ("torchscript", "onnx", *(["openvino"] if find_spec("openvino") else [])):
+        report = exported(tmp_path, name, imgsz=160)
+        assert report.error == "", name
+        assert report.difference is not None and report.difference < TOLERANCE, name
+
+
+@needs_shared
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tflite", "saved_model", "ncnn", "executorch", "paddle"])
+@pytest.mark.parametrize("cfg", NANO)
+def test_attention_is_the_same_in_other_formats(tmp_path: Path, cfg: str, name: str) -> None:
+    trained_like(cfg, tmp_path / "tiny.pt")
+    report = exported(tmp_path, name, imgsz=160)
+    assert report.error == ""
+    assert report.difference is not None and report.difference < TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cfg", [*VAN, *LARGER])
+def test_every_size_is_written(tmp_path: Path, cfg: str) -> None:
+    """Untrained networks of this depth cost float32 itself more than TOLERANCE: export.py allows for that."""
+    settled(cfg, tmp_path / "tiny.pt")
+    for name in ("torchscript", "onnx", "openvino", "tflite"):
+        assert exported(tmp_path, name, imgsz=128).error == "", name
