@@ -2,9 +2,9 @@
 
 python benchmarks/layers.py --cfg yolov5n-head-LSKA.yaml --img 320
 
-The figure of a kind of layer is its share of the time over its share of the multiply-adds: about 1 is usual; far
-above it, the runtime has no good kernel. Depth-wise convolutions are bound by memory: for them more is usual in
-any runtime, and what plain PyTorch needs for them stands beside.
+The figure of a kind of layer is its share of the time over its share of the multiply-adds: about 1 is usual;
+far above it, the runtime has no good kernel. Depth-wise convolutions are bound by memory: for them more is
+usual in any runtime, and what plain PyTorch needs for them stands beside.
 """
 
 from __future__ import annotations

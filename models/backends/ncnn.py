@@ -34,8 +34,7 @@ class NcnnBackend(Backend):
     def infer(self, images: Tensor) -> Tensor:
         """Run the network on one picture."""
         with self.net.create_extractor() as extractor:
-            extractor.input(
-                self.net.input_names()[0], self.mat(np.ascontiguousarray(images[0].cpu().numpy()))
-            )
+            picture = np.ascontiguousarray(images[0].cpu().numpy())  # Mat only points to it: it must live on
+            extractor.input(self.net.input_names()[0], self.mat(picture))
             _, found = extractor.extract(self.net.output_names()[0])
             return torch.from_numpy(np.array(found))[None].to(self.device)

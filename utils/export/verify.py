@@ -44,7 +44,8 @@ def verify(
     largest = 0.0
     for trial in _trials(kind.name, images, options):
         with torch.inference_mode():
-            expected, found = model(trial)[0], runtime(trial)
+            # detect.py's pictures have their channels last, too: a runtime may stumble over that
+            expected, found = model(trial)[0], runtime(trial.contiguous(memory_format=torch.channels_last))
         if options.nms:
             difference = check.compare_found(
                 expected, found, trial, options.conf_thres, options.iou_thres, options.agnostic_nms
