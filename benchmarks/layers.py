@@ -138,6 +138,9 @@ def in_pytorch(model: Any, images: Any, rounds: int) -> Times:
 
 def in_onnxruntime(file: Path, images: Any, rounds: int, folder: Path) -> Times:
     """From its own profile."""
+    from utils.base.telemetry import hush_onnxruntime
+
+    hush_onnxruntime()
     import onnxruntime
     import torch
 

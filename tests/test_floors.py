@@ -48,6 +48,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "graft",
         "hubconf",
         "studies",
+        "benchmarks",
         "visualize",
         "utils.general",
         "utils.torch_utils",

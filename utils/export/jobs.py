@@ -58,16 +58,18 @@ class Job:
 
     def export(self, name: str) -> Report:
         """Write and check one format, in this process."""
-        device, half = self.model.head.anchors.device, self.opt.half and name == "torchscript"
+        device, half = self.model.head.anchors.device, self.options.half and name == "torchscript"
 
         def open_file(file: Path):  # type: ignore[no-untyped-def]
             return load_backend(file, device, names=dict(self.model.names), half=half)
 
-        return export_one(name, self.weights, self.model, self.images, self.options, open_file)
+        return export_one(
+            name, self.weights, self.model, self.images, self.options.for_format(name), open_file
+        )
 
     def export_apart(self, name: str) -> Report:
         """Write and check one format in a process of its own."""
-        file = file_of(name, self.weights, self.options)
+        file = file_of(name, self.weights, self.options.for_format(name))
         task = {**vars(self.opt), "weights": [str(self.weights)], "include": [name]}
         try:
             told = ask("utils.export.child", task, quiet=not self.opt.verbose)
@@ -93,7 +95,7 @@ def export_file(file: str, opt: Namespace) -> list[Report]:
     reports = []
     for name in opt.include:
         if FORMATS[name].apart:
-            LOG.info(f"{FORMATS[name].title}: writing {file_of(name, job.weights, job.options)}")
+            LOG.info(f"{FORMATS[name].title}: writing {job.weights.stem}{FORMATS[name].suffix}, apart")
             reports.append(job.export_apart(name))
         else:
             reports.append(job.export(name))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
+from utils.base.telemetry import hush_onnxruntime
 from utils.export.onnx import write_graph
 from utils.export.options import ExportOptions
 from utils.export.places import whole_folder, write_facts
@@ -54,6 +55,7 @@ def _converted(openvino: Any, model: nn.Module, images: Tensor, options: ExportO
 
 
 def _quantised(network: Any, options: ExportOptions) -> Any:
+    hush_onnxruntime()  # which NNCF may load
     try:
         import nncf
     except ImportError as error:

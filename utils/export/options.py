@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 OLDEST_OPSET, NEWEST_OPSET = 11, 20  # what PyTorch's TorchScript-based exporter writes
 
 
-_TENSORFLOW = ("saved_model", "pb", "tflite", "edgetpu", "tfjs")
+_SUPPRESS = ("onnx", "openvino", "engine", "saved_model", "pb", "tfjs")
 # Flags that mean something to some formats only.
 _MEANT_FOR = {
     "optimize": ("torchscript",),
-    "dynamic": ("onnx", "openvino", "engine", "saved_model"),
+    "dynamic": ("onnx", "openvino", "engine"),
     "simplify": ("onnx", "engine"),
     "keras": ("saved_model",),
-    "half": ("torchscript", "onnx", "openvino", "engine", "coreml", "tflite"),
+    "half": ("torchscript", "onnx", "openvino", "engine", "coreml", "tflite", "ncnn"),
     "int8": ("onnx", "openvino", "coreml", "tflite", "edgetpu"),
     "per_tensor": ("tflite", "edgetpu"),
     "cache": ("engine",),
     "mlmodel": ("coreml",),
-    "nms": ("onnx", "openvino", "engine", "coreml", *_TENSORFLOW),
-    "agnostic_nms": ("onnx", "openvino", "engine", *_TENSORFLOW),
+    "nms": _SUPPRESS,
+    "agnostic_nms": _SUPPRESS,
 }
 _NEED_GPU_FOR_HALF = ("torchscript", "engine")
 
@@ -65,6 +65,16 @@ class ExportOptions:
     iou_thres: float = 0.45
     conf_thres: float = 0.25
     pictures: Callable[[], Sequence[Tensor]] | None = None  # for calibration: (1, 3, H, W) in 0-1 each
+
+    def for_format(self, name: str) -> ExportOptions:
+        """The same without what a format does not have; that is mentioned."""
+        given = [flag for flag in _MEANT_FOR if getattr(self, flag, False)]
+        absent = [flag for flag in given if name not in _MEANT_FOR[flag]]
+        if absent:
+            flags = ", ".join(f"--{flag.replace('_', '-')}" for flag in absent)
+            LOG.warning(f"{name}: written without {flags}, which it does not have")
+        without: dict[str, Any] = {flag: "" if flag == "cache" else False for flag in absent}
+        return replace(self, **without)
 
     @property
     def precision(self) -> str:

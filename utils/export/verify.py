@@ -89,7 +89,7 @@ def _own_error(model: DetectionModel, trial: Tensor) -> float:
 
 def _trials(name: str, images: Tensor, options: ExportOptions) -> list[Tensor]:
     """The example batch; for an export of free sizes another number and size as well."""
-    if not (options.dynamic and name in ("onnx", "openvino", "engine", "saved_model")):
+    if not (options.dynamic and name in ("onnx", "openvino", "engine")):
         return [images]
     stride, width = options.stride, images.shape[3]
     narrower = max(stride, (width // 2) // stride * stride)

@@ -121,6 +121,15 @@ def test_suppression_in_the_file_keeps_what_detect_keeps(folder: Path, name: str
     assert report.difference is not None and report.difference < TOLERANCE
 
 
+def test_what_a_format_has_not_is_left_out_and_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    keywords = {"weights": str(folder / "tiny.pt"), "imgsz": 64, "nms": True, "optimize": False}
+    reports = export.export(options_from({**keywords, "include": ["torchscript", "onnx"]}))
+
+    assert [report.error for report in reports] == ["", ""]
+    assert "torchscript: written without --nms, which it does not have" in caplog.messages
+    assert b"nms" not in (folder / "tiny.torchscript").read_bytes().split(b"config.txt")[1][:300]
+
+
 def test_8_bits_without_pictures_are_a_mistake_told_at_once(folder: Path) -> None:
     command = [
         sys.executable,
