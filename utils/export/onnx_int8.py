@@ -15,7 +15,7 @@ from utils.export.options import ExportOptions
 
 
 def quantise(draft: Path, options: ExportOptions) -> Path:
-    """Quantise the convolutions of a float32 file; decoding, whose pixels need more than 8 bits, stays.
+    """Quantise the convolutions of a float32 file; head and decoding, which need more than 8 bits, stay.
 
     Raises:
         ConfigError: ONNX Runtime is missing.
@@ -36,22 +36,23 @@ def quantise(draft: Path, options: ExportOptions) -> Path:
         quant_format=q.QuantFormat.QDQ,
         per_channel=True,
         op_types_to_quantize=["Conv"],  # more of them cost time and accuracy (docs/export.md)
-        nodes_to_exclude=after_the_last_convolutions(prepared),
+        nodes_to_exclude=last_convolutions(prepared),
         extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
     )
     return made
 
 
-def after_the_last_convolutions(file: Path) -> list[str]:
-    """Names of the nodes that no path leads from to a convolution: the decoding."""
+def last_convolutions(file: Path) -> list[str]:
+    """Names of the convolutions from which no path leads to another: the head's."""
     import onnx
 
     graph = onnx.load(str(file)).graph
-    wanted = {name for node in graph.node if node.op_type == "Conv" for name in node.input}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    wanted = {name for node in convolutions for name in node.input}
     for node in reversed(graph.node):  # nodes stand in the order in which they are computed
         if wanted.intersection(node.output):
             wanted.update(node.input)
-    return [n.name for n in graph.node if n.op_type != "Conv" and not wanted.intersection(n.output)]
+    return [node.name for node in convolutions if not wanted.intersection(node.output)]
 
 
 def _reader(base: type, pictures: Sequence[Tensor]) -> Any:

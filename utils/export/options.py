@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 OLDEST_OPSET, NEWEST_OPSET = 11, 20  # what PyTorch's TorchScript-based exporter writes
 
 
-_SUPPRESS = ("onnx", "openvino", "engine", "saved_model", "pb", "tfjs")
+_SUPPRESS = ("onnx", "openvino", "engine", "saved_model", "pb")
 # Flags that mean something to some formats only.
 _MEANT_FOR = {
     "optimize": ("torchscript",),

@@ -72,12 +72,16 @@ def _suppressed(tf: Any, xywh: Any, scores: Any, o: ExportOptions) -> Any:
     half = xywh[..., 2:] / 2
     boxes = tf.concat([xywh[..., :2] - half, xywh[..., :2] + half], -1)
     best, kinds = tf.reduce_max(scores, -1), tf.argmax(scores, -1)
+    if not o.agnostic_nms:  # a box competes in its best class alone, as in detect.py
+        own = scores * tf.one_hot(kinds, len(o.names), dtype=scores.dtype)
+        found = tf.image.combined_non_max_suppression(
+            boxes[:, :, None], own, o.topk_per_class, o.topk_all, o.iou_thres, o.conf_thres, clip_boxes=False
+        )
+        return tf.concat([found[0], found[1][..., None], found[2][..., None]], -1)
 
     def one_picture(given: Any) -> Any:
         boxes, best, kinds = given
-        # Moved apart by its class, a box meets those of its own class alone.
-        apart = boxes if o.agnostic_nms else boxes + 2.0 * tf.cast(kinds, boxes.dtype)[:, None]
-        kept = tf.image.non_max_suppression(apart, best, o.topk_all, o.iou_thres, o.conf_thres)
+        kept = tf.image.non_max_suppression(boxes, best, o.topk_all, o.iou_thres, o.conf_thres)
         columns = [boxes, best[:, None], tf.cast(kinds, boxes.dtype)[:, None]]
         rows = tf.gather(tf.concat(columns, -1), kept)
         return tf.ensure_shape(tf.pad(rows, [[0, o.topk_all - tf.shape(rows)[0]], [0, 0]]), (o.topk_all, 6))
