@@ -12,6 +12,7 @@ import argparse
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
+from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
 from utils.base.log import set_up_console
 from utils.base.paths import ROOT, relative_to_cwd
@@ -30,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument("--batch-size", type=int, default=1, help="pictures at a time")
     p.add_argument("--device", default="cpu", help="cpu, or a GPU's number")
     p.add_argument("--include", nargs="+", default=list(FORMATS), help="formats, beside PyTorch's own")
-    p.add_argument("--half", action="store_true", help="16-bit floats")
+    p.add_argument("--half", action="store_true", help="16-bit floats; formats that have none are left out")
     p.add_argument("--int8", action="store_true", help="8-bit integers too, where a format has them")
     p.add_argument("--test", action="store_true", help="only export, measure nothing")
     p.add_argument("--pt-only", action="store_true", help="measure the checkpoint alone")
@@ -45,7 +46,10 @@ def run(**keywords: Any) -> list[Row]:
     from utils.compare.formats import measure_formats
 
     set_up_console()
-    return measure_formats(Namespace(**{**vars(make_parser().parse_args([])), **keywords}))
+    known = vars(make_parser().parse_args([]))
+    if unknown := set(keywords) - set(known):
+        raise ConfigError(f"benchmarks.run has no option {min(unknown)}; there are {', '.join(known)}")
+    return measure_formats(Namespace(**{**known, **keywords}))
 
 
 def command_line() -> int:

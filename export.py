@@ -31,10 +31,12 @@ def export(opt: Namespace) -> list[Report]:
     Raises:
         ConfigError, DataError: the weights or the device cannot be used.
     """
+    from models.weights import locate_weights
     from utils.export.jobs import export_file
     from utils.export.run import print_table
 
-    reports = [report for file in opt.weights for report in export_file(file, opt)]
+    files = [locate_weights(file) for file in opt.weights]  # all, before hours of work on the first
+    reports = [report for file in files for report in export_file(str(file), opt)]
     print_table(reports)
     return reports
 

@@ -34,7 +34,7 @@ export class Detector {
     const stride = Number(notes.stride ?? 32)
     const free = Math.ceil(side / stride) * stride
     const size = [height, width].map((known) => (typeof known === 'number' ? known : free))
-    return new Detector(session, size, parseNames(notes.names), notes.nms === 'True')
+    return new Detector(session, size, parseNames(notes.names), notes.nms !== undefined)
   }
 
   constructor(session, size, names, suppressed) {

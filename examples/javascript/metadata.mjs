@@ -1,6 +1,7 @@
 // What an .onnx file says of itself: ONNX Runtime for Node.js reads the graph, but not these notes.
 
 const METADATA = 14 // field of ModelProto: repeated { key = 1, value = 2 }
+const ESCAPES = { n: '\n', t: '\t', r: '\r' }
 const TEXT = 2 // wire type of everything that has a length
 
 /** Notes of a model file (Buffer) as {key: text}. */
@@ -16,8 +17,13 @@ export function readMetadata(bytes) {
 
 /** Class names by number, from "{0: 'cell', 1: 'red plate'}" or "['cell', 'red plate']". */
 export function parseNames(text = '') {
-  const quoted = /'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"/g
-  return [...text.matchAll(quoted)].map(([, single, double]) => (single ?? double).replace(/\\(.)/g, '$1'))
+  const entries = /(?:(\d+)\s*:\s*)?(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)")/g
+  const names = []
+  for (const [, number, single, double] of text.matchAll(entries)) {
+    const name = (single ?? double).replace(/\\(.)/g, (_, letter) => ESCAPES[letter] ?? letter)
+    names[number === undefined ? names.length : Number(number)] = name
+  }
+  return names
 }
 
 /** [field number, content] of each field that has a length, in a protobuf message. */

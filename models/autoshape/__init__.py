@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -139,11 +139,17 @@ class AutoShape(nn.Module):
         return Detections(images, found, files, clocks, names, (len(images), 3, *shape))
 
     def _thin_out(self, decoded: Tensor) -> list[Tensor]:
+        classes = [self.classes] if isinstance(self.classes, int) else self.classes
+        if not all(isinstance(kind, int) for kind in classes or ()):
+            raise ConfigError(f"AutoShape: classes {classes}: expected class numbers, such as [0, 2]")
+        for name, value in (("conf", self.conf), ("iou", self.iou)):
+            if not 0 <= value <= 1:
+                raise ConfigError(f"AutoShape: {name} {value}: a number from 0 to 1 is needed")
         return non_max_suppression(
             decoded,
             self.conf,
             self.iou,
-            self.classes,
+            classes,
             self.agnostic,
             self.multi_label,
             max_det=self.max_det,
@@ -164,7 +170,7 @@ class AutoShape(nn.Module):
 
     def _shape(self, images: Sequence[np.ndarray], size: int | Sequence[int]) -> tuple[int, int]:
         """(height, width) for all pictures: the least that holds each; exported files get the full."""
-        sides = (size, size) if isinstance(size, int) else tuple(int(side) for side in size)
+        sides = tuple(int(side) for side in size) if isinstance(size, Iterable) else (int(size),) * 2
         if len(sides) != 2 or min(sides) < 1:
             raise ConfigError(f"size={size}: a number of pixels, or (height, width), is needed")
         if not self.model.pt:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from models.backends.metadata import MAX_STRIDE, Metadata
-from utils.base.errors import ConfigError
+from utils.base.errors import ConfigError, DataError
+from utils.base.log import LOG
 from utils.ops.boxes import xyxy2xywh
 
 Watch = Callable[[nn.Module, Tensor], None]  # told of each layer and its output
@@ -41,12 +43,37 @@ class Backend(ABC):
         self.batch: int | None = None
         self.imgsz: tuple[int, int] | None = None
         self.suppressed = False
+        self.least_conf = 0.0  # of boxes that a file leaves which thins them out itself
 
     def adopt(self, meta: Metadata) -> None:
         """Take over what the file says of its model."""
         self.stride, self.names, self.suppressed = meta.stride, meta.names, meta.suppressed
         self.imgsz = meta.imgsz or self.imgsz
         self.batch = meta.batch or self.batch
+        self.least_conf = meta.least
+
+    def read_shape(self, shape: Sequence[Any]) -> None:
+        """Take the batch and size that a file is fixed to from its input's shape; what is no number is free.
+
+        Raises:
+            DataError: the input is no batch of pictures.
+        """
+        if len(shape) != 4:
+            raise DataError(
+                f"--weights {self.file}: no detector: its input has {len(shape)} dimensions, not 4"
+            )
+        batch, *sides = (side if isinstance(side, int) and side > 0 else None for side in shape)
+        height, width = sides[:2] if sides[2] == 3 else sides[1:]
+        self.batch = batch
+        self.imgsz = (height, width) if height and width else None
+
+    def warn_of_thresholds(self, conf_thres: float) -> None:
+        """Tell that boxes which are asked for are gone already."""
+        if self.suppressed and conf_thres < self.least_conf:
+            LOG.warning(
+                f"{self.file} thins out its boxes itself and leaves those above {self.least_conf:g} only, "
+                f"whatever --conf-thres {conf_thres:g} says: a mAP of them is not that of the model"
+            )
 
     @property
     def nc(self) -> int:
@@ -115,7 +142,10 @@ class Backend(ABC):
 
         Suppressed once more with the same thresholds, nothing of it changes.
         """
-        classes = torch.nn.functional.one_hot(rows[..., 5].long(), max(self.nc, 1))
+        numbers = rows[..., 5].long()
+        if rows.shape[2] != 6 or int(numbers.max()) >= self.nc:
+            raise DataError(f"{self.file}: finds other classes than the {self.nc} that it names")
+        classes = torch.nn.functional.one_hot(numbers, max(self.nc, 1))
         return torch.cat((xyxy2xywh(rows[..., :4]), rows[..., 4:5], classes.to(rows)), -1)
 
 

@@ -41,8 +41,7 @@ class LiteRtBackend(Backend):
         except (ValueError, RuntimeError) as error:
             raise DataError(f"{weights}: LiteRT cannot read it ({str(error).splitlines()[0]})") from error
         self.source, self.result = self.runner.get_input_details()[0], self.runner.get_output_details()[0]
-        batch, height, width, _ = (int(side) for side in self.source["shape"])
-        self.batch, self.imgsz = batch, (height, width)
+        self.read_shape([int(side) for side in self.source["shape"]])
 
     def infer(self, images: Tensor) -> Tensor:
         """Run the interpreter on numpy arrays."""

@@ -14,6 +14,11 @@ from utils.base.errors import DataError
 from utils.base.yaml_io import read_yaml
 
 MAX_STRIDE = 32  # of a model whose file does not say
+_LARGEST = 1 << 16
+_DAMAGE = (  # what values of the wrong kind, or far too many, raise
+    *(SyntaxError, TypeError, ValueError, AttributeError, LookupError),
+    *(OverflowError, RecursionError, MemoryError),
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,7 @@ class Metadata:
     suppressed: bool = False  # its output is what is left after suppression: (B, K, 6) xyxy, score, class
     imgsz: tuple[int, int] | None = None  # the only (height, width) that it takes
     batch: int | None = None
+    least: float = 0.0  # where it is thinned out: the confidence below which boxes are gone
 
     @staticmethod
     def of(facts: Mapping[str, Any], file: object) -> Metadata:
@@ -36,15 +42,26 @@ class Metadata:
         try:
             values = {key: _value(value) for key, value in facts.items()}
             size, batch = values.get("imgsz"), values.get("batch")
-            return Metadata(
+            nms = values.get("nms") or None
+            made = Metadata(
                 int(values.get("stride", MAX_STRIDE)),
                 names_by_index(values.get("names", {})),
-                bool(values.get("nms", False)),
+                nms is not None,
                 (int(size[0]), int(size[1])) if size else None,
                 int(batch) if batch else None,
+                float(nms["conf"]) if isinstance(nms, Mapping) else 0.0,
             )
-        except (SyntaxError, TypeError, ValueError, IndexError) as error:
-            raise DataError(f"{file}: stride or names in its metadata are damaged ({error})") from error
+            if not 1 <= made.stride <= _LARGEST or not all(1 <= n <= _LARGEST for n in made.numbers):
+                raise ValueError(f"stride {made.stride}, size {made.imgsz}, batch {made.batch}")
+            return made
+        except _DAMAGE as error:
+            words = str(error)[:100] or type(error).__name__
+            raise DataError(f"{file}: stride or names in its metadata are damaged ({words})") from error
+
+    @property
+    def numbers(self) -> list[int]:
+        """Sides and batch, as far as they are fixed."""
+        return [*(self.imgsz or ()), *([self.batch] if self.batch is not None else [])]
 
 
 def from_yaml(folder: Path) -> Metadata:
@@ -60,9 +77,10 @@ def from_zip(path: Path) -> Metadata:
     try:
         with zipfile.ZipFile(path) as archive:
             text = archive.read(archive.namelist()[0]).decode()
-        return Metadata.of(literal(text), path)
-    except (zipfile.BadZipFile, IndexError, UnicodeDecodeError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: its metadata are damaged ({error})") from error
+        found = literal(text)
+    except (*_DAMAGE, zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{path}: its metadata are damaged ({type(error).__name__})") from error
+    return Metadata.of(found, path)
 
 
 def literal(text: str) -> Any:

@@ -24,17 +24,19 @@ class OnnxBackend(Backend):
         (images, *_), meta = self.session.get_inputs(), self.session.get_modelmeta().custom_metadata_map
         self.input = images.name
         self.fp16 = images.type == "tensor(float16)"
-        batch, _, height, width = (size if isinstance(size, int) else None for size in images.shape)
-        self.batch = batch
-        self.imgsz = (height, width) if height and width else None
-        shape = {"imgsz": self.imgsz, "batch": batch}
-        told = {key: meta[key] for key in ("stride", "names", "nms") if key in meta}
-        self.adopt(Metadata.of({**told, **shape}, weights))
+        self.read_shape(images.shape)
+        self.adopt(
+            Metadata.of({key: meta[key] for key in ("stride", "names", "nms") if key in meta}, weights)
+        )
 
     def infer(self, images: Tensor) -> Tensor:
         """Run the session on numpy arrays."""
         array = np.ascontiguousarray(images.cpu().numpy())
-        decoded = self.session.run(None, {self.input: array})[0]
+        try:
+            decoded = self.session.run(None, {self.input: array})[0]
+        except Exception as error:  # ONNX Runtime has a dozen kinds of errors, of no common class
+            shape, words = "x".join(map(str, images.shape)), str(error).split("\n")[0][:200]
+            raise DataError(f"{self.file}: ONNX Runtime fails on {shape} pictures ({words})") from error
         return torch.from_numpy(decoded).to(self.device)
 
 
@@ -78,10 +80,9 @@ def _open_session(weights: str, device: torch.device, wanted: str) -> Any:
     providers = wanted.split(",") if wanted else ["CPUExecutionProvider"]
     if not wanted and device.type == "cuda" and "CUDAExecutionProvider" in available:
         providers.insert(0, "CUDAExecutionProvider")
-    if unknown := set(providers) - set(available):
+    if set(providers) - set(available):
         raise ConfigError(
-            f"--runtime {wanted}: ONNX Runtime has no {', '.join(sorted(unknown))} here; "
-            f"there are {', '.join(available)}"
+            f"--runtime {wanted}: expected of {', '.join(available)}, which ONNX Runtime has here"
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()  # as many as PyTorch was given

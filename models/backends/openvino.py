@@ -32,7 +32,8 @@ class OpenVinoBackend(Backend):
             model = core.read_model(network)
         except RuntimeError as error:
             raise DataError(f"{weights}: OpenVINO cannot read it ({_line(error)})") from error
-        self._read_shape(model.inputs[0].partial_shape)
+        sides = model.inputs[0].partial_shape
+        self.read_shape([side.get_length() if side.is_static else None for side in sides])
         try:
             self.model = core.compile_model(model, where, _settings(where, half))
         except RuntimeError as error:
@@ -46,11 +47,6 @@ class OpenVinoBackend(Backend):
         """Run the network on a numpy array."""
         array = np.ascontiguousarray(images.cpu().numpy())
         return torch.from_numpy(self.model(array, share_inputs=True)[0].copy()).to(self.device)
-
-    def _read_shape(self, shape: Any) -> None:
-        batch, _, height, width = (size.get_length() if size.is_static else None for size in shape)
-        self.batch = batch
-        self.imgsz = (height, width) if height and width else None
 
 
 def _settings(where: str, half: bool) -> dict[str, Any]:

@@ -33,11 +33,6 @@ class _TensorFlowBackend(Backend):
     def _open(self) -> None:
         self.tf = load_tensorflow(self.file)
 
-    def _read_shape(self, shape: Any) -> None:
-        batch, height, width, _ = shape.as_list()
-        self.batch = batch
-        self.imgsz = (height, width) if height and width else None
-
 
 class SavedModelBackend(_TensorFlowBackend):
     """A SavedModel folder; metadata.yaml in it has stride and names."""
@@ -49,10 +44,10 @@ class SavedModelBackend(_TensorFlowBackend):
         try:
             self.kept = self.tf.saved_model.load(str(file.parent))  # its variables live as long as this
             self.function = self.kept.signatures["serving_default"]
-        except (OSError, KeyError, AttributeError, ValueError) as error:
+        except (OSError, LookupError, AttributeError, ValueError) as error:
             raise DataError(f"{weights}: TensorFlow cannot read it ({error})") from error
         self.adopt(from_yaml(file.parent))
-        self._read_shape(next(iter(self.function.structured_input_signature[1].values())).shape)
+        self.read_shape(next(iter(self.function.structured_input_signature[1].values())).shape.as_list())
 
 
 class GraphDefBackend(_TensorFlowBackend):
@@ -64,7 +59,7 @@ class GraphDefBackend(_TensorFlowBackend):
         self._open()
         self.function, facts = _frozen(self.tf, path.read_bytes(), weights)
         self.adopt(Metadata.of(facts, weights))
-        self._read_shape(self.function.inputs[0].shape)
+        self.read_shape(self.function.inputs[0].shape.as_list())
 
 
 def load_tensorflow(asking: str) -> Any:

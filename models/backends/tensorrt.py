@@ -36,9 +36,7 @@ class TensorRtBackend(Backend):
         self.source = next(name for name in names if is_input[name])
         self.result = next(name for name in names if not is_input[name])
         self.fp16 = self._kind(self.source) == torch.float16
-        batch, _, height, width = self.engine.get_tensor_shape(self.source)
-        self.batch = batch if batch > 0 else None
-        self.imgsz = (height, width) if height > 0 and width > 0 else None
+        self.read_shape([int(side) for side in self.engine.get_tensor_shape(self.source)])
 
     def infer(self, images: Tensor) -> Tensor:
         """Run the engine on this thread's CUDA stream."""

@@ -35,9 +35,7 @@ class TritonBackend(Backend):
             raise DataError(f"--weights {url}: the server does not answer ({error})") from error
         self.source, self.result = facts["inputs"][0], facts["outputs"][0]
         self.fp16 = self.source["datatype"] == "FP16"
-        batch, _, height, width = (int(side) for side in self.source["shape"])
-        self.batch = batch if batch > 0 else None
-        self.imgsz = (height, width) if height > 0 and width > 0 else None
+        self.read_shape([int(side) for side in self.source["shape"]])
 
     def infer(self, images: Tensor) -> Tensor:
         """Ask the server."""

@@ -69,7 +69,13 @@ FORMATS: dict[str, Format] = {
             endings={"": "-int8_edgetpu.tflite"},
         ),
         Format(
-            "tfjs", "TensorFlow.js", "_web_model", "pip install tensorflow", apart=True, runs=False, gpu=False
+            "tfjs",
+            "TensorFlow.js",
+            "_web_model",
+            "pip install tensorflow, pipx install tensorflowjs, pipx inject tensorflowjs 'ydf<0.13'",
+            apart=True,
+            runs=False,
+            gpu=False,
         ),
         Format(
             "paddle",

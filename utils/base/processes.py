@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from utils.base.errors import DataError, YoloError
 from utils.base.log import LOG, set_up_console
 from utils.base.paths import ROOT, relative_to_cwd
 
 LOG_FILE = "log.txt"
+GRACE = 5.0  # seconds for a process that has been asked to end
 
 
 @dataclass
@@ -153,17 +155,33 @@ def ask(module: str, task: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
         question.write_text(json.dumps(task))
         command = module_command(module, str(question), str(reply))
         with log.open("wb") as heard:
-            to = heard if quiet else None
-            done = subprocess.run(command, stdout=to, stderr=to)
+            status = _run_to_its_end(command, heard if quiet else None)
         if not reply.is_file():
-            raise DataError(f"ended with status {done.returncode}: {last_line(log)[:300]}")
+            raise DataError(f"ended with status {status}: {last_line(log)[:300]}")
         answered: dict[str, Any] = json.loads(reply.read_text())
         return answered
+
+
+def _run_to_its_end(command: Sequence[str], output: IO[bytes] | None) -> int:
+    """Run a command; who is stopped meanwhile stops it too, with all that it has started."""
+    groups = hasattr(os, "killpg")
+    child = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=groups)
+    try:
+        return child.wait()
+    except BaseException:
+        for sign in (signal.SIGTERM, signal.SIGKILL) if groups else ():
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, sign)
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(GRACE)
+        child.kill()
+        raise
 
 
 def answer(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Be the process of `ask`: do the task."""
     set_up_console()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # folders are removed
     question, reply = map(Path, sys.argv[1:])
     reply.write_text(json.dumps(work(json.loads(question.read_text()))))
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import csv
+import math
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from models.weights import locate_weights
 from utils.base.device import select_device
 from utils.base.errors import ConfigError, DataError
-from utils.base.formats import FORMATS, size_of
+from utils.base.formats import FORMATS, known_format, size_of
 from utils.base.log import LOG
+from utils.base.paths import check_writable
 from utils.base.processes import ask
 from utils.data.dataset_yaml import read_data_yaml
 from utils.export.jobs import export_file
-from utils.export.options import options_from
+from utils.export.options import has, options_from
 from utils.export.run import Report
 from utils.export.verify import can_run
 
@@ -51,14 +53,15 @@ def measure_formats(opt: Namespace) -> list[Row]:
     Raises:
         ConfigError, DataError: weights or data cannot be used.
     """
-    device = select_device(opt.device, verbose=False)
+    opt = _checked(opt)
     weights = locate_weights(opt.weights)
+    device = select_device(opt.device, verbose=False)
+    rounds = [] if opt.pt_only else _rounds(opt, device.type)  # at once: mistakes are told before the work
     if not opt.test:
         read_data_yaml(opt.data)
     rows = [_measured(Row("PyTorch", str(weights)), opt)]
-    if not opt.pt_only:
-        names = [name for name in opt.include if _is_for(name, device.type)]
-        rows += [_measured(row, opt) for row in _exported(names, weights, opt)]
+    for flags in rounds:
+        rows += [_measured(_row(report, flags), opt) for report in export_file(str(weights), flags)]
     print_table(rows, test=opt.test)
     if opt.csv:
         write_table(rows, Path(opt.csv))
@@ -66,17 +69,10 @@ def measure_formats(opt: Namespace) -> list[Row]:
 
 
 def failures(rows: Sequence[Row], hard_fail: bool | str | float) -> list[Row]:
-    """The rows that make `--hard-fail` fail: those without a figure, and those below its number.
-
-    Raises:
-        ConfigError: it is no number.
-    """
+    """The rows that make `--hard-fail` fail: those without a figure, and those below its number."""
     if hard_fail is False:
         return []
-    try:
-        least = 0.0 if hard_fail is True else float(hard_fail)
-    except ValueError as error:
-        raise ConfigError(f"--hard-fail {hard_fail}: a number from 0 to 1, or nothing, is needed") from error
+    least = _least(hard_fail)
     wrong = [row for row in rows if row.failed or (row.map is not None and row.map < least)]
     for row in wrong:
         LOG.error(f"{row.format}: {row.note or f'mAP50-95 {row.map:.3f} is below {least}'}")
@@ -108,21 +104,41 @@ def _is_for(name: str, device: str) -> bool:
     return kind.gpu if device == "cuda" else kind.cpu
 
 
-def _exported(names: Sequence[str], weights: Path, opt: Namespace) -> Iterator[Row]:
-    """Every format in float32, or 16 bits; with `--int8` also in 8 bits those that have them."""
+def _checked(opt: Namespace) -> Namespace:
+    include = [opt.include] if isinstance(opt.include, str) else opt.include
+    include = list(dict.fromkeys(known_format(name).name for name in include))
+    _least(opt.hard_fail)
+    if opt.csv:
+        check_writable(Path(opt.csv).parent, "--csv")
+    return Namespace(**{**vars(opt), "include": include})
+
+
+def _least(hard_fail: bool | str | float) -> float:
+    try:
+        least = float(hard_fail)
+    except ValueError:
+        least = math.nan
+    if isinstance(hard_fail, bool):
+        return 0.0
+    if not 0 <= least <= 1:
+        raise ConfigError(f"--hard-fail {hard_fail}: a number from 0 to 1, or nothing, is needed")
+    return least
+
+
+def _rounds(opt: Namespace, device: str) -> list[Namespace]:
+    """Flags of export.py for all formats in 32 or 16 bits, then for those that have 8 bits."""
+    names = [name for name in opt.include if _is_for(name, device)]
     shared = {key: getattr(opt, key) for key in ("imgsz", "batch_size", "device", "data")}
-    rounds: list[tuple[str, Sequence[str]]] = [("half" if opt.half else "", names)]
-    if opt.int8:
-        rounds.append(("int8", [name for name in names if "int8" in FORMATS[name].endings]))
-    for precision, chosen in rounds:
-        if chosen:
-            kind = {precision: True} if precision else {}
-            made = export_file(str(weights), options_from({**shared, **kind, "include": list(chosen)}))
-            yield from (_row(report, precision) for report in made)
+    if opt.half:
+        names = [name for name in names if has(name, "half") and (device == "cuda" or name != "torchscript")]
+    rounds = [options_from({**shared, "half": opt.half, "include": names})] if names else []
+    small = [name for name in names if "int8" in FORMATS[name].endings] if opt.int8 else []
+    return rounds + ([options_from({**shared, "int8": True, "include": small})] if small else [])
 
 
-def _row(report: Report, precision: str) -> Row:
-    title = f"{FORMATS[report.format].title}{f' {precision}' if precision else ''}"
+def _row(report: Report, flags: Namespace) -> Row:
+    precision = " int8" if flags.int8 else " half" if flags.half else ""
+    title = f"{FORMATS[report.format].title}{precision}"
     if report.error:
         return Row(title, note=report.error, failed=True)
     return Row(title, str(report.file), difference=report.difference, note=report.note)

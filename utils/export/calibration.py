@@ -18,16 +18,19 @@ from utils.data.images import read_image
 from utils.data.letterbox import letterbox
 
 
-def calibration_pictures(data: str, size_hw: tuple[int, int], count: int) -> Callable[[], Sequence[Tensor]]:
+def calibration_pictures(
+    data: str, size_hw: tuple[int, int], count: int, batch: int = 1
+) -> Callable[[], Sequence[Tensor]]:
     """What gives, when asked the first time, evenly chosen training pictures of a data set.
 
     Args:
         data: its yaml.
         size_hw: what they are letterboxed to.
         count: at most so many.
+        batch: how often each is repeated, for a network that takes no other number.
 
     Returns:
-        A function that returns pictures (1, 3, H, W) in 0-1. It raises DataError if none can be read.
+        A function that returns pictures (batch, 3, H, W) in 0-1. It raises DataError if none can be read.
     """
 
     spec = read_data_yaml(data)  # at once: a mistake is told before hours of work
@@ -39,7 +42,7 @@ def calibration_pictures(data: str, size_hw: tuple[int, int], count: int) -> Cal
         found = []
         for index in chosen:
             try:
-                found.append(_tensor(read_image(files[int(index)]), size_hw))
+                found.append(_tensor(read_image(files[int(index)]), size_hw).repeat(batch, 1, 1, 1))
             except (DataError, OSError) as error:
                 LOG.warning(f"not used for calibration: {error}")
         if not found:

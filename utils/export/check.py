@@ -16,6 +16,7 @@ from models.yolo import DetectionModel
 from utils.base.paths import ROOT
 from utils.data.images import IMAGE_SUFFIXES, read_image
 from utils.data.letterbox import letterbox
+from utils.export.options import ExportOptions
 from utils.ops.iou import box_iou
 from utils.ops.nms import non_max_suppression
 
@@ -25,6 +26,7 @@ TOLERANCE = 1e-4
 FLOORS = 10  # times its own rounding error a badly conditioned model (untrained, say) may differ
 TOLERANCE_HALF = 2e-2  # half precision keeps 11 bits of every value
 SURE, GOOD_OVERLAP = 0.5, 0.6  # score and IoU for comparisons with 8-bit models ...
+MANY = 10_000  # boxes of a picture, more than any limit
 LEAST_SHARE = 0.8  # ... of whose boxes this part has to be found again
 
 
@@ -57,17 +59,16 @@ def compare(expected: Tensor, found: Tensor, images: Tensor) -> Difference:
     return Difference(float((gap[..., :4] / size).max()), float(gap[..., 4:].max()))
 
 
-def compare_found(
-    expected: Tensor, found: Tensor, images: Tensor, conf: float, iou: float, agnostic: bool = False
-) -> Difference:
+def compare_found(expected: Tensor, found: Tensor, images: Tensor, options: ExportOptions) -> Difference:
     """Compare what is left of decoded outputs (B, N, 5 + nc) after suppression, box by box.
 
     Raises:
         ValueError: not the same boxes.
     """
-    difference = Difference(0.0, 0.0)
-    side = max(images.shape[2:])
-    for index, (ours, theirs) in enumerate(_detections(expected, found, conf, iou, agnostic=agnostic)):
+    o, difference = options, Difference(0.0, 0.0)
+    pairs = _detections(expected, found, o.conf_thres, o.iou_thres, agnostic=o.agnostic_nms)
+    for index, (ours, theirs) in enumerate(pairs):
+        ours = _best(ours, o)
         if len(ours) != len(theirs):
             raise ValueError(f"picture {index}: {len(theirs)} boxes instead of {len(ours)}")
         if len(ours):
@@ -75,9 +76,17 @@ def compare_found(
             gap = (ours - theirs[nearest]).abs()
             if gap[:, 5].any():
                 raise ValueError(f"picture {index}: boxes of other classes")
-            boxes, scores = float(gap[:, :4].max()) / side, float(gap[:, 4].max())
+            boxes, scores = float(gap[:, :4].max()) / max(images.shape[2:]), float(gap[:, 4].max())
             difference = Difference(max(difference.boxes, boxes), max(difference.scores, scores))
     return difference
+
+
+def _best(rows: Tensor, o: ExportOptions) -> Tensor:
+    """Of rows (n, 6), best first, as many as a file keeps."""
+    if o.agnostic_nms:
+        return rows[: min(o.topk_per_class, o.topk_all)]
+    same = (rows[:, None, 5] == rows[None, :, 5]).tril(-1)  # those of its class that are better
+    return rows[same.sum(1) < o.topk_per_class][: o.topk_all]
 
 
 def share_found(expected: Tensor, found: Tensor) -> float:
@@ -106,8 +115,8 @@ def _detections(
     agnostic: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     least = conf if weaker is None else weaker
-    ours = non_max_suppression(expected.detach().cpu().float(), conf, iou, agnostic=agnostic)
-    theirs = non_max_suppression(found.detach().cpu().float(), least, iou, agnostic=agnostic)
+    ours = non_max_suppression(expected.detach().cpu().float(), conf, iou, agnostic=agnostic, max_det=MANY)
+    theirs = non_max_suppression(found.detach().cpu().float(), least, iou, agnostic=agnostic, max_det=MANY)
     return zip(ours, theirs, strict=True)
 
 

@@ -23,6 +23,8 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
     Raises:
         ConfigError: the package is missing.
     """
+    if len(images) != 1:
+        raise ConfigError("--include coreml: a Core ML picture comes alone, use --batch-size 1")
     try:
         # It would load TensorFlow too, if there is one, after which PyTorch's Triton crashes on import.
         sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]

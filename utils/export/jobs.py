@@ -20,7 +20,7 @@ from utils.base.processes import ask
 from utils.data.letterbox import check_img_size
 from utils.export.calibration import calibration_pictures
 from utils.export.check import example_images
-from utils.export.options import ExportOptions
+from utils.export.options import ExportOptions, has
 from utils.export.run import Report, export_one, file_of
 
 
@@ -53,7 +53,9 @@ class Job:
         own = {"stride", "names", "pictures"}
         told = {item.name: getattr(opt, item.name) for item in fields(ExportOptions) if item.name not in own}
         height, width = self.images.shape[2:]
-        pictures = calibration_pictures(opt.data, (height, width), opt.calibration) if opt.int8 else None
+        pictures = None
+        if opt.int8 and any(has(name, "int8") for name in opt.include):
+            pictures = calibration_pictures(opt.data, (height, width), opt.calibration, len(self.images))
         return ExportOptions(int(model.stride.max()), dict(model.names), pictures=pictures, **told)
 
     def export(self, name: str) -> Report:
@@ -95,7 +97,7 @@ def export_file(file: str, opt: Namespace) -> list[Report]:
     reports = []
     for name in opt.include:
         if FORMATS[name].apart:
-            LOG.info(f"{FORMATS[name].title}: writing {job.weights.stem}{FORMATS[name].suffix}, apart")
+            LOG.info(f"{FORMATS[name].title}: writing in a process of its own")
             reports.append(job.export_apart(name))
         else:
             reports.append(job.export(name))

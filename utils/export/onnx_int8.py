@@ -25,7 +25,7 @@ def quantise(draft: Path, options: ExportOptions) -> Path:
         from onnxruntime import quantization as q
         from onnxruntime.quantization.shape_inference import quant_pre_process
     except ImportError as error:
-        raise ConfigError("--int8 for onnx needs: pip install onnx onnxruntime sympy") from error
+        raise ConfigError("--int8 for onnx needs: pip install onnx onnxruntime") from error
     assert options.pictures is not None
     prepared, made = draft.with_name("prepared.onnx"), draft.with_name("int8.onnx")
     quant_pre_process(str(draft), str(prepared), skip_symbolic_shape=True)

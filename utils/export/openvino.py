@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import warnings
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,8 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
 
 def _converted(openvino: Any, model: nn.Module, images: Tensor, options: ExportOptions) -> Any:
     if options.nms:  # the operator stands in ONNX's graph
+        if find_spec("onnx") is None:
+            raise ConfigError(f"--nms for openvino needs: {FORMATS['onnx'].install}")
         with tempfile.TemporaryDirectory(prefix="openvino-") as folder:
             draft = Path(folder, "model.onnx")
             write_graph(model, images, draft, replace(options, half=False))
@@ -60,6 +64,8 @@ def _quantised(network: Any, options: ExportOptions) -> Any:
         import nncf
     except ImportError as error:
         raise ConfigError("--int8 for openvino needs: pip install nncf") from error
+    if not options.verbose:
+        nncf.set_log_level(logging.ERROR)
     assert options.pictures is not None
     pictures = options.pictures()
     return nncf.quantize(

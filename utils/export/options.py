@@ -28,7 +28,6 @@ _MEANT_FOR = {
     "optimize": ("torchscript",),
     "dynamic": ("onnx", "openvino", "engine"),
     "simplify": ("onnx", "engine"),
-    "keras": ("saved_model",),
     "half": ("torchscript", "onnx", "openvino", "engine", "coreml", "tflite", "ncnn"),
     "int8": ("onnx", "openvino", "coreml", "tflite", "edgetpu"),
     "per_tensor": ("tflite", "edgetpu"),
@@ -52,7 +51,6 @@ class ExportOptions:
     dynamic: bool = False
     simplify: bool = False
     optimize: bool = False
-    keras: bool = False
     mlmodel: bool = False
     verbose: bool = False
     opset: int = 17
@@ -85,7 +83,7 @@ class ExportOptions:
         """Metadata for a file; with its example batch, the only size that it takes."""
         told: dict[str, Any] = {"stride": self.stride, "names": self.names}
         if self.nms:
-            told["nms"] = True
+            told["nms"] = {"conf": self.conf_thres, "iou": self.iou_thres}
         if images is not None:
             told |= {"imgsz": list(images.shape[2:]), "batch": len(images)}
         return told
@@ -94,6 +92,11 @@ class ExportOptions:
 if TYPE_CHECKING:
     # model, images (B, 3, H, W), file to write, options -> None
     Exporter = Callable[[DetectionModel, Tensor, Path, ExportOptions], None]
+
+
+def has(name: str, flag: str) -> bool:
+    """Whether a flag means something to a format."""
+    return name in _MEANT_FOR[flag]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -137,7 +140,7 @@ def _some_formats(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--opset", type=int, default=17, help="onnx: opset version")
     group.add_argument("--simplify", action="store_true", help="onnx: simplify the graph with onnxslim")
     group.add_argument("--optimize", action="store_true", help="torchscript: for mobile devices; CPU only")
-    group.add_argument("--keras", action="store_true", help="saved_model: one that Keras loads as a layer")
+    group.add_argument("--keras", action="store_true", help="accepted: Keras's TFSMLayer loads a saved_model")
     group.add_argument("--mlmodel", action="store_true", help="coreml: the old file format")
     group.add_argument("--workspace", type=int, default=4, help="engine: GB of work memory")
     group.add_argument("--cache", default="", help="engine: timing cache file")

@@ -24,7 +24,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield draft
         if path.is_dir():
             path.rename(old)
-        elif path.exists():
+        elif path.exists() or path.is_symlink():
             path.unlink()
         draft.rename(path)
 

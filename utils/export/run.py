@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 import traceback
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from models.yolo import DetectionModel
-from utils.base.errors import YoloError
+from utils.base.errors import DataError, YoloError
 from utils.base.formats import FORMATS, size_of
 from utils.base.log import LOG, color
 from utils.base.paths import typed
@@ -78,8 +79,7 @@ def export_one(
         start = time.perf_counter()
         exporter(name)(model, images, report.file, options)
         report = replace(report, seconds=time.perf_counter() - start)
-        difference, note = verify(FORMATS[name], report.file, model, images, options, open_file)
-        return replace(report, difference=difference, note=note)
+        return _verified(report, model, images, options, open_file)
     except YoloError as error:
         failure = one_line(error)
     except Exception as error:  # converters raise anything, and the next format may still work
@@ -88,6 +88,22 @@ def export_one(
             LOG.error(traceback.format_exc())
     LOG.error(f"{name} export failure: {failure}")
     return replace(report, error=failure)
+
+
+def _verified(
+    report: Report, model: DetectionModel, images: Tensor, options: ExportOptions, open_file: OpenFile
+) -> Report:
+    """The report with the difference; a file that is wrong loses its name, so that nobody takes it."""
+    try:
+        kind = FORMATS[report.format]
+        difference, note = verify(kind, report.file, model, images, options, open_file)
+    except ValueError as error:
+        failed = report.file.with_name(f"{report.file.name}.failed")
+        if failed.is_dir():
+            shutil.rmtree(failed)
+        report.file.replace(failed)
+        raise DataError(f"{error}; kept as {failed.name}") from error
+    return replace(report, difference=difference, note=note)
 
 
 def print_table(reports: Sequence[Report]) -> None:

@@ -81,7 +81,8 @@ def _suppressed(tf: Any, xywh: Any, scores: Any, o: ExportOptions) -> Any:
 
     def one_picture(given: Any) -> Any:
         boxes, best, kinds = given
-        kept = tf.image.non_max_suppression(boxes, best, o.topk_all, o.iou_thres, o.conf_thres)
+        most = min(o.topk_all, o.topk_per_class)
+        kept = tf.image.non_max_suppression(boxes, best, most, o.iou_thres, o.conf_thres)
         columns = [boxes, best[:, None], tf.cast(kinds, boxes.dtype)[:, None]]
         rows = tf.gather(tf.concat(columns, -1), kept)
         return tf.ensure_shape(tf.pad(rows, [[0, o.topk_all - tf.shape(rows)[0]], [0, 0]]), (o.topk_all, 6))

@@ -24,7 +24,10 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
     """
     converter = shutil.which("tensorflowjs_converter")
     if converter is None:
-        raise ConfigError("--include tfjs needs tensorflowjs_converter: pipx install tensorflowjs")
+        raise ConfigError(
+            "--include tfjs needs tensorflowjs_converter: "
+            "pipx install tensorflowjs, pipx inject tensorflowjs 'ydf<0.13'"
+        )
     with tempfile.TemporaryDirectory(prefix="tfjs-") as work, whole_folder(path) as folder:
         frozen = Path(work, "model.pb")
         export_pb(model, images, frozen, options)

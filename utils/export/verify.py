@@ -47,9 +47,7 @@ def verify(
             # detect.py's pictures have their channels last, too: a runtime may stumble over that
             expected, found = model(trial)[0], runtime(trial.contiguous(memory_format=torch.channels_last))
         if options.nms:
-            difference = check.compare_found(
-                expected, found, trial, options.conf_thres, options.iou_thres, options.agnostic_nms
-            )
+            difference = check.compare_found(expected, found, trial, options)
         else:
             difference = check.compare(expected, found, trial)
         if difference.largest > check.TOLERANCE:
@@ -62,12 +60,12 @@ def verify(
 
 def _verify_int8(
     runtime: Callable[[Tensor], Tensor], model: DetectionModel, images: Tensor, options: ExportOptions
-) -> tuple[float, str]:
+) -> tuple[float | None, str]:
     """8 bits move every box and score a little: what counts is whether the same objects are found."""
     pictures = options.pictures()[:INT8_PICTURES] if options.pictures else [images]
     shares, largest = [], 0.0
     for picture in pictures:
-        trial = picture.to(images.device).expand_as(images)
+        trial = picture.to(images.device)
         with torch.inference_mode():
             expected, found = model(trial)[0], runtime(trial)
         if not options.nms:
@@ -79,7 +77,7 @@ def _verify_int8(
             f"the 8-bit model finds {share:.0%} of PyTorch's boxes, fewer than {check.LEAST_SHARE:.0%}; "
             "calibrate with pictures like those that it is for (--data)"
         )
-    return largest, f"finds {share:.0%} of the boxes"
+    return None if options.nms else largest, f"finds {share:.0%} of the boxes"
 
 
 def _own_error(model: DetectionModel, trial: Tensor) -> float:

@@ -48,12 +48,12 @@ async def read_form(
     if length is not None and length.isdigit() and int(length) > max_file + _AROUND:
         raise _too_large(max_file)
     parts = _Parts(file_field, max_file)
-    parser = parts.parser(boundary)
     received = 0
 
     from python_multipart.exceptions import FormParserError
 
     try:
+        parser = parts.parser(boundary)
         async for chunk in chunks:
             received += len(chunk)
             if received > max_file + _AROUND:
@@ -117,7 +117,10 @@ class _Parts:
     def _end_headers(self) -> None:
         words = Message()
         words["content-disposition"] = self._headers.get("content-disposition", "")
-        name = words.get_param("name", "", "content-disposition")
+        try:
+            name = words.get_param("name", "", "content-disposition")
+        except (TypeError, ValueError) as error:  # parameters that Python's parser stumbles over
+            raise Refusal(400, "a header of the form cannot be read") from error
         self._name = name if isinstance(name, str) else name[2]
 
     def _take(self, data: bytes, start: int, end: int) -> None:
@@ -143,7 +146,10 @@ class _Parts:
 def _boundary(content_type: str) -> tuple[str, str]:
     words = Message()
     words["content-type"] = content_type.replace("\r", "").replace("\n", "")
-    boundary = words.get_boundary("")
+    try:
+        boundary = words.get_boundary("")
+    except (TypeError, ValueError):  # parameters that Python's parser stumbles over
+        return "", ""
     return words.get_content_type(), boundary if isinstance(boundary, str) else ""
 
 

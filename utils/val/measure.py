@@ -32,6 +32,13 @@ def measure(opt: Namespace, folder: Path | None = None) -> EvalResult:
         opt.weights, device, names=data.names, half=opt.half, dnn=opt.dnn, runtime=opt.runtime
     )
     _check_classes(backend, data, opt)
+    backend.warn_of_thresholds(opt.conf_thres)
+    height, width = backend.imgsz or (0, 0)
+    if height != width:
+        raise ConfigError(
+            f"--weights {opt.weights[0]} takes pictures of {height}x{width} only, and val.py measures in "
+            "squares: export it with a square --imgsz, or to onnx or openvino with --dynamic"
+        )
     loader, shape = _make_loader(opt, backend, data)
     if device.type != "cpu" or opt.task in ("speed", "study"):
         backend.warmup((1, *shape[1:]) if backend.pt else shape)
