@@ -49,10 +49,6 @@ class Backend(Protocol):
         """Images (B, 3, H, W) -> decoded (B, N, 5 + nc); `visualize` is called as (layer, output)."""
         ...
 
-    def warn_of_thresholds(self, conf_thres: float) -> None:
-        """Tell if boxes of so little confidence are gone already."""
-        ...
-
     def warmup(self, shape: tuple[int, int, int, int]) -> None:
         """Run once on zeros, so that the first picture is not slower than the others."""
         ...
@@ -83,7 +79,6 @@ def detect(options: Options, load: Callable[[Options], Backend] | None = None) -
     backend = (load or _load_backend)(options)
     height, width = check_img_size(options.imgsz, stride=backend.stride)
     _check_classes(options, backend)
-    backend.warn_of_thresholds(options.conf_thres)
     options = replace(options, batch_size=options.batch_size or _good_batch(options, backend, height * width))
     if not (backend.pt and backend.device.type == "cpu"):  # there the first picture warms up well enough
         backend.warmup((1, 3, height, width))
@@ -297,7 +292,9 @@ def _load_backend(options: Options) -> Backend:
     names = None if all(name.endswith(".pt") for name in options.weights) else names_of(options.data)
     device = select_device(options.device)
     o = options
-    return load_backend(o.weights, device, names=names, half=o.half, dnn=o.dnn, runtime=o.runtime)
+    backend = load_backend(o.weights, device, names=names, half=o.half, dnn=o.dnn, runtime=o.runtime)
+    backend.warn_of_thresholds(o.conf_thres)
+    return backend
 
 
 def names_of(data: str) -> dict[int, str] | None:
