@@ -20,12 +20,13 @@ from utils.serve.service import Outcome, Service
 _PAGE = {"": "text/html", "page.js": "text/javascript", "page.css": "text/css"}
 
 
-def make_app(service: Service, api_key: str = "") -> FastAPI:
+def make_app(service: Service, api_key: str = "", local: bool = False) -> FastAPI:
     """The application; it closes `service` when the server stops.
 
     Args:
         service: models and options.
         api_key: what clients have to send in X-API-Key; empty for open doors.
+        local: the server is for this machine alone.
     """
 
     @asynccontextmanager
@@ -35,7 +36,9 @@ def make_app(service: Service, api_key: str = "") -> FastAPI:
 
     # The pages that FastAPI makes for /docs and /redoc load their scripts from elsewhere.
     app = FastAPI(title="YOLOv5-LSKA", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.add_middleware(Gate, metrics=service.metrics, models=tuple(service.models), api_key=api_key)
+    app.add_middleware(
+        Gate, metrics=service.metrics, models=tuple(service.models), api_key=api_key, local=local
+    )
     app.add_exception_handler(Refusal, _refuse)
     _add_detection(app, service)
     _add_state(app, service)

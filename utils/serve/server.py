@@ -35,7 +35,7 @@ def serve(options: Options, api_key: str = "") -> None:
         metrics = Metrics()
         service = Service(load_models(options, metrics), options, metrics)
         config = uvicorn.Config(
-            make_app(service, api_key),
+            make_app(service, api_key, local=options.host in ("127.0.0.1", "localhost", "::1")),
             log_level="warning",
             access_log=False,
             server_header=False,

@@ -3,16 +3,21 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
 from models.backends import load_backend
-from tests.models.backends.files import CPU, NAMES, SIDE, checkpoint, example, expected, exported
+from models.backends.metadata import Metadata, from_zip
+from tests.models.backends.files import CPU, NAMES, SIDE, checkpoint, example, expected, exported, tiny_model
 from utils.base.errors import ConfigError, DataError
 from utils.base.formats import format_of
 from utils.base.paths import ROOT
+from utils.export import exporter
+from utils.export.options import ExportOptions
+from utils.ops.nms import non_max_suppression
 
 RUNTIMES = ("torchscript", "onnx")
 
@@ -163,3 +168,57 @@ print("switch", os.environ.get("ORT_DISABLE_TELEMETRY"))
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert "switch 1" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"stride": "0"},
+        {"stride": "-32"},
+        {"stride": "1e999"},
+        {"stride": "100000000"},
+        {"names": "[" * 5000 + "]" * 5000},
+        {"names": "5"},
+        {"imgsz": {"a": 1}},
+        {"batch": -3},
+        {"nms": {"iou": 0.4}},
+    ],
+)
+def test_metadata_of_the_wrong_kind_are_an_error_of_one_line(facts: dict[str, object]) -> None:
+    with pytest.raises(DataError, match=r"^m.onnx: stride or names in its metadata are damaged") as caught:
+        Metadata.of(facts, "m.onnx")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "5", "'a'", "[" * 5000])
+def test_a_text_that_is_no_mapping_is_an_error_too(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "model.pte"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("metadata.txt", text)
+    with pytest.raises(DataError, match=r"model.pte: .*metadata are damaged"):
+        from_zip(file)
+
+
+def test_a_file_that_is_no_detector_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "linear.onnx"
+    torch.onnx.export(torch.nn.Linear(3, 3), (torch.rand(2, 3),), str(file), dynamo=False)
+    with pytest.raises(DataError, match=r"linear.onnx: no detector: its input has 2 dimensions"):
+        load_backend(str(file), CPU)
+
+
+def test_a_file_that_thins_out_its_boxes_says_below_what_they_are_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny_model()
+    model.head.export = True
+    options = ExportOptions(32, NAMES, nms=True, conf_thres=0.2)
+    exporter("onnx")(model, example(), tmp_path / "nms.onnx", options)
+    backend = load_backend(str(tmp_path / "nms.onnx"), CPU)
+
+    backend.warn_of_thresholds(0.25)
+    assert not caplog.messages
+    backend.warn_of_thresholds(0.001)
+    assert "leaves those above 0.2 only, whatever --conf-thres 0.001 says" in caplog.messages[0]
+    found = non_max_suppression(backend(example()), 0.2, 0.45)[0]
+    own = non_max_suppression(expected(example()), 0.2, 0.45)[0]
+    torch.testing.assert_close(found, own, rtol=1e-4, atol=1e-3)

@@ -60,7 +60,8 @@ def test_a_file_that_answers_otherwise_is_a_failure(tmp_path: Path) -> None:
         lambda file: lambda images: model(images)[0] * (1 + 20 * TOLERANCE),
     )
 
-    assert "differs from PyTorch by 2.0e-03" in reports[0].error
+    assert "differs from PyTorch by 2.0e-03; kept as m.torchscript.failed" in reports[0].error
+    assert [file.name for file in tmp_path.iterdir()] == ["m.torchscript.failed"]
 
 
 def test_one_failure_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

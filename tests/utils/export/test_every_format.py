@@ -104,6 +104,19 @@ def test_8_bits_find_the_same_objects(folder: Path, name: str) -> None:
     assert report.difference is not None and 1e-4 < report.difference < 1
 
 
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_8_bits_of_a_fixed_batch_are_calibrated_with_such_batches(folder: Path, name: str) -> None:
+    report = exported(folder, name, int8=True, data=str(folder / "data.yaml"), batch_size=2)
+    assert report.error == ""
+
+
+@pytest.mark.parametrize("limits", [{"topk_all": 5}, {"topk_per_class": 2}])
+@pytest.mark.parametrize("name", ["onnx", "openvino", "saved_model"])
+def test_a_file_keeps_as_many_boxes_as_it_is_told(folder: Path, name: str, limits: dict[str, int]) -> None:
+    report = exported(folder, name, nms=True, conf_thres=0.01, **limits)
+    assert report.error == ""
+
+
 @pytest.mark.parametrize("name", ["onnx", "openvino", "tflite"])
 def test_16_bits_round_a_little(folder: Path, name: str) -> None:
     half = exported(folder, name, half=True)

@@ -203,6 +203,23 @@ def test_bad_parameters_are_named(web: Any, values: dict[str, str], words: str) 
         assert answer.status_code == 422 and words in answer.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data; boundary*=x; boundary*0=y", b"--x--"),
+        (f"multipart/form-data; boundary={'b' * 300}", b"--"),
+        (
+            "multipart/form-data; boundary=x",
+            b"--x\r\nContent-Disposition: form-data; name*=a; name*0=b\r\n\r\n1\r\n--x--\r\n",
+        ),
+    ],
+)
+def test_headers_that_are_hard_to_read_are_refused(web: Any, kind: str, body: bytes) -> None:
+    answer = web.post(ROWS, content=body, headers={"Content-Type": kind})
+    assert answer.status_code in (400, 415)
+    assert "\n" not in answer.json()["detail"]
+
+
 def test_bad_forms_are_refused(web: Any) -> None:
     form = {"content-type": "multipart/form-data; boundary=x"}
     two = [("image", ("a", encoded(picture()))), ("image", ("b", encoded(picture())))]
@@ -246,6 +263,25 @@ def test_the_key_locks_everything_but_health_and_page() -> None:
             assert web.get(path, headers=right).status_code == 200
         assert send(web).status_code == 401 and send(web, headers=right).status_code == 200
         assert {web.get(path).status_code for path in ("/health", "/ready", "/", "/page.js")} == {200}
+
+
+def test_pages_of_other_sites_may_not_use_a_server_without_a_key(web: Any) -> None:
+    assert web.get("/v1/models", headers={"Origin": "http://evil.example"}).status_code == 403
+    assert web.get("/v1/models", headers={"Origin": "http://testserver"}).status_code == 200
+    proxied = {"Origin": "https://cells.example", "X-Forwarded-Host": "cells.example"}
+    assert web.get("/v1/models", headers=proxied).status_code == 200
+
+
+def test_a_server_for_this_machine_has_no_other_name() -> None:
+    service = Service(load_models(options(), metrics := Metrics()), options(), metrics)
+    with TestClient(make_app(service, local=True)) as web:
+        for host, status in (
+            ("127.0.0.1:5000", 200),
+            ("localhost", 200),
+            ("[::1]:80", 200),
+            ("evil.example", 403),
+        ):
+            assert web.get("/v1/models", headers={"Host": host}).status_code == status, host
 
 
 def test_numbers_count_requests_by_model_and_status() -> None:

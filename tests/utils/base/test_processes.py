@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from utils.base.errors import DataError
+from utils.base.processes import _run_to_its_end, ask
+
+FAMILY = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+open(sys.argv[1], "w").write(str(child.pid))
+time.sleep(60)
+"""
+
+
+def test_a_process_that_ends_without_an_answer_is_an_error_with_its_last_words() -> None:
+    with pytest.raises(DataError, match=r"^ended with status 1: .*utils.no_such_module"):
+        ask("utils.no_such_module", {}, quiet=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs groups of processes")
+def test_who_is_stopped_stops_what_it_has_started(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+
+    def stop(number: int, frame: object) -> None:
+        if told.exists() and told.read_text():
+            raise KeyboardInterrupt
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _run_to_its_end([sys.executable, "-c", FAMILY, str(told)], None)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    grandchild = Path("/proc", told.read_text())
+    for _ in range(50):
+        if not grandchild.exists() or ") Z" in (grandchild / "stat").read_text():
+            return
+        time.sleep(0.1)
+    pytest.fail("it goes on")
