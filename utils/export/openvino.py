@@ -65,7 +65,7 @@ def _quantised(network: Any, options: ExportOptions) -> Any:
     except ImportError as error:
         raise ConfigError("--int8 for openvino needs: pip install nncf") from error
     if not options.verbose:
-        nncf.set_log_level(logging.ERROR)
+        logging.getLogger("nncf").setLevel(logging.ERROR)  # its own function changes others' handlers, too
     assert options.pictures is not None
     pictures = options.pictures()
     return nncf.quantize(
