@@ -12,7 +12,7 @@ from pathlib import Path
 from models.weights import locate_weights
 from utils.base.device import select_device
 from utils.base.errors import ConfigError, DataError
-from utils.base.formats import FORMATS, known_format, size_of
+from utils.base.formats import FORMATS, format_of, known_format, size_of
 from utils.base.log import LOG
 from utils.base.paths import check_writable
 from utils.base.processes import ask
@@ -149,8 +149,7 @@ def _measured(row: Row, opt: Namespace) -> Row:
     if row.failed:
         return row
     row = replace(row, megabytes=size_of(Path(row.file)) / 1e6)
-    kind = next((kind for kind in FORMATS.values() if row.file.endswith(kind.suffix)), None)
-    if opt.test or (kind is not None and not can_run(kind)):
+    if opt.test or not can_run(format_of(row.file)):
         return row
     LOG.info(f"{row.format}: measuring {row.file}")
     told = {key: getattr(opt, key) for key in ("data", "imgsz", "batch_size", "device", "half")}

@@ -5,8 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from utils.base.formats import FORMATS
-
 if TYPE_CHECKING:
     from utils.export.options import Exporter
 
@@ -17,5 +15,4 @@ def exporter(name: str) -> Exporter:
     """The function that writes a format."""
     module = import_module(f"utils.export.{_MODULES.get(name, name)}")
     function: Exporter = getattr(module, "export_pb" if name == "pb" else "export")
-    assert name in FORMATS
     return function

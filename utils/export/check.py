@@ -26,8 +26,8 @@ TOLERANCE = 1e-4
 FLOORS = 10  # times its own rounding error a badly conditioned model (untrained, say) may differ
 TOLERANCE_HALF = 2e-2  # half precision keeps 11 bits of every value
 SURE, GOOD_OVERLAP = 0.5, 0.6  # score and IoU for comparisons with 8-bit models ...
-MANY = 10_000  # boxes of a picture, more than any limit
 LEAST_SHARE = 0.8  # ... of whose boxes this part has to be found again
+MANY = 10_000  # boxes of a picture, more than any limit
 
 
 @dataclass(frozen=True)

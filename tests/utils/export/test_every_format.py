@@ -104,6 +104,19 @@ def test_8_bits_find_the_same_objects(folder: Path, name: str) -> None:
     assert report.difference is not None and 1e-4 < report.difference < 1
 
 
+@needs_shared
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_8_bits_find_what_a_trained_model_is_sure_of(tmp_path: Path, name: str) -> None:
+    """The tiny model above is sure of nothing; this one is of most cells."""
+    shutil.copy(SHARED / "weights" / "bccd_yolov5n.pt", tmp_path / "tiny.pt")
+    words = f"path: {SHARED / 'data' / 'bccd'}\ntrain: images/train\nval: images/val\nnames: [a, b, c]\n"
+    (tmp_path / "data.yaml").write_text(words)
+    report = exported(tmp_path, name, int8=True, data=str(tmp_path / "data.yaml"), imgsz=320, calibration=20)
+
+    assert report.error == ""
+    assert int(report.note.split()[1].rstrip("%")) >= 95
+
+
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_8_bits_of_a_fixed_batch_are_calibrated_with_such_batches(folder: Path, name: str) -> None:
     report = exported(folder, name, int8=True, data=str(folder / "data.yaml"), batch_size=2)
