@@ -114,15 +114,17 @@ def in_pytorch(model: Any, images: Any, rounds: int) -> Times:
     import torch
 
     times: Times = Counter()
-    starts: dict[str, float] = {}
-    hooks = []
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Conv2d):
-            before = lambda m, given, name=name: starts.__setitem__(name, time.perf_counter())  # noqa: E731
-            after = lambda m, given, out, name=name: times.update(  # noqa: E731
-                {kind_of(name): 1e3 * (time.perf_counter() - starts[name]) / rounds}
-            )
-            hooks += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+    starts: dict[Any, float] = {}
+    names = {module: name for name, module in model.named_modules() if isinstance(module, torch.nn.Conv2d)}
+
+    def before(module: Any, given: Any) -> None:
+        starts[module] = time.perf_counter()
+
+    def after(module: Any, given: Any, out: Any) -> None:
+        times[kind_of(names[module])] += 1e3 * (time.perf_counter() - starts[module]) / rounds
+
+    hooks = [module.register_forward_pre_hook(before) for module in names]
+    hooks += [module.register_forward_hook(after) for module in names]
     images = images.contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         model(images)

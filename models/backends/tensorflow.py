@@ -70,7 +70,7 @@ def load_tensorflow(asking: str) -> Any:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with suppress(ImportError):  # PyTorch's Triton crashes if it is loaded after TensorFlow
-        import triton  # noqa: F401
+        import triton  # noqa: F401 - for the order alone
     try:
         import tensorflow as tf
     except ImportError as error:
