@@ -19,7 +19,7 @@ from utils.base.paths import ROOT, relative_to_cwd
 from utils.base.script import main, parser, print_args
 
 if TYPE_CHECKING:
-    from utils.compare.formats import Row
+    from studies.compare.formats import Row
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -43,7 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(**keywords: Any) -> list[Row]:
     """Measure from Python: keywords are the flags with underscores."""
-    from utils.compare.formats import measure_formats
+    from studies.compare.formats import measure_formats
 
     set_up_console()
     known = vars(make_parser().parse_args([]))
@@ -56,7 +56,7 @@ def command_line() -> int:
     """Parse before anything heavy is imported, then measure; 1 if `--hard-fail` says so."""
     opt = make_parser().parse_args()
     print_args("benchmarks", opt)
-    from utils.compare.formats import failures
+    from studies.compare.formats import failures
 
     return int(bool(failures(run(**vars(opt)), opt.hard_fail)))
 

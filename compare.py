@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studies.compare.options import parse_compare, read_comparison, read_val_options
 from utils.base import script
 from utils.base.log import LOG, color
 from utils.base.paths import check_writable, increment_path, relative_to_cwd, typed
-from utils.compare.options import parse_compare, read_comparison, read_val_options
 
 if TYPE_CHECKING:
-    from utils.compare.gallery import Example
-    from utils.compare.records import Records
-    from utils.compare.runner import Worker
+    from studies.compare.gallery import Example
+    from studies.compare.records import Records
+    from studies.compare.runner import Worker
 
 
 def compare_seeds(opt: Namespace, rest: Sequence[str], argv: Sequence[str]) -> Path:
@@ -31,8 +31,8 @@ def compare_seeds(opt: Namespace, rest: Sequence[str], argv: Sequence[str]) -> P
     Returns:
         The folder of the report.
     """
+    from studies.compare import plan, report, runner
     from utils.base.device import select_device
-    from utils.compare import plan, report, runner
 
     comparison = read_comparison(opt, rest)
     if not opt.ray:  # a cluster has its own devices
@@ -53,11 +53,11 @@ def compare_seeds(opt: Namespace, rest: Sequence[str], argv: Sequence[str]) -> P
 def _workers(opt: Namespace, project: Path) -> Worker:
     """Who trains the runs: processes here, or on a cluster."""
     if opt.ray:
-        from utils.compare.cluster import ClusterRunner
+        from studies.compare.cluster import ClusterRunner
 
         return ClusterRunner(project, opt.ray, opt.jobs, opt.device, opt.threads)
+    from studies.compare.runner import Runner
     from utils.base.processes import share_out
-    from utils.compare.runner import Runner
 
     return Runner(project, share_out(opt.jobs, opt.device, opt.threads))
 
@@ -68,7 +68,7 @@ def compare_weights(opt: Namespace, rest: Sequence[str], argv: Sequence[str]) ->
     Returns:
         The folder of the report.
     """
-    from utils.compare import files
+    from studies.compare import files
 
     val = read_val_options(opt, rest)
     records = files.compare_files(opt, val)
@@ -78,7 +78,7 @@ def compare_weights(opt: Namespace, rest: Sequence[str], argv: Sequence[str]) ->
 
 def remake(opt: Namespace) -> Path:
     """Make the report of a folder anew, from its csv files."""
-    from utils.compare import gallery, records, report
+    from studies.compare import gallery, records, report
 
     folder = Path(opt.report)
     report.write_report(records.read_records(folder), folder, gallery.read_gallery(folder), opt.resamples)
@@ -89,7 +89,7 @@ def _examples(opt: Namespace, how: Namespace, weights: dict[str, Path], split: s
     """Pictures for the page; `how` holds the options of train.py or val.py."""
     if not opt.examples:
         return ()
-    from utils.compare.examples import Split, find_examples
+    from studies.compare.examples import Split, find_examples
     from utils.data.dataset_yaml import read_data_yaml
 
     pictures = Split(read_data_yaml(how.data), split, how.imgsz, how.single_cls, how.device)
@@ -98,8 +98,8 @@ def _examples(opt: Namespace, how: Namespace, weights: dict[str, Path], split: s
 
 def _finish(opt: Namespace, argv: Sequence[str], records: Records, examples: tuple[Example, ...]) -> Path:
     """Write the report into a folder of its own."""
-    from utils.compare.gallery import Gallery
-    from utils.compare.report import write_report
+    from studies.compare.gallery import Gallery
+    from studies.compare.report import write_report
 
     folder = increment_path(Path(opt.project) / opt.name, opt.exist_ok)
     write_report(records, folder, Gallery((*typed("compare.py").split(), *argv), examples), opt.resamples)

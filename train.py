@@ -28,7 +28,7 @@ def train(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
         DivergedError: the loss is no longer a number.
     """
     if opt.evolve is not None:
-        from utils.search.evolve import evolve
+        from studies.evolve.evolve import evolve
 
         return evolve(opt, listeners)
     from utils.train import resume  # heavy: the flags come first

@@ -15,9 +15,9 @@ from pathlib import Path
 if __name__ == "__main__":  # the project's packages stand beside this folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from studies.kernels.cells import CHANNELS, DESIGNS, KERNELS, PARTS, SIZES, find_design
 from utils.base.paths import ROOT, check_writable, relative_to_cwd
 from utils.base.script import main, parser, print_args
-from utils.report.curves.cells import CHANNELS, DESIGNS, KERNELS, PARTS, SIZES, find_design
 
 
 def parse_opt(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -54,7 +54,7 @@ def _design(text: str) -> str:
 
 def _run_script() -> None:
     opt = parse_opt()
-    from utils.report.curves.study import run  # after the flags, so that --help answers at once
+    from studies.kernels.study import run  # after the flags, so that --help answers at once
 
     check_writable(Path(opt.project))
     print_args("curves", opt)

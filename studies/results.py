@@ -44,9 +44,9 @@ def rebuild(text: str, folder: Path) -> str:
 
 
 def _table(study: Path, split: str, kind: str) -> str:
-    from utils.compare.records import read_records
-    from utils.compare.report import circumstances
-    from utils.compare.summary import class_table, main_table, summarize
+    from studies.compare.records import read_records
+    from studies.compare.report import circumstances
+    from studies.compare.summary import class_table, main_table, summarize
 
     records = read_records(study)
     if split not in records.splits():

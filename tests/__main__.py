@@ -16,7 +16,16 @@ def steps(everything: bool) -> dict[str, list[str]]:
     return {
         "lint": ["ruff", "check", "--quiet"],
         "format": ["ruff", "format", "--check", "--quiet"],
-        "types": ["mypy", "--no-error-summary", "models", "utils", "studies", "yolov5_lska", *scripts],
+        "types": [
+            "mypy",
+            "--no-error-summary",
+            "models",
+            "utils",
+            "studies",
+            "serve",
+            "yolov5_lska",
+            *scripts,
+        ],
         "tests": ["pytest"] if everything else ["pytest", "-m", "not slow"],
     }
 

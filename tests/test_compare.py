@@ -18,14 +18,14 @@ import yaml
 
 import compare
 from models.weights import read_checkpoint
+from studies.compare.options import parse_compare, read_comparison
+from studies.compare.plan import Run, plan_runs
+from studies.compare.runner import Runner, is_measured, train_all
 from tests.known import SHARED, needs_shared
 from tests.utils.train.small import small_models, small_set
 from utils.base.errors import ConfigError
 from utils.base.paths import ROOT
 from utils.base.processes import claim, share_out
-from utils.compare.options import parse_compare, read_comparison
-from utils.compare.plan import Run, plan_runs
-from utils.compare.runner import Runner, is_measured, train_all
 
 Line = Callable[..., list[str]]
 

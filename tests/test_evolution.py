@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.utils.search.small import small_flags, trainings
+from tests.studies.evolve.small import small_flags, trainings
 from utils.base.paths import ROOT
 from utils.train.hyp import load_hyp
 

@@ -28,17 +28,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "models.graft",
         "models.variants",
     ),
-    (
-        "utils.train",
-        "utils.val",
-        "utils.predict",
-        "utils.export",
-        "utils.report",
-        "utils.explain",
-        "models.backends",
-        "models.autoshape",
-    ),
-    ("utils.compare", "utils.search", "utils.serve"),
+    ("utils.train", "utils.val", "utils.predict", "utils.export", "models.backends", "models.autoshape"),
+    ("serve", "studies"),
     (
         "train",
         "val",
@@ -47,12 +38,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "export",
         "graft",
         "hubconf",
-        "studies",
         "benchmarks",
         "visualize",
-        "utils.general",
-        "utils.torch_utils",
-        "models.experimental",
+        "yolov5_lska",
     ),
 )
 # On floor 4 the rooms are strangers, but for these.
@@ -75,7 +63,7 @@ def module_name(path: Path) -> str:
 @cache
 def modules() -> dict[str, Path]:
     """All modules of the project but the tests, by name."""
-    folders = ("utils", "models", "studies")
+    folders = ("utils", "models", "studies", "serve", "benchmarks", "yolov5_lska")
     paths = [*ROOT.glob("*.py"), *(path for name in folders for path in (ROOT / name).rglob("*.py"))]
     return {module_name(path): path for path in sorted(paths)}
 

@@ -16,7 +16,7 @@ from utils.base.paths import ROOT
 
 pytest.importorskip("setuptools", minversion="77")
 
-CARRIED = ("models", "utils", "data", "yolov5_lska")
+CARRIED = ("models", "utils", "studies", "serve", "data", "yolov5_lska")
 HEAVY = ("torch", "numpy", "cv2", "yaml", "PIL", "tqdm", "matplotlib")
 
 
@@ -87,7 +87,7 @@ def test_wheel_takes_no_common_names(wheel: Path) -> None:
 def test_wheel_has_all_files(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     scripts = {f"yolov5_lska/scripts/{path.name}" for path in ROOT.glob("*.py")}
-    files = [path for name in CARRIED[:3] for path in (ROOT / name).rglob("*") if path.is_file()]
+    files = [path for name in CARRIED[:-1] for path in (ROOT / name).rglob("*") if path.is_file()]
     wanted = {
         f"yolov5_lska/{path.relative_to(ROOT).as_posix()}"
         for path in files

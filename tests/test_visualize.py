@@ -17,11 +17,11 @@ from torch import nn
 import visualize
 from models.weights import model_record, save_checkpoint
 from models.yolo import DetectionModel
+from studies.explain import parts
+from studies.explain.parts import Summary
 from tests.utils.data.test_sources import picture, video
 from utils.base.errors import ConfigError
 from utils.base.paths import ROOT
-from utils.explain import parts
-from utils.explain.parts import Summary
 
 PLAIN, GATED = "yolov5n.yaml", "yolov5n-LSKA.yaml"
 

@@ -24,9 +24,9 @@ def load(weights: str | Path, **options: Any) -> Any:
 
 
 def __getattr__(name: str) -> ModuleType:
-    from yolov5_lska.cli import COMMANDS
+    from yolov5_lska.home import SCRIPTS
 
-    if COMMANDS.get(name, ("",))[0] != f"{name}.py":
+    if not (SCRIPTS / f"{name}.py").is_file():
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return _script(name)
 

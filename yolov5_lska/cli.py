@@ -21,7 +21,7 @@ COMMANDS = {
     "graft": ("graft.py", "put trained weights into a config with other layers"),
     "visualize": ("visualize.py", "show receptive fields, attention and heat maps"),
     "benchmarks": ("benchmarks.py", "export to all formats, and measure each"),
-    "serve": ("utils.serve", "answer requests over HTTP"),
+    "serve": ("serve", "answer requests over HTTP"),
     "get": ("utils.data.get", "fetch the data set that a data yaml names"),
     "pack": ("utils.data.pack", "turn a data set into shards"),
 }

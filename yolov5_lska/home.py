@@ -17,7 +17,7 @@ def add_to_path() -> None:
     Raises:
         ImportError: this process has other modules of these names already.
     """
-    for name in ("models", "utils"):
+    for name in ("models", "serve", "studies", "utils"):
         module = sys.modules.get(name)
         places = map(Path, getattr(module, "__path__", ()))
         if module is not None and HOME / name not in places:

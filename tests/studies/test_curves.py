@@ -11,13 +11,13 @@ import cv2
 import pytest
 
 from studies.curves import parse_opt
+from studies.kernels.cells import Cell
+from studies.kernels.measure import count
+from studies.kernels.plot import draw_all
+from studies.kernels.study import run
+from studies.kernels.table import Row, markdown, read_csv, write_csv
 from utils.base.errors import ConfigError, DataError
 from utils.base.paths import ROOT
-from utils.report.curves.cells import Cell
-from utils.report.curves.measure import count
-from utils.report.curves.plot import draw_all
-from utils.report.curves.study import run
-from utils.report.curves.table import Row, markdown, read_csv, write_csv
 
 WORDS = "--part module --kernels 7 11 --designs LKA LSKA --channels 8 --sizes 20 10 --budget 0"
 

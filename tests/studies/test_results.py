@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from studies.compare.summary import class_table, main_table, summarize
 from studies.results import PAGE, rebuild
-from tests.utils.compare.drawn import drawn_records
+from tests.studies.compare.drawn import drawn_records
 from utils.base.errors import DataError
-from utils.compare.summary import class_table, main_table, summarize
 
 PLACE = """before
 <!-- table: one val -->

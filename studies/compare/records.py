@@ -1,0 +1,173 @@
+"""A comparison as rows: what results.csv and curves.csv hold, and all that tables and plots are made from."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from studies.compare.statistics import Paired
+from utils.base.errors import DataError
+from utils.base.paths import atomic_write
+
+RESULTS, CURVES = "results.csv", "curves.csv"
+_TEXTS = ("model", "split", "checkpoint", "flags", "start", "run", "commit")
+_PAIRED = ("pictures", "difference", "low", "high", "p", "detectable")  # after the figure's name
+_CLASS = "AP/"  # before a class name: its AP at IoU 0.5 to 0.95
+
+
+@dataclass
+class Records:
+    """Rows of a comparison.
+
+    Attributes:
+        results: a row for each run, checkpoint (best, last) and split (val, test).
+        curves: a row for each run and epoch.
+    """
+
+    results: list[dict[str, Any]] = field(default_factory=list)
+    curves: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def models(self) -> list[str]:
+        """Labels in their order; the first is the baseline."""
+        return list(dict.fromkeys(row["model"] for row in self.results))
+
+    @property
+    def of_files(self) -> bool:
+        """Whether weight files were compared, picture by picture, and not runs over seeds."""
+        return not any("run" in row for row in self.results)
+
+    @property
+    def seeds(self) -> list[int]:
+        """All seeds, in their order."""
+        return list(dict.fromkeys(int(row["seed"]) for row in self.results))
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes that have labels."""
+        names = (key for row in self.results for key in row if key.startswith(_CLASS))
+        return [name.removeprefix(_CLASS) for name in dict.fromkeys(names)]
+
+    def splits(self) -> list[str]:
+        """Splits that were measured."""
+        return list(dict.fromkeys(row["split"] for row in self.results))
+
+    def figure(self, model: str, name: str, split: str = "val", checkpoint: str = "best") -> dict[int, float]:
+        """A figure of a model by seed; `name` is a column."""
+        return {
+            int(row["seed"]): row[name]
+            for row in self.results
+            if (row["model"], row["split"], row["checkpoint"]) == (model, split, checkpoint) and name in row
+        }
+
+    def paired_over_pictures(self, model: str, name: str) -> Paired | None:
+        """The difference to the first model where weights were compared picture by picture."""
+        found = [self.fact(model, f"{name} {part}") for part in _PAIRED]
+        return None if found[0] is None else Paired(int(found[0]), *found[1:])
+
+    def class_figure(self, model: str, name: str, split: str = "val") -> dict[int, float]:
+        """AP of a class of a model by seed, of best.pt."""
+        return self.figure(model, _CLASS + name, split)
+
+    def fact(self, model: str, name: str) -> Any:
+        """Something that is the same in all rows of a model, such as its parameters; None if unknown."""
+        return next((row[name] for row in self.results if row["model"] == model and name in row), None)
+
+    def curve(self, model: str, seed: int, name: str = "mAP50-95") -> list[float]:
+        """A figure after each epoch of a run."""
+        rows = [row for row in self.curves if row["model"] == model and int(row["seed"]) == seed]
+        return [row[name] for row in sorted(rows, key=lambda row: row["epoch"])]
+
+    def write(self, folder: Path) -> None:
+        """Write both csv files."""
+        _write(folder / RESULTS, self.results)
+        if self.curves:
+            _write(folder / CURVES, self.curves)
+
+
+def read_records(folder: Path) -> Records:
+    """Read what `Records.write` wrote.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    curves = folder / CURVES
+    return Records(_read(folder / RESULTS), _read(curves) if curves.is_file() else [])
+
+
+def rows_of_run(
+    label: str, seed: int, measured: dict[str, Any], flags: Sequence[str], start: str
+) -> list[dict[str, Any]]:
+    """The rows that a measured.json gives for results.csv."""
+    shared = {
+        "flags": shlex.join(flags),
+        "start": start,
+        "run": measured["key"][:16],
+        "commit": str((measured.get("identity") or {}).get("commit") or "")[:12],
+        "parameters": measured["parameters"],
+        "gflops": measured["gflops"],
+        "minutes": measured.get("minutes", 0.0),
+    }
+    rows = []
+    for checkpoint, splits in measured["figures"].items():
+        for split, found in splits.items():
+            row = {"model": label, "seed": seed, "split": split, "checkpoint": checkpoint}
+            row |= {name: found[name] for name in ("P", "R", "mAP50")} | {"mAP50-95": found["mAP"]}
+            row |= class_columns(found["AP"])
+            rows.append(row | shared)
+    return rows
+
+
+def paired_columns(name: str, pair: Paired) -> dict[str, float]:
+    """Columns of results.csv for a difference over pictures."""
+    values = (pair.n, pair.mean, pair.low, pair.high, pair.p, pair.detectable)
+    return {f"{name} {part}": value for part, value in zip(_PAIRED, values, strict=True)}
+
+
+def class_columns(ap: dict[str, float]) -> dict[str, float]:
+    """Columns of results.csv for the AP of each class."""
+    return {f"{_CLASS}{name}": value for name, value in ap.items()}
+
+
+def curves_of_run(label: str, seed: int, measured: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows that a measured.json gives for curves.csv."""
+    return [
+        {
+            "model": label,
+            "seed": seed,
+            "epoch": int(row["epoch"]) + 1,
+            "mAP50": row["mAP50"],
+            "mAP50-95": row["mAP"],
+            "loss": row["loss"],
+        }
+        for row in measured["epochs"]
+    ]
+
+
+def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    rows = list(rows)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with atomic_write(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(
+            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows
+        )
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [_typed(row) for row in csv.DictReader(file)]
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}; give the folder of a comparison") from error
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{path}: damaged ({error})") from error
+
+
+def _typed(row: dict[str, str]) -> dict[str, Any]:
+    return {key: value if key in _TEXTS else float(value) for key, value in row.items() if value != ""}

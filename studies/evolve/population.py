@@ -1,0 +1,97 @@
+"""The original's later search: generations of many candidates, chosen in tournaments, crossed and shifted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from studies.evolve.genes import GENES, bounds_around, settle, settle_all
+from studies.evolve.records import Result
+from utils.base.seeds import generator
+from utils.train.hyp import Hyp
+
+SHIFT = 0.1  # largest change of a gene by mutation (numerics, section 11)
+
+
+class Population:
+    """Propose generation after generation; only augmentation is searched, the rest is that of --hyp.
+
+    Args:
+        start: hyperparameters of the --hyp file.
+        members: hyperparameters of the first individuals; what is missing to `size` is drawn at random.
+        size: individuals in a generation.
+        generations: of the whole search; with them choice gets narrower and mutation rarer.
+        seed: of the random numbers; each individual has its own.
+    """
+
+    name = "population"
+
+    def __init__(self, start: Hyp, members: Sequence[Hyp], size: int, generations: int, seed: int) -> None:
+        self.start = start
+        self.members = members
+        self.size = size
+        self.generations = generations
+        self.seed = seed
+        self.bounds = {key: limits for key, limits in bounds_around(start).items() if GENES[key].augmentation}
+
+    def count(self, generations: int) -> int:
+        """Candidates in so many generations."""
+        return generations * self.size
+
+    def needed(self, index: int, jobs: int) -> int:
+        """How many results, from the first on, a candidate is made from: whole generations."""
+        return index // self.size * self.size
+
+    def fitness(self, result: Result) -> float:
+        """What candidates are ranked by: mAP50."""
+        return 0.0 if result.failure else result.map50
+
+    def propose(self, index: int, results: Sequence[Result]) -> Hyp:
+        """Make a candidate from the generation before it."""
+        generation, number = divmod(index, self.size)
+        draw = generator(self.seed, index)
+        if generation == 0:
+            return self._first(number, draw)
+        before = results[(generation - 1) * self.size : generation * self.size]
+        ranked = sorted(before, key=lambda result: (-self.fitness(result), result.index))
+        if number < min(self.elite(generation), self.size - 1):
+            return ranked[number].hyp
+        mother, father = (self._winner(ranked, generation, draw).hyp for _ in range(2))
+        child = dict(mother)
+        keys = list(self.bounds)
+        if draw.random() < self.crossover(generation):
+            point = int(draw.integers(1, len(keys)))
+            child |= {key: father[key] for key in keys[point:]}
+        for key in keys:
+            if draw.random() < self.mutation(generation):
+                child[key] = settle(child[key] + draw.uniform(-SHIFT, SHIFT), self.bounds[key])
+        return child
+
+    def _first(self, number: int, draw: np.random.Generator) -> Hyp:
+        if number < len(self.members):
+            given = {key: self.members[number][key] for key in self.bounds}
+        else:
+            given = {key: draw.uniform(*limits) for key, limits in self.bounds.items()}
+        return settle_all(self.start | given, self.bounds)
+
+    def _winner(self, ranked: Sequence[Result], generation: int, draw: np.random.Generator) -> Result:
+        """The best of some drawn at random."""
+        size = min(self.tournament(generation), len(ranked))
+        return ranked[min(draw.choice(len(ranked), size, replace=False))]
+
+    def elite(self, generation: int) -> int:
+        """How many of the best live on as they are."""
+        return 2 + int(3 * generation / self.generations)
+
+    def tournament(self, generation: int) -> int:
+        """How many compete to become a parent."""
+        return max(2, int(min(10, self.size) - generation / (self.generations / 10)))
+
+    def crossover(self, generation: int) -> float:
+        """Probability that a child has the later genes of a second parent."""
+        return min(max(1 - generation / self.generations, 0.5), 1)
+
+    def mutation(self, generation: int) -> float:
+        """Probability that a gene is shifted."""
+        return min(max(0.5 - generation / self.generations, 0.01), 0.5)

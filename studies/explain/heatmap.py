@@ -1,0 +1,139 @@
+"""Class activation maps for detections: what in the picture speaks for the boxes that were found.
+
+Two ways. Grad-CAM (Selvaraju et al., arXiv:1610.02391) weighs the channels of a layer by how much they
+raise a score, here that of the boxes left after suppression. EigenCAM (Muhammad and Yeasin,
+arXiv:2008.00299) takes what the channels have most in common and needs no score.
+
+Grad-CAM is the default, as it explains detections: it differs between classes, and between pictures with
+and without objects, while EigenCAM shows what a layer reacts to at all, often enough the background.
+Gradients are pooled over the map as in the paper and not multiplied place by place (LayerCAM,
+HiResCAM): Detect reads single cells, so gradients at its inputs are zero but in the cells that found a
+box, and their product with the map would show those dots and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.yolo import DetectionModel
+from studies.explain.layers import run_and_keep
+from utils.ops.boxes import xywh2xyxy
+from utils.ops.nms import non_max_suppression
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Which boxes count; `classes` None: of any class."""
+
+    confidence: float = 0.25
+    iou: float = 0.45
+    classes: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A heat map and the boxes that it belongs to.
+
+    Attributes:
+        heat: (H, W) float32 over the network's input, 0-1; None where nothing is to be explained: Grad-CAM
+            of a picture without boxes, or no feature that speaks for them.
+        detections: (n, 6) float32 x1, y1, x2, y2 in pixels of that input, confidence, class.
+    """
+
+    heat: np.ndarray | None
+    detections: np.ndarray
+
+
+def gradcam(model: DetectionModel, images: Tensor, layers: Sequence[int], keep: Threshold) -> Heat:
+    """Grad-CAM of one picture (1, 3, H, W) for the sum of its boxes' scores, objectness times class.
+
+    The maps of several layers are added as they are: all say how much they raise the same sum, and a
+    level that found nothing has no gradient. The paper differentiates the score before its softmax. Here
+    logits did worse (less of the heat inside the boxes: bus.jpg 55 % against 76 %, three pictures of
+    blood cells 71-81 % against 77-86 %): their gradient does not fade when objectness or class is sure.
+    """
+    with torch.enable_grad():
+        kept, (decoded, _) = run_and_keep(model, images.detach().requires_grad_(), layers)
+        detections = _detect(decoded, keep)
+        if not len(detections):
+            return Heat(None, detections.cpu().numpy())
+        sources = [kept[index] for index in layers]
+        gradients = torch.autograd.grad(_score(decoded, detections), sources)
+    maps = [
+        grad_cam_map(source.detach(), gradient) for source, gradient in zip(sources, gradients, strict=True)
+    ]
+    return Heat(merge(maps, images.shape[2:]), detections.cpu().numpy())
+
+
+@torch.no_grad()
+def eigencam(model: DetectionModel, images: Tensor, layers: Sequence[int], keep: Threshold) -> Heat:
+    """EigenCAM of one picture (1, 3, H, W); the boxes have no influence on it."""
+    kept, (decoded, _) = run_and_keep(model, images, layers)
+    maps = [_to_peak(eigen_cam_map(kept[index])) for index in layers]  # levels have no common unit
+    return Heat(merge(maps, images.shape[2:]), _detect(decoded, keep).cpu().numpy())
+
+
+def grad_cam_map(source: Tensor, gradient: Tensor) -> np.ndarray:
+    """Sum of channels (1, C, h, w), each times its gradient's sum over the map; negative places are 0.
+
+    The paper takes the mean over the map; the sum makes layers of different sizes comparable.
+
+    Returns:
+        (h, w) float32
+    """
+    weights = gradient.sum((2, 3), keepdim=True)
+    return (weights * source).sum(1)[0].clamp(min=0).float().cpu().numpy()
+
+
+def eigen_cam_map(source: Tensor) -> np.ndarray:
+    """Channels (1, C, h, w) projected on their first right singular vector; negative places are 0.
+
+    The vector's sign is arbitrary: it is chosen so that the projection's sum is positive.
+
+    Returns:
+        (h, w) float32
+    """
+    channels, height, width = source.shape[1:]
+    values = source[0].reshape(channels, -1).T.cpu().double().numpy()  # (h w, C)
+    if channels <= len(values):  # the smaller product of the two has the same singular vectors
+        projected = values @ np.linalg.eigh(values.T @ values)[1][:, -1]
+    else:
+        projected = np.linalg.eigh(values @ values.T)[1][:, -1]  # but for a factor
+    projected = projected * (np.sign(projected.sum()) or 1.0)
+    return projected.clip(0).reshape(height, width).astype(np.float32)
+
+
+def merge(maps: Sequence[np.ndarray], shape: Sequence[int]) -> np.ndarray | None:
+    """Add maps (h, w) of values from 0 on, enlarged to `shape`, and scale the sum to a maximum of 1.
+
+    None if no place is positive.
+    """
+    size = (int(shape[1]), int(shape[0]))
+    total = np.sum([cv2.resize(values, size, interpolation=cv2.INTER_LINEAR) for values in maps], axis=0)
+    return _to_peak(total) if total.max() > 0 else None
+
+
+def _to_peak(values: np.ndarray) -> np.ndarray:
+    return (values / max(float(values.max()), np.finfo(np.float32).tiny)).astype(np.float32)
+
+
+METHODS = {"gradcam": gradcam, "eigencam": eigencam}
+
+
+def _detect(decoded: Tensor, keep: Threshold) -> Tensor:
+    classes = None if keep.classes is None else list(keep.classes)
+    return non_max_suppression(decoded.detach(), keep.confidence, keep.iou, classes)[0]
+
+
+def _score(decoded: Tensor, detections: Tensor) -> Tensor:
+    """Sum of the scores of detections (n, 6), found among `decoded` (1, N, 5 + nc) as equal boxes."""
+    corners = xywh2xyxy(decoded[0, :, :4].detach())
+    same = (corners[None] == detections[:, None, :4]).all(2)  # (n, N)
+    row, kind = same.float().argmax(1), detections[:, 5].long()
+    return (decoded[0, row, 4] * decoded[0, row, 5 + kind]).sum()

@@ -1,0 +1,78 @@
+"""A service with the tiny model of the format tests, and pictures to send to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Any
+
+import cv2
+import numpy as np
+
+from models.backends import load_backend
+from serve.app import make_app
+from serve.metrics import Metrics
+from serve.models import Served
+from serve.options import Options
+from serve.service import Service
+from tests.known import pattern_image
+from tests.models.backends.files import CPU, SIDE, checkpoint
+
+LOW = {"conf": "0.001"}  # the tiny model is sure of nothing
+
+
+def options(**changes: Any) -> Options:
+    """Small pictures, and a wait long enough for a batch to come together on a busy machine."""
+    return Options(**{"weights": [str(checkpoint())] * 2, "imgsz": SIDE, "max_wait_ms": 200, **changes})
+
+
+@contextmanager
+def running(**changes: Any) -> Iterator[Service]:
+    """A service with the models `tiny` and `other`, on the CPU."""
+    chosen, metrics = options(**changes), Metrics()
+    backends = {name: load_backend(chosen.weights[0], CPU) for name in ("tiny", "other")}
+    served = {name: Served(name, backend, chosen, metrics) for name, backend in backends.items()}
+    service = Service(served, chosen, metrics)
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+@contextmanager
+def client(api_key: str = "", **changes: Any) -> Iterator[Any]:
+    """A client of such a service, without a network; `.service` is what answers it."""
+    from fastapi.testclient import TestClient
+
+    with running(**changes) as service, TestClient(make_app(service, api_key)) as opened:
+        opened.service = service  # type: ignore[attr-defined]
+        yield opened
+
+
+def scope_of(path: str, content_type: bytes) -> dict[str, Any]:
+    """What a server tells an application of a POST request."""
+    return {
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+        "headers": [(b"content-type", content_type)], "http_version": "1.1", "scheme": "http",
+        "server": ("test", 80), "client": ("test", 1), "root_path": "",
+    }  # fmt: skip
+
+
+def picture(k: int = 0, height: int = 48, width: int = 64) -> np.ndarray:
+    """A picture (height, width, 3); each `k` looks different."""
+    return pattern_image(height, width, 40 * k)
+
+
+def encoded(image: np.ndarray, suffix: str = ".png") -> bytes:
+    """A picture as the bytes of a file."""
+    return cv2.imencode(suffix, image)[1].tobytes()
+
+
+def saved(image: np.ndarray, kind: str, **more: Any) -> bytes:
+    """The same by PIL, of a picture in RGB."""
+    from PIL import Image
+
+    file = BytesIO()
+    Image.fromarray(image).save(file, kind, **more)
+    return file.getvalue()

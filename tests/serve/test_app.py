@@ -1,0 +1,378 @@
+"""What clients may rely on: answers, limits, refusals, numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("fastapi", reason="pip install fastapi uvicorn python-multipart httpx")
+pytest.importorskip("python_multipart")
+pytest.importorskip("httpx")
+
+from fastapi.testclient import TestClient
+
+from models.backends import load_backend
+from serve.app import make_app
+from serve.metrics import Metrics
+from serve.models import load_models
+from serve.service import Service
+from tests.models.backends.files import CPU, NAMES, SIDE, checkpoint
+from tests.serve.service import LOW, client, encoded, options, picture, saved, scope_of
+from utils.data.letterbox import letterbox
+from utils.ops.boxes import scale_boxes
+from utils.ops.nms import non_max_suppression
+from utils.predict.tensors import to_tensor
+
+KEYS = ["xmin", "ymin", "xmax", "ymax", "confidence", "class", "name"]
+ROWS, DETAILED = "/v1/object-detection/tiny", "/v1/detect/tiny"
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[Any]:
+    """A client that waits for nobody."""
+    with client(max_wait_ms=0) as opened:
+        yield opened
+
+
+def send(web: Any, path: str = ROWS, content: bytes | None = None, **more: Any) -> Any:
+    """Post a picture as a browser would."""
+    return web.post(
+        path, files={"image": ("a.png", encoded(picture()) if content is None else content)}, **more
+    )
+
+
+def found_directly(image: np.ndarray, conf: float = 0.001) -> np.ndarray:
+    boxed = letterbox(image, SIDE)[0]
+    with torch.inference_mode():
+        decoded = load_backend(checkpoint(), CPU)(to_tensor([boxed], CPU))
+        rows = non_max_suppression(decoded, conf, 0.45, max_det=300)[0].numpy()
+    scale_boxes(boxed.shape[:2], rows[:, :4], image.shape[:2])
+    return rows
+
+
+def as_array(rows: list[dict[str, Any]]) -> np.ndarray:
+    return np.array([[row[key] for key in KEYS[:6]] for row in rows])
+
+
+def test_rows_are_what_the_model_finds(web: Any) -> None:
+    image = picture(1, 90, 120)
+    answer = send(web, content=encoded(image), data=LOW)
+
+    assert answer.status_code == 200
+    rows = answer.json()
+    assert rows and all(list(row) == KEYS and row["name"] == NAMES[row["class"]] for row in rows)
+    np.testing.assert_allclose(as_array(rows), found_directly(image), atol=2e-3)
+
+
+def test_details_tell_sizes_and_times(web: Any) -> None:
+    answer = send(web, DETAILED, encoded(picture(1, 90, 120)), params=LOW).json()
+
+    assert answer["size"] == {"width": 120, "height": 90} and answer["input"] == {"width": 64, "height": 64}
+    assert set(answer["times_ms"]) == {"decode", "queue", "inference", "nms", "total"}
+    assert answer["batch"] == 1 and answer["model"] == "tiny" and answer["conf"] == 0.001
+    assert list(answer["detections"][0]) == KEYS
+
+
+def test_parameters_filter(web: Any) -> None:
+    everything = send(web, data=LOW).json()
+    half = sorted(row["confidence"] for row in everything)[len(everything) // 2]
+
+    sure = send(web, params={"conf": str(half)}).json()
+    cells = send(web, data={**LOW, "classes": "cell"}).json()
+    plates = send(web, params={**LOW, "classes": "1"}).json()
+
+    assert 0 < len(sure) < len(everything) and min(row["confidence"] for row in sure) >= half - 1e-5
+    assert {row["name"] for row in cells} <= {"cell"} and {row["name"] for row in plates} <= {"red plate"}
+    assert len(send(web, data={**LOW, "iou": "0.9"}).json()) > len(
+        send(web, data={**LOW, "iou": "0.1"}).json()
+    )
+    assert send(web, DETAILED, data={"imgsz": "96"}).json()["input"] == {"width": 96, "height": 96}
+
+
+def test_a_confidence_above_the_one_asked_for_is_a_filter_of_the_rows(web: Any) -> None:
+    """The page relies on it: it asks once, and filters when the slider moves."""
+    everything = send(web, data=LOW).json()
+    scores = sorted({row["confidence"] for row in everything})
+    middle = sum(scores[len(scores) // 2 :][:2]) / 2  # between two, as answers are rounded
+
+    assert send(web, data={"conf": str(middle)}).json() == [r for r in everything if r["confidence"] > middle]
+
+
+@pytest.mark.parametrize("how", [{"params": {"format": "image"}}, {"headers": {"Accept": "image/jpeg"}}])
+def test_the_picture_comes_back_with_boxes(web: Any, how: dict[str, Any]) -> None:
+    answer = send(web, data=LOW, **how)
+
+    assert answer.headers["content-type"] == "image/jpeg"
+    drawn = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)
+    assert drawn.shape == picture().shape
+    assert np.abs(drawn.astype(int) - picture()).max() > 60
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_kinds_are_told_by_content(web: Any, kind: str) -> None:
+    answer = send(web, DETAILED, saved(picture(), kind))
+
+    assert answer.status_code == 200 and answer.json()["size"] == {"width": 64, "height": 48}
+
+
+def test_gray_16_bit_and_turned_pictures_are_read(web: Any) -> None:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sixteen = (picture()[..., 0].astype(np.uint16) << 8) + 7
+
+    assert send(web, content=encoded(sixteen)).status_code == 200
+    assert send(web, content=encoded(picture()[..., 0])).status_code == 200
+    turned = send(web, DETAILED, saved(picture(), "JPEG", exif=exif)).json()
+    assert turned["size"] == {"width": 48, "height": 64}
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "words"),
+    [
+        (b"GIF89a but not really", 415, "no picture of a known kind"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "no picture of a known kind"),
+        (b"", 422, "no picture in its field"),
+        (encoded(picture())[:60], 415, "not a picture that can be read"),
+        (saved(np.zeros((1100, 1000), np.uint8), "PNG"), 413, "1000x1100 pixels; at most 1 million"),
+        (bytes(1_200_000), 413, "larger than 1 MB"),
+    ],
+)
+def test_bad_uploads_are_refused_on_one_line(content: bytes, status: int, words: str) -> None:
+    with client(max_megapixels=1, max_upload_mb=1) as web:
+        answer = send(web, content=content)
+
+    assert answer.status_code == status and words in answer.json()["detail"]
+
+
+def test_the_size_is_watched_while_the_upload_streams() -> None:
+    """A client that does not tell the length, and would send for ever, is stopped at the limit."""
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        yield b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+        while sent < 50_000_000:
+            sent += 100_000
+            yield bytes(100_000)
+
+    with client(max_upload_mb=0.5) as web:
+        answer = stream(web.app, endless())
+
+    assert answer == 413 and sent < 1_500_000
+
+
+def stream(app: Any, chunks: Iterator[bytes]) -> int:
+    """Send a body piece by piece, as a server hands it on; return the status."""
+    import asyncio
+
+    status = 0
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": next(chunks), "more_body": True}
+
+    async def answer(message: dict[str, Any]) -> None:
+        nonlocal status
+        status = message.get("status", status)
+
+    asyncio.run(app(scope_of(ROWS, b"multipart/form-data; boundary=x"), receive, answer))
+    return status
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"conf": "2"}, "conf=2: expected a number from 0 to 1"),
+        ({"conf": "nan"}, "conf=nan"),
+        ({"iou": "high"}, "iou=high"),
+        ({"imgsz": "100000"}, "imgsz=100000: expected a whole number from 32 to 1280"),
+        ({"imgsz": "-64"}, "imgsz=-64"),
+        ({"classes": "cell,5"}, "classes=5: expected numbers from 0 to 1 or class names"),
+        ({"format": "gif"}, "format=gif: expected json or image"),
+        ({"confidence": "0.5"}, "no parameter is called 'confidence'"),
+    ],
+)
+def test_bad_parameters_are_named(web: Any, values: dict[str, str], words: str) -> None:
+    for answer in (send(web, params=values), send(web, data=values)):
+        assert answer.status_code == 422 and words in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data; boundary*=x; boundary*0=y", b"--x--"),
+        (f"multipart/form-data; boundary={'b' * 300}", b"--"),
+        (
+            "multipart/form-data; boundary=x",
+            b"--x\r\nContent-Disposition: form-data; name*=a; name*0=b\r\n\r\n1\r\n--x--\r\n",
+        ),
+    ],
+)
+def test_headers_that_are_hard_to_read_are_refused(web: Any, kind: str, body: bytes) -> None:
+    answer = web.post(ROWS, content=body, headers={"Content-Type": kind})
+    assert answer.status_code in (400, 415)
+    assert "\n" not in answer.json()["detail"]
+
+
+def test_bad_forms_are_refused(web: Any) -> None:
+    form = {"content-type": "multipart/form-data; boundary=x"}
+    two = [("image", ("a", encoded(picture()))), ("image", ("b", encoded(picture())))]
+
+    assert web.post(ROWS, content=encoded(picture())).status_code == 415
+    assert web.post(ROWS, content=b"nonsense", headers=form).status_code == 400
+    assert (
+        web.post(
+            ROWS, content=b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nab', headers=form
+        ).status_code
+        == 400
+    )
+    assert web.post(ROWS, files=two).status_code == 400
+    assert web.post(ROWS, files={"picture": ("a", b"x" * 5000)}).status_code == 400
+    assert web.post(ROWS, files={"picture": ("a", b"x")}).status_code == 422
+    assert web.get(ROWS).status_code == 405
+
+
+@pytest.mark.parametrize("name", ["nope", "..%2f..%2fREADME.md", "%2e%2e"])
+def test_unknown_models_and_files_are_not_found(web: Any, name: str) -> None:
+    answer = send(web, f"/v1/detect/{name}")
+
+    assert answer.status_code in (404, 405)
+    assert web.get("/../page.py").status_code == web.get("/options.py").status_code == 404
+
+
+def test_models_are_offered(web: Any) -> None:
+    offer = web.get("/v1/models").json()
+
+    assert [model["name"] for model in offer["models"]] == ["tiny", "other"]
+    assert offer["models"][0]["classes"][1] == {"class": 1, "name": "red plate", "color": "#0bdbeb"}
+    assert offer["limits"]["upload_mb"] == 16 and offer["defaults"]["conf"] == 0.25
+    assert str(checkpoint()) not in web.get("/v1/models").text, "folders of the server are nobody's business"
+
+
+def test_the_key_locks_everything_but_health_and_page() -> None:
+    with client(api_key="s3cret \u00e4") as web:
+        right = {"X-API-Key": "s3cret \u00e4".encode()}
+        for path in ("/v1/models", "/metrics"):
+            assert web.get(path).status_code == web.get(path, headers={"X-API-Key": "s3"}).status_code == 401
+            assert web.get(path, headers=right).status_code == 200
+        assert send(web).status_code == 401 and send(web, headers=right).status_code == 200
+        assert {web.get(path).status_code for path in ("/health", "/ready", "/", "/page.js")} == {200}
+
+
+def test_pages_of_other_sites_may_not_use_a_server_without_a_key(web: Any) -> None:
+    assert web.get("/v1/models", headers={"Origin": "http://evil.example"}).status_code == 403
+    assert web.get("/v1/models", headers={"Origin": "http://testserver"}).status_code == 200
+    proxied = {"Origin": "https://cells.example", "X-Forwarded-Host": "cells.example"}
+    assert web.get("/v1/models", headers=proxied).status_code == 200
+
+
+def test_a_server_for_this_machine_has_no_other_name() -> None:
+    service = Service(load_models(options(), metrics := Metrics()), options(), metrics)
+    with TestClient(make_app(service, local=True)) as web:
+        for host, status in (
+            ("127.0.0.1:5000", 200),
+            ("localhost", 200),
+            ("[::1]:80", 200),
+            ("evil.example", 403),
+        ):
+            assert web.get("/v1/models", headers={"Host": host}).status_code == status, host
+
+
+def test_numbers_count_requests_by_model_and_status() -> None:
+    with client(max_wait_ms=0) as web:
+        for _ in range(3):
+            send(web)
+        send(web, params={"conf": "7"})
+        send(web, "/v1/detect/made-up")
+        lines = web.get("/metrics").text.splitlines()
+
+    assert 'yolov5_requests_total{model="tiny",status="200"} 3' in lines
+    assert 'yolov5_requests_total{model="tiny",status="422"} 1' in lines
+    assert 'yolov5_requests_total{model="",status="404"} 1' in lines
+    assert 'yolov5_request_seconds_bucket{model="tiny",le="+Inf"} 3' in lines
+    assert 'yolov5_batch_size_sum{model="tiny"} 3.000000' in lines
+    assert 'yolov5_queue_length{model="other"} 0' in lines
+
+
+def test_readiness_ends_with_the_service() -> None:
+    with client() as web:
+        assert web.get("/ready").json() == {"ready": True}
+        web.service.close()
+        assert web.get("/ready").status_code == 503 and web.get("/health").status_code == 200
+        assert send(web).status_code == 503
+
+
+def test_nothing_on_the_page_or_in_docs_needs_the_network(web: Any) -> None:
+    page = web.get("/")
+    policy = page.headers["content-security-policy"]
+
+    assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
+    for path in ("/", "/page.js", "/page.css"):
+        assert "http://" not in web.get(path).text and "https://" not in web.get(path).text
+    paths = web.get("/docs").json()["paths"]
+    assert "multipart/form-data" in paths["/v1/detect/{model}"]["post"]["requestBody"]["content"]
+
+
+def test_a_model_that_fails_is_a_500_and_the_next_request_is_served(
+    web: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = web.service.models["tiny"]
+    with monkeypatch.context() as patch:
+        patch.setattr(served, "backend", Broken(served.backend))
+        answer = send(web)
+
+    assert answer.status_code == 500 and "memory" not in answer.text
+    assert send(web).status_code == 200
+
+
+def test_other_formats_are_served_at_the_size_they_were_made_for() -> None:
+    from tests.models.backends.files import exported
+
+    file = exported("torchscript")
+    chosen = options(weights=[str(file)], imgsz=640, device="cpu")
+    served = load_models(chosen, Metrics())
+    service = Service(served, chosen, Metrics())
+    with TestClient(make_app(service)) as web:
+        path = f"/v1/detect/{file.stem}"
+        answer = send(web, path, encoded(picture(1, 90, 120)), data=LOW)
+        wrong = send(web, path, data={"imgsz": "96"})
+
+    assert answer.json()["input"] == {"width": SIDE, "height": SIDE} and answer.json()["detections"]
+    assert wrong.status_code == 422 and f"{SIDE}, the only size" in wrong.json()["detail"]
+
+
+def test_no_form_makes_the_server_stumble(web: Any) -> None:
+    """Damaged forms are answered like other mistakes: no byte sequence is a failure of ours."""
+    random = np.random.default_rng(0)
+    good = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nabc\r\n--x--\r\n'
+    types = [
+        "multipart/form-data; boundary=x",
+        "multipart/form-data; boundary*=utf-8''%e2%82%ac",
+        "multipart/;;=",
+    ]
+    for attempt in range(300):
+        body = bytearray(good)
+        for _ in range(random.integers(1, 6)):
+            body[random.integers(len(body))] = random.integers(256)
+        answer = web.post(ROWS, content=bytes(body), headers={"content-type": types[attempt % 7 // 5]})
+        assert answer.status_code in (400, 415, 422), body
+    assert web.post(ROWS, content=good, headers={"content-type": types[2]}).status_code == 415
+
+
+class Broken:
+    """A backend whose memory is full."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def __call__(self, images: Any) -> Any:
+        raise RuntimeError("out of memory")

@@ -1,0 +1,200 @@
+"""What comes together is worked on together, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serve.batching import Batcher
+from serve.refusal import Refusal
+
+WAIT = 10  # seconds after which a test gives up
+
+
+class Worker:
+    """Doubles numbers, when it is let."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.entered = threading.Semaphore(0)
+        self.let = threading.Event()
+
+    def __call__(self, tasks: Sequence[int]) -> list[int]:
+        self.batches.append(list(tasks))
+        self.entered.release()
+        assert self.let.wait(WAIT)
+        if -1 in tasks:
+            raise ValueError("minus one")
+        return [2 * task for task in tasks]
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker()
+
+
+@pytest.fixture
+def make(worker: Worker) -> Iterator[Callable[..., Batcher[int, int]]]:
+    made: list[Batcher[int, int]] = []
+
+    def start(**changes: Any) -> Batcher[int, int]:
+        made.append(Batcher(worker, "m", **{"max_batch": 3, "max_wait": 0.0, "places": 8, **changes}))
+        return made[-1]
+
+    yield start
+    worker.let.set()
+    for batcher in made:
+        batcher.close()
+
+
+def test_jobs_that_come_while_the_thread_is_busy_are_one_batch(worker: Worker, make: Any) -> None:
+    batcher = make()
+    first = batcher.submit(0, "a")
+    assert worker.entered.acquire(timeout=WAIT)
+    rest = [batcher.submit(number, "b" if number == 3 else "a") for number in range(1, 7)]
+    worker.let.set()
+
+    assert [future.result(WAIT)[0] for future in (first, *rest)] == [0, 2, 4, 6, 8, 10, 12]
+    assert worker.batches == [[0], [1, 2, 4], [3], [5, 6]], "of one key, in order, at most three"
+
+
+def test_the_first_waits_for_others(worker: Worker, make: Any) -> None:
+    worker.let.set()
+    batcher = make(max_wait=WAIT)
+    futures = [batcher.submit(number, "a") for number in range(3)]
+
+    assert [future.result(WAIT / 2)[0] for future in futures] == [0, 2, 4]
+    assert worker.batches == [[0, 1, 2]], "a full batch does not wait on"
+
+
+def test_a_lone_job_does_not_wait_for_ever(worker: Worker, make: Any) -> None:
+    worker.let.set()
+
+    result, waited = make(max_wait=0.02).submit(4, "a").result(WAIT)
+
+    assert result == 8 and waited >= 0.02
+
+
+def test_a_cancelled_job_is_not_worked_on(worker: Worker, make: Any) -> None:
+    batcher = make()
+    first = batcher.submit(0, "a")
+    assert worker.entered.acquire(timeout=WAIT)
+    gone, kept = batcher.submit(1, "a"), batcher.submit(2, "a")
+    assert gone.cancel() and batcher.waiting == 1
+    worker.let.set()
+
+    assert first.result(WAIT)[0] == 0 and kept.result(WAIT)[0] == 4
+    assert worker.batches == [[0], [2]]
+    with pytest.raises(CancelledError):
+        gone.result(0)
+
+
+def test_a_failure_goes_to_its_batch_alone(worker: Worker, make: Any) -> None:
+    worker.let.set()
+    batcher = make(max_wait=0.2, max_batch=2)
+    bad = [batcher.submit(number, "a") for number in (-1, 1)]
+    good = batcher.submit(2, "a")
+
+    for future in bad:
+        with pytest.raises(ValueError, match="minus one"):
+            future.result(WAIT)
+    assert good.result(WAIT)[0] == 4 and batcher.alive
+
+
+def test_places_and_queue_are_bounded(worker: Worker, make: Any) -> None:
+    batcher = make(places=1)
+    with batcher.place():
+        batcher.submit(0, "a")
+        assert worker.entered.acquire(timeout=WAIT)
+        batcher.submit(1, "a")
+        for refused in (lambda: batcher.submit(2, "a"), lambda: batcher.place().__enter__()):
+            with pytest.raises(Refusal) as error:
+                refused()
+            assert error.value.status == 503 and error.value.headers == {"Retry-After": "1"}
+    with batcher.place():
+        pass
+
+
+def test_closing_works_off_what_is_queued(worker: Worker, make: Any) -> None:
+    batcher = make(max_wait=WAIT)
+    futures = [batcher.submit(number, "a") for number in range(2)]
+    worker.let.set()
+    started = time.monotonic()
+    batcher.close()
+
+    assert [future.result(0)[0] for future in futures] == [0, 2]
+    assert time.monotonic() - started < WAIT / 2 and not batcher.alive
+    with pytest.raises(Refusal, match="stopping"):
+        batcher.submit(1, "a")
+
+
+def test_answers_of_a_batch_are_those_of_single_requests() -> None:
+    """Eight clients at once, of two shapes and with wishes of their own."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("python_multipart")
+    pytest.importorskip("httpx")
+    from tests.serve.service import client, encoded, picture
+
+    shapes = [(48, 64), (64, 48)]
+    requests = [
+        (encoded(picture(k, *shapes[k % 2])), {"conf": f"0.00{1 + k % 3}", "iou": f"0.{3 + k % 4}"})
+        for k in range(8)
+    ]
+
+    def ask(web: Any, request: tuple[bytes, dict[str, str]]) -> Any:
+        return web.post("/v1/detect/tiny", files={"image": request[0]}, data=request[1]).json()
+
+    with client(max_wait_ms=0) as web:
+        alone = [ask(web, request) for request in requests]
+    with client(max_wait_ms=1000, max_batch=4) as web, ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda request: ask(web, request), requests))
+
+    assert {answer["batch"] for answer in alone} == {1}
+    assert max(answer["batch"] for answer in together) > 1
+    for one, other in zip(alone, together, strict=True):
+        assert len(one["detections"]) == len(other["detections"]) > 0
+        for a, b in zip(one["detections"], other["detections"], strict=True):
+            assert a["name"] == b["name"]
+            np.testing.assert_allclose([a["xmin"], a["ymax"]], [b["xmin"], b["ymax"]], atol=0.01)
+            assert abs(a["confidence"] - b["confidence"]) < 1e-4
+
+
+def test_a_client_that_leaves_frees_its_place() -> None:
+    """Its job leaves the queue; the next client is served."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("python_multipart")
+    pytest.importorskip("httpx")
+    from tests.serve.service import client, encoded, picture, scope_of
+
+    with client(max_queue=1, max_wait_ms=10_000) as web:
+        batcher = web.service.models["tiny"].batcher
+        request = web.build_request("POST", "/v1/detect/tiny", files={"image": encoded(picture())})
+        body = [
+            {"type": "http.request", "body": request.read(), "more_body": False},
+            {"type": "http.disconnect"},
+        ]
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> Any:
+            if len(body) == 1:
+                while not batcher.waiting:  # it leaves when its picture is in the queue
+                    await asyncio.sleep(0.001)
+            return body.pop(0)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = scope_of("/v1/detect/tiny", request.headers["content-type"].encode())
+        asyncio.run(asyncio.wait_for(web.app(scope, receive, send), WAIT / 2))
+
+        assert sent[0]["status"] == 499 and batcher.waiting == 0
+        with batcher.place():
+            pass
+        assert 'status="499"} 1' in web.get("/metrics").text

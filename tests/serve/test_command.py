@@ -1,0 +1,100 @@
+"""The command: help at once, errors on one line, and an end that leaves nobody without an answer."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from serve.options import Options
+from tests.models.backends.files import checkpoint
+from tests.serve.process import END, START, command, started, surroundings
+from utils.base.errors import ConfigError
+from utils.base.paths import ROOT
+
+
+def run(*flags: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    pipes: dict[str, Any] = {"capture_output": True, "text": True, "timeout": START}
+    return subprocess.run(command(*flags), cwd=ROOT, env=surroundings(), **pipes, **more)
+
+
+def test_help_needs_neither_torch_nor_the_web_packages() -> None:
+    script = (
+        "import sys, serve.__main__ as m; m.make_parser().format_help(); "
+        "print(sorted({'torch', 'cv2', 'numpy', 'fastapi', 'uvicorn', 'PIL'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [command()[0], "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=START, check=True
+    )
+
+    assert done.stdout.strip() == "[]"
+    assert "--max-wait-ms" in run("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "words"),
+    [
+        (["--port", "x"], 2, "--port"),
+        (["--conf-thres", "2"], 2, "--conf-thres 2.0: expected a number from 0 to 1"),
+        (["--max-queue", "0"], 2, "--max-queue 0"),
+        (["--host", "192.0.2.1"], 1, "cannot listen there"),
+    ],
+)
+def test_errors_are_one_line(flags: list[str], status: int, words: str) -> None:
+    pytest.importorskip("fastapi")
+    pytest.importorskip("python_multipart")
+    pytest.importorskip("uvicorn")
+    done = run("--weights", "x.pt", *flags)
+
+    assert done.returncode == status
+    assert words in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_told_before_the_models_are_loaded() -> None:
+    pytest.importorskip("fastapi")
+    pytest.importorskip("python_multipart")
+    pytest.importorskip("uvicorn")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run("--weights", "missing.pt", "--port", str(taken.getsockname()[1]))
+
+    assert done.returncode == 1 and "Address already in use" in done.stderr
+
+
+@pytest.mark.parametrize("changes", [{"weights": []}, {"port": 70000}, {"imgsz": 0}, {"max_wait_ms": -1}])
+def test_impossible_options_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        Options(**{"weights": ["a.pt"], **changes})
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_after_the_requests_under_way(number: signal.Signals, status: int) -> None:
+    pytest.importorskip("fastapi")
+    pytest.importorskip("python_multipart")
+    httpx = pytest.importorskip("httpx")
+    from tests.serve.service import encoded, picture
+
+    answers: list[int] = []
+    with started("--max-wait-ms", "1500", "--max-batch", "2") as server:
+
+        def ask() -> None:
+            files = {"image": encoded(picture())}
+            answers.append(httpx.post(f"{server.url}/v1/detect/{checkpoint().stem}", files=files).status_code)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        while (
+            'queue_length{model="tiny"} 1' not in httpx.get(f"{server.url}/metrics").text
+            and asking.is_alive()
+        ):
+            time.sleep(0.01)
+        server.process.send_signal(number)
+        _, complaints = server.process.communicate(timeout=END)
+        asking.join()
+
+    assert server.process.returncode == status and answers == [200]
+    assert "Traceback" not in complaints

@@ -1,0 +1,184 @@
+"""The page, used in a real browser."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="pip install fastapi uvicorn python-multipart httpx")
+pytest.importorskip("python_multipart")
+pytest.importorskip("uvicorn")
+
+from tests.serve.process import Server, started
+from tests.serve.service import encoded, picture, saved
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+QUIET = (
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+)  # fmt: skip
+DONE = ".panel[aria-busy=false]"
+DROP = """([text]) => {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([bytes], "dropped.png", {type: "image/png"}));
+  const how = {dataTransfer: transfer, bubbles: true, cancelable: true};
+  document.body.dispatchEvent(new DragEvent("drop", how));
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium with a camera that shows a test picture, where this machine has one."""
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine (apt-get install chromium)")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with started("--max-wait-ms", "0", "--max-upload-mb", "1") as running:
+        yield running
+
+
+class Tab:
+    """The page in a tab; what it complains of, and every address that it asks for."""
+
+    def __init__(self, browser: Any, url: str, width: int = 1200) -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": 800})
+        self.complaints: list[str] = []
+        self.asked: list[str] = []
+        listen = self.page.on
+        listen("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        listen("pageerror", lambda error: self.complaints.append(str(error)))
+        listen("request", lambda request: self.asked.append(request.url))
+        self.page.goto(url)
+        self.page.wait_for_selector(".state.good, .state.bad")
+
+    def choose(self, name: str, content: bytes) -> None:
+        self.page.set_input_files("#file", {"name": name, "mimeType": "image/png", "buffer": content})
+
+    def counts(self) -> list[int]:
+        """Boxes of each panel, as they are written; waits until both are there."""
+        self.page.wait_for_selector(f"{DONE} >> nth=1")
+        return [int(text) for text in self.page.locator(f"{DONE} .count strong").all_inner_texts()]
+
+    def slide(self, name: str, value: str) -> None:
+        self.page.locator(name).fill(value)
+
+    def uploads(self) -> int:
+        return sum("/v1/detect/" in url for url in self.asked)
+
+
+@pytest.fixture
+def tab(browser: Any, server: Server) -> Iterator[Tab]:
+    opened = Tab(browser, server.url)
+    yield opened
+    opened.page.close()
+
+
+@pytest.mark.parametrize("width", [1200, 375])
+def test_two_models_look_at_a_picture(browser: Any, server: Server, width: int, tmp_path: Path) -> None:
+    tab = Tab(browser, server.url, width)
+    tab.choose("cells.png", encoded(picture(2, 200, 300)))
+    few = tab.counts()
+    tab.slide("#conf", "0.05")
+    many = tab.counts()
+    tab.slide("#conf", "0.95")
+
+    assert len(many) == 2 and min(many) > max(few) > 0 and tab.counts() == [0, 0]
+    assert tab.uploads() == 2, "the confidence filters what is there"
+    assert "ms inference" in tab.page.locator(".times").first.inner_text()
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out"
+    assert not tab.complaints
+    assert all(url.startswith((server.url, "data:", "blob:")) for url in tab.asked)
+    tab.page.screenshot(path=tmp_path / "page.png", full_page=True)
+    tab.page.close()
+
+
+def test_a_dropped_picture_is_drawn_with_boxes(tab: Tab) -> None:
+    import base64
+
+    tab.page.evaluate(DROP, [base64.b64encode(encoded(picture(2, 200, 300))).decode()])
+    assert min(tab.counts()) > 0
+    assert tab.page.locator("#picture-name").inner_text() == "dropped.png"
+    drawn = "() => document.querySelector('canvas').toDataURL()"
+    with_boxes = tab.page.evaluate(drawn)
+    tab.slide("#conf", "0.95")
+
+    assert tab.page.evaluate(drawn) != with_boxes
+    assert "found nothing" in str(tab.page.locator("canvas").first.get_attribute("aria-label"))
+
+
+def test_the_overlap_asks_again_and_classes_can_be_hidden(tab: Tab) -> None:
+    tab.choose("cells.png", encoded(picture(2, 200, 300)))
+    tab.slide("#conf", "0.05")
+    before = tab.counts()
+    with tab.page.expect_response(lambda answer: answer.url.endswith("tiny2")):
+        tab.slide("#iou", "0.9")
+    tab.page.wait_for_selector(f"{DONE} >> nth=1")
+    after = tab.counts()
+    legend = tab.page.locator("#classes button")
+    shown = legend.count()
+    legend.first.click()
+
+    assert tab.uploads() == 4 and min(after) > max(before)
+    assert shown == 2 and 0 < max(tab.counts()) < min(after)
+    assert legend.first.get_attribute("aria-pressed") == "false"
+
+
+def test_one_model_can_be_enough(tab: Tab) -> None:
+    tab.page.select_option("#model-b", "")
+    tab.choose("cells.png", encoded(picture(2)))
+    tab.page.wait_for_selector(DONE)
+
+    assert tab.page.locator(".panel").count() == 1
+
+
+def test_errors_are_said_and_the_next_picture_works(tab: Tab) -> None:
+    error = tab.page.locator("#error")
+    tab.choose("notes.png", b"no picture at all")
+    error.wait_for()
+    assert "notes.png" in error.inner_text() and "no picture of a known kind" in error.inner_text()
+    tab.choose("large.png", bytes(2**21))
+    assert "large.png has 2.0 MB; this server takes up to 1 MB." in error.inner_text()
+
+    tab.choose("cells.png", encoded(picture(2)))
+    assert min(tab.counts()) > 0 and error.is_hidden()
+
+
+def test_kinds_that_the_browser_cannot_show_are_repainted_by_the_server(tab: Tab) -> None:
+    tab.choose("cells.tif", saved(picture(2, 200, 300), "TIFF"))
+
+    assert min(tab.counts()) > 0
+    assert "300 x 200 pixels" in tab.page.locator("#picture-facts").inner_text()
+
+
+def test_the_camera_takes_a_picture(tab: Tab) -> None:
+    tab.page.click("#camera")
+    tab.page.click("#shoot")
+
+    assert len(tab.counts()) == 2
+    assert tab.page.locator("#picture-name").inner_text() == "camera.jpg"
+    assert tab.page.locator("#camera-box").is_hidden()
+
+
+def test_the_key_is_asked_for(browser: Any) -> None:
+    with started("--max-wait-ms", "0", api_key="s3cret") as locked:
+        tab = Tab(browser, locked.url)
+        assert "X-API-Key" in tab.page.locator("#error").inner_text()
+        tab.page.fill("#key", "s3cret")
+        tab.page.press("#key", "Enter")
+        tab.page.wait_for_selector(".state.good")
+        tab.choose("cells.png", encoded(picture(2)))
+
+        assert min(tab.counts()) > 0
+        tab.page.close()

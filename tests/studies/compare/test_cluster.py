@@ -1,0 +1,59 @@
+"""Runs of a comparison on a Ray cluster, a real one of this machine."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studies.compare.cluster import ClusterRunner
+from studies.compare.options import parse_compare, read_comparison
+from studies.compare.plan import Run, plan_runs
+from studies.compare.runner import is_measured, train_all
+from tests.utils.train.small import small_models, small_set
+from utils.base.errors import ConfigError, YoloError
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Iterator[list[Run]]:
+    """Two short runs; the cluster ends with the test."""
+    data, (model, _) = small_set(tmp_path), small_models(tmp_path)
+    how = ["--imgsz", "64", "--epochs", "1", "--batch-size", "4", "--workers", "0", "--noautoanchor"]
+    argv = ["--cfg", f"'{model}'", "--weights", "", "--data", str(data), *how, "--seeds", "0", "1"]
+    yield plan_runs(read_comparison(*parse_compare([*argv, "--device", "cpu"])))
+    try:
+        import ray
+    except ImportError:
+        return
+    ray.shutdown()
+
+
+def test_runs_come_back_from_the_cluster(plan: list[Run], tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="pip install ray")
+    project = tmp_path / "project"
+    train_all(plan, project, lambda: ClusterRunner(project, "local", 2, "cpu"), 2)
+    for run in plan:
+        assert is_measured(run.folder(project)) and (run.folder(project) / "weights" / "best.pt").is_file()
+
+    broken = Run("bad", 0, "0" * 64, (*plan[0].train, "--optimizer", "SGDX"), ("val",), {})
+    import ray
+
+    ray.shutdown()
+    with pytest.raises(YoloError, match=r"bad, seed 0: failed .*invalid choice: 'SGDX'"):
+        train_all([broken], project, lambda: ClusterRunner(project, "local", 1, "cpu"), 1)
+
+
+def test_without_ray_there_is_a_hint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *more: Any) -> Any:
+        if name == "ray":
+            raise ImportError
+        return real(name, *more)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(ConfigError, match="pip install ray"):
+        ClusterRunner(tmp_path, "local", 1, "cpu")

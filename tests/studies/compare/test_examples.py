@@ -1,0 +1,76 @@
+"""Example pictures: chosen where models disagree, drawn beside the truth, kept for the next report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from studies.compare import examples
+from studies.compare.examples import Split, alone, differing, find_examples
+from studies.compare.gallery import KEPT, Example, Gallery, read_gallery
+from tests.utils.train.small import small_set
+from utils.base.errors import DataError
+from utils.data.dataset_yaml import read_data_yaml
+from utils.data.image_lists import list_images
+
+BOX = [10.0, 10, 30, 30, 0.9, 1]
+
+
+def _boxes(*rows: list[float]) -> np.ndarray:
+    return np.array(rows, np.float32).reshape(-1, 6)
+
+
+def test_boxes_are_shared_by_place_and_class() -> None:
+    near, other_class = [12.0, 10, 32, 30, 0.4, 1], [10.0, 10, 30, 30, 0.9, 2]
+    assert alone(_boxes(BOX, other_class), _boxes(near)).tolist() == [False, True]
+    assert alone(_boxes(BOX), _boxes()).tolist() == [True]
+    assert differing(_boxes(BOX, other_class), _boxes(near)) == 1
+    assert differing(_boxes(BOX, BOX), _boxes(near)) == 1, "one partner each"
+
+
+def test_the_picture_with_the_greatest_difference_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = read_data_yaml(small_set(tmp_path))
+    pictures = list_images([folder for folder in data.val if isinstance(folder, Path)])
+    third = pictures.picture(2)
+
+    class Finds:
+        """Finds `count` boxes on one picture, and one that all find."""
+
+        stride, pt, fp16, device = 32, True, False, torch.device("cpu")
+
+        def __init__(self, name: str) -> None:
+            self.count = {"a": 0, "b": 2}[name]
+
+    def find(backend: Finds, image: np.ndarray, split: Split) -> np.ndarray:
+        extra = [[2.0, 40, 12, 50 + 5 * n, 0.6, 3] for n in range(backend.count)]
+        return _boxes(BOX, *(extra if np.array_equal(image, third) else extra[:1]))
+
+    monkeypatch.setattr("models.backends.load_backend", lambda files, device, names: Finds(files[0]))
+    monkeypatch.setattr(examples, "find_boxes", find)
+    split = Split(data, "val", 64, False, "cpu")
+    first, second = find_examples({"one": Path("a"), "two": Path("b")}, split, 2)
+
+    assert first.title == f"{pictures[2].name}: 0 only in one, 2 only in two"
+    assert second.title.endswith("0 only in one, 1 only in two")
+    assert [label for label, _ in first.panels] == ["truth", "one", "two"]
+    assert not np.array_equal(first.panels[1][1], first.panels[2][1])
+    assert find_examples({"one": Path("a"), "same": Path("a")}, split, 2) == []
+
+
+def test_what_a_report_shows_is_kept(tmp_path: Path) -> None:
+    picture = np.full((20, 30, 3), 90, np.uint8)
+    Gallery(("python", "compare.py"), (Example("title", (("truth", picture),)),)).write(tmp_path)
+    kept = read_gallery(tmp_path)
+
+    assert kept.command == ("python", "compare.py")
+    assert kept.examples[0].title == "title" and kept.examples[0].panels[0][0] == "truth"
+    assert np.abs(kept.examples[0].panels[0][1].astype(int) - picture).max() <= 2
+    (tmp_path / KEPT).write_text("[]")
+    with pytest.raises(DataError, match=f"{KEPT}: damaged"):
+        read_gallery(tmp_path)
+    assert read_gallery(tmp_path / "nothing") == Gallery()

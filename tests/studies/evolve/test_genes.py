@@ -1,0 +1,28 @@
+"""Genes and their bounds."""
+
+from __future__ import annotations
+
+import pytest
+
+from studies.evolve.genes import DIGITS, GENES, bounds_around, settle
+from utils.train.hyp import check_hyp
+
+
+@pytest.mark.parametrize("end", ["low", "high"])
+def test_no_gene_can_leave_what_training_takes(end: str) -> None:
+    hyp = {key: getattr(gene, end) for key, gene in GENES.items()}
+
+    assert check_hyp(hyp, "bounds") == hyp
+
+
+def test_every_hyperparameter_is_a_gene() -> None:
+    assert set(check_hyp({"anchors": 3}, "test")) == set(GENES)
+
+
+def test_a_start_outside_the_bounds_is_allowed_to_stay() -> None:
+    bounds = bounds_around(check_hyp({"box": 0.5, "cls": 0.1}, "test"))
+
+    assert bounds["box"] == (0.02, 0.5) and bounds["cls"] == (0.1, 4)
+    assert "anchors" not in bounds, "what the file does not have is not searched"
+    assert settle(0.123456789, (0, 1)) == round(0.123456789, DIGITS)
+    assert settle(-1, (0.2, 1)) == 0.2 and settle(3, (0.2, 1)) == 1
