@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studies.compare.options import parse_compare, read_comparison, read_val_options
+from studies.compare.compare_options import parse_compare, read_comparison, read_val_options
 from utils.base import script
 from utils.base.log import LOG, color
 from utils.base.paths import check_writable, increment_path, relative_to_cwd, typed
@@ -31,7 +31,7 @@ def compare_seeds(opt: Namespace, rest: Sequence[str], argv: Sequence[str]) -> P
     Returns:
         The folder of the report.
     """
-    from studies.compare import plan, report, runner
+    from studies.compare import report, run_plan, runner
     from utils.base.device import select_device
 
     comparison = read_comparison(opt, rest)
@@ -39,7 +39,7 @@ def compare_seeds(opt: Namespace, rest: Sequence[str], argv: Sequence[str]) -> P
         for name in opt.device.split(","):
             select_device(name, verbose=False)
     project = Path(opt.project)
-    runs = plan.plan_runs(comparison)
+    runs = run_plan.plan_runs(comparison)
     runner.train_all(runs, project, lambda: _workers(opt, project), opt.jobs)
     records = report.gather(runs, project)
     device = opt.device.split(",")[0]

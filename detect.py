@@ -15,7 +15,7 @@ from utils.base.paths import ROOT, relative_to_cwd, runs_folder
 from utils.base.script import main, parser, print_args
 
 if TYPE_CHECKING:
-    from utils.predict.run import Summary
+    from utils.predict.detector import Summary
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -68,8 +68,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(**kwargs: Any) -> Summary:
     """Detect; keywords are the flags with underscores, and default to what they do there."""
-    from utils.predict.options import Options
-    from utils.predict.run import detect
+    from utils.predict.detect_options import Options
+    from utils.predict.detector import detect
 
     return detect(Options(**{**vars(make_parser().parse_args([])), **kwargs}))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from utils.base.log import set_up_console
 from utils.base.script import main, print_args
-from utils.export.options import options_from, parse_options
+from utils.export.export_options import options_from, parse_options
 
 if TYPE_CHECKING:
     from utils.export.run import Report
@@ -32,7 +32,7 @@ def export(opt: Namespace) -> list[Report]:
         ConfigError, DataError: the weights or the device cannot be used.
     """
     from models.weights import locate_weights
-    from utils.export.jobs import export_file
+    from utils.export.export_job import export_file
     from utils.export.run import print_table
 
     files = [locate_weights(file) for file in opt.weights]  # all, before hours of work on the first

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from utils.base import script
 from utils.base.log import LOG, set_up_console
-from utils.train.options import check_options, options_from, parse_options
+from utils.train.train_options import check_options, options_from, parse_options
 
 if TYPE_CHECKING:
     from utils.loggers.callbacks import Callbacks
-    from utils.train.session import TrainResult
+    from utils.train.distributed import Team
+    from utils.train.run_dir import TrainResult
     from utils.train.setup import Task
-    from utils.train.team import Team
 
 
 def train(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
@@ -28,11 +28,11 @@ def train(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
         DivergedError: the loss is no longer a number.
     """
     if opt.evolve is not None:
-        from studies.evolve.evolve import evolve
+        from studies.evolve.evolution import evolve
 
         return evolve(opt, listeners)
     from utils.train import resume  # heavy: the flags come first
-    from utils.train.team import make_team
+    from utils.train.distributed import make_team
 
     with make_team(opt) as team:
         return _train(resume.after_restart(opt, team), listeners, team)
@@ -40,9 +40,9 @@ def train(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
 
 def _train(opt: Namespace, listeners: Sequence[Callbacks], team: Team) -> TrainResult:
     from utils.train import resume, setup, validation
-    from utils.train.identity import differences, run_identity
-    from utils.train.listeners import make_callbacks
-    from utils.train.session import RunFolder, guard
+    from utils.train.callbacks import make_callbacks
+    from utils.train.run_dir import RunFolder, guard
+    from utils.train.run_metadata import differences, run_identity
 
     opt, checkpoint = resume.find_run(opt) if opt.resume else (opt, None)
     check_options(opt)
@@ -75,7 +75,7 @@ def _train(opt: Namespace, listeners: Sequence[Callbacks], team: Team) -> TrainR
 
 def _train_epochs(task: Task) -> None:
     """Train and validate epoch by epoch, until all are done, none gets better, or a signal comes."""
-    from utils.train import loop, session, setup, validation
+    from utils.train import loop, run_dir, setup, validation
     from utils.train.pause import Pause
     from utils.train.stop_signals import StopSignals
 
@@ -92,7 +92,7 @@ def _train_epochs(task: Task) -> None:
                 result = validation.validate_epoch(task) if last or not opt.noval else None
             best = state.progress.record(epoch, result)
             stop = state.stopper(epoch, state.progress.fitness)
-            row = session.table_row(epoch, losses, result, state.optimizer)
+            row = run_dir.table_row(epoch, losses, result, state.optimizer)
             run.write_row(row)
             callbacks.on_fit_epoch_end(epoch, row)
             if last or not opt.nosave:

@@ -18,7 +18,7 @@ from utils.base.log import LOG, color, set_up_console
 from utils.base.paths import increment_path
 from utils.base.script import main, print_args
 from utils.val.measure import measure
-from utils.val.options import options_from, parse_options
+from utils.val.val_options import options_from, parse_options
 
 if TYPE_CHECKING:
     from utils.val.result import EvalResult

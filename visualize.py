@@ -15,7 +15,7 @@ from utils.base.paths import ROOT, relative_to_cwd, runs_folder
 from utils.base.script import main, parser, print_args
 
 if TYPE_CHECKING:
-    from studies.explain.parts import Summary
+    from studies.explain.visualizers import Summary
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -57,8 +57,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(**kwargs: Any) -> Summary:
     """Draw; keywords are the flags with underscores, and default to what they do there."""
-    from studies.explain.options import Options
-    from studies.explain.run import visualize
+    from studies.explain.visualize import visualize
+    from studies.explain.visualize_options import Options
 
     return visualize(Options(**{**vars(make_parser().parse_args([])), **kwargs}))
 

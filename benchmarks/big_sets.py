@@ -26,10 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.data import label_cache
 from utils.data.label_cache import Scan
+from utils.data.packed import OutlineTable, PathTable, RowTable
 from utils.data.scan import LabelledFiles, load_labels
 from utils.data.shards.index import ShardIndex, index_place, open_shards
 from utils.data.shards.store import shard_facts
-from utils.data.tables import OutlineTable, PathTable, RowTable
 
 BOXES = 7  # a picture, as in COCO
 

@@ -47,8 +47,8 @@ def report(cfg: str, side: int, rounds: int) -> None:
 
     from models.yolo import DetectionModel
     from utils.export.check import example_images
+    from utils.export.export_options import ExportOptions
     from utils.export.onnx import export
-    from utils.export.options import ExportOptions
 
     torch.manual_seed(0)
     model = DetectionModel(cfg).eval().requires_grad_(False).fuse()

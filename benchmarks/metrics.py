@@ -22,7 +22,7 @@ from torch import Tensor
 
 from utils.ops.confusion import ConfusionMatrix
 from utils.ops.nms import non_max_suppression
-from utils.val.tally import Tally
+from utils.val.accumulator import Tally
 
 CONF, IOU, MAX_DET = 0.001, 0.6, 300  # of val.py
 CLASSES, SIDE = 80, 640

@@ -60,8 +60,8 @@ def epochs(opt: Any, home: Path, img: int, workers: int, mosaic: bool) -> Iterat
     """Pictures a second of the loop and of the bare step, once a round."""
     from utils.loggers.callbacks import CallbackList
     from utils.train import loop, setup
-    from utils.train.options import options_from
-    from utils.train.team import make_team
+    from utils.train.distributed import make_team
+    from utils.train.train_options import options_from
 
     given = {"weights": opt.weights, "data": subset(opt, home), "imgsz": img, "workers": workers}
     settings = options_from({**given, "epochs": opt.rounds + 1, "noval": True, "noautoanchor": True})

@@ -8,9 +8,9 @@ from __future__ import annotations
 from torch import nn
 
 from models.attention.lska import LKA, LSKA, LKATrivial, LSKATrivial
+from models.attention.lska_blocks import C3LSKA, SPPFLSKA
 from models.attention.residual import LSKAttention
 from models.attention.van import VANStage
-from models.attention.woven import C3LSKA, SPPFLSKA
 from models.blocks.conv import Conv, CrossConv, DWConv, DWConvTranspose2d, MixConv2d
 from models.blocks.csp import C3, C3SPP, C3TR, Bottleneck, BottleneckCSP, C3Ghost, C3x
 from models.blocks.ghost import GhostBottleneck, GhostConv

@@ -240,7 +240,7 @@ def locate_weights(name: str | Path) -> Path:
         ConfigError: not there and not an official name.
         DataError: an official name that could not be fetched; says what to do.
     """
-    from utils.base.release import OFFICIAL, fetch_official, is_official
+    from models.release import OFFICIAL, fetch_official, is_official
 
     path = Path(name).expanduser()
     for candidate in (path, ROOT / path):

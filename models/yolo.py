@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 import models.common
 from models import registry
-from models.augment import augmented_forward
 from models.blocks.conv import Conv, Projection, default_activation
+from models.config import Row, make_divisible, read_activation, read_rows
 from models.head import Detect
 from models.recompute import recomputed
-from models.rows import Row, make_divisible, read_activation, read_rows
+from models.tta import augmented_forward
 from utils.base.errors import ConfigError
 from utils.base.paths import find_file
 from utils.base.yaml_io import read_yaml

@@ -43,7 +43,7 @@ def command_line() -> None:
     """Parse before anything heavy is imported, then serve until told to stop."""
     flags = make_parser().parse_args()
 
-    from serve.options import Options
+    from serve.serve_options import Options
 
     options = Options(**vars(flags))
     # OpenCV reads this once, when it is imported: a second fence behind the look at each header.

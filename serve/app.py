@@ -10,12 +10,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
-from serve import spec
-from serve.answers import detailed, offer, rows_of
-from serve.gate import Gate
-from serve.metrics import MEDIA_TYPE
-from serve.refusal import Refusal
+from serve import openapi
+from serve.errors import Refusal
+from serve.middleware import Gate
+from serve.responses import detailed, offer, rows_of
 from serve.service import Outcome, Service
+from serve.service_metrics import MEDIA_TYPE
 
 _PAGE = {"": "text/html", "page.js": "text/javascript", "page.css": "text/css"}
 
@@ -47,13 +47,15 @@ def make_app(service: Service, api_key: str = "", local: bool = False) -> FastAP
 
 
 def _add_detection(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/object-detection/{model}", openapi_extra=spec.upload(spec.ROWS), summary="Boxes, as rows")
+    @app.post(
+        "/v1/object-detection/{model}", openapi_extra=openapi.upload(openapi.ROWS), summary="Boxes, as rows"
+    )
     async def object_detection(model: str, request: Request) -> Response:
         outcome = await service.detect(request, model)
         return _picture(outcome) or JSONResponse(rows_of(outcome.found, outcome.served.backend.names))
 
     @app.post(
-        "/v1/detect/{model}", openapi_extra=spec.upload(spec.DETAILED), summary="Boxes, sizes and times"
+        "/v1/detect/{model}", openapi_extra=openapi.upload(openapi.DETAILED), summary="Boxes, sizes and times"
     )
     async def detect(model: str, request: Request) -> Response:
         outcome = await service.detect(request, model)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from serve.refusal import busy
+from serve.errors import busy
 from utils.base.log import LOG
 from utils.base.script import one_line
 

@@ -13,16 +13,16 @@ from torch import Tensor
 from models.backends import load_backend
 from models.backends.base import Backend
 from serve.batching import Batcher
-from serve.metrics import Metrics
-from serve.options import Options
-from serve.wishes import Wish
+from serve.params import Wish
+from serve.serve_options import Options
+from serve.service_metrics import Metrics
 from utils.base.device import select_device
+from utils.base.names import unique_stems
 from utils.base.timing import Stopwatch
 from utils.data.letterbox import check_img_size, letterbox
 from utils.ops.boxes import scale_boxes
 from utils.ops.nms import non_max_suppression
-from utils.predict.names import unique_stems
-from utils.predict.run import names_of
+from utils.predict.detector import names_of
 from utils.predict.tensors import to_tensor
 
 

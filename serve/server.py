@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from ipaddress import ip_address
 
-from serve.options import Options
+from serve.serve_options import Options
 from utils.base.errors import YoloError
 from utils.base.log import LOG, color
 
@@ -28,9 +28,9 @@ def serve(options: Options, api_key: str = "") -> None:
 
     with _bind(options.host, options.port) as listener:  # before the models, too
         from serve.app import make_app
-        from serve.metrics import Metrics
         from serve.models import load_models
         from serve.service import Service
+        from serve.service_metrics import Metrics
 
         metrics = Metrics()
         service = Service(load_models(options, metrics), options, metrics)

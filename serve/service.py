@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from starlette.requests import ClientDisconnect, Request
 
-from serve.answers import annotated
-from serve.forms import Form, read_form
-from serve.metrics import Metrics
+from serve.errors import Refusal
+from serve.images import read_picture
 from serve.models import Found, Served, Task
-from serve.options import Options
-from serve.pictures import read_picture
-from serve.refusal import Refusal
-from serve.wishes import Wish, read_wish
+from serve.multipart import Form, read_form
+from serve.params import Wish, read_wish
+from serve.responses import annotated
+from serve.serve_options import Options
+from serve.service_metrics import Metrics
 from utils.base.errors import ConfigError
 from utils.base.processes import usable_cores
 

@@ -54,7 +54,7 @@ def _design(text: str) -> str:
 
 def _run_script() -> None:
     opt = parse_opt()
-    from studies.kernels.study import run  # after the flags, so that --help answers at once
+    from studies.kernels.kernel_study import run  # after the flags, so that --help answers at once
 
     check_writable(Path(opt.project))
     print_args("curves", opt)

@@ -9,9 +9,9 @@ import cv2
 import torch
 
 import detect
-from utils.predict.options import Options
-from utils.predict.run import Summary
-from utils.predict.run import detect as detect_with
+from utils.predict.detect_options import Options
+from utils.predict.detector import Summary
+from utils.predict.detector import detect as detect_with
 
 
 class Finder:

@@ -18,8 +18,8 @@ import yaml
 
 import compare
 from models.weights import read_checkpoint
-from studies.compare.options import parse_compare, read_comparison
-from studies.compare.plan import Run, plan_runs
+from studies.compare.compare_options import parse_compare, read_comparison
+from studies.compare.run_plan import Run, plan_runs
 from studies.compare.runner import Runner, is_measured, train_all
 from tests.known import SHARED, needs_shared
 from tests.utils.train.small import small_models, small_set

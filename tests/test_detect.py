@@ -20,11 +20,11 @@ import torch
 import detect
 from tests.known import SHARED, facts, needs_shared
 from tests.looking import Blind, frames_of, look, made
-from tests.utils.data.test_sources import picture, video
+from tests.utils.sources.test_source import picture, video
 from utils.base.errors import ConfigError, DataError
 from utils.base.paths import ROOT
-from utils.predict.options import Options
-from utils.predict.run import detect as detect_with
+from utils.predict.detect_options import Options
+from utils.predict.detector import detect as detect_with
 
 
 def test_everything_asked_for_is_written(tmp_path: Path, said: list[str]) -> None:

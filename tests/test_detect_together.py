@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.looking import Finder, frames_of, look, made
-from tests.utils.data.test_sources import picture, video
+from tests.utils.sources.test_source import picture, video
 
 
 def mixed(folder: Path) -> Path:

@@ -46,7 +46,7 @@ def test_the_exit_status_tells_of_a_format_that_cannot_be_made(weights: Path) ->
 
 def test_help_and_mistakes_are_answered_before_pytorch_is_loaded() -> None:
     code = (
-        "import sys\nfrom utils.export.options import parse_options\n"
+        "import sys\nfrom utils.export.export_options import parse_options\n"
         "import export\ntry:\n    parse_options(['--include', 'onx'])\nexcept ValueError:\n    pass\n"
         "print(sorted({'torch', 'numpy', 'cv2'} & set(sys.modules)))"
     )

@@ -16,11 +16,19 @@ from utils.base.paths import ROOT
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("utils.base",),
     ("utils.native", "utils.ops", "utils.plots", "models.registry", "models.blocks", "models.attention"),
-    ("models.common", "models.rows", "models.pickles", "utils.data", "utils.loggers"),
+    (
+        "models.common",
+        "models.config",
+        "models.pickles",
+        "models.release",
+        "utils.data",
+        "utils.sources",
+        "utils.loggers",
+    ),
     (
         "models.head",
         "models.recompute",
-        "models.augment",
+        "models.tta",
         "models.profile",
         "models.yolo",
         "models.weights",

@@ -78,7 +78,7 @@ def test_the_grafted_part_stays_until_it_is_released(flags: Flags) -> None:
 
 
 def test_a_resumed_run_knows_what_was_new(flags: Flags, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("utils.train.session.strip_checkpoint", lambda path: None)
+    monkeypatch.setattr("utils.train.run_dir.strip_checkpoint", lambda path: None)
     course: dict[str, Any] = {"epochs": 4, "graft_freeze": 3, "graft_lr": 5.0}
     through = train.run(**flags(name="through", **course))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.models.backends.files import checkpoint
-from tests.utils.data.test_sources import picture
+from tests.utils.sources.test_source import picture
 from utils.base.paths import ROOT
 
 SERVICES = ("tensorboard", "wandb", "comet_ml", "clearml", "mlflow")

@@ -17,8 +17,8 @@ from models.weights import load_for_inference, read_checkpoint
 from tests.utils.train.small import CONFIG, small_models, small_set
 from utils.base.errors import ConfigError, DataError
 from utils.loggers.callbacks import Callbacks
-from utils.train.meter import DivergedError
-from utils.train.session import COLUMNS
+from utils.train.loss_meter import DivergedError
+from utils.train.run_dir import COLUMNS
 
 BATCHES = 4  # in an epoch of 16 pictures
 
@@ -88,7 +88,7 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(
 ) -> None:
     course: dict[str, Any] = {"epochs": 8, "optimizer": "AdamW", "cos_lr": True}
     through = train.run(**flags(name="through", **course))
-    monkeypatch.setattr("utils.train.session.strip_checkpoint", lambda path: None)  # compare all, in float32
+    monkeypatch.setattr("utils.train.run_dir.strip_checkpoint", lambda path: None)  # compare all, in float32
     unstripped = train.run(**flags(name="unstripped", **course))
     listener = Interrupt(step=4 * BATCHES + 1)
     options = flags(name="stopped", **course)
@@ -128,7 +128,7 @@ def test_a_run_that_was_killed_while_finishing_is_finished(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(
-            "utils.train.session.RunFolder.strip", lambda run: (_ for _ in ()).throw(KeyboardInterrupt)
+            "utils.train.run_dir.RunFolder.strip", lambda run: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
             train.run(**flags(name="nearly"))

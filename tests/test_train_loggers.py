@@ -17,12 +17,12 @@ import train
 from models.weights import read_checkpoint
 from tests.utils.loggers import fakes
 from tests.utils.loggers.drive import installed
-from tests.utils.loggers.test_to_tensorboard import events
+from tests.utils.loggers.test_tensorboard_logger import events
 from tests.utils.loggers.wandb_file import records, values
 from tests.utils.train.small import small_models, small_set
+from utils.loggers.available import KINDS
 from utils.loggers.callbacks import Callbacks
-from utils.loggers.services import KINDS
-from utils.train.session import COLUMNS
+from utils.train.run_dir import COLUMNS
 
 Flags = Callable[..., dict[str, Any]]
 
@@ -133,7 +133,7 @@ def test_training_ends_well_whatever_a_service_does(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     table = (replace(fakes.kind(service), key="tensorboard"),)
-    monkeypatch.setattr("utils.loggers.services.KINDS", table)
+    monkeypatch.setattr("utils.loggers.available.KINDS", table)
     monkeypatch.setenv("YOLOV5_LOGGERS_WAIT", "2")
     result = train.run(**flags(name=service.__name__, loggers="auto"))
 
@@ -162,8 +162,8 @@ def test_the_data_set_that_is_uploaded_is_the_one_that_is_trained_on(
         seen["files"] = dataset
         return Callbacks()
 
-    monkeypatch.setattr("utils.train.listeners.Services", services)
-    monkeypatch.setattr("utils.loggers.services.KINDS", (fakes.kind(fakes.Diary),))
+    monkeypatch.setattr("utils.train.callbacks.Services", services)
+    monkeypatch.setattr("utils.loggers.available.KINDS", (fakes.kind(fakes.Diary),))
     for split, count in ((True, 12), ("val", 4)):
         with caplog.at_level(logging.ERROR):
             train.run(**flags(name="sets", loggers="auto", upload_dataset=split, epochs=1))

@@ -18,8 +18,8 @@ from tests.models.backends.files import NAMES, checkpoint, exported
 from utils.base.errors import ConfigError
 from utils.base.paths import ROOT
 from utils.val import study
-from utils.val.options import options_from, parse_options
 from utils.val.result import EvalResult
+from utils.val.val_options import options_from, parse_options
 
 
 @pytest.fixture

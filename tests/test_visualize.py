@@ -17,9 +17,9 @@ from torch import nn
 import visualize
 from models.weights import model_record, save_checkpoint
 from models.yolo import DetectionModel
-from studies.explain import parts
-from studies.explain.parts import Summary
-from tests.utils.data.test_sources import picture, video
+from studies.explain import visualizers
+from studies.explain.visualizers import Summary
+from tests.utils.sources.test_source import picture, video
 from utils.base.errors import ConfigError
 from utils.base.paths import ROOT
 
@@ -128,7 +128,7 @@ def test_several_layers_and_labels(tmp_path: Path) -> None:
 
 
 def test_the_mean_is_over_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "draw_fields", lambda *_: None)
+    monkeypatch.setattr(visualizers, "draw_fields", lambda *_: None)
     cv2.imwrite(str(tmp_path / "x.png"), np.full((64, 64, 3), 30, np.uint8))
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "y.png"), noise)
@@ -146,7 +146,7 @@ def test_the_mean_is_over_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_runs_are_numbered_and_frames_of_a_video_are_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "draw_heat", lambda *arguments: arguments[-1].write_text("drawn"))
+    monkeypatch.setattr(visualizers, "draw_heat", lambda *arguments: arguments[-1].write_text("drawn"))
     clip = video(tmp_path / "clip.mp4", frames=9)
     common = {"cfg": PLAIN, "source": clip, "kind": "cam", "max_images": 2, "vid_stride": 3}
     summaries = [look(tmp_path, **common) for _ in range(2)]

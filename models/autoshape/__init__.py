@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.autoshape.detections import Detections
-from models.autoshape.pictures import read_pictures
+from models.autoshape.inputs import read_pictures
 from models.backends.base import Backend
 from models.backends.metadata import names_by_index
 from models.backends.pytorch import PyTorchBackend
@@ -23,7 +23,7 @@ from utils.base.timing import Stopwatch
 from utils.data.letterbox import letterbox
 from utils.ops.boxes import scale_boxes
 from utils.ops.nms import non_max_suppression
-from utils.predict.run import GOOD_PIXELS, MOST_TOGETHER, STAGES
+from utils.predict.detector import GOOD_PIXELS, MOST_TOGETHER, STAGES
 from utils.predict.tensors import to_tensor
 
 __all__ = ["AutoShape", "Detections"]

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
+from utils.base.names import Claims, safe_name
 from utils.base.paths import increment_path
 from utils.base.timing import Stopwatch
 from utils.ops.boxes import xyxy2xywh
 from utils.plots.annotator import Annotator, colors, crop_box
 from utils.plots.picture import write_picture
-from utils.predict.names import Claims, safe_name
-from utils.predict.run import STAGES, in_words
+from utils.predict.detector import STAGES, in_words
 
 if TYPE_CHECKING:
     import pandas

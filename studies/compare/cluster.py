@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from studies.compare.measure import MEASURED
-from studies.compare.plan import Run
+from studies.compare.measure_run import MEASURED
+from studies.compare.run_plan import Run
 from studies.compare.runner import Runner, is_measured
 from studies.jobs.ray_cluster import Cluster, LostError, read_files, write_files
 from utils.base.errors import YoloError

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from studies.compare.latency import measure_latency
-from studies.compare.measure import model_size
-from studies.compare.pictures import compare_pictures
+from studies.compare.measure_run import model_size
+from studies.compare.paired_images import compare_pictures
 from studies.compare.records import Records, class_columns, paired_columns
 from utils.base.errors import ConfigError
 
@@ -24,7 +24,7 @@ def compare_files(opt: Namespace, val: Namespace) -> Records:
         ConfigError: labels that do not fit, or fewer than one file.
         DataError: files that are missing or damaged.
     """
-    from studies.explain.subjects import unique_labels
+    from studies.explain.labelled_models import unique_labels
     from utils.val.measure import measure
 
     labels = opt.labels or unique_labels([Path(file) for file in val.weights])

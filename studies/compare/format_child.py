@@ -6,7 +6,7 @@ from typing import Any
 
 from utils.base.processes import answer
 from utils.val.measure import measure
-from utils.val.options import options_from
+from utils.val.val_options import options_from
 
 
 def figures(task: dict[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from utils.base.log import LOG
 from utils.base.paths import check_writable
 from utils.base.processes import ask
 from utils.data.dataset_yaml import read_data_yaml
-from utils.export.jobs import export_file
-from utils.export.options import has, options_from
+from utils.export.export_job import export_file
+from utils.export.export_options import has, options_from
 from utils.export.run import Report
 from utils.export.verify import can_run
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from studies.compare.gallery import Gallery
+from studies.compare.html_page import write_page
 from studies.compare.latency import measure_latency
-from studies.compare.page import write_page
-from studies.compare.plan import Run
 from studies.compare.records import Records, curves_of_run, rows_of_run
+from studies.compare.run_plan import Run
 from studies.compare.runner import read_measured
 from studies.compare.summary import class_table, main_table, summarize
 from utils.base.paths import atomic_write
@@ -43,7 +43,7 @@ def gather(runs: Sequence[Run], project: Path) -> Records:
 
 def start_of(run: Run) -> str:
     """What a run started from: a file's name with the beginning of its digest, or `scratch`."""
-    from utils.train.options import parse_options
+    from utils.train.train_options import parse_options
 
     digest = run.facts.get("weights")
     return f"{Path(parse_options(run.train).weights).name} ({digest[:8]})" if digest else "scratch"
@@ -59,7 +59,7 @@ def first_weights(runs: Sequence[Run], project: Path) -> dict[str, Path]:
 
 def add_latency(records: Records, runs: Sequence[Run], project: Path, device: str, rounds: int) -> None:
     """Measure one run of each model, and note it in all rows of that model."""
-    from utils.train.options import parse_options
+    from utils.train.train_options import parse_options
 
     files = list(first_weights(runs, project).values())
     imgsz = parse_options(runs[0].train).imgsz

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from studies.compare.measure import MEASURED
-from studies.compare.plan import Run
+from studies.compare.measure_run import MEASURED
+from studies.compare.run_plan import Run
 from studies.jobs.ray_cluster import LostError
 from studies.jobs.training import is_trained, training_command
 from utils.base.errors import YoloError
@@ -49,7 +49,7 @@ class Runner:
             with _counted_minutes(folder):
                 if not is_trained(folder, run.train):
                     self._call(training_command(folder, run.train, device), folder, run, held)
-                self._call(module_command("studies.compare.measure", str(folder)), folder, run, held)
+                self._call(module_command("studies.compare.measure_run", str(folder)), folder, run, held)
 
     def stop(self) -> None:
         """End the processes that are running; train.py saves what it has."""

@@ -14,7 +14,7 @@ from utils.base.errors import DataError
 from utils.base.paths import atomic_write
 from utils.base.yaml_io import plain, write_yaml
 from utils.train.hyp import Hyp
-from utils.train.session import METRICS
+from utils.train.run_dir import METRICS
 
 TRIAL, RESULT, RUN = "trial.json", "result.json", "run"
 

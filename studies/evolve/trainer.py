@@ -16,7 +16,7 @@ from utils.base.errors import ConfigError
 from utils.base.paths import relative_to_cwd
 from utils.base.processes import LOG_FILE, Children, Machine, claim, last_line
 from utils.plots.results import read_results
-from utils.train.session import METRICS
+from utils.train.run_dir import METRICS
 
 _USAGE = 2  # exit status of a command line or yaml that the user has to correct
 _ENDED = (-15, -2, 130, 143)  # exit statuses of a training that somebody has asked to end

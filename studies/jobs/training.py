@@ -29,7 +29,7 @@ def training_command(folder: Path, flags: Sequence[str], device: str = "") -> li
 def is_trained(folder: Path, flags: Sequence[str]) -> bool:
     """Whether the training in a folder is finished: its checkpoint has all epochs, or cannot be resumed."""
     from models.weights import read_checkpoint
-    from utils.train.options import parse_options
+    from utils.train.train_options import parse_options
 
     last = folder / "weights" / "last.pt"
     if not last.is_file():

@@ -12,10 +12,10 @@ import numpy as np
 
 from models.backends import load_backend
 from serve.app import make_app
-from serve.metrics import Metrics
 from serve.models import Served
-from serve.options import Options
+from serve.serve_options import Options
 from serve.service import Service
+from serve.service_metrics import Metrics
 from tests.known import pattern_image
 from tests.models.backends.files import CPU, SIDE, checkpoint
 

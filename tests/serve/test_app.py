@@ -18,9 +18,9 @@ from fastapi.testclient import TestClient
 
 from models.backends import load_backend
 from serve.app import make_app
-from serve.metrics import Metrics
 from serve.models import load_models
 from serve.service import Service
+from serve.service_metrics import Metrics
 from tests.models.backends.files import CPU, NAMES, SIDE, checkpoint
 from tests.serve.service import LOW, client, encoded, options, picture, saved, scope_of
 from utils.data.letterbox import letterbox

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from serve.batching import Batcher
-from serve.refusal import Refusal
+from serve.errors import Refusal
 
 WAIT = 10  # seconds after which a test gives up
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from serve.options import Options
+from serve.serve_options import Options
 from tests.models.backends.files import checkpoint
 from tests.serve.process import END, START, command, started, surroundings
 from utils.base.errors import ConfigError

@@ -12,10 +12,10 @@ import pytest
 
 from studies.curves import parse_opt
 from studies.kernels.cells import Cell
-from studies.kernels.measure import count
-from studies.kernels.plot import draw_all
-from studies.kernels.study import run
-from studies.kernels.table import Row, markdown, read_csv, write_csv
+from studies.kernels.cost_table import Row, markdown, read_csv, write_csv
+from studies.kernels.kernel_study import run
+from studies.kernels.measure_cost import count
+from studies.kernels.plot_cost import draw_all
 from utils.base.errors import ConfigError, DataError
 from utils.base.paths import ROOT
 

@@ -27,13 +27,13 @@ from utils.data.augment import (
 from utils.data.extra_transforms import load_extra_transforms
 from utils.data.letterbox import letterbox
 from utils.data.mosaic import TILES, MosaicDraws, mosaic4
+from utils.data.packed import RowTable
 from utils.data.perspective import PerspectiveDraws, random_perspective, seen_part
 from utils.data.rect import plan_rect
 from utils.data.sample import Sample
-from utils.data.sample_reader import SampleReader
+from utils.data.samples import SampleReader
 from utils.data.scan import load_labels
-from utils.data.shards.names import Source
-from utils.data.tables import RowTable
+from utils.data.shards.urls import Source
 from utils.ops.boxes import xyxy2xywhn
 
 PARTNERS = 2 * TILES - 1  # other pictures that a sample may need: two mosaics less itself

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from utils.base.download import fetch
 from utils.base.errors import ConfigError, DataError
-from utils.base.fetch import fetch
 from utils.base.log import LOG
 from utils.base.paths import find_file, relative_to_cwd, workplace
 from utils.base.yaml_io import read_yaml
 from utils.data.archive import is_archive, safe_unpack
 from utils.data.download import Download, download_data, parse_downloads
-from utils.data.shards.names import Source, is_address, is_shards, list_shards
+from utils.data.shards.urls import Source, is_address, is_shards, list_shards
 
 YAML_SUFFIXES = (".yaml", ".yml")
 _DATASETS_DIR = "YOLOv5_DATASETS_DIR"

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from utils.base.download import fetch
 from utils.base.errors import ConfigError, DataError
-from utils.base.fetch import fetch
 from utils.base.log import LOG
 from utils.data.archive import is_archive, merge, safe_unpack
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from utils.base.log import LOG
 from utils.base.paths import cache_folder
-from utils.data.tables import PictureTable
+from utils.data.packed import PictureTable
 
 MARGIN = 1.1  # of free memory or disk over what the pictures need
 # Sets that are small against the machine are always remembered: decoding costs more than everything else.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from utils.base.errors import DataError
 from utils.data.images import IMAGE_SUFFIXES
-from utils.data.tables import PathTable
+from utils.data.packed import PathTable
 
 
 def list_images(sources: Sequence[Path]) -> PathTable:

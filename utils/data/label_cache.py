@@ -16,7 +16,7 @@ from utils.base.log import LOG
 from utils.base.paths import cache_folder
 from utils.data.array_file import UNREADABLE, map_arrays, save_arrays
 from utils.data.image_lists import label_name, label_path
-from utils.data.tables import PathTable
+from utils.data.packed import PathTable
 
 VERSION = 1  # raise it when the rules for pictures or labels change
 USABLE, BACKGROUND, CORRUPT = 0, 1, 2

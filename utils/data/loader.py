@@ -17,11 +17,11 @@ from utils.base.errors import ConfigError, DataError
 from utils.base.memory import keep_freed_memory
 from utils.base.processes import usable_cores
 from utils.base.seeds import generator
-from utils.data.batch_keys import BatchKeys, Mix, Share
 from utils.data.collate import QUAD, Batch, collate, make_quad, make_room
 from utils.data.dataset import DetectionDataset, SampleKey
-from utils.data.shards.ahead import FetchAhead
+from utils.data.samplers import BatchKeys, Mix, Share
 from utils.data.shards.order import BUFFER
+from utils.data.shards.prefetch_shards import FetchAhead
 from utils.data.shards.table import ShardTable
 
 __all__ = ["Batch", "Loader", "Share", "make_loader"]

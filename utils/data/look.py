@@ -14,7 +14,7 @@ from pathlib import Path
 from utils.data.image_lists import label_path
 from utils.data.images import check_image
 from utils.data.label_cache import Scan
-from utils.data.tables import PathTable
+from utils.data.packed import PathTable
 from utils.data.verdict import Verdict, judge, pack
 
 CHUNK = 500  # pictures that one worker looks at

@@ -25,10 +25,10 @@ from utils.data.label_cache import (
     save_scan,
 )
 from utils.data.look import CHUNK, look_at_all
+from utils.data.packed import OutlineTable, PathTable, PictureTable, RowTable
 from utils.data.shards.index import open_shards
-from utils.data.shards.names import ShardList, Source
 from utils.data.shards.table import ShardTable
-from utils.data.tables import OutlineTable, PathTable, PictureTable, RowTable
+from utils.data.shards.urls import ShardList, Source
 from utils.data.verdict import LINE_LOST, PICTURE_LOST
 
 MAX_NOTES = 50  # more would bury the rest of the log

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from utils.export.options import Exporter
+    from utils.export.export_options import Exporter
 
 _MODULES = {"saved_model": "tensorflow", "pb": "tensorflow"}  # others are called as their format
 

@@ -16,7 +16,7 @@ from models.yolo import DetectionModel
 from utils.base.paths import ROOT
 from utils.data.images import IMAGE_SUFFIXES, read_image
 from utils.data.letterbox import letterbox
-from utils.export.options import ExportOptions
+from utils.export.export_options import ExportOptions
 from utils.ops.iou import box_iou
 from utils.ops.nms import non_max_suppression
 

@@ -1,4 +1,4 @@
-"""The process of `utils.export.jobs.Job.export_apart`."""
+"""The process of `utils.export.export_job.Job.export_apart`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from utils.base.processes import answer
-from utils.export.jobs import Job
+from utils.export.export_job import Job
 
 
 def export(task: dict[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
-from utils.export.options import ExportOptions
-from utils.export.places import move, whole_folder
+from utils.export.export_options import ExportOptions
+from utils.export.output import move, whole_folder
 
 
 def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from utils.base.errors import ConfigError, DataError
 from utils.export import tflite
-from utils.export.options import ExportOptions
-from utils.export.places import append_facts, move
+from utils.export.export_options import ExportOptions
+from utils.export.output import append_facts, move
 
 
 def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:

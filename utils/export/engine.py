@@ -11,7 +11,7 @@ from utils.base.errors import ConfigError, DataError
 from utils.base.formats import FORMATS
 from utils.base.paths import atomic_write
 from utils.export import onnx
-from utils.export.options import ExportOptions
+from utils.export.export_options import ExportOptions
 
 
 def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:

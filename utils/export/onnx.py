@@ -22,9 +22,9 @@ from utils.base.formats import FORMATS
 from utils.base.log import LOG
 from utils.base.paths import atomic_write
 from utils.base.telemetry import hush_onnxruntime
+from utils.export.export_options import ExportOptions
 from utils.export.onnx_int8 import quantise
-from utils.export.options import ExportOptions
-from utils.export.wrap import Suppressed
+from utils.export.wrappers import Suppressed
 
 
 def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from utils.base.errors import ConfigError
 from utils.base.telemetry import hush_onnxruntime
-from utils.export.options import ExportOptions
+from utils.export.export_options import ExportOptions
 
 
 def quantise(draft: Path, options: ExportOptions) -> Path:

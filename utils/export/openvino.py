@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
 from utils.base.telemetry import hush_onnxruntime
+from utils.export.export_options import ExportOptions
 from utils.export.onnx import write_graph
-from utils.export.options import ExportOptions
-from utils.export.places import whole_folder, write_facts
+from utils.export.output import whole_folder, write_facts
 
 
 def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:

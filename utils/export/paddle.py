@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
-from utils.export.options import ExportOptions
-from utils.export.places import whole_folder, write_facts
+from utils.export.export_options import ExportOptions
+from utils.export.output import whole_folder, write_facts
 
 
 def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:

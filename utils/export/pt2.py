@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from utils.export.options import ExportOptions
-from utils.export.places import move
+from utils.export.export_options import ExportOptions
+from utils.export.output import move
 
 
 def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:

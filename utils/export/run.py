@@ -18,7 +18,7 @@ from utils.base.log import LOG, color
 from utils.base.paths import typed
 from utils.base.script import one_line
 from utils.export import exporter
-from utils.export.options import ExportOptions
+from utils.export.export_options import ExportOptions
 from utils.export.verify import OpenFile, verify
 
 

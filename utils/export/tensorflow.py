@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from models.backends.tensorflow import load_tensorflow
 from utils.base.paths import atomic_write
-from utils.export.options import ExportOptions
-from utils.export.places import whole_folder, write_facts
+from utils.export.export_options import ExportOptions
+from utils.export.output import whole_folder, write_facts
 from utils.export.tf_graph import Builder
 
 

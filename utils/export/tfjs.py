@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from utils.base.errors import ConfigError, DataError
-from utils.export.options import ExportOptions
-from utils.export.places import whole_folder, write_facts
+from utils.export.export_options import ExportOptions
+from utils.export.output import whole_folder, write_facts
 from utils.export.tensorflow import export_pb
 
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
-from utils.export.options import ExportOptions
-from utils.export.places import append_facts, move
-from utils.export.wrap import ChannelsLast
+from utils.export.export_options import ExportOptions
+from utils.export.output import append_facts, move
+from utils.export.wrappers import ChannelsLast
 
 # Names of all that comes before the head, whose pixels need more than 8 bits. LiteRT Torch names what an
 # operation makes after the module that it comes from.

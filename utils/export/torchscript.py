@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
 from utils.base.paths import atomic_write
-from utils.export.options import ExportOptions
+from utils.export.export_options import ExportOptions
 
 
 def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:

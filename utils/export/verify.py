@@ -12,7 +12,7 @@ from torch import Tensor
 from models.yolo import DetectionModel
 from utils.base.formats import Format
 from utils.export import check
-from utils.export.options import ExportOptions
+from utils.export.export_options import ExportOptions
 
 OpenFile = Callable[[Path], Callable[[Tensor], Tensor]]  # a file -> what runs it
 INT8_PICTURES = 8  # of the calibration's, on which the boxes of an 8-bit model are looked for

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.base.yaml_io import plain, read_yaml, write_yaml
-from utils.loggers.apart import DATASET, FOLDER
 from utils.loggers.callbacks import Callbacks
+from utils.loggers.logger_process import DATASET, FOLDER
 
 
 class Service(Callbacks):

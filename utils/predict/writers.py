@@ -16,13 +16,13 @@ import numpy as np
 
 from utils.base.errors import DataError
 from utils.base.log import LOG
-from utils.data.frames import Frame
-from utils.data.source_files import is_video
+from utils.base.names import Claims, safe_name, unique_stems
 from utils.plots.annotator import Annotator, colors, save_crop
 from utils.plots.picture import WRITABLE_SUFFIXES, write_picture
-from utils.predict.background import Background
-from utils.predict.names import Claims, safe_name, unique_stems
-from utils.predict.options import Options
+from utils.predict.bounded_executor import Background
+from utils.predict.detect_options import Options
+from utils.sources.files import is_video
+from utils.sources.frames import Frame
 
 CSV_HEADER = ("Image Name", "Prediction", "Confidence")
 WAITING = 8  # pictures that may wait for being written

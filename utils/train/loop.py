@@ -14,7 +14,7 @@ from utils.base.progress import Bar
 from utils.base.seeds import generator
 from utils.data.loader import Loader
 from utils.loggers.callbacks import CallbackList
-from utils.train.meter import LiveRow, LossMeter
+from utils.train.loss_meter import LiveRow, LossMeter
 from utils.train.pause import Pause
 from utils.train.schedule import Schedule
 from utils.train.state import TrainState

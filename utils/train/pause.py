@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from utils.train.meter import LossMeter
+from utils.train.loss_meter import LossMeter
 from utils.train.state import TrainState
 
 if TYPE_CHECKING:
-    from utils.train.session import RunFolder
+    from utils.train.run_dir import RunFolder
     from utils.train.stop_signals import StopSignals
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.data.tables import PictureTable
+from utils.data.packed import PictureTable
 from utils.loggers.callbacks import Callbacks
 from utils.plots.batches import output_to_target, plot_images
 

@@ -13,10 +13,10 @@ from utils.base.errors import ConfigError
 from utils.base.log import LOG
 from utils.base.paths import relative_to_cwd
 from utils.base.yaml_io import read_yaml
-from utils.train.options import HONOURED_ON_RESUME, parse_options
+from utils.train.train_options import HONOURED_ON_RESUME, parse_options
 
 if TYPE_CHECKING:
-    from utils.train.team import Team
+    from utils.train.distributed import Team
 
 
 _LAUNCH = "launch.txt"  # in a run folder: which torchrun made it

@@ -31,16 +31,16 @@ from utils.ops.anchors import check_anchors
 from utils.ops.loss import DetectionLoss
 from utils.train.amp import choose_precision
 from utils.train.autobatch import measure_batch
+from utils.train.distributed import Team, is_launched
 from utils.train.ema import ModelEMA
 from utils.train.hyp import Hyp, describe_hyp, load_hyp, scale_gains
 from utils.train.loop import Recipe
 from utils.train.optim import describe_optimizer, make_optimizer
+from utils.train.run_dir import RunFolder
 from utils.train.sampling import image_weights
 from utils.train.schedule import Schedule
-from utils.train.session import RunFolder
 from utils.train.state import Origin, Progress, TrainState
 from utils.train.stopping import EarlyStopping
-from utils.train.team import Team, is_launched
 
 LEAST_STRIDE = 32  # picture sizes are multiples of it even where a model would take less
 CPU_BATCH = 16  # for --batch-size -1

@@ -15,11 +15,11 @@ from torch.optim import Optimizer
 from models.weights import model_record
 from utils.base.errors import DataError
 from utils.base.log import LOG
+from utils.train.distributed import Team
 from utils.train.ema import ModelEMA
-from utils.train.meter import LossMeter
+from utils.train.loss_meter import LossMeter
 from utils.train.optim import restore_optimizer
 from utils.train.stopping import EarlyStopping
-from utils.train.team import Team
 
 if TYPE_CHECKING:
     from models.yolo import DetectionModel

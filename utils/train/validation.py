@@ -9,7 +9,7 @@ from models.yolo import DetectionModel
 from utils.base.log import LOG, color
 from utils.base.paths import relative_to_cwd
 from utils.data.loader import Share
-from utils.train.session import METRICS, TrainResult
+from utils.train.run_dir import METRICS, TrainResult
 from utils.train.setup import Task
 from utils.val.evaluate import evaluate
 from utils.val.result import EvalResult

@@ -12,7 +12,7 @@ from utils.base.log import LOG
 
 if TYPE_CHECKING:
     from utils.ops.metrics import APResult
-    from utils.val.tally import Matches
+    from utils.val.accumulator import Matches
 
 HEADER = ("%22s" + "%11s" * 6) % ("Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95")
 _IOU_LEVELS = 10

@@ -16,9 +16,9 @@ from utils.loggers.callbacks import Callbacks
 from utils.ops.boxes import scale_boxes, xywh2xyxy
 from utils.ops.confusion import ConfusionMatrix
 from utils.ops.nms import non_max_suppression
+from utils.val.accumulator import Tally
 from utils.val.outputs import Outputs
 from utils.val.result import EvalResult
-from utils.val.tally import Tally
 
 if TYPE_CHECKING:
     from utils.data.loader import Batch

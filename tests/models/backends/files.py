@@ -14,7 +14,7 @@ from models.weights import load_for_inference, model_record, save_checkpoint
 from models.yolo import DetectionModel
 from tests.known import fill, pattern_image, to_tensor
 from utils.export import exporter
-from utils.export.options import ExportOptions
+from utils.export.export_options import ExportOptions
 
 NAMES = {0: "cell", 1: "red plate"}
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from utils.base.errors import ConfigError, DataError
 from utils.base.formats import format_of
 from utils.base.paths import ROOT
 from utils.export import exporter
-from utils.export.options import ExportOptions
+from utils.export.export_options import ExportOptions
 from utils.ops.nms import non_max_suppression
 
 RUNTIMES = ("torchscript", "onnx")

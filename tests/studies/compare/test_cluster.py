@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from studies.compare.cluster import ClusterRunner
-from studies.compare.options import parse_compare, read_comparison
-from studies.compare.plan import Run, plan_runs
+from studies.compare.compare_options import parse_compare, read_comparison
+from studies.compare.run_plan import Run, plan_runs
 from studies.compare.runner import is_measured, train_all
 from tests.utils.train.small import small_models, small_set
 from utils.base.errors import ConfigError, YoloError

@@ -16,7 +16,7 @@ import pytest
 import train
 from studies.evolve.records import Journal
 from tests.studies.evolve.small import small_flags, trainings
-from utils.train.options import parse_options
+from utils.train.train_options import parse_options
 
 CANDIDATES, EPOCHS = 3, 20
 # By default Ray looks for half a minute whether a silent machine comes back.

@@ -6,7 +6,7 @@ from studies.evolve import probe
 from studies.evolve.probe import minutes_of_training
 from tests.utils.train.small import small_models, small_set
 from utils.base.errors import DataError
-from utils.train.options import parse_options
+from utils.train.train_options import parse_options
 
 
 def test_the_time_of_a_training_grows_with_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from studies.evolve.trainer import KilledError, Trainer
 from studies.jobs.ray_cluster import LostError
 from utils.base.errors import ConfigError
 from utils.base.processes import share_out
-from utils.train.session import COLUMNS, METRICS
+from utils.train.run_dir import COLUMNS, METRICS
 
 Play = Callable[..., Result]
 TRIAL = Trial(2, {"lr0": 0.01}, ("--epochs=1",))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.data.packed import OutlineTable, PathTable, RowTable
 from utils.data.scan import LabelledFiles
-from utils.data.tables import OutlineTable, PathTable, RowTable
 
 
 def many_pictures(pictures: int) -> LabelledFiles:

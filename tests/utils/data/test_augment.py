@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.known import arrays, facts, pattern_image
-from tests.utils.data.pictures import assert_same_image, golden_pattern
+from tests.utils.data.image_files import assert_same_image, golden_pattern
 from utils.data.augment import (
     adjust_hsv,
     copy_paste,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.known import facts, needs_shared, pattern_image
-from tests.utils.data.pictures import assert_same_image, golden_image, golden_pattern, make_set
+from tests.utils.data.image_files import assert_same_image, golden_image, golden_pattern, make_set
 from utils.base.errors import DataError
 from utils.base.log import LOG
 from utils.base.yaml_io import read_yaml

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.utils.data.pictures import make_set
+from tests.utils.data.image_files import make_set
 from utils.base import paths
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG

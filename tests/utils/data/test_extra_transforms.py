@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.utils.data.pictures import make_set
+from tests.utils.data.image_files import make_set
 from utils.base.yaml_io import read_yaml
 from utils.data.dataset import DetectionDataset
 from utils.data.extra_transforms import ExtraTransforms, load_extra_transforms

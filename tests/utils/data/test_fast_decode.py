@@ -12,7 +12,7 @@ from tests.known import pattern_image
 from utils.base.paths import ROOT
 from utils.base.yaml_io import read_yaml
 from utils.data.dataset import DetectionDataset
-from utils.data.sample_reader import least_shrink
+from utils.data.samples import least_shrink
 
 PLAIN = read_yaml(ROOT / "data/hyps/hyp.no-augmentation.yaml")
 SIZES = ((400, 600), (600, 400), (129, 140), (90, 100))  # the last two less than twice the 64 or 80 below

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.known import facts, needs_shared
-from tests.utils.data.pictures import assert_same_image, golden_image
+from tests.utils.data.image_files import assert_same_image, golden_image
 from utils.base.errors import ConfigError
 from utils.data.letterbox import check_img_size, letterbox
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from tests.utils.data.pictures import make_set
+from tests.utils.data.image_files import make_set
 from utils.base.errors import ConfigError, DataError
 from utils.base.yaml_io import read_yaml
-from utils.data.batch_keys import BatchKeys
 from utils.data.collate import make_quad
 from utils.data.dataset import DetectionDataset, Item
 from utils.data.loader import Batch, Loader, make_loader
+from utils.data.samplers import BatchKeys
 
 ROOT = Path(__file__).parents[3]
 HYP = read_yaml(ROOT / "data/hyps/hyp.scratch-med.yaml")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.known import arrays, facts, pattern_image
-from tests.utils.data.pictures import OPENCV_5, assert_same_image, golden_pattern
+from tests.utils.data.image_files import OPENCV_5, assert_same_image, golden_pattern
 from utils.data.perspective import (
     PerspectiveDraws,
     bounds_inside,

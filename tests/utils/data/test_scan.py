@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.utils.data.pictures import make_set
+from tests.utils.data.image_files import make_set
 from utils.base.errors import DataError
 from utils.base.log import LOG
 from utils.data import look

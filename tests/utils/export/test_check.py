@@ -8,7 +8,7 @@ import torch
 from tests.models.backends.files import checkpoint, example, tiny_model
 from utils.export import run
 from utils.export.check import TOLERANCE, compare, example_images
-from utils.export.options import ExportOptions
+from utils.export.export_options import ExportOptions
 
 IMAGES = torch.zeros(1, 3, 100, 200)
 

@@ -17,7 +17,7 @@ from tests.models.backends.files import checkpoint
 from utils.base.formats import FORMATS, size_of
 from utils.base.paths import ROOT
 from utils.export.check import TOLERANCE
-from utils.export.options import options_from
+from utils.export.export_options import options_from
 from utils.export.run import Report
 
 PACKAGES = {
@@ -177,7 +177,7 @@ def test_a_missing_package_is_named_and_the_others_are_written(folder: Path) -> 
     """In a process in which OpenVINO and X2Paddle cannot be imported."""
     code = (
         "import sys, json; sys.modules['openvino'] = sys.modules['nncf'] = None; import export\n"
-        "from utils.export.options import options_from\n"
+        "from utils.export.export_options import options_from\n"
         f"opt = options_from(dict(weights={str(folder / 'tiny.pt')!r}, include=['openvino', 'onnx']))\n"
         "print(json.dumps([report.error for report in export.export(opt)]))"
     )

@@ -9,7 +9,7 @@ import torch
 
 from tests.models.backends.files import NAMES, exported
 from utils.base.errors import ConfigError
-from utils.export.options import options_from, parse_options
+from utils.export.export_options import options_from, parse_options
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # announces the end of TorchScript

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from utils.loggers.apart import Services
-from utils.loggers.services import KINDS, Kind
+from utils.loggers.available import KINDS, Kind
+from utils.loggers.logger_process import Services
 from utils.plots.picture import write_picture
-from utils.train.options import parse_options
+from utils.train.train_options import parse_options
 
 MAP = "metrics/mAP_0.5:0.95"
 

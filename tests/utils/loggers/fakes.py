@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.loggers.available import Kind
 from utils.loggers.service import Service
-from utils.loggers.services import Kind
 
 
 class Diary(Service):

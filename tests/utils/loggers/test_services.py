@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from utils.base.errors import ConfigError
-from utils.loggers import services
-from utils.loggers.services import KINDS, choose, picture_interval, wanted_keys
-from utils.train.options import parse_options
+from utils.loggers import available
+from utils.loggers.available import KINDS, choose, picture_interval, wanted_keys
+from utils.train.train_options import parse_options
 
 ALL = {
     "WANDB_MODE": "offline",
@@ -23,7 +23,7 @@ ALL = {
 @pytest.fixture(autouse=True)
 def everything_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """All packages are there (`json` stands for each), the home holds no account."""
-    monkeypatch.setattr(services, "find_spec", lambda name: sys.modules["json"].__spec__)
+    monkeypatch.setattr(available, "find_spec", lambda name: sys.modules["json"].__spec__)
     monkeypatch.setenv("HOME", str(tmp_path))
 
 

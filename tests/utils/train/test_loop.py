@@ -19,7 +19,7 @@ from utils.train.loop import (
     to_device,
     train_one_epoch,
 )
-from utils.train.meter import DivergedError, LossMeter
+from utils.train.loss_meter import DivergedError, LossMeter
 
 NOBODY = CallbackList()
 

@@ -10,10 +10,10 @@ import pytest
 from models.weights import save_checkpoint
 from tests.utils.train.small import hyperparameters, make_state
 from utils.base.errors import ConfigError
-from utils.train.identity import differences
-from utils.train.options import parse_options
 from utils.train.resume import find_run, newest_checkpoint
-from utils.train.session import RunFolder
+from utils.train.run_dir import RunFolder
+from utils.train.run_metadata import differences
+from utils.train.train_options import parse_options
 
 
 def _run(folder: Path, *flags: str) -> Path:

@@ -13,11 +13,11 @@ import torch
 from tests.utils.train.small import CONFIG, SIZE, DrawnLoader, make_recipe, make_state
 from utils.base import script
 from utils.base.errors import YoloError
-from utils.data.batch_keys import Share
 from utils.data.loader import Batch
+from utils.data.samplers import Share
 from utils.loggers.callbacks import CallbackList
+from utils.train.distributed import Team, make_team
 from utils.train.loop import train_one_epoch
-from utils.train.team import Team, make_team
 
 PICTURES = 16  # in a batch of all processes
 

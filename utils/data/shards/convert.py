@@ -20,10 +20,10 @@ from utils.base.seeds import generator
 from utils.base.yaml_io import write_yaml
 from utils.data.dataset_yaml import DataSpec
 from utils.data.image_lists import label_path
+from utils.data.packed import PathTable
 from utils.data.scan import load_labels
 from utils.data.shards.index import make_index
 from utils.data.shards.store import shard_facts
-from utils.data.tables import PathTable
 
 _STREAM = 7951  # of random numbers
 _UNFIT = re.compile(r"[.\s{}*\\]")  # in the name of a sample: all behind a dot is its kind

@@ -20,10 +20,10 @@ from utils.data.array_file import UNREADABLE, read_arrays
 from utils.data.image_lists import label_name
 from utils.data.images import IMAGE_SUFFIXES, check_image
 from utils.data.label_cache import VERSION, Scan, save_somewhere, stand_in
-from utils.data.shards.names import is_address, without_query
+from utils.data.packed import PathTable
 from utils.data.shards.store import ShardFacts, keep_as, local_copy, read_small, shard_facts
 from utils.data.shards.table import Shard, ShardTable
-from utils.data.tables import PathTable
+from utils.data.shards.urls import is_address, without_query
 from utils.data.verdict import Verdict, judge, pack
 
 SUFFIX = ".index.npz"

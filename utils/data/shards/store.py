@@ -15,7 +15,7 @@ from typing import Any
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.base.paths import atomic_write, cache_folder
-from utils.data.shards.names import check_address, is_address, without_query
+from utils.data.shards.urls import check_address, is_address, without_query
 
 LIMIT_VARIABLE = "YOLOV5_SHARDS_GB"
 _LIMIT_GB = 32.0  # of copies, by default

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from utils.data.shards.names import is_address
+from utils.data.packed import PathTable, PictureTable
 from utils.data.shards.store import FetchError, ShardFacts, local_copy
-from utils.data.tables import PathTable, PictureTable
+from utils.data.shards.urls import is_address
 
 _OPEN = 128  # files a process keeps open
 _TOUCH = 60.0  # seconds after which a copy that is in use says so: others are removed before it

@@ -15,7 +15,7 @@ from utils.data.dataset_yaml import read_data_yaml
 from utils.data.scan import load_labels
 from utils.data.shards import index
 from utils.data.shards.index import index_place
-from utils.data.shards.names import ShardList
+from utils.data.shards.urls import ShardList
 
 
 def png(number: int) -> bytes:

@@ -13,8 +13,8 @@ from utils.data.dataset import DetectionDataset
 from utils.data.loader import make_loader
 from utils.data.scan import load_labels
 from utils.data.shards import store
-from utils.data.shards.names import ShardList
 from utils.data.shards.store import FetchError, local_copy, shard_facts
+from utils.data.shards.urls import ShardList
 
 pytest.importorskip("aiohttp", reason="fsspec needs it for http://")
 COUNT = 4

@@ -14,13 +14,13 @@ import train
 from models.weights import read_checkpoint
 from tests.utils.data.shards.sets import make_both
 from tests.utils.train.small import small_models
-from utils.data.batch_keys import Mix, Share
 from utils.data.dataset import DetectionDataset
 from utils.data.loader import Loader, make_loader
+from utils.data.samplers import Mix, Share
 from utils.data.shards.table import ShardTable
 from utils.loggers.callbacks import Callbacks
 from utils.train import setup
-from utils.train.listeners import dataset_files
+from utils.train.callbacks import dataset_files
 from utils.train.predictions import PredictionPictures
 
 BUFFER = 4

@@ -1,0 +1,64 @@
+"""From source and models to figures: one pass over the pictures, every model on each."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from studies.explain.labelled_models import load_subjects
+from studies.explain.model_inputs import Views, frames_of, open_pictures
+from studies.explain.visualize_options import Options
+from studies.explain.visualizers import PARTS, Summary, kinds_that_apply
+from utils.base.device import select_device
+from utils.base.log import LOG, color
+from utils.base.paths import increment_path
+from utils.base.progress import Bar
+from utils.data.letterbox import check_img_size
+from utils.sources.files import is_picture
+
+
+def visualize(options: Options) -> Summary:
+    """Draw what `options.kind` asks for, of every model.
+
+    Source, models, layers and classes are checked before a run folder is made.
+
+    Raises:
+        ConfigError, DataError: see `open_pictures`, `load_subjects`, `find_layers`; no model has a gate.
+    """
+    source = open_pictures(options.source, options.vid_stride)
+    device = select_device(options.device)
+    subjects = load_subjects(options.weights, options.cfg, device, options.seed, options.labels)
+    stride = int(max(subject.model.stride.max() for subject in subjects))
+    height, width = check_img_size(options.imgsz, stride=stride)
+    views = Views((height, width), stride, device)
+    kinds = options.kind or kinds_that_apply(subjects)
+    parts = [PARTS[kind](options, subjects, views) for kind in dict.fromkeys(kinds)]
+
+    save_dir = increment_path(Path(options.project) / options.name, options.exist_ok)
+    save_dir.mkdir(parents=True, exist_ok=True)
+    summary = Summary(save_dir)
+    try:
+        pictures = Bar(frames_of(source, options.max_images), total=_count(source.files, options.max_images))
+        for frame in pictures:
+            view = views.make(frame)
+            pictures.say(f"pictures, now {view.title}")
+            summary.pictures += 1
+            for part in parts:
+                part.look(frame, view, summary)
+            pictures.say(f"{summary.pictures} pictures seen")
+        for part in parts:
+            part.finish(summary)
+    finally:
+        with suppress(OSError):  # nothing was written
+            save_dir.rmdir()
+    LOG.info(f"{len(summary.files)} files saved to {color(str(save_dir), 'bold')}")
+    return summary
+
+
+def _count(files: list[Path], limit: int) -> int | None:
+    """Pictures to come, if that can be told; says what is left out."""
+    if not all(map(is_picture, files)):
+        return None
+    if len(files) > limit:
+        LOG.info(f"The first {limit} of {len(files)} pictures are used; --max-images N for another number")
+    return min(len(files), limit)

@@ -1,0 +1,177 @@
+"""Yaml rows: words are looked up and never evaluated; mistakes name layer and way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from models.config import read_activation, read_rows, read_word
+from models.registry import keeps, register, registered
+from models.yolo import DetectionModel
+from utils.base.errors import ConfigError
+
+
+def tiny(*rows: list[Any], **keys: Any) -> dict[str, Any]:
+    """A model of a few layers with one level."""
+    head = [[[-1], 1, "Detect", ["nc", "anchors"]]]
+    return {
+        "nc": 2,
+        "anchors": [[10, 13, 16, 30]],
+        "backbone": [[-1, 1, "Conv", [8, 3, 2]], *rows],
+        "head": head,
+    } | keys
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("None", None),
+        ("False", False),
+        ("nc", 4),
+        ("'text'", "text"),
+        ("nearest", "nearest"),
+        (3, 3),
+        ("[1, 2]", [1, 2]),
+        (["nc", 2], [4, 2]),
+        ({"k": "nc"}, {"k": 4}),
+    ],
+)
+def test_words(text: Any, value: Any) -> None:
+    assert read_word(text, {"nc": 4}) == value
+
+
+@pytest.mark.parametrize("text", ["__import__('os').system('true')", "nc+1", "open('x')", "lambda: 0", "a b"])
+def test_code_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="neither a number"):
+        read_word(text, {"nc": 4})
+
+
+def test_activations() -> None:
+    leaky = read_activation("nn.LeakyReLU(0.1)")
+    assert isinstance(leaky, nn.LeakyReLU) and leaky.negative_slope == 0.1
+    assert read_activation("nn.ReLU(inplace=True)").inplace
+    for text in ("nn.Module()", "os.system('true')", "nn.SiLU(__import__('os'))", "nn.SiLU().register()"):
+        with pytest.raises(ConfigError, match="activation"):
+            read_activation(text)
+
+
+def test_an_unknown_block_names_its_neighbours_and_where_to_register() -> None:
+    with pytest.raises(ConfigError, match=r"layer 1 \(LSKAX\).*Did you mean .*LSKA.*models/common.py"):
+        DetectionModel(tiny([-1, 1, "LSKAX", [7]]))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([5, 1, "Conv", [8]], "layer 1 reads from layer 5"),
+        ([-1, 1, "Conv"], r"layer 1: expected \[from, number, module, args\]"),
+        ([-1, 0, "Conv", [8]], "number 0 must be at least 1"),
+        ([-1, 1, "Conv", []], r"layer 1 \(Conv\): Conv: arguments \[\] do not fit"),
+        ([[-1, 0], 1, "Conv", [8]], "reads one layer, not 2"),
+        ([-1, 1, "LSKA", [9]], "nearest sizes that can are 7 and 11"),
+        ([-1, 1, "LSKA", [{"size": 7}]], "unexpected keyword"),
+    ],
+)
+def test_a_faulty_row_is_named(row: list[Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        DetectionModel(tiny(row))
+
+
+@pytest.mark.parametrize("key", ["nc", "anchors", "backbone", "head"])
+def test_a_missing_key_is_named(key: str) -> None:
+    d = tiny()
+    del d[key]
+    with pytest.raises(ConfigError, match=f"'{key}' is missing"):
+        read_rows(d)
+
+
+def test_sources_may_count_back_from_the_row() -> None:
+    rows = read_rows(tiny([-1, 1, "Conv", [8]], [-2, 1, "Conv", [8]], [[-1, 1], 1, "Concat", [1]]))
+    assert [row.sources for row in rows] == [(-1,), (0,), (0,), (2, 1), (3,)]
+
+
+def test_repeats_stand_in_a_row_or_inside() -> None:
+    model = DetectionModel(tiny([-1, 6, "C3", [16]], [-1, 6, "Bottleneck", [16]], depth_multiple=0.5))
+    assert len(model.model[1].m) == 3
+    assert isinstance(model.model[2], nn.Sequential) and len(model.model[2]) == 3
+
+
+def test_every_width_is_scaled_whatever_the_class_count() -> None:
+    # In the original a width equal to anchors * (nc + 5) escaped scaling (known problem 31).
+    model = DetectionModel(tiny([-1, 1, "Conv", [64]], width_multiple=0.25, nc=27))
+    assert model.model[1].conv.out_channels == 16
+
+
+def test_keywords_aliases_and_model_wide_init() -> None:
+    x = torch.rand(1, 3, 32, 32)
+    same = DetectionModel(tiny([-1, 1, "LSKA", [{"k": 7, "dilation": 2}]], [-1, 3, "C3_LSKA", [8, {"k": 7}]]))
+    assert type(same.model[2]).__name__ == "C3LSKA"
+    y = same.eval().model[0](x)
+    assert torch.equal(same.model[1](y), y)
+    paper = DetectionModel(tiny([-1, 1, "LSKA", [7]], init="paper")).eval()
+    assert not torch.allclose(paper.model[1](y), y)
+
+
+def test_one_line_registers_a_block() -> None:
+    class Twice(nn.Module):
+        def __init__(self, c: int) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(c))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * x
+
+    register(keeps, Twice)
+    model = DetectionModel(tiny([-1, 1, "Twice", []]))
+    assert model.model[1].weight.shape == (8,)
+
+
+def test_all_blocks_of_the_table_can_be_built() -> None:
+    assert {"C3_LSKA", "SPPF_LSKA", "LKA", "LKATrivial", "Focus"} <= set(registered())
+    rows = [
+        *(
+            [-1, 1, name, [16]]
+            for name in ("DWConv", "GhostConv", "CrossConv", "MixConv2d", "C3x", "C3SPP", "SPP")
+        ),
+        *(
+            [-1, 1, name, [16]]
+            for name in ("TransformerBlock", "GhostBottleneck", "BottleneckCSP", "C3TR", "C3Ghost", "Conv2d")
+        ),
+        [-1, 1, "Contract", [2]],
+        [-1, 1, "Expand", [2]],
+        [-1, 1, "DWConvTranspose2d", [16]],
+        [-1, 1, "Focus", [16]],
+        [-1, 1, "nn.BatchNorm2d", []],
+    ]
+    rows = [row if row[2] != "Conv2d" else [-1, 1, "nn.Conv2d", [16, 1]] for row in rows]
+    model = DetectionModel(tiny(*rows)).eval()
+    decoded, _ = model(torch.rand(1, 3, 64, 64))
+    assert decoded.shape[2] == 7 and model.stride.tolist() == [4]
+
+
+def test_a_yaml_file_is_found_by_its_bare_name(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        assert DetectionModel("yolov5s-SPPFLSKA.yaml").yaml_file == "yolov5s-SPPFLSKA.yaml"
+        with pytest.raises(ConfigError, match="did you mean yolov5"):
+            DetectionModel("yolov5q.yaml")
+    (tmp_path / "broken.yaml").write_text("nc: 3\nbackbone: [\n")
+    with pytest.raises(ConfigError, match=r"broken.yaml, line \d+: not valid yaml"):
+        DetectionModel(tmp_path / "broken.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("nc", 0), ("nc", "many"), ("depth_multiple", -1), ("width_multiple", "big"), ("ch", 0)],
+)
+def test_impossible_sizes_are_named(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{key} is {value!r}"):
+        DetectionModel(tiny(**{key: value}))
+
+
+def test_a_misspelt_key_is_mentioned(caplog: pytest.LogCaptureFixture) -> None:
+    DetectionModel(tiny(width_mutiple=0.5))
+    assert "'width_mutiple' is ignored; did you mean width_multiple?" in caplog.text

@@ -1,0 +1,79 @@
+"""Official weights: known names, checked, kept in the cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from models import release
+from models.release import OFFICIAL, Weights, cached_official, fetch_official, is_official
+from tests.known import SHARED, needs_shared
+from tests.serving import Answer, Site, serve
+from utils.base.errors import ConfigError, DataError
+
+
+def checkpoint() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("model/data.pkl", b"anything")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("YOLOV5_CONFIG_DIR", str(tmp_path / "cache"))
+    with serve({"/yolov5s.pt": Answer(checkpoint())}) as running:
+        monkeypatch.setattr(release, "RELEASE", running.url)
+        yield running
+
+
+def test_the_ten_detection_models_are_official() -> None:
+    assert len(OFFICIAL) == 10
+    assert is_official("yolov5x6.pt")
+    assert not is_official("yolov5q.pt")
+    assert not is_official("weights/yolov5s.pt")
+
+
+@needs_shared
+def test_the_known_facts_are_those_of_the_real_file() -> None:
+    content = (SHARED / "weights" / "yolov5n.pt").read_bytes()
+
+    assert OFFICIAL["yolov5n.pt"] == Weights(hashlib.sha256(content).hexdigest(), len(content))
+
+
+def test_weights_are_fetched_once_and_their_licence_is_said(
+    site: Site, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "yolov5"):
+        path = fetch_official("yolov5s.pt")
+        assert fetch_official("yolov5s.pt") == path == cached_official("yolov5s.pt")
+
+    assert path.read_bytes() == checkpoint()
+    assert site.asked == ["/yolov5s.pt"]
+    assert sum("AGPL-3.0" in record.message for record in caplog.records) == 1
+
+
+def test_a_file_that_is_not_the_published_one_is_not_kept(site: Site) -> None:
+    site.answers["/yolov5n.pt"] = Answer(checkpoint())
+    site.answers["/yolov5m.pt"] = Answer(b"<html>please log in</html>")
+
+    with pytest.raises(DataError, match="expected 4,062,133"):
+        fetch_official("yolov5n.pt")
+    with pytest.raises(DataError, match="not a checkpoint"):
+        fetch_official("yolov5m.pt")
+
+    assert cached_official("yolov5n.pt") is None
+    assert cached_official("yolov5m.pt") is None
+
+
+def test_an_unknown_name_asks_no_server(site: Site) -> None:
+    with pytest.raises(ConfigError, match="yolov5q.pt: not an official weight file"):
+        fetch_official("yolov5q.pt")
+
+    assert site.asked == []

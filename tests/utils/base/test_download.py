@@ -1,0 +1,128 @@
+"""Fetching: the right file, whole, or nothing and one clear line."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving import Answer, Site, serve
+from utils.base.download import fetch, fetch_bytes
+from utils.base.errors import ConfigError, DataError
+
+BODY = bytes(range(256)) * 5000  # 1.28 MB: more than one chunk
+SHA256 = hashlib.sha256(BODY).hexdigest()
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serve({"/file.bin": Answer(BODY)}) as running:
+        yield running
+
+
+def test_a_file_arrives_with_the_right_content(site: Site, tmp_path: Path) -> None:
+    got = fetch(f"{site.url}/file.bin", tmp_path / "deep er" / "f.bin", sha256=SHA256, size=len(BODY))
+
+    assert got.read_bytes() == BODY
+    assert got == tmp_path / "deep er" / "f.bin"
+
+
+def test_a_file_without_a_promised_length_arrives(site: Site, tmp_path: Path) -> None:
+    site.answers["/stream"] = Answer(BODY, promised=-1)
+
+    assert fetch(f"{site.url}/stream", tmp_path / "f").read_bytes() == BODY
+
+
+def test_a_redirect_is_followed(site: Site, tmp_path: Path) -> None:
+    site.answers["/old"] = Answer(status=302, headers={"Location": "/file.bin"})
+
+    assert fetch(f"{site.url}/old", tmp_path / "f", sha256=SHA256).read_bytes() == BODY
+
+
+def test_a_good_file_is_not_fetched_again_and_a_bad_one_is(site: Site, tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    fetch(f"{site.url}/file.bin", path, sha256=SHA256)
+    fetch(f"{site.url}/file.bin", path, sha256=SHA256)
+    assert len(site.asked) == 1
+
+    path.write_bytes(b"cut")
+    fetch(f"{site.url}/file.bin", path, sha256=SHA256)
+    assert len(site.asked) == 2
+    assert path.read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    ("answer", "facts", "message"),
+    [
+        (Answer(status=404), {}, "the server answers 404"),
+        (Answer(BODY, promised=len(BODY) + 9), {}, "broke off after|connection broke"),
+        (Answer(BODY), {"sha256": "0" * 64}, f"sha256 is {SHA256}, expected 0000"),
+        (Answer(BODY), {"size": len(BODY) + 1}, "has 1,280,000 bytes, expected 1,280,001"),
+        (Answer(BODY, promised=-1), {"size": len(BODY) + 1}, "broke off after 1,280,000 of 1,280,001"),
+        (Answer(BODY), {"limit": 1000}, "more than the 1,000 allowed"),
+        (Answer(BODY, promised=-1), {"limit": 1000}, "more than the expected 1,000 bytes arrive"),
+        (Answer(promised=2**62), {"limit": 2**63}, "free"),
+        (
+            Answer(status=302, headers={"Location": "file:///etc/passwd"}),
+            {},
+            "'file:///etc/passwd' is not allowed",
+        ),
+        (Answer(status=302, headers={"Location": "ftp://127.0.0.1/x"}), {}, "redirected to ftp:"),
+    ],
+)
+def test_anything_else_is_refused_and_leaves_no_file(
+    site: Site, tmp_path: Path, answer: Answer, facts: dict[str, Any], message: str
+) -> None:
+    site.answers["/x"] = answer
+
+    with pytest.raises(DataError, match=message):
+        fetch(f"{site.url}/x", tmp_path / "f", **facts)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_server_is_said_in_one_line_with_the_way_out(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        address = f"http://127.0.0.1:{free.getsockname()[1]}/f"
+        with pytest.raises(DataError, match=r"cannot be reached \(Connection refused\).*put it at .*/f$"):
+            fetch(address, tmp_path / "f")
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/f", "/etc/passwd", "http:///f", ""])
+def test_only_http_addresses_are_taken(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not an address"):
+        fetch(url, tmp_path / "f")
+
+
+def test_a_file_can_come_into_memory(site: Site) -> None:
+    assert fetch_bytes(f"{site.url}/file.bin", limit=len(BODY)) == BODY
+    for promised in (None, -1):
+        site.answers["/file.bin"] = Answer(BODY, promised=promised)
+        with pytest.raises(DataError, match="allowed"):
+            fetch_bytes(f"{site.url}/file.bin", limit=len(BODY) - 1)
+    with pytest.raises(ConfigError, match="http"):
+        fetch_bytes("file:///etc/hostname", limit=10)
+
+
+def test_what_is_inside_is_not_public(site: Site) -> None:
+    for url in (f"{site.url}/file.bin", f"http://localhost:{site.url.rpartition(':')[2]}/file.bin"):
+        with pytest.raises(ConfigError, match="not a public address"):
+            fetch_bytes(url, limit=len(BODY), public=True)
+    assert not site.asked
+
+
+def test_a_redirect_to_the_inside_is_not_public(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    from utils.base import download as module
+
+    site.answers["/away"] = Answer(status=302, headers={"Location": f"{site.url}/file.bin"})
+    check = module._check_public
+    monkeypatch.setattr(module, "_check_public", lambda url: None if url.endswith("/away") else check(url))
+    with pytest.raises(ConfigError, match=r"file.bin: 127.0.0.1 is not a public address"):
+        fetch_bytes(f"{site.url}/away", limit=len(BODY), public=True)
+    assert site.asked == ["/away"]

@@ -1,0 +1,239 @@
+import os
+import sys
+import types
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from utils.base.errors import ConfigError, DataError
+from utils.sources import source as source_module
+from utils.sources.source import FileSource, find_source, open_source
+from utils.sources.streams import StreamSource
+
+
+def picture(path: Path, height: int = 40, width: int = 60) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ok, data = cv2.imencode(path.suffix.lower(), np.full((height, width, 3), 90, np.uint8))
+    assert ok
+    path.write_bytes(data.tobytes())
+    return path
+
+
+def video(path: Path, frames: int = 6, fps: float = 12, size: tuple[int, int] = (64, 48)) -> Path:
+    """Frame k (from 0) is grey 10 * k, then round again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
+    for k in range(frames):
+        writer.write(np.full((size[1], size[0], 3), 10 * k % 250, np.uint8))
+    writer.release()
+    return path
+
+
+def names(source: str) -> list[str]:
+    return [path.name for path in find_source(source).files]
+
+
+def frames(source: str, **kwargs) -> list:
+    return [frame for batch in open_source(source, imgsz=64, **kwargs) for frame in batch]
+
+
+def test_folder_is_not_searched_below_and_pictures_come_before_videos(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a.png", "below/c.jpg", ".hidden.jpg"):
+        picture(tmp_path / name)
+    video(tmp_path / "A.mp4")
+    (tmp_path / "notes.txt").write_text("x")
+    assert names(str(tmp_path)) == ["a.png", "b.JPG", "A.mp4"]
+
+
+@pytest.mark.parametrize("folder", ["plain", "with [1] brackets", "mit Leer zeichen", "日本 é", "star*red"])
+def test_any_folder_name(folder: str, tmp_path: Path) -> None:
+    file = picture(tmp_path / folder / "a [2].jpg")
+    for source in (str(file), str(file.parent), str(file.parent / "*.jpg")):
+        assert [frame.path for frame in frames(source)] == [file]
+
+
+def test_glob_with_brackets_as_letters_and_with_stars_below(tmp_path: Path) -> None:
+    for name in ("a1.jpg", "a2.jpg", "a3.jpg", "deep/a4.jpg"):
+        picture(tmp_path / name)
+    assert names(str(tmp_path / "a[12]*.jpg")) == ["a1.jpg", "a2.jpg"]
+    assert len(names(str(tmp_path / "**" / "*.jpg"))) == 4
+
+
+def test_list_names_files_folders_and_globs_relative_to_here_or_to_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(tmp_path / "here" / "x.jpg")
+    for name in ("a.jpg", "f/b.jpg", "f/c.jpg", "g1.jpg"):
+        picture(tmp_path / "lists" / name)
+    lines = ["a.jpg", "./a.jpg", "f", "", "g*.jpg", "x.jpg", "gone.jpg"]
+    (tmp_path / "lists" / "my list.TXT").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path / "here")
+    source = find_source("../lists/my list.TXT")
+    assert sorted(path.name for path in source.files) == ["a.jpg", "b.jpg", "c.jpg", "g1.jpg", "x.jpg"]
+    assert source.skipped == 1
+    assert not source.saves_pictures
+
+
+@pytest.mark.parametrize("source", ["nowhere.jpg", "nowhere", "no*where", "nowhere.txt", "nowhere.streams"])
+def test_what_does_not_exist_is_named(source: str) -> None:
+    with pytest.raises(ConfigError, match="nowhere|no\\*where"):
+        find_source(source)
+
+
+def test_a_folder_without_pictures_lists_the_suffixes(tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_text("x")
+    for source in (tmp_path, tmp_path / "a.pdf"):
+        with pytest.raises(DataError, match=r"jpeg jpg.*mp4"):
+            find_source(str(source))
+
+
+def test_unreadable_files_are_skipped_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    (tmp_path / "b.jpg").write_bytes(b"")
+    (tmp_path / "c.mp4").write_bytes(b"no video")
+    picture(tmp_path / "d.jpg")
+    source = find_source(str(tmp_path))
+    got = [frame for batch in source.batches(lambda image: image) for frame in batch]
+    assert [frame.path.name for frame in got] == ["d.jpg"]
+    assert source.skipped == 3
+    assert (got[0].index, got[0].count) == (3, 4)
+
+
+def test_nothing_readable_is_an_error_that_names_the_source(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="a.jpg"):
+        frames(str(tmp_path / "a.jpg"))
+
+
+def test_pictures_are_fitted_to_the_network(tmp_path: Path) -> None:
+    file = picture(tmp_path / "a.png", 40, 60)
+    (frame,) = frames(str(file))
+    assert frame.original.shape == (40, 60, 3)
+    assert frame.image.shape == (64, 64, 3)
+    assert next(open_source(str(file), imgsz=(128, 128)))[0].image.shape == (96, 128, 3)
+    assert next(open_source(str(file), imgsz=(64, 128), auto=False))[0].image.shape == (64, 128, 3)
+    assert frame.kind == "image"
+
+
+def test_video_frames_are_numbered_and_timed(tmp_path: Path) -> None:
+    got = frames(str(video(tmp_path / "a.mp4", frames=6, fps=12)))
+    assert [frame.frame_number for frame in got] == [1, 2, 3, 4, 5, 6]
+    assert {(frame.total, frame.fps, frame.kind) for frame in got} == {(6, 12.0, "video")}
+
+
+def test_vid_stride_takes_every_nth_frame_and_slows_down(tmp_path: Path) -> None:
+    got = frames(str(video(tmp_path / "a.mp4", frames=7, fps=12)), vid_stride=3)
+    assert [(frame.frame_number, frame.total, frame.fps) for frame in got] == [(1, 2, 4.0), (2, 2, 4.0)]
+    assert [round(frame.original.mean() / 10) for frame in got] == [2, 5]
+
+
+def test_several_videos_and_one_shorter_than_the_stride(tmp_path: Path) -> None:
+    for name, count in (("a.mp4", 4), ("b.mp4", 1), ("c.MP4", 2)):
+        video(tmp_path / name, frames=count)
+    source = find_source(str(tmp_path), vid_stride=2)
+    got = [frame.path.name for batch in source.batches(lambda image: image) for frame in batch]
+    assert got == ["a.mp4", "a.mp4", "c.MP4"]
+    assert source.skipped == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("0", StreamSource),
+        ("12", StreamSource),
+        ("rtsp://camera/live", StreamSource),
+        ("rtsp://camera/recording.mp4", StreamSource),
+        ("rtmp://host/app", StreamSource),
+        ("http://host:8080/video", StreamSource),
+        ("https://host/playlist.m3u8", StreamSource),
+        ("https://host/Photo%20One.JPG?size=2", FileSource),
+        ("HTTP://host/a.mp4", FileSource),
+    ],
+)
+def test_addresses_are_told_apart(source: str, kind: type, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fetched = []
+
+    def fetch(url: str, path: Path) -> None:
+        fetched.append((url, path.name))
+        path.write_bytes(b"")
+
+    monkeypatch.setattr(source_module, "fetch", fetch)
+    found = find_source(source)
+    assert type(found) is kind
+    if kind is FileSource:
+        assert fetched == [(source, found.files[0].name)]
+        assert found.files[0].name in ("Photo One.JPG", "a.mp4")
+
+
+def test_a_download_never_replaces_a_file(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "a.jpg")
+    monkeypatch.setattr(source_module, "fetch", lambda *_: pytest.fail("fetched"))
+    assert names("https://host/a.jpg") == ["a.jpg"]
+
+
+def test_screen_without_mss_says_what_to_install(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "mss", None)
+    with pytest.raises(ConfigError, match="pip install mss"):
+        find_source("screen 1")
+
+
+@pytest.fixture
+def two_monitors(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Grabber:
+        monitors = [
+            {"left": 0, "top": 0, "width": 200, "height": 100},
+            {"left": 0, "top": 0, "width": 100, "height": 100},
+            {"left": 100, "top": 0, "width": 100, "height": 50},
+        ]
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_) -> None:
+            pass
+
+        def grab(self, region: dict) -> np.ndarray:
+            value = [region["left"], region["top"], 7, 255]
+            return np.full((region["height"], region["width"], 4), value, np.uint8)
+
+    mss = types.ModuleType("mss")
+    mss.mss = Grabber
+    mss.exception = types.ModuleType("mss.exception")
+    mss.exception.ScreenShotError = RuntimeError
+    monkeypatch.setitem(sys.modules, "mss", mss)
+    monkeypatch.setitem(sys.modules, "mss.exception", mss.exception)
+
+
+@pytest.mark.usefixtures("two_monitors")
+@pytest.mark.parametrize(
+    ("source", "shape", "corner"),
+    [
+        ("screen", (100, 200, 3), [0, 0, 7]),
+        ("Screen 2", (50, 100, 3), [100, 0, 7]),
+        ("screen 5 6 30 20", (20, 30, 3), [5, 6, 7]),
+        ("screen 2 5 6 30 20", (20, 30, 3), [105, 6, 7]),
+    ],
+)
+def test_screen_regions(source: str, shape: tuple, corner: list) -> None:
+    batches = open_source(source, imgsz=64)
+    first, second = next(batches)[0], next(batches)[0]
+    assert first.original.shape == shape
+    assert first.original[0, 0].tolist() == corner
+    assert (first.frame_number, second.frame_number) == (1, 2)
+
+
+@pytest.mark.usefixtures("two_monitors")
+@pytest.mark.parametrize("source", ["screen 1 2", "screen 1 2 3 4 5 6", "screen 7"])
+def test_screens_that_cannot_be(source: str) -> None:
+    with pytest.raises(ConfigError, match="screen"):
+        next(open_source(source, imgsz=64))
+
+
+def test_a_file_called_like_a_screen_is_a_file(tmp_path: Path) -> None:
+    file = picture(tmp_path / "screenshot 1.png")
+    assert names(str(file)) == ["screenshot 1.png"]
+    assert names(os.path.relpath(file)) == ["screenshot 1.png"]
