@@ -20,7 +20,7 @@ from utils.base.log import LOG, color
 from utils.base.paths import check_writable, increment_path, relative_to_cwd, typed
 
 if TYPE_CHECKING:
-    from studies.compare.gallery import Example
+    from studies.compare.examples import Example
     from studies.compare.records import Records
     from studies.compare.runner import Worker
 
@@ -78,10 +78,10 @@ def compare_weights(opt: Namespace, rest: Sequence[str], argv: Sequence[str]) ->
 
 def remake(opt: Namespace) -> Path:
     """Make the report of a folder anew, from its csv files."""
-    from studies.compare import gallery, records, report
+    from studies.compare import examples, records, report
 
     folder = Path(opt.report)
-    report.write_report(records.read_records(folder), folder, gallery.read_gallery(folder), opt.resamples)
+    report.write_report(records.read_records(folder), folder, examples.read_gallery(folder), opt.resamples)
     return folder
 
 
@@ -98,7 +98,7 @@ def _examples(opt: Namespace, how: Namespace, weights: dict[str, Path], split: s
 
 def _finish(opt: Namespace, argv: Sequence[str], records: Records, examples: tuple[Example, ...]) -> Path:
     """Write the report into a folder of its own."""
-    from studies.compare.gallery import Gallery
+    from studies.compare.examples import Gallery
     from studies.compare.report import write_report
 
     folder = increment_path(Path(opt.project) / opt.name, opt.exist_ok)

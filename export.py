@@ -16,7 +16,7 @@ from utils.base.script import main, print_args
 from utils.export.export_options import options_from, parse_options
 
 if TYPE_CHECKING:
-    from utils.export.run import Report
+    from utils.export.export_job import Report
 
 
 def run(**keywords: Any) -> list[Path]:
@@ -32,8 +32,7 @@ def export(opt: Namespace) -> list[Report]:
         ConfigError, DataError: the weights or the device cannot be used.
     """
     from models.weights import locate_weights
-    from utils.export.export_job import export_file
-    from utils.export.run import print_table
+    from utils.export.export_job import export_file, print_table
 
     files = [locate_weights(file) for file in opt.weights]  # all, before hours of work on the first
     reports = [report for file in files for report in export_file(str(file), opt)]

@@ -76,8 +76,7 @@ def _train(opt: Namespace, listeners: Sequence[Callbacks], team: Team) -> TrainR
 def _train_epochs(task: Task) -> None:
     """Train and validate epoch by epoch, until all are done, none gets better, or a signal comes."""
     from utils.train import loop, run_dir, setup, validation
-    from utils.train.pause import Pause
-    from utils.train.stop_signals import StopSignals
+    from utils.train.interrupts import Pause, StopSignals
 
     opt, state, run, callbacks = task.opt, task.state, task.run, task.callbacks
     with StopSignals() as signals:

@@ -21,7 +21,7 @@ from utils.val.measure import measure
 from utils.val.val_options import options_from, parse_options
 
 if TYPE_CHECKING:
-    from utils.val.result import EvalResult
+    from utils.val.accumulator import EvalResult
 
 SPEED = {"conf_thres": 0.25, "iou_thres": 0.45}  # --task speed: suppression as detect.py has it
 

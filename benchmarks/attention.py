@@ -22,7 +22,7 @@ def main() -> None:
     """Measure and print."""
     import torch
 
-    from utils.base.memory import keep_freed_memory
+    from utils.base.device import keep_freed_memory
 
     keep_freed_memory()  # as all scripts do
     p = parser(__doc__)

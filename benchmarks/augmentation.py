@@ -22,7 +22,7 @@ from utils.data.augment import adjust_hsv, draw_hsv_gains
 from utils.data.letterbox import GRAY, letterbox
 from utils.data.mosaic import mosaic4
 from utils.data.perspective import PerspectiveDraws, random_perspective, seen_part, warp_matrix
-from utils.data.sample import Sample
+from utils.data.samples import Sample
 
 TARGET = "<= 1.25"
 DRAWS = 16  # warps of a mosaic

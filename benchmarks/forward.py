@@ -78,7 +78,7 @@ def _serve(opt: Any) -> None:
 
     images = torch.rand(opt.batch, 3, opt.img, opt.img, generator=torch.Generator().manual_seed(0))
     if opt.side == "ONNX Runtime":
-        from utils.base.telemetry import hush_onnxruntime
+        from utils.base.device import hush_onnxruntime
 
         hush_onnxruntime()
         import onnxruntime

@@ -30,12 +30,12 @@ from utils.base.processes import usable_cores
 from utils.data.dataset import DetectionDataset
 from utils.data.dataset_yaml import read_data_yaml
 from utils.data.images import read_image
+from utils.data.letterbox import to_tensor
 from utils.data.loader import make_loader
 from utils.ops.nms import non_max_suppression
 from utils.predict.detect_options import Options
 from utils.predict.detector import detect as run_detect
-from utils.predict.tensors import to_tensor
-from utils.sources.frames import Frame
+from utils.sources.files import Frame
 from utils.sources.source import find_source, fitting
 from utils.val.evaluate import evaluate
 

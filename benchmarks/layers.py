@@ -46,9 +46,9 @@ def report(cfg: str, side: int, rounds: int) -> None:
     import torch
 
     from models.yolo import DetectionModel
-    from utils.export.check import example_images
     from utils.export.export_options import ExportOptions
     from utils.export.onnx import export
+    from utils.export.verify import example_images
 
     torch.manual_seed(0)
     model = DetectionModel(cfg).eval().requires_grad_(False).fuse()
@@ -140,7 +140,7 @@ def in_pytorch(model: Any, images: Any, rounds: int) -> Times:
 
 def in_onnxruntime(file: Path, images: Any, rounds: int, folder: Path) -> Times:
     """From its own profile."""
-    from utils.base.telemetry import hush_onnxruntime
+    from utils.base.device import hush_onnxruntime
 
     hush_onnxruntime()
     import onnxruntime

@@ -20,7 +20,7 @@ import torch
 from measure import ROOT, Sheet, alternate, faster, parser, ratio, timed
 from torch import Tensor
 
-from utils.ops.confusion import ConfusionMatrix
+from utils.ops.metrics import ConfusionMatrix
 from utils.ops.nms import non_max_suppression
 from utils.val.accumulator import Tally
 

@@ -20,7 +20,7 @@ def main() -> None:
     """Profile both and print what takes more than a hundredth."""
     import torch
 
-    from utils.base.memory import keep_freed_memory
+    from utils.base.device import keep_freed_memory
 
     keep_freed_memory()
     print(describe_machine())

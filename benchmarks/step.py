@@ -100,7 +100,7 @@ def cost(sheet: Sheet, without: str, having: str, target: str, rounds: int) -> N
     """Time with attention over time without, at 640 px: training steps of 4, forward passes of 1."""
     import torch
 
-    from utils.base.memory import keep_freed_memory
+    from utils.base.device import keep_freed_memory
 
     keep_freed_memory()
     name = having.removesuffix(".yaml")
@@ -167,9 +167,8 @@ def ours_step(model: DetectionModel, side: int, batch: int) -> Step:
     import torch
 
     from utils.ops.loss import DetectionLoss
-    from utils.train.ema import ModelEMA
     from utils.train.loop import MAX_NORM, clip_gradients
-    from utils.train.optim import make_optimizer
+    from utils.train.optim import ModelEMA, make_optimizer
 
     images, targets = make_batch(side, batch, torch.channels_last)
     loss = DetectionLoss(model.head.anchors, model.stride, model.nc, HYP)
@@ -221,7 +220,7 @@ def plain_step(model: DetectionModel, side: int, batch: int) -> Step:
 
 
 def _serve(opt: Any) -> None:
-    from utils.base.memory import keep_freed_memory
+    from utils.base.device import keep_freed_memory
 
     if opt.side == "train.py":
         serve(_whole_training)

@@ -8,14 +8,19 @@ from __future__ import annotations
 from torch import nn
 
 from models.attention.lska import LKA, LSKA, LKATrivial, LSKATrivial
-from models.attention.lska_blocks import C3LSKA, SPPFLSKA
-from models.attention.residual import LSKAttention
+from models.attention.lska_blocks import C3LSKA, SPPFLSKA, LSKAttention
 from models.attention.van import VANStage
-from models.blocks.conv import Conv, CrossConv, DWConv, DWConvTranspose2d, MixConv2d
+from models.blocks.conv import (
+    Conv,
+    CrossConv,
+    DWConv,
+    DWConvTranspose2d,
+    GhostBottleneck,
+    GhostConv,
+    MixConv2d,
+)
 from models.blocks.csp import C3, C3SPP, C3TR, Bottleneck, BottleneckCSP, C3Ghost, C3x
-from models.blocks.ghost import GhostBottleneck, GhostConv
-from models.blocks.pool import SPP, SPPF
-from models.blocks.reshape import Concat, Contract, Expand, Focus
+from models.blocks.pool import SPP, SPPF, Concat, Contract, Expand, Focus
 from models.blocks.transformer import TransformerBlock, TransformerLayer
 from models.registry import joins, keeps, packs, passes, register, stacks, unpacks, widens
 

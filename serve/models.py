@@ -19,11 +19,10 @@ from serve.service_metrics import Metrics
 from utils.base.device import select_device
 from utils.base.names import unique_stems
 from utils.base.timing import Stopwatch
-from utils.data.letterbox import check_img_size, letterbox
+from utils.data.letterbox import check_img_size, letterbox, to_tensor
 from utils.ops.boxes import scale_boxes
 from utils.ops.nms import non_max_suppression
 from utils.predict.detector import names_of
-from utils.predict.tensors import to_tensor
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.utils.loggers.sink import Sink
+from utils.base.device import hush_onnxruntime
 from utils.base.log import LOG
-from utils.base.telemetry import hush_onnxruntime
 
 # No run of a test starts TensorBoard or what else this machine has; tests of services ask for them.
 os.environ["YOLOV5_LOGGERS"] = "none"

@@ -102,7 +102,7 @@ def test_ctrl_c_leaves_a_playable_video_and_says_where(tmp_path: Path, said: lis
 def test_small_pictures_are_looked_at_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imgsz: int, flags: dict[str, Any], largest: int
 ) -> None:
-    monkeypatch.setattr("utils.predict.window.Window.show", lambda *_: True)
+    monkeypatch.setattr("utils.predict.writers.Window.show", lambda *_: True)
     for number in range(9):
         picture(tmp_path / "in" / f"{number}.jpg", 64, 64)
     finder = Finder()

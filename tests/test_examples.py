@@ -20,10 +20,9 @@ from tests.known import SHARED, needs_shared
 from tests.models.backends.files import CPU, checkpoint
 from utils.base.paths import ROOT
 from utils.data.images import read_image
-from utils.data.letterbox import letterbox
+from utils.data.letterbox import letterbox, to_tensor
 from utils.ops.boxes import scale_boxes
 from utils.ops.nms import non_max_suppression
-from utils.predict.tensors import to_tensor
 
 pytest.importorskip("onnxruntime")
 

@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "models.weights",
         "models.van_weights",
         "models.graft",
-        "models.variants",
+        "models.config",
     ),
     ("utils.train", "utils.val", "utils.predict", "utils.export", "models.backends", "models.autoshape"),
     ("serve", "studies"),

@@ -16,7 +16,7 @@ from tests.known import SHARED, fill, needs_shared, pattern_image
 from tests.models.backends.files import checkpoint, exported
 from utils.base.errors import ConfigError, DataError
 from utils.base.paths import ROOT
-from utils.plots.picture import write_picture
+from utils.plots.annotator import write_picture
 
 
 def load(entry: str, *args: Any, **kwargs: Any) -> Any:

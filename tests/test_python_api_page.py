@@ -13,7 +13,7 @@ from models.weights import model_record, save_checkpoint
 from models.yolo import DetectionModel
 from tests.known import fill, pattern_image
 from utils.base.paths import ROOT
-from utils.plots.picture import write_picture
+from utils.plots.annotator import write_picture
 
 
 def test_the_examples_run(offline: Path) -> None:

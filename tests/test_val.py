@@ -18,7 +18,7 @@ from tests.models.backends.files import NAMES, checkpoint, exported
 from utils.base.errors import ConfigError
 from utils.base.paths import ROOT
 from utils.val import study
-from utils.val.result import EvalResult
+from utils.val.accumulator import EvalResult
 from utils.val.val_options import options_from, parse_options
 
 

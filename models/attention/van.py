@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.attention.residual import LSKAttention
+from models.attention.lska_blocks import LSKAttention
 from utils.base.errors import ConfigError
 
 LAYER_SCALE = 0.01  # start of the scales on both branches of a block

@@ -20,11 +20,10 @@ from models.yolo import DetectionModel
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.base.timing import Stopwatch
-from utils.data.letterbox import letterbox
+from utils.data.letterbox import letterbox, to_tensor
 from utils.ops.boxes import scale_boxes
 from utils.ops.nms import non_max_suppression
 from utils.predict.detector import GOOD_PIXELS, MOST_TOGETHER, STAGES
-from utils.predict.tensors import to_tensor
 
 __all__ = ["AutoShape", "Detections"]
 

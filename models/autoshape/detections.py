@@ -20,8 +20,7 @@ from utils.base.names import Claims, safe_name
 from utils.base.paths import increment_path
 from utils.base.timing import Stopwatch
 from utils.ops.boxes import xyxy2xywh
-from utils.plots.annotator import Annotator, colors, crop_box
-from utils.plots.picture import write_picture
+from utils.plots.annotator import Annotator, colors, crop_box, write_picture
 from utils.predict.detector import STAGES, in_words
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from models.backends.base import Backend
 from models.backends.metadata import Metadata
+from utils.base.device import hush_onnxruntime
 from utils.base.errors import ConfigError, DataError
 from utils.base.formats import existing_file
-from utils.base.telemetry import hush_onnxruntime
 
 
 class OnnxBackend(Backend):

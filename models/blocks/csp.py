@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from models.blocks.conv import Conv, CrossConv, batch_norm, make_csp_activation
-from models.blocks.ghost import GhostBottleneck
+from models.blocks.conv import Conv, CrossConv, GhostBottleneck, batch_norm, make_csp_activation
 from models.blocks.pool import SPP
 from models.blocks.transformer import TransformerBlock
 from utils.native.maps import join

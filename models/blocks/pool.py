@@ -1,4 +1,4 @@
-"""Spatial pyramids: the same map seen through max-pools of several sizes (He et al., arXiv:1406.4729)."""
+"""Blocks without weights of their own kind: spatial pyramid pooling, concatenation, space to depth."""
 
 from __future__ import annotations
 
@@ -51,3 +51,63 @@ class SPPF(nn.Module):
         for _ in range(3):
             levels.append(self.m(levels[-1]))
         return join(levels)
+
+
+class Concat(nn.Module):
+    """Join maps along a dimension."""
+
+    def __init__(self, dimension: int = 1) -> None:
+        super().__init__()
+        self.d = dimension
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        return join(maps) if self.d == 1 else torch.cat(maps, self.d)
+
+
+class Contract(nn.Module):
+    """Fold gain x gain pixels into channels: (B, C, H, W) -> (B, C gain^2, H/gain, W/gain)."""
+
+    def __init__(self, gain: int = 2) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        s = self.gain
+        x = x.reshape(b, c, h // s, s, w // s, s).permute(0, 3, 5, 1, 2, 4)
+        return x.reshape(b, c * s * s, h // s, w // s)
+
+
+class Expand(nn.Module):
+    """Unfold channels into gain x gain pixels: (B, C, H, W) -> (B, C/gain^2, H gain, W gain)."""
+
+    def __init__(self, gain: int = 2) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        s = self.gain
+        x = x.reshape(b, s, s, c // s**2, h, w).permute(0, 3, 4, 1, 5, 2)
+        return x.reshape(b, c // s**2, h * s, w * s)
+
+
+class Focus(nn.Module):
+    """The four pixel phases as channels, then a convolution at half the size."""
+
+    def __init__(
+        self,
+        c1: int,
+        c2: int,
+        k: int = 1,
+        s: int = 1,
+        p: int | None = None,
+        g: int = 1,
+        act: bool | nn.Module = True,
+    ) -> None:
+        super().__init__()
+        self.conv = Conv(4 * c1, c2, k, s, p, g, act=act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        phases = [x[..., row::2, column::2] for column in (0, 1) for row in (0, 1)]
+        return self.conv(torch.cat(phases, 1))

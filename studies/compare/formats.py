@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from models.weights import locate_weights
 from utils.base.device import select_device
@@ -15,12 +16,13 @@ from utils.base.errors import ConfigError, DataError
 from utils.base.formats import FORMATS, format_of, known_format, size_of
 from utils.base.log import LOG
 from utils.base.paths import check_writable
-from utils.base.processes import ask
+from utils.base.processes import answer, ask
 from utils.data.dataset_yaml import read_data_yaml
-from utils.export.export_job import export_file
+from utils.export.export_job import Report, export_file
 from utils.export.export_options import has, options_from
-from utils.export.run import Report
 from utils.export.verify import can_run
+from utils.val.measure import measure
+from utils.val.val_options import options_from as val_options_from
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,17 @@ def _measured(row: Row, opt: Namespace) -> Row:
     LOG.info(f"{row.format}: measuring {row.file}")
     told = {key: getattr(opt, key) for key in ("data", "imgsz", "batch_size", "device", "half")}
     try:
-        found = ask("studies.compare.format_child", {**told, "weights": row.file}, quiet=True)
+        found = ask("studies.compare.formats", {**told, "weights": row.file}, quiet=True)
     except DataError as error:
         return replace(row, note=f"validation {error}", failed=True)
     return replace(row, **found)
+
+
+def figures(task: dict[str, Any]) -> dict[str, Any]:
+    """mAP, and milliseconds a picture, on squares for every format (the task `speed`)."""
+    result = measure(val_options_from({**task, "task": "speed", "workers": 0}))
+    return {"map50": result.map50, "map": result.map, "milliseconds": result.speeds[1]}
+
+
+if __name__ == "__main__":
+    answer(figures)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from studies.compare.gallery import Example
+from studies.compare.examples import Example
 from studies.compare.plots import Figure, class_plot, cost_plot, curve_plot
 from studies.compare.records import Records
 from studies.compare.summary import class_table, main_table, summarize

@@ -17,7 +17,7 @@ from utils.base.errors import ConfigError, DataError
 from utils.base.paths import atomic_write
 
 if TYPE_CHECKING:
-    from utils.val.result import EvalResult
+    from utils.val.accumulator import EvalResult
 
 MEASURED = "measured.json"
 

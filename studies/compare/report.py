@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from studies.compare.gallery import Gallery
+from studies.compare.examples import Gallery
 from studies.compare.html_page import write_page
 from studies.compare.latency import measure_latency
 from studies.compare.records import Records, curves_of_run, rows_of_run

@@ -13,9 +13,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from studies.evolve.cluster import ClusterTrainer
-from studies.evolve.eta import Forecast, in_words
+from studies.evolve.eta import Forecast, in_words, minutes_of_training
 from studies.evolve.population import Population
-from studies.evolve.probe import minutes_of_training
 from studies.evolve.records import Journal, Result, Trial, write_best, write_population, write_table
 from studies.evolve.search_plan import Plan, how_to_go_on, make_plan, with_saved_options
 from studies.evolve.trainer import KilledError, Trainer, Worker
@@ -225,7 +224,7 @@ class Evolution:
         fine = [result for result in self.journal.in_order() if not result.failure]
         if self.opt.noplots or not fine:
             return
-        from utils.plots.evolve import plot_evolution
+        from utils.plots.results import plot_evolution
 
         fitness = [self.method.fitness(result) for result in fine]
         genes = {key: [result.hyp[key] for result in fine] for key in fine[0].hyp}

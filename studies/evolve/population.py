@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from studies.evolve.genes import GENES, bounds_around, settle, settle_all
+from studies.evolve.genetic import GENES, bounds_around, settle, settle_all
 from studies.evolve.records import Result
 from utils.base.seeds import generator
 from utils.train.hyp import Hyp

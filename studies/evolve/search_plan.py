@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studies.evolve.genes import GENES
-from studies.evolve.genetic import Genetic
+from studies.evolve.genetic import GENES, Genetic
 from studies.evolve.population import Population
 from utils.base.errors import ConfigError
 from utils.base.log import LOG

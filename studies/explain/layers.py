@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention.lska import DESIGNS
-from models.attention.residual import LSKAttention
+from models.attention.lska_blocks import LSKAttention
 from models.yolo import DetectionModel
 from utils.base.errors import ConfigError
 from utils.ops.flops import on_meta

@@ -14,7 +14,7 @@ from torch import Tensor
 from utils.base.errors import ConfigError
 from utils.data.letterbox import letterbox
 from utils.ops.boxes import scale_boxes
-from utils.sources.frames import Frame
+from utils.sources.files import Frame
 from utils.sources.source import FileSource, find_source
 
 _LONGEST = 1280  # pixels of a picture in a figure

@@ -1,9 +1,12 @@
-"""Effective receptive field: how much each pixel counts (Luo et al., arXiv:1701.04128)."""
+"""Effective receptive fields (Luo et al., arXiv:1701.04128): measured, tabulated and drawn."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,6 +15,13 @@ from torch import Tensor
 from models.yolo import DetectionModel
 from studies.explain.layers import describe_layer, run_and_keep
 from utils.base.errors import DataError
+from utils.base.paths import atomic_write
+from utils.plots.figure import literal, new_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+
 
 SHARES = (0.5, 0.9, 0.99)
 
@@ -110,3 +120,130 @@ def _median(energies: np.ndarray) -> int:
 def _first(rising: np.ndarray, share: float) -> int:
     """Index of the first value that reaches a share of the last; rounding errors do not count."""
     return int(np.searchsorted(rising, share * rising[-1] * (1 - 1e-12)))
+
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
+LINES = ("-", "--", ":")  # of the squares that hold 50, 90 and 99 %
+DARKEST = 1e-4  # of the peak; what is below looks black
+_MOST_COLUMNS = 3
+_SIDE = 4.4  # inches of a panel
+_DPI = 130
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer of one model."""
+
+    model: str
+    layer: str
+    stride: int
+    field: Field
+
+
+def draw_fields(models: Sequence[Sequence[Row]], pictures: int, path: Path) -> None:
+    """Draw all fields, and how much energy squares of growing side hold.
+
+    One layer: the models and the curves side by side. Several: a row for each model, a column for each
+    layer, the curves below. All maps share one logarithmic scale.
+
+    Args:
+        models: rows of each model, one for each layer, in the same order.
+        pictures: that were averaged.
+        path: picture to write.
+    """
+    layers = max(map(len, models))
+    one = layers == 1
+    columns = min(len(models) + 1, _MOST_COLUMNS) if one else layers
+    lines = -(-(len(models) + 1) // columns) if one else len(models) + 1
+    figure = new_figure(_SIDE * columns + 0.8, _SIDE * lines + 0.4)
+    grid = figure.subplots(lines, columns, squeeze=False)
+    panels = [grid[divmod(i, columns)] for i in range(len(models))] if one else list(grid[:-1].flat)
+    fields = [row for rows in models for row in [*rows, *[None] * (layers - len(rows))]]
+    shown = [_draw_field(axes, row) for axes, row in zip(panels, fields, strict=True) if row]
+    below = [grid[divmod(len(models), columns)]] if one else list(grid[-1])
+    for place, axes in enumerate(below):
+        _draw_curves(axes, [rows[place] for rows in models if place < len(rows)])
+    for axes in grid.flat:
+        axes.set_visible(axes.has_data())
+    bar = figure.colorbar(shown[0], ax=panels, fraction=0.03, pad=0.02, shrink=0.8, extend="min")
+    bar.set_label("energy, as a fraction of the map's peak")
+    count = f"{pictures} picture{'s' if pictures > 1 else ''}"
+    figure.suptitle(f"Effective receptive field of the middle cell, mean of {count}", fontsize=13)
+    save_figure(figure, path, _DPI)
+
+
+def _draw_field(axes: Axes, row: Row) -> AxesImage:
+    from matplotlib.colors import LogNorm
+    from matplotlib.patches import Rectangle
+
+    energy = row.field.energy
+    relative = np.maximum(energy / energy.max(), DARKEST / 10)
+    shown = axes.imshow(relative, cmap="inferno", norm=LogNorm(DARKEST, 1), interpolation_stage="data")
+    y, x = row.field.centre
+    for extent, style in zip(row.field.extents, LINES, strict=True):
+        half = extent.side / 2
+        frame = Rectangle((x - half, y - half), extent.side, extent.side, fill=False, linestyle=style)
+        frame.set(edgecolor="white", linewidth=1.3)
+        axes.add_patch(frame)
+    sides = ", ".join(f"{extent.share:.0%} {extent.side}" for extent in row.field.extents)
+    words = f"{row.model}\n{row.layer}, stride {row.stride}\nsides: {sides} px"
+    literal([axes.set_title(words, fontsize=10)])
+    axes.set(xlim=(-0.5, energy.shape[1] - 0.5), ylim=(energy.shape[0] - 0.5, -0.5))
+    axes.tick_params(labelsize=8)
+    return shown
+
+
+def _draw_curves(axes: Axes, rows: Sequence[Row]) -> None:
+    """Energy over the side of a centred square, a line for each model."""
+    longest = 1
+    for place, row in enumerate(rows):
+        held = energy_by_reach(row.field.energy, row.field.centre)
+        sides = 2 * np.arange(len(held)) + 1
+        longest = max(longest, int(sides[-1]))
+        colour = COLOURS[place % len(COLOURS)]
+        width = max(4.2 - 0.9 * place, 1.2)  # what lies on top is thinner: equal curves stay visible
+        axes.plot(sides, 100 * held, color=colour, label=f" {row.model}", linewidth=width)
+    for extent, style in zip(rows[0].field.extents, LINES, strict=True):
+        axes.axhline(100 * extent.share, color="0.5", linewidth=0.9, linestyle=style)
+    axes.set(xlabel="side of the square, px", ylabel="energy in it, %", xlim=(0, longest), ylim=(0, 101))
+    axes.set_title("energy in a square around the centre", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    literal(axes.legend(fontsize=8, loc="lower right").get_texts())
+
+
+def write_fields(models: Sequence[Sequence[Row]], path: Path) -> None:
+    """Write a line for each model and layer: sides and areas in pixels, and as fractions of the picture."""
+    with atomic_write(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        shares = [f"{extent.share:.0%}"[:-1] for extent in models[0][0].field.extents]
+        kinds = ("side", "square", "square_fraction", "area", "area_fraction")
+        numbers = [f"{kind}_{share}" for share in shares for kind in kinds]
+        writer.writerow(["model", "layer", "stride", "height", "width", "centre_y", "centre_x", *numbers])
+        for row in (row for rows in models for row in rows):
+            field = row.field
+            facts = [row.model, row.layer, row.stride, *field.energy.shape, *field.centre]
+            for extent in field.extents:
+                square, area = (f"{n / field.energy.size:.6f}" for n in (extent.square, extent.area))
+                facts += [extent.side, extent.square, square, extent.area, area]
+            writer.writerow(facts)
+
+
+def field_table(models: Sequence[Sequence[Row]]) -> str:
+    """The same for readers: sides in pixels, areas as percentages of the picture."""
+    rows = [row for rows in models for row in rows]
+    head = ["model", "layer"]
+    extents = rows[0].field.extents
+    head += [f"side {extent.share:.0%}" for extent in extents] + [f"area {e.share:.0%}" for e in extents]
+    cells = [head]
+    for row in rows:
+        sides = [f"{extent.side} px" for extent in row.field.extents]
+        areas = [f"{100 * extent.area / row.field.energy.size:.2f} %" for extent in row.field.extents]
+        cells.append([row.model, row.layer, *sides, *areas])
+    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if column < 2 else text.rjust(width)
+            for column, (text, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in cells
+    )

@@ -16,13 +16,12 @@ from studies.explain.labelled_models import Subject
 from studies.explain.layers import describe_layer, find_layers, layer_strides
 from studies.explain.map_figures import draw_gates, draw_heat
 from studies.explain.model_inputs import View, Views
-from studies.explain.receptive_field import field_energy, measure
-from studies.explain.receptive_field_figure import Row, draw_fields, field_table, write_fields
+from studies.explain.receptive_field import Row, draw_fields, field_energy, field_table, measure, write_fields
 from studies.explain.visualize_options import Options
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
 from utils.base.paths import atomic_write
-from utils.sources.frames import Frame
+from utils.sources.files import Frame
 
 _TITLES = {
     "gradcam": "What speaks for the boxes: Grad-CAM of their scores",

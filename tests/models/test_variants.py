@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from models.attention.lska import LKA, LSKA
-from models.variants import parse_settings, with_attention
+from models.config import parse_settings, with_attention
 from models.yolo import DetectionModel, read_config
 from utils.base.errors import ConfigError
 

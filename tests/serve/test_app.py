@@ -23,10 +23,9 @@ from serve.service import Service
 from serve.service_metrics import Metrics
 from tests.models.backends.files import CPU, NAMES, SIDE, checkpoint
 from tests.serve.service import LOW, client, encoded, options, picture, saved, scope_of
-from utils.data.letterbox import letterbox
+from utils.data.letterbox import letterbox, to_tensor
 from utils.ops.boxes import scale_boxes
 from utils.ops.nms import non_max_suppression
-from utils.predict.tensors import to_tensor
 
 KEYS = ["xmin", "ymin", "xmax", "ymax", "confidence", "class", "name"]
 ROWS, DETAILED = "/v1/object-detection/tiny", "/v1/detect/tiny"

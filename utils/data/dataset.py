@@ -1,8 +1,9 @@
-"""The pictures of a split with their labels, ready for the network: letterboxed, or augmented to train on."""
+"""The images of a split with their labels, ready for the network: letterboxed, or augmented for training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -22,19 +23,48 @@ from utils.data.augment import (
     draw_hsv_gains,
     draw_pastes,
     flip,
+    load_extra_transforms,
     mixup,
 )
-from utils.data.extra_transforms import load_extra_transforms
 from utils.data.letterbox import letterbox
 from utils.data.mosaic import TILES, MosaicDraws, mosaic4
 from utils.data.packed import RowTable
 from utils.data.perspective import PerspectiveDraws, random_perspective, seen_part
-from utils.data.rect import plan_rect
-from utils.data.sample import Sample
-from utils.data.samples import SampleReader
+from utils.data.samples import Sample, SampleReader
 from utils.data.scan import load_labels
 from utils.data.shards.urls import Source
 from utils.ops.boxes import xyxy2xywhn
+
+
+@dataclass(frozen=True)
+class RectPlan:
+    """Which picture goes into which batch, and how large each batch is."""
+
+    order: np.ndarray  # (N,) int: the pictures from wide to tall
+    batch: np.ndarray  # (N,) int: batch of each, in that order
+    shapes: np.ndarray  # (batches, 2) int: height, width
+
+
+def plan_rect(sizes_wh: np.ndarray, batch_size: int, imgsz: int, stride: int, pad: float) -> RectPlan:
+    """Sort pictures by shape and find the least rectangle for each batch.
+
+    Args:
+        sizes_wh: (N, 2) width and height of the pictures.
+        batch_size: pictures in a batch.
+        imgsz: longer side of the rectangle before rounding, pixels.
+        stride: sides become multiples of it.
+        pad: strides to add on each side before rounding up; 0.5 is what validation has always had.
+    """
+    tallness = sizes_wh[:, 1] / sizes_wh[:, 0]
+    order = tallness.argsort(kind="stable")
+    batch = np.arange(len(order)) // batch_size
+    starts = np.arange(0, len(order), batch_size)
+    widest = np.minimum.reduceat(tallness[order], starts)
+    tallest = np.maximum.reduceat(tallness[order], starts)
+    # Fractions of imgsz: a batch of wide pictures is as high as the tallest of them needs, and vice versa.
+    sides = np.stack((np.minimum(tallest, 1), np.minimum(1 / widest, 1)), 1)
+    return RectPlan(order, batch, np.ceil(sides * imgsz / stride + pad).astype(int) * stride)
+
 
 PARTNERS = 2 * TILES - 1  # other pictures that a sample may need: two mosaics less itself
 Shapes = tuple[tuple[int, int], tuple[tuple[float, float], tuple[float, float]]]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from utils.data.letterbox import GRAY
-from utils.data.sample import Sample, join_polygons
+from utils.data.samples import Sample, join_polygons
 from utils.ops.boxes import clip_boxes
 
 TILES = 4

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from utils.data.letterbox import GRAY
-from utils.data.sample import Sample
+from utils.data.samples import Sample
 from utils.ops.boxes import clip_boxes
 
 MIN_SIDE = 2  # pixels; smaller boxes teach nothing

@@ -1,4 +1,4 @@
-"""Decide which pictures make up the batches of an epoch."""
+"""Which images make up the batches of an epoch, in which order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,44 @@ from torch.utils.data import Sampler
 
 from utils.base.seeds import generator
 from utils.data.dataset import PARTNERS, SampleKey
-from utils.data.shards import order
+
+BUFFER = 5000  # pictures, by default
+
+
+def shuffled(shard: np.ndarray, buffer: int, rng: np.random.Generator) -> np.ndarray:
+    """Shuffle pictures (N,), given the shard of each.
+
+    Returns:
+        Their numbers in the order of the epoch: a picture is at most `buffer` places before its turn in the
+        stream of shards.
+    """
+    places = np.empty(shard.max(initial=-1) + 1, np.int64)
+    places[rng.permutation(len(places))] = np.arange(len(places))
+    stream = np.argsort(places[shard], kind="stable")
+    held = stream[:buffer].tolist()
+    slots = rng.integers(len(held), size=len(stream) - len(held)).tolist() if held else []
+    mixed = []
+    for slot, arriving in zip(slots, stream[len(held) :].tolist(), strict=True):
+        mixed.append(held[slot])
+        held[slot] = arriving
+    rest = np.array(held, np.int64)
+    rng.shuffle(rest)
+    return np.concatenate((np.array(mixed, np.int64), rest))
+
+
+def neighbours(
+    order: np.ndarray, first: int, end: int, count: int, buffer: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw `count` pictures for each one from place `first` to `end` of an order: (end - first, count).
+
+    They are at most `buffer` places away, so that they come from the same few shards.
+    """
+    away = rng.integers(-buffer, buffer + 1, size=(end - first, count))
+    last = len(order) - 1
+    # Beyond an end the way is turned back: the other end's shards are not needed now.
+    places = np.abs(np.arange(first, end)[:, None] + away)
+    return order[np.where(places > last, 2 * last - places, places).clip(0, last)]
+
 
 # Streams of random numbers that have nothing to do with those of any sample.
 _SHUFFLE, _WEIGHTS, _SHARDS, _NEIGHBOURS = 7919, 7927, 7937, 7949
@@ -35,7 +72,7 @@ class Mix(NamedTuple):
     """How pictures that lie in shards are shuffled."""
 
     shard: np.ndarray  # (N,) the one of each picture
-    buffer: int = order.BUFFER
+    buffer: int = BUFFER
 
 
 class BatchKeys(Sampler[list[SampleKey]]):
@@ -82,7 +119,7 @@ class BatchKeys(Sampler[list[SampleKey]]):
         if not self.shuffle:
             return np.arange(self.pictures)
         if self.mix is not None:
-            return order.shuffled(*self.mix, generator(self.seed, _SHARDS, self.epoch))
+            return shuffled(*self.mix, generator(self.seed, _SHARDS, self.epoch))
         numbers = np.arange(self.pictures)
         generator(self.seed, _SHUFFLE, self.epoch).shuffle(numbers)
         return numbers
@@ -96,7 +133,7 @@ class BatchKeys(Sampler[list[SampleKey]]):
         def keys(first: int, end: int) -> list[SampleKey]:
             end = min(end, self.pictures)
             rng = generator(self.seed, _NEIGHBOURS, epoch, first)
-            partners = order.neighbours(numbers, first, end, PARTNERS, mix.buffer, rng).tolist()
+            partners = neighbours(numbers, first, end, PARTNERS, mix.buffer, rng).tolist()
             pictures = numbers[first:end].tolist()
             return [SampleKey(epoch, p, 0, tuple(rest)) for p, rest in zip(pictures, partners, strict=True)]
 

@@ -1,11 +1,16 @@
-"""Export checkpoints as the flags say; converters that may crash get a process of their own."""
+"""Export checkpoints to the formats asked for, check each file, and report."""
 
 from __future__ import annotations
 
+import shutil
+import time
+import traceback
 from argparse import Namespace
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -13,15 +18,116 @@ from models.backends import load_backend
 from models.weights import load_for_inference, locate_weights
 from models.yolo import DetectionModel
 from utils.base.device import select_device
-from utils.base.errors import DataError
-from utils.base.formats import FORMATS
-from utils.base.log import LOG
-from utils.base.processes import ask
+from utils.base.errors import DataError, YoloError
+from utils.base.formats import FORMATS, size_of
+from utils.base.log import LOG, color
+from utils.base.paths import typed
+from utils.base.processes import answer, ask
+from utils.base.script import one_line
 from utils.data.letterbox import check_img_size
+from utils.export import exporter
 from utils.export.calibration import calibration_pictures
-from utils.export.check import example_images
 from utils.export.export_options import ExportOptions, has
-from utils.export.run import Report, export_one, file_of
+from utils.export.verify import OpenFile, example_images, verify
+
+
+@dataclass(frozen=True)
+class Report:
+    """How one export went."""
+
+    format: str
+    file: Path
+    seconds: float = 0.0
+    difference: float | None = None  # the largest to PyTorch
+    note: str = ""
+    error: str = ""
+
+    @property
+    def row(self) -> str:
+        """The line of the table."""
+        if self.error:
+            return f"{self.format:>12}  {self.file.name}: {self.error}"
+        size = f"{size_of(self.file) / 1e6:.1f} MB"
+        difference = "-" if self.difference is None else f"{self.difference:.1e}"
+        note = f" ({self.note})" if self.note else ""
+        return f"{self.format:>12}{size:>12}{self.seconds:>9.1f} s{difference:>14}  {self.file}{note}"
+
+
+def file_of(name: str, weights: Path, options: ExportOptions) -> Path:
+    """Where a format's file or folder will be: beside the weights."""
+    ending = FORMATS[name].ending(options.precision)
+    if name == "coreml" and options.mlmodel:
+        ending = ".mlmodel"
+    return weights.with_name(weights.stem + ending)
+
+
+def export_all(
+    formats: Sequence[str],
+    weights: Path,
+    model: DetectionModel,
+    images: Tensor,
+    options: ExportOptions,
+    open_file: OpenFile,
+) -> list[Report]:
+    """Write `model` beside `weights` in every format; a failure does not stop the others."""
+    return [export_one(name, weights, model, images, options, open_file) for name in formats]
+
+
+def export_one(
+    name: str,
+    weights: Path,
+    model: DetectionModel,
+    images: Tensor,
+    options: ExportOptions,
+    open_file: OpenFile,
+) -> Report:
+    """Write one format and check it."""
+    report = Report(name, file_of(name, weights, options))
+    LOG.info(f"{FORMATS[name].title}: writing {report.file}")
+    try:
+        start = time.perf_counter()
+        exporter(name)(model, images, report.file, options)
+        report = replace(report, seconds=time.perf_counter() - start)
+        return _verified(report, model, images, options, open_file)
+    except YoloError as error:
+        failure = one_line(error)
+    except Exception as error:  # converters raise anything, and the next format may still work
+        failure = f"{type(error).__name__}: {one_line(error)}"
+        if options.verbose:
+            LOG.error(traceback.format_exc())
+    LOG.error(f"{name} export failure: {failure}")
+    return replace(report, error=failure)
+
+
+def _verified(
+    report: Report, model: DetectionModel, images: Tensor, options: ExportOptions, open_file: OpenFile
+) -> Report:
+    """The report with the difference; a file that is wrong loses its name, so that nobody takes it."""
+    try:
+        kind = FORMATS[report.format]
+        difference, note = verify(kind, report.file, model, images, options, open_file)
+    except ValueError as error:
+        failed = report.file.with_name(f"{report.file.name}.failed")
+        if failed.is_dir():
+            shutil.rmtree(failed)
+        report.file.replace(failed)
+        raise DataError(f"{error}; kept as {failed.name}") from error
+    return replace(report, difference=difference, note=note)
+
+
+def print_table(reports: Sequence[Report]) -> None:
+    """Print format, size, time, largest difference to PyTorch and file of every export."""
+    LOG.info(f"\n{'format':>12}{'size':>12}{'time':>11}{'difference':>14}  file")
+    for report in reports:
+        LOG.info(report.row)
+    made = [report.file for report in reports if not report.error]
+    if made:
+        LOG.info(
+            f"\nResults saved to {color(str(made[0].resolve().parent), 'bold')}\n"
+            f"Detect:      {typed('detect.py')} --weights {made[0]}\n"
+            f"Validate:    {typed('val.py')} --weights {made[0]}\n"
+            f"Look at it:  https://netron.app"
+        )
 
 
 class Job:
@@ -74,7 +180,7 @@ class Job:
         file = file_of(name, self.weights, self.options.for_format(name))
         task = {**vars(self.opt), "weights": [str(self.weights)], "include": [name]}
         try:
-            told = ask("utils.export.child", task, quiet=not self.opt.verbose)
+            told = ask("utils.export.export_job", task, quiet=not self.opt.verbose)
             report = Report(**{**told, "file": file})
         except DataError as error:
             report = Report(name, file, error=f"the converter {error}")
@@ -102,3 +208,14 @@ def export_file(file: str, opt: Namespace) -> list[Report]:
         else:
             reports.append(job.export(name))
     return reports
+
+
+def export(task: dict[str, Any]) -> dict[str, Any]:
+    """Export one format; say how it went."""
+    opt = Namespace(**task)
+    report = asdict(Job(opt.weights[0], opt).export(opt.include[0]))
+    return {**report, "file": str(report["file"])}
+
+
+if __name__ == "__main__":
+    answer(export)

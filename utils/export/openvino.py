@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from utils.base.device import hush_onnxruntime
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
-from utils.base.telemetry import hush_onnxruntime
 from utils.export.export_options import ExportOptions
 from utils.export.onnx import write_graph
 from utils.export.output import whole_folder, write_facts

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from utils.native.library import library
-from utils.native.modes import is_traced, is_watched
+from utils.native.library import is_traced, is_watched, library
 
 LANES = 16  # channels that chain.c takes at a time
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.native.library import is_traced, is_watched
 from utils.native.maps import silu_
-from utils.native.modes import is_traced, is_watched
 
 _NAMES = {nn.SiLU: "none", nn.ReLU: "relu", nn.Identity: "none"}  # SiLU comes after: oneDNN's is slow
 _KNOWN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")

@@ -16,9 +16,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+
+import torch
+from torch import nn
 
 from utils.base.log import LOG
 from utils.base.paths import atomic_write, cache_folder
@@ -117,3 +121,23 @@ def _compile(compiler: list[str], path: Path) -> Path:
         if done.returncode == 0:
             return path
     raise OSError(f"{compiler[0]}: {done.stderr.strip() or f'exit status {done.returncode}'}")
+
+
+_transforms: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
+_modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)
+
+
+def is_traced() -> bool:
+    """Whether only PyTorch's own operators will do.
+
+    A compiler or an export writes down what runs, or torch.func transforms it, or a mode watches operators.
+    """
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or _transforms() or _modes() > 0
+
+
+def is_watched(*modules: nn.Module) -> bool:
+    """Whether somebody has asked to be told when one of the modules runs: then it has to."""
+    for m in modules:  # a generator would take longer than the looking
+        if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks:
+            return True
+    return False

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.native.library import library
-from utils.native.modes import is_traced
+from utils.native.library import is_traced, library
 
 
 class _Level(ctypes.Structure):

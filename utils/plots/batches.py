@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from utils.plots.annotator import Annotator, colors
-from utils.plots.picture import write_picture
-from utils.plots.text import draw_text, text_size
+from utils.plots.annotator import Annotator, colors, draw_text, text_size, write_picture
 
 if TYPE_CHECKING:
     import torch

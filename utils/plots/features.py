@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from utils.base.log import LOG
-from utils.plots.picture import write_picture
+from utils.plots.annotator import write_picture
 
 MAX_CHANNELS = 32
 COLUMNS = 8

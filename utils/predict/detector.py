@@ -19,10 +19,8 @@ from utils.base.timing import Stopwatch
 from utils.base.yaml_io import read_yaml
 from utils.data.letterbox import check_img_size
 from utils.predict.detect_options import Options
-from utils.predict.window import Window
-from utils.predict.writers import Outputs
-from utils.sources.files import is_picture
-from utils.sources.frames import Frame
+from utils.predict.writers import Outputs, Window
+from utils.sources.files import Frame, is_picture
 from utils.sources.prefetch import prefetch
 from utils.sources.source import Source, find_source, fitting
 
@@ -136,8 +134,8 @@ class _Run:
         """Look at frames of one shape; several threads may be here at a time."""
         import torch
 
+        from utils.data.letterbox import to_tensor
         from utils.ops.nms import non_max_suppression
-        from utils.predict.tensors import to_tensor
 
         o, backend = self.options, self.backend
         watch = _feature_painter(outputs.folder / outputs.frame_stem(frames[0])) if o.visualize else None

@@ -1,26 +1,21 @@
-"""Several pictures on their way through the model at a time, each on its share of the cores.
-
-A small network keeps one core busy and two badly: between its many short layers threads wait for each
-other. Pictures side by side, a core for each, need not wait. Measured: yolov5n, 2 cores, forward alone, a
-picture every 6.9 ms instead of 9.8 at 320 px, 32 ms instead of 42 at 640 px.
-
-The same threads read and write, so that no more of them run than there are cores. Of more, the system
-suspends one or another: it may hold Python's lock, or be the one for which all other threads of a layer
-wait. (Measured: a TorchScript file on both cores, pictures written by a third thread: 15 to 220 ms each.)
-"""
+"""Thread pools: images through the model side by side, and a bounded queue of writing jobs."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from types import TracebackType
 from typing import TypeVar
 
 import torch
 
+from utils.base.log import LOG
 from utils.base.processes import usable_cores
-from utils.sources.prefetch import in_turn
+from utils.base.script import one_line
+from utils.sources.prefetch import finished, in_turn
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -71,3 +66,41 @@ class Lanes:
             return
         for future in in_turn(work, items, pool, self.count):
             yield future.result()
+
+
+class Background:
+    """Jobs without a result; a context manager that ends when all of them are done.
+
+    An error of a job is raised by a later `do`, or at the end; if the block ends with an exception of its
+    own, it is logged instead.
+
+    Args:
+        pool: threads; with one of them the jobs are done in their order. None: the caller does them, now.
+        most: jobs that may be unfinished; then the caller waits.
+    """
+
+    def __init__(self, pool: Executor | None, most: int) -> None:
+        self._pool = pool
+        self._most = most
+        self._unfinished: deque[Future[None]] = deque()
+
+    def do(self, job: Callable[[], None]) -> None:
+        """Have a job done; wait while too many are unfinished."""
+        if self._pool is None:
+            job()
+            return
+        while self._unfinished and (len(self._unfinished) >= self._most or self._unfinished[0].done()):
+            finished(self._unfinished.popleft()).result()
+        self._unfinished.append(self._pool.submit(job))
+
+    def __enter__(self) -> Background:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        failures = [failure for job in self._unfinished if (failure := finished(job).exception())]
+        if failures and kind is None:
+            raise failures[0]
+        for failure in failures[:1]:
+            LOG.error(one_line(failure))

@@ -1,4 +1,4 @@
-"""The files of a detection run: pictures, videos, labels, a table, crops."""
+"""Outputs of detect.py: images, videos, labels, csv, crops, and the window."""
 
 from __future__ import annotations
 
@@ -17,12 +17,37 @@ import numpy as np
 from utils.base.errors import DataError
 from utils.base.log import LOG
 from utils.base.names import Claims, safe_name, unique_stems
-from utils.plots.annotator import Annotator, colors, save_crop
-from utils.plots.picture import WRITABLE_SUFFIXES, write_picture
-from utils.predict.bounded_executor import Background
+from utils.plots.annotator import WRITABLE_SUFFIXES, Annotator, colors, save_crop, write_picture
 from utils.predict.detect_options import Options
-from utils.sources.files import is_video
-from utils.sources.frames import Frame
+from utils.predict.parallel import Background
+from utils.sources.files import Frame, is_video
+
+
+class Window:
+    """One window per source; `q` in any of them asks to stop."""
+
+    def __init__(self) -> None:
+        self._works = True
+        self._opened = False
+
+    def show(self, name: str, image: np.ndarray) -> bool:
+        """Show a picture; returns False once the user has pressed `q`."""
+        if not self._works:
+            return True
+        try:
+            cv2.imshow(name, image)
+            self._opened = True
+            return cv2.waitKey(1) & 0xFF != ord("q")
+        except cv2.error:
+            LOG.warning("--view-img: this OpenCV has no windows (opencv-python-headless?); going on without")
+            self._works = False
+            return True
+
+    def close(self) -> None:
+        """Close the windows."""
+        if self._opened:
+            cv2.destroyAllWindows()
+
 
 CSV_HEADER = ("Image Name", "Prediction", "Confidence")
 WAITING = 8  # pictures that may wait for being written

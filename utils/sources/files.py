@@ -1,14 +1,47 @@
-"""Find the pictures and videos that a `--source` means: a file, a folder, a glob, or a list of these."""
+"""Frames, and the image and video files that a `--source` means: a file, a folder, a glob, or a list."""
 
 from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
 
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+
+Kind = Literal["image", "video", "stream", "screen"]
+Fit = Callable[[np.ndarray], np.ndarray]  # (H, W, 3) -> letterboxed (h, w, 3)
+
+FALLBACK_FPS = 30.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture and where it comes from.
+
+    `original` is (H, W, 3) uint8 BGR as it was read, `image` the same fitted to the network.
+    """
+
+    path: Path  # the file; for streams and screens a name fit for files
+    original: np.ndarray
+    image: np.ndarray
+    kind: Kind = "image"
+    index: int = 1  # which file or stream of the source, from 1
+    count: int = 1  # of so many
+    frame_number: int = 0  # within its video or stream, from 1, as delivered
+    total: int = 0  # frames that its video will deliver; 0 if nobody knows
+    fps: float = FALLBACK_FPS  # frames a second as delivered, so the source's divided by --vid-stride
+
+
+def delivered_fps(source_fps: float, vid_stride: int) -> float:
+    """Frames a second that come out; streams and broken files report 0, NaN or nonsense, then 30 go in."""
+    return (source_fps if 0 < source_fps < 1000 else FALLBACK_FPS) / vid_stride
 
 
 def is_picture(path: Path | str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from utils.base.errors import ConfigError
-from utils.sources.frames import Fit, Frame
+from utils.sources.files import Fit, Frame
 
 _PATTERN = re.compile(r"screen((?:\s+-?\d+)*)\s*", re.IGNORECASE)
 

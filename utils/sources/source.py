@@ -17,8 +17,7 @@ from utils.base.log import LOG
 from utils.data.download import fetch
 from utils.data.images import read_image
 from utils.data.letterbox import letterbox
-from utils.sources.files import find_files, is_picture, is_video
-from utils.sources.frames import Fit, Frame, delivered_fps
+from utils.sources.files import Fit, Frame, delivered_fps, find_files, is_picture, is_video
 from utils.sources.prefetch import in_turn
 from utils.sources.screen import ScreenSource, is_screen
 from utils.sources.streams import StreamSource, read_stream_list

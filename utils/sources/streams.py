@@ -14,7 +14,7 @@ import numpy as np
 
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
-from utils.sources.frames import Fit, Frame, delivered_fps
+from utils.sources.files import Fit, Frame, delivered_fps
 
 RECONNECTS = 10  # attempts before a lost stream counts as ended
 RECONNECT_PAUSE = 1.0  # seconds between them

@@ -1,14 +1,11 @@
-"""The processes that train one model together, started by torchrun; or the one that trains alone.
-
-Gradients are summed when the weights are updated, not by DistributedDataParallel in every backward pass: what
-is accumulated travels once, layers can be frozen and released on the way, and a process may find nothing
-to learn in its share of a batch. The loss is divided by the counts of the whole batch, so the
-sum over all processes is the loss of one process with all pictures, exactly.
-"""
+"""The process group that torchrun starts: rendezvous, gradient sums, shared values; or the single process."""
 
 from __future__ import annotations
 
+import json
 import os
+import time
+import uuid
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +14,53 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed import PrefixStore, Store
 
 from utils.base.device import select_device
 from utils.base.errors import ConfigError, YoloError
-from utils.train.rendezvous import meet
+
+_PAUSE = 0.01  # seconds between two looks
+
+
+def meet(store: Store, rank: int, world: int, patience: timedelta) -> Store:
+    """Agree on a part of the store that belongs to this start of the processes alone.
+
+    Args:
+        store: one that all reach, perhaps with keys of processes that are gone.
+        rank: of this process.
+        world: how many meet.
+        patience: how long to wait for the others.
+
+    Raises:
+        YoloError: not all have come in time.
+    """
+    own = uuid.uuid4().hex
+    store.set(f"join/{rank}", own)
+    name = ""
+    offered: list[str] = []
+    until = time.monotonic() + patience.total_seconds()
+    while time.monotonic() < until:
+        if rank == 0:
+            joined = _joined(store, world)
+            if joined and joined != offered:  # at first, and when one of them has proved to be a dead one's
+                name, offered = uuid.uuid4().hex, joined
+                store.set("offer", json.dumps([name, joined]))
+        elif store.check(["offer"]):
+            new, joined = json.loads(store.get("offer"))
+            if joined[rank : rank + 1] == [own] and new != name:
+                name = new
+                store.add(f"{name}/agreed", 1)
+        if name and store.add(f"{name}/agreed", 0) == world - 1:
+            return PrefixStore(name, store)
+        time.sleep(_PAUSE)
+    raise YoloError(f"process {rank} of {world} has waited {patience} for the others to start")
+
+
+def _joined(store: Store, world: int) -> list[str]:
+    """The tokens of all ranks, or nothing as long as one is missing."""
+    keys = [f"join/{rank}" for rank in range(world)]
+    return [store.get(key).decode() for key in keys] if store.check(keys) else []
+
 
 T = TypeVar("T")
 _PATIENCE = timedelta(hours=3)  # rank 0 may scan a large set, while the others wait

@@ -14,9 +14,9 @@ from utils.base.progress import Bar
 from utils.base.seeds import generator
 from utils.data.loader import Loader
 from utils.loggers.callbacks import CallbackList
+from utils.train.interrupts import Pause
 from utils.train.loss_meter import LiveRow, LossMeter
-from utils.train.pause import Pause
-from utils.train.schedule import Schedule
+from utils.train.optim import Schedule
 from utils.train.state import TrainState
 
 MAX_NORM = 10.0  # of all gradients together

@@ -1,13 +1,60 @@
-"""The optimizer, its three groups of parameters, and the steps that it makes."""
+"""The optimizer with its three parameter groups, the learning rate schedule, and the EMA of the weights."""
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
-from torch import nn, optim
+from torch import Tensor, nn, optim
+from torch.optim import Optimizer
 
 from utils.train.hyp import Hyp
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class ModelEMA(Generic[M]):
+    """Average every floating entry of a model's state (batch norm statistics included) over updates.
+
+    The decay rises from 0 to `decay` over about `tau` updates, so the first ones count.
+    Make it when the model is final: anchors, classes and memory format are copied once.
+    """
+
+    def __init__(self, model: M, decay: float = 0.9999, tau: float = 2000, updates: int = 0) -> None:
+        self.model: M = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+        self.tau = tau
+        self.updates = updates
+        self._own = _floating(self.model)
+
+    def decay_at(self, updates: int) -> float:
+        """The weight of the old average in the given update, counted from 1."""
+        return self.decay * (1 - math.exp(-updates / self.tau))
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average a step towards `model`'s present weights."""
+        self.updates += 1
+        # One pass over all tensors; a Python loop over some 350 costs more than the arithmetic.
+        torch._foreach_lerp_(self._own, _floating(model), 1 - self.decay_at(self.updates))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averaged weights, by the model's keys."""
+        return self.model.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor], updates: int) -> None:
+        """Go on from saved weights and the number of updates behind them."""
+        self.model.load_state_dict(state)
+        self.updates = updates
+
+
+def _floating(model: nn.Module) -> list[Tensor]:
+    return [value for value in model.state_dict().values() if value.dtype.is_floating_point]
+
 
 NOMINAL_BATCH = 64  # hyperparameters were tuned for it; smaller batches are accumulated up to it
 _NORMS = (
@@ -131,3 +178,64 @@ def restore_optimizer(optimizer: optim.Optimizer, state: dict) -> None:
         for key, value in buffers.items():
             if torch.is_tensor(value) and value.shape == parameter.shape:
                 buffers[key] = torch.empty_like(parameter).copy_(value)
+
+
+SHORTEST_WARMUP = 100  # batches, unless half of the run is shorter still
+
+
+def linear(epoch: float, epochs: int, lrf: float) -> float:
+    """Factor on the learning rate, falling from 1 to `lrf` in a straight line."""
+    return (1 - epoch / epochs) * (1 - lrf) + lrf
+
+
+def cosine(epoch: float, epochs: int, lrf: float) -> float:
+    """Factor on the learning rate, falling from 1 to `lrf` along half a cosine."""
+    return 1 + (lrf - 1) * (1 - math.cos(math.pi * epoch / epochs)) / 2
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The course of a run of `epochs` times `batches` batches."""
+
+    hyp: Hyp
+    epochs: int
+    batches: int  # in an epoch
+    batch_size: int
+    cos_lr: bool = False
+
+    @property
+    def warmup(self) -> int:
+        """Batches of the warm-up: at least 100, at most half of the run; none if warmup_epochs is 0.
+
+        Without the upper bound a short run would never leave its warm-up.
+        """
+        if self.hyp["warmup_epochs"] == 0:
+            return 0
+        wanted = max(round(self.hyp["warmup_epochs"] * self.batches), SHORTEST_WARMUP)
+        return min(wanted, self.epochs * self.batches // 2)
+
+    def factor(self, epoch: int) -> float:
+        """Factor on the learning rate in an epoch."""
+        return (cosine if self.cos_lr else linear)(epoch, self.epochs, self.hyp["lrf"])
+
+    def accumulate(self, step: int) -> int:
+        """Batches that make up an update at this step: 1 at first, up to the nominal batch."""
+        return max(1, round(self._ramp(step, 1, NOMINAL_BATCH / self.batch_size)))
+
+    def set(self, optimizer: Optimizer, step: int) -> None:
+        """Give the optimizer its rates and momentum for a step, counted in batches over the run.
+
+        In the warm-up the biases come down from `warmup_bias_lr`, all others up from 0.
+        """
+        factor = self.factor(step // self.batches)
+        for index, group in enumerate(optimizer.param_groups):
+            start = self.hyp["warmup_bias_lr"] if index % 3 == 0 else 0.0  # three groups, perhaps twice
+            group["lr"] = self._ramp(step, start, group["initial_lr"] * factor)
+            if "momentum" in group:
+                group["momentum"] = self._ramp(step, self.hyp["warmup_momentum"], self.hyp["momentum"])
+
+    def _ramp(self, step: int, start: float, end: float) -> float:
+        """From `start` at step 0 in a straight line to `end` at the end of the warm-up, and on."""
+        if step >= self.warmup:
+            return end
+        return start + (end - start) * step / self.warmup

@@ -28,7 +28,7 @@ from utils.train.loss_meter import DivergedError
 
 if TYPE_CHECKING:
     from utils.train.distributed import Team
-    from utils.val.result import EvalResult
+    from utils.val.accumulator import EvalResult
 
 COLUMNS = (
     "epoch",

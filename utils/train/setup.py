@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
+from models.config import parse_settings, with_attention
 from models.graft import graft, load_by_key
 from models.profile import print_layers
-from models.variants import parse_settings, with_attention
 from models.weights import Checkpoint, locate_weights, read_checkpoint
 from models.yolo import DetectionModel, read_config
 from utils.base.device import select_device
@@ -32,15 +32,12 @@ from utils.ops.loss import DetectionLoss
 from utils.train.amp import choose_precision
 from utils.train.autobatch import measure_batch
 from utils.train.distributed import Team, is_launched
-from utils.train.ema import ModelEMA
 from utils.train.hyp import Hyp, describe_hyp, load_hyp, scale_gains
 from utils.train.loop import Recipe
-from utils.train.optim import describe_optimizer, make_optimizer
+from utils.train.optim import ModelEMA, Schedule, describe_optimizer, make_optimizer
 from utils.train.run_dir import RunFolder
 from utils.train.sampling import image_weights
-from utils.train.schedule import Schedule
-from utils.train.state import Origin, Progress, TrainState
-from utils.train.stopping import EarlyStopping
+from utils.train.state import EarlyStopping, Origin, Progress, TrainState
 
 LEAST_STRIDE = 32  # picture sizes are multiples of it even where a model would take less
 CPU_BATCH = 16  # for --batch-size -1

@@ -1,7 +1,8 @@
-"""Everything of a run that changes while it trains, and how it is saved and restored."""
+"""Stop when the model has not become better for a while."""
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,15 +17,55 @@ from models.weights import model_record
 from utils.base.errors import DataError
 from utils.base.log import LOG
 from utils.train.distributed import Team
-from utils.train.ema import ModelEMA
 from utils.train.loss_meter import LossMeter
-from utils.train.optim import restore_optimizer
-from utils.train.stopping import EarlyStopping
+from utils.train.optim import ModelEMA, restore_optimizer
 
 if TYPE_CHECKING:
     from models.yolo import DetectionModel
     from utils.ops.loss import DetectionLoss
-    from utils.val.result import EvalResult
+    from utils.val.accumulator import EvalResult
+
+
+@dataclass
+class EarlyStopping:
+    """Watch the fitness of each epoch; a patience of 0 never stops."""
+
+    patience: int = 100
+    best_fitness: float = -1.0
+    best_epoch: int = 0
+    possible_stop: bool = False  # the next epoch may be the last: validate it even with --noval
+
+    def __call__(self, epoch: int, fitness: float) -> bool:
+        """Note an epoch's fitness; True when training should end with it."""
+        if fitness > self.best_fitness:
+            self.best_epoch, self.best_fitness = epoch, fitness
+        self.possible_stop = self.exhausted(epoch + 1)
+        return self.exhausted(epoch)
+
+    def exhausted(self, epoch: int) -> bool:
+        """Whether the patience is over if this epoch brings nothing better."""
+        return epoch - self.best_epoch >= (self.patience or math.inf)
+
+    def describe(self) -> str:
+        """Why training ends, in words."""
+        return (
+            f"Stopping early: no better model in the last {self.patience} epochs. The best came from epoch "
+            f"{self.best_epoch} and is kept as best.pt. --patience sets how long to wait; 0 is forever."
+        )
+
+    def state_dict(self) -> dict[str, float | int | bool]:
+        """What a resumed run needs; the patience may be changed on the way."""
+        return {
+            "best_fitness": self.best_fitness,
+            "best_epoch": self.best_epoch,
+            "possible_stop": self.possible_stop,
+        }
+
+    def load_state_dict(self, state: dict[str, float | int | bool]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.best_fitness = float(state["best_fitness"])
+        self.best_epoch = int(state["best_epoch"])
+        self.possible_stop = bool(state["possible_stop"])
 
 
 @dataclass

@@ -11,8 +11,8 @@ from utils.base.paths import relative_to_cwd
 from utils.data.loader import Share
 from utils.train.run_dir import METRICS, TrainResult
 from utils.train.setup import Task
+from utils.val.accumulator import EvalResult
 from utils.val.evaluate import evaluate
-from utils.val.result import EvalResult
 
 FINAL_IOU = {True: 0.65, False: 0.6}  # COCO's results are published with 0.65
 

@@ -1,26 +1,205 @@
-"""Measure a detector on labelled pictures; `val.py` and training both do it here."""
+"""Evaluate a detector on labelled images; `val.py` and training both use it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from utils.base.errors import ConfigError
 from utils.base.log import LOG
 from utils.base.progress import Bar
+from utils.base.timing import Stopwatch
 from utils.loggers.callbacks import Callbacks
+from utils.ops.boxes import scale_boxes, xywh2xyxy
+from utils.ops.metrics import ConfusionMatrix
+from utils.ops.nms import non_max_suppression
+from utils.val.accumulator import HEADER, EvalResult, Tally, print_rows
 from utils.val.outputs import Outputs, Wanted
-from utils.val.result import HEADER, EvalResult, print_rows
-from utils.val.session import Forward, Gather, Loss, Predictor, Search, Session
 
 if TYPE_CHECKING:
     from utils.data.dataset_yaml import DataSpec
     from utils.data.loader import Batch
     from utils.ops.metrics import MatchRule
+
+
+Predictor = Callable[..., Any]  # images (B, 3, H, W) -> decoded (B, N, 5 + nc), or (decoded, maps)
+Gather = Callable[[Any], list[Any]]
+Loss = Callable[[list[Tensor], Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Search:
+    """How to look for objects; the fields are the arguments of `evaluate`."""
+
+    conf_thres: float
+    iou_thres: float
+    max_det: int
+    single_cls: bool
+    augment: bool
+    hybrid: bool  # the labels join the boxes before suppression
+    match: MatchRule
+
+
+class Forward:
+    """Prepare pictures and run the model on them, in the precision asked for."""
+
+    def __init__(self, model: Predictor, device: torch.device, half: bool, augment: bool) -> None:
+        half = half and device.type == "cuda"
+        self.model = model
+        self.device = device
+        self.autocast = half and isinstance(model, nn.Module)
+        self.dtype = torch.float16 if half and not self.autocast else torch.float32
+        self.options = {"augment": True} if augment else {}
+        self.layout = torch.channels_last if device.type in ("cpu", "cuda") else torch.contiguous_format
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """uint8 0-255 -> floating 0-1 on the model's device."""
+        on_device = images.to(self.device, non_blocking=True)
+        return on_device.to(self.dtype, memory_format=self.layout).div_(255)  # a copy: bytes went in
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, list[Tensor] | None]:
+        """Return decoded boxes in float32, and the maps if the model gives them."""
+        with torch.autocast(self.device.type, enabled=self.autocast):
+            output = self.model(images, **self.options)
+        decoded, maps = output if isinstance(output, tuple | list) else (output, None)
+        return decoded.float(), maps
+
+
+class Session:
+    """The state of the pass."""
+
+    def __init__(
+        self,
+        forward: Forward,
+        names: dict[int, str],
+        search: Search,
+        loss: Loss | None,
+        outputs: Outputs,
+        listener: Callbacks,
+    ) -> None:
+        self.forward = forward
+        self.names = names
+        self.search = search
+        self.loss = loss
+        self.outputs = outputs
+        self.listener = listener
+        confusion = ConfusionMatrix(len(names)) if outputs.pictures else None
+        self.tally = Tally(len(names), search.match, confusion)
+        self.clocks = [Stopwatch(forward.device) for _ in range(3)]
+        self.losses = torch.zeros(3, device=forward.device)
+        self.batches = 0
+
+    @property
+    def confusion(self) -> Any:
+        """The confusion matrix (nc + 1, nc + 1), if pictures are drawn."""
+        return self.tally.confusion.matrix if self.tally.confusion is not None else None
+
+    def step(self, index: int, batch: Batch) -> None:
+        """Infer, suppress and match one batch."""
+        self.listener.on_val_batch_start(index)
+        prepare, infer, suppress = self.clocks
+        with prepare:
+            images = self.forward.prepare(batch.images)
+            targets = batch.targets.to(self.forward.device)
+        with infer:
+            decoded, maps = self.forward(images)
+        self._check_classes(decoded)
+        self._add_losses(maps, targets)
+        with suppress:
+            detections = self._suppress(decoded, targets, images.shape[2:])
+        self._match(batch, detections)
+        self.tally.batches.append(len(batch.paths))
+        self.outputs.batch(index, batch.images, batch.targets, batch.paths, detections)
+        self.listener.on_val_batch_end(index, batch.images, batch.targets, batch.paths)
+        self.batches += 1
+
+    def join(self, gather: Gather) -> None:
+        """Add what the other processes found, in the order in which one process would have found it."""
+        parts = gather((self.tally, self.losses.cpu()))
+        if len(parts) > 1:
+            self.tally = Tally.joined([tally for tally, _ in parts])
+            self.losses = torch.stack([losses for _, losses in parts]).sum(0).to(self.losses.device)
+            self.batches = len(self.tally.batches)
+
+    def result(self) -> EvalResult:
+        """Turn all that was counted into figures."""
+        seen = max(self.tally.seen, 1)
+        prepare, infer, suppress = (clock.total / seen * 1e3 for clock in self.clocks)
+        box, obj, cls = (self.losses / max(self.batches, 1)).tolist()
+        ap = self.tally.average_precision(self.names)
+        figures: dict[str, float] = {}
+        if ap is not None:
+            figures = {
+                "mp": float(ap.p.mean()),
+                "mr": float(ap.r.mean()),
+                "map50": float(ap.ap[:, 0].mean()),
+                "map": float(ap.ap.mean()),
+            }
+        return EvalResult(
+            names=self.names,
+            seen=self.tally.seen,
+            label_counts=self.tally.label_counts(),
+            maps=self.tally.maps(ap),
+            losses=(box, obj, cls),
+            speeds=(prepare, infer, suppress),
+            ap=ap,
+            matches=self.tally.matches(),
+            **figures,
+        )
+
+    def _check_classes(self, decoded: Tensor) -> None:
+        found = decoded.shape[2] - 5
+        if self.batches == 0 and found != len(self.names) and not self.search.single_cls:
+            raise ConfigError(
+                f"the model has {found} classes, the data set {len(self.names)}: they do not belong together"
+            )
+
+    def _add_losses(self, maps: list[Tensor] | None, targets: Tensor) -> None:
+        if self.loss is not None and maps is not None:
+            self.losses += self.loss([level.float() for level in maps], targets)[1]
+
+    def _suppress(self, decoded: Tensor, targets: Tensor, input_hw: torch.Size) -> list[Tensor]:
+        return non_max_suppression(
+            decoded,
+            self.search.conf_thres,
+            self.search.iou_thres,
+            multi_label=True,
+            agnostic=self.search.single_cls,
+            max_det=self.search.max_det,
+            labels=_pixel_labels(targets, len(decoded), input_hw) if self.search.hybrid else (),
+        )
+
+    def _match(self, batch: Batch, detections: list[Tensor]) -> None:
+        """Carry detections and labels to the pixels of their pictures, and compare them there."""
+        input_hw = batch.images.shape[2:]
+        found = torch.cat(detections).cpu()  # one transfer a batch; a copy, so `detections` stay as they are
+        if self.search.single_cls:
+            found[:, 5] = 0
+        labels = _pixel_labels(batch.targets, len(detections), input_hw)
+        for path, shape, rows, true in zip(
+            batch.paths, batch.shapes, found.split([len(rows) for rows in detections]), labels, strict=True
+        ):
+            assert shape is not None, "a loader for validation records how it letterboxed"
+            image_hw, ratio_pad = shape
+            scale_boxes(input_hw, rows, image_hw, ratio_pad)
+            boxes = scale_boxes(input_hw, xywh2xyxy(true[:, 1:]), image_hw, ratio_pad)
+            self.tally.add(rows, torch.cat((true[:, :1], boxes), 1))
+            self.outputs.image(Path(path), rows, image_hw)
+            self.listener.on_val_image_end(rows, path)
+
+
+def _pixel_labels(targets: Tensor, batch_size: int, input_hw: torch.Size) -> list[Tensor]:
+    """targets (T, 6) -> per picture (m, 5): class, then xywh in pixels of the input."""
+    height, width = input_hw
+    rows = targets[:, 1:] * targets.new_tensor([1, width, height, width, height])
+    return [rows[targets[:, 0] == index] for index in range(batch_size)]
+
 
 FEW_CLASSES = 50  # below, val.py prints a row for each class unasked
 

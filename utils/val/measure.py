@@ -13,7 +13,7 @@ from utils.base.log import LOG
 if TYPE_CHECKING:
     from models.backends.base import Backend
     from utils.data.dataset_yaml import DataSpec
-    from utils.val.result import EvalResult
+    from utils.val.accumulator import EvalResult
 
 # Flags that `evaluate` knows by the same name.
 SAME = ("conf_thres", "iou_thres", "max_det", "single_cls", "augment", "save_conf", "verbose", "match")

@@ -10,7 +10,7 @@ import numpy as np
 
 from utils.base.log import LOG
 from utils.plots.figure import new_figure, save_figure
-from utils.val.result import EvalResult
+from utils.val.accumulator import EvalResult
 
 SIZES = tuple(range(256, 1537, 128))
 _FASTEST_MS, _AXIS_MS = 0, 57  # the original's axes, widened when points would fall outside

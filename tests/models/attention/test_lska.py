@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from models.attention.lska import DESIGNS, LSKA, make_gate, taps
-from models.attention.lska_blocks import C3LSKA, SPPFLSKA
-from models.attention.residual import LSKAttention
+from models.attention.lska_blocks import C3LSKA, SPPFLSKA, LSKAttention
 from models.blocks.csp import C3
 from models.blocks.pool import SPPF
 from tests.known import arrays, facts

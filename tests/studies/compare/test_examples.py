@@ -9,8 +9,16 @@ import pytest
 import torch
 
 from studies.compare import examples
-from studies.compare.examples import Split, alone, differing, find_examples
-from studies.compare.gallery import KEPT, Example, Gallery, read_gallery
+from studies.compare.examples import (
+    KEPT,
+    Example,
+    Gallery,
+    Split,
+    alone,
+    differing,
+    find_examples,
+    read_gallery,
+)
 from tests.utils.train.small import small_set
 from utils.base.errors import DataError
 from utils.data.dataset_yaml import read_data_yaml

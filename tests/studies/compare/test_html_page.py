@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from studies.compare.gallery import Example
+from studies.compare.examples import Example
 from studies.compare.html_page import PAGE, write_page
 from tests.studies.compare.drawn import drawn_records
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from studies.evolve.genes import DIGITS, GENES, bounds_around, settle
+from studies.evolve.genetic import DIGITS, GENES, bounds_around, settle
 from utils.train.hyp import check_hyp
 
 

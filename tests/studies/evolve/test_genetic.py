@@ -7,8 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from studies.evolve.genes import GENES
-from studies.evolve.genetic import Genetic
+from studies.evolve.genetic import GENES, Genetic
 from studies.evolve.records import Result
 from utils.train.hyp import Hyp, check_hyp
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from studies.evolve.genes import GENES
+from studies.evolve.genetic import GENES
 from studies.evolve.population import Population
 from studies.evolve.records import Result
 from utils.train.hyp import Hyp, check_hyp

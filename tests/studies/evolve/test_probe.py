@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from studies.evolve import probe
-from studies.evolve.probe import minutes_of_training
+from studies.evolve import eta
+from studies.evolve.eta import minutes_of_training
 from tests.utils.train.small import small_models, small_set
 from utils.base.errors import DataError
 from utils.train.train_options import parse_options
@@ -12,7 +12,7 @@ from utils.train.train_options import parse_options
 def test_the_time_of_a_training_grows_with_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, model = small_set(tmp_path), small_models(tmp_path)[0]
     clock = iter(range(100))
-    monkeypatch.setattr(probe.time, "perf_counter", lambda: float(next(clock)))  # a second for each step
+    monkeypatch.setattr(eta.time, "perf_counter", lambda: float(next(clock)))  # a second for each step
     fixed = ["--data", str(data), "--cfg", str(model), "--weights", "", "--imgsz", "64", "--device", "cpu"]
     one = parse_options([*fixed, "--epochs", "3", "--batch-size", "4"])  # 8 pictures: 2 batches
     assert minutes_of_training(one) == pytest.approx((5 + 6) / 60)

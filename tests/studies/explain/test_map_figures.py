@@ -13,7 +13,7 @@ from studies.explain.gates import GateMap
 from studies.explain.heatmap import Heat
 from studies.explain.map_figures import draw_gates, draw_heat
 from studies.explain.model_inputs import View, Views
-from utils.sources.frames import Frame
+from utils.sources.files import Frame
 
 
 @pytest.fixture

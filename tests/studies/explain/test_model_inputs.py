@@ -11,7 +11,7 @@ import torch
 from studies.explain.model_inputs import Views, frames_of, open_pictures
 from tests.utils.sources.test_source import picture, video
 from utils.base.errors import ConfigError
-from utils.sources.frames import Frame
+from utils.sources.files import Frame
 
 
 def frame(height: int, width: int, name: str = "a.jpg", number: int = 0) -> Frame:

@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from studies.explain.receptive_field import measure
-from studies.explain.receptive_field_figure import Row, draw_fields, field_table, write_fields
+from studies.explain.receptive_field import Row, draw_fields, field_table, measure, write_fields
 
 
 def row(model: str, layer: str = "layer 9: SPPF", sigma: float = 3) -> Row:

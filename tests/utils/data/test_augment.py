@@ -14,7 +14,7 @@ from utils.data.augment import (
     flip,
     mixup,
 )
-from utils.data.sample import Sample
+from utils.data.samples import Sample
 
 GOLDEN, ARRAYS = facts("12_augment"), arrays("12_augment")
 NO_BOXES = np.zeros((0, 5), np.float32)

@@ -11,8 +11,8 @@ import pytest
 
 from tests.utils.data.image_files import make_set
 from utils.base.yaml_io import read_yaml
+from utils.data.augment import ExtraTransforms, load_extra_transforms
 from utils.data.dataset import DetectionDataset
-from utils.data.extra_transforms import ExtraTransforms, load_extra_transforms
 
 HYP = read_yaml(Path(__file__).parents[3] / "data/hyps/hyp.scratch-low.yaml")
 IMAGE = np.zeros((8, 8, 3), np.uint8)

@@ -15,9 +15,8 @@ import torch
 from tests.utils.data.image_files import make_set
 from utils.base.errors import ConfigError, DataError
 from utils.base.yaml_io import read_yaml
-from utils.data.collate import make_quad
 from utils.data.dataset import DetectionDataset, Item
-from utils.data.loader import Batch, Loader, make_loader
+from utils.data.loader import Batch, Loader, make_loader, make_quad
 from utils.data.samplers import BatchKeys
 
 ROOT = Path(__file__).parents[3]

@@ -7,7 +7,7 @@ from tests.known import arrays, facts, pattern_image
 from tests.utils.data.image_files import assert_same_image, golden_pattern
 from utils.data.mosaic import MosaicDraws, mosaic4
 from utils.data.perspective import PerspectiveDraws, random_perspective
-from utils.data.sample import Sample
+from utils.data.samples import Sample
 from utils.ops.boxes import xywhn2xyxy
 
 GOLDEN, ARRAYS = facts("12_augment"), arrays("12_augment")

@@ -12,7 +12,7 @@ from utils.data.perspective import (
     random_perspective,
     seen_part,
 )
-from utils.data.sample import Sample
+from utils.data.samples import Sample
 
 GOLDEN, ARRAYS = facts("12_augment"), arrays("12_augment")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.known import facts
-from utils.data.rect import plan_rect
+from utils.data.dataset import plan_rect
 
 GOLDEN = facts("01_letterbox")
 

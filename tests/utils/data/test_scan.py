@@ -7,7 +7,7 @@ import pytest
 from tests.utils.data.image_files import make_set
 from utils.base.errors import DataError
 from utils.base.log import LOG
-from utils.data import look
+from utils.data import scan
 from utils.data.image_lists import list_images
 from utils.data.label_cache import Scan
 from utils.data.scan import load_labels
@@ -26,13 +26,13 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
 def scans(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Pictures that were looked at."""
     seen: list[Path] = []
-    check = look.check_image
+    check = scan.check_image
 
     def watched(path: Path) -> tuple[int, int]:
         seen.append(path)
         return check(path)
 
-    monkeypatch.setattr(look, "check_image", watched)
+    monkeypatch.setattr(scan, "check_image", watched)
     return seen
 
 
@@ -76,11 +76,11 @@ def test_processes_find_what_threads_find(tmp_path: Path, monkeypatch: pytest.Mo
     images = list_images([make_set(tmp_path, 7)])
     (tmp_path / "labels/train/003.txt").write_text("0 0.5\n")
     (tmp_path / "images/train/004.png").write_bytes(b"junk")
-    monkeypatch.setattr(look, "CHUNK", 2)
+    monkeypatch.setattr(scan, "CHUNK", 2)
     scans = []
     for many in (100, 1):
-        monkeypatch.setattr(look, "_MANY", many)
-        scans.append(Scan.joined(list(look.look_at_all(images))).plain_arrays())
+        monkeypatch.setattr(scan, "_MANY", many)
+        scans.append(Scan.joined(list(scan.look_at_all(images))).plain_arrays())
     assert all(np.array_equal(scans[0][name], scans[1][name]) for name in scans[0])
     assert scans[0]["status"].tolist() == [0, 0, 0, 2, 2, 0, 0]
 

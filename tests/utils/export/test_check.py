@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.models.backends.files import checkpoint, example, tiny_model
-from utils.export import run
-from utils.export.check import TOLERANCE, compare, example_images
+from utils.export import export_job
 from utils.export.export_options import ExportOptions
+from utils.export.verify import TOLERANCE, compare, example_images
 
 IMAGES = torch.zeros(1, 3, 100, 200)
 
@@ -51,7 +51,7 @@ def test_a_file_that_answers_otherwise_is_a_failure(tmp_path: Path) -> None:
     model = tiny_model()
     model.head.export = True
 
-    reports = run.export_all(
+    reports = export_job.export_all(
         ["torchscript"],
         tmp_path / "m.pt",
         model,
@@ -71,9 +71,9 @@ def test_one_failure_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytes
     def broken(*args: object) -> None:
         raise RuntimeError("no converter\nfor this")
 
-    real = run.exporter
-    monkeypatch.setattr(run, "exporter", lambda name: broken if name == "torchscript" else real(name))
-    reports = run.export_all(
+    real = export_job.exporter
+    monkeypatch.setattr(export_job, "exporter", lambda name: broken if name == "torchscript" else real(name))
+    reports = export_job.export_all(
         ["torchscript", "engine", "onnx"],
         tmp_path / "m.pt",
         model,

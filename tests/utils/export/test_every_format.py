@@ -16,9 +16,9 @@ from tests.known import SHARED, needs_shared
 from tests.models.backends.files import checkpoint
 from utils.base.formats import FORMATS, size_of
 from utils.base.paths import ROOT
-from utils.export.check import TOLERANCE
+from utils.export.export_job import Report
 from utils.export.export_options import options_from
-from utils.export.run import Report
+from utils.export.verify import TOLERANCE
 
 PACKAGES = {
     "openvino": ("openvino",),
@@ -192,7 +192,7 @@ def test_a_converter_that_crashes_costs_its_format_alone(
     monkeypatch.setenv("PYTHONPATH", str(folder / "broken"))
     (folder / "broken").mkdir()
     (folder / "broken" / "sitecustomize.py").write_text(
-        "import os, sys\nif 'utils.export.child' in str(sys.orig_argv):\n"
+        "import os, sys\nif 'utils.export.export_job' in str(sys.orig_argv):\n"
         "    os.write(2, b'no memory\\n'); os.abort()\n"
     )
     keywords = {"weights": str(folder / "tiny.pt"), "include": ["ncnn", "torchscript"], "imgsz": 64}

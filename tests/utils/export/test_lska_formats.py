@@ -14,7 +14,7 @@ from models.yolo import DetectionModel
 from tests.known import SHARED, needs_shared
 from tests.utils.export.test_every_format import exported
 from utils.base.paths import ROOT
-from utils.export.check import TOLERANCE
+from utils.export.verify import TOLERANCE
 
 NANO = sorted(file.name for file in (ROOT / "models").rglob("yolov5n*LSKA.yaml"))
 VAN = sorted(file.name for file in (ROOT / "models").rglob("yolov5-van-*.yaml"))

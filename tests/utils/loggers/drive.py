@@ -13,7 +13,7 @@ import pytest
 
 from utils.loggers.available import KINDS, Kind
 from utils.loggers.logger_process import Services
-from utils.plots.picture import write_picture
+from utils.plots.annotator import write_picture
 from utils.train.train_options import parse_options
 
 MAP = "metrics/mAP_0.5:0.95"

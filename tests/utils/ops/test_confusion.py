@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.known import arrays, facts
-from utils.ops.confusion import ConfusionMatrix
+from utils.ops.metrics import ConfusionMatrix
 
 GOLDEN = arrays("06_metrics")
 CASES = facts("06_metrics")["confusion"]

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.plots import text
+from utils.plots import annotator
 from utils.plots.annotator import (
     PALETTE_RGB,
     Annotator,
@@ -61,14 +61,14 @@ def test_letters_beyond_ascii_are_drawn_as_letters(
     """Also with OpenCV 4, which draws question marks: then Pillow draws."""
     if native and not hasattr(cv2, "FontFace"):
         pytest.skip("OpenCV 4 draws ASCII only")
-    monkeypatch.setattr(text, "_OPENCV_DRAWS_UNICODE", native)
+    monkeypatch.setattr(annotator, "_OPENCV_DRAWS_UNICODE", native)
 
     def ink(letters: str) -> np.ndarray:
         image = np.zeros((60, 300, 3), np.uint8)
-        text.draw_text(image, letters, (10, 40), 0.8, (255, 255, 255))
+        annotator.draw_text(image, letters, (10, 40), 0.8, (255, 255, 255))
         return image
 
-    width, height = text.text_size(word, 0.8)
+    width, height = annotator.text_size(word, 0.8)
     columns = np.flatnonzero(ink(word).any((0, 2)))
     assert abs(columns[-1] - 10 - width) < 15
     assert 5 < height < 40

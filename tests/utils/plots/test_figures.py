@@ -9,10 +9,9 @@ import pytest
 
 from utils.base.errors import DataError
 from utils.plots.curves import plot_confusion_matrix, plot_mc_curve, plot_pr_curve
-from utils.plots.evolve import plot_evolution
 from utils.plots.features import plot_features
 from utils.plots.labels import plot_labels
-from utils.plots.results import COLUMNS, plot_results, read_results
+from utils.plots.results import COLUMNS, plot_evolution, plot_results, read_results
 
 PX = np.linspace(0, 1, 1000)
 

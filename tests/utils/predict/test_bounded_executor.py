@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from utils.predict.bounded_executor import Background
+from utils.predict.parallel import Background
 
 
 def test_all_is_done_when_the_block_ends_and_little_of_it_waits() -> None:

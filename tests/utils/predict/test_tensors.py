@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from tests.known import to_tensor as plain
-from utils.predict.tensors import to_tensor
+from utils.data.letterbox import to_tensor
 
 CPU = torch.device("cpu")
 

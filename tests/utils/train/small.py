@@ -15,13 +15,10 @@ from models.yolo import DetectionModel
 from utils.data.loader import Batch
 from utils.data.shapes import NAMES, make_shapes
 from utils.ops.loss import DetectionLoss
-from utils.train.ema import ModelEMA
 from utils.train.hyp import Hyp, check_hyp, scale_gains
 from utils.train.loop import Recipe
-from utils.train.optim import make_optimizer
-from utils.train.schedule import Schedule
-from utils.train.state import Progress, TrainState
-from utils.train.stopping import EarlyStopping
+from utils.train.optim import ModelEMA, Schedule, make_optimizer
+from utils.train.state import EarlyStopping, Progress, TrainState
 
 SIZE = 64
 BATCH = 4

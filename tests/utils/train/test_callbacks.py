@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from utils.data.packed import PathTable
-from utils.plots.picture import write_picture
-from utils.train.predictions import PredictionPictures
+from utils.plots.annotator import write_picture
+from utils.train.callbacks import PredictionPictures
 
 
 def test_detections_are_drawn_on_their_pictures_when_an_epoch_is_due(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from torch.distributed import HashStore, PrefixStore, Store
 
 from utils.base.errors import YoloError
-from utils.train.rendezvous import meet
+from utils.train.distributed import meet
 
 WORLD = 3
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.known import facts
-from utils.train.ema import ModelEMA
+from utils.train.optim import ModelEMA
 
 
 def test_the_decay_rises_as_in_the_original() -> None:

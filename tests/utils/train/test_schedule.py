@@ -7,8 +7,7 @@ import torch
 
 from tests.known import facts
 from utils.train.hyp import check_hyp
-from utils.train.optim import accumulation, scaled_decay
-from utils.train.schedule import Schedule, cosine, linear
+from utils.train.optim import Schedule, accumulation, cosine, linear, scaled_decay
 
 CASES = facts("08_schedules")["warmup"]["cases"]
 

@@ -12,10 +12,10 @@ from models.weights import read_checkpoint, save_checkpoint
 from tests.utils.train.small import DrawnLoader, make_recipe, make_state
 from utils.base.errors import DataError
 from utils.loggers.callbacks import CallbackList
-from utils.train.ema import ModelEMA
 from utils.train.loop import train_one_epoch
+from utils.train.optim import ModelEMA
 from utils.train.state import Progress, TrainState
-from utils.val.result import EvalResult
+from utils.val.accumulator import EvalResult
 
 
 def _train(state: TrainState, epochs: range) -> None:

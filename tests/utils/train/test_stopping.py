@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.known import facts
-from utils.train.stopping import EarlyStopping
+from utils.train.state import EarlyStopping
 
 
 def test_stops_where_the_original_stops() -> None:

@@ -16,8 +16,8 @@ from utils.base.errors import ConfigError
 from utils.data.loader import Batch
 from utils.loggers.callbacks import Callbacks
 from utils.val import outputs
+from utils.val.accumulator import EvalResult
 from utils.val.evaluate import evaluate
-from utils.val.result import EvalResult
 
 
 def judge(model: Any, batches: list[Batch], names: dict[int, str] = NAMES, **kwargs: Any) -> EvalResult:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.val.result import EvalResult
+from utils.val.accumulator import EvalResult
 from utils.val.study import SIZES, study
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from utils.val.coco_json import COCO_IDS, coco_scores, find_annotations
-from utils.val.writers import JsonWriter, LabelWriter
+from utils.val.outputs import JsonWriter, LabelWriter
 
 TWO = torch.tensor([[10.0, 20, 30, 60, 0.87654321, 1], [0, 0, 5, 5, 0.5, 0]])
 NONE = torch.zeros(0, 6)

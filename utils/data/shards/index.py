@@ -16,15 +16,14 @@ from utils.base.errors import DataError
 from utils.base.log import LOG
 from utils.base.paths import cache_folder
 from utils.base.progress import Bar
-from utils.data.array_file import UNREADABLE, read_arrays
 from utils.data.image_lists import label_name
 from utils.data.images import IMAGE_SUFFIXES, check_image
-from utils.data.label_cache import VERSION, Scan, save_somewhere, stand_in
+from utils.data.label_cache import UNREADABLE, VERSION, Scan, read_arrays, save_somewhere, stand_in
+from utils.data.labels import Verdict, judge, pack
 from utils.data.packed import PathTable
 from utils.data.shards.store import ShardFacts, keep_as, local_copy, read_small, shard_facts
 from utils.data.shards.table import Shard, ShardTable
 from utils.data.shards.urls import is_address, without_query
-from utils.data.verdict import Verdict, judge, pack
 
 SUFFIX = ".index.npz"
 _ASKED_AT_ONCE = 16  # shards; most of the time is waiting for an answer

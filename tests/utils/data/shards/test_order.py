@@ -1,8 +1,7 @@
 import numpy as np
 
 from utils.base.seeds import generator
-from utils.data.samplers import BatchKeys, Mix
-from utils.data.shards.order import neighbours, shuffled
+from utils.data.samplers import BatchKeys, Mix, neighbours, shuffled
 
 SHARD = np.repeat(np.arange(20), 50)
 

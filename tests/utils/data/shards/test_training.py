@@ -20,8 +20,7 @@ from utils.data.samplers import Mix, Share
 from utils.data.shards.table import ShardTable
 from utils.loggers.callbacks import Callbacks
 from utils.train import setup
-from utils.train.callbacks import dataset_files
-from utils.train.predictions import PredictionPictures
+from utils.train.callbacks import PredictionPictures, dataset_files
 
 BUFFER = 4
 
