@@ -28,7 +28,7 @@ demo: install
 	$(RUN) detect.py --weights runs/train/demo/weights/best.pt --source data/images --data shapes.yaml \
 	  --img $(IMG) --name demo --exist-ok
 	@echo
-	@echo "Pictures with the shapes found:    runs/detect/demo"
+	@echo "Images with the shapes found:    runs/detect/demo"
 	@echo "Curves and example batches:        runs/train/demo (results.png, val_batch0_pred.jpg)"
 	@echo "The trained model:                 runs/train/demo/weights/best.pt"
 

@@ -28,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     p.add_argument("--weights", default="yolov5s.pt", help="a checkpoint")
     p.add_argument("--data", default=relative_to_cwd(ROOT / "data" / "coco128.yaml"), help="data set")
     p.add_argument("--imgsz", "--img", "--img-size", type=int, default=640, help="pixels")
-    p.add_argument("--batch-size", type=int, default=1, help="pictures at a time")
+    p.add_argument("--batch-size", type=int, default=1, help="images at a time")
     p.add_argument("--device", default="cpu", help="cpu, or a GPU's number")
     p.add_argument("--include", nargs="+", default=list(FORMATS), help="formats, beside PyTorch's own")
     p.add_argument("--half", action="store_true", help="16-bit floats; formats that have none are left out")

@@ -2,7 +2,7 @@
 
     python compare.py --cfg yolov5n.yaml yolov5n-LSKA.yaml --weights yolov5n.pt --data bccd.yaml \\
         --seeds 0 1 2 3 4 --epochs 40 --img 320          # train, measure, report
-    python compare.py --weights a.pt b.pt --data bccd.yaml    # what is trained already, paired over pictures
+    python compare.py --weights a.pt b.pt --data bccd.yaml    # what is trained already, paired over images
     python compare.py --report runs/compare/exp               # the report anew, from its csv files
 """
 
@@ -63,7 +63,7 @@ def _workers(opt: Namespace, project: Path) -> Worker:
 
 
 def compare_weights(opt: Namespace, rest: Sequence[str], argv: Sequence[str]) -> Path:
-    """Measure files, compare them picture by picture, and report.
+    """Measure files, compare them image by image, and report.
 
     Returns:
         The folder of the report.
@@ -86,14 +86,14 @@ def remake(opt: Namespace) -> Path:
 
 
 def _examples(opt: Namespace, how: Namespace, weights: dict[str, Path], split: str) -> tuple[Example, ...]:
-    """Pictures for the page; `how` holds the options of train.py or val.py."""
+    """Images for the page; `how` holds the options of train.py or val.py."""
     if not opt.examples:
         return ()
     from studies.compare.examples import Split, find_examples
     from utils.data.dataset_yaml import read_data_yaml
 
-    pictures = Split(read_data_yaml(how.data), split, how.imgsz, how.single_cls, how.device)
-    return tuple(find_examples(weights, pictures, opt.examples))
+    images = Split(read_data_yaml(how.data), split, how.imgsz, how.single_cls, how.device)
+    return tuple(find_examples(weights, images, opt.examples))
 
 
 def _finish(opt: Namespace, argv: Sequence[str], records: Records, examples: tuple[Example, ...]) -> Path:

@@ -1,9 +1,9 @@
-"""Find objects in pictures, videos and streams.
+"""Find objects in images, videos and streams.
 
-    python detect.py --weights yolov5s.pt --source picture.jpg   # file, folder, "glob*", list.txt, video
+    python detect.py --weights yolov5s.pt --source image.jpg   # file, folder, "glob*", list.txt, video
     python detect.py --weights yolov5s.pt --source 0             # camera, rtsp:// address, screen
 
-From Python: `detect.run(weights="yolov5s.pt", source="picture.jpg")`.
+From Python: `detect.run(weights="yolov5s.pt", source="image.jpg")`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
     def here(*parts: str) -> str:
         return relative_to_cwd(ROOT.joinpath(*parts))
 
-    p = parser("Find objects in pictures, videos and streams.", prog="detect.py")
+    p = parser("Find objects in images, videos and streams.", prog="detect.py")
     what = p.add_argument_group("what to look at, and with what")
     what.add_argument("--weights", nargs="+", default=["yolov5s.pt"], help="model file; several vote")
     what.add_argument("--source", default=here("data", "images"), help="file, folder, glob, camera, address")
@@ -33,10 +33,10 @@ def make_parser() -> argparse.ArgumentParser:
 
     how = p.add_argument_group("how to look")
     how.add_argument("--imgsz", "--img", "--img-size", nargs="+", type=int, default=[640], help="pixels, h w")
-    how.add_argument("--batch-size", type=int, default=0, help="pictures to look at together; 0 chooses")
+    how.add_argument("--batch-size", type=int, default=0, help="images to look at together; 0 chooses")
     how.add_argument("--conf-thres", type=float, default=0.25, help="lowest confidence")
     how.add_argument("--iou-thres", type=float, default=0.45, help="overlap that makes two boxes one")
-    how.add_argument("--max-det", type=int, default=1000, help="most boxes per picture")
+    how.add_argument("--max-det", type=int, default=1000, help="most boxes per image")
     how.add_argument("--classes", nargs="+", type=int, help="only these class numbers")
     how.add_argument("--agnostic-nms", action="store_true", help="boxes of different classes compete, too")
     how.add_argument("--augment", action="store_true", help="look three times: as is, and smaller (mirrored)")
@@ -46,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--dnn", action="store_true", help="run ONNX files with OpenCV")
 
     keep = p.add_argument_group("what to keep")
-    keep.add_argument("--nosave", action="store_true", help="no pictures, no videos")
+    keep.add_argument("--nosave", action="store_true", help="no images, no videos")
     keep.add_argument("--save-txt", action="store_true", help="labels/*.txt, one line per box")
     keep.add_argument("--save-format", type=int, default=0, help="of labels: 0 centre and size, 1 corners")
     keep.add_argument("--save-conf", action="store_true", help="confidences in labels")

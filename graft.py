@@ -46,8 +46,8 @@ def run(weights: str, cfg: str, output: str = "", nc: int | None = None) -> Path
         )
     if model.nc == checkpoint.nc and not checkpoint.classifier:
         side = 2 * int(model.stride.max())
-        picture = torch.rand(1, model.yaml["ch"], side, side, generator=torch.Generator().manual_seed(0))
-        gap = output_gap(build_model(checkpoint), model, picture)
+        image = torch.rand(1, model.yaml["ch"], side, side, generator=torch.Generator().manual_seed(0))
+        gap = output_gap(build_model(checkpoint), model, image)
         LOG.info(f"Largest output difference to {checkpoint.path.name}: {gap:.2g}")
     save_checkpoint(path, {"epoch": -1, "model": model_record(model), "ema": None, "optimizer": None})
     LOG.info(f"Saved {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -41,7 +41,7 @@ def custom(
 
     Args:
         path: the file or files.
-        autoshape: take pictures of any kind and size; otherwise the network itself, to train or to change.
+        autoshape: take images of any kind and size; otherwise the network itself, to train or to change.
         _verbose: say what is done.
         device: "cpu", 0, "cuda:0", a torch.device; None for the best there is.
 
@@ -81,9 +81,9 @@ def _entry(name: str, cfg: str = "") -> _Callable[..., _Any]:
         pretrained: with the weights of {name}.pt, as far as they fit: of a head for other classes, what finds
             objects of any class. The file is looked for in the current folder, the project, and the cache
             folder, and else fetched.
-        channels: of the pictures.
+        channels: of the images.
         classes: how many.
-        autoshape: take pictures of any kind and size; otherwise the network itself, to train or to change.
+        autoshape: take images of any kind and size; otherwise the network itself, to train or to change.
         _verbose: say what is done.
         device: "cpu", 0, "cuda:0", a torch.device; None for the best there is.
 

@@ -24,7 +24,7 @@ def train(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
     """Train one model, from its first epoch or from where `--resume` takes it up; with `--evolve`, many.
 
     Raises:
-        ConfigError, DataError: options, weights or pictures that cannot be used.
+        ConfigError, DataError: options, weights or images that cannot be used.
         DivergedError: the loss is no longer a number.
     """
     if opt.evolve is not None:
@@ -82,7 +82,7 @@ def _train_epochs(task: Task) -> None:
     with StopSignals() as signals:
         pause = Pause(state, run, signals, opt.save_steps)
         for epoch in state.epochs_left(opt.epochs):
-            setup.weigh_pictures(task.loaders, opt, task.data, state.progress)
+            setup.weigh_images(task.loaders, opt, task.data, state.progress)
             losses = loop.train_one_epoch(epoch, state, task.loaders.train, task.recipe, callbacks, pause)
             if state.stopped:
                 return

@@ -1,4 +1,4 @@
-"""Measure a model on labelled pictures: precision, recall, mAP, speed.
+"""Measure a model on labelled images: precision, recall, mAP, speed.
 
     python val.py --weights yolov5s.pt --data data/coco128.yaml --img 640     # the val split
     python val.py --weights a.pt b.pt --task test                             # an ensemble, the test split

@@ -3,7 +3,7 @@
     python visualize.py --weights yolov5n.pt best.pt --source data/images   # side by side
     python visualize.py --weights best.pt --cfg yolov5n-LSKA.yaml           # after and before training
 
-From Python: `visualize.run(weights=["a.pt", "b.pt"], source="pictures/")`. See docs/seeing.md.
+From Python: `visualize.run(weights=["a.pt", "b.pt"], source="images/")`. See docs/seeing.md.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def make_parser() -> argparse.ArgumentParser:
         return relative_to_cwd(ROOT.joinpath(*parts))
 
     p = parser("Show what models see.", prog="visualize.py")
-    who = p.add_argument_group("which models, on which pictures")
+    who = p.add_argument_group("which models, on which images")
     who.add_argument("--weights", nargs="+", help="checkpoints; without --cfg, yolov5s.pt if left out")
     who.add_argument("--cfg", nargs="+", help="model yamls, shown untrained")
     who.add_argument("--labels", nargs="+", help="names for the figures: of --weights, then of --cfg")
     who.add_argument("--seed", type=int, default=0, help="of the untrained models")
     who.add_argument("--source", default=here("data", "images"), help="file, folder, glob, list or video")
     who.add_argument("--vid-stride", type=int, default=1, help="use every n-th frame of a video")
-    who.add_argument("--max-images", type=int, default=16, help="at most so many pictures or frames")
+    who.add_argument("--max-images", type=int, default=16, help="at most so many images or frames")
 
     what = p.add_argument_group("what to show")
     kinds = "erf: effective receptive field; gate: attention; cam: heat maps; default: all that apply"

@@ -21,7 +21,7 @@ PAGE, FIGURES = ROOT / "docs" / "performance.md", ROOT / "docs" / "performance"
 SCRIPTS: dict[str, list[str]] = {
     "step": ["step", "--part", "time"],
     "memory": ["step", "--part", "memory"],
-    "training": ["training", "--pictures", "64", "--rounds", "4"],
+    "training": ["training", "--images", "64", "--rounds", "4"],
     "attention": ["attention"],
     "forward": ["forward"],
     "inference": ["inference", "--rounds", "7"],

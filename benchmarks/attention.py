@@ -26,7 +26,7 @@ def main() -> None:
 
     keep_freed_memory()  # as all scripts do
     p = parser(__doc__)
-    p.add_argument("--batch", type=int, default=1, help="pictures")
+    p.add_argument("--batch", type=int, default=1, help="images")
     opt = p.parse_args()
     sheet = Sheet("Large separable kernels", opt.csv)
     for threads in (1, 2):

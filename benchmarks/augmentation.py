@@ -33,7 +33,7 @@ def main() -> None:
     """Measure all, and print a line for each."""
     make = parser(__doc__)
     make.add_argument("--sizes", type=int, nargs="+", default=[320, 640], help="sides of the input")
-    make.add_argument("--boxes", type=int, default=12, help="objects in a picture; BCCD has 12")
+    make.add_argument("--boxes", type=int, default=12, help="objects in an image; BCCD has 12")
     opt = make.parse_args()
     cv2.setNumThreads(0)
     sheet = Sheet("Augmentations beside bare OpenCV", opt.csv)
@@ -93,7 +93,7 @@ def pairs(size: int, boxes: int) -> dict[str, tuple[Work, Work]]:
 
 
 def drawn(rng: np.random.Generator, height: int, width: int, boxes: int) -> Sample:
-    """A blurred picture with boxes."""
+    """A blurred image with boxes."""
     image = cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), (0, 0), 3)
     first, side = rng.uniform(0, 0.8, (boxes, 2)), rng.uniform(0.05, 0.2, (boxes, 2))
     corners = np.concatenate((first, first + side), 1) * (width, height, width, height)

@@ -1,6 +1,6 @@
-"""How large data sets open: scan speed, cached index, memory a picture, shards.
+"""How large data sets open: scan speed, cached index, memory an image, shards.
 
-    python benchmarks/big_sets.py                # 20,000 files, an index of 1,000,000 pictures
+    python benchmarks/big_sets.py                # 20,000 files, an index of 1,000,000 images
     python benchmarks/big_sets.py --files 100000
 
 Files are drawn below a temporary folder; the scan is timed beside the bare reading of the same files.
@@ -26,19 +26,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.data import label_cache
 from utils.data.label_cache import Scan
-from utils.data.packed import OutlineTable, PathTable, RowTable
+from utils.data.packed import PackedPaths, PackedPolygons, PackedRows
 from utils.data.scan import LabelledFiles, load_labels
 from utils.data.shards.index import ShardIndex, index_place, open_shards
 from utils.data.shards.store import shard_facts
 
-BOXES = 7  # a picture, as in COCO
+BOXES = 7  # an image, as in COCO
 
 
 def main() -> None:
     """Measure all, and print a line for each."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parse.add_argument("--files", type=int, default=20_000, help="pictures with label files")
-    parse.add_argument("--index", type=int, default=1_000_000, help="pictures of the synthetic index")
+    parse.add_argument("--files", type=int, default=20_000, help="images with label files")
+    parse.add_argument("--index", type=int, default=1_000_000, help="images of the synthetic index")
     opt = parse.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
@@ -60,16 +60,16 @@ def files(home: Path, count: int) -> None:
     images, labels = home / "images", home / "labels"
     images.mkdir()
     labels.mkdir()
-    picture = cv2.imencode(".jpg", np.full((32, 32, 3), 90, np.uint8))[1].tobytes()
+    image = cv2.imencode(".jpg", np.full((32, 32, 3), 90, np.uint8))[1].tobytes()
     rows = "".join(f"{n} 0.5 0.5 0.{n + 1} 0.{n + 1}\n" for n in range(BOXES))
     for number in range(count):
-        (images / f"{number:012}.jpg").write_bytes(picture)
+        (images / f"{number:012}.jpg").write_bytes(image)
         (labels / f"{number:012}.txt").write_text(rows)
     bare, _ = timed(lambda: [path.read_bytes() for folder in (images, labels) for path in folder.iterdir()])
     cold, found = timed(lambda: load_labels([images]))
     cached, _ = timed(lambda: load_labels([images]))
     assert len(found.images) == count
-    print(f"{count:,} files: bare reading of both {count / bare:,.0f} pictures a second")
+    print(f"{count:,} files: bare reading of both {count / bare:,.0f} images a second")
     print(f"  scan {count / cold:,.0f} a second ({cold / bare:.1f} times the bare reading)")
     print(f"  cached {count / cached:,.0f} a second: each file's size and time are looked at")
 
@@ -80,19 +80,19 @@ def index(home: Path, count: int) -> None:
     label_cache.save_scan(home / "x.cache.npz", "key", scan)
     seconds, opened = timed(lambda: label_cache.load_scan(home / "x.cache.npz", "key", count))
     assert opened is not None and len(opened.rows) == count * BOXES
-    names = PathTable.of(f"/data/images/train2017/{number:012}.jpg" for number in range(count))
+    names = PackedPaths.of(f"/data/images/train2017/{number:012}.jpg" for number in range(count))
     counts = opened.counts.astype(np.int64)
-    labels = RowTable(opened.rows, np.cumsum(counts) - counts, counts)
-    outlines = OutlineTable(opened.points, np.cumsum(opened.outlined, dtype=np.int64), labels)
+    labels = PackedRows(opened.rows, np.cumsum(counts) - counts, counts)
+    outlines = PackedPolygons(opened.points, np.cumsum(opened.outlined, dtype=np.int64), labels)
     held = LabelledFiles(names, labels, outlines, opened.sizes)
     arrays = (names.text, names.starts, names.ends, labels.starts, labels.counts, held.sizes)
     size = sum(array.nbytes for array in arrays)
-    print(f"{count:,} pictures: index opened in {seconds:.2f} s, {size / count:.0f} bytes each beside boxes")
+    print(f"{count:,} images: index opened in {seconds:.2f} s, {size / count:.0f} bytes each beside boxes")
     print(f"  boxes: {(labels.rows.nbytes + outlines.ends.nbytes) / len(labels.rows):.0f} bytes each, mapped")
 
 
 def shards(home: Path, count: int, per_shard: int = 1000) -> None:
-    """Open synthetic shards of as many pictures by their indices, freshness check included."""
+    """Open synthetic shards of as many images by their indices, freshness check included."""
     scan = synthetic(per_shard)
     urls = []
     for number in range(count // per_shard):
@@ -106,11 +106,11 @@ def shards(home: Path, count: int, per_shard: int = 1000) -> None:
         label_cache.save_somewhere(Path(index_place(str(path))), one.arrays(facts))
         urls.append(str(path))
     seconds, (table, _) = timed(lambda: open_shards(urls, "synthetic"))
-    print(f"{len(table):,} pictures in {len(urls):,} shards: opened in {seconds:.2f} s")
+    print(f"{len(table):,} images in {len(urls):,} shards: opened in {seconds:.2f} s")
 
 
 def synthetic(count: int) -> Scan:
-    """A scan of pictures with boxes."""
+    """A scan of images with boxes."""
     return Scan(
         status=np.zeros(count, np.uint8),
         sizes=np.full((count, 2), 640, np.int32),

@@ -1,7 +1,7 @@
-"""Time the decoders of JPEG on small and large pictures, and what --fast-decode saves.
+"""Time the decoders of JPEG on small and large images, and what --fast-decode saves.
 
     python benchmarks/decoding.py                        # needs simplejpeg: pip install simplejpeg
-    python benchmarks/decoding.py --pictures ../shared/data/bccd/images/train
+    python benchmarks/decoding.py --images ../shared/data/bccd/images/train
 
 One thread. Ratios are to OpenCV, which the package uses: above 1, the other is faster. The sides say how many
 pixels differ from OpenCV's.
@@ -25,7 +25,7 @@ from utils.data.dataset import DetectionDataset
 from utils.data.images import decode_image
 
 Decoder = Callable[[bytes], np.ndarray]
-SIZE = 640  # that large pictures are decoded for
+SIZE = 640  # that large images are decoded for
 LARGE_WH = 4000, 3000
 
 
@@ -34,11 +34,11 @@ def main() -> None:
     make = parser(__doc__)
     home = next((p / "shared/data/bccd" for p in ROOT.parents if (p / "shared/data/bccd").is_dir()), None)
     default = str(home / "images/train") if home else ""
-    make.add_argument("--pictures", default=default, help="folder of small JPEGs; by default BCCD's")
+    make.add_argument("--images", default=default, help="folder of small JPEGs; by default BCCD's")
     opt = make.parse_args()
-    small = sorted(Path(opt.pictures).glob("*.jpg"))[:20] if opt.pictures else []
+    small = sorted(Path(opt.images).glob("*.jpg"))[:20] if opt.images else []
     if not small:
-        sys.exit(f"--pictures {opt.pictures or 'DIR'}: no *.jpg there; give a folder of small JPEGs")
+        sys.exit(f"--images {opt.images or 'DIR'}: no *.jpg there; give a folder of small JPEGs")
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     sheet = Sheet("Decoding", opt.csv)
@@ -97,7 +97,7 @@ def decoders() -> dict[str, Decoder]:
 
 
 def large_jpeg() -> bytes:
-    """A drawn picture of 12 megapixels with soft shapes and the grain of a sensor."""
+    """A drawn image of 12 megapixels with soft shapes and the grain of a sensor."""
     rng = np.random.default_rng(0)
     width, height = LARGE_WH
     soft = cv2.resize(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8), (width, height))
@@ -120,7 +120,7 @@ def reduced(data: bytes, rounds: int) -> list[Ratio]:
         for number in range(4):
             (images / f"{number}.jpg").write_bytes(data)
             (Path(folder, "labels") / f"{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
-        for what, mosaic in (("one picture", 0.0), ("a mosaic", 1.0)):
+        for what, mosaic in (("one image", 0.0), ("a mosaic", 1.0)):
             sides = {
                 name: sample(images, mosaic, fast) for name, fast in (("reduced", True), ("whole", False))
             }
@@ -137,7 +137,7 @@ def reduced(data: bytes, rounds: int) -> list[Ratio]:
 
 
 def sample(images: Path, mosaic: float, fast: bool) -> Callable[[], object]:
-    """What makes one training sample from files, without a cache of pictures."""
+    """What makes one training sample from files, without a cache of images."""
     from utils.base.yaml_io import read_yaml
 
     hyp = {**read_yaml(ROOT / "data/hyps/hyp.scratch-low.yaml"), "mosaic": mosaic}

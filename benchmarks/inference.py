@@ -1,9 +1,9 @@
-"""Pictures a second of detect.py and val.py, beside the bare forward of the same model and shapes.
+"""Images a second of detect.py and val.py, beside the bare forward of the same model and shapes.
 
     python benchmarks/inference.py
-    python benchmarks/inference.py --weights best.pt --source pictures/ --data cells.yaml --img 320 640
+    python benchmarks/inference.py --weights best.pt --source images/ --data cells.yaml --img 320 640
 
-`bare` is the model alone on pictures that lie ready in memory, one at a time, on all cores. detect.py goes
+`bare` is the model alone on images that lie ready in memory, one at a time, on all cores. detect.py goes
 from the files on the disk to the files on the disk, all included but the loading of the weights.
 """
 
@@ -41,7 +41,7 @@ from utils.val.evaluate import evaluate
 
 SHARED = ROOT.parent / "shared"
 CPU = torch.device("cpu")
-LARGE = 480  # sizes beyond are measured on every third picture
+LARGE = 480  # sizes beyond are measured on every third image
 
 
 def main() -> None:
@@ -54,11 +54,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for size in opt.img:
             files = find_source(opt.source).files[:: 3 if size > LARGE else 1]
-            pictures = Path(folder, f"pictures{size}")
-            pictures.mkdir()
+            images = Path(folder, f"images{size}")
+            images.mkdir()
             for file in files:
-                (pictures / file.name).symlink_to(file)
-            detection(sheet, opt.rounds, backend, pictures, size)
+                (images / file.name).symlink_to(file)
+            detection(sheet, opt.rounds, backend, images, size)
         validation(sheet, opt.rounds, backend, opt.data, min(opt.img))
 
 
@@ -68,7 +68,7 @@ def options() -> argparse.Namespace:
     p = parser(__doc__)
     own = SHARED / "weights" / "bccd_yolov5n.pt"
     p.add_argument("--weights", default=relative_to_cwd(own), help="checkpoint, with the classes of the data")
-    p.add_argument("--source", default=relative_to_cwd(data / "bccd" / "images" / "test"), help="pictures")
+    p.add_argument("--source", default=relative_to_cwd(data / "bccd" / "images" / "test"), help="images")
     p.add_argument(
         "--data", default=relative_to_cwd(data / "bccd.yaml"), help="labelled data; its test split"
     )
@@ -99,12 +99,12 @@ def detection(sheet: Sheet, rounds: int, backend: Backend, folder: Path, size: i
             "batch 8": partial(run, batch_size=8),
         }
         seconds = alternate(sides, rounds)
-    where = f"{len(frames)} pictures at {size}"
-    sheet.add(faster(f"detect.py, pictures a second, {where}", ">= 0.95", seconds, "detect", "bare"))
+    where = f"{len(frames)} images at {size}"
+    sheet.add(faster(f"detect.py, images a second, {where}", ">= 0.95", seconds, "detect", "bare"))
     sheet.add(faster("  without saving", "", seconds, "nosave", "bare"))
     sheet.add(faster("  --batch-size 8, saving", "", seconds, "batch 8", "bare"))
     files = cpu_of(one_thread(lambda: beside_the_model(backend, frames, size)))
-    for words, work in (("a core for each picture", one_thread(bare)), ("all cores for each picture", bare)):
+    for words, work in (("a core for each image", one_thread(bare)), ("all cores for each image", bare)):
         forward = cpu_of(work)
         bound = (forward + files) / usable_cores()
         parts = f"processor: forward {forward:.3g} s, files and NMS {files:.3g} s"
@@ -112,7 +112,7 @@ def detection(sheet: Sheet, rounds: int, backend: Backend, folder: Path, size: i
 
 
 def read(folder: Path, backend: Backend, size: int) -> list[Frame]:
-    """All pictures, read and letterboxed."""
+    """All images, read and letterboxed."""
     source = find_source(str(folder))
     return [frame for batch in source.batches(fitting(size, backend.stride, auto=True)) for frame in batch]
 
@@ -132,7 +132,7 @@ def run_on(backend: Backend, source: str, project: str, size: int, **flags: obje
 
 
 def beside_the_model(backend: Backend, frames: list[Frame], size: int) -> None:
-    """All that detect.py does for pictures but the forward and the labels drawn, once."""
+    """All that detect.py does for images but the forward and the labels drawn, once."""
     fit = fitting(size, backend.stride, auto=True)
     with torch.inference_mode():
         decoded = backend(to_tensor([frames[0].image], CPU))
@@ -164,7 +164,7 @@ def cpu_of(work: Callable[[], None]) -> float:
 
 
 def validation(sheet: Sheet, rounds: int, backend: Backend, yaml: str, size: int) -> None:
-    """The loop of val.py without pictures, beside the bare forward of the same batches."""
+    """The loop of val.py without images, beside the bare forward of the same batches."""
     spec = read_data_yaml(yaml)
     before = set(Path(yaml).resolve().parent.rglob("*.cache.npz"))
     dataset = DetectionDataset(
@@ -189,7 +189,7 @@ def validation(sheet: Sheet, rounds: int, backend: Backend, yaml: str, size: int
 
     try:
         seconds = alternate({"bare": bare, "val": whole}, rounds)
-        what = f"val.py, pictures a second, {len(dataset)} pictures at {size}, batch 16"
+        what = f"val.py, images a second, {len(dataset)} images at {size}, batch 16"
         sheet.add(faster(what, "", seconds, "val", "bare"))
     finally:
         loader.close()

@@ -1,6 +1,6 @@
 """Time the four jobs that everybody runs, and the bare work inside them on the same machine.
 
-    python benchmarks/main_job.py --weights yolov5n.pt --trained best.pt --data bccd.yaml --pictures test
+    python benchmarks/main_job.py --weights yolov5n.pt --trained best.pt --data bccd.yaml --images test
 
 Wall time of whole processes; the bare forward and training step are medians, measured between the
 jobs, so that a noisy machine shows in both. Nothing else should run.
@@ -27,7 +27,7 @@ def parse_opt() -> argparse.Namespace:
     p.add_argument("--weights", required=True, help="what training and detection start from")
     p.add_argument("--trained", required=True, help="weights with the classes of the data, for val.py")
     p.add_argument("--data", required=True, help="data yaml")
-    p.add_argument("--pictures", required=True, help="folder for detect.py")
+    p.add_argument("--images", required=True, help="folder for detect.py")
     p.add_argument("--repeats", type=int, default=1, help="runs of each job; the median counts")
     return p.parse_args()
 
@@ -38,7 +38,7 @@ def jobs(opt: argparse.Namespace, folder: str) -> dict[str, list[str]]:
     train = ["train.py", *size, "--batch", str(BATCH), "--epochs", "3", "--data", opt.data]
     return {
         "train, 3 epochs": [*train, "--weights", opt.weights, "--noval", "--nosave", "--noplots", *to],
-        "detect": ["detect.py", "--weights", opt.weights, "--source", opt.pictures, *size, *to],
+        "detect": ["detect.py", "--weights", opt.weights, "--source", opt.images, *size, *to],
         "val": ["val.py", "--weights", opt.trained, "--data", opt.data, "--batch", str(BATCH), *size, *to],
         "--help": ["train.py", "--help"],
     }
@@ -54,14 +54,14 @@ def wall(command: list[str]) -> float:
 
 
 def bare(weights: str, repeats: int = 9) -> tuple[float, float]:
-    """Median seconds of a fused forward of one picture, and of a training step of a batch."""
+    """Median seconds of a fused forward of one image, and of a training step of a batch."""
     import torch
 
     from models.weights import build_model, load_for_inference, read_checkpoint
     from utils.ops.loss import DetectionLoss
 
     fused = load_for_inference(weights, torch.device("cpu")).to(memory_format=torch.channels_last)
-    picture = torch.rand(1, 3, IMGSZ, IMGSZ).to(memory_format=torch.channels_last)
+    image = torch.rand(1, 3, IMGSZ, IMGSZ).to(memory_format=torch.channels_last)
     model = build_model(read_checkpoint(weights)).train().to(memory_format=torch.channels_last)
     batch = torch.rand(BATCH, 3, IMGSZ, IMGSZ).to(memory_format=torch.channels_last)
     targets = torch.rand(12 * BATCH, 6) * torch.tensor([BATCH, 3, 1, 1, 0.3, 0.3])
@@ -73,7 +73,7 @@ def bare(weights: str, repeats: int = 9) -> tuple[float, float]:
     for _ in range(repeats):
         start = time.perf_counter()
         with torch.inference_mode():
-            fused(picture)
+            fused(image)
         forwards.append(time.perf_counter() - start)
         start = time.perf_counter()
         loss(model(batch), targets)[0].backward()

@@ -2,8 +2,8 @@
 
     python benchmarks/metrics.py
 
-Suppression stands beside per-picture, per-class Python code with the same result. Matching and average
-precision have 5,000 pictures of 300 detections; each run is a process, whose memory is measured.
+Suppression stands beside per-image, per-class Python code with the same result. Matching and average
+precision have 5,000 images of 300 detections; each run is a process, whose memory is measured.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ CLASSES, SIDE = 80, 640
 ANCHORS = {8: ((10, 13), (16, 30), (33, 23)), 16: ((30, 61), (62, 45), (59, 119))}
 ANCHORS[32] = ((116, 90), (156, 198), (373, 326))
 SECONDS, MEGABYTES = 10.0, 1024.0  # what matching and average precision may take
-OBJECTS = 7.2  # a picture, as in COCO val2017
+OBJECTS = 7.2  # an image, as in COCO val2017
 
 
 def main() -> None:
     """Measure all, and print a line for each."""
     make = parser(__doc__)
-    make.add_argument("--pictures", type=int, default=16, help="of the batch for suppression")
-    make.add_argument("--set", type=int, default=5000, help="pictures to match")
+    make.add_argument("--images", type=int, default=16, help="of the batch for suppression")
+    make.add_argument("--set", type=int, default=5000, help="images to match")
     make.add_argument("--job", choices=("legacy", "coco"), help=argparse.SUPPRESS)
     opt = make.parse_args()
     torch.set_num_threads(1)
@@ -44,14 +44,14 @@ def main() -> None:
         print(json.dumps(match_set(opt.set, opt.job)))
         return
     sheet = Sheet("Suppression and metrics", opt.csv)
-    suppression(sheet, opt.pictures, min(opt.rounds, 3))
+    suppression(sheet, opt.images, min(opt.rounds, 3))
     for rule, rounds in (("legacy", min(opt.rounds, 3)), ("coco", min(opt.rounds, 3))):
         metrics(sheet, opt.set, rule, rounds)
 
 
-def suppression(sheet: Sheet, pictures: int, rounds: int) -> None:
-    """An early epoch: 30,000 candidates a picture; what Python finds has to be the same to the bit."""
-    decoded = early_epoch(pictures)
+def suppression(sheet: Sheet, images: int, rounds: int) -> None:
+    """An early epoch: 30,000 candidates an image; what Python finds has to be the same to the bit."""
+    decoded = early_epoch(images)
     found: dict[str, list[Tensor]] = {}
     sides = {
         "package": lambda: found.update(package=package(decoded)),
@@ -60,7 +60,7 @@ def suppression(sheet: Sheet, pictures: int, rounds: int) -> None:
     seconds = alternate(sides, rounds, warm=0)
     same = zip(found["package"], found["python"], strict=True)
     assert all(torch.equal(one, other) for one, other in same), "the two disagree"
-    what = f"NMS of {pictures} pictures, 30,000 candidates each"
+    what = f"NMS of {images} images, 30,000 candidates each"
     sheet.add(faster(what, ">= 10", seconds, "package", "Python"))
 
 
@@ -69,8 +69,8 @@ def package(decoded: Tensor) -> list[Tensor]:
     return non_max_suppression(decoded, CONF, IOU, multi_label=True, max_det=MAX_DET)
 
 
-def early_epoch(pictures: int) -> Tensor:
-    """What a head says that has learnt little: (pictures, 25200, 85), scores a little above nothing."""
+def early_epoch(images: int) -> Tensor:
+    """What a head says that has learnt little: (images, 25200, 85), scores a little above nothing."""
     generator = torch.Generator().manual_seed(0)
     levels = []
     for stride, anchors in ANCHORS.items():
@@ -80,7 +80,7 @@ def early_epoch(pictures: int) -> Tensor:
             size = torch.tensor((width, height)).expand(x.numel(), 2)
             levels.append(torch.cat((torch.stack((x, y), 2).view(-1, 2), size), 1))
     places = torch.cat(levels)
-    decoded = torch.rand(pictures, len(places), 5 + CLASSES, generator=generator)
+    decoded = torch.rand(images, len(places), 5 + CLASSES, generator=generator)
     decoded[..., :4] = places * (0.9 + 0.2 * decoded[..., :4])
     decoded[..., 4] = 0.002 + 0.018 * decoded[..., 4]
     products = decoded[..., 5:] * decoded[..., 4:5]
@@ -90,7 +90,7 @@ def early_epoch(pictures: int) -> Tensor:
 
 
 def in_python(decoded: Tensor) -> list[Tensor]:
-    """Greedy suppression, picture by picture, class by class, box by box."""
+    """Greedy suppression, image by image, class by class, box by box."""
     results = []
     for rows in decoded.numpy():
         half = rows[:, 2:4] / 2
@@ -104,8 +104,8 @@ def in_python(decoded: Tensor) -> list[Tensor]:
                 number = chosen[box]
                 found.append((-score[number], number, cls))
         best = sorted(found)[:MAX_DET]
-        picture = [[*xyxy[number], -minus, cls] for minus, number, cls in best]
-        results.append(torch.from_numpy(np.array(picture, np.float32)))
+        image = [[*xyxy[number], -minus, cls] for minus, number, cls in best]
+        results.append(torch.from_numpy(np.array(image, np.float32)))
     return results
 
 
@@ -122,9 +122,9 @@ def survivors(xyxy: np.ndarray) -> list[int]:
     return kept
 
 
-def metrics(sheet: Sheet, pictures: int, rule: str, rounds: int) -> None:
+def metrics(sheet: Sheet, images: int, rule: str, rounds: int) -> None:
     """Seconds and megabytes of matching, confusion matrix and average precision."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--job", rule, "--set", str(pictures)]
+    command = [sys.executable, str(Path(__file__).resolve()), "--job", rule, "--set", str(images)]
     runs = []
     for _ in range(rounds):
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
@@ -132,21 +132,21 @@ def metrics(sheet: Sheet, pictures: int, rule: str, rounds: int) -> None:
     for name, limit, unit in (("seconds", SECONDS, "s"), ("megabytes", MEGABYTES, "MiB")):
         found = [run[name] for run in runs]
         sides = f"{float(np.median(found)):.3g} {unit} of {limit:g}; {runs[0]['labels']} labels"
-        what = f"metrics of {pictures} x {MAX_DET} x {CLASSES}, {rule} rule: {name}"
+        what = f"metrics of {images} x {MAX_DET} x {CLASSES}, {rule} rule: {name}"
         sheet.add(ratio(what, "<= 1", found, [limit] * len(found), sides))
 
 
-def match_set(pictures: int, rule: str) -> dict[str, float]:
-    """Match drawn pictures one by one, and turn the matches into figures; seconds and added memory."""
+def match_set(images: int, rule: str) -> dict[str, float]:
+    """Match drawn images one by one, and turn the matches into figures; seconds and added memory."""
     rng = np.random.default_rng(0)
     tally = Tally(CLASSES, "coco" if rule == "coco" else "legacy")
-    drawn = [picture(rng) for _ in range(50)]  # shown again and again, moved: drawing takes no memory
+    drawn = [image(rng) for _ in range(50)]  # shown again and again, moved: drawing takes no memory
     tally.add(*moved(drawn[0], 0))
     tally.average_precision({})
     tally = Tally(CLASSES, tally.rule, ConfusionMatrix(CLASSES))
     before = peak_megabytes()
     seconds, labels = 0.0, 0
-    for number in range(pictures):
+    for number in range(images):
         detections, true = moved(drawn[number % len(drawn)], number)
         labels += len(true)
         seconds += timed(lambda d=detections, t=true: tally.add(d, t))  # type: ignore[misc]
@@ -160,7 +160,7 @@ def peak_megabytes() -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
 
 
-def picture(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def image(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Detections (300, 6), best first, about as many near each object as elsewhere; labels (n, 5)."""
     count = int(rng.poisson(OBJECTS)) + 1
     first = rng.uniform(0, SIDE - 200, (count, 2))
@@ -178,7 +178,7 @@ def picture(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def moved(drawn: Sequence[np.ndarray], number: int) -> tuple[Tensor, Tensor]:
-    """A picture again, with other classes and confidences."""
+    """An image again, with other classes and confidences."""
     detections, labels = (torch.from_numpy(part.astype(np.float32)) for part in drawn)
     detections[:, 4] *= 0.5 + 0.5 * ((number * 0.618) % 1)
     detections[:, 5] = (detections[:, 5] + number) % CLASSES

@@ -26,9 +26,9 @@ def main() -> None:
     print(describe_machine())
     shares("training step of yolov5n, 16 at 320", ours_step(make_model("yolov5n.yaml", True), 320, 16))
     model = make_model("yolov5n.yaml", True).eval().fuse()
-    picture = torch.rand(1, 3, 640, 640).to(memory_format=torch.channels_last)
+    image = torch.rand(1, 3, 640, 640).to(memory_format=torch.channels_last)
     with torch.inference_mode():
-        shares("forward pass of yolov5n, one picture at 640", lambda: model(picture))
+        shares("forward pass of yolov5n, one image at 640", lambda: model(image))
 
 
 def shares(what: str, work: Callable[[], Any]) -> None:

@@ -1,7 +1,7 @@
-"""How long scripts take to start: their help, and detect.py on one picture beside bare imports.
+"""How long scripts take to start: their help, and detect.py on one image beside bare imports.
 
     python benchmarks/startup.py
-    python benchmarks/startup.py --weights yolov5n.pt --source picture.jpg
+    python benchmarks/startup.py --weights yolov5n.pt --source image.jpg
 
 Whole processes, one after another in turns. A line whose unit is a second divides by one second.
 """
@@ -27,7 +27,7 @@ def main() -> None:
     """Measure, and print a line for each."""
     p = parser(__doc__)
     p.add_argument("--weights", default=relative_to_cwd(SHARED / "weights" / "yolov5n.pt"), help="checkpoint")
-    p.add_argument("--source", default=relative_to_cwd(SHARED / "data" / "bus.jpg"), help="one picture")
+    p.add_argument("--source", default=relative_to_cwd(SHARED / "data" / "bus.jpg"), help="one image")
     opt = p.parse_args()
     for flag in ("weights", "source"):
         if not Path(getattr(opt, flag)).is_file():
@@ -37,11 +37,11 @@ def main() -> None:
         seconds = [timed(lambda s=script: python(str(ROOT / f"{s}.py"), "--help")) for _ in range(opt.rounds)]
         sheet.add(ratio(f"{script}.py --help, seconds", "<= 0.3", seconds, [1.0] * opt.rounds))
     with tempfile.TemporaryDirectory() as folder:
-        one_picture(sheet, opt.rounds, opt.weights, opt.source, folder)
+        one_image(sheet, opt.rounds, opt.weights, opt.source, folder)
 
 
-def one_picture(sheet: Sheet, rounds: int, weights: str, source: str, folder: str) -> None:
-    """detect.py from nothing to the written picture."""
+def one_image(sheet: Sheet, rounds: int, weights: str, source: str, folder: str) -> None:
+    """detect.py from nothing to the written image."""
     words = ["--weights", weights, "--source", source, "--project", folder, "--exist-ok", "--device", "cpu"]
     forwards: list[float] = []
 
@@ -60,7 +60,7 @@ def one_picture(sheet: Sheet, rounds: int, weights: str, source: str, folder: st
         target = "<= 1.0" if imports == ALL else ""
         what = f"detect.py less `{imports}`, forward; s"
         sheet.add(ratio(what, target, own, [1.0] * rounds))
-    sheet.add(slower("detect.py, one picture, whole process", "", seconds, "detect.py", BARE))
+    sheet.add(slower("detect.py, one image, whole process", "", seconds, "detect.py", BARE))
 
 
 def python(*words: str) -> str:

@@ -43,8 +43,8 @@ def main() -> None:
     p.add_argument("--part", default="all", choices=("all", "time", "speed", "memory", "cost"))
     p.add_argument("--side", default="", help=OF_A_SIDE)
     p.add_argument("--cfg", default="yolov5n.yaml", help=OF_A_SIDE)
-    p.add_argument("--img", type=int, default=320, help="picture size of the part `speed`")
-    p.add_argument("--batch", type=int, default=16, help="pictures of a batch")
+    p.add_argument("--img", type=int, default=320, help="image size of the part `speed`")
+    p.add_argument("--batch", type=int, default=16, help="images of a batch")
     opt = p.parse_args()
     if opt.side:
         _serve(opt)
@@ -110,12 +110,12 @@ def cost(sheet: Sheet, without: str, having: str, target: str, rounds: int) -> N
         "with": ours_step(model, 640, 4),
         "plain chain": partial(_with_plain_chain, ours_step(copy.deepcopy(model), 640, 4)),
     }
-    picture = torch.rand(1, 3, 640, 640).to(memory_format=torch.channels_last)
+    image = torch.rand(1, 3, 640, 640).to(memory_format=torch.channels_last)
     fused, fused_base = (copy.deepcopy(m).eval().fuse() for m in (model, base))
     forwards: dict[str, Callable[[], Any]] = {
-        "without": partial(_forward, fused_base, picture),
-        "with": partial(_forward, fused, picture),
-        "plain chain": lambda: _with_plain_chain(partial(_forward, fused, picture)),
+        "without": partial(_forward, fused_base, image),
+        "with": partial(_forward, fused, image),
+        "plain chain": lambda: _with_plain_chain(partial(_forward, fused, image)),
     }
     for kind, sides, times in (("step", steps, 2), ("forward", forwards, 3)):
         seconds = alternate(sides, rounds * times, least=0)
@@ -123,11 +123,11 @@ def cost(sheet: Sheet, without: str, having: str, target: str, rounds: int) -> N
         sheet.add(slower(f"{name}, {kind}, with the plain chain", "", seconds, "plain chain", "without"))
 
 
-def _forward(model: DetectionModel, picture: Tensor) -> None:
+def _forward(model: DetectionModel, image: Tensor) -> None:
     import torch
 
     with torch.inference_mode():
-        model(picture)
+        model(image)
 
 
 def _with_plain_chain(work: Callable[[], Any]) -> None:
@@ -153,7 +153,7 @@ def make_model(cfg: str, last: bool) -> DetectionModel:
 
 
 def make_batch(side: int, batch: int, layout: torch.memory_format) -> tuple[Tensor, Tensor]:
-    """Pictures, and targets (12 a picture)."""
+    """Images, and targets (12 an image)."""
     import torch
 
     torch.manual_seed(1)
@@ -235,7 +235,7 @@ def _serve(opt: Any) -> None:
 
 
 def _whole_training() -> dict[str, float]:
-    """An epoch of yolov5s at 640 on pictures drawn for it: loader, step, checkpoint, no validation."""
+    """An epoch of yolov5s at 640 on images drawn for it: loader, step, checkpoint, no validation."""
     import tempfile
     from pathlib import Path
 

@@ -1,9 +1,9 @@
-"""Whether loading keeps up: pictures a second of the training loop, beside the bare step on one batch.
+"""Whether loading keeps up: images a second of the training loop, beside the bare step on one batch.
 
     python benchmarks/training.py --weights yolov5n.pt --data bccd.yaml
 
 An epoch of the real loop, then bare steps, in turns and in one process; workers wait during bare steps.
-The first epoch fills the cache of pictures and does not count. `--pictures` limits the training set.
+The first epoch fills the cache of images and does not count. `--images` limits the training set.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> None:
     p.add_argument("--data", default=str(SHARED / "data" / "bccd.yaml"))
     p.add_argument("--img", type=int, nargs="+", default=[320, 640])
     p.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    p.add_argument("--pictures", type=int, default=96, help="of the training set")
+    p.add_argument("--images", type=int, default=96, help="of the training set")
     opt = p.parse_args()
     for path in (opt.weights, opt.data):
         if not Path(path).is_file():
@@ -51,13 +51,13 @@ def measure(sheet: Sheet, opt: Any, img: int, workers: int, mosaic: bool) -> Non
             loop_rates.append(loop)
             bare_rates.append(bare)
     middle = len(loop_rates) // 2
-    sides = f"loop {sorted(loop_rates)[middle]:.1f}, bare step {sorted(bare_rates)[middle]:.1f} pictures/s"
+    sides = f"loop {sorted(loop_rates)[middle]:.1f}, bare step {sorted(bare_rates)[middle]:.1f} images/s"
     name = f"{img} px, {workers} workers, {'mosaic' if mosaic else 'no mosaic'}"
     sheet.add(ratio(name, ">= 0.9", loop_rates, bare_rates, sides))
 
 
 def epochs(opt: Any, home: Path, img: int, workers: int, mosaic: bool) -> Iterator[tuple[float, float]]:
-    """Pictures a second of the loop and of the bare step, once a round."""
+    """Images a second of the loop and of the bare step, once a round."""
     from utils.loggers.callbacks import CallbackList
     from utils.train import loop, setup
     from utils.train.distributed import make_team
@@ -83,14 +83,14 @@ def epochs(opt: Any, home: Path, img: int, workers: int, mosaic: bool) -> Iterat
             state.progress.record(epoch, None)
             if epoch == 0:
                 continue
-            pictures = (len(clock.ends) - 1) * loaders.batch_size
-            rate = pictures / (clock.ends[-1] - clock.ends[0])
+            images = (len(clock.ends) - 1) * loaders.batch_size
+            rate = images / (clock.ends[-1] - clock.ends[0])
             yield rate, bare_rate(state, recipe, clock.batch, nobody)
         loaders.close()
 
 
 def bare_rate(state: Any, recipe: Any, batch: tuple[Any, Any], nobody: Any) -> float:
-    """Pictures a second of forward, loss, backward and what the loop does of updates."""
+    """Images a second of forward, loss, backward and what the loop does of updates."""
     from utils.train import loop
 
     images, targets = loop.to_device(batch[0], state.device), batch[1]
@@ -123,13 +123,13 @@ def make_clock() -> Any:
 
 
 def subset(opt: Any, home: Path) -> str:
-    """A data yaml of the first pictures, in whole batches."""
+    """A data yaml of the first images, in whole batches."""
     from utils.data.dataset_yaml import read_data_yaml
 
     data = read_data_yaml(opt.data)
     folder = Path(data.train[0] if isinstance(data.train, list) else data.train)
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    (home / "train.txt").write_text("".join(f"{path.resolve()}\n" for path in files[: opt.pictures]))
+    (home / "train.txt").write_text("".join(f"{path.resolve()}\n" for path in files[: opt.images]))
     names = "".join(f"  {key}: {name}\n" for key, name in data.names.items())
     yaml = home / "data.yaml"
     yaml.write_text(f"train: {home / 'train.txt'}\nval: {home / 'train.txt'}\nnames:\n{names}")

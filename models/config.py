@@ -36,7 +36,7 @@ class Row:
     """One layer of a yaml."""
 
     index: int
-    sources: tuple[int, ...]  # absolute layer indices; -1 only for the picture itself
+    sources: tuple[int, ...]  # absolute layer indices; -1 only for the image itself
     written: int | list[int]  # `from` as the yaml has it
     repeats: int  # after depth_multiple
     name: str

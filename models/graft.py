@@ -239,15 +239,15 @@ def _shapes(model: DetectionModel) -> dict[int, Shapes]:
 
 
 def _sides(model: DetectionModel) -> list[int]:
-    """Rows of each layer's output for a picture of 256 px; 0 for the head."""
+    """Rows of each layer's output for an image of 256 px; 0 for the head."""
     sides: list[int] = []
 
     def note(layer: nn.Module, y: Tensor) -> None:
         sides.append(y.shape[2])
 
     training = model.training
-    picture = torch.empty(1, model.yaml["ch"], 256, 256, device="meta")
-    on_meta(model.eval(), picture, False, note)
+    image = torch.empty(1, model.yaml["ch"], 256, 256, device="meta")
+    on_meta(model.eval(), image, False, note)
     model.train(training)
     return sides + [0] * (len(model.model) - len(sides))
 

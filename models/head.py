@@ -123,7 +123,7 @@ class Detect(nn.Module):
         self._grids.clear()
 
     def start_biases(self) -> None:
-        """Shift the biases to a believable start: 8 objects a 640 px picture, classes about even.
+        """Shift the biases to a believable start: 8 objects a 640 px image, classes about even.
 
         Lin et al., Focal Loss, arXiv:1708.02002, section 3.3.
         """

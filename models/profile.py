@@ -19,10 +19,8 @@ def parse_opt() -> argparse.Namespace:
     """Read the command line of models/yolo.py."""
     p = parser("Print a model's layers, size and work.", prog="models/yolo.py")
     p.add_argument("--cfg", default="yolov5s.yaml", help="model yaml, by path or bare name")
-    p.add_argument(
-        "--imgsz", "--img", "--img-size", type=int, default=640, help="side of the picture, pixels"
-    )
-    p.add_argument("--batch-size", type=int, default=1, help="pictures at once, for --line-profile")
+    p.add_argument("--imgsz", "--img", "--img-size", type=int, default=640, help="side of the image, pixels")
+    p.add_argument("--batch-size", type=int, default=1, help="images at once, for --line-profile")
     p.add_argument("--device", default="cpu", help="cpu, mps, or a GPU number, for --line-profile")
     p.add_argument("--line-profile", action="store_true", help="time and GFLOPs layer by layer")
     p.add_argument("--test", action="store_true", help="build every yaml below models/")
@@ -102,7 +100,7 @@ def layer_times(model: DetectionModel, images: Tensor, repeats: int) -> list[flo
 
 
 def layer_gflops(model: DetectionModel, images: Tensor) -> list[float]:
-    """GFLOPs of each layer for these pictures."""
+    """GFLOPs of each layer for these images."""
     from utils.ops.flops import macs_by_module
 
     counted = macs_by_module(model, images.to("meta"))

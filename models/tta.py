@@ -1,4 +1,4 @@
-"""Test-time augmentation: the model sees a picture at several scales and mirrored, boxes are pooled."""
+"""Test-time augmentation: the model sees an image at several scales and mirrored, boxes are pooled."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from models.yolo import read_config
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
 
-# Of ImageNet's pictures, RGB in 0-1; the classifiers were trained on (picture - MEAN) / STD.
+# Of ImageNet's images, RGB in 0-1; the classifiers were trained on (image - MEAN) / STD.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STAGES = range(1, 5)
 SHIPPED = ("tiny", "small")  # sizes with a config of their own
@@ -46,7 +46,7 @@ def classifier_state(content: Any) -> dict[str, Tensor] | None:
 def stage_tensors(state: Mapping[str, Tensor], number: int) -> dict[str, tuple[str, Tensor]]:
     """A stage's tensors: name in the file -> (name within a `VANStage`, tensor).
 
-    The first stage takes pictures in 0-1, as all of this project does: the normalisation by MEAN and
+    The first stage takes images in 0-1, as all of this project does: the normalisation by MEAN and
     STD is folded into its convolution. That is exact but for the first row and column of its output,
     which look at padding: it is black now, where it was of ImageNet's mean colour.
 

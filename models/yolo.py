@@ -39,7 +39,7 @@ class DetectionModel(nn.Module):
 
     Args:
         cfg: path or bare name of a yaml below models/, or its content.
-        ch: channels of the picture, unless the yaml has `ch`.
+        ch: channels of the image, unless the yaml has `ch`.
         nc: classes, in place of the yaml's.
         anchors: anchors, in place of the yaml's.
         strides: of the levels, where they are known; measuring them costs most of a second.
@@ -95,7 +95,7 @@ class DetectionModel(nn.Module):
         """Run the model.
 
         Args:
-            x: pictures.
+            x: images.
             augment: average over scales and flips; gives (decoded, None).
             visualize: called with each layer and its output.
         """
@@ -131,7 +131,7 @@ class DetectionModel(nn.Module):
         return self
 
     def info(self, imgsz: int | tuple[int, int] = 640) -> str:
-        """One line of figures: layers, parameters, gradients, GFLOPs of one picture of `imgsz`."""
+        """One line of figures: layers, parameters, gradients, GFLOPs of one image of `imgsz`."""
         leaves = sum(1 for module in self.modules() if not any(module.children()))
         size = sum(p.numel() for p in self.parameters())
         gradients = sum(p.numel() for p in self.parameters() if p.requires_grad)
@@ -142,7 +142,7 @@ class DetectionModel(nn.Module):
         )
 
     def gflops(self, imgsz: int | tuple[int, int] = 640) -> float:
-        """Operations of one picture in units of 1e9; a multiply-add counts as two."""
+        """Operations of one image in units of 1e9; a multiply-add counts as two."""
         h, w = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
         return gflops(self, torch.empty(1, self.yaml["ch"], h, w, device="meta"))
 

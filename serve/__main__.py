@@ -11,7 +11,7 @@ from utils.base.paths import ROOT, relative_to_cwd
 
 def make_parser() -> argparse.ArgumentParser:
     """All flags, by what they are about."""
-    p = script.parser("Find objects in pictures that are sent over HTTP.", prog="-m serve")
+    p = script.parser("Find objects in images that are sent over HTTP.", prog="-m serve")
     what = p.add_argument_group("what to serve, and where")
     what.add_argument("--weights", nargs="+", default=["yolov5s.pt"], help="model files, served side by side")
     what.add_argument(
@@ -28,12 +28,12 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--imgsz", "--img", "--img-size", type=int, default=640, help="longer side in pixels")
     how.add_argument("--conf-thres", type=float, default=0.25, help="lowest confidence")
     how.add_argument("--iou-thres", type=float, default=0.45, help="overlap that makes two boxes one")
-    how.add_argument("--max-det", type=int, default=300, help="most boxes per picture")
+    how.add_argument("--max-det", type=int, default=300, help="most boxes per image")
 
     load = p.add_argument_group("how much to take on")
     load.add_argument("--max-upload-mb", type=float, default=16, help="largest upload")
-    load.add_argument("--max-megapixels", type=float, default=50, help="largest picture")
-    load.add_argument("--max-batch", type=int, default=8, help="most pictures to look at together")
+    load.add_argument("--max-megapixels", type=float, default=50, help="largest image")
+    load.add_argument("--max-batch", type=int, default=8, help="most images to look at together")
     load.add_argument("--max-wait-ms", type=float, default=5, help="wait for others to look at together")
     load.add_argument("--max-queue", type=int, default=32, help="most requests of a model under way")
     return p

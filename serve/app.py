@@ -52,14 +52,14 @@ def _add_detection(app: FastAPI, service: Service) -> None:
     )
     async def object_detection(model: str, request: Request) -> Response:
         outcome = await service.detect(request, model)
-        return _picture(outcome) or JSONResponse(rows_of(outcome.found, outcome.served.backend.names))
+        return _image(outcome) or JSONResponse(rows_of(outcome.found, outcome.served.backend.names))
 
     @app.post(
         "/v1/detect/{model}", openapi_extra=openapi.upload(openapi.DETAILED), summary="Boxes, sizes and times"
     )
     async def detect(model: str, request: Request) -> Response:
         outcome = await service.detect(request, model)
-        return _picture(outcome) or JSONResponse(
+        return _image(outcome) or JSONResponse(
             detailed(outcome.served, outcome.task, outcome.found, outcome.seconds)
         )
 
@@ -101,7 +101,7 @@ def _always(content: bytes, headers: dict[str, str]) -> Callable[[], Awaitable[R
     return answer
 
 
-def _picture(outcome: Outcome) -> Response | None:
+def _image(outcome: Outcome) -> Response | None:
     return None if outcome.jpeg is None else Response(outcome.jpeg, media_type="image/jpeg")
 
 

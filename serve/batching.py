@@ -1,6 +1,6 @@
 """Requests that arrive together are worked on together: one queue and one thread for each model.
 
-Nothing here knows of pictures or networks: jobs of one `key` are handed to a function as a list, which
+Nothing here knows of images or networks: jobs of one `key` are handed to a function as a list, which
 returns as many results.
 """
 

@@ -1,4 +1,4 @@
-"""From the bytes of an upload to a picture, and no further than its header if that is too much."""
+"""From the bytes of an upload to an image, and no further than its header if that is too much."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from utils.data.images import decode_image
 KINDS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
-def read_picture(content: bytes, max_pixels: int) -> np.ndarray:
+def read_image(content: bytes, max_pixels: int) -> np.ndarray:
     """Decode an upload to BGR uint8 (H, W, 3), upright; see `utils.data.images.decode_image`.
 
     Raises:
-        Refusal: 415 for what is no picture or damaged, 413 for one of more than `max_pixels`.
+        Refusal: 415 for what is no image or damaged, 413 for one of more than `max_pixels`.
     """
     kind, (width, height) = look_at_header(content)
     if width * height > max_pixels:
         raise Refusal(
-            413, f"the picture has {width}x{height} pixels; at most {max_pixels / 1e6:g} million are read"
+            413, f"the image has {width}x{height} pixels; at most {max_pixels / 1e6:g} million are read"
         )
     if kind == "GIF":
         return _first_frame(content)
@@ -40,7 +40,7 @@ def read_picture(content: bytes, max_pixels: int) -> np.ndarray:
 
 
 def look_at_header(content: bytes) -> tuple[str, tuple[int, int]]:
-    """Kind and (width, height) of a picture, of which no pixel is decoded.
+    """Kind and (width, height) of an image, of which no pixel is decoded.
 
     Raises:
         Refusal: 415, none of `KINDS`; 413, absurdly large.
@@ -53,16 +53,16 @@ def look_at_header(content: bytes) -> tuple[str, tuple[int, int]]:
             with Image.open(BytesIO(content), formats=KINDS) as header:
                 return str(header.format), header.size
     except Image.DecompressionBombError as error:
-        raise Refusal(413, "the picture has far too many pixels") from error
+        raise Refusal(413, "the image has far too many pixels") from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise Refusal(415, f"image: no picture of a known kind ({', '.join(KINDS)})") from error
+        raise Refusal(415, f"image: no image of a known kind ({', '.join(KINDS)})") from error
 
 
 def encode_jpeg(image: np.ndarray) -> bytes:
-    """A picture (H, W, 3) BGR as the bytes of a JPEG."""
+    """An image (H, W, 3) BGR as the bytes of a JPEG."""
     done, content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])
     if not done:
-        raise Refusal(422, f"a picture of {image.shape[1]}x{image.shape[0]} pixels does not fit into a JPEG")
+        raise Refusal(422, f"an image of {image.shape[1]}x{image.shape[0]} pixels does not fit into a JPEG")
     return content.tobytes()
 
 
@@ -71,7 +71,7 @@ def _first_frame(content: bytes) -> np.ndarray:
     from PIL import Image
 
     try:
-        with Image.open(BytesIO(content), formats=("GIF",)) as picture:
-            return cv2.cvtColor(np.asarray(picture.convert("RGB")), cv2.COLOR_RGB2BGR)
+        with Image.open(BytesIO(content), formats=("GIF",)) as image:
+            return cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise Refusal(415, "image: not a picture that can be read (damaged)") from error
+        raise Refusal(415, "image: not an image that can be read (damaged)") from error

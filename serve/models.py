@@ -1,4 +1,4 @@
-"""A model with its queue: pictures in, boxes out, several at a time."""
+"""A model with its queue: images in, boxes out, several at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from utils.predict.detector import names_of
 
 @dataclass(frozen=True)
 class Task:
-    """A letterboxed picture (H, W, 3) BGR, the (height, width) it had before, and what is asked of it."""
+    """A letterboxed image (H, W, 3) BGR, the (height, width) it had before, and what is asked of it."""
 
     image: np.ndarray
     original_hw: tuple[int, int]
@@ -36,9 +36,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Found:
-    """Detections (n, 6) in pixels of the original picture, and how they came about.
+    """Detections (n, 6) in pixels of the original image, and how they came about.
 
-    `inference` is the seconds of the whole batch, for which each of its pictures had to wait.
+    `inference` is the seconds of the whole batch, for which each of its images had to wait.
     """
 
     rows: np.ndarray
@@ -78,7 +78,7 @@ class Served:
         self.backend.warmup((1, 3, *self._shape))
 
     def prepare(self, image: np.ndarray, wish: Wish) -> Task:
-        """Letterbox a picture as `detect.py` does: a rectangle where the model takes any, else all of it."""
+        """Letterbox an image as `detect.py` does: a rectangle where the model takes any, else all of it."""
         stride = self.backend.stride
         side = -(-wish.imgsz // stride) * stride
         shape = self._shape if self.fixed else (side, side)
@@ -86,7 +86,7 @@ class Served:
         return Task(boxed, (image.shape[0], image.shape[1]), wish)
 
     def _find(self, tasks: Sequence[Task]) -> list[Found]:
-        """Look at pictures of one shape; thin out each as its request says."""
+        """Look at images of one shape; thin out each as its request says."""
         device = self.backend.device
         clock = Stopwatch(device)
         with torch.inference_mode():
@@ -99,7 +99,7 @@ class Served:
             ]
 
     def _thin_out(self, decoded: Tensor, task: Task, batch: int, inference: float) -> Found:
-        """Suppress the boxes of one picture, decoded (1, N, 5 + nc), and carry them back to it."""
+        """Suppress the boxes of one image, decoded (1, N, 5 + nc), and carry them back to it."""
         clock, wish = Stopwatch(self.backend.device), task.wish
         with clock:
             (found,) = non_max_suppression(decoded, wish.conf, wish.iou, wish.classes, max_det=self.max_det)

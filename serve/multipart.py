@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartParser
 
 MAX_FIELDS, MAX_FIELD_BYTES, MAX_HEADER_BYTES = 16, 4096, 4096
-_AROUND = MAX_FIELDS * (MAX_FIELD_BYTES + MAX_HEADER_BYTES)  # what may be there beside the picture
+_AROUND = MAX_FIELDS * (MAX_FIELD_BYTES + MAX_HEADER_BYTES)  # what may be there beside the image
 
 
 @dataclass
@@ -44,7 +44,7 @@ async def read_form(
     """
     kind, boundary = _boundary(content_type)
     if kind != "multipart/form-data" or not boundary:
-        raise Refusal(415, f"send multipart/form-data with the picture in the field {file_field!r}")
+        raise Refusal(415, f"send multipart/form-data with the image in the field {file_field!r}")
     if length is not None and length.isdigit() and int(length) > max_file + _AROUND:
         raise _too_large(max_file)
     parts = _Parts(file_field, max_file)
@@ -135,7 +135,7 @@ class _Parts:
         if self._name != self._file_field:
             self.form.fields[self._name] = self._content.decode("utf-8", "replace")
         elif self.form.file is not None:
-            raise Refusal(400, f"the form has more than one {self._file_field!r}; send one picture a request")
+            raise Refusal(400, f"the form has more than one {self._file_field!r}; send one image a request")
         else:
             self.form.file = bytes(self._content)
 

@@ -10,9 +10,9 @@ _PARAMETERS: dict[str, tuple[dict[str, Any], str]] = {
     "iou": (_FRACTION, "Overlap that makes two boxes of a class one."),
     "imgsz": ({"type": "integer", "minimum": 32}, "Longer side of the network's input in pixels."),
     "classes": ({"type": "string"}, "The only classes to report: numbers or names, with commas."),
-    "format": ({"type": "string", "enum": ["json", "image"]}, "JSON, or the picture with boxes as a JPEG."),
+    "format": ({"type": "string", "enum": ["json", "image"]}, "JSON, or the image with boxes as a JPEG."),
 }
-_PIXELS = {"type": "number", "description": "Pixels of the picture."}
+_PIXELS = {"type": "number", "description": "Pixels of the image."}
 ROW: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -33,7 +33,7 @@ DETAILED: dict[str, Any] = {
         "input": _SIZE,
         "conf": _FRACTION,
         "iou": _FRACTION,
-        "batch": {"type": "integer", "description": "Pictures that were looked at together."},
+        "batch": {"type": "integer", "description": "Images that were looked at together."},
         "times_ms": {"type": "object", "properties": dict.fromkeys(_TIMES, {"type": "number"})},
         "detections": ROWS,
     },
@@ -43,15 +43,15 @@ _REFUSALS = {
     "401": "The header X-API-Key is missing or wrong.",
     "404": "No model has this name.",
     "408": "The upload took too long.",
-    "413": "The file or the picture is too large.",
-    "415": "No form, or no picture.",
-    "422": "A parameter is wrong, or the picture is missing.",
+    "413": "The file or the image is too large.",
+    "415": "No form, or no image.",
+    "422": "A parameter is wrong, or the image is missing.",
     "503": "Too many requests are under way; see Retry-After.",
 }
 
 
 def upload(answer: dict[str, Any]) -> dict[str, Any]:
-    """The OpenAPI operation of an endpoint that takes a picture and gives `answer`, or a JPEG."""
+    """The OpenAPI operation of an endpoint that takes an image and gives `answer`, or a JPEG."""
     fields = {key: {**schema, "description": about} for key, (schema, about) in _PARAMETERS.items()}
     form = {
         "type": "object",

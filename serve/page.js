@@ -1,5 +1,5 @@
 "use strict";
-// Shows what two models find in one picture. Everything from the server is put in as text, never as markup.
+// Shows what two models find in one image. Everything from the server is put in as text, never as markup.
 
 const LOWEST = 0.05; // asked for, so that the confidence slider can filter without asking again
 const IOU_PAUSE = 250; // ms without a move of the slider before the server is asked
@@ -28,7 +28,7 @@ async function ask(path, options = {}) {
 function form(fields) {
   const data = new FormData();
   for (const [key, value] of Object.entries(fields)) data.append(key, value);
-  data.append("image", state.blob, "picture");
+  data.append("image", state.blob, "image");
   return data;
 }
 
@@ -147,7 +147,7 @@ function draw(panel) {
   if (!bitmap) return;
   const { width, height } = bitmap;
   canvas.style.aspectRatio = `${width} / ${height}`;
-  // Lines and letters are meant in pixels of the screen, whatever the picture's own size, and sharp.
+  // Lines and letters are meant in pixels of the screen, whatever the image's own size, and sharp.
   const shown = Math.max(Math.min(canvas.clientWidth, (canvas.clientHeight * width) / height), 1);
   const zoom = Math.min(Math.max((shown * devicePixelRatio) / width, 1), 4);
   canvas.width = Math.round(width * zoom);
@@ -258,7 +258,7 @@ function save(panel) {
   });
 }
 
-// ---- pictures: from a file, from the clipboard, from the camera
+// ---- images: from a file, from the clipboard, from the camera
 
 async function take(blob, name) {
   const round = ++state.round;
@@ -281,22 +281,22 @@ async function take(blob, name) {
     return;
   }
   $("drop").classList.add("full");
-  $("picture-name").textContent = name;
+  $("image-name").textContent = name;
   const { width, height } = state.bitmap;
-  $("picture-facts").textContent = `${width} x ${height} pixels, ${Math.max(blob.size / 1024, 1).toFixed(0)} KB`;
+  $("image-facts").textContent = `${width} x ${height} pixels, ${Math.max(blob.size / 1024, 1).toFixed(0)} KB`;
   $("choose").textContent = "Choose another";
   for (const panel of state.panels) panel.answer = null;
   detectAll();
 }
 
-// The server turns pictures as their Exif data says, and so does the browser. Kinds that it cannot show
+// The server turns images as their Exif data says, and so does the browser. Kinds that it cannot show
 // (TIFF) the server repaints as a JPEG: with a threshold of 1 there are no boxes in it.
 async function decode(blob) {
   try {
     return await createImageBitmap(blob, { imageOrientation: "from-image" });
   } catch {
     const model = state.offer?.models[0];
-    if (!model) throw new Error("no picture that this browser can show");
+    if (!model) throw new Error("no image that this browser can show");
     const path = `v1/detect/${encodeURIComponent(model.name)}`;
     const answer = await ask(path, { method: "POST", body: form({ conf: 1, format: "image" }) });
     return createImageBitmap(await answer.blob());
@@ -305,7 +305,7 @@ async function decode(blob) {
 
 function fromList(list) {
   const file = [...(list ?? [])].find((item) => item instanceof File);
-  if (file) take(file, file.name || "pasted picture");
+  if (file) take(file, file.name || "pasted image");
 }
 
 async function cameraOn() {

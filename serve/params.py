@@ -14,13 +14,13 @@ KNOWN = ("conf", "iou", "imgsz", "classes", "format")
 
 @dataclass(frozen=True)
 class Wish:
-    """Thresholds, the input's longer side in pixels, the only classes to report, and JSON or picture."""
+    """Thresholds, the input's longer side in pixels, the only classes to report, and JSON or image."""
 
     conf: float
     iou: float
     imgsz: int
     classes: tuple[int, ...] | None = None
-    picture: bool = False
+    image: bool = False
 
 
 def read_wish(
@@ -35,7 +35,7 @@ def read_wish(
 
     Args:
         values: by name, as text; absent or empty ones take the server's defaults.
-        accept: the header of that name, which may ask for a picture instead of JSON.
+        accept: the header of that name, which may ask for an image instead of JSON.
         options: of the server.
         imgsz: the model's default.
         fixed: the model takes no other.
@@ -55,7 +55,7 @@ def read_wish(
         iou=_fraction("iou", given.get("iou", str(options.iou_thres))),
         imgsz=side,
         classes=_classes(given["classes"], names) if "classes" in given else None,
-        picture=_wants_picture(given.get("format", ""), accept),
+        image=_wants_image(given.get("format", ""), accept),
     )
 
 
@@ -89,7 +89,7 @@ def _classes(text: str, names: Mapping[int, str]) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _wants_picture(form: str, accept: str) -> bool:
+def _wants_image(form: str, accept: str) -> bool:
     if form not in ("", "json", "image"):
         raise _wrong("format", form, "json or image")
     if form:

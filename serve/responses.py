@@ -1,4 +1,4 @@
-"""What goes back: rows of boxes, a picture with them, what the server offers."""
+"""What goes back: rows of boxes, an image with them, what the server offers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Row = dict[str, float | int | str]
 
 
 def rows_of(found: Found, names: Mapping[int, str]) -> list[Row]:
-    """Detections, best first: corners in pixels of the picture, confidence, class number and name."""
+    """Detections, best first: corners in pixels of the image, confidence, class number and name."""
     rows: list[Row] = []
     for xmin, ymin, xmax, ymax, confidence, kind in found.rows.tolist():
         row: Row = {
@@ -54,7 +54,7 @@ def detailed(served: Served, task: Task, found: Found, seconds: Mapping[str, flo
 
 
 def annotated(image: np.ndarray, found: Found, names: Mapping[int, str]) -> bytes:
-    """The picture (H, W, 3) BGR, which is drawn on, with labelled boxes, as a JPEG."""
+    """The image (H, W, 3) BGR, which is drawn on, with labelled boxes, as a JPEG."""
     annotator = Annotator(np.ascontiguousarray(image))
     for *xyxy, confidence, kind in found.rows[::-1].tolist():  # the best end up on top
         label = f"{names.get(int(kind), int(kind))} {confidence:.2f}"

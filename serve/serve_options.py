@@ -43,12 +43,12 @@ class Options(Checked):
 
     @property
     def max_upload(self) -> int:
-        """Bytes of the largest picture file."""
+        """Bytes of the largest image file."""
         return int(self.max_upload_mb * 2**20)
 
     @property
     def max_pixels(self) -> int:
-        """Pixels of the largest picture."""
+        """Pixels of the largest image."""
         return int(self.max_megapixels * 1e6)
 
     @property

@@ -46,7 +46,7 @@ def serve(options: Options, api_key: str = "") -> None:
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         LOG.info(f"serving {', '.join(service.models)} at {color(address, 'bold')}; Ctrl-C stops")
         if not api_key and not ip_address(host).is_loopback:
-            LOG.warning(f"whoever reaches {host} can send pictures; set API_KEY to ask for a key")
+            LOG.warning(f"whoever reaches {host} can send images; set API_KEY to ask for a key")
         try:
             uvicorn.Server(config).run(sockets=[listener])
         finally:

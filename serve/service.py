@@ -14,7 +14,7 @@ import numpy as np
 from starlette.requests import ClientDisconnect, Request
 
 from serve.errors import Refusal
-from serve.images import read_picture
+from serve.images import read_image
 from serve.models import Found, Served, Task
 from serve.multipart import Form, read_form
 from serve.params import Wish, read_wish
@@ -31,7 +31,7 @@ FIELD = "image"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a request; `jpeg` if the picture was asked for; seconds of its stages."""
+    """What became of a request; `jpeg` if the image was asked for; seconds of its stages."""
 
     served: Served
     task: Task
@@ -41,16 +41,16 @@ class Outcome:
 
 
 class Service:
-    """The models, and a few threads that decode and draw pictures for them.
+    """The models, and a few threads that decode and draw images for them.
 
-    Few, as each may hold a picture of the largest size.
+    Few, as each may hold an image of the largest size.
     """
 
     def __init__(self, models: Mapping[str, Served], options: Options, metrics: Metrics) -> None:
         self.models = models
         self.options = options
         self.metrics = metrics
-        self._pool = ThreadPoolExecutor(max(min(usable_cores(), 4), 2), "pictures")
+        self._pool = ThreadPoolExecutor(max(min(usable_cores(), 4), 2), "images")
 
     @property
     def ready(self) -> bool:
@@ -64,7 +64,7 @@ class Service:
         self._pool.shutdown(cancel_futures=True)
 
     async def detect(self, request: Request, name: str) -> Outcome:
-        """Read a request's picture, and look at it.
+        """Read a request's image, and look at it.
 
         Raises:
             Refusal: it cannot be served; the status says whose fault that is.
@@ -75,7 +75,7 @@ class Service:
             form = await self._upload(request)
             wish = self._wish(request, form, served)
             if not form.file:
-                raise Refusal(422, f"the form has no picture in its field {FIELD!r}")
+                raise Refusal(422, f"the form has no image in its field {FIELD!r}")
             loop = asyncio.get_running_loop()
             reading = time.monotonic()
             image, task = await loop.run_in_executor(self._pool, self._prepare, form.file, served, wish)
@@ -112,9 +112,9 @@ class Service:
         return read_wish(values, accept, self.options, served.imgsz, served.fixed, names)
 
     def _prepare(self, content: bytes, served: Served, wish: Wish) -> tuple[np.ndarray | None, Task]:
-        """Decode and letterbox; the picture itself is kept only if it is to be drawn on."""
-        image = read_picture(content, self.options.max_pixels)
-        return image if wish.picture else None, served.prepare(image, wish)
+        """Decode and letterbox; the image itself is kept only if it is to be drawn on."""
+        image = read_image(content, self.options.max_pixels)
+        return image if wish.image else None, served.prepare(image, wish)
 
 
 async def _unless_gone(request: Request, future: Future[tuple[Found, float]]) -> tuple[Found, float]:

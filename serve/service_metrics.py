@@ -75,7 +75,7 @@ class Metrics:
             "yolov5_requests_total", "Requests for detections, answered or refused.", ("model", "status")
         )
         self.seconds = Histogram("yolov5_request_seconds", "Seconds from request to answer.", _SECONDS)
-        self.batches = Histogram("yolov5_batch_size", "Pictures that were looked at together.", _SIZES)
+        self.batches = Histogram("yolov5_batch_size", "Images that were looked at together.", _SIZES)
         self._queues: dict[str, Callable[[], int]] = {}
 
     def watch_queue(self, model: str, length: Callable[[], int]) -> None:
@@ -86,7 +86,7 @@ class Metrics:
         """All numbers, as Prometheus reads them."""
         parts = [*self.requests.lines(), *self.seconds.lines(), *self.batches.lines()]
         name = "yolov5_queue_length"
-        parts += _head(name, "Pictures that wait for their model.", "gauge")
+        parts += _head(name, "Images that wait for their model.", "gauge")
         parts += [f"{name}{_labels(('model',), (model,))} {ask()}" for model, ask in self._queues.items()]
         return "\n".join(parts) + "\n"
 

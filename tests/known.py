@@ -16,7 +16,7 @@ import torch
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[1] / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared (weights, pictures) is absent")
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared (weights, images) is absent")
 
 
 @cache
@@ -36,7 +36,7 @@ def arrays(name: str) -> dict[str, np.ndarray]:
 
 
 def pattern_image(height: int, width: int, k: int = 0) -> np.ndarray:
-    """A smooth (height, width, 3) uint8 picture, made as the golden README says."""
+    """A smooth (height, width, 3) uint8 image, made as the golden README says."""
     y, x, c = np.ogrid[:height, :width, :3]
     value = np.abs((3 * y + 5 * x + 64 * c + k) % 512 - 256) + (x * y) % 17
     return np.clip(value, 0, 255).astype(np.uint8)

@@ -17,7 +17,7 @@ from utils.data.shapes import make_shapes
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of two classes, and eight pictures with labels of the first two."""
+    """A checkpoint of two classes, and eight images with labels of the first two."""
     home = tmp_path_factory.mktemp("formats")
     shutil.copy(checkpoint(), home / "tiny.pt")
     make_shapes(home / "set", train=2, val=8, size=64)

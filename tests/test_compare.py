@@ -171,7 +171,7 @@ def test_what_decides_a_run_makes_another_run(line: Line) -> None:
 def test_labels_decide_too(line: Line, tmp_path: Path) -> None:
     argv = [*line("--seeds", "0"), "--data", str(small_set(tmp_path))]
     before = _plan(argv)[0].key
-    assert before == _plan(line("--seeds", "0"))[0].key, "the same pictures in another folder"
+    assert before == _plan(line("--seeds", "0"))[0].key, "the same images in another folder"
     file = next((tmp_path / "set" / "labels" / "train").glob("*.txt"))
     file.write_text(file.read_text() + "0 0.5 0.5 0.2 0.2\n")
     assert _plan(argv)[0].key != before
@@ -250,7 +250,7 @@ def test_help_answers_without_torch() -> None:
 
 
 @needs_shared
-def test_weight_files_are_compared_over_pictures(tmp_path: Path) -> None:
+def test_weight_files_are_compared_over_images(tmp_path: Path) -> None:
     weights = [str(SHARED / "weights" / "bccd_yolov5n.pt")]
     other = tmp_path / "other" / "bccd_yolov5n.pt"
     other.parent.mkdir()
@@ -268,6 +268,6 @@ def test_weight_files_are_compared_over_pictures(tmp_path: Path) -> None:
 
     assert "| other/bccd_yolov5n | 1.764 M |" in text or "| other/bccd_yolov5n | 1.768 M |" in text
     assert "+0.0 [+0.0, +0.0]" in text and "1.000 (1.000)" in text
-    assert "no difference can be told at 72 pictures" in text
+    assert "no difference can be told at 72 images" in text
     compare.main(["--weights", *weights, *data, *place, "--name", "alone", "--imgsz", "150"])
     assert "bccd_yolov5n alone." in (tmp_path / "runs" / "alone" / "report.md").read_text()

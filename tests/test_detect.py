@@ -20,7 +20,7 @@ import torch
 import detect
 from tests.known import SHARED, facts, needs_shared
 from tests.looking import Blind, frames_of, look, made
-from tests.utils.sources.test_source import picture, video
+from tests.utils.sources.test_source import make_image_file, video
 from utils.base.errors import ConfigError, DataError
 from utils.base.paths import ROOT
 from utils.predict.detect_options import Options
@@ -28,7 +28,7 @@ from utils.predict.detector import detect as detect_with
 
 
 def test_everything_asked_for_is_written(tmp_path: Path, said: list[str]) -> None:
-    file = picture(tmp_path / "in put" / "a é.jpg", 40, 60)
+    file = make_image_file(tmp_path / "in put" / "a é.jpg", 40, 60)
     summary = look(file, tmp_path / "runs", save_txt=True, save_csv=True, save_crop=True, save_conf=True)
     assert summary.save_dir == tmp_path / "runs" / "exp"
     crops = {"crops/cat/a é.jpg", "crops/dog_wolf/a é.jpg"}
@@ -50,7 +50,7 @@ def test_everything_asked_for_is_written(tmp_path: Path, said: list[str]) -> Non
 
 
 def test_boxes_are_drawn_and_crops_are_not_drawn_on(tmp_path: Path) -> None:
-    file = picture(tmp_path / "a.png", 40, 60)
+    file = make_image_file(tmp_path / "a.png", 40, 60)
     folder = look(file, tmp_path / "runs", save_crop=True, hide_labels=True, line_thickness=1).save_dir
     drawn = cv2.imread(str(folder / "a.png"))
     assert drawn.shape == (40, 60, 3)
@@ -60,14 +60,14 @@ def test_boxes_are_drawn_and_crops_are_not_drawn_on(tmp_path: Path) -> None:
 
 
 def test_corners_and_no_confidence(tmp_path: Path) -> None:
-    file = picture(tmp_path / "a.jpg", 40, 60)
+    file = make_image_file(tmp_path / "a.jpg", 40, 60)
     folder = look(file, tmp_path / "runs", save_txt=True, save_format=1, nosave=True, classes=[0]).save_dir
     assert (folder / "labels" / "a.txt").read_text() == "0 0.35 0.375 0.65 0.625\n"
     assert made(folder) == {"labels/a.txt"}
 
 
 def test_runs_are_numbered_and_a_repeated_run_replaces(tmp_path: Path) -> None:
-    file = picture(tmp_path / "a.jpg")
+    file = make_image_file(tmp_path / "a.jpg")
     runs = [look(file, tmp_path / "runs", save_txt=True, save_csv=True) for _ in range(2)]
     assert [run.save_dir.name for run in runs] == ["exp", "exp2"]
     before = {path: path.read_bytes() for path in runs[0].save_dir.rglob("*.*") if path.is_file()}
@@ -80,7 +80,7 @@ def test_runs_are_numbered_and_a_repeated_run_replaces(tmp_path: Path) -> None:
 
 def test_equal_names_in_different_folders_stay_apart(tmp_path: Path, said: list[str]) -> None:
     for name in ("x/cat.jpg", "y/cat.jpg", "y/cat2.jpg"):
-        picture(tmp_path / name)
+        make_image_file(tmp_path / name)
     folder = look(tmp_path / "*" / "*.jpg", tmp_path / "runs", save_txt=True, save_crop=True).save_dir
     labels = {path.name for path in (folder / "labels").iterdir()}
     assert labels == {"cat.txt", "cat2.txt", "cat3.txt"}
@@ -89,20 +89,20 @@ def test_equal_names_in_different_folders_stay_apart(tmp_path: Path, said: list[
     assert any("1 files share their names" in line for line in said)
 
 
-def test_pictures_of_a_list_are_not_saved_but_labels_are(tmp_path: Path) -> None:
-    picture(tmp_path / "a.jpg")
+def test_images_of_a_list_are_not_saved_but_labels_are(tmp_path: Path) -> None:
+    make_image_file(tmp_path / "a.jpg")
     (tmp_path / "list.txt").write_text("a.jpg\n")
     assert made(look(tmp_path / "list.txt", tmp_path / "runs", save_txt=True).save_dir) == {"labels/a.txt"}
 
 
-def test_pictures_that_only_can_be_read_are_saved_as_jpg(tmp_path: Path) -> None:
+def test_images_that_only_can_be_read_are_saved_as_jpg(tmp_path: Path) -> None:
     values = np.full((40, 60, 3), 0.5, np.float32)
     (tmp_path / "a.pfm").write_bytes(cv2.imencode(".pfm", values)[1].tobytes())
     assert made(look(tmp_path / "a.pfm", tmp_path / "runs").save_dir) == {"a.jpg"}
 
 
 def test_nothing_found_is_said(tmp_path: Path, said: list[str]) -> None:
-    look(picture(tmp_path / "a.jpg"), tmp_path / "runs", Blind())
+    look(make_image_file(tmp_path / "a.jpg"), tmp_path / "runs", Blind())
     assert "(no detections), " in said[0]
 
 
@@ -124,8 +124,8 @@ def test_vid_stride_keeps_the_speed_of_what_is_seen(tmp_path: Path) -> None:
     assert frames_of(folder / "a.mp4") == (4, 10, (64, 48))
 
 
-def test_a_picture_and_a_video_may_share_a_stem(tmp_path: Path) -> None:
-    picture(tmp_path / "in" / "a.jpg")
+def test_an_image_and_a_video_may_share_a_stem(tmp_path: Path) -> None:
+    make_image_file(tmp_path / "in" / "a.jpg")
     video(tmp_path / "in" / "a.mp4", frames=2)
     assert made(look(tmp_path / "in", tmp_path / "runs").save_dir) == {"a.jpg", "a.mp4"}
 
@@ -140,12 +140,14 @@ def test_streams_are_saved_each_in_its_video(tmp_path: Path) -> None:
 
 
 def test_feature_maps_have_their_own_folder(tmp_path: Path) -> None:
-    folder = look(picture(tmp_path / "a.jpg"), tmp_path / "runs", visualize=True, nosave=True).save_dir
+    folder = look(
+        make_image_file(tmp_path / "a.jpg"), tmp_path / "runs", visualize=True, nosave=True
+    ).save_dir
     assert made(folder) == {"a/stage0_Conv_features.png", "a/stage0_Conv_features.npy"}
 
 
 def test_damaged_files_are_counted(tmp_path: Path, said: list[str]) -> None:
-    picture(tmp_path / "in" / "a.jpg")
+    make_image_file(tmp_path / "in" / "a.jpg")
     (tmp_path / "in" / "b.jpg").write_bytes(b"")
     assert look(tmp_path / "in", tmp_path / "runs").skipped == 1
     assert any("b.jpg: skipped" in line for line in said)
@@ -164,7 +166,7 @@ def test_a_wrong_source_or_class_is_refused_before_a_folder_is_made(tmp_path: Pa
     with pytest.raises(ConfigError, match=r"nowhere\.jpg"):
         detect_with(Options(**values), load=lambda _: pytest.fail("weights were loaded"))
     with pytest.raises(ConfigError, match="--classes 2"):
-        look(picture(tmp_path / "a.jpg"), tmp_path / "runs", classes=[2])
+        look(make_image_file(tmp_path / "a.jpg"), tmp_path / "runs", classes=[2])
     assert not (tmp_path / "runs").exists()
 
 
@@ -174,7 +176,7 @@ def test_a_window_that_cannot_open_is_one_warning(tmp_path: Path, said: list[str
 
     monkeypatch.setattr(cv2, "imshow", imshow)
     for name in "ab":
-        picture(tmp_path / "in" / f"{name}.jpg")
+        make_image_file(tmp_path / "in" / f"{name}.jpg")
     assert look(tmp_path / "in", tmp_path / "runs", view_img=True).frames == 2
     assert sum("--view-img" in line for line in said) == 1
 

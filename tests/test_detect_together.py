@@ -1,4 +1,4 @@
-"""detect.py with several pictures on their way at a time: in batches, side by side, written behind."""
+"""detect.py with several images on their way at a time: in batches, side by side, written behind."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from tests.looking import Finder, frames_of, look, made
-from tests.utils.sources.test_source import picture, video
+from tests.utils.sources.test_source import make_image_file, video
 
 
 def mixed(folder: Path) -> Path:
-    """Pictures of two shapes, mixed, and a video of the first shape."""
+    """Images of two shapes, mixed, and a video of the first shape."""
     for number, (height, width) in enumerate([(40, 60)] * 5 + [(20, 60)] * 2 + [(40, 60)]):
-        picture(folder / f"{number}.png", height, width)
+        make_image_file(folder / f"{number}.png", height, width)
     video(folder / "clip.mp4", frames=5)
     return folder
 
@@ -47,16 +47,16 @@ def test_batches_change_neither_files_nor_lines(tmp_path: Path, said: list[str],
         torch.set_num_threads(before)
 
 
-def test_feature_maps_are_of_every_picture_in_a_batch(tmp_path: Path) -> None:
+def test_feature_maps_are_of_every_image_in_a_batch(tmp_path: Path) -> None:
     for name in "ab":
-        picture(tmp_path / "in" / f"{name}.jpg")
+        make_image_file(tmp_path / "in" / f"{name}.jpg")
     folder = look(tmp_path / "in", tmp_path / "runs", visualize=True, nosave=True, batch_size=2).save_dir
     assert {path.parent.name for path in folder.rglob("*.png")} == {"a", "b"}
 
 
 def test_a_full_disk_is_one_line_that_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(30):
-        picture(tmp_path / "in" / f"{number:02}.jpg")
+        make_image_file(tmp_path / "in" / f"{number:02}.jpg")
 
     def full(path: Path, data: bytes) -> int:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
@@ -67,11 +67,11 @@ def test_a_full_disk_is_one_line_that_names_the_file(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize(("batch_size", "stop_at", "fewest", "most"), [(1, 5, 3, 5), (0, 2, 0, 8)])
-def test_ctrl_c_keeps_the_pictures_of_all_lines(
+def test_ctrl_c_keeps_the_images_of_all_lines(
     tmp_path: Path, said: list[str], batch_size: int, stop_at: int, fewest: int, most: int
 ) -> None:
     for number in range(9):
-        picture(tmp_path / "in" / f"{number}.jpg")
+        make_image_file(tmp_path / "in" / f"{number}.jpg")
     with pytest.raises(KeyboardInterrupt):
         look(tmp_path / "in", tmp_path / "runs", Finder(stop_at=stop_at), batch_size=batch_size)
     told = [line for line in said if line.startswith("image")]
@@ -99,12 +99,12 @@ def test_ctrl_c_leaves_a_playable_video_and_says_where(tmp_path: Path, said: lis
         (64, {"batch_size": 3}, 3),
     ],
 )
-def test_small_pictures_are_looked_at_together(
+def test_small_images_are_looked_at_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imgsz: int, flags: dict[str, Any], largest: int
 ) -> None:
     monkeypatch.setattr("utils.predict.writers.Window.show", lambda *_: True)
     for number in range(9):
-        picture(tmp_path / "in" / f"{number}.jpg", 64, 64)
+        make_image_file(tmp_path / "in" / f"{number}.jpg", 64, 64)
     finder = Finder()
 
     assert look(tmp_path / "in", tmp_path / "runs", finder, imgsz=imgsz, nosave=True, **flags).frames == 9

@@ -28,7 +28,7 @@ pytest.importorskip("onnxruntime")
 
 NODE = shutil.which("node")
 FOLDER = ROOT / "examples" / "javascript"
-PICTURES = sorted((ROOT / "data" / "images").glob("*.jpg"))
+IMAGES = sorted((ROOT / "data" / "images").glob("*.jpg"))
 pytestmark = pytest.mark.skipif(
     NODE is None or not (FOLDER / "node_modules").is_dir(), reason="npm ci in examples/javascript was not run"
 )
@@ -39,31 +39,31 @@ def node(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, cwd=FOLDER, capture_output=True, text=True, timeout=120)
 
 
-def found_by_node(model: Path, picture: Path, conf: float, *flags: object) -> list[dict[str, Any]]:
-    done = node("detect.mjs", model, picture, "--conf", conf, *flags)
+def found_by_node(model: Path, image: Path, conf: float, *flags: object) -> list[dict[str, Any]]:
+    done = node("detect.mjs", model, image, "--conf", conf, *flags)
     assert done.returncode == 0, done.stderr
     (result,) = json.loads(done.stdout)
-    assert result["file"] == str(picture)
+    assert result["file"] == str(image)
     return list(result["boxes"])
 
 
-def found_by_python(model: Path, picture: Path, conf: float, side: int) -> torch.Tensor:
+def found_by_python(model: Path, file: Path, conf: float, side: int) -> torch.Tensor:
     """(n, 6) xyxy in pixels, score, class: what detect.py does, before it rounds to whole pixels."""
-    backend, image = load_backend(model, CPU), read_image(picture)
+    backend, image = load_backend(model, CPU), read_image(file)
     fitted = letterbox(image, backend.imgsz or side, auto=False)[0]
     (rows,) = non_max_suppression(backend(to_tensor([fitted], CPU)), conf, 0.45, max_det=1000)
     scale_boxes(fitted.shape[:2], rows[:, :4], image.shape[:2])
     return rows
 
 
-def found_by_script(model: Path, picture: Path, conf: float, side: int, folder: Path) -> torch.Tensor:
+def found_by_script(model: Path, image: Path, conf: float, side: int, folder: Path) -> torch.Tensor:
     """The same from the label files of detect.py."""
     detect.run(
-        weights=str(model), source=str(picture), imgsz=[side], conf_thres=conf, device="cpu", nosave=True,
+        weights=str(model), source=str(image), imgsz=[side], conf_thres=conf, device="cpu", nosave=True,
         save_txt=True, save_conf=True, project=str(folder), name="python", exist_ok=True,
     )  # fmt: skip
-    lines = np.loadtxt(folder / "python" / "labels" / f"{picture.stem}.txt", ndmin=2)
-    height, width = read_image(picture).shape[:2]
+    lines = np.loadtxt(folder / "python" / "labels" / f"{image.stem}.txt", ndmin=2)
+    height, width = read_image(image).shape[:2]
     centre, size = lines[:, 1:3] * (width, height), lines[:, 3:5] * (width, height)
     rows = np.concatenate((centre - size / 2, centre + size / 2, lines[:, 5:], lines[:, :1]), 1)
     return torch.from_numpy(rows).float()
@@ -93,16 +93,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ["plain", "nms"])
 def test_small_model_finds_the_same(tiny: Path, name: str) -> None:
-    boxes = found_by_node(tiny / f"{name}.onnx", PICTURES[0], 0.02)
+    boxes = found_by_node(tiny / f"{name}.onnx", IMAGES[0], 0.02)
 
     assert {box["name"] for box in boxes} <= {"cell", "red plate"}
-    assert_same(boxes, found_by_python(tiny / f"{name}.onnx", PICTURES[0], 0.02, 96))
+    assert_same(boxes, found_by_python(tiny / f"{name}.onnx", IMAGES[0], 0.02, 96))
 
 
 def test_size_is_free_with_a_dynamic_model(tiny: Path) -> None:
-    boxes = found_by_node(tiny / "dynamic.onnx", PICTURES[0], 0.02, "--img", 160)
+    boxes = found_by_node(tiny / "dynamic.onnx", IMAGES[0], 0.02, "--img", 160)
 
-    assert_same(boxes, found_by_python(tiny / "dynamic.onnx", PICTURES[0], 0.02, 160))
+    assert_same(boxes, found_by_python(tiny / "dynamic.onnx", IMAGES[0], 0.02, 160))
 
 
 @needs_shared
@@ -110,28 +110,28 @@ def test_size_is_free_with_a_dynamic_model(tiny: Path) -> None:
 def test_official_model_finds_the_same(tmp_path: Path, flags: dict[str, bool]) -> None:
     shutil.copy(SHARED / "weights" / "yolov5n.pt", tmp_path)
     (model,) = export.run(weights=str(tmp_path / "yolov5n.pt"), include=["onnx"], imgsz=[320], **flags)
-    picture = SHARED / "data" / "bus.jpg"
-    boxes = found_by_node(model, picture, 0.25)
+    image = SHARED / "data" / "bus.jpg"
+    boxes = found_by_node(model, image, 0.25)
 
     assert boxes[0]["name"] in ("bus", "person")
-    assert_same(boxes, found_by_python(model, picture, 0.25, 320))
-    assert_same(boxes, found_by_script(model, picture, 0.25, 320, tmp_path), pixels=0.6)  # it rounds
+    assert_same(boxes, found_by_python(model, image, 0.25, 320))
+    assert_same(boxes, found_by_script(model, image, 0.25, 320, tmp_path), pixels=0.6)  # it rounds
 
 
 @pytest.mark.parametrize("size", [(64, 96), (97, 200), (480, 640), (333, 250), (1, 9)])
 def test_input_is_that_of_opencv_to_the_bit(tmp_path: Path, size: tuple[int, int]) -> None:
     rng = np.random.default_rng(size)
-    picture, raw = tmp_path / "a.png", tmp_path / "a.raw"
-    cv2.imwrite(str(picture), rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+    image, raw = tmp_path / "a.png", tmp_path / "a.raw"
+    cv2.imwrite(str(image), rng.integers(0, 256, (*size, 3), dtype=np.uint8))
     code = f"""
 import {{ writeFileSync }} from 'node:fs'
-import {{ letterbox, readPicture }} from './picture.mjs'
-writeFileSync({json.dumps(str(raw))}, letterbox(await readPicture({json.dumps(str(picture))}), 160, 224))
+import {{ letterbox, readImage }} from './image.mjs'
+writeFileSync({json.dumps(str(raw))}, letterbox(await readImage({json.dumps(str(image))}), 160, 224))
 """
     done = node("--input-type=module", "-e", code)
     assert done.returncode == 0, done.stderr
     made = np.fromfile(raw, np.float32).reshape(1, 3, 160, 224)
-    fitted = letterbox(read_image(picture), (160, 224), auto=False)[0]
+    fitted = letterbox(read_image(image), (160, 224), auto=False)[0]
 
     np.testing.assert_array_equal(made, to_tensor([fitted], CPU).numpy())
 

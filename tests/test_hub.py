@@ -16,7 +16,7 @@ from tests.known import SHARED, fill, needs_shared, pattern_image
 from tests.models.backends.files import checkpoint, exported
 from utils.base.errors import ConfigError, DataError
 from utils.base.paths import ROOT
-from utils.plots.annotator import write_picture
+from utils.plots.annotator import write_image
 
 
 def load(entry: str, *args: Any, **kwargs: Any) -> Any:
@@ -37,12 +37,12 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("kind", ["pt", "onnx", "torchscript"])
 def test_a_file_loads_in_another_program_without_a_network(kind: str, offline: Path) -> None:
     file = checkpoint() if kind == "pt" else exported(kind)
-    write_picture(offline / "picture.png", pattern_image(64, 64))
+    write_image(offline / "image.png", pattern_image(64, 64))
     program = f"""
 import torch
 model = torch.hub.load({str(ROOT)!r}, "custom", path={str(file)!r}, source="local", device="cpu")
 model.conf = 0.01
-results = model("picture.png", size=64)
+results = model("image.png", size=64)
 results.print()
 results.save()
 results.crop()
@@ -56,7 +56,7 @@ print("boxes", len(results.xyxy[0]), model.names)
     assert "image 1/1: 64x64" in done.stdout
     boxes = int(done.stdout.rpartition("boxes ")[2].split()[0])
     assert boxes > 0 and "'red plate'" in done.stdout
-    assert (offline / "runs/detect/exp/picture.jpg").exists()
+    assert (offline / "runs/detect/exp/image.jpg").exists()
 
 
 def test_every_model_has_an_entry_point_that_explains_itself() -> None:

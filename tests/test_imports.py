@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.models.backends.files import checkpoint
-from tests.utils.sources.test_source import picture
+from tests.utils.sources.test_source import make_image_file
 from utils.base.paths import ROOT
 
 SERVICES = ("tensorboard", "wandb", "comet_ml", "clearml", "mlflow")
@@ -26,9 +26,9 @@ def loaded(code: str, *watched: str) -> list[str]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two labelled pictures, of which nobody keeps a copy in memory, and their yaml."""
+    """Two labelled images, of which nobody keeps a copy in memory, and their yaml."""
     for name in "ab":
-        file = picture(tmp_path / "images" / f"{name}.jpg", 64, 64)
+        file = make_image_file(tmp_path / "images" / f"{name}.jpg", 64, 64)
         label = tmp_path / "labels" / f"{file.stem}.txt"
         label.parent.mkdir(exist_ok=True)
         label.write_text("0 0.5 0.5 0.5 0.5\n")
@@ -49,7 +49,7 @@ except SystemExit as end: assert end.code == 0
 
 
 def test_detection_loads_no_plots_and_no_loggers(tmp_path: Path) -> None:
-    file = picture(tmp_path / "a.jpg")
+    file = make_image_file(tmp_path / "a.jpg")
     code = (
         f"import detect; detect.run(weights=r'{checkpoint()}', source=r'{file}', imgsz=64, save_crop=True, "
     )
@@ -57,7 +57,7 @@ def test_detection_loads_no_plots_and_no_loggers(tmp_path: Path) -> None:
     assert not loaded(code, "matplotlib", "PIL", "utils.loggers", "onnx", "onnxruntime", *NEVER)
 
 
-def test_validation_without_pictures_loads_no_plots(data: Path) -> None:
+def test_validation_without_images_loads_no_plots(data: Path) -> None:
     code = f"import val; val.run(weights=r'{checkpoint()}', data=r'{data}', imgsz=64, task='speed', "
     code += "device='cpu', workers=0)"
     assert not loaded(code, "matplotlib", "onnx", "onnxruntime", *NEVER)

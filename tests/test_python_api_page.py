@@ -13,7 +13,7 @@ from models.weights import model_record, save_checkpoint
 from models.yolo import DetectionModel
 from tests.known import fill, pattern_image
 from utils.base.paths import ROOT
-from utils.plots.annotator import write_picture
+from utils.plots.annotator import write_image
 
 
 def test_the_examples_run(offline: Path) -> None:
@@ -25,7 +25,7 @@ def test_the_examples_run(offline: Path) -> None:
     model = DetectionModel("yolov5n.yaml")
     fill(model, 4)
     save_checkpoint(offline / "yolov5n.pt", {"model": model_record(model)})
-    write_picture(offline / "bus.jpg", pattern_image(64, 48))
+    write_image(offline / "bus.jpg", pattern_image(64, 48))
     program = "\n".join(examples).replace("path/to/yolov5-lska", str(ROOT)).replace("640", "64")
     (offline / "program.py").write_text(program, encoding="utf-8")
 

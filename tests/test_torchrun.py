@@ -46,12 +46,12 @@ def test_two_processes_of_8_are_one_of_16(tmp_path: Path) -> None:
 def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
     one, two = _both(tmp_path, "measured", str(SHARED / "weights" / "bccd_yolov5n.pt"))
     assert one["seen"] == two["seen"] == 72 and one["map50"] > 0.3
-    assert one == two, "to the last bit, and picture by picture"
+    assert one == two, "to the last bit, and image by image"
 
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A short training; 15 pictures leave a last batch of 3 for the two."""
+    """A short training; 15 images leave a last batch of 3 for the two."""
     home = tmp_path_factory.mktemp("together")
     data, (_, model) = small_set(home, train=15, val=5), small_models(home)
     made = ["--data", str(data), "--cfg", str(model), "--weights", "", "--imgsz", "64", "--device", "cpu"]

@@ -1,4 +1,4 @@
-"""Journeys through train.py: tiny real runs on drawn pictures."""
+"""Journeys through train.py: tiny real runs on drawn images."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from utils.loggers.callbacks import Callbacks
 from utils.train.loss_meter import DivergedError
 from utils.train.run_dir import COLUMNS
 
-BATCHES = 4  # in an epoch of 16 pictures
+BATCHES = 4  # in an epoch of 16 images
 
 Flags = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> Flags:
-    """Options of a small model on small pictures, with changes."""
+    """Options of a small model on small images, with changes."""
     home = tmp_path_factory.mktemp("train ing")
     data = small_set(home, train=16)
     model, _ = small_models(home)
@@ -119,7 +119,7 @@ def test_a_resumed_run_says_that_its_data_changed(flags: Flags, capsys: pytest.C
     capsys.readouterr()
     train.run(resume=str(weights / "last.pt"), data=str(other))
 
-    assert "resuming, but train data has changed: 12 pictures, the run had 16" in capsys.readouterr().err
+    assert "resuming, but train data has changed: 12 images, the run had 16" in capsys.readouterr().err
     assert not list(weights.glob(".*.part"))
 
 
@@ -260,9 +260,9 @@ def test_placeholder_anchors_are_fitted_and_noautoanchor_is_refused(flags: Flags
     assert (model.head.anchors_px() > 1).all()
 
 
-def test_damaged_pictures_leave_one_clear_error(flags: Flags, tmp_path: Path) -> None:
+def test_damaged_images_leave_one_clear_error(flags: Flags, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "a.jpg").write_bytes(b"no picture")
+    (tmp_path / "images" / "a.jpg").write_bytes(b"no image")
     data = {"path": str(tmp_path), "train": "images", "val": "images", "names": ["a"]}
     (tmp_path / "data.yaml").write_text(yaml.safe_dump(data))
 

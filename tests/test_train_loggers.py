@@ -29,7 +29,7 @@ Flags = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> Flags:
-    """Options of a small model on small pictures, with changes."""
+    """Options of a small model on small images, with changes."""
     home = tmp_path_factory.mktemp("loggers")
     data, (model, _) = small_set(home), small_models(home)
     fixed = {"weights": "", "imgsz": 64, "batch_size": 4, "workers": 0, "device": "cpu", "epochs": 2}
@@ -81,8 +81,8 @@ def test_services_have_what_results_csv_has(
         assert [_as_written(event.value) for event in board.Scalars(name)] == pytest.approx(
             [row[name] for row in table], rel=1e-5
         ), name
-    pictures = {"labels", "train_batch0", "val_batch0_pred", "predictions", "results", "PR_curve"}
-    assert pictures <= set(board.Tags()["images"])
+    images = {"labels", "train_batch0", "val_batch0_pred", "predictions", "results", "PR_curve"}
+    assert images <= set(board.Tags()["images"])
 
     from mlflow import MlflowClient
 
@@ -102,7 +102,7 @@ def test_services_have_what_results_csv_has(
     assert [{name: _as_written(row[name]) for name in COLUMNS[1:]} for row in history] == [
         {name: row[name] for name in COLUMNS[1:]} for row in table
     ]
-    assert {f"{name}/path" for name in pictures} <= {key for row in history for key in row}
+    assert {f"{name}/path" for name in images} <= {key for row in history for key in row}
 
 
 class Press(Callbacks):

@@ -24,7 +24,7 @@ from utils.val.val_options import options_from, parse_options
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Three pictures, of which two have an object, as the val split."""
+    """Three images, of which two have an object, as the val split."""
     for index in range(3):
         folder = tmp_path / "set one" / "images" / "val"
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def options(data: Path, **more: Any) -> dict[str, Any]:
 
 
 def measure(data: Path, **more: Any) -> EvalResult:
-    """Measure without pictures."""
+    """Measure without images."""
     return val.measure(options_from(options(data, **more)))
 
 
@@ -85,7 +85,7 @@ def test_figures_of_the_original(case: dict[str, Any]) -> None:
     assert result.losses == (0, 0, 0)
 
 
-def test_a_run_leaves_pictures_labels_and_a_json(data: Path, tmp_path: Path) -> None:
+def test_a_run_leaves_images_labels_and_a_json(data: Path, tmp_path: Path) -> None:
     result = val.run(**options(data, save_txt=True, save_conf=True, save_json=True, conf_thres=0.0))
 
     assert (result.seen, result.instances) == (3, 2)
@@ -114,8 +114,8 @@ def test_each_run_has_its_own_folder(data: Path, monkeypatch: pytest.MonkeyPatch
 @needs_shared
 def test_exported_files_get_the_figures_of_the_checkpoint(tmp_path: Path) -> None:
     weights = Path(shutil.copy(SHARED / "weights" / "bccd_yolov5n.pt", tmp_path))
-    pictures = sorted((SHARED / "data" / "bccd" / "images" / "val").glob("*.jpg"))[:10]
-    (tmp_path / "ten.txt").write_text("\n".join(map(str, pictures)))
+    images = sorted((SHARED / "data" / "bccd" / "images" / "val").glob("*.jpg"))[:10]
+    (tmp_path / "ten.txt").write_text("\n".join(map(str, images)))
     names = {0: "Platelets", 1: "RBC", 2: "WBC"}
     data = tmp_path / "ten.yaml"
     data.write_text(json.dumps({"path": str(tmp_path), "train": "ten.txt", "val": "ten.txt", "names": names}))
@@ -153,7 +153,7 @@ def test_a_split_that_the_yaml_lacks_is_named(data: Path) -> None:
         measure(data, task="test")
 
 
-def test_pictures_without_labels_give_zeros(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_without_labels_give_zeros(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     for file in data.parent.rglob("*.txt"):
         file.unlink()
     result = measure(data)

@@ -1,4 +1,4 @@
-"""visualize.py from models and pictures to figures and tables."""
+"""visualize.py from models and images to figures and tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from models.weights import model_record, save_checkpoint
 from models.yolo import DetectionModel
 from studies.explain import visualizers
 from studies.explain.visualizers import Summary
-from tests.utils.sources.test_source import picture, video
+from tests.utils.sources.test_source import make_image_file, video
 from utils.base.errors import ConfigError
 from utils.base.paths import ROOT
 
@@ -27,10 +27,10 @@ PLAIN, GATED = "yolov5n.yaml", "yolov5n-LSKA.yaml"
 
 
 def look(folder: Path, **flags: Any) -> Summary:
-    """Visualize two pictures of different shapes at 64 px into `folder`/runs."""
+    """Visualize two images of different shapes at 64 px into `folder`/runs."""
     if "source" not in flags:
         for name, (height, width) in {"a.jpg": (40, 60), "b é.jpg": (60, 40)}.items():
-            picture(folder / "in" / name, height, width)
+            make_image_file(folder / "in" / name, height, width)
         flags["source"] = folder / "in"
     return visualize.run(imgsz=64, device="cpu", project=folder / "runs", **flags)
 
@@ -55,7 +55,7 @@ def test_all_that_applies_is_drawn_for_models_with_and_without_a_gate(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    summary = look(tmp_path, cfg=[PLAIN, GATED], source=picture(tmp_path / "a é.jpg"))
+    summary = look(tmp_path, cfg=[PLAIN, GATED], source=make_image_file(tmp_path / "a é.jpg"))
     names = {"erf.png", "erf.csv", "gates.csv", "gates_a é.png", "cam_a é.png"}
     assert summary.save_dir == tmp_path / "runs" / "exp"
     assert {path.name for path in summary.save_dir.iterdir()} == names
@@ -106,7 +106,7 @@ def test_a_planted_gate_is_seen_where_it_was_planted(tmp_path: Path, monkeypatch
         return factors
 
     monkeypatch.setattr(LSKA, "attention", corner)
-    source = picture(tmp_path / "a.png", 128, 128)
+    source = make_image_file(tmp_path / "a.png", 128, 128)
     summary = visualize.run(cfg=GATED, source=source, kind="gate", imgsz=128, project=tmp_path, device="cpu")
     image = cv2.imread(str(summary.save_dir / "gates_a.png")).astype(int)
     yellow = (image[..., 2] > 150) & (image[..., 1] > 150) & (image[..., 0] < 130)  # viridis, upper end
@@ -127,7 +127,7 @@ def test_several_layers_and_labels(tmp_path: Path) -> None:
     ]
 
 
-def test_the_mean_is_over_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mean_is_over_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(visualizers, "draw_fields", lambda *_: None)
     cv2.imwrite(str(tmp_path / "x.png"), np.full((64, 64, 3), 30, np.uint8))
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
@@ -143,7 +143,7 @@ def test_the_mean_is_over_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert weight.min() > 0
 
 
-def test_runs_are_numbered_and_frames_of_a_video_are_pictures(
+def test_runs_are_numbered_and_frames_of_a_video_are_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(visualizers, "draw_heat", lambda *arguments: arguments[-1].write_text("drawn"))
@@ -185,7 +185,7 @@ def run_script(*words: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_line(tmp_path: Path) -> None:
-    file = picture(tmp_path / "a.jpg")
+    file = make_image_file(tmp_path / "a.jpg")
     words = ("--cfg", GATED, "--source", file, "--img", 64, "--project", tmp_path, "--name", "seen")
     done = run_script(*words, "--device", "cpu", "--kind", "gate")
     assert done.returncode == 0, done.stderr

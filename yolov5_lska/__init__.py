@@ -2,7 +2,7 @@
 
     import yolov5_lska
 
-    model = yolov5_lska.load("best.pt")              # pictures in, boxes out
+    model = yolov5_lska.load("best.pt")              # images in, boxes out
     yolov5_lska.train.run(imgsz=320, epochs=3)       # the scripts: keywords are their flags
 
 In a process that does so the module names `models` and `utils` are ours.
@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 
 
 def load(weights: str | Path, **options: Any) -> Any:
-    """Open a model file for pictures of any kind; `options` are those of `custom` in hubconf.py."""
+    """Open a model file for images of any kind; `options` are those of `custom` in hubconf.py."""
     return _script("hubconf").custom(str(weights), **options)
 
 

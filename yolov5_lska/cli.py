@@ -14,8 +14,8 @@ from yolov5_lska.home import HOME, SCRIPTS, add_to_path
 # Name: a script, or a module that is run as with `python -m`, and what it does.
 COMMANDS = {
     "train": ("train.py", "train a detector, or search hyperparameters"),
-    "val": ("val.py", "measure a model on labelled pictures"),
-    "detect": ("detect.py", "find objects in pictures, videos and streams"),
+    "val": ("val.py", "measure a model on labelled images"),
+    "detect": ("detect.py", "find objects in images, videos and streams"),
     "export": ("export.py", "turn checkpoints into files that other runtimes read"),
     "compare": ("compare.py", "compare models over several seeds"),
     "graft": ("graft.py", "put trained weights into a config with other layers"),

@@ -1,6 +1,6 @@
-// From the network's output to the boxes of a picture.
+// From the network's output to the boxes of an image.
 
-const MOST = 1000 // boxes of a picture, as in detect.py
+const MOST = 1000 // boxes of an image, as in detect.py
 
 /** Confident boxes of decoded rows (N, xywh + objectness + scores); of those that overlap, the best. */
 export function suppress(rows, count, width, confidence, overlap) {
@@ -36,19 +36,19 @@ export function readRows(rows, count, confidence) {
   return boxes
 }
 
-/** Carry boxes from the input (height, width) back to the picture that was fitted into it. */
-export function toPicture(boxes, height, width, picture) {
-  const gain = Math.min(height / picture.height, width / picture.width)
-  const left = (width - picture.width * gain) / 2
-  const top = (height - picture.height * gain) / 2
+/** Carry boxes from the input (height, width) back to the image that was fitted into it. */
+export function toImage(boxes, height, width, image) {
+  const gain = Math.min(height / image.height, width / image.width)
+  const left = (width - image.width * gain) / 2
+  const top = (height - image.height * gain) / 2
   const within = (value, most) => Math.min(Math.max(value, 0), most)
   return boxes.map(({ box: [x1, y1, x2, y2], ...rest }) => ({
     ...rest,
     box: [
-      within((x1 - left) / gain, picture.width),
-      within((y1 - top) / gain, picture.height),
-      within((x2 - left) / gain, picture.width),
-      within((y2 - top) / gain, picture.height)
+      within((x1 - left) / gain, image.width),
+      within((y1 - top) / gain, image.height),
+      within((x2 - left) / gain, image.width),
+      within((y2 - top) / gain, image.height)
     ]
   }))
 }

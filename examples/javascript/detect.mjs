@@ -1,6 +1,6 @@
-// Find objects in pictures with an exported model; prints JSON.
+// Find objects in images with an exported model; prints JSON.
 //
-//     node detect.mjs best.onnx picture.jpg [more.png ...] [--conf 0.25] [--iou 0.45] [--img 640]
+//     node detect.mjs best.onnx image.jpg [more.png ...] [--conf 0.25] [--iou 0.45] [--img 640]
 
 import { readFile } from 'node:fs/promises'
 import process from 'node:process'
@@ -9,16 +9,16 @@ import { parseArgs } from 'node:util'
 
 import { InferenceSession, Tensor } from 'onnxruntime-node'
 
-import { readRows, suppress, toPicture } from './boxes.mjs'
+import { readRows, suppress, toImage } from './boxes.mjs'
 import { parseNames, readMetadata } from './metadata.mjs'
-import { letterbox, readPicture } from './picture.mjs'
+import { letterbox, readImage } from './image.mjs'
 
-const USAGE = 'usage: node detect.mjs MODEL.onnx PICTURE ... [--conf 0.25] [--iou 0.45] [--img 640]'
+const USAGE = 'usage: node detect.mjs MODEL.onnx IMAGE ... [--conf 0.25] [--iou 0.45] [--img 640]'
 
 /** A mistake in the command line. */
 class UsageError extends Error {}
 
-/** A model file, ready for pictures. */
+/** A model file, ready for images. */
 export class Detector {
   /** Open `file`; `side` is the input's size where the file takes any (export.py --dynamic). */
   static async open(file, side = 640) {
@@ -29,7 +29,7 @@ export class Detector {
     if (images.type !== 'float32') throw new Error(`${file}: takes ${images.type}; export without --half`)
     const [batch, , height, width] = images.shape
     if (typeof batch === 'number' && batch !== 1) {
-      throw new Error(`${file}: takes ${batch} pictures at a time; export with --batch-size 1 or --dynamic`)
+      throw new Error(`${file}: takes ${batch} images at a time; export with --batch-size 1 or --dynamic`)
     }
     const stride = Number(notes.stride ?? 32)
     const free = Math.ceil(side / stride) * stride
@@ -41,16 +41,16 @@ export class Detector {
     Object.assign(this, { session, size, names, suppressed })
   }
 
-  /** Boxes of a picture {data, width, height}: [{name, class, score, box: [x1, y1, x2, y2]}], best first. */
-  async detect(picture, confidence = 0.25, overlap = 0.45) {
+  /** Boxes of an image {data, width, height}: [{name, class, score, box: [x1, y1, x2, y2]}], best first. */
+  async detect(image, confidence = 0.25, overlap = 0.45) {
     const [height, width] = this.size
-    const input = new Tensor('float32', letterbox(picture, height, width), [1, 3, height, width])
+    const input = new Tensor('float32', letterbox(image, height, width), [1, 3, height, width])
     const results = await this.session.run({ [this.session.inputNames[0]]: input })
     const { data, dims } = results[this.session.outputNames[0]]
     const boxes = this.suppressed
       ? readRows(data, dims[1], confidence)
       : suppress(data, dims[1], dims[2], confidence, overlap)
-    return toPicture(boxes, height, width, picture).map((box) => ({
+    return toImage(boxes, height, width, image).map((box) => ({
       name: this.names[box.class] ?? String(box.class),
       ...box
     }))
@@ -77,8 +77,8 @@ function readOptions(words) {
   }
   const { values, positionals } = parsed
   if (values.help) return { help: true }
-  const [model, ...pictures] = positionals
-  if (!pictures.length) throw new UsageError(USAGE)
+  const [model, ...images] = positionals
+  if (!images.length) throw new UsageError(USAGE)
   const [conf, iou, img] = [values.conf, values.iou, values.img].map(Number)
   for (const [flag, value] of Object.entries({ conf, iou })) {
     if (!(value >= 0 && value <= 1)) {
@@ -88,7 +88,7 @@ function readOptions(words) {
   if (!(Number.isInteger(img) && img > 0)) {
     throw new UsageError(`--img ${values.img}: a number of pixels is needed`)
   }
-  return { model, pictures, conf, iou, img }
+  return { model, images, conf, iou, img }
 }
 
 async function main() {
@@ -96,8 +96,8 @@ async function main() {
   if (options.help) return console.log(USAGE)
   const detector = await Detector.open(options.model, options.img)
   const found = []
-  for (const file of options.pictures) {
-    const boxes = await detector.detect(await readPicture(file), options.conf, options.iou)
+  for (const file of options.images) {
+    const boxes = await detector.detect(await readImage(file), options.conf, options.iou)
     found.push({ file, boxes })
   }
   // A ten-thousandth of a pixel is more than a model knows.

@@ -40,14 +40,14 @@ SIZES = {
 
 
 class DropPath(nn.Module):
-    """Leave a residual branch out for random pictures of the batch (Huang et al., arXiv:1603.09382).
+    """Leave a residual branch out for random images of the batch (Huang et al., arXiv:1603.09382).
 
     What stays is scaled up, so that the mean is kept; in eval mode nothing is left out. The draws
     come from torch's global generator. As torchvision's StochasticDepth with mode "row", whose
     import would cost every program that builds a model a second.
 
     Args:
-        rate: chance that a picture's branch is left out, 0 to 1.
+        rate: chance that an image's branch is left out, 0 to 1.
     """
 
     def __init__(self, rate: float) -> None:
@@ -201,7 +201,7 @@ class VAN(nn.Module):
         k: side of the gates' neighbourhood; what the VAN paper calls 21 is 23 here.
         design: LSKA, LKA, LSKATrivial or LKATrivial.
         dilation: of the gates; None: as published for k.
-        classes: of pictures.
+        classes: of images.
         drop_path: chance that the last block's branches are left out in training.
 
     Shape:

@@ -1,4 +1,4 @@
-"""A detector that takes pictures as they are: any kind, any size, one or many; results in their pixels."""
+"""A detector that takes images as they are: any kind, any size, one or many; results in their pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.autoshape.detections import Detections
-from models.autoshape.inputs import read_pictures
+from models.autoshape.inputs import load_images
 from models.backends.base import Backend
 from models.backends.metadata import names_by_index
 from models.backends.pytorch import PyTorchBackend
@@ -29,7 +29,7 @@ __all__ = ["AutoShape", "Detections"]
 
 
 class AutoShape(nn.Module):
-    """Find objects in files, addresses, PIL pictures, arrays, or a list of these: `model("bus.jpg")`.
+    """Find objects in files, addresses, PIL images, arrays, or a list of these: `model("bus.jpg")`.
 
     Args:
         model: what `models.backends.load_backend` returns, or a DetectionModel.
@@ -39,16 +39,16 @@ class AutoShape(nn.Module):
         agnostic: boxes of different classes suppress each other, too.
         multi_label: a box may have several classes.
         classes: the only class numbers to report; None for all.
-        max_det: most boxes of a picture.
+        max_det: most boxes of an image.
         amp: mixed precision, on a GPU.
-        private_addresses: fetch pictures from this machine and its network, too, not only from public hosts.
+        private_addresses: fetch images from this machine and its network, too, not only from public hosts.
         model: the backend; its `model` is the network, if it came from a .pt file.
         names: class names by number; may be replaced.
         stride: sides of the network's input are multiples of it.
 
     Shape:
         A tensor (B, 3, H, W) in 0-1 goes straight through the network, and out comes what that returns:
-        (decoded (B, N, 5 + nc), logits) of a .pt file, decoded alone of others. Pictures give `Detections`.
+        (decoded (B, N, 5 + nc), logits) of a .pt file, decoded alone of others. Images give `Detections`.
     """
 
     conf = 0.25
@@ -91,15 +91,15 @@ class AutoShape(nn.Module):
         """Find objects.
 
         Args:
-            ims: one picture or a list of them, of any kinds; arrays are RGB. A tensor (B, 3, H, W) is
+            ims: one image or a list of them, of any kinds; arrays are RGB. A tensor (B, 3, H, W) is
                 special: see `Shape` above.
             size: pixels of the longer side in the network; (height, width) for files that take one size.
             augment: look three times, as is, smaller, and mirrored; only .pt files.
             profile: taken for the original's sake; times are always measured.
 
         Raises:
-            ConfigError: something that is no picture, or an option that the file does not have.
-            DataError: a picture that is missing or damaged.
+            ConfigError: something that is no image, or an option that the file does not have.
+            DataError: an image that is missing or damaged.
         """
         if isinstance(ims, Tensor) and ims.ndim == 4:
             return self._straight(ims, augment)
@@ -118,8 +118,8 @@ class AutoShape(nn.Module):
         self._check(items)
         reading, inference, suppression = clocks = [Stopwatch(self.device) for _ in STAGES]
         with reading:
-            pictures = read_pictures(items, self.private_addresses)
-            images = [picture.rgb for picture in pictures]
+            loaded = load_images(items, self.private_addresses)
+            images = [item.rgb for item in loaded]
             shape = self._shape(images, size)
         found: list[Tensor] = []
         for part in self._parts(images, shape):
@@ -133,7 +133,7 @@ class AutoShape(nn.Module):
                 for boxes, image in zip(rows, part, strict=True):
                     scale_boxes(shape, boxes[:, :4], image.shape[:2])
                 found += rows
-        files = [picture.file for picture in pictures]
+        files = [item.file for item in loaded]
         names = names_by_index(self.names)
         return Detections(images, found, files, clocks, names, (len(images), 3, *shape))
 
@@ -156,19 +156,19 @@ class AutoShape(nn.Module):
 
     def _check(self, items: list[Any]) -> None:
         if not items:
-            raise DataError("AutoShape: the list of pictures is empty")
+            raise DataError("AutoShape: the list of images is empty")
         if not isinstance(self.model, PyTorchBackend):
             return
         if self.model.model.training:
             raise ConfigError("AutoShape: the model is in training mode; call model.eval() first")
         if (channels := self.model.model.yaml.get("ch", 3)) != 3:
             raise ConfigError(
-                f"AutoShape: the model takes {channels} channels, pictures have 3; give a tensor "
+                f"AutoShape: the model takes {channels} channels, images have 3; give a tensor "
                 f"(B, {channels}, H, W) in 0-1"
             )
 
     def _shape(self, images: Sequence[np.ndarray], size: int | Sequence[int]) -> tuple[int, int]:
-        """(height, width) for all pictures: the least that holds each; exported files get the full."""
+        """(height, width) for all images: the least that holds each; exported files get the full."""
         sides = tuple(int(side) for side in size) if isinstance(size, Iterable) else (int(size),) * 2
         if len(sides) != 2 or min(sides) < 1:
             raise ConfigError(f"size={size}: a number of pixels, or (height, width), is needed")
@@ -183,7 +183,7 @@ class AutoShape(nn.Module):
         return -(-side // self.stride) * self.stride
 
     def _parts(self, images: list[np.ndarray], shape: tuple[int, int]) -> Iterator[list[np.ndarray]]:
-        """As many pictures together as are fast: on a CPU few, as a batch of large ones leaves its cache."""
+        """As many images together as are fast: on a CPU few, as a batch of large ones leaves its cache."""
         most = len(images)
         if self.model.pt and self.device.type == "cpu":
             most = max(min(GOOD_PIXELS // (shape[0] * shape[1]), MOST_TOGETHER), 1)

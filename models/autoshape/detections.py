@@ -1,4 +1,4 @@
-"""What was found in some pictures, to look at, to save, and to hand on to other programs."""
+"""What was found in some images, to look at, to save, and to hand on to other programs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from utils.base.names import Claims, safe_name
 from utils.base.paths import increment_path
 from utils.base.timing import Stopwatch
 from utils.ops.boxes import xyxy2xywh
-from utils.plots.annotator import Annotator, colors, crop_box, write_picture
+from utils.plots.annotator import Annotator, colors, crop_box, write_image
 from utils.predict.detector import STAGES, in_words
 
 if TYPE_CHECKING:
@@ -32,16 +32,16 @@ CENTRES = ("xcenter", "ycenter", "width", "height", "confidence", "class", "name
 
 
 class Detections:
-    """The boxes of a call to `AutoShape`, one tensor a picture.
+    """The boxes of a call to `AutoShape`, one tensor an image.
 
     Attributes:
-        ims: the pictures, (H, W, 3) uint8 RGB each; never drawn into.
+        ims: the images, (H, W, 3) uint8 RGB each; never drawn into.
         pred: (n, 6) x1, y1, x2, y2 in pixels, confidence, class; the most confident first.
-        files: what each picture is saved as, such as `bus.jpg`; `image0.jpg` for arrays.
+        files: what each image is saved as, such as `bus.jpg`; `image0.jpg` for arrays.
         names: class names by number.
         times: stopwatches of pre-processing, inference and suppression.
-        t: milliseconds of each, a picture.
-        n: number of pictures.
+        t: milliseconds of each, an image.
+        n: number of images.
         s: shape of the network's input (B, 3, H, W).
     """
 
@@ -75,12 +75,12 @@ class Detections:
 
     @cached_property
     def xyxyn(self) -> list[Tensor]:
-        """(n, 6) each: corners as fractions of the picture, confidence, class."""
+        """(n, 6) each: corners as fractions of the image, confidence, class."""
         return self._as_fractions(self.pred)
 
     @cached_property
     def xywhn(self) -> list[Tensor]:
-        """(n, 6) each: centre and size as fractions of the picture, confidence, class."""
+        """(n, 6) each: centre and size as fractions of the image, confidence, class."""
         return self._as_fractions(self.xywh)
 
     def _as_fractions(self, boxes: list[Tensor]) -> list[Tensor]:
@@ -97,7 +97,7 @@ class Detections:
         return self.tolist()[index]
 
     def tolist(self) -> list[Detections]:
-        """The same for each picture by itself."""
+        """The same for each image by itself."""
         parts = []
         for image, rows, file in zip(self.ims, self.pred, self.files, strict=True):
             part = Detections([image], [rows], [file], self.times, self.names, self.s)
@@ -114,20 +114,20 @@ class Detections:
         return "\n".join((*lines, f"Speed: {speeds} per image at shape {self.s}"))
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.n} pictures, {sum(map(len, self.pred))} boxes>"
+        return f"<{type(self).__name__} {self.n} images, {sum(map(len, self.pred))} boxes>"
 
     def print(self) -> None:
-        """Print what was found in each picture, and how long that took."""
+        """Print what was found in each image, and how long that took."""
         print(self)
 
     def render(self, labels: bool = True) -> list[np.ndarray]:
-        """Copies of the pictures, RGB, with boxes drawn into them; with names and confidences if `labels`."""
+        """Copies of the images, RGB, with boxes drawn into them; with names and confidences if `labels`."""
         return [cv2.cvtColor(image, cv2.COLOR_BGR2RGB) for image in self._drawn(labels)]
 
     def save(
         self, labels: bool = True, save_dir: str | Path = "runs/detect/exp", exist_ok: bool = False
     ) -> Path:
-        """Write the pictures with their boxes into a folder, and return it.
+        """Write the images with their boxes into a folder, and return it.
 
         Args:
             labels: write names and confidences.
@@ -136,12 +136,12 @@ class Detections:
         """
         folder, claims = increment_path(Path(save_dir), exist_ok), Claims()
         for image, file in zip(self._drawn(labels), self.files, strict=True):
-            write_picture(claims.claim_path(folder / file), image)
-        LOG.info(f"Saved {self.n} pictures to {folder}")
+            write_image(claims.claim_path(folder / file), image)
+        LOG.info(f"Saved {self.n} images to {folder}")
         return folder
 
     def show(self, labels: bool = True) -> None:
-        """Show the pictures with their boxes: in a notebook, else in windows until a key is hit.
+        """Show the images with their boxes: in a notebook, else in windows until a key is hit.
 
         Raises:
             ConfigError: there is no screen, or this OpenCV has no windows.
@@ -169,7 +169,7 @@ class Detections:
     def crop(
         self, save: bool = True, save_dir: str | Path = "runs/detect/exp", exist_ok: bool = False
     ) -> list[dict[str, Any]]:
-        """Cut every box out of its picture, with a margin.
+        """Cut every box out of its image, with a margin.
 
         Args:
             save: write crops/CLASS/FILE.jpg below `save_dir`.
@@ -177,7 +177,7 @@ class Detections:
             exist_ok: write into it even if it exists.
 
         Returns:
-            For each box, picture by picture: `box` (4,) pixels, `conf`, `cls`, `label`, and the cut-out `im`,
+            For each box, image by image: `box` (4,) pixels, `conf`, `cls`, `label`, and the cut-out `im`,
             RGB.
         """
         folder = increment_path(Path(save_dir), exist_ok) if save else Path()
@@ -197,7 +197,7 @@ class Detections:
                 )
                 if save and part.size:
                     path = claims.claim_path(folder / "crops" / safe_name(name) / file)
-                    write_picture(path, cv2.cvtColor(part, cv2.COLOR_RGB2BGR), full_chroma=True)
+                    write_image(path, cv2.cvtColor(part, cv2.COLOR_RGB2BGR), full_chroma=True)
         if save:
             LOG.info(f"Saved {len(crops)} crops to {folder}")
         return crops
@@ -207,7 +207,7 @@ class Detections:
         return Tables(self)
 
     def to_supervision(self) -> list[supervision.Detections]:
-        """A `supervision.Detections` for each picture, always a list; class names are in its `data`."""
+        """A `supervision.Detections` for each image, always a list; class names are in its `data`."""
         sv = _import("supervision", "results.to_supervision()")
         found = []
         for rows in self.pred:
@@ -222,7 +222,7 @@ class Detections:
         return found
 
     def _drawn(self, labels: bool) -> Iterator[np.ndarray]:
-        """Copies of the pictures in BGR with boxes; the most confident lie on top."""
+        """Copies of the images in BGR with boxes; the most confident lie on top."""
         for image, rows in zip(self.ims, self.pred, strict=True):
             bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
             pen = Annotator(bgr)
@@ -236,7 +236,7 @@ class Detections:
 
 
 class Tables:
-    """Detections as lists of `pandas.DataFrame`, one a picture, made when they are asked for."""
+    """Detections as lists of `pandas.DataFrame`, one an image, made when they are asked for."""
 
     def __init__(self, results: Detections) -> None:
         self._results = results
@@ -249,7 +249,7 @@ class Tables:
 
     @cached_property
     def xyxyn(self) -> list[pandas.DataFrame]:
-        """Columns CORNERS, as fractions of the picture."""
+        """Columns CORNERS, as fractions of the image."""
         return [self._table(rows, CORNERS) for rows in self._results.xyxyn]
 
     @cached_property
@@ -259,7 +259,7 @@ class Tables:
 
     @cached_property
     def xywhn(self) -> list[pandas.DataFrame]:
-        """Columns CENTRES, as fractions of the picture."""
+        """Columns CENTRES, as fractions of the image."""
         return [self._table(rows, CENTRES) for rows in self._results.xywhn]
 
     def _table(self, rows: Tensor, columns: tuple[str, ...]) -> pandas.DataFrame:

@@ -21,10 +21,10 @@ class Backend(ABC):
     """A model ready to run: `images` (B, 3, H, W) in 0-1 -> decoded (B, N, 5 + nc) in float32.
 
     Attributes:
-        stride: the sides of pictures must be multiples of it.
+        stride: the sides of images must be multiples of it.
         names: class names by index.
-        device: where pictures are expected.
-        fp16: whether pictures are expected in half precision.
+        device: where images are expected.
+        fp16: whether images are expected in half precision.
         pt: a native PyTorch model, which takes any rectangle; others get full squares.
         is_pytorch_model: the same, by its long name.
         batch: the only batch size that the file takes, or None. Others are cut and padded to it.
@@ -56,7 +56,7 @@ class Backend(ABC):
         """Take the batch and size that a file is fixed to from its input's shape; what is no number is free.
 
         Raises:
-            DataError: the input is no batch of pictures.
+            DataError: the input is no batch of images.
         """
         if len(shape) != 4:
             raise DataError(
@@ -87,7 +87,7 @@ class Backend(ABC):
 
     @abstractmethod
     def infer(self, images: Tensor) -> Tensor:
-        """Run the model on pictures of the right size, kind and number."""
+        """Run the model on images of the right size, kind and number."""
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, augment: bool = False, visualize: Watch | None = None) -> Tensor:
@@ -102,7 +102,7 @@ class Backend(ABC):
         height, width = images.shape[2:]
         if self.imgsz is not None and (height, width) != self.imgsz:
             raise ConfigError(
-                f"{self.file} takes pictures of {_size(self.imgsz)} only, not {_size((height, width))}; "
+                f"{self.file} takes images of {_size(self.imgsz)} only, not {_size((height, width))}; "
                 f"use --imgsz {_flag(self.imgsz)}, or export it with --dynamic or that --imgsz"
             )
         images = images.to(self.device, torch.float16 if self.fp16 else torch.float32)
@@ -113,7 +113,7 @@ class Backend(ABC):
         return self._decoded(found) if self.suppressed else found
 
     def warmup(self, shape: tuple[int, int, int, int] = (1, 3, 640, 640)) -> None:
-        """Run once on an empty picture, so that the first real one does not pay for the set-up."""
+        """Run once on an empty image, so that the first real one does not pay for the set-up."""
         self(torch.zeros(shape, device=self.device))
 
     def name_classes(self, names: dict[int, str] | None) -> None:
@@ -130,7 +130,7 @@ class Backend(ABC):
         self.names = {index: f"class{index}" for index in range(classes)}
 
     def _infer_part(self, images: Tensor) -> Tensor:
-        """Run at most `batch` pictures, filled up with empty ones."""
+        """Run at most `batch` images, filled up with empty ones."""
         assert self.batch is not None
         missing = self.batch - len(images)
         if missing:

@@ -16,7 +16,7 @@ from utils.base.errors import ConfigError, DataError
 
 
 class CoreMlBackend(Backend):
-    """Core ML, a picture at a time."""
+    """Core ML, an image at a time."""
 
     def __init__(self, weights: str, device: torch.device) -> None:
         super().__init__(weights, device)
@@ -35,7 +35,7 @@ class CoreMlBackend(Backend):
         self.batch = 1
 
     def infer(self, images: Tensor) -> Tensor:
-        """Run the model on a picture of 8 bits a channel, as its input wants it."""
+        """Run the model on an image of 8 bits a channel, as its input wants it."""
         from PIL import Image
 
         rgb = (images[0].float() * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()

@@ -1,4 +1,4 @@
-"""TensorFlow Lite files, run by LiteRT: pictures (B, H, W, 3), boxes as fractions of the picture."""
+"""TensorFlow Lite files, run by LiteRT: images (B, H, W, 3), boxes as fractions of the image."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class EdgeTpuBackend(LiteRtBackend):
 
 
 def to_pixels(found: Tensor, images: Tensor) -> Tensor:
-    """Boxes as fractions of the picture -> in its pixels; the other columns stay."""
+    """Boxes as fractions of the image -> in its pixels; the other columns stay."""
     height, width = images.shape[2:]
     found[..., :4] *= found.new_tensor([width, height, width, height])
     return found

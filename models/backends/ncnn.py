@@ -13,7 +13,7 @@ from utils.base.formats import existing_folder
 
 
 class NcnnBackend(Backend):
-    """NCNN on the CPU, a picture at a time."""
+    """NCNN on the CPU, an image at a time."""
 
     def __init__(self, weights: str, device: torch.device) -> None:
         super().__init__(weights, device)
@@ -32,9 +32,9 @@ class NcnnBackend(Backend):
         self.batch = 1
 
     def infer(self, images: Tensor) -> Tensor:
-        """Run the network on one picture."""
+        """Run the network on one image."""
         with self.net.create_extractor() as extractor:
-            picture = np.ascontiguousarray(images[0].cpu().numpy())  # Mat only points to it: it must live on
-            extractor.input(self.net.input_names()[0], self.mat(picture))
+            image = np.ascontiguousarray(images[0].cpu().numpy())  # Mat only points to it: it must live on
+            extractor.input(self.net.input_names()[0], self.mat(image))
             _, found = extractor.extract(self.net.output_names()[0])
             return torch.from_numpy(np.array(found))[None].to(self.device)

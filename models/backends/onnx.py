@@ -36,12 +36,12 @@ class OnnxBackend(Backend):
             decoded = self.session.run(None, {self.input: array})[0]
         except Exception as error:  # ONNX Runtime has a dozen kinds of errors, of no common class
             shape, words = "x".join(map(str, images.shape)), str(error).split("\n")[0][:200]
-            raise DataError(f"{self.file}: ONNX Runtime fails on {shape} pictures ({words})") from error
+            raise DataError(f"{self.file}: ONNX Runtime fails on {shape} images ({words})") from error
         return torch.from_numpy(decoded).to(self.device)
 
 
 class DnnBackend(Backend):
-    """OpenCV's own network runner: CPU, one picture a time, and no metadata, so --data gives the names."""
+    """OpenCV's own network runner: CPU, one image a time, and no metadata, so --data gives the names."""
 
     def __init__(self, weights: str, device: torch.device) -> None:
         import cv2
@@ -64,7 +64,7 @@ class DnnBackend(Backend):
         except cv2.error as error:
             shape = "x".join(map(str, images.shape))
             raise ConfigError(
-                f"{self.file}: OpenCV cannot run it on {shape} pictures ({_line(error)})"
+                f"{self.file}: OpenCV cannot run it on {shape} images ({_line(error)})"
             ) from error
 
 

@@ -14,7 +14,7 @@ from models.yolo import DetectionModel
 
 
 class PyTorchBackend(Backend):
-    """A model built from a .pt file; the only one with test-time augmentation and feature pictures."""
+    """A model built from a .pt file; the only one with test-time augmentation and feature images."""
 
     pt = True
 
@@ -43,7 +43,7 @@ class PyTorchBackend(Backend):
         self.follow()
 
     def follow(self) -> None:
-        """Expect pictures where the model is now, and in its precision."""
+        """Expect images where the model is now, and in its precision."""
         weight = next(self.model.parameters())
         self.device, self.fp16 = weight.device, weight.dtype == torch.float16
 

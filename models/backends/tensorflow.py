@@ -1,4 +1,4 @@
-"""TensorFlow's SavedModel folders and frozen graphs: (B, H, W, 3) in, boxes as fractions of the picture."""
+"""TensorFlow's SavedModel folders and frozen graphs: (B, H, W, 3) in, boxes as fractions of the image."""
 
 from __future__ import annotations
 

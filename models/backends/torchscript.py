@@ -15,7 +15,7 @@ from utils.base.formats import existing_file
 
 
 class TorchScriptBackend(Backend):
-    """A traced model; it takes the picture size that it was traced with."""
+    """A traced model; it takes the image size that it was traced with."""
 
     def __init__(self, weights: str, device: torch.device, *, half: bool = False) -> None:
         super().__init__(weights, device)

@@ -16,9 +16,9 @@ from utils.train.train_options import check_options, parse_options
 from utils.val.val_options import parse_options as parse_val_options
 
 DESCRIPTION = """Compare models and say what the numbers allow.
-With --cfg: train every model with every seed on the same pictures in the same order (any flag of train.py
+With --cfg: train every model with every seed on the same images in the same order (any flag of train.py
 may follow, for all of them), then measure and compare, paired by seed. Without --cfg: compare --weights
-files on the same pictures (any flag of val.py may follow), paired by picture."""
+files on the same images (any flag of val.py may follow), paired by image."""
 # Flags of train.py that compare.py sets for each run.
 _OWN_IN_RUNS = ("seed", "project", "name", "exist_ok", "resume", "evolve")
 
@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--rounds", type=int, default=50, help="runs of each model that measure latency; 0: none"
     )
     how.add_argument("--resamples", type=int, default=2000, help="of the bootstrap")
-    how.add_argument("--examples", type=int, default=4, help="pictures to show where models disagree most")
+    how.add_argument("--examples", type=int, default=4, help="images to show where models disagree most")
     out = parse.add_argument_group("what to write, and where")
     project = runs_folder("compare")
     out.add_argument("--project", default=project, help="folder of comparisons, and of the runs they share")

@@ -26,10 +26,10 @@ KEPT = "report.json"
 
 @dataclass(frozen=True)
 class Example:
-    """A picture with the boxes of several sources side by side."""
+    """An image with the boxes of several sources side by side."""
 
     title: str
-    panels: tuple[tuple[str, np.ndarray], ...]  # label, picture (h, w, 3) uint8 BGR
+    panels: tuple[tuple[str, np.ndarray], ...]  # label, image (h, w, 3) uint8 BGR
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,15 @@ class Gallery:
     examples: tuple[Example, ...] = ()
 
     def write(self, folder: Path) -> None:
-        """Write report.json, and the pictures into `folder`/examples."""
-        from utils.plots.annotator import write_picture
+        """Write report.json, and the images into `folder`/examples."""
+        from utils.plots.annotator import write_image
 
         examples = []
         for number, example in enumerate(self.examples, 1):
             panels = []
-            for index, (label, picture) in enumerate(example.panels):
+            for index, (label, image) in enumerate(example.panels):
                 name = f"examples/{number}-{index}.jpg"
-                write_picture(folder / name, picture)
+                write_image(folder / name, image)
                 panels.append({"label": label, "file": name})
             examples.append({"title": example.title, "panels": panels})
         with atomic_write(folder / KEPT, "w", encoding="utf-8") as file:
@@ -59,7 +59,7 @@ def read_gallery(folder: Path) -> Gallery:
     """Read what `Gallery.write` wrote; an empty one if nothing was.
 
     Raises:
-        DataError: report.json or a picture is damaged.
+        DataError: report.json or an image is damaged.
     """
     from utils.data.images import read_image
 
@@ -77,19 +77,19 @@ def read_gallery(folder: Path) -> Gallery:
         )
         return Gallery(tuple(map(str, content["command"])), examples)
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file}: damaged ({error!r}); delete it to do without its pictures") from error
+        raise DataError(f"{file}: damaged ({error!r}); delete it to do without its images") from error
 
 
 SHOWN = 4  # models side by side, the first ones
-LOOKED_AT = 500  # pictures of a set at most, evenly spread
+LOOKED_AT = 500  # images of a set at most, evenly spread
 TRUTH = "truth"
 _CONFIDENCE, _OVERLAP = 0.25, 0.45  # as detect.py draws
 _SAME = 0.5  # IoU from which two boxes are the same object
-_WIDEST = 640  # pixels of a picture on the page
+_WIDEST = 640  # pixels of an image on the page
 
 
 class Split(NamedTuple):
-    """The pictures to look at, and how."""
+    """The images to look at, and how."""
 
     data: DataSpec
     name: str  # train, val or test
@@ -99,14 +99,14 @@ class Split(NamedTuple):
 
 
 def find_examples(models: Mapping[str, Path], split: Split, count: int) -> list[Example]:
-    """Choose the pictures with the most boxes that only one of two models finds.
+    """Choose the images with the most boxes that only one of two models finds.
 
     A single model is compared with the labels.
 
     Args:
         models: weight files by label; the first is compared with each of the others.
-        split: the pictures.
-        count: of examples at most; pictures on which all agree are none.
+        split: the images.
+        count: of examples at most; images on which all agree are none.
     """
     from models.backends import load_backend
     from utils.base.device import select_device
@@ -120,8 +120,8 @@ def find_examples(models: Mapping[str, Path], split: Split, count: int) -> list[
     found = {TRUTH: truth}
     for label, file in islice(models.items(), SHOWN):
         backend = load_backend([str(file)], device, names=names)
-        pictures = Bar(indices.tolist(), f"what {label} finds")
-        found[label] = [find_boxes(backend, files.images.picture(i), split) for i in pictures]
+        images = Bar(indices.tolist(), f"what {label} finds")
+        found[label] = [find_boxes(backend, files.images.read_image(i), split) for i in images]
     base, *others = list(found)[1:]
     pairs = [(base, other) for other in others] or [(base, TRUTH)]
     apart = np.array([[differing(found[a][i], found[b][i]) for a, b in pairs] for i in range(len(truth))])
@@ -130,7 +130,7 @@ def find_examples(models: Mapping[str, Path], split: Split, count: int) -> list[
     return [
         _example(
             files.images[indices[i]].name,
-            files.images.picture(indices[i]),
+            files.images.read_image(indices[i]),
             {label: boxes[i] for label, boxes in found.items()},
             pairs[int(apart[i].argmax())],
             names,
@@ -140,7 +140,7 @@ def find_examples(models: Mapping[str, Path], split: Split, count: int) -> list[
 
 
 def find_boxes(backend: Backend, image: np.ndarray, split: Split) -> np.ndarray:
-    """What a model finds on a picture (H, W, 3), as detect.py does: (n, 6) xyxy, confidence, class."""
+    """What a model finds on an image (H, W, 3), as detect.py does: (n, 6) xyxy, confidence, class."""
     import torch
 
     from utils.data.letterbox import check_img_size, letterbox
@@ -177,7 +177,7 @@ def differing(a: np.ndarray, b: np.ndarray) -> int:
 
 
 def _true_boxes(files: LabelledFiles, index: int, single_cls: bool) -> np.ndarray:
-    """The labels of a picture as if a model had found them, with confidence 1."""
+    """The labels of an image as if a model had found them, with confidence 1."""
     from utils.ops.boxes import xywhn2xyxy
 
     labels = files.labels[index]
@@ -195,7 +195,7 @@ def _example(
     pair: tuple[str, str],
     names: Mapping[int, str],
 ) -> Example:
-    """Draw a picture once for each model; what its counterpart of the pair does not find is emphasized."""
+    """Draw an image once for each model; what its counterpart of the pair does not find is emphasized."""
     base, other = pair
     strange = {label: alone(rows, boxes[other if label == base else base]) for label, rows in boxes.items()}
     told = f"{strange[base].sum()} only in {base}, {strange[other].sum()} only in {other}"

@@ -1,4 +1,4 @@
-"""Compare weight files as they are, on the same pictures."""
+"""Compare weight files as they are, on the same images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from studies.compare.latency import measure_latency
 from studies.compare.measure_run import model_size
-from studies.compare.paired_images import compare_pictures
+from studies.compare.paired_images import compare_images
 from studies.compare.records import Records, class_columns, paired_columns
 from utils.base.errors import ConfigError
 
@@ -41,7 +41,7 @@ def compare_files(opt: Namespace, val: Namespace) -> Records:
         records.results.append(row | size)
     for row, result in zip(records.results[1:], results[1:], strict=True):
         assert result.matches is not None and results[0].matches is not None
-        pairs = compare_pictures(
+        pairs = compare_images(
             results[0].matches, result.matches, opt.resamples, comparisons=len(results) - 1
         )
         row |= paired_columns("mAP50", pairs[0]) | paired_columns("mAP50-95", pairs[1])

@@ -35,7 +35,7 @@ class Row:
     difference: float | None = None  # to PyTorch, of the export
     map50: float | None = None
     map: float | None = None
-    milliseconds: float | None = None  # of inference, a picture
+    milliseconds: float | None = None  # of inference, an image
     note: str = ""
     failed: bool = False
 
@@ -163,7 +163,7 @@ def _measured(row: Row, opt: Namespace) -> Row:
 
 
 def figures(task: dict[str, Any]) -> dict[str, Any]:
-    """mAP, and milliseconds a picture, on squares for every format (the task `speed`)."""
+    """mAP, and milliseconds an image, on squares for every format (the task `speed`)."""
     result = measure(val_options_from({**task, "task": "speed", "workers": 0}))
     return {"map50": result.map50, "map": result.map, "milliseconds": result.speeds[1]}
 

@@ -1,4 +1,4 @@
-"""report.html: one page that holds everything, script and pictures too, and needs no network."""
+"""report.html: one page that holds everything, script and images too, and needs no network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ th, td { padding: 4px 10px; text-align: left; border-bottom: 1px solid #ddd; whi
 .panels { display: flex; flex-wrap: wrap; gap: 8px } figure { margin: 0; flex: 1 1 260px; min-width: 0 }
 figure img { width: 100%; height: auto } figcaption { font-size: .85rem; overflow-wrap: anywhere }
 """
-_ON_EXAMPLES = """Pictures with the most boxes that only one of two models finds (no partner of the same class
+_ON_EXAMPLES = """Images with the most boxes that only one of two models finds (no partner of the same class
 at IoU 0.5), at a confidence of 0.25, by the first run of each model.
 Bold and named: those boxes; thin: the others."""
 _SCRIPT = """
@@ -104,8 +104,8 @@ def _example(example: Example) -> str:
     import cv2
 
     panels = []
-    for label, picture in example.panels:
-        done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    for label, image in example.panels:
+        done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])
         assert done
         text = base64.b64encode(data.tobytes()).decode()
         caption = f"<figcaption>{html.escape(label)}</figcaption>"

@@ -23,7 +23,7 @@ MEASURED = "measured.json"
 
 
 def measure_run(folder: Path) -> None:
-    """Measure the run in `folder` as val.py does, at its picture size.
+    """Measure the run in `folder` as val.py does, at its image size.
 
     Raises:
         DataError: the folder holds no finished run.
@@ -102,7 +102,7 @@ def _epochs(folder: Path) -> list[dict[str, float]]:
 
 
 def model_size(weights: Path, imgsz: int) -> dict[str, float]:
-    """Parameters, and GFLOPs at the least possible picture size from `imgsz` on."""
+    """Parameters, and GFLOPs at the least possible image size from `imgsz` on."""
     from models.weights import build_model, read_checkpoint
     from utils.data.letterbox import check_img_size
 

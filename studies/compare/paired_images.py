@@ -1,8 +1,8 @@
-"""Two models on the same pictures: is the difference of their mAP more than the choice of pictures?
+"""Two models on the same images: is the difference of their mAP more than the choice of images?
 
-mAP is no mean over pictures, so it is computed anew for every resample: pictures are drawn with
+mAP is no mean over images, so it is computed anew for every resample: images are drawn with
 replacement, the same ones for both models. The p-value comes from exchanging the two models' answers,
-picture by picture at random: if the models are equally good, that changes nothing but by chance.
+image by image at random: if the models are equally good, that changes nothing but by chance.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ Score = Callable[[np.ndarray], np.ndarray]
 
 
 class Scorer:
-    """mAP of a set in which every picture counts with a weight, a whole number.
+    """mAP of a set in which every image counts with a weight, a whole number.
 
-    Sorting and grouping by class are done once; a weight of zero leaves a picture out.
+    Sorting and grouping by class are done once; a weight of zero leaves an image out.
     """
 
     def __init__(self, matches: Matches) -> None:
         order = np.argsort(-matches.confidence, kind="stable")
-        correct, found, picture = matches.correct[order], matches.found[order], matches.picture[order]
+        correct, found, image = matches.correct[order], matches.found[order], matches.image[order]
         self.classes = np.unique(matches.true)
-        self._detections = [(correct[found == cls], picture[found == cls]) for cls in self.classes]
-        self._labels = [matches.true_picture[matches.true == cls] for cls in self.classes]
+        self._detections = [(correct[found == cls], image[found == cls]) for cls in self.classes]
+        self._labels = [matches.true_image[matches.true == cls] for cls in self.classes]
 
     def __call__(self, weights: np.ndarray, label_weights: np.ndarray | None = None) -> np.ndarray:
         """(mAP50, mAP50-95) over the classes that have labels in the weighted set.
 
         Args:
-            weights: (pictures,) how often each picture's detections count.
-            label_weights: (pictures,) how often its labels do; None: as often.
+            weights: (images,) how often each image's detections count.
+            label_weights: (images,) how often its labels do; None: as often.
         """
         label_weights = weights if label_weights is None else label_weights
         found = []
-        for (correct, picture), labels in zip(self._detections, self._labels, strict=True):
+        for (correct, image), labels in zip(self._detections, self._labels, strict=True):
             count = label_weights[labels].sum()
             if count:
-                found.append(_average_precision(correct, weights[picture], count))
+                found.append(_average_precision(correct, weights[image], count))
         if not found:
             return np.zeros(2)
         mean = np.mean(found, axis=0)
@@ -65,14 +65,14 @@ def _average_precision(correct: np.ndarray, weights: np.ndarray, labels: float) 
     return compute_ap(right / labels, right / weights.cumsum()[:, None])[0]
 
 
-def compare_pictures(
+def compare_images(
     a: Matches, b: Matches, resamples: int = 2000, seed: int = 0, comparisons: int = 1
 ) -> tuple[Paired, Paired]:
-    """Compare two models on the same pictures.
+    """Compare two models on the same images.
 
     Args:
         a: matches of the baseline.
-        b: of the other model, pictures in the same order.
+        b: of the other model, images in the same order.
         resamples: of the bootstrap, and exchanges of the test.
         seed: of the random numbers.
         comparisons: in all, that share the error level.
@@ -81,18 +81,18 @@ def compare_pictures(
         The differences of mAP50 and of mAP50-95.
 
     Raises:
-        ValueError: not the same pictures.
+        ValueError: not the same images.
     """
     from scipy import stats
 
-    if a.pictures != b.pictures or not np.array_equal(a.true, b.true):
-        raise ValueError("the models were not measured on the same pictures")
-    one, two, n = Scorer(a), Scorer(b), a.pictures
+    if a.images != b.images or not np.array_equal(a.true, b.true):
+        raise ValueError("the models were not measured on the same images")
+    one, two, n = Scorer(a), Scorer(b), a.images
     whole = np.ones(n, int)
     observed = two(whole) - one(whole)
     boot = np.empty((resamples, 2))
     draw = generator(seed, _BOOTSTRAP)
-    for index in Bar(range(resamples), "bootstrap over pictures"):
+    for index in Bar(range(resamples), "bootstrap over images"):
         weights = np.bincount(draw.integers(n, size=n), minlength=n)
         boot[index] = two(weights) - one(weights)
     p = _exchange_test(a, b, observed, resamples, seed)
@@ -105,7 +105,7 @@ def compare_pictures(
 
 def _exchange_test(a: Matches, b: Matches, observed: np.ndarray, times: int, seed: int) -> np.ndarray:
     """Share of random exchanges that differ at least as much as observed; (2,)."""
-    both, n = Scorer(_side_by_side(a, b)), a.pictures
+    both, n = Scorer(_side_by_side(a, b)), a.images
     whole, hits = np.ones(2 * n, int), np.zeros(2)
     draw = generator(seed, _EXCHANGE)
     labels = np.concatenate((whole[:n], 0 * whole[:n]))  # they stand in both halves; count them once
@@ -118,15 +118,15 @@ def _exchange_test(a: Matches, b: Matches, observed: np.ndarray, times: int, see
 
 
 def _side_by_side(a: Matches, b: Matches) -> Matches:
-    """Both models' detections, b's as if of further pictures."""
+    """Both models' detections, b's as if of further images."""
     from utils.val.accumulator import Matches as Both
 
     return Both(
         correct=np.concatenate((a.correct, b.correct)),
         confidence=np.concatenate((a.confidence, b.confidence)),
         found=np.concatenate((a.found, b.found)),
-        picture=np.concatenate((a.picture, b.picture + a.pictures)),
+        image=np.concatenate((a.image, b.image + a.images)),
         true=np.concatenate((a.true, b.true)),
-        true_picture=np.concatenate((a.true_picture, b.true_picture + a.pictures)),
-        pictures=a.pictures + b.pictures,
+        true_image=np.concatenate((a.true_image, b.true_image + a.images)),
+        images=a.images + b.images,
     )

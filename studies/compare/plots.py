@@ -44,7 +44,7 @@ def cost_plot(summaries: Sequence[ModelSummary], against: str) -> Figure | None:
             middle, low, high = one.latency
             trace["error_x"] = {"type": "data", "array": [high - middle], "arrayminus": [middle - low]}
         data.append(trace)
-    title = "latency of one picture, ms" if against == "latency" else "GFLOPs (a multiply-add is two)"
+    title = "latency of one image, ms" if against == "latency" else "GFLOPs (a multiply-add is two)"
     return {"data": data, "layout": _layout(title, "mAP50-95")}
 
 

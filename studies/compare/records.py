@@ -38,7 +38,7 @@ class Records:
 
     @property
     def of_files(self) -> bool:
-        """Whether weight files were compared, picture by picture, and not runs over seeds."""
+        """Whether weight files were compared, image by image, and not runs over seeds."""
         return not any("run" in row for row in self.results)
 
     @property
@@ -64,8 +64,8 @@ class Records:
             if (row["model"], row["split"], row["checkpoint"]) == (model, split, checkpoint) and name in row
         }
 
-    def paired_over_pictures(self, model: str, name: str) -> Paired | None:
-        """The difference to the first model where weights were compared picture by picture."""
+    def paired_over_images(self, model: str, name: str) -> Paired | None:
+        """The difference to the first model where weights were compared image by image."""
         found = [self.fact(model, f"{name} {part}") for part in _PAIRED]
         return None if found[0] is None else Paired(int(found[0]), *found[1:])
 
@@ -123,7 +123,7 @@ def rows_of_run(
 
 
 def paired_columns(name: str, pair: Paired) -> dict[str, float]:
-    """Columns of results.csv for a difference over pictures."""
+    """Columns of results.csv for a difference over images."""
     values = (pair.n, pair.mean, pair.low, pair.high, pair.p, pair.detectable)
     return {f"{name} {part}": value for part, value in zip(_PAIRED, values, strict=True)}
 

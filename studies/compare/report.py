@@ -21,13 +21,13 @@ of the figure before it, against the first model, paired by seed, with its 95 % 
 brackets (widened for few seeds; below 5 seeds still too narrow). p is of Student's paired t-test. The last
 column says after how many epochs a model reached the best mAP50-95 of the first model's run with the same
 seed."""
-_OVER_PICTURES = """A difference is in points (hundredths) of the figure before it, against the first
-model, on the same pictures, with its 95 % interval from a bootstrap over pictures in brackets. p is of a
-test that exchanges the two models' answers picture by picture. Other pictures are covered by this, another
+_OVER_IMAGES = """A difference is in points (hundredths) of the figure before it, against the first
+model, on the same images, with its 95 % interval from a bootstrap over images in brackets. p is of a
+test that exchanges the two models' answers image by image. Other images are covered by this, another
 training is not: that takes seeds (--cfg ... --seeds 0 1 2 3 4)."""
 _COMMON = """p in parentheses is adjusted (Holm) for all comparisons of its column; the sentences are about
 mAP50-95 and go by that.
-GFLOPs count a multiply-add as two. Latency is of one picture, models in turn: median (quartiles)."""
+GFLOPs count a multiply-add as two. Latency is of one image, models in turn: median (quartiles)."""
 
 
 def gather(runs: Sequence[Run], project: Path) -> Records:
@@ -89,7 +89,7 @@ def markdown(records: Records, resamples: int = 2000) -> str:
 def notes(records: Records) -> str:
     """How to read the tables."""
     if records.of_files:
-        return f"{_OVER_PICTURES}\n{_COMMON}" if len(records.models) > 1 else ""
+        return f"{_OVER_IMAGES}\n{_COMMON}" if len(records.models) > 1 else ""
     few = "Three seeds or fewer can only show large differences.\n" if len(records.seeds) <= 3 else ""
     return f"{few}{_OVER_SEEDS}\n{_COMMON}"
 
@@ -98,7 +98,7 @@ def circumstances(records: Records) -> str:
     """What was compared, in a line."""
     if records.of_files:
         count = len(records.models)
-        return f"{count} weight files on the same pictures." if count > 1 else f"{records.models[0]} alone."
+        return f"{count} weight files on the same images." if count > 1 else f"{records.models[0]} alone."
     commits = sorted({str(row.get("commit", "")) for row in records.results} - {""})
     starts = dict.fromkeys(str(row["start"]) for row in records.results if "start" in row)
     start = f", from {' or '.join(starts)}" if starts else ""
@@ -127,7 +127,7 @@ def write_report(
     Args:
         records: what was measured.
         folder: where to write; made if it is not there.
-        gallery: the command line, and pictures for the page.
+        gallery: the command line, and images for the page.
         resamples: of the bootstrap.
     """
     gallery = gallery or Gallery()

@@ -73,7 +73,7 @@ def plan_runs(comparison: Comparison) -> list[Run]:
     data = [read_data_yaml(arm.options.data, allow_download=arm.options.download) for arm in comparison.arms]
     facts = [_facts(arm, spec) for arm, spec in zip(comparison.arms, data, strict=True)]
     if len({known["pictures"]["val"] for known in facts}) > 1:
-        raise ConfigError("--data: all models of a comparison need the same validation pictures")
+        raise ConfigError("--data: all models of a comparison need the same validation images")
     runs = []
     for seed in comparison.opt.seeds:
         for arm, spec, known in zip(comparison.arms, data, facts, strict=True):
@@ -115,7 +115,7 @@ def _facts(arm: Arm, data: DataSpec) -> dict[str, Any]:
             "weights": file_digest(checkpoint.path) if checkpoint is not None else None,
             "hyp": load_hyp(opt.hyp, opt.label_smoothing),
             "names": data.names,
-            "pictures": {split: _pictures(data, split) for split in ("train", "val", "test")},
+            "pictures": {split: _images(data, split) for split in ("train", "val", "test")},
             "options": kept,
         }
     )
@@ -134,8 +134,8 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _pictures(data: DataSpec, split: str) -> str | None:
-    """Digest of a split: its pictures' places and sizes, its labels to the letter."""
+def _images(data: DataSpec, split: str) -> str | None:
+    """Digest of a split: its images' places and sizes, its labels to the letter."""
     from utils.data.image_lists import label_path, list_images
     from utils.data.shards.index import open_shards
     from utils.data.shards.urls import ShardList

@@ -40,7 +40,7 @@ def summarize(
 ) -> list[ModelSummary]:
     """Compare every model with the first one, paired by seed."""
     baseline, *others = records.models
-    what = "pictures" if any(records.paired_over_pictures(name, "mAP50-95") for name in others) else "seeds"
+    what = "images" if any(records.paired_over_images(name, "mAP50-95") for name in others) else "seeds"
     pairs = {name: _pair(records, name, "mAP50-95", split, checkpoint, resamples) for name in others}
     pairs50 = {name: _pair(records, name, "mAP50", split, checkpoint, resamples) for name in others}
     adjusted = dict(zip(others, holm([pairs[name].p for name in others]), strict=True))
@@ -65,9 +65,9 @@ def summarize(
 
 
 def _pair(records: Records, name: str, figure: str, split: str, checkpoint: str, resamples: int) -> Paired:
-    over_pictures = records.paired_over_pictures(name, figure)
-    if over_pictures is not None:
-        return over_pictures
+    over_images = records.paired_over_images(name, figure)
+    if over_images is not None:
+        return over_images
     a = records.figure(records.models[0], figure, split, checkpoint)
     b = records.figure(name, figure, split, checkpoint)
     seeds = [seed for seed in records.seeds if seed in a and seed in b]

@@ -37,7 +37,7 @@ def evolve(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
         The folder, and what the best candidate gave.
 
     Raises:
-        ConfigError: flags, files or pictures that cannot be used.
+        ConfigError: flags, files or images that cannot be used.
         YoloError: candidates fail, one like the other.
     """
     opt = with_saved_options(opt)

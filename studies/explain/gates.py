@@ -1,4 +1,4 @@
-"""The attention gates of a model over a picture: the factor A(x) of y = x * A(x)."""
+"""The attention gates of a model over an image: the factor A(x) of y = x * A(x)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DESIGNS = tuple(DESIGNS.values())
 
 @dataclass(frozen=True)
 class GateMap:
-    """What one gate does to one picture.
+    """What one gate does to one image.
 
     Attributes:
         block: where it stands: `layer 10: LSKA, k = 11`.
@@ -54,7 +54,7 @@ def _describe(layer: Any, gate: Any, number: int, count: int) -> str:
 
 @torch.no_grad()
 def gate_maps(model: DetectionModel, images: Tensor) -> list[GateMap]:
-    """Run one picture (1, 3, H, W) and say what each gate multiplies its input by."""
+    """Run one image (1, 3, H, W) and say what each gate multiplies its input by."""
     gates = find_gates(model)
     factors: dict[nn.Module, Tensor] = {}
 

@@ -1,10 +1,10 @@
-"""Class activation maps for detections: what in the picture speaks for the boxes that were found.
+"""Class activation maps for detections: what in the image speaks for the boxes that were found.
 
 Two ways. Grad-CAM (Selvaraju et al., arXiv:1610.02391) weighs the channels of a layer by how much they
 raise a score, here that of the boxes left after suppression. EigenCAM (Muhammad and Yeasin,
 arXiv:2008.00299) takes what the channels have most in common and needs no score.
 
-Grad-CAM is the default, as it explains detections: it differs between classes, and between pictures with
+Grad-CAM is the default, as it explains detections: it differs between classes, and between images with
 and without objects, while EigenCAM shows what a layer reacts to at all, often enough the background.
 Gradients are pooled over the map as in the paper and not multiplied place by place (LayerCAM,
 HiResCAM): Detect reads single cells, so gradients at its inputs are zero but in the cells that found a
@@ -42,7 +42,7 @@ class Heat:
 
     Attributes:
         heat: (H, W) float32 over the network's input, 0-1; None where nothing is to be explained: Grad-CAM
-            of a picture without boxes, or no feature that speaks for them.
+            of an image without boxes, or no feature that speaks for them.
         detections: (n, 6) float32 x1, y1, x2, y2 in pixels of that input, confidence, class.
     """
 
@@ -51,11 +51,11 @@ class Heat:
 
 
 def gradcam(model: DetectionModel, images: Tensor, layers: Sequence[int], keep: Threshold) -> Heat:
-    """Grad-CAM of one picture (1, 3, H, W) for the sum of its boxes' scores, objectness times class.
+    """Grad-CAM of one image (1, 3, H, W) for the sum of its boxes' scores, objectness times class.
 
     The maps of several layers are added as they are: all say how much they raise the same sum, and a
     level that found nothing has no gradient. The paper differentiates the score before its softmax. Here
-    logits did worse (less of the heat inside the boxes: bus.jpg 55 % against 76 %, three pictures of
+    logits did worse (less of the heat inside the boxes: bus.jpg 55 % against 76 %, three images of
     blood cells 71-81 % against 77-86 %): their gradient does not fade when objectness or class is sure.
     """
     with torch.enable_grad():
@@ -73,7 +73,7 @@ def gradcam(model: DetectionModel, images: Tensor, layers: Sequence[int], keep: 
 
 @torch.no_grad()
 def eigencam(model: DetectionModel, images: Tensor, layers: Sequence[int], keep: Threshold) -> Heat:
-    """EigenCAM of one picture (1, 3, H, W); the boxes have no influence on it."""
+    """EigenCAM of one image (1, 3, H, W); the boxes have no influence on it."""
     kept, (decoded, _) = run_and_keep(model, images, layers)
     maps = [_to_peak(eigen_cam_map(kept[index])) for index in layers]  # levels have no common unit
     return Heat(merge(maps, images.shape[2:]), _detect(decoded, keep).cpu().numpy())

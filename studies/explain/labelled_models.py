@@ -41,7 +41,7 @@ def load_subjects(
 
     Raises:
         ConfigError, DataError: a file that is missing, damaged or no checkpoint; not a model for colour
-            pictures; two labels that are equal.
+            images; two labels that are equal.
     """
     for name in weights:
         _check_format(name)
@@ -104,5 +104,5 @@ def _untrained(cfg: str, device: torch.device, seed: int) -> DetectionModel:
 
 def _for_colour(model: DetectionModel, origin: str) -> DetectionModel:
     if model.yaml["ch"] != 3:
-        raise ConfigError(f"{origin}: reads pictures of {model.yaml['ch']} channels; 3 are needed here")
+        raise ConfigError(f"{origin}: reads images of {model.yaml['ch']} channels; 3 are needed here")
     return model

@@ -1,4 +1,4 @@
-"""Figures of maps over a picture: attention gates, and heat maps with boxes."""
+"""Figures of maps over an image: attention gates, and heat maps with boxes."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 _DPI = 130
 _PANEL_AREA, _SMALL_AREA = 16.0, 8.0  # square inches of a panel among few, and among many
 _FEW = 8  # panels
-_OPACITY = 0.6  # of a map over its picture
+_OPACITY = 0.6  # of a map over its image
 _FLAT = 1e-6  # a range below is rounding
 
 
 def draw_gates(view: View, models: Sequence[tuple[str, Sequence[GateMap]]], path: Path) -> None:
-    """Draw the gates of one picture: the plain picture, then one panel for each block; a row for a model.
+    """Draw the gates of one image: the plain image, then one panel for each block; a row for a model.
 
     Rows with many blocks go on in the next line. Blocks of equal name in different models share a scale.
 
     Args:
-        view: the picture.
+        view: the image.
         models: label and gates of each model, without those that have none.
-        path: picture to write.
+        path: image to write.
     """
     blocks = max(len(gates) for _, gates in models)
     columns = min(blocks + 1, 5 if _is_tall(view) else 4)
@@ -65,7 +65,7 @@ def _draw_gate(figure: Figure, axes: Axes, view: View, gate: GateMap, scale: tup
         low, high = low - 0.5, high + 0.5
     _show_grey(axes, view)
     shown = _lay_over(axes, view, view.cut(gate.factor), "viridis", low, high)
-    bar = figure.colorbar(shown, cax=axes.inset_axes((1.02, 0, 0.035, 1)))  # as high as the picture
+    bar = figure.colorbar(shown, cax=axes.inset_axes((1.02, 0, 0.035, 1)))  # as high as the image
     bar.ax.tick_params(labelsize=8)
     bar.ax.ticklabel_format(useOffset=False)
     numbers = " / ".join(f"{value:.4g}" for value in _low_mean_high(gate.factor))
@@ -83,13 +83,13 @@ def draw_heat(
     title: str,
     path: Path,
 ) -> None:
-    """Draw the heat maps of one picture side by side with it, the boxes on top.
+    """Draw the heat maps of one image side by side with it, the boxes on top.
 
     Args:
-        view: the picture.
+        view: the image.
         models: label, heat map and class names of each model.
         title: of the figure.
-        path: picture to write.
+        path: image to write.
     """
     columns = min(len(models) + 1, 5 if _is_tall(view) else 3)
     figure, grid = _grid(view, -(-(len(models) + 1) // columns), columns)
@@ -110,7 +110,7 @@ def _draw_one_heat(axes: Axes, view: View, label: str, heat: Heat, names: Mappin
     words = f"{count} box{'' if count == 1 else 'es'}" if count else "no boxes"
     shown = None
     if heat.heat is None:
-        axes.imshow(view.picture)
+        axes.imshow(view.image)
         words += ": nothing to explain" if not count else ": no feature speaks for them"
     else:
         _show_grey(axes, view)
@@ -142,8 +142,8 @@ def _draw_boxes(axes: Axes, detections: np.ndarray, names: Mapping[int, str]) ->
 
 
 def _grid(view: View, lines: int, columns: int, room_for_bars: bool = False) -> tuple[Figure, np.ndarray]:
-    """Empty panels of the picture's shape, each of about the same area."""
-    height, width = view.picture.shape[:2]
+    """Empty panels of the image's shape, each of about the same area."""
+    height, width = view.image.shape[:2]
     ratio = min(max(width / height, 0.4), 2.5)
     area = _PANEL_AREA if lines * columns <= _FEW else _SMALL_AREA
     panel_w, panel_h = (area * ratio) ** 0.5, (area / ratio) ** 0.5
@@ -157,26 +157,26 @@ def _grid(view: View, lines: int, columns: int, room_for_bars: bool = False) -> 
 
 
 def _is_tall(view: View) -> bool:
-    return view.picture.shape[0] > view.picture.shape[1]
+    return view.image.shape[0] > view.image.shape[1]
 
 
 def _plain(axes: Axes, view: View, title: str) -> None:
-    axes.imshow(view.picture)
+    axes.imshow(view.image)
     literal([axes.set_title(title, fontsize=10)])
     _bare(axes, view)
 
 
 def _show_grey(axes: Axes, view: View) -> None:
-    axes.imshow(cv2.cvtColor(view.picture, cv2.COLOR_RGB2GRAY), cmap="gray", vmin=0, vmax=255)
+    axes.imshow(cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY), cmap="gray", vmin=0, vmax=255)
 
 
 def _lay_over(axes: Axes, view: View, values: np.ndarray, cmap: str, low: float, high: float) -> Any:
-    """A map over the whole picture; what is drawn on `axes` later is placed in the picture's pixels."""
-    height, width = view.picture.shape[:2]
+    """A map over the whole image; what is drawn on `axes` later is placed in the image's pixels."""
+    height, width = view.image.shape[:2]
     edges = (-0.5, width - 0.5, height - 0.5, -0.5)
     return axes.imshow(values, cmap=cmap, vmin=low, vmax=high, alpha=_OPACITY, extent=edges)
 
 
 def _bare(axes: Axes, view: View) -> None:
-    height, width = view.picture.shape[:2]
+    height, width = view.image.shape[:2]
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))

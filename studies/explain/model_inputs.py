@@ -1,4 +1,4 @@
-"""The pictures to look at: read, fitted to the network, and ready to be drawn."""
+"""The images to look at: read, fitted to the network, and ready to be drawn."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from utils.ops.boxes import scale_boxes
 from utils.sources.files import Frame
 from utils.sources.source import FileSource, find_source
 
-_LONGEST = 1280  # pixels of a picture in a figure
+_LONGEST = 1280  # pixels of an image in a figure
 
 
 @dataclass(frozen=True)
 class View:
-    """One picture for the network and for the reader.
+    """One image for the network and for the reader.
 
     Attributes:
         name: for files, its own in this run.
         title: for readers.
-        picture: (H, W, 3) uint8 RGB, large ones made smaller.
+        image: (H, W, 3) uint8 RGB, large ones made smaller.
         images: (1, 3, h, w) in 0-1, with no more border than the stride asks for.
         inner: rows and columns of `images` without that border.
     """
 
     name: str
     title: str
-    picture: np.ndarray
+    image: np.ndarray
     images: Tensor
     inner: tuple[slice, slice]
 
@@ -46,16 +46,16 @@ class View:
         return values[self.inner]
 
     def place(self, detections: np.ndarray) -> np.ndarray:
-        """Carry boxes (n, 4+) from the network's input to `picture`."""
-        return scale_boxes(self.images.shape[2:], detections.copy(), self.picture.shape[:2])
+        """Carry boxes (n, 4+) from the network's input to `image`."""
+        return scale_boxes(self.images.shape[2:], detections.copy(), self.image.shape[:2])
 
 
-def open_pictures(source: str, vid_stride: int = 1) -> FileSource:
+def open_images(source: str, vid_stride: int = 1) -> FileSource:
     """Find the files of a source.
 
     Raises:
         ConfigError: it does not exist, or is a camera, stream or screen.
-        DataError: it holds no picture and no video.
+        DataError: it holds no image and no video.
     """
     found = find_source(source, vid_stride)
     if not isinstance(found, FileSource):
@@ -64,7 +64,7 @@ def open_pictures(source: str, vid_stride: int = 1) -> FileSource:
 
 
 def frames_of(source: FileSource, limit: int) -> Iterator[Frame]:
-    """The first `limit` pictures, as they were read."""
+    """The first `limit` images, as they were read."""
     return islice((frame for batch in source.batches(lambda image: image) for frame in batch), limit)
 
 
@@ -85,13 +85,13 @@ class Views:
         return View(
             name=self._claim(f"{frame.path.stem}{number}"),
             title=f"{frame.path.name}{f', frame {frame.frame_number}' if number else ''}",
-            picture=_for_paper(frame.original),
+            image=_for_paper(frame.original),
             images=self._tensor(fitted),
             inner=(slice(top, top + inner_h), slice(left, left + inner_w)),
         )
 
     def full(self, frame: Frame) -> Tensor:
-        """Fit a frame to all of --imgsz, so that maps of different pictures can be averaged."""
+        """Fit a frame to all of --imgsz, so that maps of different images can be averaged."""
         return self._tensor(letterbox(frame.original, self.imgsz, auto=False)[0])
 
     def _tensor(self, image: np.ndarray) -> Tensor:

@@ -33,8 +33,8 @@ class Extent:
     Attributes:
         share: of the energy, 0-1.
         side: of the smallest square around the field's centre that holds the share, in pixels; odd.
-            It says how far the layer looks. The square may reach beyond the picture's edge.
-        square: pixels of the picture in that square.
+            It says how far the layer looks. The square may reach beyond the image's edge.
+        square: pixels of the image in that square.
         area: pixels in the smallest set that holds the share, wherever they lie: the brightest ones.
             It says how many pixels the layer listens to; at most `square`.
     """
@@ -62,7 +62,7 @@ class Field:
 
 
 def field_energy(model: DetectionModel, images: Tensor, layers: Sequence[int]) -> dict[int, np.ndarray]:
-    """Energy of one picture (1, 3, H, W) for the middle cell of each layer: {layer: (H, W) float64}."""
+    """Energy of one image (1, 3, H, W) for the middle cell of each layer: {layer: (H, W) float64}."""
     images = images.detach().requires_grad_()
     kept, _ = run_and_keep(model, images, layers)
     found = {index: centre_gradient(kept[index], images) for index in layers}
@@ -140,7 +140,7 @@ class Row:
     field: Field
 
 
-def draw_fields(models: Sequence[Sequence[Row]], pictures: int, path: Path) -> None:
+def draw_fields(models: Sequence[Sequence[Row]], images: int, path: Path) -> None:
     """Draw all fields, and how much energy squares of growing side hold.
 
     One layer: the models and the curves side by side. Several: a row for each model, a column for each
@@ -148,8 +148,8 @@ def draw_fields(models: Sequence[Sequence[Row]], pictures: int, path: Path) -> N
 
     Args:
         models: rows of each model, one for each layer, in the same order.
-        pictures: that were averaged.
-        path: picture to write.
+        images: that were averaged.
+        path: image to write.
     """
     layers = max(map(len, models))
     one = layers == 1
@@ -167,7 +167,7 @@ def draw_fields(models: Sequence[Sequence[Row]], pictures: int, path: Path) -> N
         axes.set_visible(axes.has_data())
     bar = figure.colorbar(shown[0], ax=panels, fraction=0.03, pad=0.02, shrink=0.8, extend="min")
     bar.set_label("energy, as a fraction of the map's peak")
-    count = f"{pictures} picture{'s' if pictures > 1 else ''}"
+    count = f"{images} image{'s' if images > 1 else ''}"
     figure.suptitle(f"Effective receptive field of the middle cell, mean of {count}", fontsize=13)
     save_figure(figure, path, _DPI)
 
@@ -212,7 +212,7 @@ def _draw_curves(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def write_fields(models: Sequence[Sequence[Row]], path: Path) -> None:
-    """Write a line for each model and layer: sides and areas in pixels, and as fractions of the picture."""
+    """Write a line for each model and layer: sides and areas in pixels, and as fractions of the image."""
     with atomic_write(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         shares = [f"{extent.share:.0%}"[:-1] for extent in models[0][0].field.extents]
@@ -229,7 +229,7 @@ def write_fields(models: Sequence[Sequence[Row]], path: Path) -> None:
 
 
 def field_table(models: Sequence[Sequence[Row]]) -> str:
-    """The same for readers: sides in pixels, areas as percentages of the picture."""
+    """The same for readers: sides in pixels, areas as percentages of the image."""
     rows = [row for rows in models for row in rows]
     head = ["model", "layer"]
     extents = rows[0].field.extents

@@ -1,4 +1,4 @@
-"""From source and models to figures: one pass over the pictures, every model on each."""
+"""From source and models to figures: one pass over the images, every model on each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from studies.explain.labelled_models import load_subjects
-from studies.explain.model_inputs import Views, frames_of, open_pictures
+from studies.explain.model_inputs import Views, frames_of, open_images
 from studies.explain.visualize_options import Options
 from studies.explain.visualizers import PARTS, Summary, kinds_that_apply
 from utils.base.device import select_device
@@ -14,7 +14,7 @@ from utils.base.log import LOG, color
 from utils.base.paths import increment_path
 from utils.base.progress import Bar
 from utils.data.letterbox import check_img_size
-from utils.sources.files import is_picture
+from utils.sources.files import is_image
 
 
 def visualize(options: Options) -> Summary:
@@ -23,9 +23,9 @@ def visualize(options: Options) -> Summary:
     Source, models, layers and classes are checked before a run folder is made.
 
     Raises:
-        ConfigError, DataError: see `open_pictures`, `load_subjects`, `find_layers`; no model has a gate.
+        ConfigError, DataError: see `open_images`, `load_subjects`, `find_layers`; no model has a gate.
     """
-    source = open_pictures(options.source, options.vid_stride)
+    source = open_images(options.source, options.vid_stride)
     device = select_device(options.device)
     subjects = load_subjects(options.weights, options.cfg, device, options.seed, options.labels)
     stride = int(max(subject.model.stride.max() for subject in subjects))
@@ -38,14 +38,14 @@ def visualize(options: Options) -> Summary:
     save_dir.mkdir(parents=True, exist_ok=True)
     summary = Summary(save_dir)
     try:
-        pictures = Bar(frames_of(source, options.max_images), total=_count(source.files, options.max_images))
-        for frame in pictures:
+        images = Bar(frames_of(source, options.max_images), total=_count(source.files, options.max_images))
+        for frame in images:
             view = views.make(frame)
-            pictures.say(f"pictures, now {view.title}")
-            summary.pictures += 1
+            images.say(f"images, now {view.title}")
+            summary.images += 1
             for part in parts:
                 part.look(frame, view, summary)
-            pictures.say(f"{summary.pictures} pictures seen")
+            images.say(f"{summary.images} images seen")
         for part in parts:
             part.finish(summary)
     finally:
@@ -56,9 +56,9 @@ def visualize(options: Options) -> Summary:
 
 
 def _count(files: list[Path], limit: int) -> int | None:
-    """Pictures to come, if that can be told; says what is left out."""
-    if not all(map(is_picture, files)):
+    """Images to come, if that can be told; says what is left out."""
+    if not all(map(is_image, files)):
         return None
     if len(files) > limit:
-        LOG.info(f"The first {limit} of {len(files)} pictures are used; --max-images N for another number")
+        LOG.info(f"The first {limit} of {len(files)} images are used; --max-images N for another number")
     return min(len(files), limit)

@@ -1,4 +1,4 @@
-"""The three things to look at: each sees every picture once, then says what it found."""
+"""The three things to look at: each sees every image once, then says what it found."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Summary:
 
     save_dir: Path
     files: list[Path] = field(default_factory=list)
-    pictures: int = 0
+    images: int = 0
     fields: list[list[Row]] = field(default_factory=list)  # of each model, one for each layer
 
     def file(self, name: str) -> Path:
@@ -50,16 +50,16 @@ class Part(Protocol):
     def __init__(self, options: Options, subjects: Sequence[Subject], views: Views) -> None: ...
 
     def look(self, frame: Frame, view: View, summary: Summary) -> None:
-        """Work on one picture."""
+        """Work on one image."""
         ...
 
     def finish(self, summary: Summary) -> None:
-        """Write what needed all pictures."""
+        """Write what needed all images."""
         ...
 
 
 class Fields:
-    """Effective receptive fields: erf.png and erf.csv, averaged over the pictures."""
+    """Effective receptive fields: erf.png and erf.csv, averaged over the images."""
 
     def __init__(self, options: Options, subjects: Sequence[Subject], views: Views) -> None:
         self.subjects, self.views = subjects, views
@@ -82,12 +82,12 @@ class Fields:
                         subject.label,
                         describe_layer(subject.model, layer),
                         strides[layer],
-                        measure(self.sums[number, layer] / summary.pictures),
+                        measure(self.sums[number, layer] / summary.images),
                     )
                     for layer in layers
                 ]
             )
-        draw_fields(summary.fields, summary.pictures, summary.file("erf.png"))
+        draw_fields(summary.fields, summary.images, summary.file("erf.png"))
         write_fields(summary.fields, summary.file("erf.csv"))
         LOG.info(
             "Effective receptive field: side of the centred square, and area of the brightest pixels, that "
@@ -99,11 +99,11 @@ class Fields:
         ]
         if cut:
             names = ", ".join(f"{row.model} {row.layer}" for row in cut)
-            LOG.info(f"Cut off by the picture's edge, a larger --imgsz shows more: {names}")
+            LOG.info(f"Cut off by the image's edge, a larger --imgsz shows more: {names}")
 
 
 class Gates:
-    """Attention gates: a figure for each picture, and gates.csv."""
+    """Attention gates: a figure for each image, and gates.csv."""
 
     def __init__(self, options: Options, subjects: Sequence[Subject], views: Views) -> None:
         self.subjects = [subject for subject in subjects if find_gates(subject.model)]
@@ -133,7 +133,7 @@ def _numbers(gate: GateMap) -> list[object]:
 
 
 class Heats:
-    """Heat maps for detections: a figure for each picture."""
+    """Heat maps for detections: a figure for each image."""
 
     def __init__(self, options: Options, subjects: Sequence[Subject], views: Views) -> None:
         self.subjects, self.method = subjects, options.method

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 PARTS = ("module", "van", "yolo")
 KERNELS = (7, 11, 23, 35, 53)
 CHANNELS = (64, 128, 256, 512)
-SIZES = (80, 40, 20)  # sides of YOLOv5's three maps for a picture of 640 pixels
+SIZES = (80, 40, 20)  # sides of YOLOv5's three maps for an image of 640 pixels
 # In the order of the paper's figure; the names of yaml rows, and the paper's.
 DESIGNS = {"LKATrivial": "LKA-trivial", "LSKATrivial": "LSKA-trivial", "LKA": "LKA", "LSKA": "LSKA"}
 NONE = "none"  # the design of a YOLOv5 as it is

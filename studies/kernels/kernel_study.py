@@ -96,9 +96,9 @@ def watch_group(group: list[Cell], device: torch.device, opt: Namespace, facts: 
 
 
 def present(rows: list[Row], folder: Path) -> None:
-    """Write the tables and pictures of measured rows."""
+    """Write the tables and images of measured rows."""
     with atomic_write(folder / "curves.md", "w", encoding="utf-8") as file:
         file.write(markdown(rows))
-    pictures = draw_all(rows, folder)
-    names = ", ".join(["curves.md", *(path.name for path in pictures)])
+    images = draw_all(rows, folder)
+    names = ", ".join(["curves.md", *(path.name for path in images)])
     LOG.info(f"Results saved to {relative_to_cwd(folder)}: {names}")

@@ -1,4 +1,4 @@
-"""Cost over kernel size, a line for each design: the pictures of the kernel curves."""
+"""Cost over kernel size, a line for each design: the images of the kernel curves."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ MEMORY = Metric("peak memory of a training step, MiB", lambda row: row.peak_mib)
 
 
 def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Draw every picture that the rows have data for, and return the files."""
+    """Draw every image that the rows have data for, and return the files."""
     files = []
     for title, members in groups(row for row in rows if row.part != "module").items():
         work = GFLOPS if members[0].part == "yolo" else GMACS

@@ -31,7 +31,7 @@ def model() -> AutoShape:
 
 @pytest.fixture
 def rgb() -> np.ndarray:
-    """A picture whose channels differ, twice as wide as high."""
+    """An image whose channels differ, twice as wide as high."""
     return np.ascontiguousarray(pattern_image(40, 80)[..., ::-1])
 
 
@@ -40,12 +40,12 @@ def as_png(rgb: np.ndarray) -> bytes:
 
 
 def same(results: Any, others: Any) -> bool:
-    """Whether two calls have seen the same picture, and found the same in it."""
+    """Whether two calls have seen the same image, and found the same in it."""
     return bool((results.ims[0] == others.ims[0]).all() and torch.equal(results.pred[0], others.pred[0]))
 
 
-def test_every_kind_of_picture_is_the_same_picture(model: AutoShape, rgb: np.ndarray, tmp_path: Path) -> None:
-    file = tmp_path / "a picture.png"
+def test_every_kind_of_image_is_the_same_image(model: AutoShape, rgb: np.ndarray, tmp_path: Path) -> None:
+    file = tmp_path / "an image.png"
     file.write_bytes(as_png(rgb))
     chw = np.ascontiguousarray(rgb.transpose(2, 0, 1))
     kinds: list[Any] = [
@@ -71,22 +71,22 @@ def test_every_kind_of_picture_is_the_same_picture(model: AutoShape, rgb: np.nda
     together = model(kinds, size=96)
     assert len(together) == len(kinds)
     assert all(same(one, want) for one in together)
-    assert together.files[:4] == ["a picture.jpg", "a picture.jpg", "image2.jpg", "image3.jpg"]
+    assert together.files[:4] == ["an image.jpg", "an image.jpg", "image2.jpg", "image3.jpg"]
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "I;16", "I", "F"])
-def test_pictures_of_pil_in_any_mode(model: AutoShape, rgb: np.ndarray, mode: str) -> None:
+def test_images_of_pil_in_any_mode(model: AutoShape, rgb: np.ndarray, mode: str) -> None:
     gray = rgb[..., 0]
     if mode in ("I;16", "I"):
-        picture = Image.fromarray(gray.astype(np.uint16) << 8)
-        picture = picture.convert("I") if mode == "I" else picture
+        image = Image.fromarray(gray.astype(np.uint16) << 8)
+        image = image.convert("I") if mode == "I" else image
         want = gray[..., None].repeat(3, 2)
     elif mode == "F":
-        picture, want = Image.fromarray(gray.astype(np.float32)), gray[..., None].repeat(3, 2)
+        image, want = Image.fromarray(gray.astype(np.float32)), gray[..., None].repeat(3, 2)
     else:
-        picture = Image.fromarray(rgb).convert(mode)
-        want = np.asarray(picture.convert("RGB"))
-    np.testing.assert_array_equal(model(picture, size=64).ims[0], want)
+        image = Image.fromarray(rgb).convert(mode)
+        want = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(model(image, size=64).ims[0], want)
 
 
 def test_gray_is_repeated(model: AutoShape, rgb: np.ndarray) -> None:
@@ -96,22 +96,20 @@ def test_gray_is_repeated(model: AutoShape, rgb: np.ndarray) -> None:
         np.testing.assert_array_equal(model(image, size=64).ims[0], want)
 
 
-def test_pictures_are_turned_as_the_camera_was_held(
-    model: AutoShape, rgb: np.ndarray, tmp_path: Path
-) -> None:
+def test_images_are_turned_as_the_camera_was_held(model: AutoShape, rgb: np.ndarray, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn
     Image.fromarray(rgb).save(tmp_path / "turned.png", exif=exif)
     upright = np.rot90(rgb, -1)
 
-    with Image.open(tmp_path / "turned.png") as picture:
-        results = model([tmp_path / "turned.png", picture], size=64)
+    with Image.open(tmp_path / "turned.png") as opened:
+        results = model([tmp_path / "turned.png", opened], size=64)
     assert results.files == ["turned.jpg", "turned.jpg"]
     for image in results.ims:
         np.testing.assert_array_equal(image, upright)
 
 
-def test_boxes_are_what_the_network_finds_in_the_scaled_picture(model: AutoShape) -> None:
+def test_boxes_are_what_the_network_finds_in_the_scaled_image(model: AutoShape) -> None:
     rgb = pattern_image(64, 96)  # already of that size: nothing to scale, nothing to pad
     tensor = torch.from_numpy(rgb.transpose(2, 0, 1).copy()).float()[None] / 255
     want = non_max_suppression(model.model(tensor), LOW, 0.45, max_det=1000)[0]
@@ -129,11 +127,11 @@ def test_a_batch_shares_the_smallest_shape_that_holds_all(model: AutoShape) -> N
     assert model([wide, high], size=96).s == (2, 3, 96, 96)
 
 
-def test_many_pictures_are_found_in_as_alone(model: AutoShape) -> None:
-    pictures = [pattern_image(64, 64, 20 * index) for index in range(19)]
-    together = model(pictures, size=64)
-    for picture, found in zip(pictures, together.pred, strict=True):
-        torch.testing.assert_close(found, model(picture, size=64).pred[0], rtol=1e-4, atol=1e-3)
+def test_many_images_are_found_in_as_alone(model: AutoShape) -> None:
+    images = [pattern_image(64, 64, 20 * index) for index in range(19)]
+    together = model(images, size=64)
+    for image, found in zip(images, together.pred, strict=True):
+        torch.testing.assert_close(found, model(image, size=64).pred[0], rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "onnx"])
@@ -167,20 +165,20 @@ def test_a_tensor_goes_straight_through(model: AutoShape) -> None:
 
 
 def test_the_attributes_decide_what_is_reported(model: AutoShape) -> None:
-    picture = pattern_image(64, 96)
-    everything = model(picture, size=96).pred[0]
+    image = pattern_image(64, 96)
+    everything = model(image, size=96).pred[0]
     assert set(everything[:, 5].int().tolist()) == {0, 1}
 
     model.classes = [1]
-    assert set(model(picture, size=96).pred[0][:, 5].tolist()) == {1.0}
+    assert set(model(image, size=96).pred[0][:, 5].tolist()) == {1.0}
     model.classes, model.max_det = None, 2
-    assert torch.equal(model(picture, size=96).pred[0], everything[:2])
+    assert torch.equal(model(image, size=96).pred[0], everything[:2])
     model.max_det, model.conf = 1000, float(everything[3, 4])
-    assert torch.equal(model(picture, size=96).pred[0], everything[:3])
+    assert torch.equal(model(image, size=96).pred[0], everything[:3])
     model.conf, model.multi_label = LOW, True
-    assert len(model(picture, size=96).pred[0]) > len(everything)
+    assert len(model(image, size=96).pred[0]) > len(everything)
     model.multi_label, model.iou, model.agnostic = False, 0.0, True
-    assert len(model(picture, size=96).pred[0]) < len(everything)
+    assert len(model(image, size=96).pred[0]) < len(everything)
 
 
 def test_it_starts_with_the_thresholds_of_the_original() -> None:
@@ -190,12 +188,12 @@ def test_it_starts_with_the_thresholds_of_the_original() -> None:
 
 
 def test_it_is_a_module(model: AutoShape) -> None:
-    picture = pattern_image(64, 96)
-    want = model(picture, size=96)
+    image = pattern_image(64, 96)
+    want = model(image, size=96)
     assert sum(p.numel() for p in model.parameters()) > 0
     assert model.to("cpu").eval() is model
     assert (model.names, model.stride, model.device) == (NAMES, 32, CPU)
-    assert same(copy.deepcopy(model)(picture, size=96), want)
+    assert same(copy.deepcopy(model)(image, size=96), want)
     double = model.half()
     assert double.model.fp16 and next(double.parameters()).dtype == torch.float16
     assert not double.float().model.fp16
@@ -214,7 +212,7 @@ def test_other_names_may_be_given(model: AutoShape, rgb: np.ndarray) -> None:
     assert model(rgb, size=64).names == {0: "round", 1: "square"}
 
 
-def test_pictures_in_training_are_a_mistake(model: AutoShape, rgb: np.ndarray) -> None:
+def test_images_in_training_are_a_mistake(model: AutoShape, rgb: np.ndarray) -> None:
     model.train()
     with pytest.raises(ConfigError, match=r"model.eval\(\)"):
         model(rgb)
@@ -226,24 +224,24 @@ def test_an_exported_file_says_that_it_stays(said: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("picture", "error", "message"),
+    ("image", "error", "message"),
     [
         ("nowhere.jpg", DataError, "nowhere.jpg: no such file"),
-        (__file__, DataError, "not a picture"),
-        (3, ConfigError, "image0: a int is no picture"),
+        (__file__, DataError, "not an image"),
+        (3, ConfigError, "image0: a int is no image"),
         ([], DataError, "empty"),
         (np.zeros((0, 5, 3), np.uint8), DataError, "image0"),
-        (np.zeros((2, 8, 8, 3), np.uint8), DataError, "image0: a picture is"),
+        (np.zeros((2, 8, 8, 3), np.uint8), DataError, "image0: an image is"),
         (np.full((8, 8, 3), 300), DataError, "0-255"),
         ([np.zeros((8, 8, 3), np.uint8), None], ConfigError, "image1: a NoneType"),
         ("ftp://example.org/a.jpg", DataError, "no such file"),
     ],
 )
-def test_what_is_no_picture_is_named(
-    model: AutoShape, picture: Any, error: type[Exception], message: str
+def test_what_is_no_image_is_named(
+    model: AutoShape, image: Any, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        model(picture)
+        model(image)
 
 
 @pytest.mark.parametrize("size", [0, (64,), (64, -1)])
@@ -273,7 +271,7 @@ def site(rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         yield running
 
 
-def test_a_picture_at_an_address(model: AutoShape, rgb: np.ndarray, site: Site) -> None:
+def test_an_image_at_an_address(model: AutoShape, rgb: np.ndarray, site: Site) -> None:
     model.private_addresses = True
     site.answers["/some%20bus.png?size=large"] = site.answers["/some%20bus.png"]
     results = model(f"{site.url}/some%20bus.png?size=large", size=96)
@@ -296,8 +294,8 @@ def test_official_weights_find_what_the_original_finds(image: str) -> None:
     shaped = AutoShape(load_backend(SHARED / "weights" / "yolov5n.pt", CPU))
     want = np.array(facts("03_detections")["cases"][f"{image}/640/default"]["rows_xyxy_conf_cls"])
     file = SHARED / "data" / f"{image}.jpg"
-    with Image.open(file) as picture:
-        results = shaped([file, picture])
+    with Image.open(file) as opened:
+        results = shaped([file, opened])
     assert len(results) == 2
     for rows in results.xyxy:
         assert rows[:, 5].tolist() == want[:, 5].tolist()

@@ -25,7 +25,7 @@ ROWS = [
 
 @pytest.fixture
 def results() -> Detections:
-    """Three boxes in a picture 100 px wide and 80 px high, none in another of the same name."""
+    """Three boxes in an image 100 px wide and 80 px high, none in another of the same name."""
     ims = [pattern_image(80, 100), pattern_image(50, 40)]
     clocks = [Stopwatch() for _ in range(3)]
     clocks[1].total = 0.04
@@ -42,7 +42,7 @@ def test_boxes_in_four_units(results: Detections) -> None:
         assert [len(rows) for rows in boxes] == [3, 0]
 
 
-def test_it_is_a_list_of_pictures(results: Detections) -> None:
+def test_it_is_a_list_of_images(results: Detections) -> None:
     assert (len(results), results.n, results.s) == (2, 2, (2, 3, 64, 64))
     assert results.t == pytest.approx((0, 20, 0))
     first, second = results
@@ -59,10 +59,10 @@ def test_it_says_what_was_found(results: Detections, capsys: pytest.CaptureFixtu
         "image 2/2: 50x40 (no detections)",
         "Speed: 0.0ms pre-process, 20.0ms inference, 0.0ms NMS per image at shape (2, 3, 64, 64)",
     ]
-    assert repr(results) == "<Detections 2 pictures, 3 boxes>"
+    assert repr(results) == "<Detections 2 images, 3 boxes>"
 
 
-def test_pictures_with_boxes_are_copies(results: Detections) -> None:
+def test_images_with_boxes_are_copies(results: Detections) -> None:
     before = [image.copy() for image in results.ims]
     drawn = results.render()
     bare = results.render(labels=False)
@@ -115,7 +115,7 @@ def test_tables_have_the_columns_of_the_original(results: Detections) -> None:
     assert '"name":"cell"' in tables.xyxy[0].to_json(orient="records")
 
 
-def test_supervision_gets_one_object_a_picture(results: Detections) -> None:
+def test_supervision_gets_one_object_an_image(results: Detections) -> None:
     sv = pytest.importorskip("supervision")
     found = results.to_supervision()
     assert [len(one) for one in found] == [3, 0]

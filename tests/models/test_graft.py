@@ -110,5 +110,5 @@ def test_official_weights_arrive_whole(path: Path) -> None:
     checkpoint = read_checkpoint(SHARED / "weights/yolov5n.pt")
     model = DetectionModel(path)
     assert len(graft(model, checkpoint).transferred) == 349
-    picture = torch.rand(1, 3, 160, 128, generator=torch.Generator().manual_seed(0))
-    assert output_gap(build_model(checkpoint), model, picture) <= 1e-5
+    image = torch.rand(1, 3, 160, 128, generator=torch.Generator().manual_seed(0))
+    assert output_gap(build_model(checkpoint), model, image) <= 1e-5

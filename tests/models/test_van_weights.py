@@ -64,7 +64,7 @@ def test_stage_outputs_equal_the_classifiers(van: VAN, file: Path) -> None:
     x = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     embed, blocks, norm = next(iter(van.stages()))
     with torch.no_grad():
-        # Black around the picture, where the classifier itself has ImageNet's mean colour.
+        # Black around the image, where the classifier itself has ImageNet's mean colour.
         black = functional.conv2d(
             normalised(functional.pad(x, (3, 3, 3, 3))), embed.proj.weight, embed.proj.bias, 4
         )

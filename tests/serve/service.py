@@ -1,4 +1,4 @@
-"""A service with the tiny model of the format tests, and pictures to send to it."""
+"""A service with the tiny model of the format tests, and images to send to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOW = {"conf": "0.001"}  # the tiny model is sure of nothing
 
 
 def options(**changes: Any) -> Options:
-    """Small pictures, and a wait long enough for a batch to come together on a busy machine."""
+    """Small images, and a wait long enough for a batch to come together on a busy machine."""
     return Options(**{"weights": [str(checkpoint())] * 2, "imgsz": SIDE, "max_wait_ms": 200, **changes})
 
 
@@ -59,18 +59,18 @@ def scope_of(path: str, content_type: bytes) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def picture(k: int = 0, height: int = 48, width: int = 64) -> np.ndarray:
-    """A picture (height, width, 3); each `k` looks different."""
+def make_image(k: int = 0, height: int = 48, width: int = 64) -> np.ndarray:
+    """An image (height, width, 3); each `k` looks different."""
     return pattern_image(height, width, 40 * k)
 
 
 def encoded(image: np.ndarray, suffix: str = ".png") -> bytes:
-    """A picture as the bytes of a file."""
+    """An image as the bytes of a file."""
     return cv2.imencode(suffix, image)[1].tobytes()
 
 
 def saved(image: np.ndarray, kind: str, **more: Any) -> bytes:
-    """The same by PIL, of a picture in RGB."""
+    """The same by PIL, of an image in RGB."""
     from PIL import Image
 
     file = BytesIO()

@@ -22,7 +22,7 @@ from serve.models import load_models
 from serve.service import Service
 from serve.service_metrics import Metrics
 from tests.models.backends.files import CPU, NAMES, SIDE, checkpoint
-from tests.serve.service import LOW, client, encoded, options, picture, saved, scope_of
+from tests.serve.service import LOW, client, encoded, make_image, options, saved, scope_of
 from utils.data.letterbox import letterbox, to_tensor
 from utils.ops.boxes import scale_boxes
 from utils.ops.nms import non_max_suppression
@@ -39,9 +39,9 @@ def web() -> Iterator[Any]:
 
 
 def send(web: Any, path: str = ROWS, content: bytes | None = None, **more: Any) -> Any:
-    """Post a picture as a browser would."""
+    """Post an image as a browser would."""
     return web.post(
-        path, files={"image": ("a.png", encoded(picture()) if content is None else content)}, **more
+        path, files={"image": ("a.png", encoded(make_image()) if content is None else content)}, **more
     )
 
 
@@ -59,7 +59,7 @@ def as_array(rows: list[dict[str, Any]]) -> np.ndarray:
 
 
 def test_rows_are_what_the_model_finds(web: Any) -> None:
-    image = picture(1, 90, 120)
+    image = make_image(1, 90, 120)
     answer = send(web, content=encoded(image), data=LOW)
 
     assert answer.status_code == 200
@@ -69,7 +69,7 @@ def test_rows_are_what_the_model_finds(web: Any) -> None:
 
 
 def test_details_tell_sizes_and_times(web: Any) -> None:
-    answer = send(web, DETAILED, encoded(picture(1, 90, 120)), params=LOW).json()
+    answer = send(web, DETAILED, encoded(make_image(1, 90, 120)), params=LOW).json()
 
     assert answer["size"] == {"width": 120, "height": 90} and answer["input"] == {"width": 64, "height": 64}
     assert set(answer["times_ms"]) == {"decode", "queue", "inference", "nms", "total"}
@@ -103,42 +103,42 @@ def test_a_confidence_above_the_one_asked_for_is_a_filter_of_the_rows(web: Any) 
 
 
 @pytest.mark.parametrize("how", [{"params": {"format": "image"}}, {"headers": {"Accept": "image/jpeg"}}])
-def test_the_picture_comes_back_with_boxes(web: Any, how: dict[str, Any]) -> None:
+def test_the_image_comes_back_with_boxes(web: Any, how: dict[str, Any]) -> None:
     answer = send(web, data=LOW, **how)
 
     assert answer.headers["content-type"] == "image/jpeg"
     drawn = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)
-    assert drawn.shape == picture().shape
-    assert np.abs(drawn.astype(int) - picture()).max() > 60
+    assert drawn.shape == make_image().shape
+    assert np.abs(drawn.astype(int) - make_image()).max() > 60
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
 def test_kinds_are_told_by_content(web: Any, kind: str) -> None:
-    answer = send(web, DETAILED, saved(picture(), kind))
+    answer = send(web, DETAILED, saved(make_image(), kind))
 
     assert answer.status_code == 200 and answer.json()["size"] == {"width": 64, "height": 48}
 
 
-def test_gray_16_bit_and_turned_pictures_are_read(web: Any) -> None:
+def test_gray_16_bit_and_turned_images_are_read(web: Any) -> None:
     from PIL import Image
 
     exif = Image.Exif()
     exif[0x0112] = 6
-    sixteen = (picture()[..., 0].astype(np.uint16) << 8) + 7
+    sixteen = (make_image()[..., 0].astype(np.uint16) << 8) + 7
 
     assert send(web, content=encoded(sixteen)).status_code == 200
-    assert send(web, content=encoded(picture()[..., 0])).status_code == 200
-    turned = send(web, DETAILED, saved(picture(), "JPEG", exif=exif)).json()
+    assert send(web, content=encoded(make_image()[..., 0])).status_code == 200
+    turned = send(web, DETAILED, saved(make_image(), "JPEG", exif=exif)).json()
     assert turned["size"] == {"width": 48, "height": 64}
 
 
 @pytest.mark.parametrize(
     ("content", "status", "words"),
     [
-        (b"GIF89a but not really", 415, "no picture of a known kind"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "no picture of a known kind"),
-        (b"", 422, "no picture in its field"),
-        (encoded(picture())[:60], 415, "not a picture that can be read"),
+        (b"GIF89a but not really", 415, "no image of a known kind"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "no image of a known kind"),
+        (b"", 422, "no image in its field"),
+        (encoded(make_image())[:60], 415, "not an image that can be read"),
         (saved(np.zeros((1100, 1000), np.uint8), "PNG"), 413, "1000x1100 pixels; at most 1 million"),
         (bytes(1_200_000), 413, "larger than 1 MB"),
     ],
@@ -221,9 +221,9 @@ def test_headers_that_are_hard_to_read_are_refused(web: Any, kind: str, body: by
 
 def test_bad_forms_are_refused(web: Any) -> None:
     form = {"content-type": "multipart/form-data; boundary=x"}
-    two = [("image", ("a", encoded(picture()))), ("image", ("b", encoded(picture())))]
+    two = [("image", ("a", encoded(make_image()))), ("image", ("b", encoded(make_image())))]
 
-    assert web.post(ROWS, content=encoded(picture())).status_code == 415
+    assert web.post(ROWS, content=encoded(make_image())).status_code == 415
     assert web.post(ROWS, content=b"nonsense", headers=form).status_code == 400
     assert (
         web.post(
@@ -232,8 +232,8 @@ def test_bad_forms_are_refused(web: Any) -> None:
         == 400
     )
     assert web.post(ROWS, files=two).status_code == 400
-    assert web.post(ROWS, files={"picture": ("a", b"x" * 5000)}).status_code == 400
-    assert web.post(ROWS, files={"picture": ("a", b"x")}).status_code == 422
+    assert web.post(ROWS, files={"image": ("a", b"x" * 5000)}).status_code == 400
+    assert web.post(ROWS, files={"image": ("a", b"x")}).status_code == 422
     assert web.get(ROWS).status_code == 405
 
 
@@ -339,7 +339,7 @@ def test_other_formats_are_served_at_the_size_they_were_made_for() -> None:
     service = Service(served, chosen, Metrics())
     with TestClient(make_app(service)) as web:
         path = f"/v1/detect/{file.stem}"
-        answer = send(web, path, encoded(picture(1, 90, 120)), data=LOW)
+        answer = send(web, path, encoded(make_image(1, 90, 120)), data=LOW)
         wrong = send(web, path, data={"imgsz": "96"})
 
     assert answer.json()["input"] == {"width": SIDE, "height": SIDE} and answer.json()["detections"]

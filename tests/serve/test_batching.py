@@ -140,11 +140,11 @@ def test_answers_of_a_batch_are_those_of_single_requests() -> None:
     pytest.importorskip("fastapi")
     pytest.importorskip("python_multipart")
     pytest.importorskip("httpx")
-    from tests.serve.service import client, encoded, picture
+    from tests.serve.service import client, encoded, make_image
 
     shapes = [(48, 64), (64, 48)]
     requests = [
-        (encoded(picture(k, *shapes[k % 2])), {"conf": f"0.00{1 + k % 3}", "iou": f"0.{3 + k % 4}"})
+        (encoded(make_image(k, *shapes[k % 2])), {"conf": f"0.00{1 + k % 3}", "iou": f"0.{3 + k % 4}"})
         for k in range(8)
     ]
 
@@ -171,11 +171,11 @@ def test_a_client_that_leaves_frees_its_place() -> None:
     pytest.importorskip("fastapi")
     pytest.importorskip("python_multipart")
     pytest.importorskip("httpx")
-    from tests.serve.service import client, encoded, picture, scope_of
+    from tests.serve.service import client, encoded, make_image, scope_of
 
     with client(max_queue=1, max_wait_ms=10_000) as web:
         batcher = web.service.models["tiny"].batcher
-        request = web.build_request("POST", "/v1/detect/tiny", files={"image": encoded(picture())})
+        request = web.build_request("POST", "/v1/detect/tiny", files={"image": encoded(make_image())})
         body = [
             {"type": "http.request", "body": request.read(), "more_body": False},
             {"type": "http.disconnect"},
@@ -184,7 +184,7 @@ def test_a_client_that_leaves_frees_its_place() -> None:
 
         async def receive() -> Any:
             if len(body) == 1:
-                while not batcher.waiting:  # it leaves when its picture is in the queue
+                while not batcher.waiting:  # it leaves when its image is in the queue
                     await asyncio.sleep(0.001)
             return body.pop(0)
 

@@ -76,13 +76,13 @@ def test_a_signal_ends_it_after_the_requests_under_way(number: signal.Signals, s
     pytest.importorskip("fastapi")
     pytest.importorskip("python_multipart")
     httpx = pytest.importorskip("httpx")
-    from tests.serve.service import encoded, picture
+    from tests.serve.service import encoded, make_image
 
     answers: list[int] = []
     with started("--max-wait-ms", "1500", "--max-batch", "2") as server:
 
         def ask() -> None:
-            files = {"image": encoded(picture())}
+            files = {"image": encoded(make_image())}
             answers.append(httpx.post(f"{server.url}/v1/detect/{checkpoint().stem}", files=files).status_code)
 
         asking = threading.Thread(target=ask)

@@ -14,7 +14,7 @@ pytest.importorskip("python_multipart")
 pytest.importorskip("uvicorn")
 
 from tests.serve.process import Server, started
-from tests.serve.service import encoded, picture, saved
+from tests.serve.service import encoded, make_image, saved
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = (
@@ -33,7 +33,7 @@ DROP = """([text]) => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium with a camera that shows a test picture, where this machine has one."""
+    """Headless Chromium with a camera that shows a test image, where this machine has one."""
     if CHROMIUM is None:
         pytest.skip("there is no Chromium on this machine (apt-get install chromium)")
     sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
@@ -86,9 +86,9 @@ def tab(browser: Any, server: Server) -> Iterator[Tab]:
 
 
 @pytest.mark.parametrize("width", [1200, 375])
-def test_two_models_look_at_a_picture(browser: Any, server: Server, width: int, tmp_path: Path) -> None:
+def test_two_models_look_at_an_image(browser: Any, server: Server, width: int, tmp_path: Path) -> None:
     tab = Tab(browser, server.url, width)
-    tab.choose("cells.png", encoded(picture(2, 200, 300)))
+    tab.choose("cells.png", encoded(make_image(2, 200, 300)))
     few = tab.counts()
     tab.slide("#conf", "0.05")
     many = tab.counts()
@@ -104,12 +104,12 @@ def test_two_models_look_at_a_picture(browser: Any, server: Server, width: int, 
     tab.page.close()
 
 
-def test_a_dropped_picture_is_drawn_with_boxes(tab: Tab) -> None:
+def test_a_dropped_image_is_drawn_with_boxes(tab: Tab) -> None:
     import base64
 
-    tab.page.evaluate(DROP, [base64.b64encode(encoded(picture(2, 200, 300))).decode()])
+    tab.page.evaluate(DROP, [base64.b64encode(encoded(make_image(2, 200, 300))).decode()])
     assert min(tab.counts()) > 0
-    assert tab.page.locator("#picture-name").inner_text() == "dropped.png"
+    assert tab.page.locator("#image-name").inner_text() == "dropped.png"
     drawn = "() => document.querySelector('canvas').toDataURL()"
     with_boxes = tab.page.evaluate(drawn)
     tab.slide("#conf", "0.95")
@@ -119,7 +119,7 @@ def test_a_dropped_picture_is_drawn_with_boxes(tab: Tab) -> None:
 
 
 def test_the_overlap_asks_again_and_classes_can_be_hidden(tab: Tab) -> None:
-    tab.choose("cells.png", encoded(picture(2, 200, 300)))
+    tab.choose("cells.png", encoded(make_image(2, 200, 300)))
     tab.slide("#conf", "0.05")
     before = tab.counts()
     with tab.page.expect_response(lambda answer: answer.url.endswith("tiny2")):
@@ -137,37 +137,37 @@ def test_the_overlap_asks_again_and_classes_can_be_hidden(tab: Tab) -> None:
 
 def test_one_model_can_be_enough(tab: Tab) -> None:
     tab.page.select_option("#model-b", "")
-    tab.choose("cells.png", encoded(picture(2)))
+    tab.choose("cells.png", encoded(make_image(2)))
     tab.page.wait_for_selector(DONE)
 
     assert tab.page.locator(".panel").count() == 1
 
 
-def test_errors_are_said_and_the_next_picture_works(tab: Tab) -> None:
+def test_errors_are_said_and_the_next_image_works(tab: Tab) -> None:
     error = tab.page.locator("#error")
-    tab.choose("notes.png", b"no picture at all")
+    tab.choose("notes.png", b"no image at all")
     error.wait_for()
-    assert "notes.png" in error.inner_text() and "no picture of a known kind" in error.inner_text()
+    assert "notes.png" in error.inner_text() and "no image of a known kind" in error.inner_text()
     tab.choose("large.png", bytes(2**21))
     assert "large.png has 2.0 MB; this server takes up to 1 MB." in error.inner_text()
 
-    tab.choose("cells.png", encoded(picture(2)))
+    tab.choose("cells.png", encoded(make_image(2)))
     assert min(tab.counts()) > 0 and error.is_hidden()
 
 
 def test_kinds_that_the_browser_cannot_show_are_repainted_by_the_server(tab: Tab) -> None:
-    tab.choose("cells.tif", saved(picture(2, 200, 300), "TIFF"))
+    tab.choose("cells.tif", saved(make_image(2, 200, 300), "TIFF"))
 
     assert min(tab.counts()) > 0
-    assert "300 x 200 pixels" in tab.page.locator("#picture-facts").inner_text()
+    assert "300 x 200 pixels" in tab.page.locator("#image-facts").inner_text()
 
 
-def test_the_camera_takes_a_picture(tab: Tab) -> None:
+def test_the_camera_takes_an_image(tab: Tab) -> None:
     tab.page.click("#camera")
     tab.page.click("#shoot")
 
     assert len(tab.counts()) == 2
-    assert tab.page.locator("#picture-name").inner_text() == "camera.jpg"
+    assert tab.page.locator("#image-name").inner_text() == "camera.jpg"
     assert tab.page.locator("#camera-box").is_hidden()
 
 
@@ -178,7 +178,7 @@ def test_the_key_is_asked_for(browser: Any) -> None:
         tab.page.fill("#key", "s3cret")
         tab.page.press("#key", "Enter")
         tab.page.wait_for_selector(".state.good")
-        tab.choose("cells.png", encoded(picture(2)))
+        tab.choose("cells.png", encoded(make_image(2)))
 
         assert min(tab.counts()) > 0
         tab.page.close()

@@ -40,7 +40,7 @@ def row(part: str, model: str, design: str, k: int, scale: float = 1.0) -> Row:
     )
 
 
-def test_a_run_writes_tables_and_pictures_and_the_csv_gives_them_again(tmp_path: Path) -> None:
+def test_a_run_writes_tables_and_images_and_the_csv_gives_them_again(tmp_path: Path) -> None:
     folder = run(parse_opt([*WORDS.split(), "--project", str(tmp_path), "--name", "tiny"]))
 
     rows = read_csv(folder / "curves.csv")
@@ -49,15 +49,15 @@ def test_a_run_writes_tables_and_pictures_and_the_csv_gives_them_again(tmp_path:
         (side, design, k) for side in (20, 10) for design in ("LKA", "LSKA") for k in (7, 11)
     ]
     assert all(r.repeats >= 3 and r.peak_mib > 0 and "torch" in r.machine for r in rows)
-    pictures = sorted(path.name for path in folder.glob("*.png"))
-    assert pictures == [f"module-{name}.png" for name in ("counts", "forward", "memory", "step")]
+    images = sorted(path.name for path in folder.glob("*.png"))
+    assert images == [f"module-{name}.png" for name in ("counts", "forward", "memory", "step")]
 
     table = (folder / "curves.md").read_text()
     for path in [*folder.glob("*.png"), folder / "curves.md"]:
         path.unlink()
     assert run(parse_opt(["--plot-only", str(folder / "curves.csv")])) == folder
     assert (folder / "curves.md").read_text() == table
-    assert sorted(path.name for path in folder.glob("*.png")) == pictures
+    assert sorted(path.name for path in folder.glob("*.png")) == images
 
 
 def test_tables_say_which_convention_they_count_in(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_tables_say_which_convention_they_count_in(tmp_path: Path) -> None:
     assert markdown(read_csv(tmp_path / "c.csv")) == text
 
 
-def test_each_model_has_a_picture(tmp_path: Path) -> None:
+def test_each_model_has_an_image(tmp_path: Path) -> None:
     rows = [row("van", "VAN-Tiny", d, k, k) for d in ("LKATrivial", "LSKA") for k in (7, 53)]
     files = draw_all(rows, tmp_path)
     assert [file.name for file in files] == ["van-tiny.png"]

@@ -26,7 +26,7 @@ def listed(value: Any) -> list[Any]:
 
 
 def height_width(imgsz: Any) -> tuple[int, int]:
-    """Both sides of a picture, given as one or two numbers.
+    """Both sides of an image, given as one or two numbers.
 
     Raises:
         ConfigError: neither.

@@ -22,7 +22,7 @@ from utils.base.errors import DataError
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 LARGEST = 200 * 2**30  # bytes unpacked; all of COCO is a tenth of that
 _HARMLESS = 2**30  # an archive that unpacks to less than this may be packed as tightly as it likes
-_MOST_RATIO = 100  # pictures hardly shrink, label files about tenfold
+_MOST_RATIO = 100  # images hardly shrink, label files about tenfold
 _MOST_ENTRIES = 5_000_000
 _JUNK = ("__MACOSX", ".DS_Store")
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)

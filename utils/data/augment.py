@@ -37,7 +37,7 @@ def adjust_hsv(image: np.ndarray, gains: np.ndarray) -> np.ndarray:
 
 
 def draw_flips(rng: np.random.Generator, hyp: Mapping[str, float]) -> tuple[bool, bool]:
-    """Draw whether to turn a picture upside down, and whether left to right."""
+    """Draw whether to turn an image upside down, and whether left to right."""
     up_down, left_right = (rng.random(2) < (hyp["flipud"], hyp["fliplr"])).tolist()
     return up_down, left_right
 
@@ -54,7 +54,7 @@ def flip(image: np.ndarray, labels: np.ndarray, up_down: bool, left_right: bool)
 
 
 def mixup(one: Sample, other: Sample, share: float) -> Sample:
-    """Blend two pictures of one size, `share` of the first; the objects of both count in full."""
+    """Blend two images of one size, `share` of the first; the objects of both count in full."""
     blend = (one.image * share + other.image * (1 - share)).astype(np.uint8)
     return Sample(blend, np.concatenate((one.boxes, other.boxes)))
 
@@ -65,14 +65,14 @@ def draw_pastes(rng: np.random.Generator, count: int, share: float) -> list[int]
 
 
 def copy_paste(sample: Sample, chosen: Sequence[int]) -> Sample:
-    """Paste objects once more, mirrored left to right in the picture, where they hide little.
+    """Paste objects once more, mirrored left to right in the image, where they hide little.
 
     Args:
-        sample: the picture; only objects with an outline can be pasted. It is changed in place.
+        sample: the image; only objects with an outline can be pasted. It is changed in place.
         chosen: indices of the objects, in the order of pasting.
 
     Returns:
-        The picture with the new boxes and outlines after the old ones.
+        The image with the new boxes and outlines after the old ones.
     """
     width = sample.image.shape[1]
     boxes = list(sample.boxes)

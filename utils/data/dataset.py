@@ -28,7 +28,7 @@ from utils.data.augment import (
 )
 from utils.data.letterbox import letterbox
 from utils.data.mosaic import TILES, MosaicDraws, mosaic4
-from utils.data.packed import RowTable
+from utils.data.packed import PackedRows
 from utils.data.perspective import PerspectiveDraws, random_perspective, seen_part
 from utils.data.samples import Sample, SampleReader
 from utils.data.scan import load_labels
@@ -38,19 +38,19 @@ from utils.ops.boxes import xyxy2xywhn
 
 @dataclass(frozen=True)
 class RectPlan:
-    """Which picture goes into which batch, and how large each batch is."""
+    """Which image goes into which batch, and how large each batch is."""
 
-    order: np.ndarray  # (N,) int: the pictures from wide to tall
+    order: np.ndarray  # (N,) int: the images from wide to tall
     batch: np.ndarray  # (N,) int: batch of each, in that order
     shapes: np.ndarray  # (batches, 2) int: height, width
 
 
 def plan_rect(sizes_wh: np.ndarray, batch_size: int, imgsz: int, stride: int, pad: float) -> RectPlan:
-    """Sort pictures by shape and find the least rectangle for each batch.
+    """Sort images by shape and find the least rectangle for each batch.
 
     Args:
-        sizes_wh: (N, 2) width and height of the pictures.
-        batch_size: pictures in a batch.
+        sizes_wh: (N, 2) width and height of the images.
+        batch_size: images in a batch.
         imgsz: longer side of the rectangle before rounding, pixels.
         stride: sides become multiples of it.
         pad: strides to add on each side before rounding up; 0.5 is what validation has always had.
@@ -61,27 +61,27 @@ def plan_rect(sizes_wh: np.ndarray, batch_size: int, imgsz: int, stride: int, pa
     starts = np.arange(0, len(order), batch_size)
     widest = np.minimum.reduceat(tallness[order], starts)
     tallest = np.maximum.reduceat(tallness[order], starts)
-    # Fractions of imgsz: a batch of wide pictures is as high as the tallest of them needs, and vice versa.
+    # Fractions of imgsz: a batch of wide images is as high as the tallest of them needs, and vice versa.
     sides = np.stack((np.minimum(tallest, 1), np.minimum(1 / widest, 1)), 1)
     return RectPlan(order, batch, np.ceil(sides * imgsz / stride + pad).astype(int) * stride)
 
 
-PARTNERS = 2 * TILES - 1  # other pictures that a sample may need: two mosaics less itself
+PARTNERS = 2 * TILES - 1  # other images that a sample may need: two mosaics less itself
 Shapes = tuple[tuple[int, int], tuple[tuple[float, float], tuple[float, float]]]
-_Made = tuple[int, np.ndarray, np.ndarray, Shapes | None]  # which picture, BGR, labels (n, 5), see `Item`
+_Made = tuple[int, np.ndarray, np.ndarray, Shapes | None]  # which image, BGR, labels (n, 5), see `Item`
 
 
 class SampleKey(NamedTuple):
     """Which sample: together with the seed it decides every pixel."""
 
     epoch: int
-    picture: int
+    image_index: int
     repeat: int = 0  # distinguishes repetitions within an epoch, which weighted sampling brings
-    partners: tuple[int, ...] = ()  # PARTNERS pictures to combine with, where the sampler chooses them
+    partners: tuple[int, ...] = ()  # PARTNERS images to combine with, where the sampler chooses them
 
 
 class Item(NamedTuple):
-    """One picture for the network."""
+    """One image for the network."""
 
     image: Tensor  # (3, H, W) uint8 RGB
     labels: Tensor  # (n, 6) float32: free for the index in the batch, class, xywhn
@@ -91,16 +91,16 @@ class Item(NamedTuple):
 
 
 class DetectionDataset(Dataset[Item]):
-    """Labelled pictures of one split.
+    """Labelled images of one split.
 
     Samples depend on nothing but (seed, epoch, index): neither on the order of access, nor on who asks.
 
     Args:
-        sources: folders and lists of pictures, or shards.
-        imgsz: side of the input; the longer side of every picture is scaled to it.
+        sources: folders and lists of images, or shards.
+        imgsz: side of the input; the longer side of every image is scaled to it.
         batch_size: of the loader; `rect` needs it.
         stride: batch shapes are multiples of it.
-        augment: whether to train on the pictures; `hyp` says how.
+        augment: whether to train on the images; `hyp` says how.
         hyp: hyperparameters (formats, section 2).
         rect: rectangular batches, in a fixed order, without mosaics.
         cache: ram or disk; by default small sets are kept in memory.
@@ -112,7 +112,7 @@ class DetectionDataset(Dataset[Item]):
         prefix: put before messages.
 
     Raises:
-        DataError: no usable picture, or nothing labelled to train on.
+        DataError: no usable image, or nothing labelled to train on.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class DetectionDataset(Dataset[Item]):
     def _check_labels(self, sources: Sequence[Source], prefix: str) -> None:
         if self.labels.counts.any():
             return
-        message = f"{', '.join(map(str, sources))}: no labels found (formats: one .txt a picture)"
+        message = f"{', '.join(map(str, sources))}: no labels found (formats: one .txt an image)"
         if self.augment:
             raise DataError(f"{message}; there is nothing to train on")
         LOG.warning(f"{prefix}{message}")
@@ -178,18 +178,18 @@ class DetectionDataset(Dataset[Item]):
     def __getitem__(self, key: int | tuple[int, int] | SampleKey) -> Item:
         """Return the sample of a key; a plain index means epoch 0."""
         key = SampleKey(0, key) if isinstance(key, int | np.integer) else SampleKey(*key)
-        return self.sample(key, np.empty((3, *self.input_hw(key.picture)), np.uint8))
+        return self.sample(key, np.empty((3, *self.input_hw(key.image_index)), np.uint8))
 
-    def input_hw(self, picture: int) -> tuple[int, int]:
-        """(height, width) that the network gets picture number `picture` in."""
+    def input_hw(self, image_index: int) -> tuple[int, int]:
+        """(height, width) that the network gets image number `image_index` in."""
         if self.batch_shapes is None:
             return self.imgsz, self.imgsz
-        height, width = self.batch_shapes[self._batch[picture]].tolist()
+        height, width = self.batch_shapes[self._batch[image_index]].tolist()
         return height, width
 
     def sample(self, key: SampleKey, room: np.ndarray) -> Item:
-        """Make the sample of a key, its picture in `room` (3, H, W) uint8, whose size `input_hw` tells."""
-        index, image, labels, shapes = self._augmented(key) if self.augment else self._plain(key.picture)
+        """Make the sample of a key, its image in `room` (3, H, W) uint8, whose size `input_hw` tells."""
+        index, image, labels, shapes = self._augmented(key) if self.augment else self._plain(key.image_index)
         assert image.shape == (*room.shape[1:], 3)
         cv2.split(image, mv=tuple(room[::-1]))  # BGR to RGB
         rows = np.zeros((len(labels), 6), np.float32)
@@ -202,7 +202,7 @@ class DetectionDataset(Dataset[Item]):
 
     def _augmented(self, key: SampleKey) -> _Made:
         rng = generator(self.seed, *key[:3])
-        index = key.picture
+        index = key.image_index
         shapes: Shapes | None = None
         if not self.rect and rng.random() < self.hyp["mosaic"]:
             sample = self._mosaic(rng, index, key.partners[: TILES - 1])
@@ -224,7 +224,7 @@ class DetectionDataset(Dataset[Item]):
         return flip(image, labels, up_down, left_right), labels
 
     def _mosaic(self, rng: np.random.Generator, index: int, partners: Sequence[int]) -> Sample:
-        """Four pictures around a corner, copied and warped to one picture of `imgsz`."""
+        """Four images around a corner, copied and warped to one image of `imgsz`."""
         draws = MosaicDraws.draw(rng, index, len(self), self.imgsz, partners)
         tiles, size = [self._reader.sample(i)[1] for i in draws.indices], self.imgsz
         border = -(size // 2)
@@ -238,7 +238,7 @@ class DetectionDataset(Dataset[Item]):
         return random_perspective(sample, warp, (border, border))
 
     def _letterboxed(self, index: int) -> tuple[int, Sample, Shapes]:
-        """One picture, scaled and padded to the shape of its batch."""
+        """One image, scaled and padded to the shape of its batch."""
         shape = self.input_hw(index)
         index, sample, (h0, w0) = self._reader.sample(index)
         h, w = sample.image.shape[:2]
@@ -252,14 +252,14 @@ class DetectionDataset(Dataset[Item]):
 
 
 def _normalized(sample: Sample) -> np.ndarray:
-    """Labels (n, 5) of a sample: class, xywhn clipped to the picture."""
+    """Labels (n, 5) of a sample: class, xywhn clipped to the image."""
     labels = sample.boxes.astype(np.float32)
     height, width = sample.image.shape[:2]
     labels[:, 1:] = xyxy2xywhn(labels[:, 1:], width, height, clip=True, eps=1e-3)
     return labels
 
 
-def _as_one_class(labels: RowTable) -> RowTable:
+def _as_one_class(labels: PackedRows) -> PackedRows:
     rows = labels.rows.copy()
     rows[:, 0] = 0
-    return RowTable(rows, labels.starts, labels.counts)
+    return PackedRows(rows, labels.starts, labels.counts)

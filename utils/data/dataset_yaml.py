@@ -1,4 +1,4 @@
-"""Read a data yaml: where the pictures of each split are, and what the classes are called."""
+"""Read a data yaml: where the images of each split are, and what the classes are called."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COCO_VAL = "coco/val2017.txt"  # its class numbers differ from those of the off
 
 @dataclass
 class DataSpec:
-    """A data set as its yaml describes it. Each split is a list of folders, lists of pictures, or shards."""
+    """A data set as its yaml describes it. Each split is a list of folders, lists of images, or shards."""
 
     yaml: Path
     root: Path
@@ -39,18 +39,18 @@ class DataSpec:
 
 
 def read_data_yaml(name: str | Path, *, allow_download: bool = False) -> DataSpec:
-    """Read a data yaml and make sure that its validation pictures are there.
+    """Read a data yaml and make sure that its validation images are there.
 
     A relative `path` (or split, where there is no `path`) is tried against the yaml's folder, the project
-    root and the current folder; the first place that holds pictures wins, and is printed.
+    root and the current folder; the first place that holds images wins, and is printed.
 
     Args:
-        name: the yaml's path, bare name or address, or an archive with pictures and a yaml.
-        allow_download: fetch missing pictures without asking.
+        name: the yaml's path, bare name or address, or an archive with images and a yaml.
+        allow_download: fetch missing images without asking.
 
     Raises:
         ConfigError: a yaml that cannot be found or is wrong, or a download that is not allowed.
-        DataError: the pictures are not there.
+        DataError: the images are not there.
     """
     yaml, raw = _open(name)
     names = _read_names(raw, yaml)
@@ -63,7 +63,7 @@ def read_data_yaml(name: str | Path, *, allow_download: bool = False) -> DataSpe
     train, val, test = (
         [_place(root, entry) for entry in splits[split]] for split in ("train", "val", "test")
     )
-    LOG.info(f"data: {relative_to_cwd(yaml)}, pictures in {root}")
+    LOG.info(f"data: {relative_to_cwd(yaml)}, images in {root}")
     return DataSpec(
         yaml=yaml,
         root=root,
@@ -103,7 +103,7 @@ def _open(name: str | Path) -> tuple[Path, dict[str, Any]]:
         safe_unpack(archive, folder)
     yamls = [path for suffix in YAML_SUFFIXES for path in folder.rglob(f"*{suffix}")]
     if not yamls:
-        raise ConfigError(f"--data {name}: there is no .yaml in it that describes the pictures")
+        raise ConfigError(f"--data {name}: there is no .yaml in it that describes the images")
     yaml = min(yamls, key=lambda path: (len(path.parts), path))
     raw = read_yaml(yaml)
     raw.pop("download", None)
@@ -136,7 +136,7 @@ def _read_split(raw: dict[str, Any], split: str, yaml: Path) -> list[str]:
     if value is None or value == "" or value == []:
         if split == "test":
             return []
-        raise ConfigError(f"{yaml}: '{split}:' is missing; give a folder or a list of pictures")
+        raise ConfigError(f"{yaml}: '{split}:' is missing; give a folder or a list of images")
     entries = value if isinstance(value, list) else [value]
     if not all(isinstance(entry, str) and entry for entry in entries):
         raise ConfigError(
@@ -183,7 +183,7 @@ def _place(root: Path, entry: str) -> Source:
         return list_shards(entry, root)
     if is_address(entry):
         raise ConfigError(
-            f"{entry}: only shards (.tar) are read from an address; pictures have to be on a disk"
+            f"{entry}: only shards (.tar) are read from an address; images have to be on a disk"
         )
     place = Path(os.path.normpath(root / Path(entry).expanduser()))
     if entry.startswith("../") and not place.exists() and (beside := root / entry[3:]).exists():
@@ -204,7 +204,7 @@ def _generate(what: Any, root: Path, yaml: Path) -> None:
 
 
 def _download(raw: dict[str, Any], root: Path, val: list[str], yaml: Path, allowed: bool) -> None:
-    """Fetch the pictures, if the yaml says where from."""
+    """Fetch the images, if the yaml says where from."""
     downloads = parse_downloads(raw.get("download"), str(yaml))
     if downloads:
         download_data(downloads, root, allowed=allowed, name=yaml.name)
@@ -215,7 +215,7 @@ def _download(raw: dict[str, Any], root: Path, val: list[str], yaml: Path, allow
 
 
 def _downloads_or_none(raw: dict[str, Any], yaml: Path) -> list[Download]:
-    """What could be fetched; scripts of older yamls do no harm where the pictures are there."""
+    """What could be fetched; scripts of older yamls do no harm where the images are there."""
     try:
         return parse_downloads(raw.get("download"), str(yaml))
     except ConfigError:

@@ -74,11 +74,11 @@ def download_data(
         DataError: not to be had, or not what was expected.
     """
     if not downloads:
-        raise DataError(f"{name}: its pictures are not in {root}, and it names no download")
+        raise DataError(f"{name}: its images are not in {root}, and it names no download")
     if not allowed and not _user_agrees(downloads, root, name):
         addresses = ", ".join(item.url for item in downloads)
         raise ConfigError(
-            f"{name}: its pictures are not in {root}; `python -m utils.data.get {name}` fetches {addresses}"
+            f"{name}: its images are not in {root}; `python -m utils.data.get {name}` fetches {addresses}"
         )
     kept = root.parent / f".{root.name}-downloads"
     for number, item in enumerate(downloads):
@@ -110,7 +110,7 @@ def _unpack_into(root: Path, archive: Path, target: Path) -> None:
 def _user_agrees(downloads: Sequence[Download], root: Path, name: str) -> bool:
     if not sys.stdin.isatty():
         return False
-    LOG.info(f"{name}: its pictures are not in {root}. They can be fetched from:")
+    LOG.info(f"{name}: its images are not in {root}. They can be fetched from:")
     for item in downloads:
         LOG.info(f"  {item}")
     try:

@@ -1,4 +1,4 @@
-"""Remember decoded and resized pictures: in memory that all workers share, or in a folder of their own."""
+"""Remember decoded and resized images: in memory that all workers share, or in a folder of their own."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import numpy as np
 
 from utils.base.log import LOG
 from utils.base.paths import cache_folder
-from utils.data.packed import PictureTable
+from utils.data.packed import PackedImages
 
-MARGIN = 1.1  # of free memory or disk over what the pictures need
+MARGIN = 1.1  # of free memory or disk over what the images need
 # Sets that are small against the machine are always remembered: decoding costs more than everything else.
 UNASKED_BYTES, UNASKED_SHARE = 512 * 2**20, 0.1
 _CGROUPS = (  # limit, usage, statistics: version 2, version 1
@@ -28,25 +28,25 @@ _CGROUPS = (  # limit, usage, statistics: version 2, version 1
 
 
 class ImageCache(Protocol):
-    """Pictures by their index; what is not there yet is put there by whoever decodes it."""
+    """Images by their index; what is not there yet is put there by whoever decodes it."""
 
     def get(self, index: int) -> np.ndarray | None:
-        """The picture (h, w, 3), not to be written to; None if it isn't remembered."""
+        """The image (h, w, 3), not to be written to; None if it isn't remembered."""
 
     def put(self, index: int, image: np.ndarray) -> None:
-        """Remember a picture, unless its shape is not the one announced."""
+        """Remember an image, unless its shape is not the one announced."""
 
 
 def make_cache(
-    kind: str | None, images: PictureTable, shapes_hw: np.ndarray, tag: str, prefix: str = ""
+    kind: str | None, images: PackedImages, shapes_hw: np.ndarray, tag: str, prefix: str = ""
 ) -> ImageCache | None:
-    """Choose a cache for pictures of known shapes, or none where there is no room for it.
+    """Choose a cache for images of known shapes, or none where there is no room for it.
 
     Args:
         kind: ram, disk, or None for memory if the set is small.
         images: the files.
-        shapes_hw: (N, 2) int: height and width of each picture when resized.
-        tag: how they are resized; pictures resized in another way are other pictures.
+        shapes_hw: (N, 2) int: height and width of each image when resized.
+        tag: how they are resized; images resized in another way are other images.
         prefix: put before messages.
     """
     need = int(shapes_hw.prod(1).sum()) * 3
@@ -59,7 +59,7 @@ def make_cache(
     if free is not None and need * MARGIN > free:
         LOG.warning(
             f"{prefix}--cache ram: {need * MARGIN / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free; "
-            "pictures are not cached (try --cache disk)"
+            "images are not cached (try --cache disk)"
         )
         return None
     LOG.info(f"{prefix}Caching images ({need / 1e9:.1f}GB ram), each when it is first read")
@@ -67,10 +67,10 @@ def make_cache(
 
 
 class RamCache:
-    """Pictures in one block of memory, which forked workers share.
+    """Images in one block of memory, which forked workers share.
 
-    Pages cost memory only once a picture is in them. A spawned worker starts with an empty block of its
-    own: more memory, the same pictures.
+    Pages cost memory only once an image is in them. A spawned worker starts with an empty block of its
+    own: more memory, the same images.
     """
 
     def __init__(self, shapes_hw: np.ndarray) -> None:
@@ -84,7 +84,7 @@ class RamCache:
         block = mmap.mmap(-1, int(self._ends[-1]) + len(sizes))
         memory = np.frombuffer(block, np.uint8)
         self._pixels, self._present = memory[: self._ends[-1]], memory[self._ends[-1] :]
-        # Whoever sees a picture marked as present, sees all of its pixels: a lock orders the two writes.
+        # Whoever sees an image marked as present, sees all of its pixels: a lock orders the two writes.
         self._lock = multiprocessing.Lock()
 
     def get(self, index: int) -> np.ndarray | None:
@@ -115,9 +115,9 @@ class RamCache:
 
 
 class DiskCache:
-    """Resized pictures in the user's cache folder, by path, size and time of the original."""
+    """Resized images in the user's cache folder, by path, size and time of the original."""
 
-    def __init__(self, images: PictureTable, tag: str, folder: Path) -> None:
+    def __init__(self, images: PackedImages, tag: str, folder: Path) -> None:
         self.images = images
         self.tag = tag
         self.folder = folder
@@ -147,18 +147,18 @@ class DiskCache:
         return self.folder / digest[:2] / f"{digest[2:32]}.npy"
 
 
-def _make_disk_cache(images: PictureTable, tag: str, need: int, prefix: str) -> DiskCache | None:
+def _make_disk_cache(images: PackedImages, tag: str, need: int, prefix: str) -> DiskCache | None:
     folder = cache_folder() / "images"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        LOG.warning(f"{prefix}--cache disk: {folder}: {error.strerror}; pictures are not cached")
+        LOG.warning(f"{prefix}--cache disk: {folder}: {error.strerror}; images are not cached")
         return None
     if need * MARGIN > free:
         LOG.warning(
             f"{prefix}--cache disk: {need * MARGIN / 1e9:.1f} GB are needed in {folder} and "
-            f"{free / 1e9:.1f} GB free; pictures are not cached"
+            f"{free / 1e9:.1f} GB free; images are not cached"
         )
         return None
     LOG.info(f"{prefix}Caching images ({need / 1e9:.1f}GB disk) in {folder}, each when it is first read")

@@ -1,4 +1,4 @@
-"""Find the pictures of a data set, and the label file of each."""
+"""Find the images of a data set, and the label file of each."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from utils.base.errors import DataError
 from utils.data.images import IMAGE_SUFFIXES
-from utils.data.packed import PathTable
+from utils.data.packed import PackedPaths
 
 
-def list_images(sources: Sequence[Path]) -> PathTable:
-    """List the pictures of folders (searched to any depth) and text lists, sorted, each once.
+def list_images(sources: Sequence[Path]) -> PackedPaths:
+    """List the images of folders (searched to any depth) and text lists, sorted, each once.
 
     Raises:
-        DataError: a source that does not exist, or no picture in any of them.
+        DataError: a source that does not exist, or no image in any of them.
     """
     found: set[str] = set()
     for source in sources:
@@ -24,16 +24,16 @@ def list_images(sources: Sequence[Path]) -> PathTable:
         elif source.is_file():
             found.update(_read_list(source))
         else:
-            raise DataError(f"{source}: no such folder or list of pictures")
+            raise DataError(f"{source}: no such folder or list of images")
     images = [path for path in found if path.lower().endswith(IMAGE_SUFFIXES)]
     if not images:
         places = ", ".join(map(str, sources))
-        raise DataError(f"{places}: no pictures there ({' '.join(s[1:] for s in IMAGE_SUFFIXES)})")
-    return PathTable.of(sorted(images))
+        raise DataError(f"{places}: no images there ({' '.join(s[1:] for s in IMAGE_SUFFIXES)})")
+    return PackedPaths.of(sorted(images))
 
 
 def label_path(image: Path) -> Path:
-    """Where the labels of a picture are: `labels` in place of the last folder `images`, and .txt."""
+    """Where the labels of an image are: `labels` in place of the last folder `images`, and .txt."""
     return Path(label_name(str(image)))
 
 

@@ -1,4 +1,4 @@
-"""Read pictures of any common kind as 8-bit BGR, upright."""
+"""Read images of any common kind as 8-bit BGR, upright."""
 
 from __future__ import annotations
 
@@ -29,53 +29,53 @@ _KNOWN_HEADERS = ("BMP", "JPEG", "MPO", "PNG", "TIFF", "WEBP")  # whose sizes PI
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read a picture as BGR uint8 (H, W, 3), turned as its Exif data says; see `decode_image`.
+    """Read an image as BGR uint8 (H, W, 3), turned as its Exif data says; see `decode_image`.
 
     Raises:
-        DataError: no such file, or no picture.
+        DataError: no such file, or no image.
     """
     return decode_image(read_bytes(path), path)
 
 
 def decode_image(data: np.ndarray, name: str | Path, shrink: int = 1) -> np.ndarray:
-    """Decode the bytes of a picture, (n,) uint8, to BGR uint8 (H, W, 3), turned as its Exif data says.
+    """Decode the bytes of an image, (n,) uint8, to BGR uint8 (H, W, 3), turned as its Exif data says.
 
     16 bits are cut to the upper 8, floats 0-1 become 0-255, gray is repeated, transparency is dropped.
     Of a JPEG that was cut off, what is there is returned.
 
     Args:
         data: the bytes.
-        name: what to call the picture in a message.
+        name: what to call the image in a message.
         shrink: 2, 4 or 8 decode a JPEG to this fraction of its sides, rounded up, in a fraction of the
             time; other kinds come whole.
 
     Raises:
-        DataError: no picture.
+        DataError: no image.
     """
     how = _SHRUNK[shrink if data[:2].tobytes() == _JPEG_START else 1]
     image = _decode(data, how)
     if image is None and _is_unfinished_jpeg(data):
         image = _decode(np.concatenate((data, np.frombuffer(_JPEG_END, np.uint8))), how)
     if image is None:
-        raise DataError(f"{name}: not a picture that can be read (damaged, or of another kind)")
+        raise DataError(f"{name}: not an image that can be read (damaged, or of another kind)")
     return image
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Find (width, height) of a picture as `read_image` delivers it, from its header if possible.
+    """Find (width, height) of an image as `read_image` delivers it, from its header if possible.
 
     Raises:
-        DataError: no such file, or no picture.
+        DataError: no such file, or no image.
     """
     with _open(path) as file:
         return _size(file, path)
 
 
 def check_image(path: str | Path, content: bytes | None = None) -> tuple[int, int]:
-    """Find (width, height) of a picture, as `image_size` does, and look for damage that is cheap to see.
+    """Find (width, height) of an image, as `image_size` does, and look for damage that is cheap to see.
 
     Args:
-        path: the file, or what to call the picture.
+        path: the file, or what to call the image.
         content: its bytes, where they are at hand.
 
     Raises:

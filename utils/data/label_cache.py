@@ -18,7 +18,7 @@ import numpy as np
 from utils.base.log import LOG
 from utils.base.paths import atomic_write, cache_folder
 from utils.data.image_lists import label_name, label_path
-from utils.data.packed import PathTable
+from utils.data.packed import PackedPaths
 
 # What a file that is damaged, or something else, makes of an attempt to read it.
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -77,38 +77,38 @@ def _map(path: Path, file: BinaryIO, member: zipfile.ZipInfo) -> np.ndarray:
     return mapped.view(np.ndarray)  # each slice of a memmap, and each sum with one, costs microseconds more
 
 
-VERSION = 1  # raise it when the rules for pictures or labels change
+VERSION = 1  # raise it when the rules for images or labels change
 USABLE, BACKGROUND, CORRUPT = 0, 1, 2
 
 
 @dataclass
 class Note:
-    """Something to tell about a picture or its label file."""
+    """Something to tell about an image or its label file."""
 
-    index: int  # of the picture
+    index: int  # of the image
     about_labels: bool
     text: str
 
 
 @dataclass
 class Scan:
-    """What a scan found about N pictures, the rows of all label files one after another."""
+    """What a scan found about N images, the rows of all label files one after another."""
 
     status: np.ndarray  # (N,) uint8: USABLE, BACKGROUND or CORRUPT
     sizes: np.ndarray  # (N, 2) int32: width, height
-    counts: np.ndarray  # (N,) int32: rows of each picture
+    counts: np.ndarray  # (N,) int32: rows of each image
     rows: np.ndarray  # (R, 5) float32: class, xywhn
     lines: np.ndarray  # (R,) int32: line of each row in its file
     outlined: np.ndarray  # (R,) int32: points of each row's outline, 0 where it is a box
     points: np.ndarray  # (P, 2) float32: of all outlines
     notes: list[Note] = field(default_factory=list)
 
-    def is_consistent(self, pictures: int) -> bool:
-        """Whether the arrays belong together and to so many pictures."""
+    def is_consistent(self, images: int) -> bool:
+        """Whether the arrays belong together and to so many images."""
         total, points = len(self.rows), len(self.points)
         expected = {
-            "status": ((pictures,), np.uint8), "sizes": ((pictures, 2), np.int32),
-            "counts": ((pictures,), np.int32), "rows": ((total, 5), np.float32),
+            "status": ((images,), np.uint8), "sizes": ((images, 2), np.int32),
+            "counts": ((images,), np.int32), "rows": ((total, 5), np.float32),
             "lines": ((total,), np.int32), "outlined": ((total,), np.int32),
             "points": ((points, 2), np.float32),
         }  # fmt: skip
@@ -118,7 +118,7 @@ class Scan:
         lengths = np.concatenate((self.counts, self.outlined))
         if (self.status > CORRUPT).any() or (self.sizes[self.status != CORRUPT] < 1).any():
             return False
-        if any(not 0 <= note.index < pictures for note in self.notes):
+        if any(not 0 <= note.index < images for note in self.notes):
             return False
         return self.counts.sum() == total and self.outlined.sum() == points and lengths.min(initial=0) >= 0
 
@@ -160,8 +160,8 @@ class Scan:
 _ARRAYS = ("status", "sizes", "counts", "rows", "lines", "outlined", "points")
 
 
-def content_keys(images: PathTable) -> tuple[str, str]:
-    """Digests of the pictures and label files: of places within the set, sizes and times; without times."""
+def content_keys(images: PackedPaths) -> tuple[str, str]:
+    """Digests of the images and label files: of places within the set, sizes and times; without times."""
     exact, lasting = hashlib.sha256(f"labels {VERSION}".encode()), hashlib.sha256()
     for index in range(len(images)):
         place = images.place(index)
@@ -174,7 +174,7 @@ def content_keys(images: PathTable) -> tuple[str, str]:
 
 
 def cache_path(sources: Sequence[Path], images: Sequence[Path]) -> Path:
-    """Where the cache of a set belongs: beside its label folder, or beside its list of pictures."""
+    """Where the cache of a set belongs: beside its label folder, or beside its list of images."""
     last = sources[-1]
     if last.is_file():
         place = last.with_suffix(".cache.npz")
@@ -188,7 +188,7 @@ def cache_path(sources: Sequence[Path], images: Sequence[Path]) -> Path:
     return place
 
 
-def load_scan(place: Path, key: str, pictures: int) -> Scan | None:
+def load_scan(place: Path, key: str, images: int) -> Scan | None:
     """Read the cache at `place`, or its stand-in; None if there is none for this key, or it is damaged."""
     for path in (place, stand_in(place)):
         try:
@@ -198,7 +198,7 @@ def load_scan(place: Path, key: str, pictures: int) -> Scan | None:
             scan = Scan.from_arrays(arrays)
         except UNREADABLE:
             continue
-        if scan.is_consistent(pictures):
+        if scan.is_consistent(images):
             return scan
     return None
 

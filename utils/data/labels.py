@@ -1,4 +1,4 @@
-"""Read the label file of a picture: one object a line, `class cx cy w h` or `class x1 y1 x2 y2 x3 y3 ...`."""
+"""Read the label file of an image: one object a line, `class cx cy w h` or `class x1 y1 x2 y2 x3 y3 ...`."""
 
 from __future__ import annotations
 
@@ -110,14 +110,14 @@ def _without_doubles(labels: Labels) -> Labels:
     return labels
 
 
-MIN_SIDE = 10  # pixels; smaller pictures are mistakes
+MIN_SIDE = 10  # pixels; smaller images are mistakes
 LINE_LOST = "the line is skipped"
-PICTURE_LOST = "the picture is skipped"
+IMAGE_LOST = "the image is skipped"
 
 
 @dataclass
 class Verdict:
-    """What is found about one picture."""
+    """What is found about one image."""
 
     status: int
     size: tuple[int, int] = (0, 0)
@@ -126,7 +126,7 @@ class Verdict:
 
 
 def judge(name: str, look: Callable[[], tuple[int, int]], labels: Callable[[], str | None]) -> Verdict:
-    """Judge a picture.
+    """Judge an image.
 
     Args:
         name: what its messages begin with.
@@ -144,7 +144,7 @@ def judge(name: str, look: Callable[[], tuple[int, int]], labels: Callable[[], s
     try:
         text = labels()
     except OSError as error:
-        return Verdict(CORRUPT, notes=[(True, f"{error.strerror or error}; {PICTURE_LOST}")])
+        return Verdict(CORRUPT, notes=[(True, f"{error.strerror or error}; {IMAGE_LOST}")])
     if text is None:
         return Verdict(BACKGROUND, size)
     found = parse_labels(text)
@@ -152,12 +152,12 @@ def judge(name: str, look: Callable[[], tuple[int, int]], labels: Callable[[], s
     notes += [(True, note) for note in found.notes]
     if found.faults and not len(found.rows):
         # As a background it would teach that there is nothing, of which we know the contrary.
-        return Verdict(CORRUPT, notes=[*notes, (True, f"no good line is left; {PICTURE_LOST}")])
+        return Verdict(CORRUPT, notes=[*notes, (True, f"no good line is left; {IMAGE_LOST}")])
     return Verdict(USABLE if len(found.rows) else BACKGROUND, size, found, notes)
 
 
 def pack(found: Sequence[Verdict]) -> Scan:
-    """Put what was found about pictures into flat arrays."""
+    """Put what was found about images into flat arrays."""
     outlines = [points for item in found for points in _outlines(item.labels)]
     return Scan(
         status=np.array([item.status for item in found], np.uint8),

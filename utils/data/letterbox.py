@@ -32,7 +32,7 @@ def letterbox(
         color: of the padding.
         auto: pad only up to the next multiple of `stride`, not to all of `new_shape`.
         scale_fill: stretch to `new_shape` instead of padding (only without `auto`).
-        scaleup: enlarge small pictures; otherwise they are padded all round.
+        scaleup: enlarge small images; otherwise they are padded all round.
         stride: see `auto`.
 
     Returns:
@@ -45,7 +45,7 @@ def letterbox(
     if not scaleup:
         ratio = min(ratio, 1.0)
     ratios = ratio, ratio
-    # at least one pixel: a thread of a picture would vanish
+    # at least one pixel: a thread of an image would vanish
     inner_w, inner_h = max(round(width * ratio), 1), max(round(height * ratio), 1)
     free_w, free_h = target_w - inner_w, target_h - inner_h
     if auto:
@@ -71,7 +71,7 @@ def check_img_size(imgsz: Sequence[int], stride: int = 32, floor: int = 0) -> li
 
 
 def check_img_size(imgsz: int | Sequence[int], stride: int = 32, floor: int = 0) -> int | list[int]:
-    """Round a picture size (or height and width) up to a multiple of `stride`, at least `floor`.
+    """Round an image size (or height and width) up to a multiple of `stride`, at least `floor`.
 
     Raises:
         ConfigError: not positive.
@@ -93,28 +93,28 @@ def _sides(half: float) -> tuple[int, int]:
 
 
 def to_tensor(
-    pictures: Sequence[np.ndarray], device: torch.device, half: bool = False, *, rgb: bool = False
+    arrays: Sequence[np.ndarray], device: torch.device, half: bool = False, *, rgb: bool = False
 ) -> torch.Tensor:
-    """Stack B pictures (H, W, 3) uint8 to (B, 3, H, W) RGB in 0-1, channels last.
+    """Stack B images (H, W, 3) uint8 to (B, 3, H, W) RGB in 0-1, channels last.
 
     Every value is x / 255 in the precision of the result, however it is made: on the CPU in one pass from
-    bytes to floats; for other devices the bytes travel, a quarter of the floats. Pictures are BGR, as OpenCV
+    bytes to floats; for other devices the bytes travel, a quarter of the floats. Images are BGR, as OpenCV
     has them, unless `rgb` says otherwise.
     """
-    shape = len(pictures), *pictures[0].shape
+    shape = len(arrays), *arrays[0].shape
     if device.type == "cpu":
         floats = np.empty(shape, np.float32)
-        for picture, place in zip(pictures, floats, strict=True):
-            picture = picture if rgb else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-            np.divide(picture, np.float32(255), out=place, dtype=np.float32)
+        for array, place in zip(arrays, floats, strict=True):
+            array = array if rgb else cv2.cvtColor(array, cv2.COLOR_BGR2RGB)
+            np.divide(array, np.float32(255), out=place, dtype=np.float32)
         images = torch.from_numpy(floats).permute(0, 3, 1, 2)
         return images.half() if half else images
     levels = np.empty(shape, np.uint8)
-    for picture, place in zip(pictures, levels, strict=True):
+    for array, place in zip(arrays, levels, strict=True):
         if rgb:
-            place[:] = picture
+            place[:] = array
         else:
-            cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=place)
+            cv2.cvtColor(array, cv2.COLOR_BGR2RGB, dst=place)
     images = torch.from_numpy(levels).to(device).permute(0, 3, 1, 2)
     if device.type != "cuda":
         images = images.contiguous()

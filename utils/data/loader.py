@@ -25,11 +25,11 @@ from utils.data.samplers import BUFFER, BatchKeys, Mix, Share
 from utils.data.shards.prefetch_shards import FetchAhead
 from utils.data.shards.table import ShardTable
 
-QUAD = 4  # pictures that one of a quad batch is made of
+QUAD = 4  # images that one of a quad batch is made of
 
 
 class Batch(NamedTuple):
-    """B pictures for the network, and what is on them."""
+    """B images for the network, and what is on them."""
 
     images: Tensor  # (B, 3, H, W) uint8 RGB
     targets: Tensor  # (T, 6) float32: index in the batch, class, xywhn
@@ -37,20 +37,20 @@ class Batch(NamedTuple):
     shapes: list[Shapes | None]  # see `Item`
 
 
-def make_room(pictures: int, height: int, width: int) -> Tensor:
-    """Memory for a batch, (pictures, 3, height, width) uint8, not filled.
+def make_room(batch_size: int, height: int, width: int) -> Tensor:
+    """Memory for a batch, (batch_size, 3, height, width) uint8, not filled.
 
     A worker gets memory that it shares with the main process; what lies elsewhere is copied on its way.
     """
-    count = pictures * 3 * height * width
+    count = batch_size * 3 * height * width
     if get_worker_info() is None:
-        return torch.empty((pictures, 3, height, width), dtype=torch.uint8)
+        return torch.empty((batch_size, 3, height, width), dtype=torch.uint8)
     shared = torch.UntypedStorage._new_shared(count)  # what torch's own collate function takes
-    return torch.empty(0, dtype=torch.uint8).set_(shared).view(pictures, 3, height, width)
+    return torch.empty(0, dtype=torch.uint8).set_(shared).view(batch_size, 3, height, width)
 
 
 def collate(items: Sequence[Item], images: Tensor | None = None) -> Batch:
-    """Number the labels of pictures of one size, and stack them unless they lie in `images` already."""
+    """Number the labels of images of one size, and stack them unless they lie in `images` already."""
     for index, item in enumerate(items):
         item.labels[:, 0] = index
     if images is None:
@@ -65,7 +65,7 @@ def collate(items: Sequence[Item], images: Tensor | None = None) -> Batch:
 
 
 def make_quad(items: Sequence[Item], enlarge: bool) -> Item:
-    """Make one picture of twice the size: the first of four enlarged, or all four in a square.
+    """Make one image of twice the size: the first of four enlarged, or all four in a square.
 
     In the square the second stands below the first, the third to the right of it.
     """
@@ -114,7 +114,7 @@ class Loader:
             pin_memory=pin_memory,
             worker_init_fn=_set_up_worker if workers else None,
             persistent_workers=workers > 0,
-            # Forking shares the picture cache and starts at once; other systems spawn.
+            # Forking shares the image cache and starts at once; other systems spawn.
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         )
 
@@ -124,10 +124,10 @@ class Loader:
         self.keys.first_batch = first_batch
 
     def set_weights(self, image_weights: np.ndarray | None) -> None:
-        """Draw pictures in proportion to weights (N,) from the next iteration on; None shows each once.
+        """Draw images in proportion to weights (N,) from the next iteration on; None shows each once.
 
         Raises:
-            ConfigError: the pictures lie in shards at an address.
+            ConfigError: the images lie in shards at an address.
         """
         if image_weights is not None:
             _refuse_weights(self.dataset)
@@ -143,21 +143,21 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         if self._loader is None:
             raise RuntimeError("the loader is closed")
-        pictures = self.dataset.image_files
-        if not (isinstance(pictures, ShardTable) and pictures.remote):
+        images = self.dataset.image_files
+        if not (isinstance(images, ShardTable) and images.remote):
             return self._batches(self._loader)
-        return self._fetched(self._loader, pictures)
+        return self._fetched(self._loader, images)
 
     def _batches(self, loader: DataLoader[Batch | DataError]) -> Iterator[Batch]:
         with _interrupts_held():
             batches = iter(loader)
         return map(_delivered, batches)
 
-    def _fetched(self, loader: DataLoader[Batch | DataError], pictures: ShardTable) -> Iterator[Batch]:
+    def _fetched(self, loader: DataLoader[Batch | DataError], images: ShardTable) -> Iterator[Batch]:
         """The batches, while the shards that come next are fetched."""
         numbers = self.keys.numbers()
         buffer = self.keys.mix.buffer if self.keys.mix is not None and self.keys.shuffle else 0
-        ahead = FetchAhead(pictures, self.keys.order(), numbers.start * self.keys.batch_size, buffer)
+        ahead = FetchAhead(images, self.keys.order(), numbers.start * self.keys.batch_size, buffer)
         try:
             for number, batch in zip(numbers, self._batches(loader), strict=True):
                 ahead.reach(number * self.keys.batch_size)
@@ -189,31 +189,31 @@ def make_loader(
     """Make a loader.
 
     Args:
-        dataset: where the pictures come from.
-        batch_size: pictures a batch; the last one may have fewer.
+        dataset: where the images come from.
+        batch_size: images a batch; the last one may have fewer.
         workers: processes, at most one a core, none for batches of one; with 0 this process does it all.
         shuffle: another order in each epoch. Rectangular batches keep theirs.
         seed: of the order.
-        quad: batches have a quarter of the pictures, twice as large: four in one, or one enlarged.
-        image_weights: (N,) how often to show each picture, relative to the others; None shows each once.
+        quad: batches have a quarter of the images, twice as large: four in one, or one enlarged.
+        image_weights: (N,) how often to show each image, relative to the others; None shows each once.
         pin_memory: put batches where a GPU fetches them faster.
         share: what this process gets of them, where several work together.
-        buffer: pictures among which those of shards are mixed.
+        buffer: images among which those of shards are mixed.
 
     Raises:
         ConfigError: settings that do not go together.
     """
     planned, wanted = (min(size, len(dataset)) for size in (dataset.batch_size, batch_size))
     if dataset.rect and (planned != wanted or quad or image_weights is not None):
-        raise ConfigError("rectangular batches keep their pictures together: no --quad, no --image-weights")
+        raise ConfigError("rectangular batches keep their images together: no --quad, no --image-weights")
     weights = _checked(image_weights, len(dataset))
     share = share or Share()
     part = batch_size if share.whole_batches else batch_size // share.world
     if quad and part % QUAD:
-        raise ConfigError(f"--quad: each process needs a multiple of {QUAD} pictures a batch, not {part}")
+        raise ConfigError(f"--quad: each process needs a multiple of {QUAD} images a batch, not {part}")
     mix = None
-    if isinstance(pictures := dataset.image_files, ShardTable):
-        mix = Mix(pictures.shard, buffer)
+    if isinstance(images := dataset.image_files, ShardTable):
+        mix = Mix(images.shard, buffer)
         if weights is not None:
             _refuse_weights(dataset)
     order = shuffle and not dataset.rect
@@ -221,7 +221,7 @@ def make_loader(
         len(dataset), batch_size, order, seed, drop_last=quad, weights=weights, share=share, mix=mix
     )
     if not keys.batches:
-        raise ConfigError(f"--quad: {len(dataset)} pictures do not fill a batch of {batch_size}")
+        raise ConfigError(f"--quad: {len(dataset)} images do not fill a batch of {batch_size}")
     return Loader(dataset, keys, _count_workers(workers, part), quad, pin_memory)
 
 
@@ -236,7 +236,7 @@ class _BatchReader(Dataset[Batch | DataError]):
         try:
             if self.quad:
                 return self._quads(keys)
-            images = make_room(len(keys), *self.dataset.input_hw(keys[0].picture))
+            images = make_room(len(keys), *self.dataset.input_hw(keys[0].image_index))
             rooms = images.numpy()
             items = [self.dataset.sample(key, room) for key, room in zip(keys, rooms, strict=True)]
         except DataError as error:  # raised here it would arrive with the worker's traceback in its message
@@ -245,7 +245,7 @@ class _BatchReader(Dataset[Batch | DataError]):
 
     def _quads(self, keys: Sequence[SampleKey]) -> Batch:
         first = keys[0]
-        rng = generator(self.dataset.seed, first.epoch, first.picture, first.repeat, _QUAD)
+        rng = generator(self.dataset.seed, first.epoch, first.image_index, first.repeat, _QUAD)
         items = [self.dataset[key] for key in keys]
         return collate(
             [make_quad(items[i : i + QUAD], rng.random() < 0.5) for i in range(0, len(items), QUAD)]
@@ -253,17 +253,17 @@ class _BatchReader(Dataset[Batch | DataError]):
 
 
 def _refuse_weights(dataset: DetectionDataset) -> None:
-    pictures = dataset.image_files
-    if isinstance(pictures, ShardTable) and pictures.remote:
-        raise ConfigError("--image-weights draws pictures from all shards at once; copy them to a disk first")
+    images = dataset.image_files
+    if isinstance(images, ShardTable) and images.remote:
+        raise ConfigError("--image-weights draws images from all shards at once; copy them to a disk first")
 
 
-def _checked(weights: np.ndarray | None, pictures: int) -> np.ndarray | None:
+def _checked(weights: np.ndarray | None, images: int) -> np.ndarray | None:
     if weights is None:
         return None
     weights = np.asarray(weights, np.float64)
-    if weights.shape != (pictures,) or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
-        raise ValueError(f"image weights: expected {pictures} numbers from 0 on, not all 0")
+    if weights.shape != (images,) or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
+        raise ValueError(f"image weights: expected {images} numbers from 0 on, not all 0")
     return weights
 
 

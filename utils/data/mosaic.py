@@ -1,4 +1,4 @@
-"""Put four pictures around a common corner."""
+"""Put four images around a common corner."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ View = tuple[slice, slice]  # rows and columns of the canvas
 
 @dataclass(frozen=True)
 class MosaicDraws:
-    """What chance decides about a mosaic: where its tiles meet, and which pictures they are."""
+    """What chance decides about a mosaic: where its tiles meet, and which images they are."""
 
     centre_yx: tuple[int, int]
-    indices: tuple[int, ...]  # of the pictures, as they stand: top left, top right, bottom left, bottom right
+    indices: tuple[int, ...]  # of the images, as they stand: top left, top right, bottom left, bottom right
 
     @classmethod
     def draw(
@@ -31,12 +31,12 @@ class MosaicDraws:
         imgsz: int,
         partners: Sequence[int] = (),
     ) -> MosaicDraws:
-        """Draw a mosaic with picture `index` in it and three others of `count`.
+        """Draw a mosaic with image `index` in it and three others of `count`.
 
         Args:
             rng: source of chance.
-            index: the picture that has to be in.
-            count: pictures there are.
+            index: the image that has to be in.
+            count: images there are.
             imgsz: half of the mosaic's side.
             partners: the three others, where the caller has chosen them.
         """
@@ -49,7 +49,7 @@ class MosaicDraws:
 def mosaic4(
     tiles: Sequence[Sample], centre_yx: tuple[int, int], imgsz: int, seen: View | None = None
 ) -> Sample:
-    """Lay four pictures on a gray canvas of twice `imgsz`, each touching the centre with a corner.
+    """Lay four images on a gray canvas of twice `imgsz`, each touching the centre with a corner.
 
     What reaches beyond the canvas is cut off; boxes and outlines are clipped to it.
 

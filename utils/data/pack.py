@@ -15,9 +15,9 @@ def main() -> None:
     )
     parse.add_argument("data", help="data yaml")
     parse.add_argument("--output", required=True, type=Path, help="folder of the shards")
-    parse.add_argument("--per-shard", type=int, default=1000, help="pictures in a shard")
-    parse.add_argument("--seed", type=int, default=0, help="of the order of the training pictures")
-    parse.add_argument("--keep-order", action="store_true", help="do not shuffle the training pictures")
+    parse.add_argument("--per-shard", type=int, default=1000, help="images in a shard")
+    parse.add_argument("--seed", type=int, default=0, help="of the order of the training images")
+    parse.add_argument("--keep-order", action="store_true", help="do not shuffle the training images")
     parse.add_argument("--exist-ok", action="store_true", help="write into a folder that has shards already")
     opt = parse.parse_args()
     if opt.per_shard < 1:

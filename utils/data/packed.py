@@ -45,19 +45,19 @@ class _Table(Sequence[T]):
         return self._entry(number % len(self))
 
 
-class PictureTable(_Table[Path]):
-    """Where pictures are, and how to get at them."""
+class PackedImages(_Table[Path]):
+    """Where images are, and how to get at them."""
 
     def read(self, index: int) -> np.ndarray:
-        """The bytes of a picture's file, (n,) uint8.
+        """The bytes of an image's file, (n,) uint8.
 
         Raises:
             DataError: they cannot be read.
         """
         raise NotImplementedError
 
-    def picture(self, index: int, shrink: int = 1) -> np.ndarray:
-        """A picture as BGR uint8 (H, W, 3); for `shrink` see `decode_image`.
+    def read_image(self, index: int, shrink: int = 1) -> np.ndarray:
+        """An image as BGR uint8 (H, W, 3); for `shrink` see `decode_image`.
 
         Raises:
             DataError: it cannot be read.
@@ -65,11 +65,11 @@ class PictureTable(_Table[Path]):
         return decode_image(self.read(index), self.title(index), shrink)
 
     def title(self, index: int) -> str:
-        """What to call a picture in a message."""
+        """What to call an image in a message."""
         return str(self[index])
 
     def named(self, path: str) -> np.ndarray:
-        """The picture of a path as the table gives it; quick for the first ones.
+        """The image of a path as the table gives it; quick for the first ones.
 
         Raises:
             DataError: it cannot be read, or is not in the table.
@@ -77,22 +77,22 @@ class PictureTable(_Table[Path]):
         index = next((index for index, one in enumerate(self) if str(one) == path), None)
         if index is None:
             raise DataError(f"{path}: not in the set")
-        return self.picture(index)
+        return self.read_image(index)
 
     def identity(self, index: int) -> str:
-        """What changes when a picture does: its place, size and time.
+        """What changes when an image does: its place, size and time.
 
         Raises:
             OSError: it is not there any more.
         """
         raise NotImplementedError
 
-    def take(self, indices: np.ndarray) -> PictureTable:
+    def take(self, indices: np.ndarray) -> PackedImages:
         """See `_Table.take`."""
         raise NotImplementedError
 
 
-class PathTable(PictureTable):
+class PackedPaths(PackedImages):
     """Paths below a common folder.
 
     Args:
@@ -109,7 +109,7 @@ class PathTable(PictureTable):
         self.ends = ends
 
     @classmethod
-    def of(cls, paths: Iterable[str]) -> PathTable:
+    def of(cls, paths: Iterable[str]) -> PackedPaths:
         """A table of paths; at least one."""
         paths = list(paths)
         folders = {path.rpartition(os.sep)[0] or os.sep for path in paths}
@@ -133,21 +133,21 @@ class PathTable(PictureTable):
         return os.fsdecode(self.text[self.starts[index] : self.ends[index]].tobytes())
 
     def read(self, index: int) -> np.ndarray:
-        """See `PictureTable.read`."""
+        """See `PackedImages.read`."""
         return read_bytes(self[index])
 
     def identity(self, index: int) -> str:
-        """See `PictureTable.identity`."""
+        """See `PackedImages.identity`."""
         path = self[index]
         facts = path.stat()
         return f"{os.path.abspath(path)}\0{facts.st_size}\0{facts.st_mtime_ns}"
 
-    def take(self, indices: np.ndarray) -> PathTable:
+    def take(self, indices: np.ndarray) -> PackedPaths:
         """See `_Table.take`; the text is shared."""
-        return PathTable(self.root, self.text, self.starts[indices], self.ends[indices])
+        return PackedPaths(self.root, self.text, self.starts[indices], self.ends[indices])
 
 
-class RowTable(_Table[np.ndarray]):
+class PackedRows(_Table[np.ndarray]):
     """Some rows for each entry.
 
     Args:
@@ -168,9 +168,9 @@ class RowTable(_Table[np.ndarray]):
         start = self.starts[index]
         return self.rows[start : start + self.counts[index]]
 
-    def take(self, indices: np.ndarray) -> RowTable:
+    def take(self, indices: np.ndarray) -> PackedRows:
         """See `_Table.take`; the rows are shared."""
-        return RowTable(self.rows, self.starts[indices], self.counts[indices])
+        return PackedRows(self.rows, self.starts[indices], self.counts[indices])
 
     def numbers(self) -> np.ndarray:
         """The rows of all entries, in their order, as numbers into `rows`."""
@@ -186,7 +186,7 @@ class RowTable(_Table[np.ndarray]):
         return self.rows[self.numbers()]
 
 
-class OutlineTable(_Table[list[np.ndarray]]):
+class PackedPolygons(_Table[list[np.ndarray]]):
     """The outlines of each entry's rows: (k, 2) each, k = 0 for a box; an empty list if all are boxes.
 
     Args:
@@ -195,7 +195,7 @@ class OutlineTable(_Table[list[np.ndarray]]):
         rows: the rows of each entry; only their numbers are used.
     """
 
-    def __init__(self, points: np.ndarray, ends: np.ndarray, rows: RowTable) -> None:
+    def __init__(self, points: np.ndarray, ends: np.ndarray, rows: PackedRows) -> None:
         self.points = points
         self.ends = ends
         self.of_entry = rows
@@ -212,6 +212,6 @@ class OutlineTable(_Table[list[np.ndarray]]):
         ends = self.ends[first:last]
         return [self.points[a:b] for a, b in zip((begin, *ends[:-1]), ends, strict=True)]
 
-    def take(self, indices: np.ndarray) -> OutlineTable:
+    def take(self, indices: np.ndarray) -> PackedPolygons:
         """See `_Table.take`; the points are shared."""
-        return OutlineTable(self.points, self.ends, self.of_entry.take(indices))
+        return PackedPolygons(self.points, self.ends, self.of_entry.take(indices))

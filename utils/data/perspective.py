@@ -1,4 +1,4 @@
-"""Rotate, scale, shear, move and tilt a picture together with its boxes and polygons."""
+"""Rotate, scale, shear, move and tilt an image together with its boxes and polygons."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from utils.ops.boxes import clip_boxes
 
 MIN_SIDE = 2  # pixels; smaller boxes teach nothing
 MAX_ASPECT = 100
-_SMALLEST_AREA = 1e-6  # shrunk further a picture is a point: where it came from is not worth a division
+_SMALLEST_AREA = 1e-6  # shrunk further an image is a point: where it came from is not worth a division
 # Share of a box's area that has to stay in sight; a polygon tells what is left much more exactly.
 MIN_AREA_BOX, MIN_AREA_POLYGON = 0.10, 0.01
 
 
 @dataclass(frozen=True)
 class PerspectiveDraws:
-    """What chance decides about a warp; the defaults leave the picture as it is."""
+    """What chance decides about a warp; the defaults leave the image as it is."""
 
     perspective_x: float = 0.0  # per pixel
     perspective_y: float = 0.0
@@ -46,15 +46,15 @@ class PerspectiveDraws:
 
 
 def random_perspective(sample: Sample, draws: PerspectiveDraws, border: tuple[int, int] = (0, 0)) -> Sample:
-    """Warp a picture as drawn, and keep the objects of which enough stays in sight.
+    """Warp an image as drawn, and keep the objects of which enough stays in sight.
 
     Args:
-        sample: the picture with boxes in pixels.
+        sample: the image with boxes in pixels.
         draws: what to do.
         border: rows and columns to add on each side; negative ones cut a mosaic down to its middle.
 
     Returns:
-        The warped picture with its boxes, without polygons.
+        The warped image with its boxes, without polygons.
     """
     height, width = sample.image.shape[:2]
     out_hw = height + 2 * border[0], width + 2 * border[1]
@@ -72,7 +72,7 @@ def random_perspective(sample: Sample, draws: PerspectiveDraws, border: tuple[in
 def warp_matrix(draws: PerspectiveDraws, in_hw: Sequence[int], out_hw: Sequence[int]) -> np.ndarray:
     """Matrix (3, 3) that takes a point (x, y, 1) of the input to the output.
 
-    Centre the picture, tilt, rotate and scale, shear, move: from right to left.
+    Centre the image, tilt, rotate and scale, shear, move: from right to left.
     """
     centre, tilt, shear, move = np.eye(3), np.eye(3), np.eye(3), np.eye(3)
     centre[:2, 2] = -in_hw[1] / 2, -in_hw[0] / 2
@@ -87,7 +87,7 @@ def warp_matrix(draws: PerspectiveDraws, in_hw: Sequence[int], out_hw: Sequence[
 
 
 def seen_part(draws: PerspectiveDraws, in_hw: tuple[int, int], out_hw: Sequence[int]) -> tuple[slice, slice]:
-    """Rows and columns of the input that the output shows; all of them if the picture is tilted."""
+    """Rows and columns of the input that the output shows; all of them if the image is tilted."""
     height, width = in_hw
     (a, b, x), (c, d, y) = warp_matrix(draws, in_hw, out_hw)[:2].tolist()
     area = a * d - b * c  # of what becomes of a pixel
@@ -154,7 +154,7 @@ def _warp_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def bounds_inside(points: np.ndarray, shape_hw: Sequence[float]) -> np.ndarray:
-    """Bound the part of a closed polygon (n, 2) that lies in a picture: xyxy (4,), zeros if none does."""
+    """Bound the part of a closed polygon (n, 2) that lies in an image: xyxy (4,), zeros if none does."""
     limit = np.array((shape_hw[1], shape_hw[0]), float)
     if (points >= 0).all() and (points <= limit).all():
         return np.concatenate((points.min(0), points.max(0)))
@@ -164,7 +164,7 @@ def bounds_inside(points: np.ndarray, shape_hw: Sequence[float]) -> np.ndarray:
 
 
 def _clip_edges(starts: np.ndarray, steps: np.ndarray, limit: np.ndarray) -> np.ndarray:
-    """Cut each edge `start + t * step`, t in 0-1, to the picture (Liang and Barsky); return the ends left."""
+    """Cut each edge `start + t * step`, t in 0-1, to the image (Liang and Barsky); return the ends left."""
     with np.errstate(divide="ignore", invalid="ignore"):
         crossings = np.stack((-starts / steps, (limit - starts) / steps))  # where an edge meets the borders
     parallel = steps == 0
@@ -177,7 +177,7 @@ def _clip_edges(starts: np.ndarray, steps: np.ndarray, limit: np.ndarray) -> np.
 
 
 def _covered_corners(points: np.ndarray, limit: np.ndarray) -> np.ndarray:
-    """Corners of the picture that the polygon covers, (k, 2): where it reaches beyond, they bound it."""
+    """Corners of the image that the polygon covers, (k, 2): where it reaches beyond, they bound it."""
     outline = points.astype(np.float32)
     width, height = limit.tolist()
     corners = [(0.0, 0.0), (width, 0.0), (width, height), (0.0, height)]

@@ -11,14 +11,14 @@ from torch.utils.data import Sampler
 from utils.base.seeds import generator
 from utils.data.dataset import PARTNERS, SampleKey
 
-BUFFER = 5000  # pictures, by default
+BUFFER = 5000  # images, by default
 
 
 def shuffled(shard: np.ndarray, buffer: int, rng: np.random.Generator) -> np.ndarray:
-    """Shuffle pictures (N,), given the shard of each.
+    """Shuffle images (N,), given the shard of each.
 
     Returns:
-        Their numbers in the order of the epoch: a picture is at most `buffer` places before its turn in the
+        Their numbers in the order of the epoch: an image is at most `buffer` places before its turn in the
         stream of shards.
     """
     places = np.empty(shard.max(initial=-1) + 1, np.int64)
@@ -38,7 +38,7 @@ def shuffled(shard: np.ndarray, buffer: int, rng: np.random.Generator) -> np.nda
 def neighbours(
     order: np.ndarray, first: int, end: int, count: int, buffer: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw `count` pictures for each one from place `first` to `end` of an order: (end - first, count).
+    """Draw `count` images for each one from place `first` to `end` of an order: (end - first, count).
 
     They are at most `buffer` places away, so that they come from the same few shards.
     """
@@ -61,7 +61,7 @@ class Share(NamedTuple):
     whole_batches: bool = False
 
     def part_of(self, keys: list[SampleKey]) -> list[SampleKey]:
-        """Its part of a batch, at least one picture: of a batch that is too small some are seen twice."""
+        """Its part of a batch, at least one image: of a batch that is too small some are seen twice."""
         if self.whole_batches or self.world == 1:
             return keys
         keys = [keys[i % len(keys)] for i in range(max(len(keys), self.world))]
@@ -69,9 +69,9 @@ class Share(NamedTuple):
 
 
 class Mix(NamedTuple):
-    """How pictures that lie in shards are shuffled."""
+    """How images that lie in shards are shuffled."""
 
-    shard: np.ndarray  # (N,) the one of each picture
+    shard: np.ndarray  # (N,) the one of each image
     buffer: int = BUFFER
 
 
@@ -80,7 +80,7 @@ class BatchKeys(Sampler[list[SampleKey]]):
 
     def __init__(
         self,
-        pictures: int,
+        images: int,
         batch_size: int,
         shuffle: bool,
         seed: int,
@@ -89,11 +89,11 @@ class BatchKeys(Sampler[list[SampleKey]]):
         share: Share | None = None,
         mix: Mix | None = None,
     ) -> None:
-        self.pictures = pictures
+        self.images = images
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
-        self.batches = pictures // batch_size if drop_last else -(-pictures // batch_size)
+        self.batches = images // batch_size if drop_last else -(-images // batch_size)
         self.weights = weights
         self.share = share or Share()
         self.mix = mix
@@ -115,12 +115,12 @@ class BatchKeys(Sampler[list[SampleKey]]):
         return range(self.first_batch, self.batches)
 
     def order(self) -> np.ndarray:
-        """The pictures (N,) in the order of the epoch, where they are not drawn by weight."""
+        """The images (N,) in the order of the epoch, where they are not drawn by weight."""
         if not self.shuffle:
-            return np.arange(self.pictures)
+            return np.arange(self.images)
         if self.mix is not None:
             return shuffled(*self.mix, generator(self.seed, _SHARDS, self.epoch))
-        numbers = np.arange(self.pictures)
+        numbers = np.arange(self.images)
         generator(self.seed, _SHUFFLE, self.epoch).shuffle(numbers)
         return numbers
 
@@ -131,18 +131,18 @@ class BatchKeys(Sampler[list[SampleKey]]):
             return lambda first, end: [SampleKey(epoch, index) for index in numbers[first:end].tolist()]
 
         def keys(first: int, end: int) -> list[SampleKey]:
-            end = min(end, self.pictures)
+            end = min(end, self.images)
             rng = generator(self.seed, _NEIGHBOURS, epoch, first)
             partners = neighbours(numbers, first, end, PARTNERS, mix.buffer, rng).tolist()
-            pictures = numbers[first:end].tolist()
-            return [SampleKey(epoch, p, 0, tuple(rest)) for p, rest in zip(pictures, partners, strict=True)]
+            images = numbers[first:end].tolist()
+            return [SampleKey(epoch, p, 0, tuple(rest)) for p, rest in zip(images, partners, strict=True)]
 
         return keys
 
     def _weighted(self, weights: np.ndarray) -> Callable[[int, int], list[SampleKey]]:
-        """Draw pictures, and those that they are combined with, in proportion to the weights."""
+        """Draw images, and those that they are combined with, in proportion to the weights."""
         rng = generator(self.seed, _WEIGHTS, self.epoch)
-        drawn = rng.choice(self.pictures, (self.pictures, 1 + PARTNERS), p=weights / weights.sum())
+        drawn = rng.choice(self.images, (self.images, 1 + PARTNERS), p=weights / weights.sum())
         repeats = _times_before(drawn[:, 0])
         epoch = self.epoch
 

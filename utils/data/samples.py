@@ -1,4 +1,4 @@
-"""One picture with its objects, on its way through the augmentations."""
+"""One image with its objects, on its way through the augmentations."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Sample:
 
 
 def join_polygons(samples: Sequence[tuple[int, Sequence[np.ndarray]]]) -> list[np.ndarray]:
-    """Chain the outlines of several pictures, given as (number of boxes, outlines) of each."""
+    """Chain the outlines of several images, given as (number of boxes, outlines) of each."""
     if not any(polygons for _, polygons in samples):
         return []
     nothing = np.zeros((0, 2), np.float32)
@@ -41,9 +41,9 @@ class SampleReader:
     """Samples by their index. One that cannot be read any more is replaced by the next that can.
 
     Args:
-        files: pictures and labels.
-        imgsz: what the longer side of every picture is scaled to.
-        smooth: OpenCV's interpolation for shrinking; small pictures are enlarged bilinearly.
+        files: images and labels.
+        imgsz: what the longer side of every image is scaled to.
+        smooth: OpenCV's interpolation for shrinking; small images are enlarged bilinearly.
         cache: see `make_cache`.
         fast_decode: decode JPEGs of at least twice `imgsz` at a half, quarter or eighth of their size.
         prefix: put before messages.
@@ -68,14 +68,14 @@ class SampleReader:
         self._unreadable: set[int] = set()  # already told
 
     def sample(self, index: int) -> tuple[int, Sample, tuple[int, int]]:
-        """Read a picture, or the one that takes its place.
+        """Read an image, or the one that takes its place.
 
         Returns:
-            Which picture it is, the picture with boxes in pixels (the image is not to be written to), and
+            Which image it is, the image with boxes in pixels (the image is not to be written to), and
             (height, width) of its file.
 
         Raises:
-            DataError: none of the pictures can be read.
+            DataError: none of the images can be read.
         """
         index, image, original_hw = self._read_or_next(index)
         height, width = image.shape[:2]
@@ -92,13 +92,13 @@ class SampleReader:
                 raise
             except DataError as error:
                 if candidate not in self._unreadable:
-                    LOG.warning(f"{error}; the next picture takes its place")
+                    LOG.warning(f"{error}; the next image takes its place")
                 self._unreadable.add(candidate)
         folder = self.files.images[index].parent
-        raise DataError(f"{folder}: none of the {count} pictures can be read any more")
+        raise DataError(f"{folder}: none of the {count} images can be read any more")
 
     def _read(self, index: int) -> tuple[np.ndarray, tuple[int, int]]:
-        """Picture `index` scaled, and (height, width) of its file."""
+        """Image `index` scaled, and (height, width) of its file."""
         width, height = self.files.sizes[index].astype(int).tolist()
         if self._cache is not None and (image := self._cache.get(index)) is not None:
             return image, (height, width)
@@ -112,18 +112,18 @@ class SampleReader:
         return image, (h0, w0)
 
     def _decode(self, index: int, height: int, width: int) -> tuple[np.ndarray, tuple[int, int]]:
-        """A picture, reduced where that is allowed, and the true size of its file; given is what it had."""
+        """An image, reduced where that is allowed, and the true size of its file; given is what it had."""
         shrink = least_shrink(max(height, width), self.imgsz) if self.fast_decode else 1
-        image = self.files.images.picture(index, shrink)
+        image = self.files.images.read_image(index, shrink)
         if shrink > 1 and image.shape[:2] == (-(-height // shrink), -(-width // shrink)):
             return image, (height, width)
         if shrink > 1 and image.shape[:2] != (height, width):  # another file by now: how large is it?
-            image = self.files.images.picture(index)
+            image = self.files.images.read_image(index)
         return image, (image.shape[0], image.shape[1])
 
 
 def _in_pixels(labels: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Turn labels (n, 5), class and xywhn, into class and xyxy in a picture of `size` (2,) width, height."""
+    """Turn labels (n, 5), class and xywhn, into class and xyxy in an image of `size` (2,) width, height."""
     boxes = np.empty_like(labels)
     boxes[:, 0] = labels[:, 0]
     centre, half = labels[:, 1:3] * size, labels[:, 3:] * size / 2
@@ -133,7 +133,7 @@ def _in_pixels(labels: np.ndarray, size: np.ndarray) -> np.ndarray:
 
 
 def least_shrink(side: int, wanted: int) -> int:
-    """By how much a decoder may divide the longer side of a picture: 1, 2, 4, or 8; never below `wanted`."""
+    """By how much a decoder may divide the longer side of an image: 1, 2, 4, or 8; never below `wanted`."""
     return next((shrink for shrink in (8, 4, 2) if side >= shrink * wanted), 1)
 
 

@@ -1,4 +1,4 @@
-"""Look at the pictures of a folder and their label files; processes share the work where there is much."""
+"""Look at the images of a folder and their label files; processes share the work where there is much."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ from utils.data.label_cache import (
     load_scan,
     save_scan,
 )
-from utils.data.labels import LINE_LOST, PICTURE_LOST, Verdict, judge, pack
-from utils.data.packed import OutlineTable, PathTable, PictureTable, RowTable
+from utils.data.labels import IMAGE_LOST, LINE_LOST, Verdict, judge, pack
+from utils.data.packed import PackedImages, PackedPaths, PackedPolygons, PackedRows
 from utils.data.shards.index import open_shards
 from utils.data.shards.table import ShardTable
 from utils.data.shards.urls import ShardList, Source
 
-CHUNK = 500  # pictures that one worker looks at
+CHUNK = 500  # images that one worker looks at
 _MANY = 10_000  # from here on processes are worth their start: most of the work holds Python's lock
 
 
-def look_at_all(images: PathTable) -> Iterator[Scan]:
-    """What is found about pictures, `CHUNK` of them at a time, in their order."""
+def look_at_all(images: PackedPaths) -> Iterator[Scan]:
+    """What is found about images, `CHUNK` of them at a time, in their order."""
     chunks = [range(first, min(first + CHUNK, len(images))) for first in range(0, len(images), CHUNK)]
     paths = ([images.root + images.place(index) for index in chunk] for chunk in chunks)
     pool = _hire(len(images))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL's opinions about odd Exif data and huge pictures
+        warnings.simplefilter("ignore")  # PIL's opinions about odd Exif data and huge images
         try:
             yield from pool.map(_look_at_some, paths)
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the rest
 
 
-def _hire(pictures: int) -> Executor:
+def _hire(images: int) -> Executor:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if pictures < _MANY or cores == 1 or sys.platform != "linux":  # elsewhere each imports everything anew
+    if images < _MANY or cores == 1 or sys.platform != "linux":  # elsewhere each imports everything anew
         return ThreadPoolExecutor(2)  # one waits for the disk while the other computes
     return ProcessPoolExecutor(cores, multiprocessing.get_context("fork"), _leave_ctrl_c_alone)
 
@@ -86,16 +86,16 @@ MAX_NOTES = 50  # more would bury the rest of the log
 
 @dataclass
 class LabelledFiles:
-    """The usable pictures of a set with their labels."""
+    """The usable images of a set with their labels."""
 
-    images: PictureTable
-    labels: RowTable  # (n, 5) float32 each: class, xywhn
-    polygons: OutlineTable  # a (k, 2) float32 a label, fractions; empty where there are only boxes
+    images: PackedImages
+    labels: PackedRows  # (n, 5) float32 each: class, xywhn
+    polygons: PackedPolygons  # a (k, 2) float32 a label, fractions; empty where there are only boxes
     sizes: np.ndarray  # (N, 2) int32: width, height
     content: str = ""  # digest of the files, which changes with them
 
     def take(self, indices: np.ndarray) -> LabelledFiles:
-        """Some of the pictures, or all in another order; nothing is copied but numbers."""
+        """Some of the images, or all in another order; nothing is copied but numbers."""
         parts = (self.images.take(indices), self.labels.take(indices), self.polygons.take(indices))
         return LabelledFiles(*parts, self.sizes[indices], self.content)
 
@@ -103,12 +103,12 @@ class LabelledFiles:
 def load_labels(
     sources: Sequence[Source], names: Mapping[int, str] | None = None, prefix: str = ""
 ) -> LabelledFiles:
-    """Find the pictures of `sources` and read their labels, from the cache if nothing has changed.
+    """Find the images of `sources` and read their labels, from the cache if nothing has changed.
 
-    Pictures and lines that cannot be used are left out, each with a line that says why.
+    Images and lines that cannot be used are left out, each with a line that says why.
 
     Args:
-        sources: folders and lists of pictures, or shards.
+        sources: folders and lists of images, or shards.
         names: classes; a label of another class is a bad line. None allows any.
         prefix: put before messages.
 
@@ -123,12 +123,12 @@ def load_labels(
     files = _usable(scan, images)
     files.content = content
     if not files.images:
-        raise DataError(f"{', '.join(map(str, sources))}: none of the {len(images)} pictures can be used")
+        raise DataError(f"{', '.join(map(str, sources))}: none of the {len(images)} images can be used")
     return files
 
 
-def _find(sources: Sequence[Source], prefix: str) -> tuple[PictureTable, Scan, str]:
-    """All pictures of a split, what a scan has found about them now or before, a digest of their files."""
+def _find(sources: Sequence[Source], prefix: str) -> tuple[PackedImages, Scan, str]:
+    """All images of a split, what a scan has found about them now or before, a digest of their files."""
     shards = [source for source in sources if isinstance(source, ShardList)]
     folders = [source for source in sources if isinstance(source, Path)]
     if shards:
@@ -152,7 +152,7 @@ def _find(sources: Sequence[Source], prefix: str) -> tuple[PictureTable, Scan, s
     return images, known, content
 
 
-def _scan(images: PathTable, place: Path, prefix: str) -> Scan:
+def _scan(images: PackedPaths, place: Path, prefix: str) -> Scan:
     bar = Bar(look_at_all(images), f"{prefix}Scanning {place}...", total=-(-len(images) // CHUNK))
     parts: list[Scan] = []
     for part in bar:
@@ -162,7 +162,7 @@ def _scan(images: PathTable, place: Path, prefix: str) -> Scan:
 
 
 def _drop_unknown_classes(scan: Scan, names: Mapping[int, str]) -> list[Note]:
-    """Take rows of classes that the data yaml does not name out of the scan; pictures without others, too."""
+    """Take rows of classes that the data yaml does not name out of the scan; images without others, too."""
     unknown = ~np.isin(scan.rows[:, 0], list(names))
     if not unknown.any():
         return []
@@ -182,13 +182,13 @@ def _drop_unknown_classes(scan: Scan, names: Mapping[int, str]) -> list[Note]:
     emptied = np.flatnonzero((counts == 0) & (scan.counts > 0))
     scan.counts = counts.astype(np.int32)
     scan.status[emptied] = CORRUPT
-    return [*notes, *(Note(int(i), True, f"no good line is left; {PICTURE_LOST}") for i in emptied)]
+    return [*notes, *(Note(int(i), True, f"no good line is left; {IMAGE_LOST}") for i in emptied)]
 
 
-def _usable(scan: Scan, images: PictureTable) -> LabelledFiles:
+def _usable(scan: Scan, images: PackedImages) -> LabelledFiles:
     counts = scan.counts.astype(np.int64)
-    labels = RowTable(scan.rows, np.cumsum(counts) - counts, counts)
-    outlines = OutlineTable(scan.points, np.cumsum(scan.outlined, dtype=np.int64), labels)
+    labels = PackedRows(scan.rows, np.cumsum(counts) - counts, counts)
+    outlines = PackedPolygons(scan.points, np.cumsum(scan.outlined, dtype=np.int64), labels)
     return LabelledFiles(images, labels, outlines, scan.sizes).take(scan.status != CORRUPT)
 
 
@@ -200,7 +200,7 @@ def _summary(place: object, status: np.ndarray, prefix: str) -> str:
     )
 
 
-def _tell(notes: Sequence[Note], images: PictureTable, status: np.ndarray, prefix: str) -> None:
+def _tell(notes: Sequence[Note], images: PackedImages, status: np.ndarray, prefix: str) -> None:
     for note in sorted(notes, key=lambda note: note.index)[:MAX_NOTES]:
         title = images.title(note.index)
         if note.about_labels:
@@ -210,6 +210,6 @@ def _tell(notes: Sequence[Note], images: PictureTable, status: np.ndarray, prefi
     if len(notes) > MAX_NOTES:
         LOG.warning(f"{prefix}... and {len(notes) - MAX_NOTES} more of the kind")
     lines = sum(note.text.endswith(LINE_LOST) for note in notes)
-    pictures = int((status == CORRUPT).sum())
-    if lines or pictures:
-        LOG.warning(f"{prefix}in all {pictures} pictures and {lines} lines of labels are skipped")
+    corrupt = int((status == CORRUPT).sum())
+    if lines or corrupt:
+        LOG.warning(f"{prefix}in all {corrupt} images and {lines} lines of labels are skipped")

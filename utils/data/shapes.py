@@ -17,12 +17,12 @@ from utils.base.log import LOG
 from utils.base.seeds import generator
 
 NAMES = ("circle", "square", "triangle", "star", "ring")
-VERSION = 1  # raise it when the pictures change: older folders are then drawn anew
+VERSION = 1  # raise it when the images change: older folders are then drawn anew
 MARKER = "shapes.json"
 
-_EMPTY_SHARE = 0.04  # pictures without an object, as real sets have them
+_EMPTY_SHARE = 0.04  # images without an object, as real sets have them
 _LEAST_VISIBLE = 0.55  # share of a shape that stays uncovered by the shapes before it
-_LEAST_INSIDE = 0.75  # share of a shape that stays inside the picture
+_LEAST_INSIDE = 0.75  # share of a shape that stays inside the image
 _SUBPIXEL = 4  # binary digits after the point in the coordinates that cv2.fillPoly takes
 
 
@@ -34,10 +34,10 @@ def make_shapes(root: Path, seed: int = 0, train: int = 320, val: int = 80, size
 
     Args:
         root: folder of the data set.
-        seed: pictures are equal for equal seeds.
-        train: pictures to train on.
-        val: pictures to validate on.
-        size: side of the pictures, pixels.
+        seed: images are equal for equal seeds.
+        train: images to train on.
+        val: images to validate on.
+        size: side of the images, pixels.
 
     Raises:
         DataError: `root` holds something else, or cannot be written.
@@ -45,7 +45,7 @@ def make_shapes(root: Path, seed: int = 0, train: int = 320, val: int = 80, size
     facts = {"version": VERSION, "seed": seed, "train": train, "val": val, "size": size}
     if _is_current(root, facts):
         return root
-    LOG.info(f"Drawing {train} + {val} pictures of shapes into {root}")
+    LOG.info(f"Drawing {train} + {val} images of shapes into {root}")
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
@@ -62,19 +62,19 @@ def make_shapes(root: Path, seed: int = 0, train: int = 320, val: int = 80, size
     return root
 
 
-def draw_picture(
+def draw_image(
     rng: np.random.Generator, height: int, width: int, objects: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one picture of shapes on a textured, noisy background.
+    """Draw one image of shapes on a textured, noisy background.
 
-    A box spans the whole shape inside the picture, with the part that a later shape covers: at least
+    A box spans the whole shape inside the image, with the part that a later shape covers: at least
     half of each shape shows.
 
     Args:
         rng: source of every random choice.
-        height: of the picture, pixels.
-        width: of the picture, pixels.
-        objects: how many shapes to place; by default 2 to 5, and none in a few pictures.
+        height: of the image, pixels.
+        width: of the image, pixels.
+        objects: how many shapes to place; by default 2 to 5, and none in a few images.
 
     Returns:
         image (height, width, 3) uint8 BGR and labels (n, 5) float32: class, cx, cy, w, h as fractions.
@@ -101,7 +101,7 @@ def draw_picture(
 
 
 def save_jpeg(path: Path, image: np.ndarray, quality: int = 90) -> None:
-    """Write a BGR picture as JPEG, whatever characters its path has."""
+    """Write a BGR image as JPEG, whatever characters its path has."""
     path.write_bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())
 
 
@@ -211,7 +211,7 @@ def _draw_split(root: Path, split: str, seed: int, numbers: range, size: int) ->
     images.mkdir(parents=True)
     labels.mkdir(parents=True)
     for number in numbers:
-        image, rows = draw_picture(generator(seed, number), size, size)
+        image, rows = draw_image(generator(seed, number), size, size)
         save_jpeg(images / f"{number:04d}.jpg", image)
         lines = [f"{int(kind)} " + " ".join(f"{value:.6f}" for value in box) for kind, *box in rows]
         (labels / f"{number:04d}.txt").write_text("".join(f"{line}\n" for line in lines))

@@ -1,4 +1,4 @@
-"""Pictures that tell a quantiser which values to expect."""
+"""Images that tell a quantiser which values to expect."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from utils.data.images import read_image
 from utils.data.letterbox import letterbox
 
 
-def calibration_pictures(
+def load_calibration_images(
     data: str, size_hw: tuple[int, int], count: int, batch: int = 1
 ) -> Callable[[], Sequence[Tensor]]:
-    """What gives, when asked the first time, evenly chosen training pictures of a data set.
+    """What gives, when asked the first time, evenly chosen training images of a data set.
 
     Args:
         data: its yaml.
@@ -30,13 +30,13 @@ def calibration_pictures(
         batch: how often each is repeated, for a network that takes no other number.
 
     Returns:
-        A function that returns pictures (batch, 3, H, W) in 0-1. It raises DataError if none can be read.
+        A function that returns images (batch, 3, H, W) in 0-1. It raises DataError if none can be read.
     """
 
     spec = read_data_yaml(data)  # at once: a mistake is told before hours of work
 
     @cache
-    def pictures() -> Sequence[Tensor]:
+    def images() -> Sequence[Tensor]:
         files = list_images([source for source in spec.train if isinstance(source, Path)])
         chosen = np.unique(np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int))
         found = []
@@ -46,14 +46,14 @@ def calibration_pictures(
             except (DataError, OSError) as error:
                 LOG.warning(f"not used for calibration: {error}")
         if not found:
-            raise DataError(f"--data {data}: none of its pictures can be read")
-        LOG.info(f"calibrating with {len(found)} pictures of {data}")
+            raise DataError(f"--data {data}: none of its images can be read")
+        LOG.info(f"calibrating with {len(found)} images of {data}")
         return found
 
-    return pictures
+    return images
 
 
-def _tensor(picture: np.ndarray, size_hw: tuple[int, int]) -> Tensor:
-    boxed = letterbox(picture, size_hw, auto=False)[0]
+def _tensor(image: np.ndarray, size_hw: tuple[int, int]) -> Tensor:
+    boxed = letterbox(image, size_hw, auto=False)[0]
     rgb = np.ascontiguousarray(boxed[..., ::-1].transpose(2, 0, 1))
     return torch.from_numpy(rgb)[None].float() / 255

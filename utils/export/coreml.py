@@ -18,25 +18,25 @@ from utils.export.output import move, whole_folder
 
 
 def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:
-    """Convert `model`; its input `image` is a picture of 8 bits a channel.
+    """Convert `model`; its input `image` is an image of 8 bits a channel.
 
     Raises:
         ConfigError: the package is missing.
     """
     if len(images) != 1:
-        raise ConfigError("--include coreml: a Core ML picture comes alone, use --batch-size 1")
+        raise ConfigError("--include coreml: a Core ML image comes alone, use --batch-size 1")
     try:
         # It would load TensorFlow too, if there is one, after which PyTorch's Triton crashes on import.
         sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]
         import coremltools as ct
     except ImportError as error:
         raise ConfigError(f"--include coreml needs: {FORMATS['coreml'].install}") from error
-    picture = ct.ImageType("image", shape=tuple(images.shape), scale=1 / 255, bias=[0, 0, 0])
+    image = ct.ImageType("image", shape=tuple(images.shape), scale=1 / 255, bias=[0, 0, 0])
     precision = ct.precision.FLOAT16 if options.half else ct.precision.FLOAT32
     kind = {"convert_to": "neuralnetwork"} if options.mlmodel else {
         "convert_to": "mlprogram", "compute_precision": precision}  # fmt: skip
     program = torch.export.export(model, (images.contiguous(),)).run_decompositions({})
-    made: Any = ct.convert(program, inputs=[picture], **kind)
+    made: Any = ct.convert(program, inputs=[image], **kind)
     if options.int8:
         made = _quantised(ct, made, options.mlmodel)
     for key, value in options.facts(images).items():

@@ -22,8 +22,8 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
         ConfigError: no `--int8`, or no compiler.
         DataError: it failed.
     """
-    if options.pictures is None:
-        raise ConfigError("--include edgetpu needs --int8, and --data with pictures to calibrate with")
+    if options.calibration_images is None:
+        raise ConfigError("--include edgetpu needs --int8, and --data with images to calibrate with")
     compiler = shutil.which("edgetpu_compiler")
     if compiler is None:
         raise ConfigError("--include edgetpu needs edgetpu_compiler: https://coral.ai/docs/edgetpu/compiler")

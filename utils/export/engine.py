@@ -57,7 +57,7 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
 
 
 def _allow_sizes(builder: Any, config: Any, source: Any, images: Tensor) -> None:
-    """From one picture of 32 pixels a side to the example batch, for which it is made fastest."""
+    """From one image of 32 pixels a side to the example batch, for which it is made fastest."""
     shape = tuple(images.shape)
     profile = builder.create_optimization_profile()
     profile.set_shape(source.name, (1, shape[1], 32, 32), shape, shape)

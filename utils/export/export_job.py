@@ -26,7 +26,7 @@ from utils.base.processes import answer, ask
 from utils.base.script import one_line
 from utils.data.letterbox import check_img_size
 from utils.export import exporter
-from utils.export.calibration import calibration_pictures
+from utils.export.calibration import load_calibration_images
 from utils.export.export_options import ExportOptions, has
 from utils.export.verify import OpenFile, example_images, verify
 
@@ -156,13 +156,17 @@ class Job:
     def options(self) -> ExportOptions:
         """What exporters are told."""
         opt, model = self.opt, self.model
-        own = {"stride", "names", "pictures"}
+        own = {"stride", "names", "calibration_images"}
         told = {item.name: getattr(opt, item.name) for item in fields(ExportOptions) if item.name not in own}
         height, width = self.images.shape[2:]
-        pictures = None
+        calibration_images = None
         if opt.int8 and any(has(name, "int8") for name in opt.include):
-            pictures = calibration_pictures(opt.data, (height, width), opt.calibration, len(self.images))
-        return ExportOptions(int(model.stride.max()), dict(model.names), pictures=pictures, **told)
+            calibration_images = load_calibration_images(
+                opt.data, (height, width), opt.calibration, len(self.images)
+            )
+        return ExportOptions(
+            int(model.stride.max()), dict(model.names), calibration_images=calibration_images, **told
+        )
 
     def export(self, name: str) -> Report:
         """Write and check one format, in this process."""

@@ -62,7 +62,9 @@ class ExportOptions:
     topk_all: int = 100
     iou_thres: float = 0.45
     conf_thres: float = 0.25
-    pictures: Callable[[], Sequence[Tensor]] | None = None  # for calibration: (1, 3, H, W) in 0-1 each
+    calibration_images: Callable[[], Sequence[Tensor]] | None = (
+        None  # for calibration: (1, 3, H, W) in 0-1 each
+    )
 
     def for_format(self, name: str) -> ExportOptions:
         """The same without what a format does not have; that is mentioned."""
@@ -107,8 +109,8 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--half", action="store_true", help="16-bit floats; not with --dynamic")
     group.add_argument("--int8", action="store_true", help="8-bit integers, where a format has them")
     group.add_argument("--per-tensor", action="store_true", help="tflite: one scale a tensor")
-    group.add_argument("--data", default="data/coco128.yaml", help="its pictures calibrate --int8")
-    group.add_argument("--calibration", type=int, default=100, help="how many of its pictures")
+    group.add_argument("--data", default="data/coco128.yaml", help="its images calibrate --int8")
+    group.add_argument("--calibration", type=int, default=100, help="how many of its images")
     _suppression(parse.add_argument_group("suppression in the model"))
     _some_formats(parse.add_argument_group("some formats"))
     return parse
@@ -120,7 +122,7 @@ def _all_formats(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--imgsz", "--img", "--img-size", nargs="+", type=int, default=[640, 640], help="height and width"
     )
-    group.add_argument("--batch-size", type=int, default=1, help="pictures in a batch")
+    group.add_argument("--batch-size", type=int, default=1, help="images in a batch")
     group.add_argument("--device", default="cpu", help="cpu, mps, or a GPU such as 0")
     group.add_argument("--inplace", action="store_true", help="accepted; the decoded boxes are the same")
     group.add_argument("--verbose", action="store_true", help="let the exporters talk")

@@ -19,11 +19,11 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
     """Trace `model` and convert the trace; weights stay in 32 bits unless `--half`.
 
     Raises:
-        ConfigError: a package is missing, or more than one picture at a time is asked for.
+        ConfigError: a package is missing, or more than one image at a time is asked for.
         DataError: pnnx failed.
     """
     if len(images) != 1:
-        raise ConfigError("--include ncnn: NCNN takes one picture at a time, use --batch-size 1")
+        raise ConfigError("--include ncnn: NCNN takes one image at a time, use --batch-size 1")
     try:
         import pnnx
     except ImportError as error:

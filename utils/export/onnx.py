@@ -35,13 +35,13 @@ def quantise(draft: Path, options: ExportOptions) -> Path:
         from onnxruntime.quantization.shape_inference import quant_pre_process
     except ImportError as error:
         raise ConfigError("--int8 for onnx needs: pip install onnx onnxruntime") from error
-    assert options.pictures is not None
+    assert options.calibration_images is not None
     prepared, made = draft.with_name("prepared.onnx"), draft.with_name("int8.onnx")
     quant_pre_process(str(draft), str(prepared), skip_symbolic_shape=True)
     q.quantize_static(
         str(prepared),
         str(made),
-        _reader(q.CalibrationDataReader, options.pictures()),
+        _reader(q.CalibrationDataReader, options.calibration_images()),
         quant_format=q.QuantFormat.QDQ,
         per_channel=True,
         op_types_to_quantize=["Conv"],  # more of them cost time and accuracy (docs/export.md)
@@ -64,16 +64,16 @@ def last_convolutions(file: Path) -> list[str]:
     return [node.name for node in convolutions if not wanted.intersection(node.output)]
 
 
-def _reader(base: type, pictures: Sequence[Tensor]) -> Any:
-    """The calibration pictures as ONNX Runtime asks for them."""
+def _reader(base: type, images: Sequence[Tensor]) -> Any:
+    """The calibration images as ONNX Runtime asks for them."""
 
     class Reader(base):
         def __init__(self) -> None:
-            self.left = iter(pictures)
+            self.left = iter(images)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            picture = next(self.left, None)
-            return None if picture is None else {"images": picture.numpy()}
+            image = next(self.left, None)
+            return None if image is None else {"images": image.numpy()}
 
     return Reader()
 

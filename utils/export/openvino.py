@@ -66,13 +66,13 @@ def _quantised(network: Any, options: ExportOptions) -> Any:
         raise ConfigError("--int8 for openvino needs: pip install nncf") from error
     if not options.verbose:
         logging.getLogger("nncf").setLevel(logging.ERROR)  # its own function changes others' handlers, too
-    assert options.pictures is not None
-    pictures = options.pictures()
+    assert options.calibration_images is not None
+    images = options.calibration_images()
     return nncf.quantize(
         network,
-        nncf.Dataset(pictures, lambda picture: picture.numpy()),
+        nncf.Dataset(images, lambda image: image.numpy()),
         preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(pictures),
+        subset_size=len(images),
         ignored_scope=nncf.IgnoredScope(names=_decoding(network)),
     )
 

@@ -1,4 +1,4 @@
-"""TensorFlow: SavedModel folder or frozen graph (.pb); channels last, boxes as fractions of the picture."""
+"""TensorFlow: SavedModel folder or frozen graph (.pb); channels last, boxes as fractions of the image."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def export_pb(model: nn.Module, images: Tensor, path: Path, options: ExportOptio
 
 
 def _channels_last(images: Tensor) -> list[int]:
-    pictures, channels, height, width = images.shape
-    return [pictures, height, width, channels]
+    batch, channels, height, width = images.shape
+    return [batch, height, width, channels]
 
 
 def _network(tf: Any, model: nn.Module, images: Tensor, options: ExportOptions) -> Callable[[Any], Any]:
-    """From pictures to boxes as fractions, thinned out if that is asked for."""
+    """From images to boxes as fractions, thinned out if that is asked for."""
     build = Builder(tf, model, images.contiguous())
     height, width = images.shape[2:]
 
-    def run(pictures: Any) -> Any:
-        decoded = build(pictures)
+    def run(inputs: Any) -> Any:
+        decoded = build(inputs)
         boxes = decoded[..., :4] / tf.constant([width, height, width, height], tf.float32)
         if options.nms:
             return _suppressed(tf, boxes, decoded[..., 4:5] * decoded[..., 5:], options)
@@ -79,7 +79,7 @@ def _suppressed(tf: Any, xywh: Any, scores: Any, o: ExportOptions) -> Any:
         )
         return tf.concat([found[0], found[1][..., None], found[2][..., None]], -1)
 
-    def one_picture(given: Any) -> Any:
+    def one_image(given: Any) -> Any:
         boxes, best, kinds = given
         most = min(o.topk_all, o.topk_per_class)
         kept = tf.image.non_max_suppression(boxes, best, most, o.iou_thres, o.conf_thres)
@@ -87,4 +87,4 @@ def _suppressed(tf: Any, xywh: Any, scores: Any, o: ExportOptions) -> Any:
         rows = tf.gather(tf.concat(columns, -1), kept)
         return tf.ensure_shape(tf.pad(rows, [[0, o.topk_all - tf.shape(rows)[0]], [0, 0]]), (o.topk_all, 6))
 
-    return tf.map_fn(one_picture, (boxes, best, kinds), fn_output_signature=tf.float32)
+    return tf.map_fn(one_image, (boxes, best, kinds), fn_output_signature=tf.float32)

@@ -1,7 +1,7 @@
 """Rebuild a PyTorch program out of TensorFlow's operations.
 
 The converters that others keep cannot stand beside this project's packages (docs/design/0015), and a YOLO is
-some twenty operations. What does not depend on the pictures (grids, anchors) PyTorch computes, as constants.
+some twenty operations. What does not depend on the images (grids, anchors) PyTorch computes, as constants.
 TensorFlow's convolutions want channels last, so four-dimensional values stay so from one to the next, and are
 turned only for operations that name their dimensions.
 """
@@ -36,7 +36,7 @@ class Builder:
 
     Args:
         tf: the module tensorflow.
-        model: from pictures (B, 3, H, W) to one tensor, or a tuple that begins with it.
+        model: from images (B, 3, H, W) to one tensor, or a tuple that begins with it.
         images: an example; other sizes are not possible.
 
     Raises:
@@ -48,7 +48,7 @@ class Builder:
         self.program = torch.export.export(model, (images,)).run_decompositions()
         self.operations = _operations(self)
         signature = self.program.graph_signature
-        moving = set(signature.user_inputs)  # names of what depends on the pictures
+        moving = set(signature.user_inputs)  # names of what depends on the images
         for node in self.program.graph.nodes:
             if moving.isdisjoint(source.name for source in node.all_input_nodes):
                 continue
@@ -57,8 +57,8 @@ class Builder:
             if packet is not None and packet not in self.operations and packet not in _NOTHING:
                 raise ConfigError(f"--include saved_model: {node.target} is not known here yet")
 
-    def __call__(self, pictures: Any) -> Any:
-        """Pictures (B, H, W, 3) -> the program's first output, with PyTorch's order of dimensions."""
+    def __call__(self, images: Any) -> Any:
+        """Images (B, H, W, 3) -> the program's first output, with PyTorch's order of dimensions."""
         program = self.program
         state = {**program.state_dict, **program.constants}
         inputs = program.graph_signature.input_specs
@@ -67,7 +67,7 @@ class Builder:
         for node in program.graph.nodes:
             if node.op == "placeholder":
                 tensor = named.get(node.name)
-                values[node] = Value(pictures, last=True) if tensor is None else tensor.detach()
+                values[node] = Value(images, last=True) if tensor is None else tensor.detach()
             elif node.op == "call_function":
                 values[node] = self._call(node, values)
             elif node.op == "output":

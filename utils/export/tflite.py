@@ -1,4 +1,4 @@
-"""TensorFlow Lite by LiteRT Torch: pictures (B, H, W, 3) in, boxes as fractions of the picture out."""
+"""TensorFlow Lite by LiteRT Torch: images (B, H, W, 3) in, boxes as fractions of the image out."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def write_floats(model: nn.Module, images: Tensor, path: Path) -> None:
         raise ConfigError(f"--include tflite needs: {FORMATS['tflite'].install}") from error
     height, width = images.shape[2:]
     wrapped = ChannelsLast(model, (height, width)).eval()
-    pictures = images.permute(0, 2, 3, 1).contiguous()
-    litert_torch.convert(wrapped, (pictures,)).export(str(path))
+    channels_last = images.permute(0, 2, 3, 1).contiguous()
+    litert_torch.convert(wrapped, (channels_last,)).export(str(path))
 
 
 def _reduced(draft: Path, options: ExportOptions, scope: str) -> Path:
@@ -80,6 +80,8 @@ def _calibrated(q: Any, qtyping: Any, options: ExportOptions, scope: str) -> Any
         weight_num_bits=8,
         weight_granularity=grain,
     )
-    assert options.pictures is not None
-    samples = [{"args_0": picture.permute(0, 2, 3, 1).contiguous().numpy()} for picture in options.pictures()]
+    assert options.calibration_images is not None
+    samples = [
+        {"args_0": image.permute(0, 2, 3, 1).contiguous().numpy()} for image in options.calibration_images()
+    ]
     return q.quantize(q.calibrate({"serving_default": samples}))

@@ -29,14 +29,14 @@ FLOORS = 10  # times its own rounding error a badly conditioned model (untrained
 TOLERANCE_HALF = 2e-2  # half precision keeps 11 bits of every value
 SURE, GOOD_OVERLAP = 0.5, 0.6  # score and IoU for comparisons with 8-bit models ...
 LEAST_SHARE = 0.8  # ... of whose boxes this part has to be found again
-MANY = 10_000  # boxes of a picture, more than any limit
+MANY = 10_000  # boxes of an image, more than any limit
 
 
 @dataclass(frozen=True)
 class Difference:
     """Largest differences of two decoded outputs."""
 
-    boxes: float  # of centres and sizes, as a fraction of the picture's longer side or of the box
+    boxes: float  # of centres and sizes, as a fraction of the image's longer side or of the box
     scores: float  # of objectness and class scores
 
     @property
@@ -72,12 +72,12 @@ def compare_found(expected: Tensor, found: Tensor, images: Tensor, options: Expo
     for index, (ours, theirs) in enumerate(pairs):
         ours = _best(ours, o)
         if len(ours) != len(theirs):
-            raise ValueError(f"picture {index}: {len(theirs)} boxes instead of {len(ours)}")
+            raise ValueError(f"image {index}: {len(theirs)} boxes instead of {len(ours)}")
         if len(ours):
             nearest = (ours[:, None] - theirs[None]).abs().sum(-1).argmin(1)
             gap = (ours - theirs[nearest]).abs()
             if gap[:, 5].any():
-                raise ValueError(f"picture {index}: boxes of other classes")
+                raise ValueError(f"image {index}: boxes of other classes")
             boxes, scores = float(gap[:, :4].max()) / max(images.shape[2:]), float(gap[:, 4].max())
             difference = Difference(max(difference.boxes, boxes), max(difference.scores, scores))
     return difference
@@ -132,25 +132,25 @@ def rounding_error(model: DetectionModel, images: Tensor) -> Difference:
 def example_images(
     imgsz: tuple[int, int], batch_size: int, folder: Path = ROOT / "data" / "images"
 ) -> Tensor:
-    """A batch (B, 3, H, W) in 0-1 of a picture from `folder`, or of a drawn pattern if it has none."""
+    """A batch (B, 3, H, W) in 0-1 of an image from `folder`, or of a drawn pattern if it has none."""
     files = sorted(file for file in folder.glob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-    picture = read_image(files[0]) if files else _pattern()
-    boxed = letterbox(picture, imgsz, auto=False)[0]
+    image = read_image(files[0]) if files else _pattern()
+    boxed = letterbox(image, imgsz, auto=False)[0]
     rgb = np.ascontiguousarray(boxed[..., ::-1].transpose(2, 0, 1))
     return (torch.from_numpy(rgb).float() / 255).repeat(batch_size, 1, 1, 1)
 
 
 def _pattern() -> np.ndarray:
-    """A picture (480, 640, 3) of circles on a slope of colours."""
+    """An image (480, 640, 3) of circles on a slope of colours."""
     y, x = np.mgrid[:480, :640]
-    picture = np.stack((x * 255 // 639, y * 255 // 479, (x + y) * 255 // 1118), -1).astype(np.uint8)
+    image = np.stack((x * 255 // 639, y * 255 // 479, (x + y) * 255 // 1118), -1).astype(np.uint8)
     for index in range(6):
-        cv2.circle(picture, (60 + 100 * index, 240), 20 + 8 * index, (250 - 40 * index, 30, 40 * index), -1)
-    return picture
+        cv2.circle(image, (60 + 100 * index, 240), 20 + 8 * index, (250 - 40 * index, 30, 40 * index), -1)
+    return image
 
 
 OpenFile = Callable[[Path], Callable[[Tensor], Tensor]]  # a file -> what runs it
-INT8_PICTURES = 8  # of the calibration's, on which the boxes of an 8-bit model are looked for
+INT8_IMAGES = 8  # of the calibration's, on which the boxes of an 8-bit model are looked for
 
 
 def can_run(kind: Format) -> bool:
@@ -179,7 +179,7 @@ def verify(
     largest = 0.0
     for trial in _trials(kind.name, images, options):
         with torch.inference_mode():
-            # detect.py's pictures have their channels last, too: a runtime may stumble over that
+            # detect.py's images have their channels last, too: a runtime may stumble over that
             expected, found = model(trial)[0], runtime(trial.contiguous(memory_format=torch.channels_last))
         if options.nms:
             difference = compare_found(expected, found, trial, options)
@@ -197,10 +197,10 @@ def _verify_int8(
     runtime: Callable[[Tensor], Tensor], model: DetectionModel, images: Tensor, options: ExportOptions
 ) -> tuple[float | None, str]:
     """8 bits move every box and score a little: what counts is whether the same objects are found."""
-    pictures = options.pictures()[:INT8_PICTURES] if options.pictures else [images]
+    batches = options.calibration_images()[:INT8_IMAGES] if options.calibration_images else [images]
     shares, largest = [], 0.0
-    for picture in pictures:
-        trial = picture.to(images.device)
+    for batch in batches:
+        trial = batch.to(images.device)
         with torch.inference_mode():
             expected, found = model(trial)[0], runtime(trial)
         if not options.nms:
@@ -210,7 +210,7 @@ def _verify_int8(
     if share < LEAST_SHARE:
         raise ValueError(
             f"the 8-bit model finds {share:.0%} of PyTorch's boxes, fewer than {LEAST_SHARE:.0%}; "
-            "calibrate with pictures like those that it is for (--data)"
+            "calibrate with images like those that it is for (--data)"
         )
     return None if options.nms else largest, f"finds {share:.0%} of the boxes"
 

@@ -1,4 +1,4 @@
-"""A model as some runtimes want it: pictures with their channels last, or boxes already thinned out."""
+"""A model as some runtimes want it: images with their channels last, or boxes already thinned out."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from utils.ops.boxes import xywh2xyxy
 
 
 class ChannelsLast(nn.Module):
-    """TensorFlow's way: pictures (B, H, W, 3); boxes as fractions of the picture, which suits 8 bits.
+    """TensorFlow's way: images (B, H, W, 3); boxes as fractions of the image, which suits 8 bits.
 
     Args:
         model: (B, 3, H, W) -> ((B, N, 5 + nc) decoded,)
-        size_hw: of the pictures.
+        size_hw: of the images.
     """
 
     def __init__(self, model: nn.Module, size_hw: tuple[int, int]) -> None:
@@ -26,8 +26,8 @@ class ChannelsLast(nn.Module):
         self.scale: Tensor
         self.register_buffer("scale", torch.tensor([width, height, width, height]).float().reciprocal())
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        decoded = self.model(pictures.permute(0, 3, 1, 2))[0]
+    def forward(self, images: Tensor) -> Tensor:
+        decoded = self.model(images.permute(0, 3, 1, 2))[0]
         return torch.cat((decoded[..., :4] * self.scale, decoded[..., 4:]), -1)
 
 

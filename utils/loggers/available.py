@@ -70,10 +70,10 @@ def wanted_keys(words: str | Sequence[str]) -> set[str]:
     return {*words, *keys} if "auto" in words else set(words)
 
 
-def picture_interval(opt: Namespace, chosen: Sequence[Kind]) -> int:
-    """Epochs between pictures of what the model finds; 0 for none.
+def image_interval(opt: Namespace, chosen: Sequence[Kind]) -> int:
+    """Epochs between images of what the model finds; 0 for none.
 
-    By default ten pictures are made in all, if a service is there that the user has set up.
+    By default ten images are made in all, if a service is there that the user has set up.
     """
     if opt.noplots or not chosen:
         return 0

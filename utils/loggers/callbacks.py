@@ -24,7 +24,7 @@ class Callbacks:
         """The run folder exists; nothing is loaded yet."""
 
     def on_pretrain_routine_end(self, labels: np.ndarray, names: dict[int, str]) -> None:
-        """Data and model are ready; `labels` (n, 5) are those of all training pictures."""
+        """Data and model are ready; `labels` (n, 5) are those of all training images."""
 
     def on_train_start(self) -> None:
         """The first epoch is about to begin."""
@@ -54,7 +54,7 @@ class Callbacks:
         """A batch of the validation has arrived."""
 
     def on_val_image_end(self, detections: Tensor, path: str) -> None:
-        """A picture's `detections` (n, 6) in its own pixels are matched."""
+        """An image's `detections` (n, 6) in its own pixels are matched."""
 
     def on_val_batch_end(self, batch: int, images: Tensor, targets: Tensor, paths: Sequence[str]) -> None:
         """A batch of the validation is done."""

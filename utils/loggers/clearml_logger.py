@@ -10,7 +10,7 @@ from utils.loggers.service import Service
 
 
 class ToClearML(Service):
-    """Figures and pictures of a task, options as its parameters, checkpoints as its output models.
+    """Figures and images of a task, options as its parameters, checkpoints as its output models.
 
     Offline, no data set is taken, and a resumed run becomes a task of its own.
     """
@@ -51,7 +51,7 @@ class ToClearML(Service):
             title, _, series = name.partition("/")
             self.logger.report_scalar(title, series, value, epoch)
 
-    def log_picture(self, name: str, path: Path, epoch: int) -> None:
+    def log_image(self, name: str, path: Path, epoch: int) -> None:
         self.logger.report_image(name, path.name, epoch, local_path=str(path))
 
     def log_result(self, epoch: int, row: dict[str, float]) -> None:

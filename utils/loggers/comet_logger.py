@@ -30,7 +30,7 @@ def is_online(environment: Mapping[str, str]) -> bool:
 
 
 class ToComet(Service):
-    """Figures, options and pictures of an experiment; checkpoints and the data set as artifacts.
+    """Figures, options and images of an experiment; checkpoints and the data set as artifacts.
 
     Comet takes artifacts only online: offline, checkpoints become models of the experiment, and a data
     set is not taken.
@@ -68,7 +68,7 @@ class ToComet(Service):
     def log_row(self, epoch: int, row: dict[str, float]) -> None:
         self.experiment.log_metrics(row, step=epoch, epoch=epoch)
 
-    def log_picture(self, name: str, path: Path, epoch: int) -> None:
+    def log_image(self, name: str, path: Path, epoch: int) -> None:
         self.experiment.log_image(str(path), name=name, step=epoch)
 
     def log_result(self, epoch: int, row: dict[str, float]) -> None:

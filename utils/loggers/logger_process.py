@@ -30,7 +30,7 @@ DATASET = "dataset.json"  # there: files of the data set, by their name in the a
 WAIT = 60.0  # seconds that all services together have to finish
 FAILED = "FAILED: "  # begins the line of a log that says why
 _QUIET = 3.0  # seconds before the wait is mentioned
-_PICTURES = ("*.jpg", "*.png", "predictions/*.jpg")
+_IMAGES = ("*.jpg", "*.png", "predictions/*.jpg")
 
 
 class Services(Callbacks):
@@ -41,11 +41,11 @@ class Services(Callbacks):
         self.children = [Child(kind) for kind in kinds]
         self.dataset = dataset
         self.folder = Path()
-        self.shown: set[tuple[Path, int]] = set()  # pictures, with the time they were written
+        self.shown: set[tuple[Path, int]] = set()  # images, with the time they were written
 
     def on_pretrain_routine_start(self, save_dir: Path) -> None:
         self.folder = save_dir.resolve()
-        self.shown = set(self._pictures())  # of an earlier run in this folder
+        self.shown = set(self._images())  # of an earlier run in this folder
         (self.folder / FOLDER).mkdir(exist_ok=True)
         if self.dataset is not None:
             text = json.dumps({name: str(path) for name, path in self.dataset.items()})
@@ -105,15 +105,15 @@ class Services(Callbacks):
             LOG.info(f"Logging to {', '.join(titles.values())}, too")
 
     def _show(self, epoch: int) -> None:
-        """Tell of the pictures that are new since the last time."""
-        new = [item for item in self._pictures() if item not in self.shown]
+        """Tell of the images that are new since the last time."""
+        new = [item for item in self._images() if item not in self.shown]
         self.shown.update(new)
         if new:
-            self._tell("on_pictures", epoch, [path for path, _ in new])
+            self._tell("on_images", epoch, [path for path, _ in new])
 
-    def _pictures(self) -> list[tuple[Path, int]]:
+    def _images(self) -> list[tuple[Path, int]]:
         found = []
-        for path in sorted(path for pattern in _PICTURES for path in self.folder.glob(pattern)):
+        for path in sorted(path for pattern in _IMAGES for path in self.folder.glob(pattern)):
             with suppress(OSError):  # somebody has just removed it
                 found.append((path, path.stat().st_mtime_ns))
         return found

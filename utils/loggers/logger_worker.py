@@ -21,7 +21,7 @@ CALLS = (
     "on_params_update",
     "on_train_epoch_start",
     "on_fit_epoch_end",
-    "on_pictures",
+    "on_images",
     "on_model_save",
     "on_train_end",
     "teardown",

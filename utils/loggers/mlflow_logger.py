@@ -14,7 +14,7 @@ _BATCH = 100  # parameters that the server takes at once
 
 
 class ToMLflow(Service):
-    """Figures as metrics, options as parameters, pictures and checkpoints as artifacts."""
+    """Figures as metrics, options as parameters, images and checkpoints as artifacts."""
 
     key = "mlflow"
 
@@ -51,8 +51,8 @@ class ToMLflow(Service):
         metrics: list[Any] = [self.entities.Metric(name, value, now, epoch) for name, value in row.items()]
         self.client.log_batch(self.run, metrics=metrics)
 
-    def log_picture(self, name: str, path: Path, epoch: int) -> None:
-        self.client.log_artifact(self.run, str(path), "predictions" if name == "predictions" else "pictures")
+    def log_image(self, name: str, path: Path, epoch: int) -> None:
+        self.client.log_artifact(self.run, str(path), "predictions" if name == "predictions" else "images")
 
     def log_result(self, epoch: int, row: dict[str, float]) -> None:
         self.log_row(epoch, row)

@@ -1,4 +1,4 @@
-"""Draw what a run trains on and how it went: the pictures that every run folder gets."""
+"""Draw what a run trains on and how it went: the images that every run folder gets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 DRAWN_BATCHES = 3
 
 
-class PictureLogger(Callbacks):
+class ImageLogger(Callbacks):
     """Write labels.jpg, labels_correlogram.jpg, train_batch0-2.jpg and results.png."""
 
     def __init__(self) -> None:

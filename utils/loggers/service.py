@@ -50,11 +50,11 @@ class Service(Callbacks):
             self.notes["epoch"] = epoch
             self._write_notes()
 
-    def on_pictures(self, epoch: int, paths: Sequence[Path]) -> None:
-        """Take pictures that have been drawn since the last time."""
+    def on_images(self, epoch: int, paths: Sequence[Path]) -> None:
+        """Take images that have been drawn since the last time."""
         for path in paths:
             name = "predictions" if path.parent.name == "predictions" else path.stem
-            self.log_picture(name, path, epoch)
+            self.log_image(name, path, epoch)
 
     def on_model_save(self, path: Path, epoch: int, best: bool) -> None:
         period = self.options["save_period"]
@@ -81,8 +81,8 @@ class Service(Callbacks):
     def log_row(self, epoch: int, row: dict[str, float]) -> None:
         """Take an epoch's figures, by the names of results.csv."""
 
-    def log_picture(self, name: str, path: Path, epoch: int) -> None:
-        """Take a picture."""
+    def log_image(self, name: str, path: Path, epoch: int) -> None:
+        """Take an image."""
 
     def log_model(self, paths: Sequence[Path], aliases: Sequence[str]) -> None:
         """Take checkpoints that belong together."""

@@ -13,7 +13,7 @@ from utils.loggers.service import Service
 
 
 class ToTensorBoard(Service):
-    """Figures as scalars, pictures as images, options as text, all in the run folder."""
+    """Figures as scalars, images as images, options as text, all in the run folder."""
 
     key = "tensorboard"
     rewinds = True
@@ -43,9 +43,9 @@ class ToTensorBoard(Service):
     def log_result(self, epoch: int, row: dict[str, float]) -> None:
         self.log_row(epoch, row)
 
-    def log_picture(self, name: str, path: Path, epoch: int) -> None:
-        with Image.open(path) as picture:
-            width, height = picture.size
+    def log_image(self, name: str, path: Path, epoch: int) -> None:
+        with Image.open(path) as opened:
+            width, height = opened.size
         image = self.summary.Summary.Image(
             height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes()
         )

@@ -10,7 +10,7 @@ from utils.loggers.service import Service
 
 
 class ToWandb(Service):
-    """Figures and pictures by epoch, options as config, checkpoints and the data set as artifacts."""
+    """Figures and images by epoch, options as config, checkpoints and the data set as artifacts."""
 
     key = "wandb"
 
@@ -40,7 +40,7 @@ class ToWandb(Service):
     def log_row(self, epoch: int, row: dict[str, float]) -> None:
         self.run.log(row, step=epoch)
 
-    def log_picture(self, name: str, path: Path, epoch: int) -> None:
+    def log_image(self, name: str, path: Path, epoch: int) -> None:
         # At the current step, that of the latest row: W&B drops what comes for an earlier one.
         self.run.log({name: self.wandb.Image(str(path), caption=path.name)}, commit=False)
 

@@ -1,12 +1,12 @@
 /* Pairs of depth-wise 1-D convolutions, along the rows and then the columns, forward and backward, on the CPU.
  *
  * Run one after the other by a library, each convolution reads and writes the whole map, which takes longer
- * than its few multiplications. Here 16 channels of a picture at a time go through the whole chain while
+ * than its few multiplications. Here 16 channels of an image at a time go through the whole chain while
  * their planes lie in the cache, and what concerns single rows happens in buffers of one row. Row buffers
  * have margins of zeros, so that taps along a row need no test of the border.
  *
  * Every sum is made in an order that depends on the shapes only: not on the number of threads, nor on which
- * of them takes which picture.
+ * of them takes which image.
  */
 #include <pthread.h>
 
@@ -23,8 +23,8 @@ typedef struct {
 } stage;
 
 typedef struct {
-    int64_t pictures, channels, height, width;
-    int64_t picture_step, channel_step, pixel_step; /* of x, y and their gradients, in floats */
+    int64_t images, channels, height, width;
+    int64_t image_step, channel_step, pixel_step; /* of x, y and their gradients, in floats */
     int64_t pairs, threads;
 } shape;
 
@@ -213,11 +213,11 @@ static void clear_rows(vec *memory, vec **rows, int64_t count, const layout *l) 
     for (int64_t i = 0; i < count; i++) rows[i] = memory + i * l->row + l->margin;
 }
 
-static int64_t place(const shape *s, int64_t picture, int64_t block) {
-    return picture * s->picture_step + block * LANES * s->channel_step;
+static int64_t place(const shape *s, int64_t image, int64_t block) {
+    return image * s->image_step + block * LANES * s->channel_step;
 }
 
-/* 16 channels of a picture, forward. `plane` has room for one plane a pair. */
+/* 16 channels of an image, forward. `plane` has room for one plane a pair. */
 static void forward_block(const shape *s, const stage *g, const vec *packed, int64_t lanes, const float *x, float *y,
                           vec *plane, int64_t size, vec *row) {
     for (int64_t r = 0; r < s->height; r++) {
@@ -235,7 +235,7 @@ static void forward_block(const shape *s, const stage *g, const vec *packed, int
     }
 }
 
-/* 16 channels of a picture, backward. `plane` has room for two planes a pair: what each column stage read, and
+/* 16 channels of an image, backward. `plane` has room for two planes a pair: what each column stage read, and
  * the gradient of what it wrote. `sums` gets the gradients of biases and taps, in the order of the packs. */
 static void backward_block(const shape *s, const stage *g, const vec *packed, const vec *flipped, int64_t lanes,
                            const float *x, const float *grad_y, float *grad_x, vec *plane, int64_t size, vec **row,
@@ -285,9 +285,9 @@ int chain_forward(const shape *s, const stage *stages, const float *x, float *y)
 #pragma omp for schedule(static)
         for (int64_t block = 0; block < l.blocks; block++) pack(weights + block * l.weights, s, stages, block, 0);
 #pragma omp for schedule(static)
-        for (int64_t task = 0; task < s->pictures * l.blocks; task++) {
+        for (int64_t task = 0; task < s->images * l.blocks; task++) {
             if (failed) continue;
-            int64_t picture = task / l.blocks, block = task % l.blocks, at = place(s, picture, block);
+            int64_t image = task / l.blocks, block = task % l.blocks, at = place(s, image, block);
             const vec *packed = weights + block * l.weights;
             forward_block(s, stages, packed, lanes_of(s, block), x + at, y + at, plane, l.plane, row);
         }
@@ -296,11 +296,11 @@ int chain_forward(const shape *s, const stage *stages, const float *x, float *y)
     return failed;
 }
 
-/* Add up a block's gradients over the pictures, in their order, and write them into the tensors. */
+/* Add up a block's gradients over the images, in their order, and write them into the tensors. */
 static void sum_up(const shape *s, const stage *stages, int64_t block, vec *sums, const layout *l) {
     vec *total = sums + block * l->weights;
-    for (int64_t picture = 1; picture < s->pictures; picture++)
-        for (int64_t i = 0; i < l->weights; i++) total[i] += total[picture * l->blocks * l->weights + i];
+    for (int64_t image = 1; image < s->images; image++)
+        for (int64_t i = 0; i < l->weights; i++) total[i] += total[image * l->blocks * l->weights + i];
     for (int64_t i = 0; i < 2 * s->pairs; i++) {
         int64_t taps = stages[i].taps;
         for (int64_t lane = 0; lane < lanes_of(s, block); lane++) {
@@ -317,7 +317,7 @@ static void sum_up(const shape *s, const stage *stages, int64_t block, vec *sums
  * Returns 0, or 1 if memory ran out. */
 int chain_backward(const shape *s, const stage *stages, const float *x, const float *grad_y, float *grad_x) {
     layout l = lay_out(s, stages);
-    int64_t packs = l.blocks * l.weights, tasks = s->pictures * l.blocks;
+    int64_t packs = l.blocks * l.weights, tasks = s->images * l.blocks;
     void *room = NULL;
     if (posix_memalign(&room, 64, (2 * packs + tasks * l.weights) * sizeof(vec))) return 1;
     vec *weights = room, *flipped = weights + packs, *sums = flipped + packs;
@@ -335,7 +335,7 @@ int chain_backward(const shape *s, const stage *stages, const float *x, const fl
 #pragma omp for schedule(static)
         for (int64_t task = 0; task < tasks; task++) {
             if (failed) continue;
-            int64_t picture = task / l.blocks, block = task % l.blocks, at = place(s, picture, block);
+            int64_t image = task / l.blocks, block = task % l.blocks, at = place(s, image, block);
             vec *sum = sums + task * l.weights;
             memset(sum, 0, l.weights * sizeof(vec));
             backward_block(s, stages, weights + block * l.weights, flipped + block * l.weights, lanes_of(s, block),

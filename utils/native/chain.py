@@ -33,11 +33,11 @@ class _Shape(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_int64)
         for name in (
-            "pictures",
+            "images",
             "channels",
             "height",
             "width",
-            "picture_step",
+            "image_step",
             "channel_step",
             "pixel_step",
             "pairs",
@@ -132,12 +132,12 @@ def _describe(
     x: Tensor, dilations: Sequence[int], values: Sequence[Tensor], grads: Sequence[Tensor] = ()
 ) -> tuple[_Shape, Any, list[Tensor]]:
     """The structures of chain.c, and tensors that must live as long as they do."""
-    pictures, channels, height, width = x.shape
+    images, channels, height, width = x.shape
     last = _format(x) == torch.channels_last
     steps = (1, channels) if last else (height * width, 1)
-    picture_step = channels * height * width
+    image_step = channels * height * width
     pairs = len(dilations) // 2
-    shape = _Shape(*x.shape, picture_step, *steps, pairs, torch.get_num_threads())
+    shape = _Shape(*x.shape, image_step, *steps, pairs, torch.get_num_threads())
     kept = [value if value.is_contiguous() else value.contiguous() for value in values]
     stages = (_Stage * len(dilations))()
     for index, dilation in enumerate(dilations):

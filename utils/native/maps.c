@@ -40,8 +40,8 @@ void silu(float *x, int64_t numbers, int64_t threads) {
 }
 
 typedef struct {
-    int64_t pictures, height, width, anchors, numbers; /* numbers of an anchor: 5 and the classes */
-    int64_t first_row, rows;                            /* where the level begins among all rows of a picture */
+    int64_t images, height, width, anchors, numbers; /* numbers of an anchor: 5 and the classes */
+    int64_t first_row, rows;                            /* where the level begins among all rows of an image */
     int64_t threads;
     float stride;
     const float *sizes; /* of the anchors, (anchors, 2) in pixels */
@@ -64,15 +64,15 @@ static inline void decode_anchor(float *to, const float *from, const level *l, i
     to[3] = h * h * size[1];
 }
 
-/* Logits (pictures, height, width, anchors * numbers) -> rows (pictures, rows, numbers), by anchor, y, x. */
+/* Logits (images, height, width, anchors * numbers) -> rows (images, rows, numbers), by anchor, y, x. */
 void decode_level(const level *l, const float *logits, float *boxes) {
 #pragma omp parallel for schedule(static) num_threads(l->threads)
-    for (int64_t line = 0; line < l->pictures * l->height; line++) {
-        int64_t picture = line / l->height, y = line % l->height;
+    for (int64_t line = 0; line < l->images * l->height; line++) {
+        int64_t image = line / l->height, y = line % l->height;
         for (int64_t x = 0; x < l->width; x++)
             for (int64_t a = 0; a < l->anchors; a++) {
                 const float *from = logits + ((line * l->width + x) * l->anchors + a) * l->numbers;
-                int64_t row = picture * l->rows + l->first_row + (a * l->height + y) * l->width + x;
+                int64_t row = image * l->rows + l->first_row + (a * l->height + y) * l->width + x;
                 decode_anchor(boxes + row * l->numbers, from, l, x, y, l->sizes + 2 * a);
             }
     }

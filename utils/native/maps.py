@@ -17,7 +17,7 @@ class _Level(ctypes.Structure):
     _fields_ = [
         *(
             (name, ctypes.c_int64)
-            for name in ("pictures", "height", "width", "anchors", "numbers", "first_row", "rows", "threads")
+            for name in ("images", "height", "width", "anchors", "numbers", "first_row", "rows", "threads")
         ),
         ("stride", ctypes.c_float),
         ("sizes", ctypes.c_void_p),
@@ -46,12 +46,12 @@ class _Join(torch.autograd.Function):
 def _join(maps: Sequence[Tensor]) -> Tensor:
     kernels = library()
     assert kernels is not None
-    pictures, _, height, width = maps[0].shape
+    images, _, height, width = maps[0].shape
     channels, count = [x.shape[1] for x in maps], len(maps)
-    joined = torch.empty((pictures, sum(channels), height, width), memory_format=torch.channels_last)
+    joined = torch.empty((images, sum(channels), height, width), memory_format=torch.channels_last)
     kernels.join_maps(
         ctypes.c_int64(count),
-        ctypes.c_int64(pictures * height * width),
+        ctypes.c_int64(images * height * width),
         (ctypes.c_int64 * count)(*channels),
         (ctypes.c_void_p * count)(*(x.data_ptr() for x in maps)),
         ctypes.c_void_p(joined.data_ptr()),
@@ -89,13 +89,13 @@ def decode(logits: Sequence[Tensor], strides: Sequence[float], sizes: Tensor) ->
     kernels = library()
     assert kernels is not None
     anchors = sizes.shape[1]
-    pictures, numbers = len(logits[0]), logits[0].shape[1] // anchors
+    images, numbers = len(logits[0]), logits[0].shape[1] // anchors
     counts = [anchors * x.shape[2] * x.shape[3] for x in logits]
-    boxes = torch.empty(pictures, sum(counts), numbers)
+    boxes = torch.empty(images, sum(counts), numbers)
     sizes = sizes.float().contiguous()
     for index, (x, stride) in enumerate(zip(logits, strides, strict=True)):
         level = _Level(
-            pictures,
+            images,
             x.shape[2],
             x.shape[3],
             anchors,

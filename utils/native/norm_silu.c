@@ -11,7 +11,7 @@
 #define PIECE 8192 /* floats: 32 KiB, which stay in the cache between two looks at them */
 
 typedef struct {
-    int64_t pixels, channels, threads; /* channels: a multiple of LANES; pixels: of all pictures */
+    int64_t pixels, channels, threads; /* channels: a multiple of LANES; pixels: of all images */
     int64_t grad_step;                 /* floats from a pixel of grad_y to the next: it may be part of a wider map */
     float eps;
 } norm_shape;

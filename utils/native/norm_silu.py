@@ -90,8 +90,8 @@ def _pixel_step(x: Tensor) -> int:
     0 if it is anything else. The gradient of a concatenation is such a part, and need not be copied.
     """
     _, _, height, width = x.shape
-    of_picture, of_channel, of_row, step = x.stride()
-    is_part = of_channel == 1 and of_row == width * step and of_picture == height * of_row
+    of_image, of_channel, of_row, step = x.stride()
+    is_part = of_channel == 1 and of_row == width * step and of_image == height * of_row
     return step if is_part and step >= x.shape[1] else 0
 
 

@@ -47,13 +47,13 @@ def anchor_fit(wh: np.ndarray, anchors_px: np.ndarray, thr: float) -> AnchorFit:
 def label_sizes(
     shapes_wh: np.ndarray, labels: Sequence[np.ndarray], imgsz: int, scales: np.ndarray | None = None
 ) -> np.ndarray:
-    """Collect label sizes (n, 2) in pixels of pictures whose longer side is `imgsz`.
+    """Collect label sizes (n, 2) in pixels of images whose longer side is `imgsz`.
 
     Args:
-        shapes_wh: (N, 2) width and height of the pictures.
-        labels: N arrays (n_i, 5) class, xywh as fractions of the picture.
+        shapes_wh: (N, 2) width and height of the images.
+        labels: N arrays (n_i, 5) class, xywh as fractions of the image.
         imgsz: side of the network's input.
-        scales: (N,) a factor for each picture.
+        scales: (N,) a factor for each image.
     """
     shapes = np.asarray(shapes_wh, np.float64).reshape(-1, 2)
     shapes = shapes * (imgsz / shapes.max(1, keepdims=True))
@@ -76,8 +76,8 @@ def check_anchors(
     """Look for better anchors if the present ones miss too many labels.
 
     Args:
-        shapes_wh: (N, 2) width and height of the pictures.
-        labels: N arrays (n_i, 5) class, xywh as fractions of the picture.
+        shapes_wh: (N, 2) width and height of the images.
+        labels: N arrays (n_i, 5) class, xywh as fractions of the image.
         anchors_px: (levels, A, 2) in pixels.
         strides: pixels of a cell, per level.
         imgsz: side of the network's input.
@@ -89,7 +89,7 @@ def check_anchors(
         ones stay; and one line that says why.
     """
     present = np.asarray(anchors_px, np.float64)
-    # Pictures vary by 10 % here, since training will vary them too.
+    # Images vary by 10 % here, since training will vary them too.
     scales = generator(seed).uniform(0.9, 1.1, len(shapes_wh))
     wh = label_sizes(shapes_wh, labels, imgsz, scales)
     if len(wh) == 0:

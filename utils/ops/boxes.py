@@ -1,4 +1,4 @@
-"""Boxes and polygons: formats, clipping, and the way from the network's input back to the picture.
+"""Boxes and polygons: formats, clipping, and the way from the network's input back to the image.
 
 Every function takes numpy arrays or torch tensors unless its signature says otherwise. Boxes are rows
 of at least four numbers; columns after the fourth (confidence, class) pass through untouched.
@@ -30,14 +30,14 @@ def xyxy2xywh(xyxy: Boxes) -> Boxes:
 
 
 def xywhn2xyxy(xywhn: Boxes, w: float = 640, h: float = 640, padw: float = 0, padh: float = 0) -> Boxes:
-    """Turn fractions of a w x h picture into pixel corners, moved by the padding."""
+    """Turn fractions of a w x h image into pixel corners, moved by the padding."""
     size, pad = _pair(xywhn, w, h), _pair(xywhn, padw, padh)
     centre, half = xywhn[..., :2] * size + pad, xywhn[..., 2:4] * size / 2
     return _columns(centre - half, centre + half, xywhn[..., 4:])
 
 
 def xyxy2xywhn(xyxy: Boxes, w: float = 640, h: float = 640, clip: bool = False, eps: float = 0.0) -> Boxes:
-    """Turn pixel corners into fractions of a w x h picture; `clip` first cuts them to (w - eps, h - eps)."""
+    """Turn pixel corners into fractions of a w x h image; `clip` first cuts them to (w - eps, h - eps)."""
     if clip:
         xyxy = clip_boxes(_copy(xyxy), (h - eps, w - eps))
     xywh, size = xyxy2xywh(xyxy), _pair(xyxy, w, h)
@@ -45,7 +45,7 @@ def xyxy2xywhn(xyxy: Boxes, w: float = 640, h: float = 640, clip: bool = False, 
 
 
 def clip_boxes(boxes_xyxy: Boxes, shape_hw: Sequence[float]) -> Boxes:
-    """Cut corners to a picture of `shape_hw`, in place; return the same boxes."""
+    """Cut corners to an image of `shape_hw`, in place; return the same boxes."""
     height, width = shape_hw[0], shape_hw[1]
     if isinstance(boxes_xyxy, np.ndarray) and boxes_xyxy.dtype.kind == "f":  # one call costs less than four
         corners, limits = boxes_xyxy[..., :4], np.array((width, height, width, height), boxes_xyxy.dtype)
@@ -62,12 +62,12 @@ def scale_boxes(
     image_hw: Sequence[float],
     ratio_pad: RatioPad | None = None,
 ) -> Boxes:
-    """Carry boxes from the letterboxed input back to the picture and clip them, in place.
+    """Carry boxes from the letterboxed input back to the image and clip them, in place.
 
     Args:
         input_hw: (height, width) of the network's input.
         boxes_xyxy: (..., 4+) corners in pixels of that input.
-        image_hw: (height, width) of the original picture.
+        image_hw: (height, width) of the original image.
         ratio_pad: what the letterbox recorded; without it gain and padding follow from the two shapes.
             Only the first gain counts, for both axes, as in the original.
     """
@@ -81,12 +81,12 @@ def scale_boxes(
 def xyn2xy(
     points: np.ndarray, w: float = 640, h: float = 640, padw: float = 0, padh: float = 0
 ) -> np.ndarray:
-    """Turn polygon points (..., 2) from fractions of a w x h picture into pixels, moved by the padding."""
+    """Turn polygon points (..., 2) from fractions of a w x h image into pixels, moved by the padding."""
     return points * _pair(points, w, h) + _pair(points, padw, padh)
 
 
 def segment2box(segment: np.ndarray, width: float = 640, height: float = 640) -> np.ndarray:
-    """Bound the points (n, 2) of a polygon that lie in the picture: xyxy (4,), zeros if none does."""
+    """Bound the points (n, 2) of a polygon that lie in the image: xyxy (4,), zeros if none does."""
     inside = segment[((segment >= 0) & (segment <= (width, height))).all(1)]
     if len(inside) == 0:
         return np.zeros(4, segment.dtype)
@@ -112,7 +112,7 @@ def scale_segments(
     ratio_pad: RatioPad | None = None,
     normalize: bool = False,
 ) -> np.ndarray:
-    """Carry polygon points (n, 2) from the input to the picture, clipped; fractions if `normalize`."""
+    """Carry polygon points (n, 2) from the input to the image, clipped; fractions if `normalize`."""
     gain, pad = _gain_and_pad(input_hw, image_hw, ratio_pad)
     size = (image_hw[1], image_hw[0])
     points = ((segment - _pair(segment, *pad)) / gain).clip(0, size)

@@ -94,13 +94,13 @@ class DetectionLoss:
         with torch.autocast(device.type, enabled=False):
             parts = [self._level(level, found.to(device)) for level, found in zip(maps, matches, strict=True)]
             box, objectness, cls = (torch.stack(losses) for losses in zip(*parts, strict=True))
-            pictures = len(maps[0])
+            images = len(maps[0])
             if sums is not None:
-                counts = [*(len(found.row) for found in matches), pictures]
-                *found_by_all, pictures = sums(counts)
+                counts = [*(len(found.row) for found in matches), images]
+                *found_by_all, images = sums(counts)
                 weights = [own / max(all_, 1) for own, all_ in zip(counts, found_by_all, strict=False)]
                 share = box.new_tensor(weights)
-                box, cls, objectness = box * share, cls * share, objectness * (counts[-1] / pictures)
+                box, cls, objectness = box * share, cls * share, objectness * (counts[-1] / images)
             weighted = [loss * weight for loss, weight in zip(objectness, self.balance, strict=True)]
             terms = (
                 box.sum() * self.box_gain,
@@ -110,7 +110,7 @@ class DetectionLoss:
             items = torch.stack(terms)
         if self.autobalance:
             self._rebalance(objectness.tolist())
-        return items.sum() * pictures, items.detach()
+        return items.sum() * images, items.detach()
 
     def state_dict(self) -> dict[str, list[float]]:
         """What changes during training."""

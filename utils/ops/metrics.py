@@ -20,7 +20,7 @@ _TINY = 1e-16  # keeps quotients of counts finite
 
 
 def match_predictions(detections: Tensor, labels: Tensor, iouv: Tensor, rule: MatchRule = "legacy") -> Tensor:
-    """Decide which detections of a picture are right, for each IoU that may be demanded.
+    """Decide which detections of an image are right, for each IoU that may be demanded.
 
     Args:
         detections: (n, 6) xyxy, confidence, class; best first.
@@ -203,7 +203,7 @@ class ConfusionMatrix:
         nc: number of classes.
         conf: detections must have more confidence to count.
         iou_thres: a detection and a label must overlap more to be a pair, whatever their classes.
-        legacy: count as the original: false alarms only in pictures that have a pair.
+        legacy: count as the original: false alarms only in images that have a pair.
     """
 
     def __init__(self, nc: int, conf: float = 0.25, iou_thres: float = 0.45, legacy: bool = False) -> None:
@@ -214,7 +214,7 @@ class ConfusionMatrix:
         self.matrix = np.zeros((nc + 1, nc + 1))
 
     def process_batch(self, detections: Tensor | None, labels: Tensor) -> None:
-        """Add one picture.
+        """Add one image.
 
         Args:
             detections: (n, 6) xyxy, confidence, class; None if there are none.

@@ -19,7 +19,7 @@ from torch import Tensor
 from utils.base.errors import ConfigError
 from utils.ops.boxes import xywh2xyxy
 
-MAX_CANDIDATES = 30_000  # of a picture, the best by score; the original has the same limit
+MAX_CANDIDATES = 30_000  # of an image, the best by score; the original has the same limit
 _LARGEST = 1e6  # pixels; coordinates beyond are cut for the comparison of boxes only
 
 _Candidates = tuple[Tensor, Tensor, Tensor]  # row, class, score: each (n,)
@@ -48,12 +48,12 @@ def non_max_suppression(
         classes: the only classes to report; None for all.
         agnostic: boxes of different classes suppress each other too.
         multi_label: a box may be reported once for each class, not only for its best.
-        labels: for each picture (n, 5) class, xywh in pixels: true boxes that join with score 1.
-        max_det: most detections of a picture.
+        labels: for each image (n, 5) class, xywh in pixels: true boxes that join with score 1.
+        max_det: most detections of an image.
         nm: mask coefficients at the end of each row; like class scores they come out times objectness.
 
     Returns:
-        For each picture (n, 6 + nm): x1, y1, x2, y2, score, class, coefficients; best first; float32.
+        For each image (n, 6 + nm): x1, y1, x2, y2, score, class, coefficients; best first; float32.
 
     Raises:
         ConfigError: a threshold is outside 0-1.
@@ -82,7 +82,7 @@ def _check_threshold(flag: str, value: float) -> None:
 
 
 def _confident_rows(decoded: Tensor, conf_thres: float) -> list[Tensor]:
-    """Per picture the finite rows with enough objectness, float32; found for the whole batch at once."""
+    """Per image the finite rows with enough objectness, float32; found for the whole batch at once."""
     confident = decoded[..., 4] > conf_thres
     counts = confident.sum(1).tolist()
     indices = _places(confident)[1].split(counts)

@@ -17,7 +17,7 @@ JPEG_SUFFIXES = (".jpg", ".jpeg")
 WRITABLE_SUFFIXES = (*JPEG_SUFFIXES, ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
-def write_picture(path: Path, image: np.ndarray, quality: int = 95, full_chroma: bool = False) -> None:
+def write_image(path: Path, image: np.ndarray, quality: int = 95, full_chroma: bool = False) -> None:
     """Encode `image` ((H, W, 3) or (H, W) uint8, BGR) by the suffix of `path`, and write it.
 
     Args:
@@ -27,11 +27,11 @@ def write_picture(path: Path, image: np.ndarray, quality: int = 95, full_chroma:
         full_chroma: keep colours of JPEG files at full resolution (crops for training, not for looking).
 
     Raises:
-        DataError: the suffix is none of `WRITABLE_SUFFIXES`, or the picture is empty.
+        DataError: the suffix is none of `WRITABLE_SUFFIXES`, or the image is empty.
     """
     suffix = path.suffix.lower()
     if suffix not in WRITABLE_SUFFIXES or image.size == 0:
-        raise DataError(f"{path}: cannot write a picture of shape {image.shape} as {suffix or 'a file'}")
+        raise DataError(f"{path}: cannot write an image of shape {image.shape} as {suffix or 'a file'}")
     settings: list[int] = []
     if suffix in JPEG_SUFFIXES:
         settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
@@ -39,7 +39,7 @@ def write_picture(path: Path, image: np.ndarray, quality: int = 95, full_chroma:
             settings += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     ok, encoded = cv2.imencode(suffix, image, settings)
     if not ok:
-        raise DataError(f"{path}: OpenCV could not encode a picture of shape {image.shape}")
+        raise DataError(f"{path}: OpenCV could not encode an image of shape {image.shape}")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encoded.tobytes())
 
@@ -121,7 +121,7 @@ def colors_on_white(index: int) -> Color:
 
 
 def default_line_width(image: np.ndarray) -> int:
-    """Lines that look alike on pictures of any size."""
+    """Lines that look alike on images of any size."""
     return max(round(sum(image.shape) / 2 * 0.003), 2)
 
 
@@ -131,7 +131,7 @@ class Annotator:
     def __init__(self, image: np.ndarray, line_width: int | None = None) -> None:
         self.image = image
         self.line_width = default_line_width(image) if line_width is None else max(int(line_width), 1)
-        # A third of the line width suits photographs; on thumbnails such text would hide the picture.
+        # A third of the line width suits photographs; on thumbnails such text would hide the image.
         self.text_scale = max(0.3, min(self.line_width / 3, min(image.shape[:2]) / 640))
         self.text_thickness = max(round(2 * self.text_scale), 1)
 
@@ -154,7 +154,7 @@ class Annotator:
         draw_text(self.image, label, origin, self.text_scale, readable_on(color), self.text_thickness)
 
     def result(self) -> np.ndarray:
-        """The picture with everything drawn so far."""
+        """The image with everything drawn so far."""
         return self.image
 
 
@@ -170,7 +170,7 @@ def _luma(rgb: Color) -> float:
 
 
 def crop_box(xyxy: Sequence[float], image: np.ndarray, gain: float = 1.02, margin: int = 10) -> np.ndarray:
-    """Cut a box out of `image`, `gain` times as large plus `margin` pixels, as far as the picture goes."""
+    """Cut a box out of `image`, `gain` times as large plus `margin` pixels, as far as the image goes."""
     x1, y1, x2, y2 = (float(value) for value in xyxy[:4])
     half_width = ((x2 - x1) * gain + margin) / 2
     half_height = ((y2 - y1) * gain + margin) / 2
@@ -185,5 +185,5 @@ def save_crop(xyxy: Sequence[float], image: np.ndarray, file: Path) -> np.ndarra
     """Write the surroundings of a box to `file` (JPEG 95, colours at full resolution) and return them."""
     crop = crop_box(xyxy, image)
     if crop.size:
-        write_picture(file, crop, full_chroma=True)
+        write_image(file, crop, full_chroma=True)
     return crop

@@ -1,4 +1,4 @@
-"""One mosaic picture of a batch, with its labels or with what a model found."""
+"""One mosaic image of a batch, with its labels or with what a model found."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from utils.plots.annotator import Annotator, colors, draw_text, text_size, write_picture
+from utils.plots.annotator import Annotator, colors, draw_text, text_size, write_image
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +24,8 @@ def output_to_target(detections: Sequence[torch.Tensor], max_det: int = 300) -> 
     """Turn detections into rows for `plot_images`.
 
     Args:
-        detections: per picture (n, 6): x1, y1, x2, y2 in pixels of the batch, confidence, class.
-        max_det: at most so many of each picture.
+        detections: per image (n, 6): x1, y1, x2, y2 in pixels of the batch, confidence, class.
+        max_det: at most so many of each image.
 
     Returns:
         (m, 7) float32: image index, class, cx, cy, w, h in pixels, confidence.
@@ -53,17 +53,17 @@ def plot_images(
 
     Args:
         images: (B, 3, H, W) RGB, uint8 0-255 or floating 0-1; tensor or array. It is copied, never changed.
-        targets: (T, 6) targets with boxes as fractions of the picture, or (n, 7) rows of
+        targets: (T, 6) targets with boxes as fractions of the image, or (n, 7) rows of
             `output_to_target`, of which those above 0.25 confidence are drawn.
-        paths: file of each picture, for the captions.
+        paths: file of each image, for the captions.
         fname: where to write; the suffix tells the format.
         names: names of the classes; numbers are drawn without them.
-        max_subplots: at most so many pictures.
+        max_subplots: at most so many images.
 
     Returns:
         The mosaic, (h, w, 3) uint8 BGR.
     """
-    tiles = [_bgr(picture) for picture in images[:max_subplots]]
+    tiles = [_bgr(image) for image in images[:max_subplots]]
     rows = _numpy(targets) if len(targets) else np.zeros((0, 6), np.float32)
     columns = math.ceil(math.sqrt(max(len(tiles), 1)))
     lines = math.ceil(len(tiles) / columns) or 1
@@ -77,7 +77,7 @@ def plot_images(
         place[:] = cv2.resize(tile, (width, height), interpolation=cv2.INTER_AREA) if shrink < 1 else tile
         _draw_boxes(place, rows[rows[:, 0] == index], shrink, names)
         _caption(place, Path(paths[index]).name if paths else "")
-    write_picture(Path(fname), mosaic)
+    write_image(Path(fname), mosaic)
     return mosaic
 
 
@@ -85,9 +85,9 @@ def _numpy(values: Any) -> np.ndarray:
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
 
 
-def _bgr(picture: Any) -> np.ndarray:
+def _bgr(image: Any) -> np.ndarray:
     """(3, H, W) RGB -> a new (H, W, 3) uint8 BGR array."""
-    array = _numpy(picture)
+    array = _numpy(image)
     if array.dtype != np.uint8:
         array = (np.clip(array.astype(np.float32), 0, 1) * 255).round().astype(np.uint8)
     return np.array(array[::-1].transpose(1, 2, 0), order="C")
@@ -114,7 +114,7 @@ def _name(names: Names, kind: int) -> str:
 
 
 def _caption(tile: np.ndarray, text: str) -> None:
-    """Frame a picture and write its file's name on a dark tab at the top left."""
+    """Frame an image and write its file's name on a dark tab at the top left."""
     height, width = tile.shape[:2]
     cv2.rectangle(tile, (0, 0), (width - 1, height - 1), (255, 255, 255), 2)
     if not text:

@@ -30,7 +30,7 @@ def plot_pr_curve(
         px: (k,) recalls.
         py: (n, k) precision of each class at them.
         ap: (n, 10) average precision of each class at IoU 0.50 to 0.95.
-        path: picture to write.
+        path: image to write.
         names: names of the n classes.
     """
     labels = [f"{name} {value:.3f}" for name, value in zip(names, ap[:, 0], strict=False)]
@@ -53,7 +53,7 @@ def plot_mc_curve(
     Args:
         px: (k,) confidences.
         py: (n, k) metric of each class at them.
-        path: picture to write.
+        path: image to write.
         names: names of the n classes.
         xlabel: text below.
         ylabel: text beside; also in the title.
@@ -78,8 +78,8 @@ def plot_confusion_matrix(
     figure = new_figure(12, 9)
     axes = figure.add_subplot()
     highest = 1.0 if normalize else max(float(np.nanmax(shown)), 1.0) if np.isfinite(shown).any() else 1.0
-    picture = axes.imshow(shown, cmap="Blues", vmin=0, vmax=highest, interpolation="nearest", aspect="auto")
-    figure.colorbar(picture, ax=axes, fraction=0.046, pad=0.02).outline.set_visible(False)
+    image = axes.imshow(shown, cmap="Blues", vmin=0, vmax=highest, interpolation="nearest", aspect="auto")
+    figure.colorbar(image, ax=axes, fraction=0.046, pad=0.02).outline.set_visible(False)
     if nc <= NUMBERS_UP_TO:
         _write_cells(axes, shown, highest, "{:.2f}" if normalize else "{:.0f}")
     if len(names) == nc and nc <= TICKS_UP_TO:

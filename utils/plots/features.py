@@ -1,4 +1,4 @@
-"""Feature maps of a layer as a grid of grey pictures, for `detect.py --visualize`."""
+"""Feature maps of a layer as a grid of grey images, for `detect.py --visualize`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from utils.base.log import LOG
-from utils.plots.annotator import write_picture
+from utils.plots.annotator import write_image
 
 MAX_CHANNELS = 32
 COLUMNS = 8
@@ -21,7 +21,7 @@ _GAP = 4
 def plot_features(
     maps: Any, layer_type: str, index: int, folder: Path, limit: int = MAX_CHANNELS
 ) -> Path | None:
-    """Write the first channels of the first picture as a grid (.png) and as numbers (.npy).
+    """Write the first channels of the first image as a grid (.png) and as numbers (.npy).
 
     Args:
         maps: (B, C, h, w) tensor or array: what left the layer.
@@ -31,14 +31,14 @@ def plot_features(
         limit: at most so many channels.
 
     Returns:
-        The picture; None for what has no channels to show (the head, a 1 x 1 map).
+        The image; None for what has no channels to show (the head, a 1 x 1 map).
     """
     if not hasattr(maps, "shape") or len(maps.shape) != 4 or max(maps.shape[2:]) <= 1:
         return None
     values = maps[0, :limit]
     array = np.asarray(values.detach().float().cpu() if hasattr(values, "detach") else values, np.float32)
     path = folder / f"stage{index}_{layer_type.rsplit('.', 1)[-1]}_features.png"
-    write_picture(path, _grid([_tile(channel) for channel in array]))
+    write_image(path, _grid([_tile(channel) for channel in array]))
     np.save(path.with_suffix(".npy"), array)
     LOG.info(f"Saving {path}... ({len(array)}/{maps.shape[1]})")
     return path

@@ -93,7 +93,7 @@ def plot_evolution(genes: Mapping[str, Sequence[float]], fitness: Sequence[float
     Args:
         genes: values of each hyperparameter, candidate by candidate.
         fitness: of the same candidates.
-        output: the picture.
+        output: the image.
     """
     varied = {key: values for key, values in genes.items() if len(set(values)) > 1} or dict(genes)
     best = int(np.argmax(fitness))

@@ -20,7 +20,7 @@ from utils.base.yaml_io import read_yaml
 from utils.data.letterbox import check_img_size
 from utils.predict.detect_options import Options
 from utils.predict.writers import Outputs, Window
-from utils.sources.files import Frame, is_picture
+from utils.sources.files import Frame, is_image
 from utils.sources.prefetch import prefetch
 from utils.sources.source import Source, find_source, fitting
 
@@ -48,7 +48,7 @@ class Backend(Protocol):
         ...
 
     def warmup(self, shape: tuple[int, int, int, int]) -> None:
-        """Run once on zeros, so that the first picture is not slower than the others."""
+        """Run once on zeros, so that the first image is not slower than the others."""
         ...
 
 
@@ -78,23 +78,23 @@ def detect(options: Options, load: Callable[[Options], Backend] | None = None) -
     height, width = check_img_size(options.imgsz, stride=backend.stride)
     _check_classes(options, backend)
     options = replace(options, batch_size=options.batch_size or _good_batch(options, backend, height * width))
-    if not (backend.pt and backend.device.type == "cpu"):  # there the first picture warms up well enough
+    if not (backend.pt and backend.device.type == "cpu"):  # there the first image warms up well enough
         backend.warmup((1, 3, height, width))
     save_dir = increment_path(Path(options.project) / options.name, options.exist_ok)
     save_dir.mkdir(parents=True, exist_ok=True)
-    save_pictures = not options.nosave and source.saves_pictures
+    save_images = not options.nosave and source.saves_images
     run = _Run(options, backend, Summary(save_dir), _lanes(options, backend, source))
     fit = fitting((height, width), backend.stride, auto=backend.pt)
     try:
         with (
             run.lanes.pool() as pool,
-            Outputs(save_dir, source.files, backend.names, options, save_pictures, pool) as outputs,
+            Outputs(save_dir, source.files, backend.names, options, save_images, pool) as outputs,
         ):
             run.go(_reading(source, fit, options, run.lanes, pool), outputs, pool)
     finally:
         run.summary.skipped = source.skipped
         _remove_if_empty(save_dir)
-        run.report((height, width), something_saved=save_pictures or options.save_txt)
+        run.report((height, width), something_saved=save_images or options.save_txt)
     if options.update:
         _strip(options.weights[0])
     return run.summary
@@ -102,10 +102,10 @@ def detect(options: Options, load: Callable[[Options], Backend] | None = None) -
 
 @dataclass(frozen=True)
 class _Found:
-    """What was found in one picture, how it is said, and seconds of each stage that it took."""
+    """What was found in one image, how it is said, and seconds of each stage that it took."""
 
     frame: Frame
-    rows: np.ndarray  # (n, 6) in whole pixels of the picture
+    rows: np.ndarray  # (n, 6) in whole pixels of the image
     line: str
     seconds: tuple[float, ...]
 
@@ -152,7 +152,7 @@ class _Run:
             seconds = tuple(clock.total / len(frames) for clock in clocks)
             results = []
             for frame, detections in zip(frames, found, strict=True):
-                rows = _to_picture(frame, detections)
+                rows = _to_image(frame, detections)
                 line = describe(frame, rows, backend.names, 1e3 * seconds[1])
                 results.append(_Found(frame, rows, line, seconds))
         return results
@@ -212,23 +212,23 @@ def _reading(
 ) -> Generator[list[Frame], None, None]:
     """Frames to look at together, of one shape; read ahead unless they come by themselves.
 
-    For lanes the pool reads pictures ahead; all else is collected by a thread while the model works.
+    For lanes the pool reads images ahead; all else is collected by a thread while the model works.
     """
     batches = source.batches(fit, pool)
     if source.live:
         return (frames for batch in batches for frames in _of_equal_shape(batch, len(batch)))
-    size = 1 if options.visualize else options.batch_size  # feature maps are painted one picture a time
+    size = 1 if options.visualize else options.batch_size  # feature maps are painted one image a time
     frames = (frame for batch in batches for frame in batch)
     groups = _of_equal_shape(frames, size)
-    return groups if lanes.count > 1 and _only_pictures(source) else prefetch(groups, AHEAD)
+    return groups if lanes.count > 1 and _only_images(source) else prefetch(groups, AHEAD)
 
 
-def _only_pictures(source: Source) -> bool:
-    return all(map(is_picture, source.files))
+def _only_images(source: Source) -> bool:
+    return all(map(is_image, source.files))
 
 
 def _of_equal_shape(frames: Iterable[Frame], most: int) -> Generator[list[Frame], None, None]:
-    """Group neighbours whose letterboxed pictures have one shape, at most so many."""
+    """Group neighbours whose letterboxed images have one shape, at most so many."""
     group: list[Frame] = []
     for frame in frames:
         if group and frame.image.shape != group[0].image.shape:
@@ -243,9 +243,9 @@ def _of_equal_shape(frames: Iterable[Frame], most: int) -> Generator[list[Frame]
 
 
 def _good_batch(options: Options, backend: Backend, pixels: int) -> int:
-    """How many pictures of so many pixels to look at together when nobody has said.
+    """How many images of so many pixels to look at together when nobody has said.
 
-    On the CPU small pictures spend their time between layers and in Python; of large ones a batch leaves the
+    On the CPU small images spend their time between layers and in Python; of large ones a batch leaves the
     cache. Who looks on sees them one by one. Elsewhere nothing has been measured.
     """
     if options.view_img or not backend.pt or backend.device.type != "cpu":
@@ -254,17 +254,17 @@ def _good_batch(options: Options, backend: Backend, pixels: int) -> int:
 
 
 def _lanes(options: Options, backend: Backend, source: Source) -> Lanes:
-    """What can be looked at side by side; other runtimes than PyTorch spread each picture over all cores."""
+    """What can be looked at side by side; other runtimes than PyTorch spread each image over all cores."""
     from utils.predict.parallel import MOST, Lanes
 
     if source.live or options.visualize or not backend.pt:
         return Lanes(backend.device, most=1)
-    batches = -(-len(source.files) // options.batch_size) if _only_pictures(source) else MOST
+    batches = -(-len(source.files) // options.batch_size) if _only_images(source) else MOST
     return Lanes(backend.device, batches)
 
 
 def _feature_painter(folder: Path) -> Callable[[Any, Any], None]:
-    """What a model calls with each layer and its output, to write pictures of it into `folder`."""
+    """What a model calls with each layer and its output, to write images of it into `folder`."""
     from utils.plots.features import plot_features
 
     def paint(layer: Any, output: Any) -> None:
@@ -273,8 +273,8 @@ def _feature_painter(folder: Path) -> Callable[[Any, Any], None]:
     return paint
 
 
-def _to_picture(frame: Frame, detections: torch.Tensor) -> np.ndarray:
-    """(n, 6) detections in the picture's own whole pixels, float64."""
+def _to_image(frame: Frame, detections: torch.Tensor) -> np.ndarray:
+    """(n, 6) detections in the image's own whole pixels, float64."""
     from utils.ops.boxes import scale_boxes
 
     scale_boxes(frame.image.shape[:2], detections[:, :4], frame.original.shape[:2])

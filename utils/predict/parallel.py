@@ -20,16 +20,16 @@ from utils.sources.prefetch import finished, in_turn
 T = TypeVar("T")
 R = TypeVar("R")
 
-MOST = 8  # lanes; each holds the maps of a picture, and Python has one lock for all of them
+MOST = 8  # lanes; each holds the maps of an image, and Python has one lock for all of them
 SERVANTS = 4  # threads that read and write for another device, at most
 
 
 class Lanes:
-    """How many pictures a device looks at side by side, and the threads that serve them.
+    """How many images a device looks at side by side, and the threads that serve them.
 
     Args:
         device: where the model is; lanes are for the CPU, other devices have a queue of their own.
-        most: pictures or batches that can be had at a time; 1 leaves all cores to each.
+        most: images or batches that can be had at a time; 1 leaves all cores to each.
     """
 
     def __init__(self, device: torch.device, most: int = MOST) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from utils.base.errors import DataError
 from utils.base.log import LOG
 from utils.base.names import Claims, safe_name, unique_stems
-from utils.plots.annotator import WRITABLE_SUFFIXES, Annotator, colors, save_crop, write_picture
+from utils.plots.annotator import WRITABLE_SUFFIXES, Annotator, colors, save_crop, write_image
 from utils.predict.detect_options import Options
 from utils.predict.parallel import Background
 from utils.sources.files import Frame, is_video
@@ -31,7 +31,7 @@ class Window:
         self._opened = False
 
     def show(self, name: str, image: np.ndarray) -> bool:
-        """Show a picture; returns False once the user has pressed `q`."""
+        """Show an image; returns False once the user has pressed `q`."""
         if not self._works:
             return True
         try:
@@ -50,7 +50,7 @@ class Window:
 
 
 CSV_HEADER = ("Image Name", "Prediction", "Confidence")
-WAITING = 8  # pictures that may wait for being written
+WAITING = 8  # images that may wait for being written
 
 
 class VideoFile:
@@ -79,7 +79,7 @@ class Outputs:
     Files of an earlier run with the same names are replaced, never appended to. Files of this run never
     replace each other: the second `cat.jpg` becomes `cat2.jpg`, in all kinds of output.
 
-    Labels and the table are written at once. If there is a `pool`, it writes pictures and crops, a thread of
+    Labels and the table are written at once. If there is a `pool`, it writes images and crops, a thread of
     their own videos, and errors there are raised by a later `write` or at the end. When the context ends, for
     whatever reason, all is written.
     """
@@ -90,13 +90,13 @@ class Outputs:
         files: list[Path],
         names: Mapping[int, str],
         options: Options,
-        save_pictures: bool,
+        save_images: bool,
         pool: Executor | None,
     ) -> None:
         self.folder = folder
         self.names = names
         self.options = options
-        self.save_pictures = save_pictures
+        self.save_images = save_images
         self.label_files = 0
         self._stems = _stems_by_kind(files)
         self._claims = Claims()
@@ -146,14 +146,14 @@ class Outputs:
             rows: (n, 6) detections in whole pixels of `original`, the most confident first.
 
         Returns:
-            The picture, with boxes if it is to be shown now.
+            The image, with boxes if it is to be shown now.
         """
         if self.options.save_txt:
             self._write_labels(frame, rows)
         if self._table is not None:
             self._write_table(frame, rows)
         crops = self._crop_paths(frame, rows) if self.options.save_crop else []
-        path = self._picture_path(frame) if self.save_pictures else None
+        path = self._image_path(frame) if self.save_images else None
         shown = self.options.view_img
         if shown:
             self._mark(frame, rows, crops, draw=True)
@@ -170,7 +170,7 @@ class Outputs:
         if path is None:
             return
         if frame.kind == "image":
-            write_picture(path, frame.original)
+            write_image(path, frame.original)
         else:
             self._video(frame, path).write(frame.original)
 
@@ -211,8 +211,8 @@ class Outputs:
                 label += f" {row[4]:.2f}"
             pen.box_label(row[:4], label, colors(int(row[5]), bgr=True))
 
-    def _picture_path(self, frame: Frame) -> Path:
-        """The file for a picture, or for the video that a frame belongs to."""
+    def _image_path(self, frame: Frame) -> Path:
+        """The file for an image, or for the video that a frame belongs to."""
         if frame.kind == "image":
             suffix = frame.path.suffix
             if suffix.lower() not in WRITABLE_SUFFIXES:  # dng, mpo, pfm can be read only
@@ -244,7 +244,7 @@ def label_lines(rows: np.ndarray, shape_hw: tuple[int, int], corners: bool, conf
 
     Args:
         rows: (n, 6) x1, y1, x2, y2 in pixels, confidence, class.
-        shape_hw: size of the picture.
+        shape_hw: size of the image.
         corners: fractions are x1 y1 x2 y2, else centre and size.
         confidence: append it.
     """
@@ -261,7 +261,7 @@ def label_lines(rows: np.ndarray, shape_hw: tuple[int, int], corners: bool, conf
 
 
 def _stems_by_kind(files: list[Path]) -> list[str]:
-    """Unique stems; pictures and videos may share one, their files end differently anyway."""
+    """Unique stems; images and videos may share one, their files end differently anyway."""
     videos = {index for index, file in enumerate(files) if is_video(file)}
     stems = [""] * len(files)
     for group in ([i for i in range(len(files)) if i not in videos], sorted(videos)):

@@ -23,7 +23,7 @@ FALLBACK_FPS = 30.0
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture and where it comes from.
+    """An image and where it comes from.
 
     `original` is (H, W, 3) uint8 BGR as it was read, `image` the same fitted to the network.
     """
@@ -44,8 +44,8 @@ def delivered_fps(source_fps: float, vid_stride: int) -> float:
     return (source_fps if 0 < source_fps < 1000 else FALLBACK_FPS) / vid_stride
 
 
-def is_picture(path: Path | str) -> bool:
-    """Whether a name ends like a picture's, in small or capital letters."""
+def is_image(path: Path | str) -> bool:
+    """Whether a name ends like an image's, in small or capital letters."""
     return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
@@ -55,14 +55,14 @@ def is_video(path: Path | str) -> bool:
 
 
 def find_files(source: str) -> tuple[list[Path], int]:
-    """List the usable files of a source, pictures first, then videos, each file once.
+    """List the usable files of a source, images first, then videos, each file once.
 
     Returns:
         Absolute paths (links not followed, so that names stay), and how many entries of a list were missing.
 
     Raises:
         ConfigError: the source does not exist.
-        DataError: it holds no picture and no video.
+        DataError: it holds no image and no video.
     """
     missing = 0
     if source.lower().endswith(".txt"):
@@ -72,10 +72,10 @@ def find_files(source: str) -> tuple[list[Path], int]:
     else:
         raise ConfigError(f"--source {source}: no such file or folder")
     unique = list(dict.fromkeys(Path(os.path.abspath(path)) for path in found))
-    usable = [path for path in unique if is_picture(path)] + [path for path in unique if is_video(path)]
+    usable = [path for path in unique if is_image(path)] + [path for path in unique if is_video(path)]
     if not usable:
-        pictures, videos = (" ".join(names).replace(".", "") for names in (IMAGE_SUFFIXES, VIDEO_SUFFIXES))
-        raise DataError(f"--source {source}: no picture ({pictures}) and no video ({videos}) there")
+        images, videos = (" ".join(names).replace(".", "") for names in (IMAGE_SUFFIXES, VIDEO_SUFFIXES))
+        raise DataError(f"--source {source}: no image ({images}) and no video ({videos}) there")
     return usable, missing
 
 

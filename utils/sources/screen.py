@@ -25,7 +25,7 @@ class ScreenSource:
     """What a monitor shows, again and again, until somebody stops it."""
 
     live = True
-    saves_pictures = True
+    saves_images = True
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -35,7 +35,7 @@ class ScreenSource:
         self._mss = _import_mss(source)
 
     def batches(self, fit: Fit, pool: Executor | None = None) -> Iterator[list[Frame]]:
-        """Yield one picture of the screen at a time.
+        """Yield one image of the screen at a time.
 
         Raises:
             ConfigError: there is no such monitor, or no screen at all.

@@ -17,21 +17,21 @@ from utils.base.log import LOG
 from utils.data.download import fetch
 from utils.data.images import read_image
 from utils.data.letterbox import letterbox
-from utils.sources.files import Fit, Frame, delivered_fps, find_files, is_picture, is_video
+from utils.sources.files import Fit, Frame, delivered_fps, find_files, is_image, is_video
 from utils.sources.prefetch import in_turn
 from utils.sources.screen import ScreenSource, is_screen
 from utils.sources.streams import StreamSource, read_stream_list
 
 __all__ = ["FileSource", "Frame", "Source", "find_source", "fitting", "open_source"]
 
-AHEAD = 4  # pictures that a pool reads before they are needed
+AHEAD = 4  # images that a pool reads before they are needed
 
 
 class Source(Protocol):
     """Something to look at. Nothing is opened before the first batch."""
 
     live: bool  # frames come by themselves: do not work ahead
-    saves_pictures: bool  # False for list files, of which the original saves no pictures
+    saves_images: bool  # False for list files, of which the original saves no images
     files: list[Path]  # names of what will be delivered, in order
     skipped: int  # files or streams that could not be read, so far
 
@@ -39,7 +39,7 @@ class Source(Protocol):
         """Yield frames that belong together in time; one each, except for several streams.
 
         Args:
-            fit: prepares a picture for the network.
+            fit: prepares an image for the network.
             pool: threads that may read ahead; None: nothing is read before it is needed.
         """
         ...
@@ -68,7 +68,7 @@ def find_source(source: str, vid_stride: int = 1) -> Source:
 
 
 def fitting(imgsz: int | Sequence[int], stride: int, auto: bool) -> Fit:
-    """A function that letterboxes a picture for the network."""
+    """A function that letterboxes an image for the network."""
     shape = imgsz if isinstance(imgsz, int) else (imgsz[0], imgsz[1])
     fit = partial(letterbox, new_shape=shape, auto=auto, stride=stride)
     return lambda image: fit(image)[0]
@@ -82,7 +82,7 @@ def open_source(
 
 
 class FileSource:
-    """Pictures, then videos, from the disk."""
+    """Images, then videos, from the disk."""
 
     live = False
 
@@ -91,24 +91,24 @@ class FileSource:
         self.files = list(files)
         self.vid_stride = vid_stride
         self.skipped = skipped
-        self.saves_pictures = not source.lower().endswith(".txt")
+        self.saves_images = not source.lower().endswith(".txt")
 
     def batches(self, fit: Fit, pool: Executor | None = None) -> Iterator[list[Frame]]:
-        """Yield every picture and every frame; what cannot be read costs one line and is counted.
+        """Yield every image and every frame; what cannot be read costs one line and is counted.
 
-        Pictures are read and fitted by `pool`; frames of videos are not, as each needs the one before.
+        Images are read and fitted by `pool`; frames of videos are not, as each needs the one before.
 
         Raises:
             DataError: nothing could be read, raised at the end.
         """
         delivered = 0
         numbered = list(enumerate(self.files, start=1))
-        wanted = [(index, path) for index, path in numbered if is_picture(path)]
-        with closing(in_turn(partial(self._picture, fit), wanted, pool, AHEAD)) as pictures:
+        wanted = [(index, path) for index, path in numbered if is_image(path)]
+        with closing(in_turn(partial(self._image, fit), wanted, pool, AHEAD)) as images:
             for index, path in numbered:
-                still = is_picture(path)
+                still = is_image(path)
                 try:
-                    for frame in (next(pictures).result(),) if still else self._video(path, index, fit):
+                    for frame in (next(images).result(),) if still else self._video(path, index, fit):
                         delivered += 1
                         yield [frame]
                 except (DataError, OSError, cv2.error) as error:
@@ -118,7 +118,7 @@ class FileSource:
         if not delivered:
             raise DataError(f"--source {self.source}: none of its {len(self.files)} files could be read")
 
-    def _picture(self, fit: Fit, numbered: tuple[int, Path]) -> Frame:
+    def _image(self, fit: Fit, numbered: tuple[int, Path]) -> Frame:
         index, path = numbered
         image = read_image(path)
         return Frame(path, image, fit(image), "image", index, len(self.files))
@@ -145,9 +145,9 @@ class FileSource:
 
 
 def _media_name(url: str) -> str:
-    """The file's name if an address is one of a picture or video, else nothing."""
+    """The file's name if an address is one of an image or video, else nothing."""
     name = Path(unquote(urlsplit(url).path).replace("\\", "/")).name
-    return name if is_picture(name) or is_video(name) else ""
+    return name if is_image(name) or is_video(name) else ""
 
 
 def _fetch_here(url: str, name: str) -> Path:

@@ -50,7 +50,7 @@ class StreamSource:
     """Cameras and streams, read at the same time."""
 
     live = True  # whoever is slow gets newer frames, not more of them
-    saves_pictures = True
+    saves_images = True
 
     def __init__(self, source: str, streams: Sequence[str], vid_stride: int = 1) -> None:
         self.source = source

@@ -10,7 +10,7 @@ from utils.base.log import LOG
 
 CHOICES = ("auto", "off", "fp16", "bf16")
 
-_TOLERANCE = 0.1  # of the picture's side; broken half precision is off by far more, or not finite
+_TOLERANCE = 0.1  # of the image's side; broken half precision is off by far more, or not finite
 _SIDE = 256
 
 
@@ -42,7 +42,7 @@ def choose_precision(wanted: str, model: nn.Module) -> torch.dtype | None:
 
 @torch.inference_mode()
 def amp_works(model: nn.Module) -> bool:
-    """Compare the model's boxes in float32 and under autocast on a fixed picture; only CUDA can pass."""
+    """Compare the model's boxes in float32 and under autocast on a fixed image; only CUDA can pass."""
     device = next(model.parameters()).device
     if device.type != "cuda":
         return False

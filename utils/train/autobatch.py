@@ -23,7 +23,7 @@ def choose_batch(memory: Callable[[int], int], free: int) -> int:
     """The batch whose need is a fixed share of the free memory.
 
     Args:
-        memory: bytes that a training step with so many pictures takes; raises torch.OutOfMemoryError.
+        memory: bytes that a training step with so many images takes; raises torch.OutOfMemoryError.
         free: bytes.
 
     Returns:
@@ -51,7 +51,7 @@ def _fitting(sizes: Sequence[int], needs: Sequence[int], limit: float) -> int:
 
 
 def measure_batch(model: DetectionModel, imgsz: int, precision: torch.dtype | None) -> int:
-    """Choose the batch for a model on a CUDA device by training steps on random pictures."""
+    """Choose the batch for a model on a CUDA device by training steps on random images."""
     device = next(model.parameters()).device
     free, _ = torch.cuda.mem_get_info(device)
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -77,6 +77,6 @@ def measure_batch(model: DetectionModel, imgsz: int, precision: torch.dtype | No
         model.train(training)
         torch.cuda.empty_cache()
     LOG.info(
-        f"--batch-size -1: {best} pictures of {imgsz} px take about {_SHARE:.0%} of {free / 2**30:.1f} GiB"
+        f"--batch-size -1: {best} images of {imgsz} px take about {_SHARE:.0%} of {free / 2**30:.1f} GiB"
     )
     return best

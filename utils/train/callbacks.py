@@ -15,14 +15,14 @@ from torch import Tensor
 
 from utils.base.log import LOG
 from utils.data.image_lists import label_path
-from utils.data.packed import PictureTable
+from utils.data.packed import PackedImages
 from utils.data.shards.index import index_place
 from utils.data.shards.table import ShardTable
 from utils.data.shards.urls import is_address
-from utils.loggers.available import choose, picture_interval
+from utils.loggers.available import choose, image_interval
 from utils.loggers.callbacks import CallbackList, Callbacks
 from utils.loggers.logger_process import Services
-from utils.loggers.plot_logger import PictureLogger
+from utils.loggers.plot_logger import ImageLogger
 from utils.plots.batches import output_to_target, plot_images
 
 if TYPE_CHECKING:
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
     from utils.train.setup import Loaders
 
 
-SHOWN = 16  # pictures, the first of the validation
+SHOWN = 16  # images, the first of the validation
 SIDE = 480  # pixels of each
 _GRAY = 114
 
 
-class PredictionPictures(Callbacks):
+class PredictionImages(Callbacks):
     """Write predictions/epochN.jpg every so many epochs, at the end of their validation."""
 
-    def __init__(self, every: int, pictures: PictureTable) -> None:
-        """Draw every so many epochs what was found in the first of `pictures`, those of the validation."""
+    def __init__(self, every: int, images: PackedImages) -> None:
+        """Draw every so many epochs what was found in the first of `images`, those of the validation."""
         self.every = every
-        self.pictures = pictures
+        self.images = images
         self.folder = Path()
         self.names: dict[int, str] = {}
         self.due: int | None = None  # the epoch whose validation is drawn
@@ -65,7 +65,7 @@ class PredictionPictures(Callbacks):
             return
         self.folder.mkdir(exist_ok=True)
         images, detections = zip(
-            *(_fitted(self.pictures.named(path), rows) for path, rows in self.found), strict=True
+            *(_fitted(self.images.named(path), rows) for path, rows in self.found), strict=True
         )
         paths = [path for path, _ in self.found]
         target = self.folder / f"epoch{self.due}.jpg"
@@ -74,7 +74,7 @@ class PredictionPictures(Callbacks):
 
 
 def _fitted(image: np.ndarray, detections: Tensor) -> tuple[np.ndarray, Tensor]:
-    """A picture (3, SIDE, SIDE) RGB at the top left of a gray square, its detections moved with it."""
+    """An image (3, SIDE, SIDE) RGB at the top left of a gray square, its detections moved with it."""
     scale = SIDE / max(image.shape[:2])
     height, width = (max(round(side * scale), 1) for side in image.shape[:2])
     square = np.full((SIDE, SIDE, 3), _GRAY, np.uint8)
@@ -86,23 +86,23 @@ def _fitted(image: np.ndarray, detections: Tensor) -> tuple[np.ndarray, Tensor]:
 def make_callbacks(
     opt: Namespace, listeners: Sequence[Callbacks], team: Team, loaders: Loaders
 ) -> CallbackList:
-    """The listeners of a run: pictures, services, and the caller's own; one process tells them."""
+    """The listeners of a run: images, services, and the caller's own; one process tells them."""
     if not team.leads:
         return CallbackList()
-    own: list[Callbacks] = [] if opt.noplots else [PictureLogger()]
+    own: list[Callbacks] = [] if opt.noplots else [ImageLogger()]
     chosen = choose(opt)
-    if every := picture_interval(opt, chosen):
-        own.append(PredictionPictures(every, loaders.val.dataset.image_files))
+    if every := image_interval(opt, chosen):
+        own.append(PredictionImages(every, loaders.val.dataset.image_files))
     if chosen:
         own.append(Services(chosen, dataset_files(opt, loaders) if opt.upload_dataset else None))
     return CallbackList([*own, *listeners])
 
 
 def dataset_files(opt: Namespace, loaders: Loaders) -> dict[str, Path]:
-    """The pictures and labels that `--upload_dataset` means, by their names below a common folder."""
+    """The images and labels that `--upload_dataset` means, by their names below a common folder."""
     sets = {"train": loaders.dataset, "val": loaders.val.dataset}
     chosen = [part.image_files for name, part in sets.items() if opt.upload_dataset in (True, name)]
-    files = [path for pictures in chosen for path in _files_of(pictures)]
+    files = [path for images in chosen for path in _files_of(images)]
     if not files:
         LOG.warning("--upload_dataset: the set lies at an address already; nothing is uploaded")
         return {}
@@ -110,12 +110,12 @@ def dataset_files(opt: Namespace, loaders: Loaders) -> dict[str, Path]:
     return {path.relative_to(root).as_posix(): path for path in files}
 
 
-def _files_of(pictures: PictureTable) -> Iterator[Path]:
-    """Pictures and label files, or shards and their indices, as far as they are on a disk."""
-    if isinstance(pictures, ShardTable):
-        shards = [shard.facts.url for shard in pictures.shards if not is_address(shard.facts.url)]
+def _files_of(table: PackedImages) -> Iterator[Path]:
+    """Images and label files, or shards and their indices, as far as they are on a disk."""
+    if isinstance(table, ShardTable):
+        shards = [shard.facts.url for shard in table.shards if not is_address(shard.facts.url)]
         files = [Path(file) for url in shards for file in (url, index_place(url))]
     else:
-        images = [path.absolute() for path in pictures]
+        images = [path.absolute() for path in table]
         files = [*images, *map(label_path, images)]
     yield from filter(Path.is_file, files)

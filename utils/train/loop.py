@@ -20,8 +20,8 @@ from utils.train.optim import Schedule
 from utils.train.state import TrainState
 
 MAX_NORM = 10.0  # of all gradients together
-QUAD_GAIN = 4  # a quad batch has a quarter of the pictures
-_SCALE_STREAM = 1  # keeps the draws of multi-scale apart from those of the pictures
+QUAD_GAIN = 4  # a quad batch has a quarter of the images
+_SCALE_STREAM = 1  # keeps the draws of multi-scale apart from those of the images
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Recipe:
 
     schedule: Schedule
     imgsz: int
-    stride: int  # picture sizes are multiples of it
+    stride: int  # image sizes are multiples of it
     seed: int = 0
     multi_scale: bool = False
     quad: bool = False
@@ -126,7 +126,7 @@ def to_device(images: Tensor, device: torch.device) -> Tensor:
 
 
 def random_size(recipe: Recipe, epoch: int, index: int) -> int:
-    """Draw the picture size of a batch: half to one and a half times the usual, in whole strides."""
+    """Draw the image size of a batch: half to one and a half times the usual, in whole strides."""
     low, high = int(recipe.imgsz * 0.5), int(recipe.imgsz * 1.5) + recipe.stride
     drawn = int(generator(recipe.seed, epoch, index, _SCALE_STREAM).integers(low, high))
     return max(drawn // recipe.stride, 1) * recipe.stride

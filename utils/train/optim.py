@@ -71,7 +71,7 @@ def accumulation(batch_size: int) -> int:
 
 
 def scaled_decay(weight_decay: float, batch_size: int) -> float:
-    """Weight decay in proportion to the pictures of one update."""
+    """Weight decay in proportion to the images of one update."""
     return weight_decay * batch_size * accumulation(batch_size) / NOMINAL_BATCH
 
 

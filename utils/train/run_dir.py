@@ -229,7 +229,7 @@ def guard(run: RunFolder, loaders: Closable, callbacks: Callbacks) -> Iterator[N
             raise
         run.say_how_to_resume()
         raise YoloError(
-            f"a process that loads pictures ended ({error}); if memory was short, lower --workers or --cache"
+            f"a process that loads images ended ({error}); if memory was short, lower --workers or --cache"
         ) from error
     finally:
         loaders.close()

@@ -44,7 +44,7 @@ def versions() -> dict[str, str]:
 
 
 def data_facts(dataset: DetectionDataset) -> dict[str, Any]:
-    """What tells a set from another one: pictures, labels, and a digest of files, sizes and labels."""
+    """What tells a set from another one: images, labels, and a digest of files, sizes and labels."""
     rows = dataset.labels.joined()
     digest = hashlib.sha256(dataset.shapes.tobytes() + dataset.labels.counts.tobytes() + rows.tobytes())
     digest.update(dataset.content.encode())
@@ -59,11 +59,11 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         if new == old:
             continue
         counts = [
-            f"{new[key]} {key}, the run had {old[key]}"
-            for key in ("pictures", "labels")
+            f"{new[key]} {word}, the run had {old[key]}"
+            for key, word in (("pictures", "images"), ("labels", "labels"))
             if new[key] != old[key]
         ]
-        what = "; ".join(counts) or "as many pictures and labels, but not the same ones"
+        what = "; ".join(counts) or "as many images and labels, but not the same ones"
         found.append(f"{split} data has changed: {what}")
     for name, old in (before.get("versions") or {}).items():
         new = now["versions"].get(name)

@@ -1,4 +1,4 @@
-"""Show pictures of classes that are rare, or not yet found, more often (--image-weights)."""
+"""Show images of classes that are rare, or not yet found, more often (--image-weights)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def class_weights(labels: Sequence[np.ndarray], nc: int) -> np.ndarray:
     """Inverse frequency of each class, (nc,) with sum 1; a class without labels counts as one label.
 
     Args:
-        labels: per picture (n, 5), class first.
+        labels: per image (n, 5), class first.
         nc: classes.
     """
     classes = [rows[:, 0].astype(int) for rows in labels]
@@ -21,10 +21,10 @@ def class_weights(labels: Sequence[np.ndarray], nc: int) -> np.ndarray:
 
 
 def image_weights(labels: Sequence[np.ndarray], nc: int, maps: np.ndarray | None = None) -> np.ndarray:
-    """Weight of each picture, (N,): the sum over its objects of how rare and how hard their class is.
+    """Weight of each image, (N,): the sum over its objects of how rare and how hard their class is.
 
     Args:
-        labels: per picture (n, 5), class first.
+        labels: per image (n, 5), class first.
         nc: classes.
         maps: mAP50-95 of each class at the latest validation, (nc,); None before the first.
     """

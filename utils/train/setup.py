@@ -39,13 +39,13 @@ from utils.train.run_dir import RunFolder
 from utils.train.sampling import image_weights
 from utils.train.state import EarlyStopping, Origin, Progress, TrainState
 
-LEAST_STRIDE = 32  # picture sizes are multiples of it even where a model would take less
+LEAST_STRIDE = 32  # image sizes are multiples of it even where a model would take less
 CPU_BATCH = 16  # for --batch-size -1
 
 
 @dataclass(frozen=True)
 class Loaders:
-    """Batches to train on and to validate with; they share their picture size."""
+    """Batches to train on and to validate with; they share their image size."""
 
     train: Loader
     val: Loader
@@ -206,7 +206,7 @@ def freeze(model: DetectionModel, layers: list[int]) -> list[nn.Module]:
 
 
 def make_loaders(opt: Namespace, hyp: Hyp, data: DataSpec, model: DetectionModel, team: Team) -> Loaders:
-    """Open the training and the validation pictures; batches are no larger than the training set.
+    """Open the training and the validation images; batches are no larger than the training set.
 
     Several processes share out each batch in training, and whole batches in validation.
     """
@@ -322,7 +322,7 @@ def make_state(
     return state
 
 
-def weigh_pictures(loaders: Loaders, opt: Namespace, data: DataSpec, progress: Progress) -> None:
+def weigh_images(loaders: Loaders, opt: Namespace, data: DataSpec, progress: Progress) -> None:
     """With --image-weights, show more of what the latest validation found hard."""
     if not opt.image_weights:
         return

@@ -52,11 +52,11 @@ def _what(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--data", default="data/shapes.yaml", help="data set yaml")
     group.add_argument("--download", action="store_true", help="fetch the data set where its yaml says")
     group.add_argument("--hyp", default="data/hyps/hyp.scratch-low.yaml", help="hyperparameter yaml")
-    group.add_argument("--imgsz", "--img", "--img-size", type=int, default=640, help="picture size in pixels")
+    group.add_argument("--imgsz", "--img", "--img-size", type=int, default=640, help="image size in pixels")
     group.add_argument("--single-cls", action="store_true", help="treat all classes as one")
     group.add_argument("--rect", action="store_true", help="rectangular batches, no mosaic")
     group.add_argument(
-        "--cache", nargs="?", const="ram", help="keep pictures in ram or on disk (val: these only)"
+        "--cache", nargs="?", const="ram", help="keep images in ram or on disk (val: these only)"
     )
     group.add_argument(
         "--fast-decode",
@@ -64,11 +64,11 @@ def _what(group: argparse._ArgumentGroup) -> None:
         help="decode training JPEGs of twice --imgsz and more at a reduced size: faster, other pixels",
     )
     group.add_argument(
-        "--shuffle-buffer", type=int, default=5000, help="pictures among which those of shards are mixed"
+        "--shuffle-buffer", type=int, default=5000, help="images among which those of shards are mixed"
     )
     group.add_argument("--image-weights", action="store_true", help="show weak classes more often")
-    group.add_argument("--multi-scale", action="store_true", help="vary the picture size by half")
-    group.add_argument("--quad", action="store_true", help="batches of four pictures tiled into one")
+    group.add_argument("--multi-scale", action="store_true", help="vary the image size by half")
+    group.add_argument("--quad", action="store_true", help="batches of four images tiled into one")
 
 
 def _how_long(group: argparse._ArgumentGroup) -> None:
@@ -82,7 +82,7 @@ def _how_long(group: argparse._ArgumentGroup) -> None:
 
 
 def _how(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--batch-size", type=int, default=16, help="pictures in a batch; -1 chooses")
+    group.add_argument("--batch-size", type=int, default=16, help="images in a batch; -1 chooses")
     group.add_argument("--optimizer", choices=("SGD", "Adam", "AdamW"), default="SGD", help="optimizer")
     group.add_argument("--cos-lr", action="store_true", help="cosine schedule of the learning rate")
     group.add_argument("--label-smoothing", type=float, default=0.0, help="epsilon of label smoothing")
@@ -112,7 +112,7 @@ def _how(group: argparse._ArgumentGroup) -> None:
 
 def _where(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--device", default="", help="cpu, mps, or a GPU such as 0; '' takes the best")
-    group.add_argument("--workers", type=int, default=8, help="processes that load pictures, at most")
+    group.add_argument("--workers", type=int, default=8, help="processes that load images, at most")
     group.add_argument("--local_rank", type=int, default=-1, help="for launchers; ignored")
 
 
@@ -127,7 +127,7 @@ def _output(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--nosave", action="store_true", help="save only the last epoch")
     group.add_argument("--noval", action="store_true", help="validate only the last epoch")
-    group.add_argument("--noplots", action="store_true", help="draw no pictures")
+    group.add_argument("--noplots", action="store_true", help="draw no images")
 
 
 def _search(group: argparse._ArgumentGroup) -> None:
@@ -176,7 +176,7 @@ def _accounts(group: argparse._ArgumentGroup) -> None:
         "--upload_dataset", nargs="?", const=True, default=False, help="upload the data set (val: this split)"
     )
     group.add_argument(
-        "--bbox_interval", type=int, default=-1, help="epochs between pictures with detections; 0: none"
+        "--bbox_interval", type=int, default=-1, help="epochs between images with detections; 0: none"
     )
     group.add_argument("--artifact_alias", default="latest", help="alias of uploaded models and data sets")
 
@@ -233,7 +233,7 @@ def check_options(opt: argparse.Namespace) -> None:
     if opt.compile and opt.checkpoint_activations:
         raise ConfigError("--compile and --checkpoint-activations exclude each other; use one of the two")
     if opt.image_weights and opt.rect:
-        raise ConfigError("--image-weights draws pictures at random, --rect sorts them; use one of the two")
+        raise ConfigError("--image-weights draws images at random, --rect sorts them; use one of the two")
 
 
 def _check_search(opt: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ FINAL_IOU = {True: 0.65, False: 0.6}  # COCO's results are published with 0.65
 
 
 def validate_epoch(task: Task) -> EvalResult:
-    """Measure the moving average of the weights on the validation pictures."""
+    """Measure the moving average of the weights on the validation images."""
     return evaluate(
         task.state.ema.model,
         task.loaders.val,

@@ -19,37 +19,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Matches:
-    """The matches of a set by picture, from which any figure of any part of it can be made."""
+    """The matches of a set by image, from which any figure of any part of it can be made."""
 
     correct: np.ndarray  # (n, 10) bool: whether each detection is right, for each demanded IoU
     confidence: np.ndarray  # (n,)
     found: np.ndarray  # (n,) class of each detection
-    picture: np.ndarray  # (n,) its picture
+    image: np.ndarray  # (n,) its image
     true: np.ndarray  # (m,) class of each label
-    true_picture: np.ndarray  # (m,) its picture
-    pictures: int
+    true_image: np.ndarray  # (m,) its image
+    images: int
 
 
 IOU_LEVELS = torch.linspace(0.5, 0.95, 10)
 
 
 class Tally:
-    """The matches of all pictures so far, over nc classes."""
+    """The matches of all images so far, over nc classes."""
 
     def __init__(self, nc: int, rule: MatchRule = "legacy", confusion: ConfusionMatrix | None = None) -> None:
         self.nc = nc
         self.rule = rule
         self.confusion = confusion
         self.seen = 0
-        self.batches: list[int] = []  # pictures of each
-        self._correct: list[Tensor] = []  # (n, 10) a picture
+        self.batches: list[int] = []  # images of each
+        self._correct: list[Tensor] = []  # (n, 10) an image
         self._detections: list[Tensor] = []  # (n, 2): confidence, class
         self._classes: list[Tensor] = []  # (m,): class of each label
 
     def add(self, detections: Tensor, labels: Tensor) -> None:
-        """Match one picture's `detections` (n, 6) with its `labels` (m, 5): class, x1, y1, x2, y2.
+        """Match one image's `detections` (n, 6) with its `labels` (m, 5): class, x1, y1, x2, y2.
 
-        Both are in pixels of the picture itself.
+        Both are in pixels of the image itself.
         """
         self.seen += 1
         self._correct.append(match_predictions(detections, labels, IOU_LEVELS, self.rule))
@@ -62,7 +62,7 @@ class Tally:
     def joined(cls, parts: Sequence[Tally]) -> Tally:
         """One tally of several that had every so many-th batch each, in the order of the batches."""
         whole = cls(parts[0].nc, parts[0].rule)
-        first = [0] * len(parts)  # picture of each part that comes next
+        first = [0] * len(parts)  # image of each part that comes next
         for turn in range(max(len(part.batches) for part in parts)):
             for index, part in enumerate(parts):
                 if turn < len(part.batches):
@@ -80,16 +80,16 @@ class Tally:
         return np.bincount(_joined(self._classes, 0).astype(int), minlength=self.nc)
 
     def matches(self) -> Matches:
-        """All matches, picture by picture."""
+        """All matches, image by image."""
         detections = _joined(self._detections, 2)
         return Matches(
             correct=_joined(self._correct, len(IOU_LEVELS)).astype(bool),
             confidence=detections[:, 0],
             found=detections[:, 1].astype(int),
-            picture=np.repeat(np.arange(self.seen), [len(rows) for rows in self._detections]),
+            image=np.repeat(np.arange(self.seen), [len(rows) for rows in self._detections]),
             true=_joined(self._classes, 0).astype(int),
-            true_picture=np.repeat(np.arange(self.seen), [len(rows) for rows in self._classes]),
-            pictures=self.seen,
+            true_image=np.repeat(np.arange(self.seen), [len(rows) for rows in self._classes]),
+            images=self.seen,
         )
 
     def average_precision(self, names: dict[int, str]) -> APResult | None:
@@ -128,7 +128,7 @@ class EvalResult:
     """
 
     names: dict[int, str]
-    seen: int  # pictures
+    seen: int  # images
     label_counts: np.ndarray  # (nc,) objects of each class
     maps: np.ndarray
     mp: float = 0.0
@@ -136,7 +136,7 @@ class EvalResult:
     map50: float = 0.0
     map: float = 0.0
     losses: tuple[float, float, float] = (0.0, 0.0, 0.0)  # box, obj, cls: means over the batches
-    speeds: tuple[float, float, float] = (0.0, 0.0, 0.0)  # ms a picture: prepare, infer, suppress
+    speeds: tuple[float, float, float] = (0.0, 0.0, 0.0)  # ms an image: prepare, infer, suppress
     ap: APResult | None = None  # None: not a single detection is right
     matches: Matches | None = None
 

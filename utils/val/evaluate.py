@@ -47,7 +47,7 @@ class Search:
 
 
 class Forward:
-    """Prepare pictures and run the model on them, in the precision asked for."""
+    """Prepare images and run the model on them, in the precision asked for."""
 
     def __init__(self, model: Predictor, device: torch.device, half: bool, augment: bool) -> None:
         half = half and device.type == "cuda"
@@ -89,7 +89,7 @@ class Session:
         self.loss = loss
         self.outputs = outputs
         self.listener = listener
-        confusion = ConfusionMatrix(len(names)) if outputs.pictures else None
+        confusion = ConfusionMatrix(len(names)) if outputs.plots else None
         self.tally = Tally(len(names), search.match, confusion)
         self.clocks = [Stopwatch(forward.device) for _ in range(3)]
         self.losses = torch.zeros(3, device=forward.device)
@@ -97,7 +97,7 @@ class Session:
 
     @property
     def confusion(self) -> Any:
-        """The confusion matrix (nc + 1, nc + 1), if pictures are drawn."""
+        """The confusion matrix (nc + 1, nc + 1), if images are drawn."""
         return self.tally.confusion.matrix if self.tally.confusion is not None else None
 
     def step(self, index: int, batch: Batch) -> None:
@@ -176,7 +176,7 @@ class Session:
         )
 
     def _match(self, batch: Batch, detections: list[Tensor]) -> None:
-        """Carry detections and labels to the pixels of their pictures, and compare them there."""
+        """Carry detections and labels to the pixels of their images, and compare them there."""
         input_hw = batch.images.shape[2:]
         found = torch.cat(detections).cpu()  # one transfer a batch; a copy, so `detections` stay as they are
         if self.search.single_cls:
@@ -195,7 +195,7 @@ class Session:
 
 
 def _pixel_labels(targets: Tensor, batch_size: int, input_hw: torch.Size) -> list[Tensor]:
-    """targets (T, 6) -> per picture (m, 5): class, then xywh in pixels of the input."""
+    """targets (T, 6) -> per image (m, 5): class, then xywh in pixels of the input."""
     height, width = input_hw
     rows = targets[:, 1:] * targets.new_tensor([1, width, height, width, height])
     return [rows[targets[:, 0] == index] for index in range(batch_size)]
@@ -234,13 +234,13 @@ def evaluate(
 
     Args:
         model: gives decoded boxes in pixels of its input, and maps too when `loss` is given.
-        loader: batches of uint8 RGB pictures, targets, and how each picture was letterboxed.
+        loader: batches of uint8 RGB images, targets, and how each image was letterboxed.
         names: the classes of the labels.
         device: where `model` is.
         half: half precision, on CUDA only. An `nn.Module` keeps its float32 weights (autocast).
         conf_thres: the mAP is right only if this is near zero.
         iou_thres: overlap above which suppression drops the weaker box.
-        max_det: at most so many detections a picture.
+        max_det: at most so many detections an image.
         single_cls: whatever class is found counts as class 0.
         augment: test-time augmentation; it yields no losses.
         loss: given by training; its items are averaged over the batches.
@@ -254,7 +254,7 @@ def evaluate(
         data: the data set, to recognise COCO.
         verbose: print a row for each class; without `loss`, few classes are printed unasked.
         match: who gets a label that several detections overlap, see `utils.ops.metrics`.
-        callbacks: a listener, told of batches and pictures.
+        callbacks: a listener, told of batches and images.
         gather: brings together what processes found that have every so many-th batch each.
 
     Raises:

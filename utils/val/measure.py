@@ -20,7 +20,7 @@ SAME = ("conf_thres", "iou_thres", "max_det", "single_cls", "augment", "save_con
 
 
 def measure(opt: Namespace, folder: Path | None = None) -> EvalResult:
-    """Measure one model or ensemble; pictures and files are made if there is a `folder` for them."""
+    """Measure one model or ensemble; images and files are made if there is a `folder` for them."""
     from models.backends import load_backend
     from utils.base.device import select_device
     from utils.data.dataset_yaml import read_data_yaml
@@ -36,7 +36,7 @@ def measure(opt: Namespace, folder: Path | None = None) -> EvalResult:
     height, width = backend.imgsz or (0, 0)
     if height != width:
         raise ConfigError(
-            f"--weights {opt.weights[0]} takes pictures of {height}x{width} only, and val.py measures in "
+            f"--weights {opt.weights[0]} takes images of {height}x{width} only, and val.py measures in "
             "squares: export it with a square --imgsz, or to onnx or openvino with --dynamic"
         )
     loader, shape = _make_loader(opt, backend, data)

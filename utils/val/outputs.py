@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 
 class LabelWriter:
-    """One text file a picture, `class x y w h [confidence]` a line, as fractions of the picture.
+    """One text file an image, `class x y w h [confidence]` a line, as fractions of the image.
 
-    A file is written whole, so a second run into the same folder replaces it. A picture in which
-    nothing is found has no file. Pictures of one name in different folders get stem.txt, stem_2.txt...
+    A file is written whole, so a second run into the same folder replaces it. An image in which
+    nothing is found has no file. Images of one name in different folders get stem.txt, stem_2.txt...
     """
 
     def __init__(self, folder: Path, with_confidence: bool = False) -> None:
@@ -44,7 +44,7 @@ class LabelWriter:
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, path: Path, detections: Tensor, size_hw: tuple[int, int]) -> None:
-        """Write one picture's `detections` (n, 6) in pixels of a picture of (height, width) `size_hw`."""
+        """Write one image's `detections` (n, 6) in pixels of an image of (height, width) `size_hw`."""
         file = self.folder / f"{self._free_stem(path)}.txt"
         if not len(detections):
             file.unlink(missing_ok=True)  # left by an earlier run into this folder
@@ -60,9 +60,7 @@ class LabelWriter:
         count = self._used[path.stem] = self._used.get(path.stem, 0) + 1
         if count == 1:
             return path.stem
-        LOG.warning(
-            f"several pictures are called {path.stem}: labels of {path} are in {path.stem}_{count}.txt"
-        )
+        LOG.warning(f"several images are called {path.stem}: labels of {path} are in {path.stem}_{count}.txt")
         return f"{path.stem}_{count}"
 
 
@@ -74,7 +72,7 @@ class JsonWriter:
         self.rows: list[dict[str, object]] = []
 
     def add(self, path: Path, detections: Tensor) -> None:
-        """Add one picture's `detections` (n, 6) in its own pixels."""
+        """Add one image's `detections` (n, 6) in its own pixels."""
         image_id = image_id_of(path)
         boxes = xyxy2xywh(detections[:, :4])
         boxes[:, :2] -= boxes[:, 2:] / 2
@@ -95,21 +93,21 @@ class JsonWriter:
 
 
 def image_id_of(path: Path) -> int | str:
-    """COCO names its pictures by number: the number if the stem is one, else the stem."""
+    """COCO names its images by number: the number if the stem is one, else the stem."""
     return int(path.stem) if path.stem.isdecimal() else path.stem
 
 
 BATCHES = 3  # so many are drawn
-PER_PICTURE = 15  # boxes with the highest confidence; more would hide the picture
+PER_IMAGE = 15  # boxes with the highest confidence; more would hide the image
 
 
-class Pictures:
+class ValPlots:
     """Draw into `folder`, in a thread beside the work; `finish` waits and reports what went wrong."""
 
     def __init__(self, folder: Path, names: dict[int, str]) -> None:
         self.folder = folder
         self.names = names
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="pictures")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="images")
         self._pending: list[Future[Any]] = []
         self._draw(new_figure, 1, 1)  # loads matplotlib while the model works
 
@@ -120,7 +118,7 @@ class Pictures:
         if index >= BATCHES:
             return
         stem = self.folder / f"val_batch{index}"
-        found = output_to_target(detections, PER_PICTURE)
+        found = output_to_target(detections, PER_IMAGE)
         self._draw(plot_images, images, targets, paths, f"{stem}_labels.jpg", self.names)
         self._draw(plot_images, images, found, paths, f"{stem}_pred.jpg", self.names)
 
@@ -183,18 +181,18 @@ class Outputs:
             else None
         )
         self.json = JsonWriter(COCO_IDS if is_coco else None) if wanted.save_json else None
-        self.pictures = Pictures(wanted.folder(), names) if wanted.plots else None
+        self.plots = ValPlots(wanted.folder(), names) if wanted.plots else None
         self._image_ids: list[int | str] = []
 
     def batch(
         self, index: int, images: Tensor, targets: Tensor, paths: Sequence[str], detections: list[Tensor]
     ) -> None:
         """Take a batch as the loader delivered it, and its detections in pixels of the batch."""
-        if self.pictures is not None:
-            self.pictures.batch(index, images, targets, paths, detections)
+        if self.plots is not None:
+            self.plots.batch(index, images, targets, paths, detections)
 
     def image(self, path: Path, detections: Tensor, size_hw: tuple[int, int]) -> None:
-        """Take one picture's `detections` (n, 6) in its own pixels."""
+        """Take one image's `detections` (n, 6) in its own pixels."""
         self._image_ids.append(image_id_of(path))
         if self.labels is not None:
             self.labels.add(path, detections, size_hw)
@@ -202,15 +200,15 @@ class Outputs:
             self.json.add(path, detections)
 
     def finish(self, result: EvalResult, confusion: np.ndarray | None) -> EvalResult:
-        """Write what needs all pictures; COCO's own scores replace mAP50 and mAP50-95 in the result."""
-        if self.pictures is not None and confusion is not None:
-            self.pictures.finish(result.ap, confusion)
+        """Write what needs all images; COCO's own scores replace mAP50 and mAP50-95 in the result."""
+        if self.plots is not None and confusion is not None:
+            self.plots.finish(result.ap, confusion)
         return self._save_json(self.json, result) if self.json is not None else result
 
     def close(self) -> None:
         """Stop drawing, whatever has happened."""
-        if self.pictures is not None:
-            self.pictures.close()
+        if self.plots is not None:
+            self.plots.close()
 
     def _save_json(self, json: JsonWriter, result: EvalResult) -> EvalResult:
         path = self.wanted.folder() / f"{self.wanted.json_stem}_predictions.json"

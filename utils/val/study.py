@@ -1,4 +1,4 @@
-"""`--task study`: accuracy and speed over a range of picture sizes, as tables and one plot."""
+"""`--task study`: accuracy and speed over a range of image sizes, as tables and one plot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def study(
     """Call `measure(weights, size)` for all sizes; write study_*.txt, study.zip and study.png.
 
     A text file has one row a size: P, R, mAP50, mAP50-95, three losses (0), and the milliseconds
-    a picture takes to prepare, to infer and to suppress.
+    an image takes to prepare, to infer and to suppress.
     """
     tables: dict[str, np.ndarray] = {}
     files: list[Path] = []
@@ -53,7 +53,7 @@ def plot_study(tables: Mapping[str, np.ndarray], path: Path) -> None:
     times = np.concatenate([rows[:, 8] for rows in tables.values()])
     scores = np.concatenate([rows[:, 3] * 100 for rows in tables.values()])
     axes.set(
-        xlabel="inference (ms a picture)",
+        xlabel="inference (ms an image)",
         ylabel="mAP50-95 (%)",
         xlim=(_FASTEST_MS, max(_AXIS_MS, times.max() * 1.05)),
         ylim=(min(_AXIS_MAP[0], scores.min() - 1), max(_AXIS_MAP[1], scores.max() + 1)),

@@ -20,7 +20,7 @@ METRIC_CONF = 0.001  # mAP integrates over all confidences, so nearly all boxes 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of val.py, its flags grouped by purpose."""
-    parse = parser("Measure a model on labelled pictures.", prog="val.py")
+    parse = parser("Measure a model on labelled images.", prog="val.py")
     _what(parse.add_argument_group("what to measure, on what"))
     _how(parse.add_argument_group("how"))
     _output(parse.add_argument_group("what to show and write"))
@@ -33,17 +33,17 @@ def _what(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--data", default=data, help="data set yaml")
     group.add_argument("--download", action="store_true", help="fetch the data set where its yaml says")
     group.add_argument(
-        "--task", choices=TASKS, default="val", help="a split, or the speed, or a study of picture sizes"
+        "--task", choices=TASKS, default="val", help="a split, or the speed, or a study of image sizes"
     )
-    group.add_argument("--imgsz", "--img", "--img-size", type=int, default=640, help="picture size in pixels")
+    group.add_argument("--imgsz", "--img", "--img-size", type=int, default=640, help="image size in pixels")
     group.add_argument("--single-cls", action="store_true", help="treat all classes as one")
 
 
 def _how(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--batch-size", type=int, default=32, help="pictures in a batch")
+    group.add_argument("--batch-size", type=int, default=32, help="images in a batch")
     group.add_argument("--conf-thres", type=float, default=METRIC_CONF, help="lowest confidence")
     group.add_argument("--iou-thres", type=float, default=0.6, help="overlap that makes two boxes one")
-    group.add_argument("--max-det", type=int, default=300, help="most boxes a picture")
+    group.add_argument("--max-det", type=int, default=300, help="most boxes an image")
     group.add_argument(
         "--match",
         choices=("legacy", "coco"),
@@ -55,7 +55,7 @@ def _how(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--dnn", action="store_true", help="run ONNX files with OpenCV")
     group.add_argument("--runtime", default="", help="providers of ONNX Runtime, or a device of OpenVINO")
     group.add_argument("--device", default="", help="cpu, mps, or a GPU's number; empty: the best there is")
-    group.add_argument("--workers", type=int, default=8, help="processes that load pictures, at most")
+    group.add_argument("--workers", type=int, default=8, help="processes that load images, at most")
 
 
 def _output(group: argparse._ArgumentGroup) -> None:

@@ -124,7 +124,7 @@ def test_weights_start_as_specified() -> None:
     assert stage.norm.eps == 1e-6
 
 
-def test_drop_path_leaves_out_whole_pictures_as_torchvision_does() -> None:
+def test_drop_path_leaves_out_whole_images_as_torchvision_does() -> None:
     from torchvision.ops import StochasticDepth
 
     x = torch.randn(64, 3, 4, 5)

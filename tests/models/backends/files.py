@@ -42,9 +42,9 @@ def tiny_model() -> DetectionModel:
     return model.eval()
 
 
-def example(pictures: int = 1, side: int = SIDE) -> Tensor:
-    """A batch of smooth pictures (B, 3, side, side)."""
-    return torch.cat([to_tensor(pattern_image(side, side, 40 * index)[None]) for index in range(pictures)])
+def example(images: int = 1, side: int = SIDE) -> Tensor:
+    """A batch of smooth images (B, 3, side, side)."""
+    return torch.cat([to_tensor(pattern_image(side, side, 40 * index)[None]) for index in range(images)])
 
 
 def expected(images: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def test_an_exported_file_finds_what_pytorch_finds(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-def test_more_pictures_than_the_file_was_made_for_are_no_problem(name: str) -> None:
+def test_more_images_than_the_file_was_made_for_are_no_problem(name: str) -> None:
     backend = load_backend([str(exported(name))], CPU)
     torch.testing.assert_close(backend(example(3)), expected(example(3)), rtol=1e-4, atol=1e-3)
 
@@ -48,7 +48,7 @@ def test_more_pictures_than_the_file_was_made_for_are_no_problem(name: str) -> N
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_a_file_of_one_size_refuses_another_and_says_what_to_do(name: str) -> None:
     backend = load_backend([str(exported(name))], CPU)
-    with pytest.raises(ConfigError, match=f"pictures of 64x64 only, not 96x96; use --imgsz {SIDE}"):
+    with pytest.raises(ConfigError, match=f"images of 64x64 only, not 96x96; use --imgsz {SIDE}"):
         backend(example(side=96))
 
 
@@ -99,7 +99,7 @@ def test_test_time_augmentation_needs_a_checkpoint() -> None:
         load_backend([str(exported("onnx"))], CPU)(example(), augment=True)
 
 
-def test_feature_pictures_pass_through() -> None:
+def test_feature_images_pass_through() -> None:
     layers: list[str] = []
     load_backend([str(checkpoint())], CPU)(
         example(), visualize=lambda layer, output: layers.append(type(layer).__name__)

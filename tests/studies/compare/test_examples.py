@@ -1,4 +1,4 @@
-"""Example pictures: chosen where models disagree, drawn beside the truth, kept for the next report."""
+"""Example images: chosen where models disagree, drawn beside the truth, kept for the next report."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def test_boxes_are_shared_by_place_and_class() -> None:
     assert differing(_boxes(BOX, BOX), _boxes(near)) == 1, "one partner each"
 
 
-def test_the_picture_with_the_greatest_difference_comes_first(
+def test_the_image_with_the_greatest_difference_comes_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = read_data_yaml(small_set(tmp_path))
-    pictures = list_images([folder for folder in data.val if isinstance(folder, Path)])
-    third = pictures.picture(2)
+    images = list_images([folder for folder in data.val if isinstance(folder, Path)])
+    third = images.read_image(2)
 
     class Finds:
-        """Finds `count` boxes on one picture, and one that all find."""
+        """Finds `count` boxes on one image, and one that all find."""
 
         stride, pt, fp16, device = 32, True, False, torch.device("cpu")
 
@@ -63,7 +63,7 @@ def test_the_picture_with_the_greatest_difference_comes_first(
     split = Split(data, "val", 64, False, "cpu")
     first, second = find_examples({"one": Path("a"), "two": Path("b")}, split, 2)
 
-    assert first.title == f"{pictures[2].name}: 0 only in one, 2 only in two"
+    assert first.title == f"{images[2].name}: 0 only in one, 2 only in two"
     assert second.title.endswith("0 only in one, 1 only in two")
     assert [label for label, _ in first.panels] == ["truth", "one", "two"]
     assert not np.array_equal(first.panels[1][1], first.panels[2][1])
@@ -71,13 +71,13 @@ def test_the_picture_with_the_greatest_difference_comes_first(
 
 
 def test_what_a_report_shows_is_kept(tmp_path: Path) -> None:
-    picture = np.full((20, 30, 3), 90, np.uint8)
-    Gallery(("python", "compare.py"), (Example("title", (("truth", picture),)),)).write(tmp_path)
+    image = np.full((20, 30, 3), 90, np.uint8)
+    Gallery(("python", "compare.py"), (Example("title", (("truth", image),)),)).write(tmp_path)
     kept = read_gallery(tmp_path)
 
     assert kept.command == ("python", "compare.py")
     assert kept.examples[0].title == "title" and kept.examples[0].panels[0][0] == "truth"
-    assert np.abs(kept.examples[0].panels[0][1].astype(int) - picture).max() <= 2
+    assert np.abs(kept.examples[0].panels[0][1].astype(int) - image).max() <= 2
     (tmp_path / KEPT).write_text("[]")
     with pytest.raises(DataError, match=f"{KEPT}: damaged"):
         read_gallery(tmp_path)

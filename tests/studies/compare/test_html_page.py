@@ -25,8 +25,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     records = drawn_records()
     for row in records.results + records.curves:
         row["model"] = row["model"].replace("same", "</script><b>x</b>")
-    picture = np.full((90, 120, 3), 200, np.uint8)
-    example = Example("a <b>.jpg", tuple((name, picture) for name in ("truth", "base", "better")))
+    image = np.full((90, 120, 3), 200, np.uint8)
+    example = Example("a <b>.jpg", tuple((name, image) for name in ("truth", "base", "better")))
     write_page(records, folder, "notes", [example])
     return folder / PAGE
 

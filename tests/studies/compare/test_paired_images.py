@@ -1,25 +1,25 @@
-"""Comparisons over pictures: the same mAP as val.py, and differences that are planted or absent."""
+"""Comparisons over images: the same mAP as val.py, and differences that are planted or absent."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from studies.compare.paired_images import Scorer, compare_pictures
+from studies.compare.paired_images import Scorer, compare_images
 from utils.ops.metrics import ap_per_class
 from utils.val.accumulator import Matches
 
 DRAW = np.random.default_rng(5)
 
 
-def drawn(skill: float, pictures: int = 30, draw: np.random.Generator = DRAW) -> Matches:
+def drawn(skill: float, images: int = 30, draw: np.random.Generator = DRAW) -> Matches:
     """Answers of a model that is right with probability `skill`, surer of what is right."""
-    labels = np.repeat(np.arange(pictures), 4)
-    classes = np.tile([0, 1, 0, 1], pictures)
+    labels = np.repeat(np.arange(images), 4)
+    classes = np.tile([0, 1, 0, 1], images)
     right = draw.random(len(labels)) < skill
     confidence = np.clip(draw.normal(0.6, 0.2, len(labels)) + 0.1 * right, 0.01, 1)
     correct = right[:, None] & (draw.random((len(labels), 1)) > np.linspace(0, 0.9, 10))
-    return Matches(correct, confidence, classes, labels, classes, labels, pictures)
+    return Matches(correct, confidence, classes, labels, classes, labels, images)
 
 
 def test_weights_of_one_give_the_map_of_val() -> None:
@@ -28,10 +28,10 @@ def test_weights_of_one_give_the_map_of_val() -> None:
     assert Scorer(matches)(np.ones(30, int)) == pytest.approx([ap[:, 0].mean(), ap.mean()])
 
 
-def test_a_weight_of_two_is_a_picture_that_comes_twice() -> None:
+def test_a_weight_of_two_is_an_image_that_comes_twice() -> None:
     matches = drawn(0.7)
     chosen = np.r_[np.arange(30), 4]
-    rows = np.concatenate([np.flatnonzero(matches.picture == i) for i in chosen])
+    rows = np.concatenate([np.flatnonzero(matches.image == i) for i in chosen])
     ap = ap_per_class(
         *(x[rows] for x in (matches.correct, matches.confidence, matches.found, matches.true))
     ).ap
@@ -41,12 +41,12 @@ def test_a_weight_of_two_is_a_picture_that_comes_twice() -> None:
 
 def test_a_model_against_itself_is_no_difference() -> None:
     matches = drawn(0.7)
-    for pair in compare_pictures(matches, matches, 100):
+    for pair in compare_images(matches, matches, 100):
         assert (pair.mean, pair.low, pair.high, pair.p) == (0, 0, 0, 1)
 
 
 def test_a_planted_difference_is_found() -> None:
-    _, pair = compare_pictures(drawn(0.4), drawn(0.9), 200)
+    _, pair = compare_images(drawn(0.4), drawn(0.9), 200)
     assert pair.mean > 0.1 and pair.low > 0 and pair.p < 0.05 and pair.n == 30
 
 
@@ -54,11 +54,11 @@ def test_absent_differences_are_found_one_time_in_twenty() -> None:
     draw = np.random.default_rng(8)
     found = 0
     for seed in range(500):
-        _, pair = compare_pictures(drawn(0.6, 12, draw), drawn(0.6, 12, draw), 99, seed)
+        _, pair = compare_images(drawn(0.6, 12, draw), drawn(0.6, 12, draw), 99, seed)
         found += pair.p <= 0.05
     assert 0.03 <= found / 500 <= 0.07  # 0.05 +- 2 standard errors
 
 
-def test_other_pictures_are_refused() -> None:
-    with pytest.raises(ValueError, match="same pictures"):
-        compare_pictures(drawn(0.5, 10), drawn(0.5, 11), 100)
+def test_other_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="same images"):
+        compare_images(drawn(0.5, 10), drawn(0.5, 11), 100)

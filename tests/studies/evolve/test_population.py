@@ -18,7 +18,7 @@ def generation(search: Population, before: list[Result], number: int) -> list[Hy
 
 
 def rated(hyps: list[Hyp], first: int = 0) -> list[Result]:
-    """Results whose mAP50 is the better, the less a picture is moved; mAP50-95 says the contrary."""
+    """Results whose mAP50 is the better, the less an image is moved; mAP50-95 says the contrary."""
     return [
         Result(
             first + i,

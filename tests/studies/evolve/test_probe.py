@@ -14,7 +14,7 @@ def test_the_time_of_a_training_grows_with_its_steps(tmp_path: Path, monkeypatch
     clock = iter(range(100))
     monkeypatch.setattr(eta.time, "perf_counter", lambda: float(next(clock)))  # a second for each step
     fixed = ["--data", str(data), "--cfg", str(model), "--weights", "", "--imgsz", "64", "--device", "cpu"]
-    one = parse_options([*fixed, "--epochs", "3", "--batch-size", "4"])  # 8 pictures: 2 batches
+    one = parse_options([*fixed, "--epochs", "3", "--batch-size", "4"])  # 8 images: 2 batches
     assert minutes_of_training(one) == pytest.approx((5 + 6) / 60)
 
 

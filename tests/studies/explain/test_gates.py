@@ -10,7 +10,7 @@ from models.attention.lska import DESIGNS
 from models.yolo import DetectionModel, read_config
 from studies.explain.gates import find_gates, gate_maps
 
-PICTURE = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+IMAGE = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
 
 def with_design(design: str) -> DetectionModel:
@@ -21,7 +21,7 @@ def with_design(design: str) -> DetectionModel:
 
 @pytest.mark.parametrize("design", DESIGNS)
 def test_an_untouched_gate_of_any_design_is_exactly_one(design: str) -> None:
-    (gate,) = gate_maps(with_design(design), PICTURE)
+    (gate,) = gate_maps(with_design(design), IMAGE)
     assert gate.block == f"layer 10: {design}, k = 11"
     np.testing.assert_array_equal(gate.factor, np.ones((2, 3), np.float32))
     assert (gate.lowest, gate.highest, gate.change) == (1, 1, 0)
@@ -39,7 +39,7 @@ def test_an_untouched_gate_of_any_design_is_exactly_one(design: str) -> None:
 def test_gates_are_found_in_every_block(cfg: str, blocks: list[str]) -> None:
     model = DetectionModel(cfg).eval()
     assert list(find_gates(model)) == blocks
-    assert [gate.block for gate in gate_maps(model, PICTURE)] == blocks
+    assert [gate.block for gate in gate_maps(model, IMAGE)] == blocks
 
 
 def test_several_gates_of_a_layer_and_a_design_unlike_the_block_are_told() -> None:
@@ -58,7 +58,7 @@ def test_a_planted_factor_comes_out_as_mean_over_channels_and_in_numbers() -> No
     factors[0, 128:, 1, 2] = -1  # ... and half down: they cancel in the map
     factors[0, :, 0, 1] = 1.5
     gate.attention = lambda _: factors
-    (found,) = gate_maps(model, PICTURE)
+    (found,) = gate_maps(model, IMAGE)
     np.testing.assert_allclose(found.factor, [[1, 1.5, 1], [1, 1, 1]])
     assert (found.lowest, found.highest) == (-1, 3)
     assert found.change == pytest.approx((2 + 0.5) / 6)
@@ -66,5 +66,5 @@ def test_a_planted_factor_comes_out_as_mean_over_channels_and_in_numbers() -> No
 
 def test_listening_leaves_no_trace() -> None:
     model = with_design("LSKA")
-    gate_maps(model, PICTURE)
+    gate_maps(model, IMAGE)
     assert not any(module._forward_hooks for module in model.modules())

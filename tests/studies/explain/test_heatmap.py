@@ -40,7 +40,7 @@ class Planted:
         return torch.stack(rows)[None], []
 
 
-PICTURE = torch.full((1, 3, 64, 64), 0.5)
+IMAGE = torch.full((1, 3, 64, 64), 0.5)
 
 
 def hottest(heat: Heat) -> tuple[int, int]:
@@ -53,7 +53,7 @@ def hottest(heat: Heat) -> tuple[int, int]:
 @pytest.mark.parametrize("kind", [0, 1])
 def test_gradcam_is_hot_where_the_class_was_planted(kind: int) -> None:
     model: Any = Planted()
-    heat = gradcam(model, PICTURE, [3], Threshold(classes=[kind]))
+    heat = gradcam(model, IMAGE, [3], Threshold(classes=[kind]))
     assert heat.heat is not None and heat.heat.shape == (64, 64)
     assert heat.heat.max() == 1 and heat.heat.min() == 0
     assert hottest(heat) == Planted.places[kind]
@@ -67,7 +67,7 @@ def test_gradcam_is_hot_where_the_class_was_planted(kind: int) -> None:
 
 def test_gradcam_of_all_boxes_shows_both() -> None:
     model: Any = Planted()
-    heat = gradcam(model, PICTURE, [3], Threshold())
+    heat = gradcam(model, IMAGE, [3], Threshold())
     assert len(heat.detections) == 2
     for row, column in Planted.places:
         assert heat.heat is not None and heat.heat[row * CELL + 4, column * CELL + 4] > 0.9
@@ -75,10 +75,10 @@ def test_gradcam_of_all_boxes_shows_both() -> None:
 
 def test_without_boxes_there_is_nothing_to_explain() -> None:
     model: Any = Planted()
-    heat = gradcam(model, PICTURE, [3], Threshold(confidence=0.95))
+    heat = gradcam(model, IMAGE, [3], Threshold(confidence=0.95))
     assert heat.heat is None
     assert heat.detections.shape == (0, 6)
-    assert eigencam(model, PICTURE, [3], Threshold(confidence=0.95)).heat is not None
+    assert eigencam(model, IMAGE, [3], Threshold(confidence=0.95)).heat is not None
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 7), (50, 3, 4)])

@@ -63,8 +63,8 @@ def test_equal_labels_are_refused() -> None:
         load_subjects([], ["yolov5n.yaml", "yolov5n.yaml"], CPU, labels=["same", "same"])
 
 
-def test_models_for_other_pictures_are_refused(tmp_path: Path) -> None:
+def test_models_for_other_images_are_refused(tmp_path: Path) -> None:
     cfg = tmp_path / "grey.yaml"
     cfg.write_text(Path("models/yolov5n.yaml").read_text() + "\nch: 1\n")
-    with pytest.raises(ConfigError, match="grey.yaml: reads pictures of 1 channels"):
+    with pytest.raises(ConfigError, match="grey.yaml: reads images of 1 channels"):
         load_subjects([], [str(cfg)], CPU)

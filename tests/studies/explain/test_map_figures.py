@@ -56,19 +56,19 @@ def test_many_blocks_go_on_in_the_next_line_beside_an_empty_place(figures: list)
     assert places == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 1), (1, 2)]
 
 
-def test_boxes_are_drawn_in_the_pictures_pixels_with_names_as_they_are(figures: list) -> None:
+def test_boxes_are_drawn_in_the_images_pixels_with_names_as_they_are(figures: list) -> None:
     boxes = np.array([[8, 16, 24, 32, 0.9, 1], [40, 8, 64, 56, 0.5, 7]], np.float32)
     heat = Heat(np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64), boxes)
     nothing = Heat(None, np.zeros((0, 6), np.float32))
     models = [("one", heat, {1: "$a$"}), ("other", nothing, {})]
     draw_heat(view(), models, "title", Path("cam.png"))
-    picture, one, other = drawn(figures[0])
-    assert picture.get_title() == "a.jpg"
+    image, one, other = drawn(figures[0])
+    assert image.get_title() == "a.jpg"
     assert one.get_title() == "one\n2 boxes"
     assert other.get_title() == "other\nno boxes: nothing to explain"
     assert [text.get_text() for text in one.texts] == ["7 0.50", "$a$ 0.90"]  # the best on top
     best = one.patches[-1]
-    assert (best.get_x(), best.get_width()) == (10, 20)  # 64 of the network are 80 of the picture
+    assert (best.get_x(), best.get_width()) == (10, 20)  # 64 of the network are 80 of the image
     assert (best.get_y(), best.get_height()) == (10, 20)  # less the 8 pixels of border
     assert len(other.images) == 1 and not other.patches
 

@@ -1,4 +1,4 @@
-"""Pictures fitted to the network, and the way of maps and boxes back to them."""
+"""Images fitted to the network, and the way of maps and boxes back to them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from studies.explain.model_inputs import Views, frames_of, open_pictures
-from tests.utils.sources.test_source import picture, video
+from studies.explain.model_inputs import Views, frames_of, open_images
+from tests.utils.sources.test_source import make_image_file, video
 from utils.base.errors import ConfigError
 from utils.sources.files import Frame
 
@@ -47,13 +47,13 @@ def test_a_marked_place_is_found_again() -> None:
     np.testing.assert_allclose(view.place(box), [[300, 100, 340, 140, 0.5, 0]], atol=1e-6)
 
 
-def test_large_pictures_are_made_smaller_for_the_reader_and_boxes_with_them() -> None:
+def test_large_images_are_made_smaller_for_the_reader_and_boxes_with_them() -> None:
     view = views().make(frame(1280, 2560))
-    assert view.picture.shape == (640, 1280, 3)
+    assert view.image.shape == (640, 1280, 3)
     np.testing.assert_allclose(view.place(np.array([[0.0, 0, 64, 32, 1, 0]])), [[0, 0, 1280, 640, 1, 0]])
 
 
-def test_pictures_of_all_shapes_fill_the_same_square() -> None:
+def test_images_of_all_shapes_fill_the_same_square() -> None:
     making = views((64, 96))
     assert {making.full(frame(h, w)).shape for h, w in ((40, 60), (60, 40))} == {(1, 3, 64, 96)}
 
@@ -66,10 +66,10 @@ def test_names_are_unique() -> None:
     assert made[3].title == "v.mp4, frame 3"
 
 
-def test_pictures_then_frames_up_to_the_limit(tmp_path: Path) -> None:
-    picture(tmp_path / "a.jpg")
+def test_images_then_frames_up_to_the_limit(tmp_path: Path) -> None:
+    make_image_file(tmp_path / "a.jpg")
     video(tmp_path / "v.mp4", frames=6)
-    shots = list(frames_of(open_pictures(str(tmp_path), vid_stride=2), 3))
+    shots = list(frames_of(open_images(str(tmp_path), vid_stride=2), 3))
     assert [(shot.path.name, shot.frame_number) for shot in shots] == [
         ("a.jpg", 0),
         ("v.mp4", 1),
@@ -79,4 +79,4 @@ def test_pictures_then_frames_up_to_the_limit(tmp_path: Path) -> None:
 
 def test_live_sources_are_refused() -> None:
     with pytest.raises(ConfigError, match="--source 0: a file"):
-        open_pictures("0")
+        open_images("0")

@@ -76,7 +76,7 @@ def test_sizes_of_a_gaussian_are_those_of_the_formula() -> None:
         assert extent.square == extent.side**2
 
 
-def test_the_square_stands_where_the_energy_is_and_counts_only_the_picture() -> None:
+def test_the_square_stands_where_the_energy_is_and_counts_only_the_image() -> None:
     energy = np.zeros((10, 20))
     energy[1, 17] = 2
     energy[1, 14] = energy[3, 17] = 0.5

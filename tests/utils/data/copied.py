@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.data.packed import OutlineTable, PathTable, RowTable
+from utils.data.packed import PackedPaths, PackedPolygons, PackedRows
 from utils.data.scan import LabelledFiles
 
 
-def many_pictures(pictures: int) -> LabelledFiles:
-    """As many pictures with 3 boxes each."""
-    counts = np.full(pictures, 3)
-    rows = RowTable(np.zeros((3 * pictures, 5), np.float32), np.cumsum(counts) - counts, counts)
-    outlines = OutlineTable(np.zeros((0, 2), np.float32), np.zeros(3 * pictures, np.int64), rows)
-    names = PathTable.of(f"/data/images/train2017/{index:012}.jpg" for index in range(pictures))
-    return LabelledFiles(names, rows, outlines, np.full((pictures, 2), 640, np.int32))
+def many_images(images: int) -> LabelledFiles:
+    """As many images with 3 boxes each."""
+    counts = np.full(images, 3)
+    rows = PackedRows(np.zeros((3 * images, 5), np.float32), np.cumsum(counts) - counts, counts)
+    outlines = PackedPolygons(np.zeros((0, 2), np.float32), np.zeros(3 * images, np.int64), rows)
+    names = PackedPaths.of(f"/data/images/train2017/{index:012}.jpg" for index in range(images))
+    return LabelledFiles(names, rows, outlines, np.full((images, 2), 640, np.int32))
 
 
 def _read_all(files: LabelledFiles, found: Queue[int]) -> None:
@@ -43,7 +43,7 @@ def _read_all(files: LabelledFiles, found: Queue[int]) -> None:
 if __name__ == "__main__":
     fork = multiprocessing.get_context("fork")
     told: Queue[int] = fork.Queue()
-    worker = fork.Process(target=_read_all, args=(many_pictures(20_000), told))
+    worker = fork.Process(target=_read_all, args=(many_images(20_000), told))
     worker.start()
     print(told.get(timeout=60))
     worker.join()

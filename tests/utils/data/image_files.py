@@ -1,4 +1,4 @@
-"""Compare pictures with the golden ones, and make the small data sets that the tests read."""
+"""Compare images with the golden ones, and make the small data sets that the tests read."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ OPENCV_5 = cv2.__version__.startswith("5.")
 
 
 def golden_pattern(text: str) -> np.ndarray:
-    """The picture that `pattern_image(h,w,k)` or `pattern_HxW_kK` names."""
+    """The image that `pattern_image(h,w,k)` or `pattern_HxW_kK` names."""
     height, width, k = map(int, re.findall(r"\d+", text))
     return pattern_image(height, width, k)
 
 
 def golden_image(name: str) -> np.ndarray:
-    """A picture of the golden letterbox cases."""
+    """An image of the golden letterbox cases."""
     if name.startswith("pattern"):
         return golden_pattern(name)
     folder = SHARED / "data" / ("bccd/images/train" if name.startswith("Blood") else "")
@@ -45,7 +45,7 @@ def assert_same_image(image: np.ndarray, golden: dict[str, Any], off: int = 2) -
 def make_set(
     root: Path, count: int = 6, split: str = "train", sizes: tuple[tuple[int, int], ...] = ((60, 80),)
 ) -> Path:
-    """Write `count` pictures (height, width) with two labels each below root/images and root/labels."""
+    """Write `count` images (height, width) with two labels each below root/images and root/labels."""
     images, labels = root / "images" / split, root / "labels" / split
     images.mkdir(parents=True)
     labels.mkdir(parents=True)

@@ -13,7 +13,7 @@ import pytest
 from utils.base.errors import DataError
 from utils.data.archive import is_archive, safe_unpack
 
-FILES = {"set/images/a b.jpg": b"picture", "set/labels/ä[1].txt": b"0 .5 .5 .1 .1\n"}
+FILES = {"set/images/a b.jpg": b"image", "set/labels/ä[1].txt": b"0 .5 .5 .1 .1\n"}
 
 
 def make_zip(path: Path, files: dict[str, bytes]) -> Path:

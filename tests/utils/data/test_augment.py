@@ -67,7 +67,7 @@ def test_as_many_are_pasted_as_asked_for() -> None:
     assert len(set(chosen)) == 4
 
 
-def test_mirroring_twice_gives_the_picture_back() -> None:
+def test_mirroring_twice_gives_the_image_back() -> None:
     image, labels = pattern_image(20, 30), np.array([[1, 0.2, 0.3, 0.1, 0.2]], np.float32)
     once = flip(image, labels, up_down=True, left_right=True)
     np.testing.assert_allclose(labels, [[1, 0.8, 0.7, 0.1, 0.2]])

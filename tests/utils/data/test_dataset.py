@@ -49,7 +49,7 @@ def test_scaling_equals_the_original(case: dict[str, Any], tmp_path: Path) -> No
     assert_same_image(sample.image, case)
 
 
-def test_validation_pictures_are_letterboxed_and_labels_follow(tmp_path: Path) -> None:
+def test_validation_images_are_letterboxed_and_labels_follow(tmp_path: Path) -> None:
     data = DetectionDataset([make_set(tmp_path, sizes=SIZES)], 64)
     for index in range(len(data)):
         item = data[index]
@@ -108,7 +108,7 @@ def test_caches_change_no_pixel(tmp_path: Path, cache: str | None) -> None:
         assert all(same(plain[(epoch, index)], cached[(epoch, index)]) for index in range(6))
 
 
-def test_without_augmentation_training_sees_the_letterboxed_pictures(tmp_path: Path) -> None:
+def test_without_augmentation_training_sees_the_letterboxed_images(tmp_path: Path) -> None:
     images = make_set(tmp_path, sizes=((64, 64), (48, 64)))
     trained = DetectionDataset([images], 64, augment=True, hyp=PLAIN)
     validated = DetectionDataset([images], 64)
@@ -117,7 +117,7 @@ def test_without_augmentation_training_sees_the_letterboxed_pictures(tmp_path: P
         torch.testing.assert_close(trained[(5, index)].labels, validated[index].labels, atol=1e-4, rtol=0)
 
 
-def test_labels_of_augmented_pictures_stay_in_the_picture(tmp_path: Path) -> None:
+def test_labels_of_augmented_images_stay_in_the_image(tmp_path: Path) -> None:
     hyp = {**HYP, "degrees": 20.0, "shear": 5.0, "perspective": 0.0005, "mixup": 0.5, "flipud": 0.5}
     data = DetectionDataset([make_set(tmp_path, sizes=SIZES)], 64, augment=True, hyp=hyp)
     labels = torch.cat([data[(epoch, index)].labels for epoch in range(10) for index in range(6)])
@@ -165,7 +165,7 @@ def test_copies_of_outlined_objects_are_labelled(tmp_path: Path) -> None:
     assert counts[1] > 1.2 * counts[0]
 
 
-def test_background_pictures_are_shown_without_labels(tmp_path: Path) -> None:
+def test_background_images_are_shown_without_labels(tmp_path: Path) -> None:
     images = make_set(tmp_path, 3)
     (tmp_path / "labels/train/001.txt").unlink()
     item = DetectionDataset([images], 64)[1]
@@ -194,7 +194,7 @@ def test_no_labels_at_all(
 
 
 @pytest.mark.parametrize("augment", [False, True])
-def test_a_picture_that_vanishes_is_replaced_and_told_once(
+def test_an_image_that_vanishes_is_replaced_and_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, augment: bool
 ) -> None:
     monkeypatch.setattr(LOG, "propagate", True)
@@ -211,12 +211,12 @@ def test_a_picture_that_vanishes_is_replaced_and_told_once(
     assert [Path(text.split(": ")[0]).name for text in warnings] == ["001.png", "002.png"]
 
 
-def test_it_is_an_error_when_all_pictures_vanish(tmp_path: Path) -> None:
+def test_it_is_an_error_when_all_images_vanish(tmp_path: Path) -> None:
     images = make_set(tmp_path, 2)
     data = DetectionDataset([images], 64)
     for path in images.iterdir():
         path.unlink()
-    with pytest.raises(DataError, match="none of the 2 pictures can be read"):
+    with pytest.raises(DataError, match="none of the 2 images can be read"):
         data[0]
 
 
@@ -228,13 +228,13 @@ def test_a_dataset_can_be_sent_to_a_spawned_worker(tmp_path: Path) -> None:
     assert same(copy[0], first)
 
 
-def test_one_picture_is_enough(tmp_path: Path) -> None:
+def test_one_image_is_enough(tmp_path: Path) -> None:
     data = DetectionDataset([make_set(tmp_path, 1)], 64, augment=True, hyp=HYP)
     assert data[(0, 0)].image.shape == (3, 64, 64)
 
 
 @pytest.mark.parametrize("augment", [False, True])
-def test_a_picture_is_written_where_it_is_wanted(tmp_path: Path, augment: bool) -> None:
+def test_an_image_is_written_where_it_is_wanted(tmp_path: Path, augment: bool) -> None:
     data = DetectionDataset([make_set(tmp_path)], 64, augment=augment, hyp=HYP)
     batch = np.zeros((2, 3, *data.input_hw(3)), np.uint8)
     item = data.sample(SampleKey(0, 3), batch[1])

@@ -125,12 +125,12 @@ def test_an_unknown_yaml_is_named(project: Path) -> None:
         read_data_yaml("nowhere.yaml")
 
 
-def test_missing_pictures_are_named_with_the_places_looked_at(tmp_path: Path, project: Path) -> None:
+def test_missing_images_are_named_with_the_places_looked_at(tmp_path: Path, project: Path) -> None:
     with pytest.raises(DataError, match=r"images/val does not exist; looked for .*project/set/images/val"):
         read_data_yaml(write(tmp_path / "data.yaml", path="set"))
 
 
-def test_missing_training_pictures_do_not_stop_validation(tmp_path: Path, project: Path) -> None:
+def test_missing_training_images_do_not_stop_validation(tmp_path: Path, project: Path) -> None:
     make_set(tmp_path / "set", 1, "val")
     assert read_data_yaml(write(tmp_path / "set/data.yaml")).val[0].is_dir()
 
@@ -147,7 +147,7 @@ def test_scripts_are_refused_and_never_run(tmp_path: Path, project: Path, script
     assert not marker.exists()
 
 
-def test_a_script_does_no_harm_where_the_pictures_are_there(tmp_path: Path, project: Path) -> None:
+def test_a_script_does_no_harm_where_the_images_are_there(tmp_path: Path, project: Path) -> None:
     """As in the yamls of the original."""
     make_splits(tmp_path / "set")
     data = read_data_yaml(write(tmp_path / "set/data.yaml", download="import os\n"))

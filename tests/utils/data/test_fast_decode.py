@@ -36,7 +36,7 @@ def opened(images: Path, size: int, fast: bool, cache: str | None = None) -> Det
     return DetectionDataset([images], size, augment=True, hyp=PLAIN, cache=cache, fast_decode=fast)
 
 
-def test_a_picture_is_never_decoded_smaller_than_it_is_wanted() -> None:
+def test_an_image_is_never_decoded_smaller_than_it_is_wanted() -> None:
     assert [least_shrink(side, 640) for side in (600, 1279, 1280, 2559, 2560, 5119, 5120, 99999)] == [
         1, 1, 2, 2, 4, 4, 8, 8,
     ]  # fmt: skip
@@ -55,13 +55,13 @@ def test_labels_shapes_and_the_look_stay(tmp_path: Path, turned: int) -> None:
     assert not torch.equal(fast[0].image, whole[0].image)
 
 
-def test_small_pictures_stay_bit_for_bit(tmp_path: Path) -> None:
+def test_small_images_stay_bit_for_bit(tmp_path: Path) -> None:
     images = jpeg_set(tmp_path)
     fast, whole = opened(images, 80, True), opened(images, 80, False)
     assert [torch.equal(fast[i].image, whole[i].image) for i in range(4)] == [False, False, True, True]
 
 
-def test_whoever_does_not_ask_gets_whole_pictures(tmp_path: Path) -> None:
+def test_whoever_does_not_ask_gets_whole_images(tmp_path: Path) -> None:
     images = jpeg_set(tmp_path)
     validated, fast = DetectionDataset([images], 64), opened(images, 64, True)
     assert not validated._reader.fast_decode
@@ -71,15 +71,15 @@ def test_whoever_does_not_ask_gets_whole_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 def test_caches_do_not_mix_the_two(tmp_path: Path, own_cache_folder: Path, cache: str) -> None:
     images = jpeg_set(tmp_path)
-    pictures = {}
+    expected = {}
     for fast in (True, False):
         bare = opened(images, 64, fast)
         bare._reader._cache = None
-        pictures[fast] = bare[0].image
+        expected[fast] = bare[0].image
     for fast in (True, False, True):  # on disk, the second finds what the first has left, and so on
         data = opened(images, 64, fast, cache)
-        assert torch.equal(data[0].image, pictures[fast])
-        assert torch.equal(data[0].image, pictures[fast])
+        assert torch.equal(data[0].image, expected[fast])
+        assert torch.equal(data[0].image, expected[fast])
     assert len(list(own_cache_folder.rglob("*.npy"))) == (2 if cache == "disk" else 0)
 
 

@@ -14,14 +14,14 @@ from utils.data.image_lists import list_images
 SHAPES = np.array([(4, 6), (5, 3)])
 
 
-def picture(index: int, value: int) -> np.ndarray:
+def make_image(index: int, value: int) -> np.ndarray:
     return np.full((*SHAPES[index], 3), value, np.uint8)
 
 
 def test_memory_gives_back_what_was_put_in() -> None:
     cache = RamCache(SHAPES)
     assert cache.get(0) is cache.get(1) is None
-    cache.put(1, picture(1, 7))
+    cache.put(1, make_image(1, 7))
     assert cache.get(0) is None
     found = cache.get(1)
     assert found is not None
@@ -30,9 +30,9 @@ def test_memory_gives_back_what_was_put_in() -> None:
         found[0, 0, 0] = 1
 
 
-def test_a_picture_of_another_shape_is_not_kept() -> None:
+def test_an_image_of_another_shape_is_not_kept() -> None:
     cache = RamCache(SHAPES)
-    cache.put(0, picture(1, 7))
+    cache.put(0, make_image(1, 7))
     assert cache.get(0) is None
 
 
@@ -41,7 +41,7 @@ def test_forked_processes_share_the_memory() -> None:
     cache = RamCache(SHAPES)
     child = os.fork()
     if child == 0:
-        cache.put(0, picture(0, 9))
+        cache.put(0, make_image(0, 9))
         os._exit(0)
     os.waitpid(child, 0)
     found = cache.get(0)
@@ -75,9 +75,9 @@ def test_damaged_files_of_the_disk_cache_are_replaced(tmp_path: Path, own_cache_
     assert np.load(kept).shape == (48, 64, 3)
 
 
-def test_other_ways_of_resizing_are_other_pictures(tmp_path: Path) -> None:
+def test_other_ways_of_resizing_are_other_images(tmp_path: Path) -> None:
     images = list_images([make_set(tmp_path, 1)])
-    DiskCache(images, "64 1", tmp_path / "cache").put(0, picture(0, 3))
+    DiskCache(images, "64 1", tmp_path / "cache").put(0, make_image(0, 3))
     assert DiskCache(images, "64 1", tmp_path / "cache").get(0) is not None
     assert DiskCache(images, "64 3", tmp_path / "cache").get(0) is None
 

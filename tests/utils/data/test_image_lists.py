@@ -26,7 +26,7 @@ def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     assert [path.name for path in list_images([tmp_path / "set"])] == ["a.jpg", "b.jpg"]
 
 
-def test_lists_name_pictures_beside_them_or_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_name_images_beside_them_or_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(
         tmp_path / "set/images/a.jpg",
         tmp_path / "set/images/b.jpg",
@@ -50,7 +50,7 @@ def test_several_sources_are_joined(tmp_path: Path) -> None:
 
 
 def test_nothing_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no pictures there"):
+    with pytest.raises(DataError, match="no images there"):
         list_images([tmp_path])
     with pytest.raises(DataError, match="nowhere: no such folder"):
         list_images([tmp_path / "nowhere"])
@@ -61,7 +61,7 @@ def test_nothing_there_is_told(tmp_path: Path) -> None:
     [
         ("/d/images/train/a.jpg", "/d/labels/train/a.txt"),
         ("/images/d/images/a.b.png", "/images/d/labels/a.b.txt"),
-        ("/d/pictures/a.jpg", "/d/pictures/a.txt"),
+        ("/d/images/a.jpg", "/d/images/a.txt"),
         ("/d/myimages/a.jpg", "/d/myimages/a.txt"),
     ],
 )

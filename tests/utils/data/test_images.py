@@ -14,7 +14,7 @@ BGR = pattern_image(40, 60)
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "tiff"])
-def test_lossless_pictures_come_as_they_are(tmp_path: Path, suffix: str) -> None:
+def test_lossless_images_come_as_they_are(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     assert cv2.imwrite(str(path), BGR)
     assert (read_image(path) == BGR).all()
@@ -23,7 +23,7 @@ def test_lossless_pictures_come_as_they_are(tmp_path: Path, suffix: str) -> None
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
+def test_images_are_turned_upright(tmp_path: Path, suffix: str, orientation: int) -> None:
     path, exif = tmp_path / f"a.{suffix}", Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(BGR[..., ::-1]).save(path, exif=exif, quality=100)
@@ -36,7 +36,7 @@ def test_pictures_are_turned_upright(tmp_path: Path, suffix: str, orientation: i
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_deep_gray_and_transparent_pictures_become_8_bit_bgr(
+def test_deep_gray_and_transparent_images_become_8_bit_bgr(
     tmp_path: Path, suffix: str, channels: int
 ) -> None:
     gray = np.linspace(0, 65535, 40 * 60).reshape(40, 60).astype(np.uint16)
@@ -62,15 +62,15 @@ def test_unusual_names(tmp_path: Path) -> None:
     assert (read_image(path) == BGR).all()
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\xff\xd8\xff"])
-def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff"])
+def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="a.jpg: not a picture"):
+    with pytest.raises(DataError, match="a.jpg: not an image"):
         read_image(path)
 
 
-def test_a_missing_picture_is_named(tmp_path: Path) -> None:
+def test_a_missing_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="a.jpg: no such file"):
         read_image(tmp_path / "a.jpg")
 
@@ -91,7 +91,7 @@ def test_notes_behind_the_end_of_a_jpeg_do_no_harm(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_half_a_picture_is_told_apart(tmp_path: Path, suffix: str) -> None:
+def test_half_an_image_is_told_apart(tmp_path: Path, suffix: str) -> None:
     data = cv2.imencode(f".{suffix}", pattern_image(200, 200))[1].tobytes()
     path = tmp_path / f"a.{suffix}"
     path.write_bytes(data[: len(data) // 2])
@@ -131,6 +131,6 @@ def test_other_kinds_come_whole(suffix: str) -> None:
     assert (decode_image(data, "a", 4) == decode_image(data, "a")).all()
 
 
-def test_no_fraction_of_what_is_no_picture() -> None:
-    with pytest.raises(DataError, match="a.jpg: not a picture"):
+def test_no_fraction_of_what_is_no_image() -> None:
+    with pytest.raises(DataError, match="a.jpg: not an image"):
         decode_image(np.frombuffer(b"\xff\xd8\xff\xd8 nothing", np.uint8), "a.jpg", 8)

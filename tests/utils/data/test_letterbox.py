@@ -25,7 +25,7 @@ def test_letterbox_equals_the_original(name: str) -> None:
 
 
 @pytest.mark.parametrize(("size", "stride", "floor", "expected"), GOLDEN["check_img_size"])
-def test_picture_sizes_are_rounded_up(size: Any, stride: int, floor: int, expected: Any) -> None:
+def test_image_sizes_are_rounded_up(size: Any, stride: int, floor: int, expected: Any) -> None:
     assert check_img_size(size, stride, floor) == expected
 
 
@@ -34,7 +34,7 @@ def test_a_size_of_zero_is_a_mistake() -> None:
         check_img_size(0)
 
 
-def test_a_thread_of_a_picture_stays_visible() -> None:
+def test_a_thread_of_an_image_stays_visible() -> None:
     result, _, _ = letterbox(np.zeros((1, 2000, 3), np.uint8), 640, auto=False)
     assert result.shape == (640, 640, 3)
     assert (result == 0).all((1, 2)).sum() == 1

@@ -46,7 +46,7 @@ def assert_equal(one: list[Batch], other: list[Batch]) -> None:
         assert torch.equal(a.targets, b.targets)
 
 
-def test_batches_hold_every_picture_once_and_count_their_labels(tmp_path: Path) -> None:
+def test_batches_hold_every_image_once_and_count_their_labels(tmp_path: Path) -> None:
     data = DetectionDataset([make_set(tmp_path, 7)], 64)
     batches = list(make_loader(data, 3, workers=0, shuffle=True))
     assert [batch.images.shape for batch in batches] == [(3, 3, 64, 64), (3, 3, 64, 64), (1, 3, 64, 64)]
@@ -80,7 +80,7 @@ def test_order_depends_on_seed_and_epoch_only(tmp_path: Path) -> None:
     def order(seed: int, epoch: int) -> list[int]:
         keys = BatchKeys(50, 8, shuffle=True, seed=seed)
         keys.epoch = epoch
-        return [key.picture for batch in keys for key in batch]
+        return [key.image_index for batch in keys for key in batch]
 
     assert order(0, 3) == order(0, 3)
     assert sorted(order(0, 3)) == list(range(50))
@@ -117,10 +117,10 @@ def test_errors_of_workers_arrive_as_they_are(tmp_path: Path, workers: int) -> N
         path.unlink()
     with pytest.raises(DataError) as caught:
         next(iter(make_loader(data, 2, workers=workers)))
-    assert str(caught.value).endswith("none of the 2 pictures can be read any more")
+    assert str(caught.value).endswith("none of the 2 images can be read any more")
 
 
-def test_weights_choose_the_pictures(tmp_path: Path) -> None:
+def test_weights_choose_the_images(tmp_path: Path) -> None:
     data = train_set(tmp_path)
     loader = make_loader(data, 4, workers=0, image_weights=np.array([0, 0, 1, 0, 3.0, 0, 0]))
     counts: Counter[int] = Counter()
@@ -128,8 +128,8 @@ def test_weights_choose_the_pictures(tmp_path: Path) -> None:
         loader.keys.epoch = epoch
         keys = [key for batch in loader.keys for key in batch]
         assert {partner for key in keys for partner in key.partners} <= {2, 4}
-        assert len(set(keys)) == len(keys)  # a picture shown again is augmented anew
-        counts.update(key.picture for key in keys)
+        assert len(set(keys)) == len(keys)  # an image shown again is augmented anew
+        counts.update(key.image_index for key in keys)
     assert set(counts) == {2, 4}
     assert 2.2 < counts[4] / counts[2] < 4
     loader.set_weights(np.array([0, 1.0, 0, 0, 0, 0, 0]))
@@ -154,7 +154,7 @@ def test_a_rectangular_batch_may_be_larger_than_the_set(tmp_path: Path) -> None:
     assert len(list(make_loader(data, 3, workers=0))) == 1
 
 
-def test_quads_tile_four_pictures_or_enlarge_one() -> None:
+def test_quads_tile_four_images_or_enlarge_one() -> None:
     items = [
         Item(
             torch.full((3, 8, 6), i, dtype=torch.uint8),
@@ -176,7 +176,7 @@ def test_quads_tile_four_pictures_or_enlarge_one() -> None:
     assert enlarged.labels.tolist() == items[2].labels.tolist()
 
 
-def test_quad_batches_have_a_quarter_of_the_pictures(tmp_path: Path) -> None:
+def test_quad_batches_have_a_quarter_of_the_images(tmp_path: Path) -> None:
     batches = epochs(make_loader(train_set(tmp_path, 9), 4, workers=0, quad=True), 0)
     assert [batch.images.shape for batch in batches] == [(1, 3, 128, 128)] * 2
     with pytest.raises(ConfigError, match="multiple of 4"):

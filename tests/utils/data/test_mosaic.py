@@ -31,7 +31,7 @@ def test_mosaic_equals_the_original(case: dict[str, Any]) -> None:
     assert_same_image(result.image, case["output"], off=3)
 
 
-def test_every_mosaic_holds_its_own_picture_and_a_centre_near_the_middle() -> None:
+def test_every_mosaic_holds_its_own_image_and_a_centre_near_the_middle() -> None:
     rng = np.random.default_rng(0)
     draws = [MosaicDraws.draw(rng, index=7, count=9, imgsz=64) for _ in range(500)]
     centres = np.array([draw.centre_yx for draw in draws])

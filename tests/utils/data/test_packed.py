@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.utils.data.copied import many_pictures
+from tests.utils.data.copied import many_images
 from utils.base.paths import ROOT
-from utils.data.packed import OutlineTable, PathTable, RowTable
+from utils.data.packed import PackedPaths, PackedPolygons, PackedRows
 
 PATHS = ["/set/images/ü b/1.jpg", "/set/images/2.jpg", "/set/other/3.jpg"]
-ROWS = RowTable(np.arange(12.0).reshape(6, 2), np.array([0, 2, 2]), np.array([2, 0, 4]))
+ROWS = PackedRows(np.arange(12.0).reshape(6, 2), np.array([0, 2, 2]), np.array([2, 0, 4]))
 
 
 def test_paths_come_out_as_they_went_in() -> None:
-    table = PathTable.of(PATHS)
+    table = PackedPaths.of(PATHS)
     assert list(table) == [Path(path) for path in PATHS]
     assert (table.root, table.place(1)) == ("/set/", "images/2.jpg")
     assert table[-1] == Path(PATHS[2]) and list(table[:2]) == list(table)[:2]
@@ -33,7 +33,7 @@ def test_paths_come_out_as_they_went_in() -> None:
     "paths", [["a.jpg"], ["/a.jpg", "/b.jpg"], ["x/a.jpg", "/y/b.jpg"], ["/s/\udcff.jpg"]]
 )
 def test_odd_paths_come_out_too(paths: list[str]) -> None:
-    assert [str(path) for path in PathTable.of(paths)] == paths
+    assert [str(path) for path in PackedPaths.of(paths)] == paths
 
 
 def test_rows_are_views_in_any_order() -> None:
@@ -47,25 +47,25 @@ def test_rows_are_views_in_any_order() -> None:
 
 def test_outlines_belong_to_their_rows() -> None:
     points = np.arange(14.0).reshape(7, 2)
-    table = OutlineTable(points, np.cumsum([3, 0, 0, 4, 0, 0]), ROWS)
+    table = PackedPolygons(points, np.cumsum([3, 0, 0, 4, 0, 0]), ROWS)
     assert [len(outline) for outline in table[0]] == [3, 0]
     assert table[1] == [] and [len(outline) for outline in table[2]] == [0, 4, 0, 0]
     assert table[2][1].tolist() == points[3:].tolist()
-    boxes = OutlineTable(points[:0], np.zeros(6, int), ROWS)
+    boxes = PackedPolygons(points[:0], np.zeros(6, int), ROWS)
     assert boxes[0] == boxes[2] == []
     assert table.take(np.array([2]))[0][1].tolist() == points[3:].tolist()
 
 
-def test_a_picture_takes_few_bytes_beside_its_boxes() -> None:
-    pictures = 20_000
+def test_an_image_takes_few_bytes_beside_its_boxes() -> None:
+    images = 20_000
     gc.collect()
     tracemalloc.start()
-    files = many_pictures(pictures)
+    files = many_images(images)
     gc.collect()
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     boxes = files.labels.rows.nbytes + files.polygons.ends.nbytes
-    assert (held - boxes) / pictures < 100
+    assert (held - boxes) / images < 100
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's account of memory")

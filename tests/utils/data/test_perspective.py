@@ -48,7 +48,7 @@ def test_draws_stay_in_their_ranges() -> None:
     np.testing.assert_allclose(offsets.std(0), 1 / np.sqrt(3), rtol=0.05)  # of uniform draws
 
 
-def test_a_picture_without_objects_is_warped_too() -> None:
+def test_an_image_without_objects_is_warped_too() -> None:
     sample = Sample(pattern_image(40, 60), np.zeros((0, 5), np.float32))
     warped = random_perspective(sample, PerspectiveDraws(scale=0.5))
     assert warped.boxes.shape == (0, 5)
@@ -74,7 +74,7 @@ def test_a_polygon_is_bounded_where_it_is_in_sight(
 
 
 @pytest.mark.skipif(not OPENCV_5, reason="hash of another OpenCV")
-def test_nothing_drawn_leaves_the_picture_alone() -> None:
+def test_nothing_drawn_leaves_the_image_alone() -> None:
     image = pattern_image(40, 60)
     assert random_perspective(Sample(image, np.zeros((0, 5))), PerspectiveDraws()).image is image
 
@@ -97,6 +97,6 @@ def test_nothing_is_seen_but_the_seen_part(perspective: float) -> None:
     assert (left_out == 0) == (perspective > 0)
 
 
-def test_a_flattened_picture_is_seen_whole() -> None:
+def test_a_flattened_image_is_seen_whole() -> None:
     flat = PerspectiveDraws(shear_x_deg=45, shear_y_deg=45)
     assert seen_part(flat, (40, 60), (40, 60)) == (slice(0, 40), slice(0, 60))

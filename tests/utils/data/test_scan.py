@@ -24,7 +24,7 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
 
 @pytest.fixture
 def scans(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Pictures that were looked at."""
+    """Images that were looked at."""
     seen: list[Path] = []
     check = scan.check_image
 
@@ -63,11 +63,11 @@ def test_what_can_be_used_is_used_and_the_rest_is_named(
     assert [len(rows) for rows in files.labels] == [1, 0, 0, 1, 2]
     assert files.sizes.tolist() == [[80, 60]] * 5
     lines = said.messages
-    assert lines[-1] == "train: in all 3 pictures and 4 lines of labels are skipped"
+    assert lines[-1] == "train: in all 3 images and 4 lines of labels are skipped"
     assert f"train: Scanning {tmp_path / CACHE}... 4 images, 2 backgrounds, 2 corrupt" in lines[0]
     assert any(f"{labels}/000.txt: line 2: 2 values" in line for line in lines)
     assert any(f"{labels}/003.txt: no good line is left" in line for line in lines)
-    assert any(f"{images}/004.png: skipped, not a picture" in line for line in lines)
+    assert any(f"{images}/004.png: skipped, not an image" in line for line in lines)
     assert any(f"{labels}/005.txt: line 2: class 9 is not in 0-2" in line for line in lines)
     assert any(f"{labels}/006.txt: no good line is left" in line for line in lines)
 
@@ -90,8 +90,8 @@ def test_other_files_have_another_digest_and_other_times_have_not(tmp_path: Path
     before = load_labels([images]).content
     os.utime(images / "001.png", ns=(0, 10**18))
     assert load_labels([images]).content == before
-    picture = (images / "001.png").read_bytes()
-    (images / "001.png").write_bytes(picture + b"x")
+    image = (images / "001.png").read_bytes()
+    (images / "001.png").write_bytes(image + b"x")
     assert load_labels([images]).content != before
 
 
@@ -123,16 +123,16 @@ def test_a_second_run_reads_the_cache_and_repeats_the_warnings(
     assert all((a == b).all() for a, b in zip(first.labels, second.labels, strict=True))
 
 
-@pytest.mark.parametrize("change", ["label", "new picture", "lost picture", "moved"])
+@pytest.mark.parametrize("change", ["label", "new image", "lost image", "moved"])
 def test_the_cache_follows_the_content(tmp_path: Path, scans: list[Path], change: str) -> None:
     images = make_set(tmp_path / "a")
     load_labels([images])
     scans.clear()
     if change == "label":
         rewrite(tmp_path / "a/labels/train/000.txt", "2 0.5 0.5 0.4 0.6\n1 0.3 0.7 0.2 0.25\n")
-    elif change == "new picture":
+    elif change == "new image":
         (images / "new.png").write_bytes((images / "000.png").read_bytes())
-    elif change == "lost picture":
+    elif change == "lost image":
         (images / "000.png").unlink()
     else:
         (tmp_path / "a").rename(tmp_path / "b")
@@ -213,7 +213,7 @@ def test_it_is_an_error_when_nothing_is_left(tmp_path: Path) -> None:
     images = make_set(tmp_path, 2)
     for path in images.iterdir():
         path.write_bytes(b"junk")
-    with pytest.raises(DataError, match="none of the 2 pictures"):
+    with pytest.raises(DataError, match="none of the 2 images"):
         load_labels([images])
 
 
@@ -224,4 +224,4 @@ def test_many_warnings_are_cut_short(tmp_path: Path, said: pytest.LogCaptureFixt
     warnings = [record.getMessage() for record in said.records if record.levelname == "WARNING"]
     assert len(warnings) == 52
     assert warnings[-2].startswith("... and 20 more")
-    assert warnings[-1] == "in all 0 pictures and 70 lines of labels are skipped"
+    assert warnings[-1] == "in all 0 images and 70 lines of labels are skipped"

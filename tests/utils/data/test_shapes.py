@@ -15,7 +15,7 @@ from utils.base.paths import ROOT
 from utils.base.seeds import generator
 from utils.base.yaml_io import read_yaml
 from utils.data import shapes
-from utils.data.shapes import MARKER, NAMES, draw_picture, make_shapes
+from utils.data.shapes import MARKER, NAMES, draw_image, make_shapes
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -33,16 +33,16 @@ def test_a_seed_gives_the_same_files_and_another_seed_others(tmp_path: Path) -> 
     assert len(one) == 2 * (4 + 2) + 1
 
 
-def test_every_picture_has_a_label_file_of_legal_rows(tmp_path: Path) -> None:
+def test_every_image_has_a_label_file_of_legal_rows(tmp_path: Path) -> None:
     root = make_shapes(tmp_path / "shapes", train=12, val=4, size=128)
 
-    pictures = sorted((root / "images").rglob("*.jpg"))
-    assert len({picture.stem for picture in pictures}) == 16  # names differ between the splits, too
-    for picture in pictures:
-        image = cv2.imread(str(picture))
+    files = sorted((root / "images").rglob("*.jpg"))
+    assert len({file.stem for file in files}) == 16  # names differ between the splits, too
+    for file in files:
+        image = cv2.imread(str(file))
         assert image is not None
         assert image.shape == (128, 128, 3)
-        text = (root / "labels" / picture.parent.name / f"{picture.stem}.txt").read_text()
+        text = (root / "labels" / file.parent.name / f"{file.stem}.txt").read_text()
         for line in text.splitlines():
             kind, *box = line.split()
             x, y, w, h = map(float, box)
@@ -59,7 +59,7 @@ def test_a_box_encloses_its_shape_exactly(monkeypatch: pytest.MonkeyPatch) -> No
     )
     monkeypatch.setattr(shapes, "_distinct_colour", lambda rng, used: white)
     for number in range(20):
-        image, labels = draw_picture(generator(5, number), 200, 260, objects=1)
+        image, labels = draw_image(generator(5, number), 200, 260, objects=1)
         _, cx, cy, w, h = labels[0]
         rows, columns = np.nonzero(image.max(2) > 127)
         found = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
@@ -67,8 +67,8 @@ def test_a_box_encloses_its_shape_exactly(monkeypatch: pytest.MonkeyPatch) -> No
         assert box == pytest.approx(found, abs=1.1)  # edges blend over one pixel
 
 
-def test_all_classes_and_pictures_without_objects_occur() -> None:
-    drawn = [draw_picture(generator(0, number), 64, 64)[1] for number in range(80)]
+def test_all_classes_and_images_without_objects_occur() -> None:
+    drawn = [draw_image(generator(0, number), 64, 64)[1] for number in range(80)]
 
     counts = np.bincount(np.concatenate(drawn)[:, 0].astype(int), minlength=len(NAMES))
     assert counts.min() > 0.1 * counts.sum()
@@ -78,7 +78,7 @@ def test_all_classes_and_pictures_without_objects_occur() -> None:
 def test_most_of_each_shape_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     painted: list[np.ndarray] = []
     monkeypatch.setattr(shapes, "_paint", lambda rng, canvas, mask, colour: painted.append(mask))
-    draw_picture(generator(2), 200, 200, objects=12)
+    draw_image(generator(2), 200, 200, objects=12)
 
     assert len(painted) > 5
     for number, mask in enumerate(painted):
@@ -140,8 +140,8 @@ def test_the_yaml_names_the_classes_in_order() -> None:
     assert tuple(read_yaml(ROOT / "data" / "shapes.yaml")["names"].values()) == NAMES
 
 
-def test_own_pictures_for_detection_are_shipped() -> None:
-    pictures = sorted((ROOT / "data" / "images").glob("*.jpg"))
+def test_own_images_for_detection_are_shipped() -> None:
+    images = sorted((ROOT / "data" / "images").glob("*.jpg"))
 
-    assert len(pictures) == 4
-    assert all(cv2.imread(str(picture)) is not None for picture in pictures)
+    assert len(images) == 4
+    assert all(cv2.imread(str(image)) is not None for image in images)

@@ -13,7 +13,7 @@ from utils.export.verify import TOLERANCE, compare, example_images
 IMAGES = torch.zeros(1, 3, 100, 200)
 
 
-def test_boxes_are_compared_in_parts_of_the_picture_or_of_themselves() -> None:
+def test_boxes_are_compared_in_parts_of_the_image_or_of_themselves() -> None:
     expected = torch.zeros(1, 2, 6)
     expected[0, 1, 2] = 1000.0
     found = expected.clone()
@@ -40,7 +40,7 @@ def test_other_shapes_and_nonsense_numbers_are_failures(found: torch.Tensor, com
         compare(torch.zeros(1, 2, 6), found, IMAGES)
 
 
-def test_without_pictures_a_pattern_is_drawn(tmp_path: Path) -> None:
+def test_without_images_a_pattern_is_drawn(tmp_path: Path) -> None:
     images = example_images((64, 96), 2, tmp_path)
     assert images.shape == (2, 3, 64, 96)
     assert 0 <= images.min() < images.max() <= 1
@@ -93,7 +93,7 @@ def test_one_failure_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_checkpoint_of_these_tests_is_not_trivial() -> None:
-    """Equal outputs mean something only if outputs depend on the picture."""
+    """Equal outputs mean something only if outputs depend on the image."""
     assert checkpoint().exists()
     with torch.inference_mode():
         decoded = tiny_model()(example(2))[0]

@@ -47,10 +47,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkpoint, a data set's yaml, and a space in its name."""
     folder = tmp_path_factory.mktemp("all formats")
     shutil.copy(checkpoint(), folder / "tiny.pt")
-    pictures = folder / "images"
-    pictures.mkdir()
+    images = folder / "images"
+    images.mkdir()
     for file in (ROOT / "data" / "images").glob("*.jpg"):
-        shutil.copy(file, pictures)
+        shutil.copy(file, images)
     words = f"path: {folder}\ntrain: images\nval: images\nnames: [cell, plate]\n"
     (folder / "data.yaml").write_text(words)
     return folder
@@ -156,7 +156,7 @@ def test_what_a_format_has_not_is_left_out_and_said(folder: Path, caplog: pytest
     assert b"nms" not in (folder / "tiny.torchscript").read_bytes().split(b"config.txt")[1][:300]
 
 
-def test_8_bits_without_pictures_are_a_mistake_told_at_once(folder: Path) -> None:
+def test_8_bits_without_images_are_a_mistake_told_at_once(folder: Path) -> None:
     command = [
         sys.executable,
         "export.py",

@@ -34,7 +34,7 @@ def trained_like(cfg: str, file: Path) -> None:
 
 
 def settled(cfg: str, file: Path) -> None:
-    """A checkpoint of an untrained network whose batch norms have seen a picture."""
+    """A checkpoint of an untrained network whose batch norms have seen an image."""
     torch.manual_seed(0)
     model = DetectionModel(cfg).train()
     for module in model.modules():

@@ -13,7 +13,7 @@ import pytest
 
 from utils.loggers.available import KINDS, Kind
 from utils.loggers.logger_process import Services
-from utils.plots.annotator import write_picture
+from utils.plots.annotator import write_image
 from utils.train.train_options import parse_options
 
 MAP = "metrics/mAP_0.5:0.95"
@@ -51,7 +51,7 @@ def drive(
     opt = {**vars(parse_options([])), "project": str(folder.parent), **options}
     del opt["given"]
     services.on_params_update(opt | {"hyp": {"lr0": 0.01}})
-    write_picture(folder / "labels.jpg", np.full((32, 48, 3), 99, np.uint8))
+    write_image(folder / "labels.jpg", np.full((32, 48, 3), 99, np.uint8))
     for epoch in epochs:
         services.on_train_epoch_start(epoch)
         services.on_fit_epoch_end(epoch, row(epoch))

@@ -25,8 +25,8 @@ class Diary(Service):
     def log_row(self, epoch: int, row: dict[str, float]) -> None:
         self._write(f"row {epoch} {row}")
 
-    def log_picture(self, name: str, path: Path, epoch: int) -> None:
-        self._write(f"picture {name} {epoch}")
+    def log_image(self, name: str, path: Path, epoch: int) -> None:
+        self._write(f"image {name} {epoch}")
 
     def log_model(self, paths: Sequence[Path], aliases: Sequence[str]) -> None:
         self._write(f"model {' '.join(path.name for path in paths)}: {', '.join(aliases)}")

@@ -27,7 +27,7 @@ def test_a_service_hears_the_run_in_order(tmp_path: Path) -> None:
     drive(fakes.kind(fakes.Diary), tmp_path, range(3), save_period=2, artifact_alias="mine")
 
     lines = _lines(tmp_path)
-    assert lines[:3] == ["begin new lr0=0.01", f"row 0 {ROW}", "picture labels 0"]
+    assert lines[:3] == ["begin new lr0=0.01", f"row 0 {ROW}", "image labels 0"]
     assert lines[3] == "model epoch0.pt: latest, best, epoch 0, mine"
     assert [line for line in lines if line.startswith("model")][1:] == [
         "model epoch2.pt: latest, best, epoch 2, mine",

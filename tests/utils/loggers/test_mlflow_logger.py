@@ -42,6 +42,4 @@ def test_a_resumed_run_goes_on_with_the_same_run(offline: Path, client: Any) -> 
     assert run.data.metrics[f"best/{MAP}"] == 0.75 and "val/box_loss" not in run.data.metrics
     weights = [file.path for file in client.list_artifacts(run.info.run_id, "weights")]
     assert weights == [f"weights/{name}.pt" for name in ("best", "epoch0", "epoch1", "epoch2", "last")]
-    assert [file.path for file in client.list_artifacts(run.info.run_id, "pictures")] == [
-        "pictures/labels.jpg"
-    ]
+    assert [file.path for file in client.list_artifacts(run.info.run_id, "images")] == ["images/labels.jpg"]

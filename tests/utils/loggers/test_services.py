@@ -9,7 +9,7 @@ import pytest
 
 from utils.base.errors import ConfigError
 from utils.loggers import available
-from utils.loggers.available import KINDS, choose, picture_interval, wanted_keys
+from utils.loggers.available import KINDS, choose, image_interval, wanted_keys
 from utils.train.train_options import parse_options
 
 ALL = {
@@ -117,4 +117,4 @@ def test_a_flag_that_no_service_heeds_is_named(flag: str, caplog: pytest.LogCapt
 def test_how_often_detections_are_drawn(line: str, environment: dict[str, str], interval: int) -> None:
     opt = parse_options(f"--loggers auto {line}".split())
 
-    assert picture_interval(opt, choose(opt, environment)) == interval
+    assert image_interval(opt, choose(opt, environment)) == interval

@@ -21,7 +21,7 @@ def events(folder: Path) -> Any:
     return found
 
 
-def test_figures_pictures_and_options_are_shown(offline: Path) -> None:
+def test_figures_images_and_options_are_shown(offline: Path) -> None:
     drive("tensorboard", offline / "exp")
 
     found = events(offline / "exp")
@@ -31,9 +31,9 @@ def test_figures_pictures_and_options_are_shown(offline: Path) -> None:
     ]
     assert [(e.step, e.value) for e in found.Scalars(f"best/{MAP}")] == [(1, 0.75)]
     assert "val/box_loss" not in found.Tags()["scalars"], "it was never measured"
-    picture = found.Images("labels")[0]
-    assert (picture.height, picture.width) == (32, 48)
-    assert picture.encoded_image_string == (offline / "exp" / "labels.jpg").read_bytes()
+    image = found.Images("labels")[0]
+    assert (image.height, image.width) == (32, 48)
+    assert image.encoded_image_string == (offline / "exp" / "labels.jpg").read_bytes()
     assert b'"hyp/lr0": 0.01' in found.Tensors("options")[0].tensor_proto.string_val[0]
 
 

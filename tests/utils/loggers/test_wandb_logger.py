@@ -40,13 +40,13 @@ def test_a_resumed_run_goes_on_with_the_same_run(offline: Path) -> None:
 
 
 def test_models_and_the_data_set_are_artifacts(offline: Path) -> None:
-    picture = offline / "1.jpg"
-    picture.write_bytes(b"picture")
+    image = offline / "1.jpg"
+    image.write_bytes(b"image")
     drive(
         "wandb",
         offline / "exp",
         range(2),
-        dataset={"images/val/1.jpg": picture},
+        dataset={"images/val/1.jpg": image},
         upload_dataset="val",
         data="cells.yaml",
         artifact_alias="v2",

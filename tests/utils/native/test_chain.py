@@ -97,7 +97,7 @@ def test_repeats_itself_to_the_bit_on_any_number_of_threads() -> None:
     assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(runs[0], run, strict=True))
 
 
-def test_a_picture_is_the_same_in_any_batch() -> None:
+def test_an_image_is_the_same_in_any_batch() -> None:
     torch.manual_seed(0)
     x, stages = torch.randn(4, 16, 9, 9), stages_of(LSKA(16, 11, init="paper"))
 
@@ -199,7 +199,7 @@ def test_any_number_of_stages(count: int) -> None:
     assert torch.allclose(separable_chain(x, stages), plain(x, stages), atol=1e-6)
 
 
-def test_a_picture_without_a_batch() -> None:
+def test_an_image_without_a_batch() -> None:
     block = LSKA(16, 11, init="paper")
     x = torch.rand(16, 9, 9)
 

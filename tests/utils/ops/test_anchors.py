@@ -27,7 +27,7 @@ def bccd_sizes(imgsz: int, scales: np.ndarray | None = None) -> np.ndarray:
 
 
 def poor_set() -> tuple[np.ndarray, list[np.ndarray]]:
-    """Twenty pictures with objects 30 to 120 times wider than high."""
+    """Twenty images with objects 30 to 120 times wider than high."""
     known = FACTS["poorfit"]
     shapes = np.tile(known["shape_wh"], (known["images"], 1))
     return shapes, list(arrays("11_autoanchor")["poorfit/labels"])

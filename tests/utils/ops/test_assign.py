@@ -93,7 +93,7 @@ def test_no_objects_and_objects_without_size_match_nothing() -> None:
         assert all(m.box.shape == (0, 4) and m.anchors.shape == (0, 2) for m in matches)
 
 
-def test_centres_on_the_edge_of_the_picture_get_a_cell_inside() -> None:
+def test_centres_on_the_edge_of_the_image_get_a_cell_inside() -> None:
     corners = torch.tensor([[0, 0, x, y, 0.2, 0.2] for x in (0.0, 1.0) for y in (0.0, 1.0)])
     for matches, size in zip(
         assign_targets(corners, ANCHORS, [(8, 8), (4, 4), (2, 2)]), (8, 4, 2), strict=True

@@ -62,7 +62,7 @@ def test_clipping_works_in_place(kind: Callable[[np.ndarray], Any]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", facts("07_boxes")["scale_boxes"])
-def test_boxes_find_back_into_the_picture(kind: Callable[[np.ndarray], Any], case: dict[str, Any]) -> None:
+def test_boxes_find_back_into_the_image(kind: Callable[[np.ndarray], Any], case: dict[str, Any]) -> None:
     rows = kind(np.concatenate((GOLDEN["px_xyxy"], np.full((12, 2), -7, np.float32)), 1))
     assert ops.scale_boxes(case["img1_shape"], rows, case["img0_shape"], case["ratio_pad"]) is rows
     np.testing.assert_allclose(np.asarray(rows)[:, :4], case["out"], rtol=1e-5, atol=1e-4)
@@ -90,6 +90,6 @@ def test_resampling_follows_the_closed_line() -> None:
     assert walk.tolist() == [[0, 0], [2, 0], [4, 0], [4, 2], [4, 4], [2, 4], [0, 4], [0, 2], [0, 0]]
 
 
-def test_a_polygon_outside_the_picture_has_no_box() -> None:
+def test_a_polygon_outside_the_image_has_no_box() -> None:
     assert ops.segment2box(np.array([[-5.0, 2], [700, 3]]), 640, 640).tolist() == [0, 0, 0, 0]
     assert ops.segments2boxes([]).shape == (0, 4)

@@ -56,7 +56,7 @@ def test_the_vector_of_the_reference_page() -> None:
     assert (right.tolist(), wrong.tolist()) == ([0, 1], [1, 1])
 
 
-def test_false_alarms_in_background_pictures_count() -> None:
+def test_false_alarms_in_background_images_count() -> None:
     ours, legacy = ConfusionMatrix(2), ConfusionMatrix(2, legacy=True)
     for matrix in (ours, legacy):
         matrix.process_batch(FOUND, torch.zeros(0, 5))
@@ -64,14 +64,14 @@ def test_false_alarms_in_background_pictures_count() -> None:
     assert not legacy.matrix.any()
 
 
-def test_labels_of_pictures_without_detections_are_missed() -> None:
+def test_labels_of_images_without_detections_are_missed() -> None:
     for found in (None, torch.zeros(0, 6)):
         matrix = ConfusionMatrix(2)
         matrix.process_batch(found, LABELS)
         assert matrix.matrix.tolist() == [[0, 0, 0], [0, 0, 0], [1, 2, 0]]
 
 
-def test_counts_add_up_over_pictures() -> None:
+def test_counts_add_up_over_images() -> None:
     matrix = ConfusionMatrix(2)
     for _ in range(3):
         matrix.process_batch(FOUND, LABELS)

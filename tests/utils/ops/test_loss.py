@@ -133,7 +133,7 @@ def test_maps_may_have_any_memory_format() -> None:
     torch.testing.assert_close(make_loss(BASE)(strided, targets), make_loss(BASE)(maps, targets))
 
 
-def test_pictures_without_objects_still_teach_objectness() -> None:
+def test_images_without_objects_still_teach_objectness() -> None:
     maps = golden_maps(BASE)
     total, items = make_loss(BASE)(maps, torch.zeros(0, 6))
     total.backward()

@@ -146,5 +146,5 @@ def test_one_label_is_found_once() -> None:
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 2), (2, 0)])
-def test_empty_pictures_have_no_matches(n: int, m: int) -> None:
+def test_empty_images_have_no_matches(n: int, m: int) -> None:
     assert match_predictions(torch.zeros(n, 6), torch.zeros(m, 5), IOUV).tolist() == [[False] * 10] * n

@@ -1,4 +1,4 @@
-"""Suppression: the original's rows, and the promises it did not keep (no dropped pictures, no NaN)."""
+"""Suppression: the original's rows, and the promises it did not keep (no dropped images, no NaN)."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_stopping_early_changes_nothing(max_det: int) -> None:
 
 
 @pytest.mark.parametrize("offset", [0.0, 7680.0, 50_000.0])
-def test_classes_stay_apart_in_pictures_of_any_size(offset: float) -> None:
+def test_classes_stay_apart_in_images_of_any_size(offset: float) -> None:
     """A box of class 0, 7680 px further right, is where the original compares those of class 1."""
     boxes = torch.tensor([[offset + 20, 7700, 30, 30, 0.9, 1, 0], [20, 20, 30, 30, 0.8, 0, 1]])
     (rows,) = non_max_suppression(boxes[None])
@@ -137,14 +137,14 @@ def test_rows_that_are_not_numbers_are_dropped(column: int, value: float) -> Non
     assert torch.equal(non_max_suppression(spoilt)[0], clean)
 
 
-def test_no_picture_of_an_untrained_model_is_dropped() -> None:
+def test_no_image_of_an_untrained_model_is_dropped() -> None:
     """The original ran out of its time here and returned [300, 0, 0, 0]."""
     decoded = random_boxes(25200, nc=3, batch=4)
     found = non_max_suppression(decoded, 0.001, 0.6, multi_label=True)
     assert [len(rows) for rows in found] == [300] * 4
 
 
-def test_pictures_of_a_batch_are_independent() -> None:
+def test_images_of_a_batch_are_independent() -> None:
     batch = random_boxes(300, batch=3)
     together = non_max_suppression(batch)
     for i, rows in enumerate(together):
@@ -206,7 +206,7 @@ def test_what_is_done_at_once_equals_what_is_done_by_hand() -> None:
     drawn = torch.rand(3, 150, 10, generator=torch.Generator().manual_seed(5))
     drawn[..., :4] *= torch.tensor([100, 100, 60, 60])
     ours = non_max_suppression(drawn, 0.1, 0.5, multi_label=True, max_det=1000)
-    for picture, rows in zip(drawn.tolist(), ours, strict=True):
-        wanted = _greedy(picture, 0.1, 0.5)
+    for image, rows in zip(drawn.tolist(), ours, strict=True):
+        wanted = _greedy(image, 0.1, 0.5)
         assert 100 < len(rows) == len(wanted)
         np.testing.assert_allclose(rows.numpy(), wanted, atol=1e-4)

@@ -33,7 +33,7 @@ def test_no_colour_vanishes_on_white_and_text_contrasts_with_its_tab() -> None:
     assert readable_on((255, 42, 4)) == (255, 255, 255)
 
 
-def test_box_is_drawn_on_its_edges_into_the_picture_itself() -> None:
+def test_box_is_drawn_on_its_edges_into_the_image_itself() -> None:
     image = grey()
     pen = Annotator(image, line_width=1)
     pen.box_label((50, 60, 100, 120), color=(1, 2, 3))
@@ -75,7 +75,7 @@ def test_letters_beyond_ascii_are_drawn_as_letters(
     assert (ink(word) != ink("?" * len(word))).any()
 
 
-def test_crop_is_two_percent_and_ten_pixels_larger_and_ends_at_the_picture(tmp_path) -> None:
+def test_crop_is_two_percent_and_ten_pixels_larger_and_ends_at_the_image(tmp_path) -> None:
     image = np.arange(200 * 300 * 3, dtype=np.uint32).reshape(200, 300, 3).astype(np.uint8)
     assert crop_box((100, 50, 200, 150), image).shape == (112, 112, 3)  # 100 * 1.02 + 10
     assert crop_box((0, 0, 50, 50), image).shape == (55, 55, 3)
@@ -85,6 +85,6 @@ def test_crop_is_two_percent_and_ten_pixels_larger_and_ends_at_the_picture(tmp_p
     assert back.shape == made.shape
 
 
-def test_crop_outside_the_picture_writes_nothing(tmp_path) -> None:
+def test_crop_outside_the_image_writes_nothing(tmp_path) -> None:
     assert save_crop((400, 400, 420, 420), grey(), tmp_path / "a.jpg").size == 0
     assert not (tmp_path / "a.jpg").exists()

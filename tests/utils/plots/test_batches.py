@@ -5,7 +5,7 @@ from utils.plots.annotator import colors
 from utils.plots.batches import output_to_target, plot_images
 
 
-def picture(path) -> np.ndarray:
+def image(path) -> np.ndarray:
     import cv2
 
     return cv2.imread(str(path))
@@ -21,7 +21,7 @@ def test_the_batch_is_not_changed(tmp_path) -> None:
         assert torch.equal(targets, kept)
 
 
-def test_floating_and_byte_pictures_look_the_same_in_rgb(tmp_path) -> None:
+def test_floating_and_byte_images_look_the_same_in_rgb(tmp_path) -> None:
     red = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     red[:, 0] = 255
     one = plot_images(red, [], None, tmp_path / "a.png")
@@ -30,14 +30,14 @@ def test_floating_and_byte_pictures_look_the_same_in_rgb(tmp_path) -> None:
     assert one[16, 16].tolist() == [0, 0, 255]  # BGR
 
 
-def test_sixteen_large_pictures_fit_in_1920_and_further_ones_are_left_out(tmp_path) -> None:
+def test_sixteen_large_images_fit_in_1920_and_further_ones_are_left_out(tmp_path) -> None:
     images = torch.zeros(20, 3, 640, 512, dtype=torch.uint8)
     mosaic = plot_images(images, torch.zeros(0, 6), None, tmp_path / "a.jpg")
     assert mosaic.shape == (1920, 1536, 3)
-    assert picture(tmp_path / "a.jpg").shape == mosaic.shape
+    assert image(tmp_path / "a.jpg").shape == mosaic.shape
 
 
-def test_no_empty_row_below_five_pictures(tmp_path) -> None:
+def test_no_empty_row_below_five_images(tmp_path) -> None:
     assert plot_images(torch.zeros(5, 3, 64, 64), [], None, tmp_path / "a.jpg").shape == (128, 192, 3)
 
 
@@ -59,7 +59,7 @@ def test_unsure_detections_are_not_drawn(tmp_path) -> None:
     assert not (plot_images(images, found, None, tmp_path / "a.jpg")[3:-3, 3:-3]).any()
 
 
-def test_output_to_target_numbers_the_pictures_and_keeps_the_first() -> None:
+def test_output_to_target_numbers_the_images_and_keeps_the_first() -> None:
     detections = [torch.zeros(0, 6), torch.tensor([[0.0, 0, 10, 20, 0.9, 1], [0, 0, 4, 4, 0.8, 2]])]
     rows = output_to_target(detections, max_det=1)
     assert rows.tolist() == [[1, 1, 5, 10, 10, 20, np.float32(0.9)]]

@@ -78,7 +78,7 @@ def test_confusion_matrix_of_any_size(nc: int, normalize: bool, tmp_path) -> Non
     assert np.array_equal(matrix, before)
 
 
-def test_labels_make_two_pictures(tmp_path) -> None:
+def test_labels_make_two_images(tmp_path) -> None:
     labels = np.array([[0, 0.5, 0.5, 0.1, 0.1], [1, 1.0, 0.0, 1.0, 1.0]], np.float32)
     made = plot_labels(labels, {0: "a", 1: "b", 2: "never seen"}, tmp_path / "run [1]")
     assert made is not None
@@ -86,7 +86,7 @@ def test_labels_make_two_pictures(tmp_path) -> None:
     assert size(made[0]) == (1600, 1600)
 
 
-def test_no_labels_make_no_picture(tmp_path) -> None:
+def test_no_labels_make_no_image(tmp_path) -> None:
     assert plot_labels(np.zeros((0, 5)), ["a"], tmp_path) is None
 
 

@@ -40,7 +40,7 @@ def test_lanes_share_the_threads_and_give_them_back() -> None:
 
 
 @pytest.mark.usefixtures("threads")
-def test_one_picture_and_a_gpu_have_one_lane_in_the_callers_thread() -> None:
+def test_one_image_and_a_gpu_have_one_lane_in_the_callers_thread() -> None:
     assert Lanes(torch.device("cuda", 0)).count == 1
     crew = Lanes(CPU, most=1)
     assert crew.count == 1

@@ -13,7 +13,7 @@ from utils.sources.source import FileSource, find_source, open_source
 from utils.sources.streams import StreamSource
 
 
-def picture(path: Path, height: int = 40, width: int = 60) -> Path:
+def make_image_file(path: Path, height: int = 40, width: int = 60) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     ok, data = cv2.imencode(path.suffix.lower(), np.full((height, width, 3), 90, np.uint8))
     assert ok
@@ -39,9 +39,9 @@ def frames(source: str, **kwargs) -> list:
     return [frame for batch in open_source(source, imgsz=64, **kwargs) for frame in batch]
 
 
-def test_folder_is_not_searched_below_and_pictures_come_before_videos(tmp_path: Path) -> None:
+def test_folder_is_not_searched_below_and_images_come_before_videos(tmp_path: Path) -> None:
     for name in ("b.JPG", "a.png", "below/c.jpg", ".hidden.jpg"):
-        picture(tmp_path / name)
+        make_image_file(tmp_path / name)
     video(tmp_path / "A.mp4")
     (tmp_path / "notes.txt").write_text("x")
     assert names(str(tmp_path)) == ["a.png", "b.JPG", "A.mp4"]
@@ -49,14 +49,14 @@ def test_folder_is_not_searched_below_and_pictures_come_before_videos(tmp_path: 
 
 @pytest.mark.parametrize("folder", ["plain", "with [1] brackets", "mit Leer zeichen", "日本 é", "star*red"])
 def test_any_folder_name(folder: str, tmp_path: Path) -> None:
-    file = picture(tmp_path / folder / "a [2].jpg")
+    file = make_image_file(tmp_path / folder / "a [2].jpg")
     for source in (str(file), str(file.parent), str(file.parent / "*.jpg")):
         assert [frame.path for frame in frames(source)] == [file]
 
 
 def test_glob_with_brackets_as_letters_and_with_stars_below(tmp_path: Path) -> None:
     for name in ("a1.jpg", "a2.jpg", "a3.jpg", "deep/a4.jpg"):
-        picture(tmp_path / name)
+        make_image_file(tmp_path / name)
     assert names(str(tmp_path / "a[12]*.jpg")) == ["a1.jpg", "a2.jpg"]
     assert len(names(str(tmp_path / "**" / "*.jpg"))) == 4
 
@@ -64,16 +64,16 @@ def test_glob_with_brackets_as_letters_and_with_stars_below(tmp_path: Path) -> N
 def test_list_names_files_folders_and_globs_relative_to_here_or_to_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picture(tmp_path / "here" / "x.jpg")
+    make_image_file(tmp_path / "here" / "x.jpg")
     for name in ("a.jpg", "f/b.jpg", "f/c.jpg", "g1.jpg"):
-        picture(tmp_path / "lists" / name)
+        make_image_file(tmp_path / "lists" / name)
     lines = ["a.jpg", "./a.jpg", "f", "", "g*.jpg", "x.jpg", "gone.jpg"]
     (tmp_path / "lists" / "my list.TXT").write_text("\n".join(lines))
     monkeypatch.chdir(tmp_path / "here")
     source = find_source("../lists/my list.TXT")
     assert sorted(path.name for path in source.files) == ["a.jpg", "b.jpg", "c.jpg", "g1.jpg", "x.jpg"]
     assert source.skipped == 1
-    assert not source.saves_pictures
+    assert not source.saves_images
 
 
 @pytest.mark.parametrize("source", ["nowhere.jpg", "nowhere", "no*where", "nowhere.txt", "nowhere.streams"])
@@ -82,7 +82,7 @@ def test_what_does_not_exist_is_named(source: str) -> None:
         find_source(source)
 
 
-def test_a_folder_without_pictures_lists_the_suffixes(tmp_path: Path) -> None:
+def test_a_folder_without_images_lists_the_suffixes(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_text("x")
     for source in (tmp_path, tmp_path / "a.pdf"):
         with pytest.raises(DataError, match=r"jpeg jpg.*mp4"):
@@ -90,10 +90,10 @@ def test_a_folder_without_pictures_lists_the_suffixes(tmp_path: Path) -> None:
 
 
 def test_unreadable_files_are_skipped_and_counted(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    (tmp_path / "a.jpg").write_bytes(b"no image")
     (tmp_path / "b.jpg").write_bytes(b"")
     (tmp_path / "c.mp4").write_bytes(b"no video")
-    picture(tmp_path / "d.jpg")
+    make_image_file(tmp_path / "d.jpg")
     source = find_source(str(tmp_path))
     got = [frame for batch in source.batches(lambda image: image) for frame in batch]
     assert [frame.path.name for frame in got] == ["d.jpg"]
@@ -102,13 +102,13 @@ def test_unreadable_files_are_skipped_and_counted(tmp_path: Path) -> None:
 
 
 def test_nothing_readable_is_an_error_that_names_the_source(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    (tmp_path / "a.jpg").write_bytes(b"no image")
     with pytest.raises(DataError, match="a.jpg"):
         frames(str(tmp_path / "a.jpg"))
 
 
-def test_pictures_are_fitted_to_the_network(tmp_path: Path) -> None:
-    file = picture(tmp_path / "a.png", 40, 60)
+def test_images_are_fitted_to_the_network(tmp_path: Path) -> None:
+    file = make_image_file(tmp_path / "a.png", 40, 60)
     (frame,) = frames(str(file))
     assert frame.original.shape == (40, 60, 3)
     assert frame.image.shape == (64, 64, 3)
@@ -170,7 +170,7 @@ def test_addresses_are_told_apart(source: str, kind: type, tmp_path: Path, monke
 
 def test_a_download_never_replaces_a_file(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    picture(tmp_path / "a.jpg")
+    make_image_file(tmp_path / "a.jpg")
     monkeypatch.setattr(source_module, "fetch", lambda *_: pytest.fail("fetched"))
     assert names("https://host/a.jpg") == ["a.jpg"]
 
@@ -234,6 +234,6 @@ def test_screens_that_cannot_be(source: str) -> None:
 
 
 def test_a_file_called_like_a_screen_is_a_file(tmp_path: Path) -> None:
-    file = picture(tmp_path / "screenshot 1.png")
+    file = make_image_file(tmp_path / "screenshot 1.png")
     assert names(str(file)) == ["screenshot 1.png"]
     assert names(os.path.relpath(file)) == ["screenshot 1.png"]

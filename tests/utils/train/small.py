@@ -53,7 +53,7 @@ def small_models(home: Path) -> tuple[Path, Path]:
 
 
 class DrawnLoader:
-    """Random pictures and boxes, the same for equal epoch and batch."""
+    """Random images and boxes, the same for equal epoch and batch."""
 
     def __init__(self, batches: int = 4) -> None:
         self.batches = batches

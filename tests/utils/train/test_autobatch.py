@@ -10,9 +10,9 @@ import torch
 from utils.train.autobatch import FALLBACK, choose_batch
 
 
-def _card(start: int, picture: int, total: int) -> Callable[[int], int]:
+def _card(start: int, image: int, total: int) -> Callable[[int], int]:
     def memory(size: int) -> int:
-        need = start + picture * size
+        need = start + image * size
         if need > total:
             raise torch.OutOfMemoryError("full")
         return need
@@ -21,7 +21,7 @@ def _card(start: int, picture: int, total: int) -> Callable[[int], int]:
 
 
 @pytest.mark.parametrize(
-    ("start", "picture", "free", "expected"),
+    ("start", "image", "free", "expected"),
     [
         (100, 10, 1000, 70),  # 100 + 70 * 10 = 80 % of 1000
         (100, 100, 1000, 7),
@@ -31,5 +31,5 @@ def _card(start: int, picture: int, total: int) -> Callable[[int], int]:
         (500, 0, 1000, FALLBACK),
     ],
 )
-def test_most_of_the_memory_is_used(start: int, picture: int, free: int, expected: int) -> None:
-    assert choose_batch(_card(start, picture, free), free) == expected
+def test_most_of_the_memory_is_used(start: int, image: int, free: int, expected: int) -> None:
+    assert choose_batch(_card(start, image, free), free) == expected

@@ -1,4 +1,4 @@
-"""Pictures of what the model finds, by epoch."""
+"""Images of what the model finds, by epoch."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utils.data.packed import PathTable
-from utils.plots.annotator import write_picture
-from utils.train.callbacks import PredictionPictures
+from utils.data.packed import PackedPaths
+from utils.plots.annotator import write_image
+from utils.train.callbacks import PredictionImages
 
 
-def test_detections_are_drawn_on_their_pictures_when_an_epoch_is_due(tmp_path: Path) -> None:
-    picture = tmp_path / "1.jpg"
-    write_picture(picture, np.zeros((50, 100, 3), np.uint8))
+def test_detections_are_drawn_on_their_images_when_an_epoch_is_due(tmp_path: Path) -> None:
+    image = tmp_path / "1.jpg"
+    write_image(image, np.zeros((50, 100, 3), np.uint8))
     found = torch.tensor([[10.0, 10, 90, 40, 0.9, 0]])
     before = found.clone()
-    listener = PredictionPictures(2, PathTable.of([str(picture)]))
+    listener = PredictionImages(2, PackedPaths.of([str(image)]))
     listener.on_pretrain_routine_start(tmp_path)
     listener.on_pretrain_routine_end(np.zeros((0, 5)), {0: "cell"})
     for epoch in range(4):
         listener.on_train_epoch_end(epoch)
         for _ in range(20):  # more than are shown
-            listener.on_val_image_end(found, str(picture))
+            listener.on_val_image_end(found, str(image))
         listener.on_val_end(None)
-    listener.on_val_image_end(found, str(picture))  # of best.pt, which has pictures of its own
+    listener.on_val_image_end(found, str(image))  # of best.pt, which has images of its own
     listener.on_val_end(None)
 
     assert sorted(path.name for path in (tmp_path / "predictions").iterdir()) == ["epoch1.jpg", "epoch3.jpg"]

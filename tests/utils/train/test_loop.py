@@ -133,7 +133,7 @@ def test_gradients_are_clipped_like_torch_does(size: float) -> None:
     torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
 
 
-def test_pictures_become_fractions() -> None:
+def test_images_become_fractions() -> None:
     images = to_device(torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1), torch.device("cpu"))
 
     assert images.flatten().tolist() == pytest.approx([0, 0.2, 1])

@@ -1,4 +1,4 @@
-"""Weights of classes and pictures, beside the original's (golden 08)."""
+"""Weights of classes and images, beside the original's (golden 08)."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def test_a_class_that_is_found_weighs_less() -> None:
     assert image_weights(LABELS, 5, maps)[2] == image_weights(LABELS, 5)[2]
 
 
-def test_pictures_without_objects_weigh_nothing() -> None:
+def test_images_without_objects_weigh_nothing() -> None:
     assert image_weights([np.zeros((0, 5), np.float32)], 3).tolist() == [0.0]

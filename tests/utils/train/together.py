@@ -19,11 +19,11 @@ from utils.loggers.callbacks import CallbackList
 from utils.train.distributed import Team, make_team
 from utils.train.loop import train_one_epoch
 
-PICTURES = 16  # in a batch of all processes
+IMAGES = 16  # in a batch of all processes
 
 
 class Part(DrawnLoader):
-    """This process's pictures of drawn batches."""
+    """This process's images of drawn batches."""
 
     def __init__(self, batches: int, share: Share) -> None:
         super().__init__(batches)
@@ -32,12 +32,12 @@ class Part(DrawnLoader):
     def __iter__(self) -> Iterator[Batch]:
         for index in range(self.first, self.batches):
             draw = torch.Generator().manual_seed(1000 * self.epoch + index)
-            images = torch.randint(0, 256, (PICTURES, 3, SIZE, SIZE), generator=draw, dtype=torch.uint8)
-            targets = torch.rand(3 * PICTURES, 6, generator=draw)
-            targets[:, 0] = torch.arange(3 * PICTURES) // 5  # the last pictures have none
+            images = torch.randint(0, 256, (IMAGES, 3, SIZE, SIZE), generator=draw, dtype=torch.uint8)
+            targets = torch.rand(3 * IMAGES, 6, generator=draw)
+            targets[:, 0] = torch.arange(3 * IMAGES) // 5  # the last images have none
             targets[:, 1] = (targets[:, 1] * CONFIG["nc"]).floor()
             targets[:, 2:] = targets[:, 2:] * 0.4 + 0.2
-            own: Any = self.share.part_of(list(range(PICTURES)))  # type: ignore[arg-type]  # any list
+            own: Any = self.share.part_of(list(range(IMAGES)))  # type: ignore[arg-type]  # any list
             rows = targets[(targets[:, 0] >= own[0]) & (targets[:, 0] <= own[-1])]
             rows[:, 0] -= own[0]
             yield Batch(images[own], rows, ["a.jpg"] * len(own), [None] * len(own))
@@ -62,7 +62,7 @@ def steps(team: Team, out: Path) -> None:
 
 
 def measured(team: Team, out: Path, weights: str) -> None:
-    """Validate the pictures of BCCD together."""
+    """Validate the images of BCCD together."""
     from models.weights import load_for_inference
     from tests.known import SHARED
     from utils.data.dataset import DetectionDataset
@@ -70,9 +70,9 @@ def measured(team: Team, out: Path, weights: str) -> None:
     from utils.val.evaluate import evaluate
 
     with team.leader_first():
-        pictures = DetectionDataset([SHARED / "data/bccd/images/test"], 160, batch_size=5, rect=True, pad=0.5)
+        images = DetectionDataset([SHARED / "data/bccd/images/test"], 160, batch_size=5, rect=True, pad=0.5)
     share = Share(team.rank, team.world, whole_batches=True)
-    loader = make_loader(pictures, 5, workers=0, share=share)
+    loader = make_loader(images, 5, workers=0, share=share)
     model: Any = load_for_inference(weights, torch.device("cpu"))
     result = evaluate(model, loader, dict(enumerate("abc")), device=torch.device("cpu"), gather=team.gather)
     assert result.matches is not None
@@ -94,7 +94,7 @@ def main() -> None:
     """Do the task that the command line names."""
     task, out, *more = sys.argv[1:]
     torch.set_num_threads(1)
-    with make_team(Namespace(device="cpu", batch_size=PICTURES, resume=False)) as team:
+    with make_team(Namespace(device="cpu", batch_size=IMAGES, resume=False)) as team:
         {"steps": steps, "measured": measured, "fails": fails}[task](team, Path(out), *more)
 
 

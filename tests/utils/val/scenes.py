@@ -11,14 +11,14 @@ NAMES = {0: "cell", 1: "plate", 2: "rod"}
 SIDE = 64
 
 
-def batch(rows: list[list[float]], pictures: int = 2, first: int = 0, scale: float = 1.0) -> Batch:
-    """Pictures of 64 px whose originals are 64 / `scale` px; `rows` are image, class, xywhn."""
+def batch(rows: list[list[float]], images: int = 2, first: int = 0, scale: float = 1.0) -> Batch:
+    """Images of 64 px whose originals are 64 / `scale` px; `rows` are image, class, xywhn."""
     native = (round(SIDE / scale), round(SIDE / scale))
     return Batch(
-        torch.full((pictures, 3, SIDE, SIDE), 100, dtype=torch.uint8),
+        torch.full((images, 3, SIDE, SIDE), 100, dtype=torch.uint8),
         torch.tensor(rows, dtype=torch.float32).reshape(-1, 6),
-        [f"/data/images/{first + index:012d}.jpg" for index in range(pictures)],
-        [(native, ((scale, scale), (0.0, 0.0)))] * pictures,
+        [f"/data/images/{first + index:012d}.jpg" for index in range(images)],
+        [(native, ((scale, scale), (0.0, 0.0)))] * images,
     )
 
 

@@ -35,9 +35,9 @@ def test_one_who_knows_all_the_labels_gets_full_marks() -> None:
     assert result.fitness() == pytest.approx(0.995)
 
 
-def test_boxes_meet_in_the_pixels_of_the_picture_itself(tmp_path: Path) -> None:
+def test_boxes_meet_in_the_pixels_of_the_image_itself(tmp_path: Path) -> None:
     rows = [[0, 1, 0.5, 0.25, 0.5, 0.25]]
-    large = batch(rows, pictures=1, scale=0.5)  # 128 px, seen at 64
+    large = batch(rows, images=1, scale=0.5)  # 128 px, seen at 64
 
     judge(Knowing([found(rows)]), [large], save_txt=True, save_conf=True, save_dir=tmp_path)
 
@@ -53,7 +53,7 @@ def test_a_set_without_labels_gives_zeros_and_says_so(caplog: pytest.LogCaptureF
     assert "no labels" in caplog.text
 
 
-def test_a_set_without_pictures_gives_zeros() -> None:
+def test_a_set_without_images_gives_zeros() -> None:
     assert judge(Knowing([]), []).seen == 0
 
 
@@ -66,7 +66,7 @@ def test_classes_without_labels_have_no_map() -> None:
 
 
 def test_absent_classes_count_as_average_for_those_who_need_a_number() -> None:
-    result = judge(Knowing([found(LABELS[:1])]), [batch(LABELS[:1], pictures=1)])
+    result = judge(Knowing([found(LABELS[:1])]), [batch(LABELS[:1], images=1)])
 
     assert result.filled_maps == pytest.approx([0.995] * 3)
     (p, r, map50, map_, *losses), maps, speeds = result  # as the original's val.run returns it
@@ -120,7 +120,7 @@ def test_a_model_in_training_goes_on_training_afterwards() -> None:
     assert (states, model.training) == ([False], True)
 
 
-def test_pictures_reach_the_model_as_numbers_from_0_to_1() -> None:
+def test_images_reach_the_model_as_numbers_from_0_to_1() -> None:
     model = Knowing([[]])
     judge(model, [batch(LABELS)])
     assert model.inputs[0].dtype == torch.float32
@@ -155,7 +155,7 @@ def test_training_prints_classes_only_when_asked(caplog: pytest.LogCaptureFixtur
     assert not [line for line in caplog.messages if line.split()[0] == "cell"]
 
 
-def test_pictures_of_a_run_are_drawn_and_the_batch_stays_as_it_was(tmp_path: Path) -> None:
+def test_images_of_a_run_are_drawn_and_the_batch_stays_as_it_was(tmp_path: Path) -> None:
     scene = batch(LABELS)
     untouched = scene.images.clone()
 

@@ -15,7 +15,7 @@ TWO = torch.tensor([[10.0, 20, 30, 60, 0.87654321, 1], [0, 0, 5, 5, 0.5, 0]])
 NONE = torch.zeros(0, 6)
 
 
-def test_labels_are_fractions_of_the_picture(tmp_path: Path) -> None:
+def test_labels_are_fractions_of_the_image(tmp_path: Path) -> None:
     LabelWriter(tmp_path).add(Path("a/x.jpg"), TWO, (200, 100))
     assert (tmp_path / "x.txt").read_text() == "1 0.2 0.2 0.2 0.2\n0 0.025 0.0125 0.05 0.025\n"
 
@@ -29,7 +29,7 @@ def test_a_second_run_replaces_the_labels(tmp_path: Path) -> None:
     assert not (tmp_path / "x.txt").exists()
 
 
-def test_pictures_of_one_name_do_not_share_labels(tmp_path: Path) -> None:
+def test_images_of_one_name_do_not_share_labels(tmp_path: Path) -> None:
     writer = LabelWriter(tmp_path)
     writer.add(Path("a/x.jpg"), TWO, (200, 100))
     writer.add(Path("b/x.jpg"), TWO[:1], (200, 100))

@@ -1,4 +1,4 @@
-"""Pack the pictures and labels of a data set into shards, as they are, to the byte."""
+"""Pack the images and labels of a data set into shards, as they are, to the byte."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from utils.base.seeds import generator
 from utils.base.yaml_io import write_yaml
 from utils.data.dataset_yaml import DataSpec
 from utils.data.image_lists import label_path
-from utils.data.packed import PathTable
+from utils.data.packed import PackedPaths
 from utils.data.scan import load_labels
 from utils.data.shards.index import make_index
 from utils.data.shards.store import shard_facts
@@ -34,22 +34,22 @@ class Packing:
     """How a data set is packed."""
 
     output: Path
-    per_shard: int = 1000  # pictures
-    seed: int | None = 0  # of the order of training pictures; None keeps it
+    per_shard: int = 1000  # images
+    seed: int | None = 0  # of the order of training images; None keeps it
     exist_ok: bool = False
 
 
 def pack_set(data: DataSpec, how: Packing) -> Path:
     """Write `train-0000.tar`, ... with their indices, and a yaml that names them.
 
-    Training pictures are shuffled once, as training mixes only neighbours; others keep their order.
+    Training images are shuffled once, as training mixes only neighbours; others keep their order.
 
     Returns:
         The yaml.
 
     Raises:
         ConfigError: the folder has shards already.
-        DataError: pictures that cannot be read, or a folder that cannot be written.
+        DataError: images that cannot be read, or a folder that cannot be written.
     """
     target = how.output / data.yaml.name
     try:
@@ -74,7 +74,7 @@ def pack_set(data: DataSpec, how: Packing) -> Path:
 
 def _pack_split(split: str, images: object, how: Packing) -> str:
     """Write the shards of a split; what the yaml calls them."""
-    if not isinstance(images, PathTable):
+    if not isinstance(images, PackedPaths):
         raise ConfigError(f"{split}: is made of shards already")
     order = np.arange(len(images))
     if split == "train" and how.seed is not None:
@@ -82,7 +82,7 @@ def _pack_split(split: str, images: object, how: Packing) -> str:
     count = -(-len(images) // how.per_shard)
     width = max(len(str(count - 1)), 4)
     names = _Names()
-    for number in Bar(range(count), f"{split}: {len(images)} pictures in {count} shards"):
+    for number in Bar(range(count), f"{split}: {len(images)} images in {count} shards"):
         path = how.output / f"{split}-{number:0{width}d}.tar"
         chosen = order[number * how.per_shard : (number + 1) * how.per_shard]
         _write_shard(path, [(names.of(images, index), images[index]) for index in chosen.tolist()])
@@ -92,12 +92,12 @@ def _pack_split(split: str, images: object, how: Packing) -> str:
 
 
 class _Names:
-    """Names of samples, each given once: the picture's own, with _ for what means something in a shard."""
+    """Names of samples, each given once: the image's own, with _ for what means something in a shard."""
 
     def __init__(self) -> None:
         self._given: set[str] = set()
 
-    def of(self, images: PathTable, index: int) -> str:
+    def of(self, images: PackedPaths, index: int) -> str:
         path = Path(images.place(index).lstrip(os.sep)).with_suffix("")
         wanted = "/".join(_UNFIT.sub("_", part) for part in path.parts)
         name, count = wanted, 1
@@ -108,16 +108,16 @@ class _Names:
         return name
 
 
-def _write_shard(path: Path, pictures: Sequence[tuple[str, Path]]) -> None:
+def _write_shard(path: Path, images: Sequence[tuple[str, Path]]) -> None:
     with atomic_write(path) as out, tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as shard:
-        for name, content in _files(pictures):
-            member = tarfile.TarInfo(name)  # with no time and no owner: the same pictures give the same shard
+        for name, content in _files(images):
+            member = tarfile.TarInfo(name)  # with no time and no owner: the same images give the same shard
             member.size, member.mode = len(content), 0o644
             shard.addfile(member, io.BytesIO(content))
 
 
-def _files(pictures: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, bytes]]:
-    for name, image in pictures:
+def _files(images: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, bytes]]:
+    for name, image in images:
         yield f"{name}{image.suffix.lower()}", image.read_bytes()
         labels = label_path(image)
         if labels.is_file():

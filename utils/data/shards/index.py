@@ -1,4 +1,4 @@
-"""What is in a shard: its pictures and their places, sizes and labels; found once and kept beside it."""
+"""What is in a shard: its images and their places, sizes and labels; found once and kept beside it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from utils.data.image_lists import label_name
 from utils.data.images import IMAGE_SUFFIXES, check_image
 from utils.data.label_cache import UNREADABLE, VERSION, Scan, read_arrays, save_somewhere, stand_in
 from utils.data.labels import Verdict, judge, pack
-from utils.data.packed import PathTable
+from utils.data.packed import PackedPaths
 from utils.data.shards.store import ShardFacts, keep_as, local_copy, read_small, shard_facts
 from utils.data.shards.table import Shard, ShardTable
 from utils.data.shards.urls import is_address, without_query
@@ -31,7 +31,7 @@ _ASKED_AT_ONCE = 16  # shards; most of the time is waiting for an answer
 
 @dataclass
 class ShardIndex:
-    """The pictures of one shard, N of them."""
+    """The images of one shard, N of them."""
 
     names: np.ndarray  # (bytes,) uint8: one after another, each with a line break behind it
     offset: np.ndarray  # (N,) int64
@@ -70,11 +70,11 @@ def open_shards(urls: Sequence[str], place: str, prefix: str = "") -> tuple[Shar
             known[number] = make_index(facts[number])
     indices = [index for index in known if index is not None]
     shards = [Shard(fact, index.sha256) for fact, index in zip(facts, indices, strict=True)]
-    pictures = [len(index.offset) for index in indices]
+    images = [len(index.offset) for index in indices]
     table = ShardTable(
         shards,
         _names(indices),
-        np.repeat(np.arange(len(shards)), pictures),
+        np.repeat(np.arange(len(shards)), images),
         np.concatenate([index.offset for index in indices]),
         np.concatenate([index.length for index in indices]),
     )
@@ -104,7 +104,7 @@ def load_index(facts: ShardFacts) -> ShardIndex | None:
 
 
 def make_index(facts: ShardFacts) -> ShardIndex:
-    """Look at all pictures of a shard, and keep what was found.
+    """Look at all images of a shard, and keep what was found.
 
     Raises:
         DataError: it is no tar file, or cannot be had.
@@ -112,13 +112,13 @@ def make_index(facts: ShardFacts) -> ShardIndex:
     path = local_copy(facts)
     found = _samples(path, facts.url)
     if not found:
-        LOG.warning(f"{facts.url}: there are no pictures in it")
-    names = "".join(f"{picture.name}\n" for picture, _ in found)
+        LOG.warning(f"{facts.url}: there are no images in it")
+    names = "".join(f"{image.name}\n" for image, _ in found)
     digest = file_sha256(path)
     index = ShardIndex(
         names=np.frombuffer(names.encode("utf-8", "surrogateescape"), np.uint8),
-        offset=np.array([picture.offset for picture, _ in found], np.int64),
-        length=np.array([picture.length for picture, _ in found], np.int64),
+        offset=np.array([image.offset for image, _ in found], np.int64),
+        length=np.array([image.length for image, _ in found], np.int64),
         scan=_look(path, facts.url, found),
         sha256=digest,
     )
@@ -160,18 +160,18 @@ class _Member:
 
 
 def _samples(path: Path, url: str) -> list[tuple[_Member, _Member | None]]:
-    """The pictures of a shard in their order, each with its labels, if any."""
+    """The images of a shard in their order, each with its labels, if any."""
     members = {member.name: member for member in _members(path, url)}  # of equal names the last one counts
     labels = {name[: -len(".txt")]: member for name, member in members.items() if name.endswith(".txt")}
-    stems = {_stem(name) for name in members if _is_picture(name)}
+    stems = {_stem(name) for name in members if _is_image(name)}
     found = []
     for name, member in members.items():
-        if not _is_picture(name):
+        if not _is_image(name):
             continue
         stem = _stem(name)
         own = labels.get(stem) or labels.get(label_name(f"/{name}")[1 : -len(".txt")])
         if own is None and _key(stem) != stem and (_key(stem) in stems or _key(stem) in labels):
-            continue  # it belongs to another picture, as a mask does: `7.mask.png` beside `7.jpg`
+            continue  # it belongs to another image, as a mask does: `7.mask.png` beside `7.jpg`
         found.append((member, own))
     return found
 
@@ -198,7 +198,7 @@ def _members(path: Path, url: str) -> Iterator[_Member]:
         raise DataError(f"{url}: the tar file is {what}: it cannot be read from byte {file.offset} on")
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
@@ -219,10 +219,10 @@ def _look(path: Path, url: str, found: Sequence[tuple[_Member, _Member | None]])
             file.seek(member.offset)
             return file.read(member.length)
 
-        def verdict(picture: _Member, labels: _Member | None) -> Verdict:
-            name = f"{url}/{picture.name}"
+        def verdict(image: _Member, labels: _Member | None) -> Verdict:
+            name = f"{url}/{image.name}"
             text = content(labels).decode("utf-8-sig", "replace") if labels else None
-            return judge(name, lambda: check_image(name, content(picture)), lambda: text)
+            return judge(name, lambda: check_image(name, content(image)), lambda: text)
 
         return pack([verdict(*sample) for sample in found])
 
@@ -244,8 +244,8 @@ def _fits(index: ShardIndex, size: int) -> bool:
     )
 
 
-def _names(indices: Sequence[ShardIndex]) -> PathTable:
+def _names(indices: Sequence[ShardIndex]) -> PackedPaths:
     text = np.concatenate([index.names for index in indices])
     ends = np.flatnonzero(text == ord("\n"))
     starts = np.concatenate((np.zeros(1, np.int64), ends[:-1] + 1))[: len(ends)]
-    return PathTable("", text, starts, ends)
+    return PackedPaths("", text, starts, ends)

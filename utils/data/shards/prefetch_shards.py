@@ -29,18 +29,18 @@ class FetchAhead:
     """Keep some shards ahead of the batches.
 
     Args:
-        pictures: of the training.
-        order: of the epoch, numbers of pictures.
+        images: of the training.
+        order: of the epoch, numbers of images.
         start: place in the order where the epoch is begun; what was needed before it is left alone.
-        reach: how many places further a batch may look for pictures to combine with its own.
+        reach: how many places further a batch may look for images to combine with its own.
     """
 
-    def __init__(self, pictures: ShardTable, order: np.ndarray, start: int = 0, reach: int = 0) -> None:
+    def __init__(self, images: ShardTable, order: np.ndarray, start: int = 0, reach: int = 0) -> None:
         self._start, self._reach, self._told = start, reach, 0
-        numbers, first = np.unique(pictures.shard[order[start:]], return_index=True)
+        numbers, first = np.unique(images.shard[order[start:]], return_index=True)
         by_use = np.argsort(first)
         self._first = first[by_use] + start  # place in the order where each shard is first needed
-        shards = [pictures.shards[number] for number in numbers[by_use]]
+        shards = [images.shards[number] for number in numbers[by_use]]
         with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False, encoding="utf-8") as file:
             json.dump([[asdict(shard.facts), shard.sha256] for shard in shards], file)
         self._child = subprocess.Popen(
@@ -52,7 +52,7 @@ class FetchAhead:
         self.reach(start)
 
     def reach(self, place: int) -> None:
-        """The pictures before this place of the order are done."""
+        """The images before this place of the order are done."""
         wanted = int(np.searchsorted(self._first, place + self._reach, side="right")) + _AHEAD
         pipe = self._child.stdin
         if wanted <= self._told or pipe is None:

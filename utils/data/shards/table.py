@@ -1,4 +1,4 @@
-"""Pictures inside shards, as a table that looks like one of paths."""
+"""Images inside shards, as a table that looks like one of paths."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.data.packed import PathTable, PictureTable
+from utils.data.packed import PackedImages, PackedPaths
 from utils.data.shards.store import FetchError, ShardFacts, local_copy
 from utils.data.shards.urls import is_address
 
@@ -30,12 +30,12 @@ class Shard:
     sha256: str | None = None
 
 
-class ShardTable(PictureTable):
-    """Pictures by where they are in their shards.
+class ShardTable(PackedImages):
+    """Images by where they are in their shards.
 
     Args:
         shards: all of them.
-        names: of the pictures within their shards.
+        names: of the images within their shards.
         shard: (N,) which shard each is in.
         offset: (N,) its first byte there.
         length: (N,) its bytes.
@@ -44,7 +44,7 @@ class ShardTable(PictureTable):
     def __init__(
         self,
         shards: Sequence[Shard],
-        names: PathTable,
+        names: PackedPaths,
         shard: np.ndarray,
         offset: np.ndarray,
         length: np.ndarray,
@@ -68,11 +68,11 @@ class ShardTable(PictureTable):
         return Path(self.shards[self.shard[index]].facts.url, self.names.place(index))
 
     def title(self, index: int) -> str:
-        """See `PictureTable.title`."""
+        """See `PackedImages.title`."""
         return f"{self.shards[self.shard[index]].facts.url}/{self.names.place(index)}"
 
     def read(self, index: int) -> np.ndarray:
-        """See `PictureTable.read`."""
+        """See `PackedImages.read`."""
         shard, length = self.shards[self.shard[index]], int(self.length[index])
         try:
             content = self._files.read(shard, int(self.offset[index]), length)
@@ -83,7 +83,7 @@ class ShardTable(PictureTable):
         return np.frombuffer(content, np.uint8)
 
     def identity(self, index: int) -> str:
-        """See `PictureTable.identity`."""
+        """See `PackedImages.identity`."""
         facts = self.shards[self.shard[index]].facts
         return f"{facts.url}\0{facts.size}\0{facts.stamp}\0{self.offset[index]}"
 

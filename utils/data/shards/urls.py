@@ -39,7 +39,7 @@ class ShardList:
         return self.pattern
 
 
-Source = Path | ShardList  # of pictures: a folder, a list, or shards
+Source = Path | ShardList  # of images: a folder, a list, or shards
 
 
 def is_shards(entry: str) -> bool:

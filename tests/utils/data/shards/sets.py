@@ -12,9 +12,9 @@ from utils.data.shards.convert import Packing, pack_set
 NAMES = ["a", "b", "c"]
 
 
-def make_both(home: Path, pictures: int = 10, per_shard: int = 3) -> tuple[DataSpec, DataSpec]:
-    """The set, and its shards with the pictures in the same order."""
-    make_set(home / "set", pictures, sizes=((60, 80), (80, 50)))
+def make_both(home: Path, images: int = 10, per_shard: int = 3) -> tuple[DataSpec, DataSpec]:
+    """The set, and its shards with the images in the same order."""
+    make_set(home / "set", images, sizes=((60, 80), (80, 50)))
     make_set(home / "set", 4, "val")
     splits = {"train": "images/train", "val": "images/val"}
     write_yaml(home / "data.yaml", {"path": str(home / "set"), **splits, "names": NAMES})

@@ -46,7 +46,7 @@ def test_shards_hold_what_the_folder_holds(tmp_path: Path) -> None:
     assert np.array_equal(shards.sizes, folder.sizes)
     assert np.array_equal(shards.labels.joined(), folder.labels.joined())
     for number in range(len(folder.images)):
-        assert np.array_equal(shards.images.picture(number), folder.images.picture(number))
+        assert np.array_equal(shards.images.read_image(number), folder.images.read_image(number))
     assert len({shards.images.identity(number) for number in range(10)}) == 10
 
 
@@ -79,7 +79,7 @@ def test_shards_of_others_are_read(tmp_path: Path, said: pytest.LogCaptureFixtur
         assert [path.name for path in files.images] == ["1.png", "5.png"]
         assert files.labels[0].shape == (2, 5) and files.polygons[0][1].shape == (3, 2)
         assert files.labels[1][:, 0].tolist() == [1] and files.sizes.tolist() == [[30, 20]] * 2
-        assert any(f"{tmp_path}/a.tar/3.png: skipped, not a picture" in line for line in said.messages)
+        assert any(f"{tmp_path}/a.tar/3.png: skipped, not an image" in line for line in said.messages)
         assert any(f"{tmp_path}/a.tar/5.txt: line 1" in line for line in said.messages)
         said.clear()
 

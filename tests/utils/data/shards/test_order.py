@@ -6,7 +6,7 @@ from utils.data.samplers import BatchKeys, Mix, neighbours, shuffled
 SHARD = np.repeat(np.arange(20), 50)
 
 
-def test_each_picture_comes_once_and_few_shards_are_in_use() -> None:
+def test_each_image_comes_once_and_few_shards_are_in_use() -> None:
     order = shuffled(SHARD, 100, generator(0))
     assert np.array_equal(np.sort(order), np.arange(1000))
     assert max(len(set(SHARD[order[i : i + 50]])) for i in range(950)) <= 12
@@ -41,5 +41,5 @@ def test_keys_are_the_same_from_any_batch_on() -> None:
     whole = list(keys)
     keys.first_batch = 40
     assert list(keys) == whole[40:]
-    assert sorted(key.picture for batch in whole for key in batch) == list(range(1000))
+    assert sorted(key.image for batch in whole for key in batch) == list(range(1000))
     assert all(len(key.partners) == 7 for batch in whole for key in batch)

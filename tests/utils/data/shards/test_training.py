@@ -1,4 +1,4 @@
-"""Training from shards is training from the folder: same pictures, same losses, same exact resume."""
+"""Training from shards is training from the folder: same images, same losses, same exact resume."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from utils.data.samplers import Mix, Share
 from utils.data.shards.table import ShardTable
 from utils.loggers.callbacks import Callbacks
 from utils.train import setup
-from utils.train.callbacks import PredictionPictures, dataset_files
+from utils.train.callbacks import PredictionImages, dataset_files
 
 BUFFER = 4
 
@@ -57,13 +57,13 @@ def test_losses_are_those_of_the_folder_in_the_same_order(
 ) -> None:
     folder, shards = make_both(tmp_path)
     far = train.run(**flags, data=str(shards.yaml), name="shards").save_dir
-    pictures = DetectionDataset(shards.train, 64).image_files
-    assert isinstance(pictures, ShardTable)
+    images = DetectionDataset(shards.train, 64).image_files
+    assert isinstance(images, ShardTable)
 
     def in_their_order(dataset: DetectionDataset, *args: Any, **kwargs: Any) -> Loader:
         loader = make_loader(dataset, *args, **kwargs)
         if dataset.augment:
-            loader.keys.mix = Mix(pictures.shard, BUFFER)
+            loader.keys.mix = Mix(images.shard, BUFFER)
         return loader
 
     monkeypatch.setattr(setup, "make_loader", in_their_order)
@@ -87,7 +87,7 @@ def test_a_run_goes_on_within_a_shard(tmp_path: Path, flags: dict[str, Any], bat
 def test_what_is_found_in_shards_is_drawn(tmp_path: Path, flags: dict[str, Any]) -> None:
     _, shards = make_both(tmp_path)
     data = DetectionDataset(shards.val, 64, rect=True).image_files
-    drawn = PredictionPictures(1, data)
+    drawn = PredictionImages(1, data)
     drawn.on_pretrain_routine_start(tmp_path)
     drawn.on_train_epoch_end(0)
     drawn.on_val_image_end(torch.tensor([[5.0, 5, 20, 20, 0.9, 0]]), str(data[1]))

@@ -1,4 +1,4 @@
-// From a picture file to the network's input, to the bit as detect.py makes it with OpenCV.
+// From an image file to the network's input, to the bit as detect.py makes it with OpenCV.
 
 import sharp from 'sharp'
 
@@ -6,7 +6,7 @@ const GRAY = 114
 const ONE = 2048 // OpenCV's weights are whole numbers, in units of 1 / 2048
 
 /** Decode a file: {data, width, height}, data being RGB bytes, row by row, upright. */
-export async function readPicture(file) {
+export async function readImage(file) {
   // detect.py does not look at colour profiles either.
   const image = sharp(file, { ignoreIcc: true, autoOrient: true }).toColourspace('srgb')
   try {
@@ -17,14 +17,14 @@ export async function readPicture(file) {
   }
 }
 
-/** Fit a picture into (height, width) with gray around it: Float32Array (3, height, width), RGB in 0-1. */
-export function letterbox(picture, height, width) {
-  const ratio = Math.min(height / picture.height, width / picture.width)
+/** Fit an image into (height, width) with gray around it: Float32Array (3, height, width), RGB in 0-1. */
+export function letterbox(image, height, width) {
+  const ratio = Math.min(height / image.height, width / image.width)
   const inner = {
-    width: Math.max(roundEven(picture.width * ratio), 1),
-    height: Math.max(roundEven(picture.height * ratio), 1)
+    width: Math.max(roundEven(image.width * ratio), 1),
+    height: Math.max(roundEven(image.height * ratio), 1)
   }
-  const pixels = resize(picture, inner.width, inner.height)
+  const pixels = resize(image, inner.width, inner.height)
   const left = roundEven((width - inner.width) / 2 - 0.1)
   const top = roundEven((height - inner.height) / 2 - 0.1)
   const plane = height * width
@@ -40,8 +40,8 @@ export function letterbox(picture, height, width) {
 }
 
 /** Scale RGB bytes bilinearly, with the whole-number arithmetic of OpenCV's INTER_LINEAR. */
-export function resize(picture, width, height) {
-  const { data, width: oldWidth, height: oldHeight } = picture
+export function resize(image, width, height) {
+  const { data, width: oldWidth, height: oldHeight } = image
   if (width === oldWidth && height === oldHeight) return data
   const columns = taps(oldWidth, width)
   const rows = taps(oldHeight, height)
