@@ -2,7 +2,7 @@
 # make test      lint, types, tests
 # make bench     measure speed and memory, and write docs/performance.md (15 minutes, nothing else running)
 # make install   the environment alone; the other two do it by themselves
-# make clean     remove caches and the drawn data set; runs/ and the environment stay
+# make clean     remove caches and the drawn dataset; runs/ and the environment stay
 #
 # VENV=...         the environment, .venv by default
 # PYTHON=...       what makes it, python3 by default

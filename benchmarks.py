@@ -26,7 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
     """All flags."""
     p = parser("Export a model to every format, and measure each.", prog="benchmarks.py")
     p.add_argument("--weights", default="yolov5s.pt", help="a checkpoint")
-    p.add_argument("--data", default=relative_to_cwd(ROOT / "data" / "coco128.yaml"), help="data set")
+    p.add_argument("--data", default=relative_to_cwd(ROOT / "data" / "coco128.yaml"), help="dataset")
     p.add_argument("--imgsz", "--img", "--img-size", type=int, default=640, help="pixels")
     p.add_argument("--batch-size", type=int, default=1, help="images at a time")
     p.add_argument("--device", default="cpu", help="cpu, or a GPU's number")

@@ -1,4 +1,4 @@
-"""How large data sets open: scan speed, cached index, memory an image, shards.
+"""How large datasets open: scan speed, cached index, memory an image, shards.
 
     python benchmarks/big_sets.py                # 20,000 files, an index of 1,000,000 images
     python benchmarks/big_sets.py --files 100000

@@ -153,7 +153,7 @@ def test_training_needs_no_service_to_be_installed(
     assert not list(result.save_dir.glob("events*")) and not (result.save_dir / "loggers").exists()
 
 
-def test_the_data_set_that_is_uploaded_is_the_one_that_is_trained_on(
+def test_the_dataset_that_is_uploaded_is_the_one_that_is_trained_on(
     flags: Flags, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen: dict[str, dict[str, Path]] = {}

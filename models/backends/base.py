@@ -124,7 +124,7 @@ class Backend(ABC):
             self.names = dict(names)
             return
         if self.suppressed:
-            raise ConfigError(f"{self.file}: holds no class names; give those of its data set with --data")
+            raise ConfigError(f"{self.file}: holds no class names; give those of its dataset with --data")
         height, width = self.imgsz or (2 * self.stride, 2 * self.stride)
         classes = self(torch.zeros(1, 3, height, width)).shape[2] - 5
         self.names = {index: f"class{index}" for index in range(classes)}

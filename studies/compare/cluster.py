@@ -18,7 +18,7 @@ _RESULTS = ("results.csv", LOG_FILE, "weights/best.pt", "weights/last.pt", MEASU
 class ClusterRunner:
     """Bring runs to their measured.json on the machines of a cluster.
 
-    This code is sent along. Data sets and weights have to be at the same paths on all machines. If the
+    This code is sent along. Datasets and weights have to be at the same paths on all machines. If the
     project's folder is shared too, a run whose machine is lost goes on; else it starts anew elsewhere.
 
     Args:

@@ -17,7 +17,7 @@ _FILES = (LOG_FILE, f"{RUN}/results.csv", f"{RUN}/opt.yaml")
 class ClusterTrainer:
     """Train candidates somewhere; one whose machine is lost is trained on another.
 
-    This code is sent along. Data sets and weights have to be at the same paths on all machines. If the
+    This code is sent along. Datasets and weights have to be at the same paths on all machines. If the
     evolution's folder is shared too, a candidate whose machine is lost goes on; else it starts anew.
 
     Args:
@@ -43,7 +43,7 @@ class ClusterTrainer:
         """Train a candidate somewhere; one whose machines were all lost has failed.
 
         Raises:
-            ConfigError: a flag, file or data set cannot be used there.
+            ConfigError: a flag, file or dataset cannot be used there.
         """
         cluster = self.cluster
         try:

@@ -22,7 +22,7 @@ class LostError(YoloError):
 
 
 class Cluster:
-    """A Ray cluster that trains. This code is sent along; data sets and weights have to be on all machines.
+    """A Ray cluster that trains. This code is sent along; datasets and weights have to be on all machines.
 
     Args:
         address: of the cluster; "auto" for the one that this machine belongs to, "local" to start one here.

@@ -19,7 +19,7 @@ SCRIPTS = ROOT / "scripts" if INSTALLED else ROOT
 
 
 def workplace() -> Path:
-    """Where runs and data sets go if nobody says: the checkout, or for an installed package here."""
+    """Where runs and datasets go if nobody says: the checkout, or for an installed package here."""
     return Path.cwd() if INSTALLED else ROOT
 
 

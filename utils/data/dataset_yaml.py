@@ -24,7 +24,7 @@ _COCO_VAL = "coco/val2017.txt"  # its class numbers differ from those of the off
 
 @dataclass
 class DataSpec:
-    """A data set as its yaml describes it. Each split is a list of folders, lists of images, or shards."""
+    """A dataset as its yaml describes it. Each split is a list of folders, lists of images, or shards."""
 
     yaml: Path
     root: Path
@@ -79,7 +79,7 @@ def read_data_yaml(name: str | Path, *, allow_download: bool = False) -> DataSpe
 
 
 def datasets_dir() -> Path:
-    """Where downloaded data sets go: $YOLOv5_DATASETS_DIR, else `datasets` beside the project."""
+    """Where downloaded datasets go: $YOLOv5_DATASETS_DIR, else `datasets` beside the project."""
     chosen = os.environ.get(_DATASETS_DIR)
     return Path(chosen).expanduser() if chosen else workplace().parent / "datasets"
 

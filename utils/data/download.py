@@ -1,4 +1,4 @@
-"""Fetch the public data sets that a data yaml names: addresses only, shown first, never a script."""
+"""Fetch the public datasets that a data yaml names: addresses only, shown first, never a script."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = ["Download", "download_data", "fetch", "parse_downloads", "safe_unpack
 
 @dataclass(frozen=True)
 class Download:
-    """One file to fetch for a data set."""
+    """One file to fetch for a dataset."""
 
     url: str
     sha256: str | None = None
     size: int | None = None  # bytes
-    into: str = "."  # folder below the data set's root
+    into: str = "."  # folder below the dataset's root
 
     @property
     def file_name(self) -> str:
@@ -58,14 +58,14 @@ def parse_downloads(value: Any, where: str) -> list[Download]:
 def download_data(
     downloads: Sequence[Download], root: Path, *, allowed: bool = False, name: str = "data yaml"
 ) -> None:
-    """Fetch files into a data set's folder and unpack the archives among them.
+    """Fetch files into a dataset's folder and unpack the archives among them.
 
     An archive whose only entry is a folder with the name of `root` becomes `root`; any other is unpacked
     below it. After a failure, a second run keeps what was fetched.
 
     Args:
         downloads: what `parse_downloads` returned.
-        root: folder of the data set.
+        root: folder of the dataset.
         allowed: go ahead; otherwise the user is asked, where there is one to ask.
         name: of the yaml, for messages.
 

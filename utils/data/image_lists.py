@@ -1,4 +1,4 @@
-"""Find the images of a data set, and the label file of each."""
+"""Find the images of a dataset, and the label file of each."""
 
 from __future__ import annotations
 

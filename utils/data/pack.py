@@ -1,4 +1,4 @@
-"""Pack a data set into shards: `python -m utils.data.pack coco128.yaml --output shards/coco128`."""
+"""Pack a dataset into shards: `python -m utils.data.pack coco128.yaml --output shards/coco128`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from utils.base.errors import ConfigError
 def main() -> None:
     """Pack what the data yaml on the command line names."""
     parse = script.parser(
-        "Pack a data set into shards, with their indices and a yaml.", prog="-m utils.data.pack"
+        "Pack a dataset into shards, with their indices and a yaml.", prog="-m utils.data.pack"
     )
     parse.add_argument("data", help="data yaml")
     parse.add_argument("--output", required=True, type=Path, help="folder of the shards")

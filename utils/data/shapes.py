@@ -1,4 +1,4 @@
-"""The data set that needs no download: drawn shapes, the same for the same seed, in YOLO layout."""
+"""The dataset that needs no download: drawn shapes, the same for the same seed, in YOLO layout."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _SUBPIXEL = 4  # binary digits after the point in the coordinates that cv2.fillP
 
 
 def make_shapes(root: Path, seed: int = 0, train: int = 320, val: int = 80, size: int = 320) -> Path:
-    """Draw the data set into `root` unless it is there already; return `root`.
+    """Draw the dataset into `root` unless it is there already; return `root`.
 
     `root` gets images/{train,val}/NNNN.jpg, labels/{train,val}/NNNN.txt and a marker with the version. It
     appears whole or not at all. A folder of an older version is replaced.
 
     Args:
-        root: folder of the data set.
+        root: folder of the dataset.
         seed: images are equal for equal seeds.
         train: images to train on.
         val: images to validate on.
@@ -218,7 +218,7 @@ def _draw_split(root: Path, split: str, seed: int, numbers: range, size: int) ->
 
 
 def _is_current(root: Path, facts: dict[str, Any]) -> bool:
-    """Tell whether `root` is the data set that `facts` describe; refuse a folder that isn't ours."""
+    """Tell whether `root` is the dataset that `facts` describe; refuse a folder that isn't ours."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:

@@ -21,7 +21,7 @@ from utils.data.letterbox import letterbox
 def load_calibration_images(
     data: str, size_hw: tuple[int, int], count: int, batch: int = 1
 ) -> Callable[[], Sequence[Tensor]]:
-    """What gives, when asked the first time, evenly chosen training images of a data set.
+    """What gives, when asked the first time, evenly chosen training images of a dataset.
 
     Args:
         data: its yaml.

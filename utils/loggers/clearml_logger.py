@@ -12,7 +12,7 @@ from utils.loggers.service import Service
 class ToClearML(Service):
     """Figures and images of a task, options as its parameters, checkpoints as its output models.
 
-    Offline, no data set is taken, and a resumed run becomes a task of its own.
+    Offline, no dataset is taken, and a resumed run becomes a task of its own.
     """
 
     key = "clearml"
@@ -68,7 +68,7 @@ class ToClearML(Service):
 
     def log_dataset(self, name: str, files: Mapping[str, str]) -> None:
         if self.offline:
-            print("--upload_dataset: ClearML takes data sets only online")
+            print("--upload_dataset: ClearML takes datasets only online")
             return
         alias = self.options["artifact_alias"]
         dataset = self.clearml.Dataset.create(

@@ -30,10 +30,10 @@ def is_online(environment: Mapping[str, str]) -> bool:
 
 
 class ToComet(Service):
-    """Figures, options and images of an experiment; checkpoints and the data set as artifacts.
+    """Figures, options and images of an experiment; checkpoints and the dataset as artifacts.
 
-    Comet takes artifacts only online: offline, checkpoints become models of the experiment, and a data
-    set is not taken.
+    Comet takes artifacts only online: offline, checkpoints become models of the experiment, and a dataset
+     is not taken.
     """
 
     key = "comet"

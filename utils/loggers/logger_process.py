@@ -26,7 +26,7 @@ from utils.loggers.available import Kind
 from utils.loggers.callbacks import Callbacks
 
 FOLDER = "loggers"  # in the run folder: what services print, and what they need to go on
-DATASET = "dataset.json"  # there: files of the data set, by their name in the artifact
+DATASET = "dataset.json"  # there: files of the dataset, by their name in the artifact
 WAIT = 60.0  # seconds that all services together have to finish
 FAILED = "FAILED: "  # begins the line of a log that says why
 _QUIET = 3.0  # seconds before the wait is mentioned
@@ -37,7 +37,7 @@ class Services(Callbacks):
     """Tell every service of a run what is plain data: options, rows, and paths of files."""
 
     def __init__(self, kinds: Sequence[Kind], dataset: Mapping[str, Path] | None = None) -> None:
-        """Take services, and the files of the data set (by their name there) if they are to be uploaded."""
+        """Take services, and the files of the dataset (by their name there) if they are to be uploaded."""
         self.children = [Child(kind) for kind in kinds]
         self.dataset = dataset
         self.folder = Path()

@@ -88,7 +88,7 @@ class Service(Callbacks):
         """Take checkpoints that belong together."""
 
     def log_dataset(self, name: str, files: Mapping[str, str]) -> None:
-        """Take the data set: files by their name in it."""
+        """Take the dataset: files by their name in it."""
 
     def log_result(self, epoch: int, row: dict[str, float]) -> None:
         """Take the figures of best.pt, measured once more at the end."""

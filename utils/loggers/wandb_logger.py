@@ -10,7 +10,7 @@ from utils.loggers.service import Service
 
 
 class ToWandb(Service):
-    """Figures and images by epoch, options as config, checkpoints and the data set as artifacts."""
+    """Figures and images by epoch, options as config, checkpoints and the dataset as artifacts."""
 
     key = "wandb"
 

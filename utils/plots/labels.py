@@ -1,4 +1,4 @@
-"""Images of a data set's labels: how many of each class, where boxes lie, how large they are."""
+"""Images of a dataset's labels: how many of each class, where boxes lie, how large they are."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def plot_labels(
     """Write labels.jpg and labels_correlogram.jpg.
 
     Args:
-        labels: (n, 5) class, cx, cy, w, h as fractions of the image, of the whole data set.
+        labels: (n, 5) class, cx, cy, w, h as fractions of the image, of the whole dataset.
         names: names of the classes.
         save_dir: folder for the two images.
 

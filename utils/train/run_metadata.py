@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def run_identity(seed: int, sets: Mapping[str, DetectionDataset] | None = None) -> dict[str, Any]:
-    """Facts for checkpoints and opt.yaml, as plain data; `sets` are the data sets by split."""
+    """Facts for checkpoints and opt.yaml, as plain data; `sets` are the datasets by split."""
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": list(sys.argv),

@@ -49,8 +49,8 @@ def _what(group: argparse._ArgumentGroup) -> None:
         "--attention", nargs="+", default=[], metavar="KEY=VALUE",
         help="arguments of all large kernel blocks: k=23 design=LKA init=paper dilation=3",
     )  # fmt: skip
-    group.add_argument("--data", default="data/shapes.yaml", help="data set yaml")
-    group.add_argument("--download", action="store_true", help="fetch the data set where its yaml says")
+    group.add_argument("--data", default="data/shapes.yaml", help="dataset yaml")
+    group.add_argument("--download", action="store_true", help="fetch the dataset where its yaml says")
     group.add_argument("--hyp", default="data/hyps/hyp.scratch-low.yaml", help="hyperparameter yaml")
     group.add_argument("--imgsz", "--img", "--img-size", type=int, default=640, help="image size in pixels")
     group.add_argument("--single-cls", action="store_true", help="treat all classes as one")
@@ -173,12 +173,12 @@ def _accounts(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     group.add_argument("--entity", help="team or workspace that the run belongs to")
     group.add_argument(
-        "--upload_dataset", nargs="?", const=True, default=False, help="upload the data set (val: this split)"
+        "--upload_dataset", nargs="?", const=True, default=False, help="upload the dataset (val: this split)"
     )
     group.add_argument(
         "--bbox_interval", type=int, default=-1, help="epochs between images with detections; 0: none"
     )
-    group.add_argument("--artifact_alias", default="latest", help="alias of uploaded models and data sets")
+    group.add_argument("--artifact_alias", default="latest", help="alias of uploaded models and datasets")
 
 
 def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:

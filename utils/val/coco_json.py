@@ -17,7 +17,7 @@ _ANNOTATIONS = Path("annotations", "instances_val2017.json")
 
 
 def find_annotations(root: Path) -> Path | None:
-    """The ground truth of COCO val2017, below the data set's root or in ../datasets/coco."""
+    """The ground truth of COCO val2017, below the dataset's root or in ../datasets/coco."""
     for folder in (root, workplace().parent / "datasets" / "coco"):
         if (folder / _ANNOTATIONS).is_file():
             return folder / _ANNOTATIONS

@@ -157,7 +157,7 @@ class Session:
         found = decoded.shape[2] - 5
         if self.batches == 0 and found != len(self.names) and not self.search.single_cls:
             raise ConfigError(
-                f"the model has {found} classes, the data set {len(self.names)}: they do not belong together"
+                f"the model has {found} classes, the dataset {len(self.names)}: they do not belong together"
             )
 
     def _add_losses(self, maps: list[Tensor] | None, targets: Tensor) -> None:
@@ -251,7 +251,7 @@ def evaluate(
         save_conf: add the confidence to those files.
         save_json: write `<json_stem>_predictions.json`; if `data` is COCO, score it.
         json_stem: name of that file.
-        data: the data set, to recognise COCO.
+        data: the dataset, to recognise COCO.
         verbose: print a row for each class; without `loss`, few classes are printed unasked.
         match: who gets a label that several detections overlap, see `utils.ops.metrics`.
         callbacks: a listener, told of batches and images.

@@ -97,13 +97,13 @@ def _make_loader(opt: Namespace, backend: Backend, data: DataSpec) -> tuple[Any,
 
 
 def _check_classes(backend: Backend, data: DataSpec, opt: Namespace) -> None:
-    """Refuse a model and a data set that do not belong together."""
+    """Refuse a model and a dataset that do not belong together."""
     if opt.single_cls:
         return
     if backend.nc != data.nc:
         raise ConfigError(
             f"--weights {' '.join(opt.weights)} has {backend.nc} classes, --data {opt.data} has {data.nc}: "
-            "give the data set that it was trained on, or --single-cls"
+            "give the dataset that it was trained on, or --single-cls"
         )
     if backend.names != data.names:
         index = next(i for i in data.names if backend.names.get(i) != data.names[i])

@@ -1,4 +1,4 @@
-"""Compare images with the golden ones, and make the small data sets that the tests read."""
+"""Compare images with the golden ones, and make the small datasets that the tests read."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_forked_processes_share_the_memory() -> None:
     assert (found == 9).all()
 
 
-def test_the_disk_cache_follows_its_original_and_stays_out_of_the_data_set(
+def test_the_disk_cache_follows_its_original_and_stays_out_of_the_dataset(
     tmp_path: Path, own_cache_folder: Path
 ) -> None:
     images = make_set(tmp_path, 2)

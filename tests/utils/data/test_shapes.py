@@ -1,4 +1,4 @@
-"""The drawn data set: repeatable, whole, and labelled exactly."""
+"""The drawn dataset: repeatable, whole, and labelled exactly."""
 
 from __future__ import annotations
 

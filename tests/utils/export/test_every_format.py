@@ -44,7 +44,7 @@ def needs_packages(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a checkpoint, a data set's yaml, and a space in its name."""
+    """A folder with a checkpoint, a dataset's yaml, and a space in its name."""
     folder = tmp_path_factory.mktemp("all formats")
     shutil.copy(checkpoint(), folder / "tiny.pt")
     images = folder / "images"

@@ -39,7 +39,7 @@ def test_a_resumed_run_goes_on_with_the_same_run(offline: Path) -> None:
     assert [item.exit_code for kind, item in found if kind == "exit"] == [1, 0]
 
 
-def test_models_and_the_data_set_are_artifacts(offline: Path) -> None:
+def test_models_and_the_dataset_are_artifacts(offline: Path) -> None:
     image = offline / "1.jpg"
     image.write_bytes(b"image")
     drive(

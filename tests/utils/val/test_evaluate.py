@@ -83,7 +83,7 @@ def test_detections_of_classes_without_labels_are_mentioned(caplog: pytest.LogCa
 
 
 def test_a_model_for_other_classes_is_refused() -> None:
-    with pytest.raises(ConfigError, match="5 classes, the data set 3"):
+    with pytest.raises(ConfigError, match="5 classes, the dataset 3"):
         judge(Knowing([[]], nc=5), [batch(LABELS)])
 
 

@@ -53,7 +53,7 @@ def test_coco_has_80_classes_in_91_numbers() -> None:
     assert (len(COCO_IDS), COCO_IDS[0], COCO_IDS[11], COCO_IDS[-1]) == (80, 1, 13, 90)
 
 
-def test_annotations_are_found_below_the_data_set(tmp_path: Path) -> None:
+def test_annotations_are_found_below_the_dataset(tmp_path: Path) -> None:
     file = tmp_path / "annotations" / "instances_val2017.json"
     file.parent.mkdir()
     file.touch()

@@ -1,4 +1,4 @@
-"""Pack the images and labels of a data set into shards, as they are, to the byte."""
+"""Pack the images and labels of a dataset into shards, as they are, to the byte."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _UNFIT = re.compile(r"[.\s{}*\\]")  # in the name of a sample: all behind a dot 
 
 @dataclass(frozen=True)
 class Packing:
-    """How a data set is packed."""
+    """How a dataset is packed."""
 
     output: Path
     per_shard: int = 1000  # images
