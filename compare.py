@@ -3,7 +3,7 @@
     python compare.py --cfg yolov5n.yaml yolov5n-LSKA.yaml --weights yolov5n.pt --data bccd.yaml \\
         --seeds 0 1 2 3 4 --epochs 40 --img 320          # train, measure, report
     python compare.py --weights a.pt b.pt --data bccd.yaml    # what is trained already, paired over images
-    python compare.py --report runs/compare/exp               # the report anew, from its csv files
+    python compare.py --report runs/compare/exp               # the report again, from its csv files
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def compare_weights(opt: Namespace, rest: Sequence[str], argv: Sequence[str]) ->
 
 
 def remake(opt: Namespace) -> Path:
-    """Make the report of a folder anew, from its csv files."""
+    """Make the report of a folder again, from its csv files."""
     from studies.compare import examples, records, report
 
     folder = Path(opt.report)

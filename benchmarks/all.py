@@ -60,7 +60,7 @@ def run(name: str) -> bool:
 
 
 def rebuild(page: str, folder: Path) -> str:
-    """The page with its tables made anew: NAME.csv between `<!-- figures: NAME -->` and `<!-- end -->`."""
+    """The page with its tables made again: NAME.csv between `<!-- figures: NAME -->` and `<!-- end -->`."""
     return _PLACE.sub(lambda place: f"{place[1]}{table(folder / f'{place[2]}.csv')}{place[3]}", page)
 
 

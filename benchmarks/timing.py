@@ -183,7 +183,7 @@ class Sheet:
         print(f"{'what':58}{'target':>9}{'ratio':>8}{'quartiles':>15}  {'':7}sides")
 
     def add(self, line: Ratio) -> None:
-        """Print a line; the csv file is written anew, so that nothing is lost when a run is stopped."""
+        """Print a line; the csv file is written again, so that nothing is lost when a run is stopped."""
         self.lines.append(line)
         spread = f"{line.low:.3g}-{line.high:.3g}"
         print(

@@ -86,7 +86,7 @@ def check_stages(path: Path, state: Mapping[str, Tensor], stages: Sequence[nn.Mo
             words = " ".join(f"{key}={value}" for key, value in gate.items())
             LOG.warning(
                 f"{path}: its gates are {words}, those of {target} {own['design']} k={own['k']}, whose "
-                f"depth-wise kernels start anew; train.py --attention {words} would take them over"
+                f"depth-wise kernels start again; train.py --attention {words} would take them over"
             )
             break
 

@@ -32,7 +32,7 @@ _SEEN = re.compile(r"(<!-- seen: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def rebuild(text: str, folder: Path) -> str:
-    """The page with all its tables made anew from the csv files in `folder`.
+    """The page with all its tables made again from the csv files in `folder`.
 
     Raises:
         DataError: a csv file is missing, or holds no such split.

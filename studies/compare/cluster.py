@@ -19,7 +19,7 @@ class ClusterRunner:
     """Bring runs to their measured.json on the machines of a cluster.
 
     This code is sent along. Datasets and weights have to be at the same paths on all machines. If the
-    project's folder is shared too, a run whose machine is lost goes on; else it starts anew elsewhere.
+    project's folder is shared too, a run whose machine is lost goes on; else it starts again elsewhere.
 
     Args:
         project: folder of all comparisons.

@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="train once with each")
     what.add_argument("--labels", nargs="+", default=[], help="names of the models in tables and plots")
-    what.add_argument("--report", metavar="FOLDER", help="make the report of an earlier comparison anew")
+    what.add_argument("--report", metavar="FOLDER", help="make the report of an earlier comparison again")
     how = parse.add_argument_group("how")
     how.add_argument("--jobs", type=int, default=1, help="trainings at the same time")
     how.add_argument("--device", default="", help="cpu, a GPU such as 0, or several to share out: 0,1")

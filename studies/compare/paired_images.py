@@ -1,6 +1,6 @@
 """Two models on the same images: is the difference of their mAP more than the choice of images?
 
-mAP is no mean over images, so it is computed anew for every resample: images are drawn with
+mAP is no mean over images, so it is computed again for every resample: images are drawn with
 replacement, the same ones for both models. The p-value comes from exchanging the two models' answers,
 image by image at random: if the models are equally good, that changes nothing but by chance.
 """

@@ -18,7 +18,7 @@ class ClusterTrainer:
     """Train candidates somewhere; one whose machine is lost is trained on another.
 
     This code is sent along. Datasets and weights have to be at the same paths on all machines. If the
-    evolution's folder is shared too, a candidate whose machine is lost goes on; else it starts anew.
+    evolution's folder is shared too, a candidate whose machine is lost goes on; else it starts again.
 
     Args:
         home: folder of the evolution.

@@ -205,7 +205,7 @@ class Evolution:
         return max(fine, key=lambda r: (self.method.fitness(r), -r.index), default=None)
 
     def _write(self) -> None:
-        """Make the tables and yamls anew."""
+        """Make the tables and yamls again."""
         results, home = self.journal.in_order(), self.plan.home
         if results:
             write_table(results, home / "evolve.csv")

@@ -112,7 +112,7 @@ class Journal:
         self.results[result.index] = result
 
     def forget(self, index: int) -> None:
-        """Let a candidate be trained anew."""
+        """Let a candidate be trained again."""
         (folder_of(self.home, index) / RESULT).unlink(missing_ok=True)
         self.results.pop(index, None)
 
@@ -182,4 +182,4 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: damaged ({error}); remove it, and its candidate is made anew")
+    return DataError(f"{path}: damaged ({error}); remove it, and its candidate is made again")

@@ -56,7 +56,7 @@ def look_at_all(images: PackedPaths) -> Iterator[Scan]:
 
 def _hire(images: int) -> Executor:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if images < _MANY or cores == 1 or sys.platform != "linux":  # elsewhere each imports everything anew
+    if images < _MANY or cores == 1 or sys.platform != "linux":  # elsewhere each imports everything again
         return ThreadPoolExecutor(2)  # one waits for the disk while the other computes
     return ProcessPoolExecutor(cores, multiprocessing.get_context("fork"), _leave_ctrl_c_alone)
 

@@ -17,7 +17,7 @@ from utils.base.log import LOG
 from utils.base.seeds import generator
 
 NAMES = ("circle", "square", "triangle", "star", "ring")
-VERSION = 1  # raise it when the images change: older folders are then drawn anew
+VERSION = 1  # raise it when the images change: older folders are then drawn again
 MARKER = "shapes.json"
 
 _EMPTY_SHARE = 0.04  # images without an object, as real sets have them

@@ -313,7 +313,7 @@ static void sum_up(const shape *s, const stage *stages, int64_t block, vec *sums
     }
 }
 
-/* From the gradient of y that of x, and those of weights and biases; what was between them is made anew.
+/* From the gradient of y that of x, and those of weights and biases; what was between them is made again.
  * Returns 0, or 1 if memory ran out. */
 int chain_backward(const shape *s, const stage *stages, const float *x, const float *grad_y, float *grad_x) {
     layout l = lay_out(s, stages);

@@ -18,7 +18,7 @@ class PackedConvolution:
     """act(convolution(x)) on the CPU, and a copy of the weights in oneDNN's order; not a module.
 
     PyTorch's compiler uses the same operators. They are not part of its public interface, so whoever
-    calls this must be able to do without. The copy is made anew when the weights have moved, or changed in a
+    calls this must be able to do without. The copy is made again when the weights have moved, or changed in a
     way that PyTorch counts; `weight.data.mul_()` after the first call is not noticed: call `forget`.
     """
 
@@ -61,7 +61,7 @@ class PackedConvolution:
         return silu_(y) if type(act) is nn.SiLU else y
 
     def _weight(self, weight: Tensor, settings: list[Any], shape: torch.Size) -> Tensor:
-        """The weights as they are now, laid out anew only when they have changed.
+        """The weights as they are now, laid out again only when they have changed.
 
         The order is the best one for maps of the first shape that came; others can be computed with it, too.
         """

@@ -23,7 +23,7 @@ _LAUNCH = "launch.txt"  # in a run folder: which torchrun made it
 
 
 def after_restart(opt: Namespace, team: Team) -> Namespace:
-    """Go on with its run when torchrun has started all processes anew (--max-restarts)."""
+    """Go on with its run when torchrun has started all processes again (--max-restarts)."""
     if team.world == 1 and "TORCHELASTIC_RESTART_COUNT" not in os.environ:
         return opt
     folder = team.share(_folder_of_launch(opt) if team.leads and team.restarted else None)
@@ -115,7 +115,7 @@ def _saved_options(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _merge(saved: dict[str, Any], asked: Namespace, path: Path) -> Namespace:
-    """Saved options, those asked for anew in their place; options that did not exist get their default."""
+    """Saved options, those asked for again in their place; options that did not exist get their default."""
     opt = parse_options([])
     for name, value in saved.items():
         if name in vars(opt):

@@ -73,7 +73,7 @@ def test_after_a_failure_only_the_rest_is_fetched(site: Site, tmp_path: Path) ->
     assert (tmp_path / "cells" / "val" / "2.jpg").read_bytes() == b"two"
 
 
-def test_a_damaged_archive_is_fetched_anew(site: Site, tmp_path: Path) -> None:
+def test_a_damaged_archive_is_fetched_again(site: Site, tmp_path: Path) -> None:
     good, site.answers["/own.zip"] = site.answers["/own.zip"], Answer(b"PK no zip")
     wanted = [Download(f"{site.url}/own.zip")]
     with pytest.raises(DataError, match="damaged"):

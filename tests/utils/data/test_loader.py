@@ -128,7 +128,7 @@ def test_weights_choose_the_images(tmp_path: Path) -> None:
         loader.keys.epoch = epoch
         keys = [key for batch in loader.keys for key in batch]
         assert {partner for key in keys for partner in key.partners} <= {2, 4}
-        assert len(set(keys)) == len(keys)  # an image shown again is augmented anew
+        assert len(set(keys)) == len(keys)  # an image shown again is augmented again
         counts.update(key.image_index for key in keys)
     assert set(counts) == {2, 4}
     assert 2.2 < counts[4] / counts[2] < 4

@@ -47,7 +47,7 @@ def test_a_resumed_run_goes_on_and_tells_no_epoch_twice(tmp_path: Path) -> None:
     assert [line.split()[1] for line in lines if line.startswith("row")] == ["0", "1", "2"]
 
 
-def test_a_new_run_in_an_old_folder_starts_anew(tmp_path: Path) -> None:
+def test_a_new_run_in_an_old_folder_starts_again(tmp_path: Path) -> None:
     for _ in range(2):
         drive(fakes.kind(fakes.Diary), tmp_path, range(1))
 

@@ -181,7 +181,7 @@ def _copy(facts: ShardFacts, place: Path) -> str:
 
 
 def _file_system(url: str) -> tuple[Any, str]:
-    """Who reads this kind of address, made anew: connections do not survive a fork."""
+    """Who reads this kind of address, made again: connections do not survive a fork."""
     import fsspec
 
     check_address(url)
