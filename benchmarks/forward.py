@@ -78,9 +78,9 @@ def _serve(opt: Any) -> None:
 
     images = torch.rand(opt.batch, 3, opt.img, opt.img, generator=torch.Generator().manual_seed(0))
     if opt.side == "ONNX Runtime":
-        from utils.base.device import hush_onnxruntime
+        from utils.base.device import disable_ort_telemetry
 
-        hush_onnxruntime()
+        disable_ort_telemetry()
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()

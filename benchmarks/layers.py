@@ -140,9 +140,9 @@ def in_pytorch(model: Any, images: Any, rounds: int) -> Times:
 
 def in_onnxruntime(file: Path, images: Any, rounds: int, folder: Path) -> Times:
     """From its own profile."""
-    from utils.base.device import hush_onnxruntime
+    from utils.base.device import disable_ort_telemetry
 
-    hush_onnxruntime()
+    disable_ort_telemetry()
     import onnxruntime
     import torch
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.utils.loggers.sink import Sink
-from utils.base.device import hush_onnxruntime
+from utils.base.device import disable_ort_telemetry
 from utils.base.log import LOG
 
 # No run of a test starts TensorBoard or what else this machine has; tests of services ask for them.
 os.environ["YOLOV5_LOGGERS"] = "none"
-hush_onnxruntime()  # tests import it, too
+disable_ort_telemetry()  # tests import it, too
 # A shell without job control starts what it puts into the background deaf to Ctrl-C, and children inherit it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

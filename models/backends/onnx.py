@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.backends.base import Backend
 from models.backends.metadata import Metadata
-from utils.base.device import hush_onnxruntime
+from utils.base.device import disable_ort_telemetry
 from utils.base.errors import ConfigError, DataError
 from utils.base.formats import existing_file
 
@@ -70,7 +70,7 @@ class DnnBackend(Backend):
 
 def _open_session(weights: str, device: torch.device, wanted: str) -> Any:
     path = existing_file(weights)
-    hush_onnxruntime()
+    disable_ort_telemetry()
     try:
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as runtime

@@ -40,7 +40,7 @@ def keep_freed_memory() -> bool:
     return all([mallopt(name, value) for name, value in settings])
 
 
-def hush_onnxruntime() -> None:
+def disable_ort_telemetry() -> None:
     """Switch off what ONNX Runtime sends to Microsoft; call it before the first import.
 
     Seen with 1.32 on Linux, where `disable_telemetry_events` right after the import did not stop it. Who has

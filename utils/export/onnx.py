@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from utils.base.device import hush_onnxruntime
+from utils.base.device import disable_ort_telemetry
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
 from utils.base.log import LOG
@@ -29,7 +29,7 @@ def quantise(draft: Path, options: ExportOptions) -> Path:
     Raises:
         ConfigError: ONNX Runtime is missing.
     """
-    hush_onnxruntime()
+    disable_ort_telemetry()
     try:
         from onnxruntime import quantization as q
         from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -141,7 +141,7 @@ def _free_axes(options: ExportOptions) -> dict[str, dict[int, str]] | None:
 
 
 def _simplified(graph: Any) -> Any:
-    hush_onnxruntime()  # with which onnxslim checks its work
+    disable_ort_telemetry()  # with which onnxslim checks its work
     try:
         import onnxslim
     except ImportError:

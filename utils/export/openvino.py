@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from utils.base.device import hush_onnxruntime
+from utils.base.device import disable_ort_telemetry
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
 from utils.export.export_options import ExportOptions
@@ -59,7 +59,7 @@ def _converted(openvino: Any, model: nn.Module, images: Tensor, options: ExportO
 
 
 def _quantised(network: Any, options: ExportOptions) -> Any:
-    hush_onnxruntime()  # which NNCF may load
+    disable_ort_telemetry()  # which NNCF may load
     try:
         import nncf
     except ImportError as error:
