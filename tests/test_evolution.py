@@ -121,7 +121,7 @@ def test_kills_at_any_moment_change_nothing(course: Course, seed: int) -> None:
     assert course.outcome(name) == course.outcome("whole")
 
 
-def test_what_no_candidate_could_mend_ends_it_at_once(course: Course) -> None:
+def test_what_no_candidate_could_fix_ends_it_at_once(course: Course) -> None:
     with course.start("mistaken", "--data", "nowhere.yaml") as child:
         said = child.communicate(timeout=60)[0]
     assert child.returncode == 2 and "nowhere.yaml" in said and "Traceback" not in said

@@ -65,7 +65,7 @@ class ClusterTrainer:
 def _train_there(
     trial: Trial, home: Path, device: str, threads: int
 ) -> tuple[Result | None, dict[str, bytes], str]:
-    """On the worker: the result of a candidate and its files, or the mistake that the user has to mend."""
+    """On the worker: the result of a candidate and its files, or the mistake that the user has to fix."""
     trainer = Trainer(home, share_out(1, device, threads))
     try:
         result = trainer(trial)

@@ -55,7 +55,7 @@ class Trainer:
         """Train a candidate, or go on with it; one that fails by itself is a result, too.
 
         Raises:
-            ConfigError: a flag, file or dataset cannot be used, which no other candidate would mend.
+            ConfigError: a flag, file or dataset cannot be used, which no other candidate would fix.
             LostError: the training was told to end, or killed; it can be gone on with.
         """
         folder = trial.save(self.home)

@@ -80,10 +80,10 @@ def test_a_connection_that_breaks_is_tried_again(tmp_path: Path, monkeypatch: py
             local_copy(facts)
         assert not list(store.shards_folder().glob("*.tar")), "no half a shard is left"
 
-        def mend(seconds: float) -> None:
+        def fix(seconds: float) -> None:
             site.answers["/train-0001.tar"] = whole
 
-        monkeypatch.setattr(store.time, "sleep", mend)
+        monkeypatch.setattr(store.time, "sleep", fix)
         assert local_copy(facts).read_bytes() == whole.body
 
 
