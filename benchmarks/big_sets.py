@@ -83,12 +83,12 @@ def index(home: Path, count: int) -> None:
     names = PackedPaths.of(f"/data/images/train2017/{number:012}.jpg" for number in range(count))
     counts = opened.counts.astype(np.int64)
     labels = PackedRows(opened.rows, np.cumsum(counts) - counts, counts)
-    outlines = PackedPolygons(opened.points, np.cumsum(opened.outlined, dtype=np.int64), labels)
-    held = LabelledFiles(names, labels, outlines, opened.sizes)
+    polygons = PackedPolygons(opened.points, np.cumsum(opened.outlined, dtype=np.int64), labels)
+    held = LabelledFiles(names, labels, polygons, opened.sizes)
     arrays = (names.text, names.starts, names.ends, labels.starts, labels.counts, held.sizes)
     size = sum(array.nbytes for array in arrays)
     print(f"{count:,} images: index opened in {seconds:.2f} s, {size / count:.0f} bytes each beside boxes")
-    print(f"  boxes: {(labels.rows.nbytes + outlines.ends.nbytes) / len(labels.rows):.0f} bytes each, mapped")
+    print(f"  boxes: {(labels.rows.nbytes + polygons.ends.nbytes) / len(labels.rows):.0f} bytes each, mapped")
 
 
 def shards(home: Path, count: int, per_shard: int = 1000) -> None:

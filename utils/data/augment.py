@@ -68,29 +68,29 @@ def copy_paste(sample: Sample, chosen: Sequence[int]) -> Sample:
     """Paste objects once more, mirrored left to right in the image, where they hide little.
 
     Args:
-        sample: the image; only objects with an outline can be pasted. It is changed in place.
+        sample: the image; only objects with a polygon can be pasted. It is changed in place.
         chosen: indices of the objects, in the order of pasting.
 
     Returns:
-        The image with the new boxes and outlines after the old ones.
+        The image with the new boxes and polygons after the old ones.
     """
     width = sample.image.shape[1]
     boxes = list(sample.boxes)
-    outlines: list[np.ndarray] = []
+    pasted: list[np.ndarray] = []
     mask = np.zeros(sample.image.shape[:2], np.uint8)
     for index in chosen:
-        outline = sample.polygons[index]
+        polygon = sample.polygons[index]
         cls, x1, y1, x2, y2 = sample.boxes[index]
         box = np.array((cls, width - x2, y1, width - x1, y2), sample.boxes.dtype)
-        if len(outline) and (_covered(box[1:], np.stack(boxes)[:, 1:]) < MAX_COVERED).all():
+        if len(polygon) and (_covered(box[1:], np.stack(boxes)[:, 1:]) < MAX_COVERED).all():
             boxes.append(box)
-            outlines.append(np.stack((width - outline[:, 0], outline[:, 1]), 1))
-            cv2.drawContours(mask, [outline.astype(np.int32)], -1, 1, cv2.FILLED)
-    if not outlines:
+            pasted.append(np.stack((width - polygon[:, 0], polygon[:, 1]), 1))
+            cv2.drawContours(mask, [polygon.astype(np.int32)], -1, 1, cv2.FILLED)
+    if not pasted:
         return sample
     where = cv2.flip(mask, 1).view(bool)
     sample.image[where] = cv2.flip(sample.image, 1)[where]
-    polygons = join_polygons([(len(sample.boxes), sample.polygons), (len(outlines), outlines)])
+    polygons = join_polygons([(len(sample.boxes), sample.polygons), (len(pasted), pasted)])
     return Sample(sample.image, np.stack(boxes), polygons)
 
 

@@ -99,8 +99,8 @@ class Scan:
     counts: np.ndarray  # (N,) int32: rows of each image
     rows: np.ndarray  # (R, 5) float32: class, xywhn
     lines: np.ndarray  # (R,) int32: line of each row in its file
-    outlined: np.ndarray  # (R,) int32: points of each row's outline, 0 where it is a box
-    points: np.ndarray  # (P, 2) float32: of all outlines
+    outlined: np.ndarray  # (R,) int32: points of each row's polygon, 0 where it is a box
+    points: np.ndarray  # (P, 2) float32: of all polygons
     notes: list[Note] = field(default_factory=list)
 
     def is_consistent(self, images: int) -> bool:

@@ -12,7 +12,7 @@ from utils.data.label_cache import BACKGROUND, CORRUPT, USABLE, Note, Scan
 from utils.ops.boxes import segments2boxes
 
 BOX_VALUES = 5
-MIN_OUTLINE_VALUES = 7  # a class and three points
+MIN_POLYGON_VALUES = 7  # a class and three points
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Labels:
 def parse_labels(text: str) -> Labels:
     """Read the lines of a label file, each by its own; bad ones are left out and told in `faults`.
 
-    If no line is an outline, there are no polygons at all. Of equal rows one is kept.
+    If no line is a polygon, there are no polygons at all. Of equal rows one is kept.
     """
     numbered = [
         (number, words) for number, line in enumerate(text.splitlines(), 1) if (words := line.split())
@@ -62,7 +62,7 @@ def _line_by_line(numbered: Sequence[tuple[int, list[str]]]) -> Labels:
             labels.faults.append(f"line {number}: {error}")
             continue
         points = np.zeros((0, 2), np.float32)
-        if len(values) >= MIN_OUTLINE_VALUES:
+        if len(values) >= MIN_POLYGON_VALUES:
             points = values[1:].reshape(-1, 2)
             values = np.concatenate((values[:1], segments2boxes([points])[0]))
         rows.append(values)
@@ -78,8 +78,8 @@ def _line_by_line(numbered: Sequence[tuple[int, list[str]]]) -> Labels:
 def _numbers(words: Sequence[str]) -> np.ndarray:
     """Turn the words of a line into numbers, or raise ValueError with what is wrong."""
     count = len(words)
-    if count != BOX_VALUES and (count < MIN_OUTLINE_VALUES or count % 2 == 0):
-        raise ValueError(f"{count} values; a box has 5, an outline 1 and at least 3 pairs")
+    if count != BOX_VALUES and (count < MIN_POLYGON_VALUES or count % 2 == 0):
+        raise ValueError(f"{count} values; a box has 5, a polygon 1 and at least 3 pairs")
     values = np.array([_number(word) for word in words], np.float32)
     if values[0] < 0 or values[0] % 1:
         raise ValueError(f"class {words[0]} is not a whole number from 0 on")
@@ -158,18 +158,18 @@ def judge(name: str, look: Callable[[], tuple[int, int]], labels: Callable[[], s
 
 def pack(found: Sequence[Verdict]) -> Scan:
     """Put what was found about images into flat arrays."""
-    outlines = [points for item in found for points in _outlines(item.labels)]
+    polygons = [points for item in found for points in _polygons(item.labels)]
     return Scan(
         status=np.array([item.status for item in found], np.uint8),
         sizes=np.array([item.size for item in found], np.int32).reshape(-1, 2),
         counts=np.array([len(item.labels.rows) for item in found], np.int32),
         rows=np.concatenate([np.zeros((0, 5), np.float32), *(item.labels.rows for item in found)]),
         lines=np.concatenate([np.zeros(0, np.int32), *(item.labels.lines for item in found)]),
-        outlined=np.array([len(points) for points in outlines], np.int32),
-        points=np.concatenate([np.zeros((0, 2), np.float32), *outlines]),
+        outlined=np.array([len(points) for points in polygons], np.int32),
+        points=np.concatenate([np.zeros((0, 2), np.float32), *polygons]),
         notes=[Note(index, *note) for index, item in enumerate(found) for note in item.notes],
     )
 
 
-def _outlines(labels: Labels) -> list[np.ndarray]:
+def _polygons(labels: Labels) -> list[np.ndarray]:
     return labels.polygons or [np.zeros((0, 2), np.float32)] * len(labels.rows)

@@ -51,7 +51,7 @@ def mosaic4(
 ) -> Sample:
     """Lay four images on a gray canvas of twice `imgsz`, each touching the centre with a corner.
 
-    What reaches beyond the canvas is cut off; boxes and outlines are clipped to it.
+    What reaches beyond the canvas is cut off; boxes and polygons are clipped to it.
 
     Args:
         tiles: as they stand: top left, top right, bottom left, bottom right.
@@ -62,7 +62,7 @@ def mosaic4(
     side = 2 * imgsz
     rows, columns = seen or (slice(0, side), slice(0, side))
     canvas = np.empty((side, side, 3), np.uint8)
-    (y, x), moves, outlines = centre_yx, [], []
+    (y, x), moves, polygons = centre_yx, [], []
     for place, tile in enumerate(tiles):
         height, width = tile.image.shape[:2]
         top, above = (y, slice(y, side)) if place >= 2 else (y - height, slice(0, y))
@@ -70,14 +70,14 @@ def mosaic4(
         _paste(canvas, tile.image, (top, left), (_common(rows, above), _common(columns, beside)))
         moves.append((left, top, left, top))
         if tile.polygons:
-            outlines.append([(points + (left, top)).clip(0, side) for points in tile.polygons])
+            polygons.append([(points + (left, top)).clip(0, side) for points in tile.polygons])
         else:
-            outlines.append([])
+            polygons.append([])
     joined, counts = np.concatenate([tile.boxes for tile in tiles]), [len(tile.boxes) for tile in tiles]
     corners = joined[:, 1:]
     corners += np.array(moves, np.float32).repeat(counts, 0)
     clip_boxes(corners, (side, side))
-    return Sample(canvas, joined, join_polygons(list(zip(counts, outlines, strict=True))))
+    return Sample(canvas, joined, join_polygons(list(zip(counts, polygons, strict=True))))
 
 
 def _common(one: slice, other: slice) -> slice:

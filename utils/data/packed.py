@@ -1,4 +1,4 @@
-"""Millions of paths, label rows and outlines in a few flat arrays, which look like lists.
+"""Millions of paths, label rows and polygons in a few flat arrays, which look like lists.
 
 A list of Python objects costs hundreds of bytes an entry, and forked workers copy it page by page as they
 count references. Arrays are shared as they are: an entry is a view, made when it is asked for.
@@ -187,10 +187,10 @@ class PackedRows(_Table[np.ndarray]):
 
 
 class PackedPolygons(_Table[list[np.ndarray]]):
-    """The outlines of each entry's rows: (k, 2) each, k = 0 for a box; an empty list if all are boxes.
+    """The polygons of each entry's rows: (k, 2) each, k = 0 for a box; an empty list if all are boxes.
 
     Args:
-        points: (P, 2) of all outlines.
+        points: (P, 2) of all polygons.
         ends: (R,) where the points of each row end.
         rows: the rows of each entry; only their numbers are used.
     """

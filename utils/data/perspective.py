@@ -178,8 +178,8 @@ def _clip_edges(starts: np.ndarray, steps: np.ndarray, limit: np.ndarray) -> np.
 
 def _covered_corners(points: np.ndarray, limit: np.ndarray) -> np.ndarray:
     """Corners of the image that the polygon covers, (k, 2): where it reaches beyond, they bound it."""
-    outline = points.astype(np.float32)
+    polygon = points.astype(np.float32)
     width, height = limit.tolist()
     corners = [(0.0, 0.0), (width, 0.0), (width, height), (0.0, height)]
-    covered = [corner for corner in corners if cv2.pointPolygonTest(outline, corner, False) > 0]
+    covered = [corner for corner in corners if cv2.pointPolygonTest(polygon, corner, False) > 0]
     return np.array(covered, float).reshape(-1, 2)

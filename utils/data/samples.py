@@ -22,12 +22,12 @@ class Sample:
 
     image: np.ndarray  # (H, W, 3) uint8 BGR
     boxes: np.ndarray  # (n, 5) float32: class, x1, y1, x2, y2
-    # One (k, 2) outline a box, without points where only the box is known; or no entry at all.
+    # One (k, 2) polygon a box, without points where only the box is known; or no entry at all.
     polygons: Sequence[np.ndarray] = field(default_factory=list)
 
 
 def join_polygons(samples: Sequence[tuple[int, Sequence[np.ndarray]]]) -> list[np.ndarray]:
-    """Chain the outlines of several images, given as (number of boxes, outlines) of each."""
+    """Chain the polygons of several images, given as (number of boxes, polygons) of each."""
     if not any(polygons for _, polygons in samples):
         return []
     nothing = np.zeros((0, 2), np.float32)

@@ -188,8 +188,8 @@ def _drop_unknown_classes(scan: Scan, names: Mapping[int, str]) -> list[Note]:
 def _usable(scan: Scan, images: PackedImages) -> LabelledFiles:
     counts = scan.counts.astype(np.int64)
     labels = PackedRows(scan.rows, np.cumsum(counts) - counts, counts)
-    outlines = PackedPolygons(scan.points, np.cumsum(scan.outlined, dtype=np.int64), labels)
-    return LabelledFiles(images, labels, outlines, scan.sizes).take(scan.status != CORRUPT)
+    polygons = PackedPolygons(scan.points, np.cumsum(scan.outlined, dtype=np.int64), labels)
+    return LabelledFiles(images, labels, polygons, scan.sizes).take(scan.status != CORRUPT)
 
 
 def _summary(place: object, status: np.ndarray, prefix: str) -> str:

@@ -107,7 +107,7 @@ def save_jpeg(path: Path, image: np.ndarray, quality: int = 90) -> None:
 
 @cache
 def _contours(name: str) -> tuple[np.ndarray, ...]:
-    """Closed outlines of a shape, each (points, 2), inside the circle of radius 1 around the origin."""
+    """Closed polygons of a shape, each (points, 2), inside the circle of radius 1 around the origin."""
     if name == "ring":
         return _corners(np.ones(72)), _corners(np.full(72, 0.55))
     corners = {"circle": 72, "square": 4, "triangle": 3, "star": 10}[name]
@@ -154,7 +154,7 @@ def _place(
     contours = [((points * stretch) @ turn + centre).astype(np.float32) for points in _contours(name)]
     mask = np.zeros((height, width), np.uint8)
     fixed = [np.rint(points * 2**_SUBPIXEL).astype(np.int32) for points in contours]
-    cv2.fillPoly(mask, fixed, 1, shift=_SUBPIXEL)  # an inner outline becomes a hole
+    cv2.fillPoly(mask, fixed, 1, shift=_SUBPIXEL)  # an inner polygon becomes a hole
     area = abs(cv2.contourArea(contours[0])) - sum(abs(cv2.contourArea(hole)) for hole in contours[1:])
     return mask.astype(bool), area
 

@@ -17,9 +17,9 @@ def many_images(images: int) -> LabelledFiles:
     """As many images with 3 boxes each."""
     counts = np.full(images, 3)
     rows = PackedRows(np.zeros((3 * images, 5), np.float32), np.cumsum(counts) - counts, counts)
-    outlines = PackedPolygons(np.zeros((0, 2), np.float32), np.zeros(3 * images, np.int64), rows)
+    polygons = PackedPolygons(np.zeros((0, 2), np.float32), np.zeros(3 * images, np.int64), rows)
     names = PackedPaths.of(f"/data/images/train2017/{index:012}.jpg" for index in range(images))
-    return LabelledFiles(names, rows, outlines, np.full((images, 2), 640, np.int32))
+    return LabelledFiles(names, rows, polygons, np.full((images, 2), 640, np.int32))
 
 
 def _read_all(files: LabelledFiles, found: Queue[int]) -> None:

@@ -53,10 +53,10 @@ def test_copy_paste_equals_the_original() -> None:
     assert_same_image(pasted.image, case["output"], off=3)
 
 
-def test_objects_without_an_outline_are_not_pasted() -> None:
+def test_objects_without_a_polygon_are_not_pasted() -> None:
     boxes = np.array([[0, 1, 1, 9, 9], [1, 2, 20, 12, 30]], np.float32)
-    outline = np.array([[2, 20], [12, 20], [12, 30]], np.float32)
-    sample = Sample(pattern_image(40, 60), boxes, [np.zeros((0, 2), np.float32), outline])
+    polygon = np.array([[2, 20], [12, 20], [12, 30]], np.float32)
+    sample = Sample(pattern_image(40, 60), boxes, [np.zeros((0, 2), np.float32), polygon])
     pasted = copy_paste(sample, [0, 1])
     assert pasted.boxes[:, 0].tolist() == [0, 1, 1]
     assert [len(points) for points in pasted.polygons] == [0, 3, 3]

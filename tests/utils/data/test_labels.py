@@ -20,13 +20,13 @@ def test_an_empty_file_has_no_labels_and_no_faults() -> None:
     assert labels.faults == []
 
 
-def test_an_outline_is_bounded_by_a_box() -> None:
+def test_a_polygon_is_bounded_by_a_box() -> None:
     labels = parse_labels(OUTLINE)
     np.testing.assert_allclose(labels.rows, [[2, 0.3, 0.4, 0.4, 0.6]], atol=1e-6)
     np.testing.assert_allclose(labels.polygons[0], [[0.1, 0.1], [0.5, 0.1], [0.5, 0.7]])
 
 
-def test_boxes_beside_outlines_stay_boxes() -> None:
+def test_boxes_beside_polygons_stay_boxes() -> None:
     labels = parse_labels(f"{BOX}\n{OUTLINE}")
     np.testing.assert_allclose(labels.rows[0], [1, 0.5, 0.5, 0.2, 0.2])
     assert [len(points) for points in labels.polygons] == [0, 3]

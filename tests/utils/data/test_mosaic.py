@@ -43,14 +43,14 @@ def test_every_mosaic_holds_its_own_image_and_a_centre_near_the_middle() -> None
     assert set(places) == {0, 1, 2, 3}
 
 
-def test_outlines_move_with_their_tile() -> None:
-    outline = np.array([[0, 0], [10, 0], [10, 10]], np.float32)
+def test_polygons_move_with_their_tile() -> None:
+    polygon = np.array([[0, 0], [10, 0], [10, 10]], np.float32)
     box = np.array([[0, 0, 0, 10, 10]], np.float32)
     image = np.zeros((20, 20, 3), np.uint8)
-    plain, outlined = Sample(image, box), Sample(image, box, [outline])
+    plain, outlined = Sample(image, box), Sample(image, box, [polygon])
     mosaic = mosaic4([plain, plain, plain, outlined], (30, 32), 32)
     assert [len(points) for points in mosaic.polygons] == [0, 0, 0, 3]
-    np.testing.assert_allclose(mosaic.polygons[3], outline + (32, 30))
+    np.testing.assert_allclose(mosaic.polygons[3], polygon + (32, 30))
     np.testing.assert_allclose(mosaic.boxes[3], [0, 32, 30, 42, 40])
 
 

@@ -45,11 +45,11 @@ def test_rows_are_views_in_any_order() -> None:
     assert np.array_equal(ROWS.take(np.array([], int)).joined(), np.zeros((0, 2)))
 
 
-def test_outlines_belong_to_their_rows() -> None:
+def test_polygons_belong_to_their_rows() -> None:
     points = np.arange(14.0).reshape(7, 2)
     table = PackedPolygons(points, np.cumsum([3, 0, 0, 4, 0, 0]), ROWS)
-    assert [len(outline) for outline in table[0]] == [3, 0]
-    assert table[1] == [] and [len(outline) for outline in table[2]] == [0, 4, 0, 0]
+    assert [len(polygon) for polygon in table[0]] == [3, 0]
+    assert table[1] == [] and [len(polygon) for polygon in table[2]] == [0, 4, 0, 0]
     assert table[2][1].tolist() == points[3:].tolist()
     boxes = PackedPolygons(points[:0], np.zeros(6, int), ROWS)
     assert boxes[0] == boxes[2] == []

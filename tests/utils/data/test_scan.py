@@ -95,7 +95,7 @@ def test_other_files_have_another_digest_and_other_times_have_not(tmp_path: Path
     assert load_labels([images]).content != before
 
 
-def test_outlines_stay_with_their_boxes(tmp_path: Path) -> None:
+def test_polygons_stay_with_their_boxes(tmp_path: Path) -> None:
     images = make_set(tmp_path, 3)
     (tmp_path / "labels/train/001.txt").write_text(
         "9 0.1 0.1 0.5 0.1 0.5 0.7 0.2 0.2\n0 0.5 0.5 0.1 0.1\n1 0.2 0.2 0.4 0.2 0.4 0.4\n"
