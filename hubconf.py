@@ -80,7 +80,7 @@ def _entry(name: str, cfg: str = "") -> _Callable[..., _Any]:
     Args:
         pretrained: with the weights of {name}.pt, as far as they fit: of a head for other classes, what finds
             objects of any class. The file is looked for in the current folder, the project, and the cache
-            folder, and else fetched.
+            folder, and else downloaded.
         channels: of the images.
         classes: how many.
         autoshape: take images of any kind and size; otherwise the network itself, to train or to change.

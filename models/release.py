@@ -1,4 +1,4 @@
-"""Official YOLOv5 weights: their names, where they are published, and how to fetch one."""
+"""Official YOLOv5 weights: their names, where they are published, and how to download one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.base.download import fetch, matches
+from utils.base.download import download_file, matches
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.base.paths import cache_folder
@@ -36,13 +36,13 @@ def is_official(name: str | Path) -> bool:
 
 
 def cached_official(name: str) -> Path | None:
-    """The file of an official name if an earlier run fetched it."""
+    """The file of an official name if an earlier run downloaded it."""
     path = cache_folder() / "weights" / name
     return path if path.is_file() and _is_sound(path, OFFICIAL[name]) else None
 
 
-def fetch_official(name: str) -> Path:
-    """Return an official weight file from the cache folder, fetched there if need be.
+def download_official(name: str) -> Path:
+    """Return an official weight file from the cache folder, downloaded there if need be.
 
     Raises:
         ConfigError: no official name.
@@ -54,8 +54,10 @@ def fetch_official(name: str) -> Path:
         return path
     path, known = cache_folder() / "weights" / name, OFFICIAL[name]
     path.unlink(missing_ok=True)
-    LOG.info(f"Fetching {name} from {RELEASE}. The licence of these weights is {LICENCE}.")
-    fetch(f"{RELEASE}/{name}", path, sha256=known.sha256, size=known.size, limit=_LARGEST, timeout=_TIMEOUT)
+    LOG.info(f"Downloading {name} from {RELEASE}. The licence of these weights is {LICENCE}.")
+    download_file(
+        f"{RELEASE}/{name}", path, sha256=known.sha256, size=known.size, limit=_LARGEST, timeout=_TIMEOUT
+    )
     if not _is_sound(path, known):
         path.unlink()
         raise DataError(f"{RELEASE}/{name}: what arrived is not a checkpoint; not kept")

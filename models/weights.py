@@ -234,20 +234,20 @@ def load_for_inference(
 
 
 def locate_weights(name: str | Path) -> Path:
-    """A weights file on disk: as given, in the project, in the cache folder, else fetched by official name.
+    """A weights file on disk: as given, in the project, in the cache folder, else downloaded by official name.
 
     Raises:
         ConfigError: not there and not an official name.
-        DataError: an official name that could not be fetched; says what to do.
+        DataError: an official name that could not be downloaded; says what to do.
     """
-    from models.release import OFFICIAL, fetch_official, is_official
+    from models.release import OFFICIAL, download_official, is_official
 
     path = Path(name).expanduser()
     for candidate in (path, ROOT / path):
         if candidate.is_file():
             return candidate
     if is_official(path.name) and path.parent.resolve() in (Path().resolve(), ROOT):
-        return fetch_official(path.name)
+        return download_official(path.name)
     files = [file.name for file in path.parent.glob("*.pt")] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, sorted({*files, *OFFICIAL}), n=3)
     hint = f"; did you mean {', '.join(near)}?" if near else ""

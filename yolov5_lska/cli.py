@@ -22,7 +22,7 @@ COMMANDS = {
     "visualize": ("visualize.py", "show receptive fields, attention and heat maps"),
     "benchmarks": ("benchmarks.py", "export to all formats, and measure each"),
     "serve": ("serve", "answer requests over HTTP"),
-    "get": ("utils.data.get", "fetch the dataset that a data yaml names"),
+    "get": ("utils.data.get", "download the dataset that a data yaml names"),
     "pack": ("utils.data.pack", "turn a dataset into shards"),
 }
 

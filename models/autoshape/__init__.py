@@ -41,7 +41,7 @@ class AutoShape(nn.Module):
         classes: the only class numbers to report; None for all.
         max_det: most boxes of an image.
         amp: mixed precision, on a GPU.
-        private_addresses: fetch images from this machine and its network, too, not only from public hosts.
+        private_addresses: download images from this machine and its network, too, not only from public hosts.
         model: the backend; its `model` is the network, if it came from a .pt file.
         names: class names by number; may be replaced.
         stride: sides of the network's input are multiples of it.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.base.download import fetch_bytes
+from utils.base.download import download_bytes
 from utils.base.errors import ConfigError, DataError
 from utils.base.processes import usable_cores
 from utils.data.images import decode_image, read_image
@@ -37,7 +37,7 @@ def load_images(items: Sequence[Any], private_addresses: bool = False) -> list[N
     Args:
         items: file names, http(s) addresses, PIL images, arrays (H, W), (H, W, C) or (C, H, W) in RGB,
             tensors (C, H, W); of any number of kinds.
-        private_addresses: fetch from this machine and its network, too.
+        private_addresses: download from this machine and its network, too.
 
     Raises:
         ConfigError: something else, or an address that is refused.
@@ -58,7 +58,7 @@ def load_image(item: Any, index: int = 0, private_addresses: bool = False) -> Na
     """Read one image, the `index`-th of its list; see `load_images`."""
     name = f"image{index}"
     if isinstance(item, str) and urlsplit(item).scheme.lower() in ("http", "https"):
-        content = fetch_bytes(item, limit=LARGEST, public=not private_addresses)
+        content = download_bytes(item, limit=LARGEST, public=not private_addresses)
         bgr = decode_image(np.frombuffer(content, np.uint8), item)
         return NamedImage(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), _jpg(unquote(urlsplit(item).path), name))
     if isinstance(item, str | Path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from models import release
-from models.release import OFFICIAL, Weights, cached_official, fetch_official, is_official
+from models.release import OFFICIAL, Weights, cached_official, download_official, is_official
 from tests.known import SHARED, needs_shared
 from tests.serving import Answer, Site, serve
 from utils.base.errors import ConfigError, DataError
@@ -47,12 +47,12 @@ def test_the_known_facts_are_those_of_the_real_file() -> None:
     assert OFFICIAL["yolov5n.pt"] == Weights(hashlib.sha256(content).hexdigest(), len(content))
 
 
-def test_weights_are_fetched_once_and_their_licence_is_said(
+def test_weights_are_downloaded_once_and_their_licence_is_said(
     site: Site, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO", "yolov5"):
-        path = fetch_official("yolov5s.pt")
-        assert fetch_official("yolov5s.pt") == path == cached_official("yolov5s.pt")
+        path = download_official("yolov5s.pt")
+        assert download_official("yolov5s.pt") == path == cached_official("yolov5s.pt")
 
     assert path.read_bytes() == checkpoint()
     assert site.asked == ["/yolov5s.pt"]
@@ -64,9 +64,9 @@ def test_a_file_that_is_not_the_published_one_is_not_kept(site: Site) -> None:
     site.answers["/yolov5m.pt"] = Answer(b"<html>please log in</html>")
 
     with pytest.raises(DataError, match="expected 4,062,133"):
-        fetch_official("yolov5n.pt")
+        download_official("yolov5n.pt")
     with pytest.raises(DataError, match="not a checkpoint"):
-        fetch_official("yolov5m.pt")
+        download_official("yolov5m.pt")
 
     assert cached_official("yolov5n.pt") is None
     assert cached_official("yolov5m.pt") is None
@@ -74,6 +74,6 @@ def test_a_file_that_is_not_the_published_one_is_not_kept(site: Site) -> None:
 
 def test_an_unknown_name_asks_no_server(site: Site) -> None:
     with pytest.raises(ConfigError, match="yolov5q.pt: not an official weight file"):
-        fetch_official("yolov5q.pt")
+        download_official("yolov5q.pt")
 
     assert site.asked == []

@@ -1,4 +1,4 @@
-"""Fetch one file over http(s): checked, whole or not at all, and clear when there is no network."""
+"""Download one file over http(s): checked, whole or not at all, and clear when there is no network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LARGEST = 64 * 2**30  # bytes; no single archive of the public sets comes near
 _CHUNK = 2**20
 
 
-def fetch(
+def download_file(
     url: str,
     destination: Path,
     *,
@@ -70,7 +70,7 @@ def fetch(
     return destination
 
 
-def fetch_bytes(url: str, *, limit: int, timeout: float = TIMEOUT, public: bool = False) -> bytes:
+def download_bytes(url: str, *, limit: int, timeout: float = TIMEOUT, public: bool = False) -> bytes:
     """Download `url` into memory.
 
     Args:
@@ -88,7 +88,7 @@ def fetch_bytes(url: str, *, limit: int, timeout: float = TIMEOUT, public: bool 
     with _open(url, None, timeout, public) as response:
         promised = _promised_size(response)
         if promised is not None and promised > limit:
-            raise DataError(f"{url}: has {promised:,} bytes, more than the {limit:,} allowed; not fetched")
+            raise DataError(f"{url}: has {promised:,} bytes, more than the {limit:,} allowed; not downloaded")
         content = bytearray()
         for chunk in _chunks(response, url):
             content += chunk
@@ -141,7 +141,7 @@ def _check_public(url: str) -> None:
     except (OSError, UnicodeError):
         return
     if not all(ipaddress.ip_address(address).is_global for address in found):
-        raise ConfigError(f"{url}: {host} is not a public address; fetch it yourself, and give the file")
+        raise ConfigError(f"{url}: {host} is not a public address; download it yourself, and give the file")
 
 
 def _open(url: str, destination: Path | None, timeout: float, public: bool = False) -> Any:
@@ -157,7 +157,7 @@ def _open(url: str, destination: Path | None, timeout: float, public: bool = Fal
     except (OSError, HTTPException) as error:
         place = f" and put it at {destination}" if destination else ""
         raise DataError(
-            f"{url}: cannot be reached ({_reason(error)}); without a network, fetch it elsewhere{place}"
+            f"{url}: cannot be reached ({_reason(error)}); without a network, download it elsewhere{place}"
         ) from error
 
 
@@ -190,9 +190,9 @@ def _check_room(url: str, destination: Path, promised: int | None, size: int | N
     if promised is None:
         return
     if size is not None and promised != size:
-        raise DataError(f"{url}: has {promised:,} bytes, expected {size:,}; not fetched")
+        raise DataError(f"{url}: has {promised:,} bytes, expected {size:,}; not downloaded")
     if promised > limit:
-        raise DataError(f"{url}: has {promised:,} bytes, more than the {limit:,} allowed; not fetched")
+        raise DataError(f"{url}: has {promised:,} bytes, more than the {limit:,} allowed; not downloaded")
     folder = next(parent for parent in destination.absolute().parents if parent.exists())
     free = shutil.disk_usage(folder).free
     if promised > free:

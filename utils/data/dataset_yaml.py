@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.base.download import fetch
+from utils.base.download import download_file
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.base.paths import find_file, relative_to_cwd, workplace
@@ -46,7 +46,7 @@ def read_data_yaml(name: str | Path, *, allow_download: bool = False) -> DataSpe
 
     Args:
         name: the yaml's path, bare name or address, or an archive with images and a yaml.
-        allow_download: fetch missing images without asking.
+        allow_download: download missing images without asking.
 
     Raises:
         ConfigError: a yaml that cannot be found or is wrong, or a download that is not allowed.
@@ -89,7 +89,7 @@ def _open(name: str | Path) -> tuple[Path, dict[str, Any]]:
     text = str(name)
     if text.lower().startswith(("http://", "https://")):
         target = Path.cwd() / text.split("?")[0].rsplit("/", 1)[-1]
-        fetch(text, target)
+        download_file(text, target)
         return _open(target)
     if not is_archive(text):
         yaml = find_file(name, ("data",), YAML_SUFFIXES, "--data").absolute()
@@ -204,7 +204,7 @@ def _generate(what: Any, root: Path, yaml: Path) -> None:
 
 
 def _download(raw: dict[str, Any], root: Path, val: list[str], yaml: Path, allowed: bool) -> None:
-    """Fetch the images, if the yaml says where from."""
+    """Download the images, if the yaml says where from."""
     downloads = parse_downloads(raw.get("download"), str(yaml))
     if downloads:
         download_data(downloads, root, allowed=allowed, name=yaml.name)
@@ -215,7 +215,7 @@ def _download(raw: dict[str, Any], root: Path, val: list[str], yaml: Path, allow
 
 
 def _downloads_or_none(raw: dict[str, Any], yaml: Path) -> list[Download]:
-    """What could be fetched; scripts of older yamls do no harm where the images are there."""
+    """What could be downloaded; scripts of older yamls do no harm where the images are there."""
     try:
         return parse_downloads(raw.get("download"), str(yaml))
     except ConfigError:

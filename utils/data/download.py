@@ -1,4 +1,4 @@
-"""Fetch the public datasets that a data yaml names: addresses only, shown first, never a script."""
+"""Download the public datasets that a data yaml names: addresses only, shown first, never a script."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from utils.base.download import fetch
+from utils.base.download import download_file
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.data.archive import is_archive, merge, safe_unpack
 
-__all__ = ["Download", "download_data", "fetch", "parse_downloads", "safe_unpack"]
+__all__ = ["Download", "download_data", "download_file", "parse_downloads", "safe_unpack"]
 
 
 @dataclass(frozen=True)
 class Download:
-    """One file to fetch for a dataset."""
+    """One file to download for a dataset."""
 
     url: str
     sha256: str | None = None
@@ -58,10 +58,10 @@ def parse_downloads(value: Any, where: str) -> list[Download]:
 def download_data(
     downloads: Sequence[Download], root: Path, *, allowed: bool = False, name: str = "data yaml"
 ) -> None:
-    """Fetch files into a dataset's folder and unpack the archives among them.
+    """Download files into a dataset's folder and unpack the archives among them.
 
     An archive whose only entry is a folder with the name of `root` becomes `root`; any other is unpacked
-    below it. After a failure, a second run keeps what was fetched.
+    below it. After a failure, a second run keeps what was downloaded.
 
     Args:
         downloads: what `parse_downloads` returned.
@@ -78,17 +78,17 @@ def download_data(
     if not allowed and not _user_agrees(downloads, root, name):
         addresses = ", ".join(item.url for item in downloads)
         raise ConfigError(
-            f"{name}: its images are not in {root}; `python -m utils.data.get {name}` fetches {addresses}"
+            f"{name}: its images are not in {root}; `python -m utils.data.get {name}` downloads {addresses}"
         )
     kept = root.parent / f".{root.name}-downloads"
     for number, item in enumerate(downloads):
-        LOG.info(f"Fetching {item}")
+        LOG.info(f"Downloading {item}")
         if is_archive(item.file_name):
             archive = kept / f"{number}-{item.file_name}"
-            fetch(item.url, archive, sha256=item.sha256, size=item.size)
+            download_file(item.url, archive, sha256=item.sha256, size=item.size)
             _unpack_into(root, archive, root / item.into)
         else:
-            fetch(item.url, root / item.into / item.file_name, sha256=item.sha256, size=item.size)
+            download_file(item.url, root / item.into / item.file_name, sha256=item.sha256, size=item.size)
     shutil.rmtree(kept, ignore_errors=True)
 
 
@@ -98,7 +98,7 @@ def _unpack_into(root: Path, archive: Path, target: Path) -> None:
         try:
             fresh = safe_unpack(archive, Path(folder) / "unpacked")
         except DataError:
-            archive.unlink()  # the next run fetches it again
+            archive.unlink()  # the next run downloads it again
             raise
         children = list(fresh.iterdir())
         if len(children) == 1 and children[0].is_dir() and children[0].name == root.name:
@@ -110,11 +110,11 @@ def _unpack_into(root: Path, archive: Path, target: Path) -> None:
 def _user_agrees(downloads: Sequence[Download], root: Path, name: str) -> bool:
     if not sys.stdin.isatty():
         return False
-    LOG.info(f"{name}: its images are not in {root}. They can be fetched from:")
+    LOG.info(f"{name}: its images are not in {root}. They can be downloaded from:")
     for item in downloads:
         LOG.info(f"  {item}")
     try:
-        return input("Fetch them now? [y/N] ").strip().lower() in ("y", "yes")
+        return input("Download them now? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
         return False
 

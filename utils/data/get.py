@@ -1,4 +1,4 @@
-"""Fetch a public dataset: `python -m utils.data.get coco128`."""
+"""Download a public dataset: `python -m utils.data.get coco128`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from utils.base.log import LOG
 
 
 def main() -> None:
-    """Fetch what the data yaml on the command line names, unless it is there."""
-    parse = script.parser("Fetch the dataset that a data yaml names.", prog="-m utils.data.get")
+    """Download what the data yaml on the command line names, unless it is there."""
+    parse = script.parser("Download the dataset that a data yaml names.", prog="-m utils.data.get")
     parse.add_argument("data", help="data yaml: its path, or the name of one in data/, such as coco128")
     name = parse.parse_args().data
 

@@ -22,7 +22,7 @@ from utils.base.processes import usable_cores
 from utils.base.seeds import generator
 from utils.data.dataset import DetectionDataset, Item, SampleKey, Shapes
 from utils.data.samplers import BUFFER, BatchKeys, Mix, Share
-from utils.data.shards.prefetch_shards import FetchAhead
+from utils.data.shards.prefetch_shards import ShardPrefetcher
 from utils.data.shards.table import ShardTable
 
 QUAD = 4  # images that one of a quad batch is made of
@@ -146,18 +146,18 @@ class Loader:
         images = self.dataset.image_files
         if not (isinstance(images, ShardTable) and images.remote):
             return self._batches(self._loader)
-        return self._fetched(self._loader, images)
+        return self._prefetched(self._loader, images)
 
     def _batches(self, loader: DataLoader[Batch | DataError]) -> Iterator[Batch]:
         with _interrupts_held():
             batches = iter(loader)
         return map(_delivered, batches)
 
-    def _fetched(self, loader: DataLoader[Batch | DataError], images: ShardTable) -> Iterator[Batch]:
-        """The batches, while the shards that come next are fetched."""
+    def _prefetched(self, loader: DataLoader[Batch | DataError], images: ShardTable) -> Iterator[Batch]:
+        """The batches, while the shards that come next are downloaded."""
         numbers = self.keys.numbers()
         buffer = self.keys.mix.buffer if self.keys.mix is not None and self.keys.shuffle else 0
-        ahead = FetchAhead(images, self.keys.order(), numbers.start * self.keys.batch_size, buffer)
+        ahead = ShardPrefetcher(images, self.keys.order(), numbers.start * self.keys.batch_size, buffer)
         try:
             for number, batch in zip(numbers, self._batches(loader), strict=True):
                 ahead.reach(number * self.keys.batch_size)
@@ -196,7 +196,7 @@ def make_loader(
         seed: of the order.
         quad: batches have a quarter of the images, twice as large: four in one, or one enlarged.
         image_weights: (N,) how often to show each image, relative to the others; None shows each once.
-        pin_memory: put batches where a GPU fetches them faster.
+        pin_memory: put batches where a GPU copies them faster.
         share: what this process gets of them, where several work together.
         buffer: images among which those of shards are mixed.
 

@@ -13,7 +13,7 @@ from utils.base.errors import DataError
 from utils.base.log import LOG
 from utils.data.image_cache import make_cache
 from utils.data.scan import LabelledFiles
-from utils.data.shards.store import FetchError
+from utils.data.shards.store import DownloadError
 
 
 @dataclass
@@ -88,7 +88,7 @@ class SampleReader:
         for candidate in ((index + step) % count for step in range(count)):
             try:
                 return candidate, *self._read(candidate)
-            except FetchError:  # the next ones would be missing too, and hours of pauses between tries
+            except DownloadError:  # the next ones would be missing too, and hours of pauses between tries
                 raise
             except DataError as error:
                 if candidate not in self._unreadable:

@@ -14,7 +14,7 @@ import cv2
 
 from utils.base.errors import DataError
 from utils.base.log import LOG
-from utils.data.download import fetch
+from utils.data.download import download_file
 from utils.data.images import read_image
 from utils.data.letterbox import letterbox
 from utils.sources.files import Fit, Frame, delivered_fps, find_files, is_image, is_video
@@ -50,7 +50,7 @@ def find_source(source: str, vid_stride: int = 1) -> Source:
 
     Raises:
         ConfigError: it does not exist, or is written wrongly.
-        DataError: a folder, glob or list without a usable file, or an address that cannot be fetched.
+        DataError: a folder, glob or list without a usable file, or an address that cannot be downloaded.
     """
     if is_screen(source):
         return ScreenSource(source)
@@ -60,7 +60,7 @@ def find_source(source: str, vid_stride: int = 1) -> Source:
         return StreamSource(source, read_stream_list(Path(source).expanduser(), source), vid_stride)
     scheme = urlsplit(source).scheme.lower() if "://" in source else ""
     if scheme in ("http", "https") and (name := _media_name(source)):
-        source = str(_fetch_here(source, name))
+        source = str(_download_here(source, name))
     elif scheme in ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp"):
         return StreamSource(source, [source], vid_stride)
     files, missing = find_files(source)
@@ -150,11 +150,11 @@ def _media_name(url: str) -> str:
     return name if is_image(name) or is_video(name) else ""
 
 
-def _fetch_here(url: str, name: str) -> Path:
+def _download_here(url: str, name: str) -> Path:
     """Download to the current folder, as the original does; what is there already is used."""
     path = Path(name).absolute()
     if path.exists():
         LOG.info(f"{url}: {path} is there already, and used")
     else:
-        fetch(url, path)
+        download_file(url, path)
     return path

@@ -172,7 +172,7 @@ def make_config(opt: Namespace, checkpoint: Checkpoint | None) -> dict[str, Any]
 def find_weights(opt: Namespace) -> Checkpoint | None:
     """Read the start weights; None to train from scratch.
 
-    An official name that is neither on disk nor to be fetched is no error where --cfg says what to build.
+    An official name that is neither on disk nor to be downloaded is no error where --cfg says what to build.
     """
     name = opt.resume or opt.weights
     if not name:

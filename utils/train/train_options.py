@@ -50,7 +50,7 @@ def _what(group: argparse._ArgumentGroup) -> None:
         help="arguments of all large kernel blocks: k=23 design=LKA init=paper dilation=3",
     )  # fmt: skip
     group.add_argument("--data", default="data/shapes.yaml", help="dataset yaml")
-    group.add_argument("--download", action="store_true", help="fetch the dataset where its yaml says")
+    group.add_argument("--download", action="store_true", help="download the dataset where its yaml says")
     group.add_argument("--hyp", default="data/hyps/hyp.scratch-low.yaml", help="hyperparameter yaml")
     group.add_argument("--imgsz", "--img", "--img-size", type=int, default=640, help="image size in pixels")
     group.add_argument("--single-cls", action="store_true", help="treat all classes as one")

@@ -31,7 +31,7 @@ def _what(group: argparse._ArgumentGroup) -> None:
     weights, data = "yolov5s.pt", relative_to_cwd(ROOT / "data" / "coco128.yaml")
     group.add_argument("--weights", nargs="+", default=[weights], help="model file; several .pt vote")
     group.add_argument("--data", default=data, help="dataset yaml")
-    group.add_argument("--download", action="store_true", help="fetch the dataset where its yaml says")
+    group.add_argument("--download", action="store_true", help="download the dataset where its yaml says")
     group.add_argument(
         "--task", choices=TASKS, default="val", help="a split, or the speed, or a study of image sizes"
     )

@@ -1,4 +1,4 @@
-"""Fetching: the right file, whole, or nothing and one clear line."""
+"""Downloading: the right file, whole, or nothing and one clear line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.serving import Answer, Site, serve
-from utils.base.download import fetch, fetch_bytes
+from utils.base.download import download_bytes, download_file
 from utils.base.errors import ConfigError, DataError
 
 BODY = bytes(range(256)) * 5000  # 1.28 MB: more than one chunk
@@ -26,7 +26,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 def test_a_file_arrives_with_the_right_content(site: Site, tmp_path: Path) -> None:
-    got = fetch(f"{site.url}/file.bin", tmp_path / "deep er" / "f.bin", sha256=SHA256, size=len(BODY))
+    got = download_file(f"{site.url}/file.bin", tmp_path / "deep er" / "f.bin", sha256=SHA256, size=len(BODY))
 
     assert got.read_bytes() == BODY
     assert got == tmp_path / "deep er" / "f.bin"
@@ -35,23 +35,23 @@ def test_a_file_arrives_with_the_right_content(site: Site, tmp_path: Path) -> No
 def test_a_file_without_a_promised_length_arrives(site: Site, tmp_path: Path) -> None:
     site.answers["/stream"] = Answer(BODY, promised=-1)
 
-    assert fetch(f"{site.url}/stream", tmp_path / "f").read_bytes() == BODY
+    assert download_file(f"{site.url}/stream", tmp_path / "f").read_bytes() == BODY
 
 
 def test_a_redirect_is_followed(site: Site, tmp_path: Path) -> None:
     site.answers["/old"] = Answer(status=302, headers={"Location": "/file.bin"})
 
-    assert fetch(f"{site.url}/old", tmp_path / "f", sha256=SHA256).read_bytes() == BODY
+    assert download_file(f"{site.url}/old", tmp_path / "f", sha256=SHA256).read_bytes() == BODY
 
 
-def test_a_good_file_is_not_fetched_again_and_a_bad_one_is(site: Site, tmp_path: Path) -> None:
+def test_a_good_file_is_not_downloaded_again_and_a_bad_one_is(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "f"
-    fetch(f"{site.url}/file.bin", path, sha256=SHA256)
-    fetch(f"{site.url}/file.bin", path, sha256=SHA256)
+    download_file(f"{site.url}/file.bin", path, sha256=SHA256)
+    download_file(f"{site.url}/file.bin", path, sha256=SHA256)
     assert len(site.asked) == 1
 
     path.write_bytes(b"cut")
-    fetch(f"{site.url}/file.bin", path, sha256=SHA256)
+    download_file(f"{site.url}/file.bin", path, sha256=SHA256)
     assert len(site.asked) == 2
     assert path.read_bytes() == BODY
 
@@ -81,7 +81,7 @@ def test_anything_else_is_refused_and_leaves_no_file(
     site.answers["/x"] = answer
 
     with pytest.raises(DataError, match=message):
-        fetch(f"{site.url}/x", tmp_path / "f", **facts)
+        download_file(f"{site.url}/x", tmp_path / "f", **facts)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -91,29 +91,29 @@ def test_no_server_is_said_in_one_line_with_the_way_out(tmp_path: Path) -> None:
         free.bind(("127.0.0.1", 0))  # bound, but nobody listens
         address = f"http://127.0.0.1:{free.getsockname()[1]}/f"
         with pytest.raises(DataError, match=r"cannot be reached \(Connection refused\).*put it at .*/f$"):
-            fetch(address, tmp_path / "f")
+            download_file(address, tmp_path / "f")
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/f", "/etc/passwd", "http:///f", ""])
 def test_only_http_addresses_are_taken(url: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not an address"):
-        fetch(url, tmp_path / "f")
+        download_file(url, tmp_path / "f")
 
 
 def test_a_file_can_come_into_memory(site: Site) -> None:
-    assert fetch_bytes(f"{site.url}/file.bin", limit=len(BODY)) == BODY
+    assert download_bytes(f"{site.url}/file.bin", limit=len(BODY)) == BODY
     for promised in (None, -1):
         site.answers["/file.bin"] = Answer(BODY, promised=promised)
         with pytest.raises(DataError, match="allowed"):
-            fetch_bytes(f"{site.url}/file.bin", limit=len(BODY) - 1)
+            download_bytes(f"{site.url}/file.bin", limit=len(BODY) - 1)
     with pytest.raises(ConfigError, match="http"):
-        fetch_bytes("file:///etc/hostname", limit=10)
+        download_bytes("file:///etc/hostname", limit=10)
 
 
 def test_what_is_inside_is_not_public(site: Site) -> None:
     for url in (f"{site.url}/file.bin", f"http://localhost:{site.url.rpartition(':')[2]}/file.bin"):
         with pytest.raises(ConfigError, match="not a public address"):
-            fetch_bytes(url, limit=len(BODY), public=True)
+            download_bytes(url, limit=len(BODY), public=True)
     assert not site.asked
 
 
@@ -124,5 +124,5 @@ def test_a_redirect_to_the_inside_is_not_public(site: Site, monkeypatch: pytest.
     check = module._check_public
     monkeypatch.setattr(module, "_check_public", lambda url: None if url.endswith("/away") else check(url))
     with pytest.raises(ConfigError, match=r"file.bin: 127.0.0.1 is not a public address"):
-        fetch_bytes(f"{site.url}/away", limit=len(BODY), public=True)
+        download_bytes(f"{site.url}/away", limit=len(BODY), public=True)
     assert site.asked == ["/away"]

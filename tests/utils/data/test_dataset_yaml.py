@@ -159,11 +159,11 @@ def test_downloads_go_to_the_root_that_is_searched(
 ) -> None:
     calls: list[tuple[list[str], Path, bool]] = []
 
-    def fetched(downloads: list[Any], root: Path, *, allowed: bool, name: str) -> None:
+    def downloaded(downloads: list[Any], root: Path, *, allowed: bool, name: str) -> None:
         calls.append(([item.url for item in downloads], root, allowed))
         make_splits(root)
 
-    monkeypatch.setattr(dataset_yaml, "download_data", fetched)
+    monkeypatch.setattr(dataset_yaml, "download_data", downloaded)
     url = "https://example.org/a.zip"
     path = write(tmp_path / "d.yaml", path="../datasets/set", download=url)
     data = read_data_yaml(path, allow_download=True)

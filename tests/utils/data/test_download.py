@@ -61,7 +61,7 @@ def test_archives_and_files_land_below_the_root(site: Site, tmp_path: Path) -> N
     assert [folder.name for folder in tmp_path.iterdir()] == ["cells"]  # nothing left beside it
 
 
-def test_after_a_failure_only_the_rest_is_fetched(site: Site, tmp_path: Path) -> None:
+def test_after_a_failure_only_the_rest_is_downloaded(site: Site, tmp_path: Path) -> None:
     wanted = [Download(f"{site.url}/own.zip"), Download(f"{site.url}/late.zip")]
     with pytest.raises(DataError, match="404"):
         download_data(wanted, tmp_path / "cells", allowed=True)
@@ -73,7 +73,7 @@ def test_after_a_failure_only_the_rest_is_fetched(site: Site, tmp_path: Path) ->
     assert (tmp_path / "cells" / "val" / "2.jpg").read_bytes() == b"two"
 
 
-def test_a_damaged_archive_is_fetched_again(site: Site, tmp_path: Path) -> None:
+def test_a_damaged_archive_is_downloaded_again(site: Site, tmp_path: Path) -> None:
     good, site.answers["/own.zip"] = site.answers["/own.zip"], Answer(b"PK no zip")
     wanted = [Download(f"{site.url}/own.zip")]
     with pytest.raises(DataError, match="damaged"):
@@ -85,39 +85,39 @@ def test_a_damaged_archive_is_fetched_again(site: Site, tmp_path: Path) -> None:
     assert (tmp_path / "cells" / "images" / "val" / "1.jpg").exists()
 
 
-@pytest.mark.parametrize(("answer", "fetches"), [("y", True), ("Yes ", True), ("n", False), ("", False)])
+@pytest.mark.parametrize(("answer", "downloads"), [("y", True), ("Yes ", True), ("n", False), ("", False)])
 def test_a_person_is_shown_the_addresses_and_asked(
     site: Site,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     answer: str,
-    fetches: bool,
+    downloads: bool,
 ) -> None:
     monkeypatch.setattr("sys.stdin", type("Terminal", (), {"isatty": lambda self: True})())
     monkeypatch.setattr("builtins.input", lambda prompt: answer)
     wanted = [Download(f"{site.url}/own.zip", size=len(site.answers["/own.zip"].body))]
     with caplog.at_level("INFO", "yolov5"):
-        if fetches:
+        if downloads:
             download_data(wanted, tmp_path / "cells")
         else:
             with pytest.raises(ConfigError):
                 download_data(wanted, tmp_path / "cells")
 
-    assert (site.asked != []) == fetches
+    assert (site.asked != []) == downloads
     assert f"{site.url}/own.zip" in caplog.text
 
 
 def test_nobody_to_ask_means_no(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download.sys, "stdin", io.StringIO("y\n"))
 
-    with pytest.raises(ConfigError, match=r"python -m utils.data.get cells.yaml` fetches http://127"):
+    with pytest.raises(ConfigError, match=r"python -m utils.data.get cells.yaml` downloads http://127"):
         download_data([Download(f"{site.url}/own.zip")], tmp_path / "cells", name="cells.yaml")
 
     assert site.asked == []
 
 
-def test_the_command_line_fetches_what_a_yaml_names(
+def test_the_command_line_downloads_what_a_yaml_names(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     yaml = tmp_path / "mine.yaml"

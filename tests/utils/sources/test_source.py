@@ -154,24 +154,24 @@ def test_several_videos_and_one_shorter_than_the_stride(tmp_path: Path) -> None:
 )
 def test_addresses_are_told_apart(source: str, kind: type, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    fetched = []
+    downloaded = []
 
-    def fetch(url: str, path: Path) -> None:
-        fetched.append((url, path.name))
+    def download_file(url: str, path: Path) -> None:
+        downloaded.append((url, path.name))
         path.write_bytes(b"")
 
-    monkeypatch.setattr(source_module, "fetch", fetch)
+    monkeypatch.setattr(source_module, "download_file", download_file)
     found = find_source(source)
     assert type(found) is kind
     if kind is FileSource:
-        assert fetched == [(source, found.files[0].name)]
+        assert downloaded == [(source, found.files[0].name)]
         assert found.files[0].name in ("Photo One.JPG", "a.mp4")
 
 
 def test_a_download_never_replaces_a_file(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     make_image_file(tmp_path / "a.jpg")
-    monkeypatch.setattr(source_module, "fetch", lambda *_: pytest.fail("fetched"))
+    monkeypatch.setattr(source_module, "download_file", lambda *_: pytest.fail("downloaded"))
     assert names("https://host/a.jpg") == ["a.jpg"]
 
 

@@ -95,7 +95,7 @@ def load_index(facts: ShardFacts) -> ShardIndex | None:
         except UNREADABLE:
             continue
         index = ShardIndex(*parts, sha256 or None)
-        # At its address a shard has another time than where it was made: its digest decides, once fetched.
+        # At its address a shard has another time than where it was made: its digest decides, once downloaded.
         same = bool(sha256) if came_along else bool(stamp) and stamp == facts.stamp
         known = (version, size) == (f"shard {VERSION}", str(facts.size))
         if known and same and _fits(index, facts.size):

@@ -1,4 +1,4 @@
-"""Fetch the shards that an epoch is about to need, while it trains on those before.
+"""Download the shards that an epoch is about to need, while it trains on those before.
 
 A process of its own does it: a thread might hold a lock while the loader forks its workers, and so stop them.
 """
@@ -25,7 +25,7 @@ from utils.data.shards.table import ShardTable
 _AHEAD = 2  # shards beyond those in use
 
 
-class FetchAhead:
+class ShardPrefetcher:
     """Keep some shards ahead of the batches.
 
     Args:
@@ -63,17 +63,17 @@ class FetchAhead:
             pipe.flush()
 
     def close(self) -> None:
-        """Fetch no more."""
+        """Download no more."""
         self._child.terminate()
         with suppress(BrokenPipeError):
             self._child.communicate()
 
 
 def main() -> None:
-    """Fetch the shards of a list up to the number that each line of standard input says."""
+    """Download the shards of a list up to the number that each line of standard input says."""
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(0))  # half a file is removed on the way out
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    LOG.disabled = True  # what it cannot fetch is told by whoever needs it
+    LOG.disabled = True  # what it cannot download is told by whoever needs it
     file = Path(sys.argv[1])
     shards = json.loads(file.read_text(encoding="utf-8"))
     file.unlink()

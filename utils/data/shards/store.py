@@ -1,4 +1,4 @@
-"""Local copies of shards: what is on a disk stays there, others are fetched whole and kept for a while."""
+"""Local copies of shards: what is on a disk stays there, others are downloaded whole and kept for a while."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from utils.data.shards.urls import check_address, is_address, without_query
 LIMIT_VARIABLE = "YOLOV5_SHARDS_GB"
 _LIMIT_GB = 32.0  # of copies, by default
 _ROOM_GB = 1.0  # to be left free on the disk
-_TRIES, _PAUSE = 3, 1.0  # of a fetch, and seconds before the second one
+_TRIES, _PAUSE = 3, 1.0  # of a download, and seconds before the second one
 _CHUNK = 2**22
 _STAMPS = (
     *("ETag", "etag", "Content-MD5", "Digest", "md5Hash", "checksum"),
@@ -29,7 +29,7 @@ _STAMPS = (
 _STALE = 86400.0  # seconds after which half a file is nobody's
 
 
-class FetchError(DataError):
+class DownloadError(DataError):
     """A shard that cannot be had now: the others are of no help."""
 
 
@@ -47,33 +47,33 @@ def shard_facts(url: str) -> ShardFacts:
 
     Raises:
         ConfigError: the kind of address is not known, or needs a package that is not installed.
-        FetchError: it is not there.
+        DownloadError: it is not there.
     """
     if not is_address(url):
         try:
             facts = os.stat(url)  # noqa: PTH116 - thousands of them
         except OSError as error:
-            raise FetchError(f"{url}: {error.strerror or error}") from error
+            raise DownloadError(f"{url}: {error.strerror or error}") from error
         return ShardFacts(url, facts.st_size, str(facts.st_mtime_ns))
-    with _as_fetch_error(url):
+    with _as_download_error(url):
         files, path = _file_system(url)
         found = files.info(path)
     size = found.get("size")
     if size is None:
-        raise FetchError(f"{url}: its server does not say how large it is")
+        raise DownloadError(f"{url}: its server does not say how large it is")
     stamp = next((str(found[name]) for name in _STAMPS if found.get(name)), "")
     return ShardFacts(url, int(size), stamp)
 
 
 def local_copy(facts: ShardFacts, sha256: str | None = None) -> Path:
-    """A file with the shard's content; fetched, and checked, if there is none yet.
+    """A file with the shard's content; downloaded, and checked, if there is none yet.
 
     Args:
         facts: of the shard.
         sha256: what its index was made from.
 
     Raises:
-        FetchError: it cannot be fetched, or is another one than the index describes.
+        DownloadError: it cannot be downloaded, or is another one than the index describes.
     """
     if not is_address(facts.url):
         return Path(facts.url)
@@ -82,16 +82,16 @@ def local_copy(facts: ShardFacts, sha256: str | None = None) -> Path:
     with _locked(place):
         if not (known and place.is_file() and place.stat().st_size == facts.size):
             make_room(facts.size, keep=place)
-            _fetch(facts, place, sha256)
+            _download(facts, place, sha256)
         with suppress(OSError):
             os.utime(place)  # used now: others go first
     return place
 
 
 def keep_as(facts: ShardFacts, sha256: str, copy: Path) -> None:
-    """Let a copy that was fetched without its digest be found by it from now on."""
+    """Let a copy that was downloaded without its digest be found by it from now on."""
     if is_address(facts.url):
-        with suppress(OSError):  # it is fetched once more, then
+        with suppress(OSError):  # it is downloaded once more, then
             os.replace(copy, _place(facts, sha256))
 
 
@@ -150,33 +150,33 @@ def _limit() -> float:
         raise ConfigError(f"${LIMIT_VARIABLE}={text}: expected a number of gigabytes such as 100") from error
 
 
-def _fetch(facts: ShardFacts, place: Path, sha256: str | None) -> None:
+def _download(facts: ShardFacts, place: Path, sha256: str | None) -> None:
     for attempt in range(_TRIES):
         try:
             digest = _copy(facts, place)
             break
-        except FetchError as error:
+        except DownloadError as error:
             if attempt + 1 == _TRIES:
                 raise
             LOG.warning(f"{error}; trying again")
             time.sleep(_PAUSE * 4**attempt)
     if sha256 and digest != sha256:
         place.unlink(missing_ok=True)
-        raise FetchError(
+        raise DownloadError(
             f"{facts.url}: is not the shard that its index describes; remove the index, or replace it"
         )
 
 
 def _copy(facts: ShardFacts, place: Path) -> str:
     digest = hashlib.sha256()
-    with _as_fetch_error(facts.url):
+    with _as_download_error(facts.url):
         files, path = _file_system(facts.url)
         with files.open(path, "rb", block_size=_CHUNK) as source, atomic_write(place) as target:
             while chunk := source.read(_CHUNK):
                 target.write(chunk)
                 digest.update(chunk)
             if target.tell() != facts.size:
-                raise FetchError(f"{facts.url}: {target.tell()} bytes came, {facts.size} were expected")
+                raise DownloadError(f"{facts.url}: {target.tell()} bytes came, {facts.size} were expected")
     return digest.hexdigest()
 
 
@@ -196,7 +196,7 @@ def _file_system(url: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def _as_fetch_error(url: str) -> Iterator[None]:
+def _as_download_error(url: str) -> Iterator[None]:
     try:
         yield
     except (ConfigError, DataError):
@@ -204,16 +204,16 @@ def _as_fetch_error(url: str) -> Iterator[None]:
     except Exception as error:  # each kind of store has its own errors; all mean the same here
         text = " ".join(str(error).split()) or type(error).__name__
         reason = "not found" if isinstance(error, FileNotFoundError) else text
-        raise FetchError(f"{url}: cannot be read ({reason})") from error
+        raise DownloadError(f"{url}: cannot be read ({reason})") from error
 
 
 @contextmanager
 def _locked(place: Path) -> Iterator[None]:
-    """One process fetches a shard, the others wait for it."""
+    """One process downloads a shard, the others wait for it."""
     place.parent.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
-    except ImportError:  # Windows: two may fetch the same, and the second replaces the first
+    except ImportError:  # Windows: two may download the same, and the second replaces the first
         yield
         return
     with place.with_suffix(".lock").open("w") as file:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from utils.data.packed import PackedImages, PackedPaths
-from utils.data.shards.store import FetchError, ShardFacts, local_copy
+from utils.data.shards.store import DownloadError, ShardFacts, local_copy
 from utils.data.shards.urls import is_address
 
 _OPEN = 128  # files a process keeps open
@@ -58,7 +58,7 @@ class ShardTable(PackedImages):
 
     @property
     def remote(self) -> bool:
-        """Whether shards have to be fetched."""
+        """Whether shards have to be downloaded."""
         return any(is_address(shard.facts.url) for shard in self.shards)
 
     def __len__(self) -> int:
@@ -77,9 +77,9 @@ class ShardTable(PackedImages):
         try:
             content = self._files.read(shard, int(self.offset[index]), length)
         except OSError as error:
-            raise FetchError(f"{shard.facts.url}: {error.strerror or error}") from error
+            raise DownloadError(f"{shard.facts.url}: {error.strerror or error}") from error
         if len(content) < length:
-            raise FetchError(f"{shard.facts.url}: has become shorter")
+            raise DownloadError(f"{shard.facts.url}: has become shorter")
         return np.frombuffer(content, np.uint8)
 
     def identity(self, index: int) -> str:

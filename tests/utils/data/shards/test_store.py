@@ -1,4 +1,4 @@
-"""Shards behind an address: fetched once, checked, kept within limits."""
+"""Shards behind an address: downloaded once, checked, kept within limits."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from utils.data.dataset import DetectionDataset
 from utils.data.loader import make_loader
 from utils.data.scan import load_labels
 from utils.data.shards import store
-from utils.data.shards.store import FetchError, local_copy, shard_facts
+from utils.data.shards.store import DownloadError, local_copy, shard_facts
 from utils.data.shards.urls import ShardList
 
 pytest.importorskip("aiohttp", reason="fsspec needs it for http://")
@@ -46,16 +46,16 @@ def test_what_comes_over_http_is_what_is_on_the_disk(tmp_path: Path, patterns: t
     local = DetectionDataset(shards.train, 64, augment=True, hyp=HYP)
     with serve(answers(tmp_path / "shards", *patterns)) as site:
         far = DetectionDataset([remote(site)], 64, augment=True, hyp=HYP)
-        fetched = [path for path in site.asked if path.endswith(".tar")]
-        assert len(fetched) == (0 if "*" in patterns else COUNT), "only to look at what no index describes"
+        downloaded = [path for path in site.asked if path.endswith(".tar")]
+        assert len(downloaded) == (0 if "*" in patterns else COUNT), "only to look at what no index describes"
         for workers in (0, 2):
             loaders = [make_loader(data, 4, workers=workers, shuffle=True, buffer=4) for data in (local, far)]
             for one, other in zip(*loaders, strict=True):
                 assert np.array_equal(one.images, other.images) and np.array_equal(one.targets, other.targets)
             for loader in loaders:
                 loader.close()
-        fetched = [path for path in site.asked if path.endswith(".tar")]
-        assert len(fetched) == COUNT, "each once, whoever asks for it"
+        downloaded = [path for path in site.asked if path.endswith(".tar")]
+        assert len(downloaded) == COUNT, "each once, whoever asks for it"
         assert len(load_labels([remote(site)]).images) == 10
 
 
@@ -76,7 +76,7 @@ def test_a_connection_that_breaks_is_tried_again(tmp_path: Path, monkeypatch: py
         facts = shard_facts(f"{site.url}/train-0001.tar")
         half = Answer(whole.body[:700], promised=len(whole.body), headers=whole.headers)
         site.answers["/train-0001.tar"] = half
-        with pytest.raises(FetchError, match=r"/train-0001.tar: "):
+        with pytest.raises(DownloadError, match=r"/train-0001.tar: "):
             local_copy(facts)
         assert not list(store.shards_folder().glob("*.tar")), "no half a shard is left"
 
@@ -92,7 +92,7 @@ def _failure(data: DetectionDataset, workers: int) -> str:
     loader = make_loader(data, 4, workers=workers)
     try:
         list(loader)
-    except FetchError as error:
+    except DownloadError as error:
         return str(error)
     finally:
         loader.close()
@@ -115,7 +115,7 @@ def test_an_index_of_another_shard_is_found_out(tmp_path: Path) -> None:
         data = DetectionDataset([remote(site)], 64)
         whole = site.answers["/train-0000.tar"]
         site.answers["/train-0000.tar"] = Answer(whole.body[:-1] + b"x", headers=whole.headers)
-        with pytest.raises(FetchError, match="is not the shard that its index describes"):
+        with pytest.raises(DownloadError, match="is not the shard that its index describes"):
             data[0]
 
 
@@ -132,7 +132,7 @@ def test_a_replaced_shard_is_noticed_without_times(tmp_path: Path) -> None:
         assert DetectionDataset([remote(site)], 64)[0].labels[0, 1] == 2
 
 
-def test_what_is_ahead_is_fetched_from_where_a_run_goes_on(tmp_path: Path) -> None:
+def test_what_is_ahead_is_downloaded_from_where_a_run_goes_on(tmp_path: Path) -> None:
     make_both(tmp_path)
     with serve(answers(tmp_path / "shards", "*")) as site:
         data = DetectionDataset([remote(site)], 64)
