@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from utils.train.setup import Task
 
 
-def train(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
+def train(opt: Namespace, user_callbacks: Sequence[Callbacks] = ()) -> TrainResult:
     """Train one model, from its first epoch or from where `--resume` takes it up; with `--evolve`, many.
 
     Raises:
@@ -30,15 +30,15 @@ def train(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
     if opt.evolve is not None:
         from studies.evolve.evolution import evolve
 
-        return evolve(opt, listeners)
+        return evolve(opt, user_callbacks)
     from utils.train import resume  # heavy: the flags come first
     from utils.train.distributed import make_team
 
     with make_team(opt) as team:
-        return _train(resume.after_restart(opt, team), listeners, team)
+        return _train(resume.after_restart(opt, team), user_callbacks, team)
 
 
-def _train(opt: Namespace, listeners: Sequence[Callbacks], team: Team) -> TrainResult:
+def _train(opt: Namespace, user_callbacks: Sequence[Callbacks], team: Team) -> TrainResult:
     from utils.train import resume, setup, validation
     from utils.train.callbacks import make_callbacks
     from utils.train.run_dir import RunFolder, guard
@@ -53,7 +53,7 @@ def _train(opt: Namespace, listeners: Sequence[Callbacks], team: Team) -> TrainR
     frozen = setup.freeze(model, opt.freeze)
     setup.settle_batch(opt, model)
     loaders = setup.make_loaders(opt, hyp, data, model, team)
-    callbacks = make_callbacks(opt, listeners, team, loaders)
+    callbacks = make_callbacks(opt, user_callbacks, team, loaders)
     run = RunFolder.of_team(opt, team)
     with guard(run, loaders, callbacks):
         if checkpoint is None:
@@ -107,8 +107,8 @@ def _train_epochs(task: Task) -> None:
 def run(**keywords: Any) -> TrainResult:
     """Train from Python: keywords are the flags with underscores, `train.run(imgsz=320, epochs=3)`."""
     set_up_console()
-    listeners = keywords.pop("callbacks", ())
-    return train(options_from(keywords), listeners)
+    user_callbacks = keywords.pop("callbacks", ())
+    return train(options_from(keywords), user_callbacks)
 
 
 def parse_opt(argv: Sequence[str] | None = None) -> Namespace:

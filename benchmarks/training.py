@@ -107,7 +107,7 @@ def bare_rate(state: Any, recipe: Any, batch: tuple[Any, Any], nobody: Any) -> f
 
 
 def make_clock() -> Any:
-    """A listener that notes when batches end, and keeps one for the bare step."""
+    """A callback that notes when batches end, and keeps one for the bare step."""
     from utils.loggers.callbacks import Callbacks
 
     class Clock(Callbacks):

@@ -55,13 +55,13 @@ def said() -> Iterator[list[str]]:
     """Everything that is logged."""
     lines: list[str] = []
 
-    class Listener(logging.Handler):
+    class Recorder(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             lines.append(record.getMessage())
 
-    listener, level = Listener(), LOG.level
-    LOG.addHandler(listener)
+    recorder, level = Recorder(), LOG.level
+    LOG.addHandler(recorder)
     LOG.setLevel(logging.INFO)
     yield lines
-    LOG.removeHandler(listener)
+    LOG.removeHandler(recorder)
     LOG.setLevel(level)

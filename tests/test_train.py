@@ -90,10 +90,10 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(
     through = train.run(**flags(name="through", **course))
     monkeypatch.setattr("utils.train.run_dir.strip_checkpoint", lambda path: None)  # compare all, in float32
     unstripped = train.run(**flags(name="unstripped", **course))
-    listener = Interrupt(step=4 * BATCHES + 1)
+    callback = Interrupt(step=4 * BATCHES + 1)
     options = flags(name="stopped", **course)
     with pytest.raises(KeyboardInterrupt):
-        train.run(**options, callbacks=[listener])
+        train.run(**options, callbacks=[callback])
     last = through.save_dir.parent / "stopped" / "weights" / "last.pt"
     assert "--resume" in capsys.readouterr().out
     halfway = _training(last)

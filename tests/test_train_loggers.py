@@ -75,7 +75,7 @@ def test_services_have_what_results_csv_has(
     result = train.run(**flags(name="heard", loggers="auto", noplots=False, bbox_interval=2, save_period=1))
     table = _table(result.save_dir)
 
-    assert _same(quiet, _state(result)), "listeners change nothing"
+    assert _same(quiet, _state(result)), "callbacks change nothing"
     board = events(result.save_dir)
     for name in COLUMNS[1:]:
         assert [_as_written(event.value) for event in board.Scalars(name)] == pytest.approx(

@@ -30,7 +30,7 @@ _FAILURES = 3  # of the same kind, one after the other, that end an evolution
 _REDRAW = 60.0  # seconds between two drawings of evolve.png, at least
 
 
-def evolve(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
+def evolve(opt: Namespace, callbacks: Sequence[Callbacks] = ()) -> TrainResult:
     """Search for hyperparameters, from the start or from where an earlier call was stopped.
 
     Returns:
@@ -42,7 +42,7 @@ def evolve(opt: Namespace, listeners: Sequence[Callbacks] = ()) -> TrainResult:
     """
     opt = with_saved_options(opt)
     plan = make_plan(opt)
-    if listeners:
+    if callbacks:
         LOG.warning("--evolve: candidates are trained in processes of their own, so callbacks are not called")
     with claim(plan.home):
         evolution = Evolution(plan, opt)

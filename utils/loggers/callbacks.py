@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class Callbacks:
-    """A listener that does nothing; subclass it and override the moments you need.
+    """A callback that does nothing; subclass it and override the moments you need.
 
-    A listener hears and never speaks: it gets what the run knows and must not change it. The one
+    A callback hears and never speaks: it gets what the run knows and must not change it. The one
     exception is `stop_training`: set it to True, and the run ends at once, without its final steps.
     """
 
@@ -82,31 +82,31 @@ MOMENTS = tuple(name for name, value in vars(Callbacks).items() if callable(valu
 
 
 class CallbackList(Callbacks):
-    """Many listeners that look like one; those that do not override a moment cost nothing there."""
+    """Many callbacks that look like one; those that do not override a moment cost nothing there."""
 
-    def __init__(self, listeners: Iterable[Callbacks] = ()) -> None:
-        self.listeners = list(listeners)
+    def __init__(self, callbacks: Iterable[Callbacks] = ()) -> None:
+        self.callbacks = list(callbacks)
         for moment in MOMENTS:
             heard = [
-                getattr(listener, moment)
-                for listener in self.listeners
-                if isinstance(listener, CallbackList)
-                or getattr(type(listener), moment) is not getattr(Callbacks, moment)
+                getattr(callback, moment)
+                for callback in self.callbacks
+                if isinstance(callback, CallbackList)
+                or getattr(type(callback), moment) is not getattr(Callbacks, moment)
             ]
             setattr(self, moment, _tell_all(heard))
 
     @property
     def stop(self) -> bool:
-        """Whether any listener asks the run to end."""
+        """Whether any callback asks the run to end."""
         return any(
-            listener.stop if isinstance(listener, CallbackList) else listener.stop_training
-            for listener in self.listeners
+            callback.stop if isinstance(callback, CallbackList) else callback.stop_training
+            for callback in self.callbacks
         )
 
 
-def _tell_all(listeners: Sequence[Callable[..., None]]) -> Callable[..., None]:
+def _tell_all(callbacks: Sequence[Callable[..., None]]) -> Callable[..., None]:
     def tell(*args: Any, **kwargs: Any) -> None:
-        for listener in listeners:
-            listener(*args, **kwargs)
+        for callback in callbacks:
+            callback(*args, **kwargs)
 
     return tell

@@ -14,7 +14,7 @@ from utils.loggers.logger_process import DATASET, FOLDER
 
 
 class Service(Callbacks):
-    """A listener that hands a run to a service; subclasses say how, in the methods below `begin`.
+    """A callback that hands a run to a service; subclasses say how, in the methods below `begin`.
 
     Whatever they raise ends their process, and nothing else.
     """

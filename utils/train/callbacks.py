@@ -84,9 +84,9 @@ def _fitted(image: np.ndarray, detections: Tensor) -> tuple[np.ndarray, Tensor]:
 
 
 def make_callbacks(
-    opt: Namespace, listeners: Sequence[Callbacks], team: Team, loaders: Loaders
+    opt: Namespace, user_callbacks: Sequence[Callbacks], team: Team, loaders: Loaders
 ) -> CallbackList:
-    """The listeners of a run: images, services, and the caller's own; one process tells them."""
+    """The callbacks of a run: images, services, and the caller's own; one process tells them."""
     if not team.leads:
         return CallbackList()
     own: list[Callbacks] = [] if opt.noplots else [ImageLogger()]
@@ -95,7 +95,7 @@ def make_callbacks(
         own.append(PredictionImages(every, loaders.val.dataset.image_files))
     if chosen:
         own.append(Services(chosen, dataset_files(opt, loaders) if opt.upload_dataset else None))
-    return CallbackList([*own, *listeners])
+    return CallbackList([*own, *user_callbacks])
 
 
 def dataset_files(opt: Namespace, loaders: Loaders) -> dict[str, Path]:

@@ -57,7 +57,7 @@ def train_one_epoch(
         state: what is trained; its progress says where in the epoch to begin.
         loader: the batches.
         recipe: how.
-        callbacks: listeners.
+        callbacks: callbacks.
         pause: called after each update of the weights, when no gradient waits and `state` is whole.
 
     Raises:
@@ -99,7 +99,7 @@ def train_one_epoch(
 
 
 def is_stopped(state: TrainState, callbacks: CallbackList, updated: bool) -> bool:
-    """Whether a listener wants the run to end; processes of a team ask each other at each update."""
+    """Whether a callback wants the run to end; processes of a team ask each other at each update."""
     if state.team.world == 1:
         state.stopped = callbacks.stop
     elif updated:

@@ -212,7 +212,7 @@ class Closable(Protocol):
 
 @contextmanager
 def guard(run: RunFolder, loaders: Closable, callbacks: Callbacks) -> Iterator[None]:
-    """Whatever ends the training: say how to go on, end the worker processes, tell the listeners."""
+    """Whatever ends the training: say how to go on, end the worker processes, tell the callbacks."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):

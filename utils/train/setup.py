@@ -334,7 +334,7 @@ def weigh_images(loaders: Loaders, opt: Namespace, data: DataSpec, progress: Pro
 def announce(
     folder: Path, opt: Namespace, hyp: Hyp, data: DataSpec, loaders: Loaders, callbacks: CallbackList
 ) -> None:
-    """Say what is about to happen, and tell the listeners."""
+    """Say what is about to happen, and tell the callbacks."""
     callbacks.on_pretrain_routine_start(folder)
     options = {key: value for key, value in vars(opt).items() if key != "given"}
     callbacks.on_params_update(options | {"hyp": dict(hyp)})

@@ -119,7 +119,7 @@ class TrainState:
     origin: Origin = field(default_factory=Origin)
     precision: torch.dtype | None = None  # of the forward pass; None: float32
     team: Team = field(default_factory=Team)
-    stopped: bool = False  # a listener has asked for the end
+    stopped: bool = False  # a callback has asked for the end
 
     @property
     def device(self) -> torch.device:
@@ -204,7 +204,7 @@ def on_cpu(value: Any) -> Any:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """States of the global generators; drop path draws from them, and a listener may."""
+    """States of the global generators; drop path draws from them, and a callback may."""
     kind, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),

@@ -81,14 +81,14 @@ class Session:
         search: Search,
         loss: Loss | None,
         outputs: Outputs,
-        listener: Callbacks,
+        callbacks: Callbacks,
     ) -> None:
         self.forward = forward
         self.names = names
         self.search = search
         self.loss = loss
         self.outputs = outputs
-        self.listener = listener
+        self.callbacks = callbacks
         confusion = ConfusionMatrix(len(names)) if outputs.plots else None
         self.tally = Tally(len(names), search.match, confusion)
         self.clocks = [Stopwatch(forward.device) for _ in range(3)]
@@ -102,7 +102,7 @@ class Session:
 
     def step(self, index: int, batch: Batch) -> None:
         """Infer, suppress and match one batch."""
-        self.listener.on_val_batch_start(index)
+        self.callbacks.on_val_batch_start(index)
         prepare, infer, suppress = self.clocks
         with prepare:
             images = self.forward.prepare(batch.images)
@@ -116,7 +116,7 @@ class Session:
         self._match(batch, detections)
         self.tally.batches.append(len(batch.paths))
         self.outputs.batch(index, batch.images, batch.targets, batch.paths, detections)
-        self.listener.on_val_batch_end(index, batch.images, batch.targets, batch.paths)
+        self.callbacks.on_val_batch_end(index, batch.images, batch.targets, batch.paths)
         self.batches += 1
 
     def join(self, gather: Gather) -> None:
@@ -191,7 +191,7 @@ class Session:
             boxes = scale_boxes(input_hw, xywh2xyxy(true[:, 1:]), image_hw, ratio_pad)
             self.tally.add(rows, torch.cat((true[:, :1], boxes), 1))
             self.outputs.image(Path(path), rows, image_hw)
-            self.listener.on_val_image_end(rows, path)
+            self.callbacks.on_val_image_end(rows, path)
 
 
 def _pixel_labels(targets: Tensor, batch_size: int, input_hw: torch.Size) -> list[Tensor]:
@@ -254,7 +254,7 @@ def evaluate(
         data: the dataset, to recognise COCO.
         verbose: print a row for each class; without `loss`, few classes are printed unasked.
         match: who gets a label that several detections overlap, see `utils.ops.metrics`.
-        callbacks: a listener, told of batches and images.
+        callbacks: a callback, told of batches and images.
         gather: brings together what processes found that have every so many-th batch each.
 
     Raises:
@@ -262,11 +262,11 @@ def evaluate(
     """
     search = Search(conf_thres, iou_thres, max_det, single_cls, augment, save_hybrid, match)
     wanted = Wanted(save_dir, plots, save_txt, save_hybrid, save_conf, save_json, json_stem, data)
-    listener = callbacks or Callbacks()
-    listener.on_val_start()
+    callbacks = callbacks or Callbacks()
+    callbacks.on_val_start()
     forward = Forward(model, device, half, augment)
     with closing(Outputs(wanted, names)) as outputs, _eval_mode(model), torch.inference_mode():
-        session = Session(forward, names, search, loss, outputs, listener)
+        session = Session(forward, names, search, loss, outputs, callbacks)
         for index, batch in enumerate(Bar(loader, HEADER)):
             session.step(index, batch)
         if gather is not None:
@@ -276,7 +276,7 @@ def evaluate(
         print_rows(result, per_class and len(names) > 1)
         _warn(result, standalone=loss is None)
         result = outputs.finish(result, session.confusion)
-    listener.on_val_end(result)
+    callbacks.on_val_end(result)
     return result
 
 

@@ -1,4 +1,4 @@
-"""Listeners and the list that tells them all."""
+"""Callbacks and the list that tells them all."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_all_moments_of_the_original_exist() -> None:
     assert set(MOMENTS) == ORIGINAL
 
 
-def test_every_listener_is_told_in_order() -> None:
+def test_every_callback_is_told_in_order() -> None:
     notes: list[str] = []
     callbacks = CallbackList([Notes("a", notes), Notes("b", notes)])
     callbacks.on_train_epoch_start(3)
@@ -60,13 +60,13 @@ def test_every_listener_is_told_in_order() -> None:
 
 def test_lists_nest_and_pass_a_wish_to_stop_on() -> None:
     notes: list[str] = []
-    listener = Notes("a", notes)
-    callbacks = CallbackList([CallbackList([listener])])
+    callback = Notes("a", notes)
+    callbacks = CallbackList([CallbackList([callback])])
     callbacks.on_train_epoch_start(1)
 
     assert notes == ["a 1"]
     assert not callbacks.stop
-    listener.stop_training = True
+    callback.stop_training = True
     assert callbacks.stop
 
 

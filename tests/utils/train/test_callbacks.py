@@ -17,17 +17,17 @@ def test_detections_are_drawn_on_their_images_when_an_epoch_is_due(tmp_path: Pat
     write_image(image, np.zeros((50, 100, 3), np.uint8))
     found = torch.tensor([[10.0, 10, 90, 40, 0.9, 0]])
     before = found.clone()
-    listener = PredictionImages(2, PackedPaths.of([str(image)]))
-    listener.on_pretrain_routine_start(tmp_path)
-    listener.on_pretrain_routine_end(np.zeros((0, 5)), {0: "cell"})
+    callback = PredictionImages(2, PackedPaths.of([str(image)]))
+    callback.on_pretrain_routine_start(tmp_path)
+    callback.on_pretrain_routine_end(np.zeros((0, 5)), {0: "cell"})
     for epoch in range(4):
-        listener.on_train_epoch_end(epoch)
+        callback.on_train_epoch_end(epoch)
         for _ in range(20):  # more than are shown
-            listener.on_val_image_end(found, str(image))
-        listener.on_val_end(None)
-    listener.on_val_image_end(found, str(image))  # of best.pt, which has images of its own
-    listener.on_val_end(None)
+            callback.on_val_image_end(found, str(image))
+        callback.on_val_end(None)
+    callback.on_val_image_end(found, str(image))  # of best.pt, which has images of its own
+    callback.on_val_end(None)
 
     assert sorted(path.name for path in (tmp_path / "predictions").iterdir()) == ["epoch1.jpg", "epoch3.jpg"]
-    assert torch.equal(found, before), "a listener changes nothing"
-    assert not listener.found
+    assert torch.equal(found, before), "a callback changes nothing"
+    assert not callback.found

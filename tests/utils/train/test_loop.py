@@ -95,7 +95,7 @@ def test_a_gradient_that_overflows_is_noticed_though_the_loss_is_finite() -> Non
         meter.read()
 
 
-def test_a_listener_can_stop_the_run() -> None:
+def test_a_callback_can_stop_the_run() -> None:
     class Once(Callbacks):
         def on_train_batch_end(self, *args: Any) -> None:
             self.stop_training = True

@@ -176,7 +176,7 @@ def test_images_of_a_run_are_drawn_and_the_batch_stays_as_it_was(tmp_path: Path)
 def test_callbacks_hear_every_moment() -> None:
     heard: list[str] = []
 
-    class Listener(Callbacks):
+    class Recorder(Callbacks):
         def on_val_start(self) -> None:
             heard.append("start")
 
@@ -186,7 +186,7 @@ def test_callbacks_hear_every_moment() -> None:
         def on_val_end(self, result: Any) -> None:
             heard.append(f"end {result.seen}")
 
-    judge(Knowing([found(LABELS)]), [batch(LABELS)], callbacks=Listener())
+    judge(Knowing([found(LABELS)]), [batch(LABELS)], callbacks=Recorder())
 
     assert heard == ["start", "2 in 0", "1 in 1", "end 2"]
 
