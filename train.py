@@ -62,7 +62,7 @@ def _train(opt: Namespace, user_callbacks: Sequence[Callbacks], team: Team) -> T
         recipe = setup.make_recipe(opt, hyp, loaders, frozen, state)
         identity = run_identity(opt.seed, {"train": loaders.dataset, "val": loaders.val.dataset})
         if checkpoint is not None:
-            for line in differences(checkpoint.facts, identity):
+            for line in differences(checkpoint.metadata, identity):
                 LOG.warning(f"resuming, but {line}")
         run.open(opt, hyp, state.progress.epoch, identity)
         if team.leads:

@@ -29,7 +29,7 @@ from utils.data.label_cache import Scan
 from utils.data.packed import PackedPaths, PackedPolygons, PackedRows
 from utils.data.scan import LabelledFiles, load_labels
 from utils.data.shards.index import ShardIndex, index_place, open_shards
-from utils.data.shards.store import shard_facts
+from utils.data.shards.store import shard_info
 
 BOXES = 7  # an image, as in COCO
 
@@ -99,11 +99,11 @@ def shards(home: Path, count: int, per_shard: int = 1000) -> None:
         path = home / f"train-{number:06}.tar"
         with tarfile.open(path, "w") as shard:
             shard.addfile(tarfile.TarInfo("x"), io.BytesIO())
-        facts = shard_facts(str(path))
+        info = shard_info(str(path))
         names = "".join(f"{number:06}{one:06}.jpg\n" for one in range(per_shard)).encode()
         places = np.zeros(per_shard, np.int64)
         one = ShardIndex(np.frombuffer(names, np.uint8), places, places, scan, "0" * 64)
-        label_cache.save_somewhere(Path(index_place(str(path))), one.arrays(facts))
+        label_cache.save_somewhere(Path(index_place(str(path))), one.arrays(info))
         urls.append(str(path))
     seconds, (table, _) = timed(lambda: open_shards(urls, "synthetic"))
     print(f"{len(table):,} images in {len(urls):,} shards: opened in {seconds:.2f} s")

@@ -207,9 +207,9 @@ def describe_machine() -> str:
     import torch
 
     model = platform.processor() or platform.machine()
-    facts = Path("/proc/cpuinfo")
-    if facts.exists():
-        names = [line for line in facts.read_text().splitlines() if line.startswith("model name")]
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         model = names[0].split(":", 1)[1].strip() if names else model
     return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 

@@ -184,7 +184,7 @@ def _read_zip(file: IO[bytes]) -> Any:
 
 
 def _read_legacy(file: IO[bytes]) -> Any:
-    """Magic number, protocol, system facts, the object, storage keys, then the storages in that order."""
+    """Magic number, protocol, system info, the object, storage keys, then the storages in that order."""
     known: dict[str, tuple[_Storage, torch.dtype]] = {}
 
     def load(pid: Any) -> Any:

@@ -60,9 +60,9 @@ def print_layers(model: DetectionModel) -> None:
     """One row a layer: where it reads, how often it repeats, parameters, class, arguments."""
     LOG.info(f"{'':>3}{'from':>18}{'n':>3}{'params':>10}  {'module':<40}{'arguments':<30}")
     for layer in model.model:
-        facts: Any = layer
+        described: Any = layer
         LOG.info(
-            f"{facts.i:>3}{facts.f!s:>18}{facts.repeats:>3}{facts.np:10.0f}  {facts.type:<40}{facts.args:<30}"
+            f"{described.i:>3}{described.f!s:>18}{described.repeats:>3}{described.np:10.0f}  {described.type:<40}{described.args:<30}"
         )
 
 
@@ -72,8 +72,8 @@ def print_profile(model: DetectionModel, images: Tensor, repeats: int = 10) -> N
     work = layer_gflops(model, images)
     LOG.info(f"{'time (ms)':>10}{'GFLOPs':>10}{'params':>10}  module")
     for layer, ms, gflops in zip(model.model, times, work, strict=True):
-        facts: Any = layer
-        LOG.info(f"{ms:10.2f}{gflops:10.2f}{facts.np:10.0f}  {facts.i} {facts.type}")
+        described: Any = layer
+        LOG.info(f"{ms:10.2f}{gflops:10.2f}{described.np:10.0f}  {described.i} {described.type}")
     LOG.info(f"{sum(times):10.2f}{sum(work):10.2f}{'':10}  total, batch {len(images)}")
 
 

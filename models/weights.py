@@ -22,7 +22,7 @@ from utils.base.yaml_io import plain
 FORMAT = "yolov5-lska"  # the value of `format` in files of our own
 VERSION = 1
 
-_FACTS = ("date", "git", "versions", "data", "command", "seed")  # of the run: which one it was
+_METADATA = ("date", "git", "versions", "data", "command", "seed")  # of the run: which one it was
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Checkpoint:
     best_fitness: float | None = None
     training: dict[str, Any] | None = None  # the whole content of a resumable file of our own
     classifier: bool = False  # VAN's: its stages fit `yaml`, the rest of that detector is not there
-    facts: dict[str, Any] = field(default_factory=dict)  # _FACTS
+    metadata: dict[str, Any] = field(default_factory=dict)  # _METADATA
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -93,7 +93,7 @@ def _own(path: Path, content: dict[str, Any], model: dict[str, Any]) -> Checkpoi
             epoch=int(content.get("epoch", -1)),
             best_fitness=content.get("best_fitness"),
             training=content if content.get("optimizer") is not None else None,
-            facts={key: content[key] for key in _FACTS if key in content},
+            metadata={key: content[key] for key in _METADATA if key in content},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: a damaged checkpoint ({type(error).__name__}: {error})") from error
@@ -128,7 +128,7 @@ def _official(path: Path, content: dict[str, Any], model: Record) -> Checkpoint:
         hyp=_plain_or_none(model.get("hyp")),
         opt=_plain_or_none(content.get("opt")),
         epoch=epoch if isinstance(epoch, int) else -1,
-        facts={key: plain(content[key]) for key in _FACTS if content.get(key) is not None},
+        metadata={key: plain(content[key]) for key in _METADATA if content.get(key) is not None},
     )
 
 
@@ -282,10 +282,14 @@ def strip_checkpoint(path: Path, out: Path | None = None) -> None:
     content = read_torch_file(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         checkpoint = read_checkpoint(path)
-        content = {"model": model_record(build_model(checkpoint)), "opt": checkpoint.opt, **checkpoint.facts}
+        content = {
+            "model": model_record(build_model(checkpoint)),
+            "opt": checkpoint.opt,
+            **checkpoint.metadata,
+        }
     model = content.get("ema") or content["model"]
     state = {k: v.half() if v.is_floating_point() else v for k, v in model["state_dict"].items()}
-    kept = {key: content[key] for key in ("opt", *_FACTS) if key in content}
+    kept = {key: content[key] for key in ("opt", *_METADATA) if key in content}
     gone = {key: None for key in ("best_fitness", "ema", "updates", "optimizer")}
     save_checkpoint(out or path, {"epoch": -1, **gone, "model": {**model, "state_dict": state}, **kept})
     size = (out or path).stat().st_size / 1e6

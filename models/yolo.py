@@ -215,11 +215,11 @@ def _label(layer: nn.Module, block: type[nn.Module], made: registry.Plan, row: R
     """Attach what forward passes, tables and checkpoints look at: index, sources, type, parameters."""
     home = "models.yolo" if block is Detect else "models.common"
     ours = block.__module__.startswith("models.")
-    facts: Any = layer
-    facts.i, facts.f = row.index, row.written
-    facts.type = f"{home if ours else block.__module__}.{block.__name__}"
-    facts.np = sum(p.numel() for p in layer.parameters())
-    facts.repeats, facts.args = row.repeats, str(list(made.args))
+    described: Any = layer
+    described.i, described.f = row.index, row.written
+    described.type = f"{home if ours else block.__module__}.{block.__name__}"
+    described.np = sum(p.numel() for p in layer.parameters())
+    described.repeats, described.args = row.repeats, str(list(made.args))
     return layer
 
 

@@ -21,11 +21,11 @@ class AotiBackend(Backend):
         path = existing_file(weights)
         try:
             self.model = aoti_load_package(str(path))
-            facts = self.model.loader.get_metadata()
+            metadata = self.model.loader.get_metadata()
         except (RuntimeError, OSError) as error:
             raise DataError(f"{weights}: no package of AOTInductor ({str(error).splitlines()[0]})") from error
         told: dict[str, str] = {
-            key: facts[key] for key in ("stride", "names", "imgsz", "batch") if key in facts
+            key: metadata[key] for key in ("stride", "names", "imgsz", "batch") if key in metadata
         }
         self.adopt(Metadata.of(told, weights))
 

@@ -33,14 +33,14 @@ class Metadata:
     least: float = 0.0  # where it is thinned out: the confidence below which boxes are gone
 
     @staticmethod
-    def of(facts: Mapping[str, Any], file: object) -> Metadata:
+    def of(raw: Mapping[str, Any], file: object) -> Metadata:
         """From a mapping; values may be text.
 
         Raises:
             DataError: they are not what they should be.
         """
         try:
-            values = {key: _value(value) for key, value in facts.items()}
+            values = {key: _value(value) for key, value in raw.items()}
             size, batch = values.get("imgsz"), values.get("batch")
             nms = values.get("nms") or None
             made = Metadata(

@@ -57,8 +57,8 @@ class GraphDefBackend(_TensorFlowBackend):
         super().__init__(weights, device)
         path = existing_file(weights)
         self._open()
-        self.function, facts = _frozen(self.tf, path.read_bytes(), weights)
-        self.adopt(Metadata.of(facts, weights))
+        self.function, metadata = _frozen(self.tf, path.read_bytes(), weights)
+        self.adopt(Metadata.of(metadata, weights))
         self.read_shape(self.function.inputs[0].shape.as_list())
 
 

@@ -30,10 +30,10 @@ class TritonBackend(Backend):
         try:
             self.server: Any = self.client.InferenceServerClient(url=place.netloc, **ssl)
             self.model = self._first_model()
-            facts = self.server.get_model_metadata(self.model, **self._as_dict())
+            metadata = self.server.get_model_metadata(self.model, **self._as_dict())
         except Exception as error:  # each transport has its own kinds of error
             raise DataError(f"--weights {url}: the server does not answer ({error})") from error
-        self.source, self.result = facts["inputs"][0], facts["outputs"][0]
+        self.source, self.result = metadata["inputs"][0], metadata["outputs"][0]
         self.fp16 = self.source["datatype"] == "FP16"
         self.read_shape([int(side) for side in self.source["shape"]])
 

@@ -60,8 +60,8 @@ def measure_run(folder: Path) -> None:
         "key": run["key"],
         "figures": found,
         "epochs": _epochs(folder),
-        "identity": last.facts.get("git"),
-        "versions": last.facts.get("versions"),
+        "identity": last.metadata.get("git"),
+        "versions": last.metadata.get("versions"),
         **model_size(folder / "weights" / "best.pt", trained.imgsz),
     }
     with atomic_write(folder / MEASURED, "w", encoding="utf-8") as file:

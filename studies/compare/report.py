@@ -45,7 +45,7 @@ def start_of(run: Run) -> str:
     """What a run started from: a file's name with the beginning of its digest, or `scratch`."""
     from utils.train.train_options import parse_options
 
-    digest = run.facts.get("weights")
+    digest = run.settings.get("weights")
     return f"{Path(parse_options(run.train).weights).name} ({digest[:8]})" if digest else "scratch"
 
 

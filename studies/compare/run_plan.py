@@ -48,7 +48,7 @@ class Run:
     key: str  # digest of all that decides its result
     train: tuple[str, ...]  # flags of train.py, but for place, device and threads
     splits: tuple[str, ...]  # to be measured
-    facts: dict[str, Any]  # what the key is made of
+    settings: dict[str, Any]  # what the key is made of
 
     def folder(self, project: Path) -> Path:
         """Where the run is, whichever comparison asked for it first."""
@@ -71,12 +71,12 @@ def plan_runs(comparison: Comparison) -> list[Run]:
     from utils.data.dataset_yaml import read_data_yaml
 
     data = [read_data_yaml(arm.options.data, allow_download=arm.options.download) for arm in comparison.arms]
-    facts = [_facts(arm, spec) for arm, spec in zip(comparison.arms, data, strict=True)]
-    if len({known["pictures"]["val"] for known in facts}) > 1:
+    settings = [_settings(arm, spec) for arm, spec in zip(comparison.arms, data, strict=True)]
+    if len({known["pictures"]["val"] for known in settings}) > 1:
         raise ConfigError("--data: all models of a comparison need the same validation images")
     runs = []
     for seed in comparison.opt.seeds:
-        for arm, spec, known in zip(comparison.arms, data, facts, strict=True):
+        for arm, spec, known in zip(comparison.arms, data, settings, strict=True):
             decided = known | {"seed": seed}
             text = json.dumps(decided, sort_keys=True)
             splits = ("val", "test") if spec.test else ("val",)
@@ -90,7 +90,7 @@ def plan_runs(comparison: Comparison) -> list[Run]:
     return runs
 
 
-def _facts(arm: Arm, data: DataSpec) -> dict[str, Any]:
+def _settings(arm: Arm, data: DataSpec) -> dict[str, Any]:
     """All that decides what a run gives, but for its seed."""
     import torch
 

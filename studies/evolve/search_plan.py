@@ -17,8 +17,8 @@ from utils.train.hyp import Hyp, check_hyp
 from utils.train.run_dir import quoted
 from utils.train.train_options import check_options, parse_options, to_flags
 
-RULES = 1  # raise it when the same facts would give other candidates
-_FACTS = "evolution.yaml"
+RULES = 1  # raise it when the same settings would give other candidates
+_SETTINGS = "evolution.yaml"
 # Options that are the evolution's own, or that each candidate is given by it.
 _OWN = (
     *("evolve", "evolve_method", "evolve_members", "evolve_budget", "evolve_population", "resume_evolve"),
@@ -58,7 +58,7 @@ def make_plan(opt: Namespace) -> Plan:
             if name not in (*_OWN, *_WHERE) and (name == "weights" or getattr(opt, name) != usual[name])
         ],
     )
-    facts: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "rules": RULES,
         "method": opt.evolve_method,
         "train": decides,
@@ -66,7 +66,7 @@ def make_plan(opt: Namespace) -> Plan:
         "members": opt.evolve_members,
         "population": members,
     }
-    home = _find_home(opt, plain(facts))
+    home = _find_home(opt, plain(settings))
     if opt.evolve_method == "population":
         method: Genetic | Population = Population(start, members, opt.evolve_members, opt.evolve, opt.seed)
     else:
@@ -84,13 +84,13 @@ def with_saved_options(opt: Namespace) -> Namespace:
     if not isinstance(opt.resume, str):
         return opt
     home = Path(opt.resume).expanduser()
-    if not (home / _FACTS).is_file():
+    if not (home / _SETTINGS).is_file():
         raise ConfigError(
             f"--resume {opt.resume}: with --evolve, the folder of an evolution such as runs/evolve/exp"
         )
-    command = read_yaml(home / _FACTS).get("command")
+    command = read_yaml(home / _SETTINGS).get("command")
     if not isinstance(command, list):
-        raise ConfigError(f"{home / _FACTS}: 'command:' is missing; give the whole command line instead")
+        raise ConfigError(f"{home / _SETTINGS}: 'command:' is missing; give the whole command line instead")
     merged = parse_options(list(map(str, command)))
     for name in opt.given:
         if name != "resume":
@@ -161,16 +161,16 @@ def _last_generation(content: dict[str, Any], path: Path) -> dict[str, Any]:
     return {f"{path}: gen{max(found)}number{number}": last[number] for number in sorted(last)}
 
 
-def _find_home(opt: Namespace, facts: dict[str, Any]) -> Path:
-    """A free folder with the facts in it, or that of the same evolution."""
+def _find_home(opt: Namespace, settings: dict[str, Any]) -> Path:
+    """A free folder with the settings in it, or that of the same evolution."""
     if "project" not in opt.given:
         opt.project = runs_folder("evolve")
     name = Path(opt.cfg).stem if opt.name == "cfg" and opt.cfg else opt.name
     home = increment_path(Path(opt.project) / name, exist_ok=opt.exist_ok or bool(opt.resume))
-    file = home / _FACTS
+    file = home / _SETTINGS
     if file.is_file():
         earlier = read_yaml(file)
-        for key, value in facts.items():
+        for key, value in settings.items():
             if earlier.get(key) != value:
                 what = f"{key} {value}" if len(str(value)) < 200 else f"another {key}"
                 raise ConfigError(
@@ -182,5 +182,5 @@ def _find_home(opt: Namespace, facts: dict[str, Any]) -> Path:
     command = to_flags(
         opt, [name for name in opt.given if name not in ("resume", "exist_ok", "name", "project")]
     )
-    write_yaml(file, facts | {"command": command})
+    write_yaml(file, settings | {"command": command})
     return home

@@ -221,11 +221,11 @@ def write_fields(models: Sequence[Sequence[Row]], path: Path) -> None:
         writer.writerow(["model", "layer", "stride", "height", "width", "centre_y", "centre_x", *numbers])
         for row in (row for rows in models for row in rows):
             field = row.field
-            facts = [row.model, row.layer, row.stride, *field.energy.shape, *field.centre]
+            info = [row.model, row.layer, row.stride, *field.energy.shape, *field.centre]
             for extent in field.extents:
                 square, area = (f"{n / field.energy.size:.6f}" for n in (extent.square, extent.area))
-                facts += [extent.side, extent.square, square, extent.area, area]
-            writer.writerow(facts)
+                info += [extent.side, extent.square, square, extent.area, area]
+            writer.writerow(info)
 
 
 def field_table(models: Sequence[Sequence[Row]]) -> str:

@@ -38,11 +38,11 @@ def run(opt: Namespace) -> Path:
     check(opt)
     cells = make_groups(opt.part, opt.designs, opt.kernels, opt.channels, opt.sizes)
     device, machine = prepare(opt)
-    facts = {"machine": machine, "command": shlex.join(["python", *sys.argv])}
+    info = {"machine": machine, "command": shlex.join(["python", *sys.argv])}
     folder = increment_path(Path(opt.project) / opt.name, opt.exist_ok)
     rows: list[Row] = []
     for group in cells:
-        rows += watch_group(group, device, opt, facts)
+        rows += watch_group(group, device, opt, info)
         write_csv(folder / CSV, rows)  # after each, so that a stopped run leaves what it has
     present(read_csv(folder / CSV), folder)  # with its rounding, so that --plot-only gives the same tables
     return folder
@@ -84,11 +84,11 @@ def processor() -> str:
     return next(named, platform.processor() or platform.machine())
 
 
-def watch_group(group: list[Cell], device: torch.device, opt: Namespace, facts: dict[str, str]) -> list[Row]:
+def watch_group(group: list[Cell], device: torch.device, opt: Namespace, info: dict[str, str]) -> list[Row]:
     """Measure a group under a progress bar."""
     start, title = time.perf_counter(), group[0].title
     results: list[dict[str, Any]] = []
-    visits = measure(group, device, opt.batch_size, opt.budget, results, facts)
+    visits = measure(group, device, opt.batch_size, opt.budget, results, info)
     bar = Bar(visits, title, total=(ROUNDS + 1) * len(group))
     for _ in bar:
         bar.say(f"{title}: {len(group)} cells in {time.perf_counter() - start:.0f} s")

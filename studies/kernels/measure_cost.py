@@ -156,7 +156,7 @@ def measure(
     batch: int,
     budget: float,
     results: list[dict[str, Any]],
-    facts: dict[str, str],
+    info: dict[str, str],
 ) -> Iterator[Cell]:
     """Measure a group of cells, a visit to each in turn.
 
@@ -166,7 +166,7 @@ def measure(
         batch: inputs at once.
         budget: seconds for each cell, after its warm-up; at least LEAST repeats are made.
         results: receives the rows in the end, each with the fields of `table.Row`.
-        facts: machine and command, for the rows.
+        info: machine and command, for the rows.
 
     Yields:
         The cell that was visited, (ROUNDS + 1) * len(cells) in all.
@@ -180,7 +180,7 @@ def measure(
         for subject in subjects:
             subject.visit(budget / ROUNDS, budget)
             yield subject.cell
-    results += [_row(subject, batch) | facts for subject in subjects]
+    results += [_row(subject, batch) | info for subject in subjects]
 
 
 def _row(subject: Subject, batch: int) -> dict[str, Any]:

@@ -123,5 +123,5 @@ def describe(device: torch.device) -> str:
 
     if device.type != "cuda":
         return device.type.upper()
-    facts = torch.cuda.get_device_properties(device)
-    return f"CUDA:{device.index or 0} ({facts.name}, {facts.total_memory / 2**20:.0f}MiB)"
+    info = torch.cuda.get_device_properties(device)
+    return f"CUDA:{device.index or 0} ({info.name}, {info.total_memory / 2**20:.0f}MiB)"

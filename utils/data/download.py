@@ -120,18 +120,18 @@ def _user_agrees(downloads: Sequence[Download], root: Path, name: str) -> bool:
 
 
 def _parse(item: Any, where: str) -> Download:
-    facts = {"url": item} if isinstance(item, str) else item
-    if not isinstance(facts, dict) or not isinstance(facts.get("url"), str):
+    info = {"url": item} if isinstance(item, str) else item
+    if not isinstance(info, dict) or not isinstance(info.get("url"), str):
         raise ConfigError(f"{where}: download: expected addresses or mappings with url:, got {item!r}")
-    url = facts["url"].strip()
+    url = info["url"].strip()
     if not re.fullmatch(r"https?://[^\s/]+/\S+", url):
         first = url.splitlines()[0][:60] if url else ""
         raise ConfigError(
             f"{where}: download: {first!r} is no http(s) address; scripts in a yaml are not run"
         )
-    if unknown := set(facts) - {"url", "sha256", "size", "into"}:
+    if unknown := set(info) - {"url", "sha256", "size", "into"}:
         raise ConfigError(f"{where}: download: unknown key {sorted(map(str, unknown))[0]!r} beside url")
-    sha256, size, into = facts.get("sha256"), facts.get("size"), str(facts.get("into", "."))
+    sha256, size, into = info.get("sha256"), info.get("size"), str(info.get("into", "."))
     if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch(r"[0-9a-fA-F]{64}", sha256)):
         raise ConfigError(f"{where}: download: sha256 {sha256!r} is not text of 64 hexadecimal digits")
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):

@@ -186,6 +186,6 @@ def _group_memory(files: tuple[str, str, str]) -> int | None:
     folder = Path("/sys/fs/cgroup")
     with contextlib.suppress(OSError, ValueError):  # no such group, or no limit (`max`)
         limit, used = (int((folder / name).read_text()) for name in files[:2])
-        facts = dict(line.split() for line in (folder / files[2]).read_text().splitlines())
-        return max(limit - used + int(facts.get("inactive_file", 0)), 0)
+        info = dict(line.split() for line in (folder / files[2]).read_text().splitlines())
+        return max(limit - used + int(info.get("inactive_file", 0)), 0)
     return None

@@ -238,7 +238,7 @@ def _is_protected(folder: Path) -> bool:
 
 def _size_and_time(path: str) -> str:
     try:
-        facts = os.stat(path)  # noqa: PTH116 - a Path for each of a million files takes longer than asking
+        stat = os.stat(path)  # noqa: PTH116 - a Path for each of a million files takes longer than asking
     except OSError:
         return "missing"
-    return f"{facts.st_size}:{facts.st_mtime_ns}"
+    return f"{stat.st_size}:{stat.st_mtime_ns}"

@@ -139,8 +139,8 @@ class PackedPaths(PackedImages):
     def identity(self, index: int) -> str:
         """See `PackedImages.identity`."""
         path = self[index]
-        facts = path.stat()
-        return f"{os.path.abspath(path)}\0{facts.st_size}\0{facts.st_mtime_ns}"
+        stat = path.stat()
+        return f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}"
 
     def take(self, indices: np.ndarray) -> PackedPaths:
         """See `_Table.take`; the text is shared."""

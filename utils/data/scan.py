@@ -139,7 +139,7 @@ def _find(sources: Sequence[Source], prefix: str) -> tuple[PackedImages, Scan, s
         place = ", ".join(map(str, shards))
         table, scan = open_shards([url for one in shards for url in one.urls], place, prefix)
         LOG.info(_summary(place, scan.status, prefix))
-        digests = "".join(f"{shard.facts.size} {shard.sha256}\n" for shard in table.shards)
+        digests = "".join(f"{shard.info.size} {shard.sha256}\n" for shard in table.shards)
         return table, scan, hashlib.sha256(digests.encode()).hexdigest()
     images = list_images(folders)
     cache, (key, content) = cache_path(folders, images), content_keys(images)

@@ -42,8 +42,8 @@ def make_shapes(root: Path, seed: int = 0, train: int = 320, val: int = 80, size
     Raises:
         DataError: `root` holds something else, or cannot be written.
     """
-    facts = {"version": VERSION, "seed": seed, "train": train, "val": val, "size": size}
-    if _is_current(root, facts):
+    info = {"version": VERSION, "seed": seed, "train": train, "val": val, "size": size}
+    if _is_current(root, info):
         return root
     LOG.info(f"Drawing {train} + {val} images of shapes into {root}")
     try:
@@ -52,8 +52,8 @@ def make_shapes(root: Path, seed: int = 0, train: int = 320, val: int = 80, size
             fresh = Path(folder) / "new"
             _draw_split(fresh, "train", seed, range(train), size)
             _draw_split(fresh, "val", seed, range(train, train + val), size)
-            (fresh / MARKER).write_text(json.dumps(facts) + "\n")
-            _put_in_place(fresh, root, facts, Path(folder) / "old")
+            (fresh / MARKER).write_text(json.dumps(info) + "\n")
+            _put_in_place(fresh, root, info, Path(folder) / "old")
     except OSError as error:
         raise DataError(
             f"{root}: the shapes cannot be drawn there ({error.strerror or error}); "
@@ -217,28 +217,28 @@ def _draw_split(root: Path, split: str, seed: int, numbers: range, size: int) ->
         (labels / f"{number:04d}.txt").write_text("".join(f"{line}\n" for line in lines))
 
 
-def _is_current(root: Path, facts: dict[str, Any]) -> bool:
-    """Tell whether `root` is the dataset that `facts` describe; refuse a folder that isn't ours."""
+def _is_current(root: Path, info: dict[str, Any]) -> bool:
+    """Tell whether `root` is the dataset that `info` describe; refuse a folder that isn't ours."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        return json.loads((root / MARKER).read_text()) == facts
+        return json.loads((root / MARKER).read_text()) == info
     except (OSError, ValueError) as error:
         raise DataError(
             f"{root}: exists, but was not drawn by this program (no readable {MARKER}); move it away first"
         ) from error
 
 
-def _put_in_place(fresh: Path, root: Path, facts: dict[str, Any], old: Path) -> None:
+def _put_in_place(fresh: Path, root: Path, info: dict[str, Any], old: Path) -> None:
     """Rename `fresh` to `root`; a set that another process put there meanwhile is as good."""
     if root.exists() and any(root.iterdir()):
-        if _is_current(root, facts):
+        if _is_current(root, info):
             return
         root.rename(old)
     try:
         fresh.rename(root)
     except OSError:
-        if not _is_current(root, facts):
+        if not _is_current(root, info):
             if old.exists():
                 shutil.move(old, root)
             raise

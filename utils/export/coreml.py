@@ -39,7 +39,7 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
     made: Any = ct.convert(program, inputs=[image], **kind)
     if options.int8:
         made = _quantised(ct, made, options.mlmodel)
-    for key, value in options.facts(images).items():
+    for key, value in options.metadata(images).items():
         made.user_defined_metadata[key] = str(value)
     with tempfile.TemporaryDirectory(prefix="coreml-") as work:
         draft = Path(work, f"model{path.suffix}")

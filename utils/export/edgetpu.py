@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from utils.base.errors import ConfigError, DataError
 from utils.export import tflite
 from utils.export.export_options import ExportOptions
-from utils.export.output import append_facts, move
+from utils.export.output import append_metadata, move
 
 
 def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:
@@ -35,5 +35,5 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
         made = Path(work, "model_edgetpu.tflite")
         if done.returncode or not made.is_file():
             raise DataError(f"edgetpu_compiler failed: {(done.stderr or done.stdout).strip()[-300:]}")
-        append_facts(made, options.facts(images))
+        append_metadata(made, options.metadata(images))
         move(made, path)

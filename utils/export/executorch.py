@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
 from utils.export.export_options import ExportOptions
-from utils.export.output import append_facts, move
+from utils.export.output import append_metadata, move
 
 
 def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:
@@ -30,5 +30,5 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
     with tempfile.TemporaryDirectory(prefix="executorch-") as folder:
         draft = Path(folder, "model.pte")
         draft.write_bytes(lowered.buffer)
-        append_facts(draft, options.facts(images))
+        append_metadata(draft, options.metadata(images))
         move(draft, path)

@@ -81,7 +81,7 @@ class ExportOptions:
         """`int8`, `half`, or empty for float32."""
         return "int8" if self.int8 else "half" if self.half else ""
 
-    def facts(self, images: Tensor | None = None) -> dict[str, Any]:
+    def metadata(self, images: Tensor | None = None) -> dict[str, Any]:
         """Metadata for a file; with its example batch, the only size that it takes."""
         told: dict[str, Any] = {"stride": self.stride, "names": self.names}
         if self.nms:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from utils.base.errors import ConfigError, DataError
 from utils.base.formats import FORMATS
 from utils.export.export_options import ExportOptions
-from utils.export.output import move, whole_folder, write_facts
+from utils.export.output import move, whole_folder, write_metadata
 from utils.export.torchscript import traced
 
 
@@ -39,4 +39,4 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
         with whole_folder(path) as folder:
             for file in made:
                 move(file, folder / file.name)
-            write_facts(folder / "metadata.yaml", options.facts(images))
+            write_metadata(folder / "metadata.yaml", options.metadata(images))

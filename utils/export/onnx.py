@@ -97,7 +97,7 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
     if options.simplify:
         graph = _simplified(graph)
     onnx.checker.check_model(graph)
-    onnx.helper.set_model_props(graph, {key: str(value) for key, value in options.facts().items()})
+    onnx.helper.set_model_props(graph, {key: str(value) for key, value in options.metadata().items()})
     with atomic_write(path) as file:
         file.write(graph.SerializeToString())
 

@@ -18,7 +18,7 @@ from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
 from utils.export.export_options import ExportOptions
 from utils.export.onnx import write_graph
-from utils.export.output import whole_folder, write_facts
+from utils.export.output import whole_folder, write_metadata
 
 
 def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:
@@ -38,7 +38,7 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
     with whole_folder(path) as folder:
         stem = path.name.removesuffix("_openvino_model").removesuffix("_int8")
         openvino.save_model(network, folder / f"{stem}.xml", compress_to_fp16=options.half)
-        write_facts(folder / f"{stem}.yaml", options.facts())
+        write_metadata(folder / f"{stem}.yaml", options.metadata())
 
 
 def _converted(openvino: Any, model: nn.Module, images: Tensor, options: ExportOptions) -> Any:

@@ -35,12 +35,12 @@ def move(file: Path, path: Path) -> None:
         shutil.copyfileobj(source, target)
 
 
-def write_facts(file: Path, facts: dict[str, Any]) -> None:
+def write_metadata(file: Path, metadata: dict[str, Any]) -> None:
     """Write stride, names and the like as yaml."""
-    file.write_text(yaml.safe_dump(facts, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    file.write_text(yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def append_facts(file: Path, facts: dict[str, Any]) -> None:
+def append_metadata(file: Path, metadata: dict[str, Any]) -> None:
     """Append a zip archive with one text to a file whose readers don't mind."""
     with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("metadata.txt", str(facts))
+        archive.writestr("metadata.txt", str(metadata))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
 from utils.export.export_options import ExportOptions
-from utils.export.output import whole_folder, write_facts
+from utils.export.output import whole_folder, write_metadata
 
 
 def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:
@@ -30,4 +30,6 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
         with whole_folder(path) as folder:
             for file in Path(work, "inference_model").iterdir():
                 shutil.copyfile(file, folder / file.name)
-            write_facts(folder / f"{path.name.removesuffix('_paddle_model')}.yaml", options.facts(images))
+            write_metadata(
+                folder / f"{path.name.removesuffix('_paddle_model')}.yaml", options.metadata(images)
+            )

@@ -17,7 +17,7 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
     from torch._inductor import aoti_compile_and_package
 
     program = torch.export.export(model, (images.contiguous(),))
-    told = {key: str(value) for key, value in options.facts(images).items()}
+    told = {key: str(value) for key, value in options.metadata(images).items()}
     with tempfile.TemporaryDirectory(prefix="pt2-") as folder:
         draft = Path(folder, "model.pt2")
         aoti_compile_and_package(

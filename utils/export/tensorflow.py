@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.backends.tensorflow import load_tensorflow
 from utils.base.paths import atomic_write
 from utils.export.export_options import ExportOptions
-from utils.export.output import whole_folder, write_facts
+from utils.export.output import whole_folder, write_metadata
 from utils.export.tf_graph import Builder
 
 
@@ -28,7 +28,7 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
     module.serve = tf.function(lambda images: {"output0": build(images)}, input_signature=[spec])
     with whole_folder(path) as folder:
         tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
-        write_facts(folder / "metadata.yaml", options.facts(images))
+        write_metadata(folder / "metadata.yaml", options.metadata(images))
 
 
 def export_pb(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:
@@ -42,7 +42,7 @@ def export_pb(model: nn.Module, images: Tensor, path: Path, options: ExportOptio
     with tf.Graph().as_default() as graph:
         given = tf.compat.v1.placeholder(tf.float32, _channels_last(images), name="images")
         tf.identity(build(given), name="output0")
-        tf.constant(str(options.facts(images)), name="metadata")
+        tf.constant(str(options.metadata(images)), name="metadata")
     with atomic_write(path) as file:
         file.write(graph.as_graph_def().SerializeToString())
 

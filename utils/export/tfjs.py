@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from utils.base.errors import ConfigError, DataError
 from utils.export.export_options import ExportOptions
-from utils.export.output import whole_folder, write_facts
+from utils.export.output import whole_folder, write_metadata
 from utils.export.tensorflow import export_pb
 
 
@@ -35,4 +35,4 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
         done = subprocess.run([*command, str(frozen), str(folder)], capture_output=True, text=True)
         if done.returncode or not (folder / "model.json").is_file():
             raise DataError(f"tensorflowjs_converter failed: {(done.stderr or done.stdout).strip()[-300:]}")
-        write_facts(folder / "metadata.yaml", options.facts(images))
+        write_metadata(folder / "metadata.yaml", options.metadata(images))

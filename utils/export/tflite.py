@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
 from utils.export.export_options import ExportOptions
-from utils.export.output import append_facts, move
+from utils.export.output import append_metadata, move
 from utils.export.wrappers import ChannelsLast
 
 # Names of all that comes before the head, whose pixels need more than 8 bits. LiteRT Torch names what an
@@ -34,7 +34,7 @@ def export(
         write_floats(model, images, draft)
         if options.int8 or options.half:
             draft = _reduced(draft, options, scope)
-        append_facts(draft, options.facts(images))
+        append_metadata(draft, options.metadata(images))
         move(draft, path)
 
 

@@ -22,8 +22,8 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
     """Trace `model` on `images` (B, 3, H, W) and save it, whole or not at all."""
     if options.half:
         model, images = deepcopy(model).half(), images.half()
-    facts = {"shape": list(images.shape), "stride": options.stride, "names": options.names}
-    extra = {"config.txt": json.dumps(facts)}
+    metadata = {"shape": list(images.shape), "stride": options.stride, "names": options.names}
+    extra = {"config.txt": json.dumps(metadata)}
     content = io.BytesIO()
     program = traced(model, images)
     with _quiet():

@@ -87,14 +87,14 @@ def _own_folder() -> Path | None:
 
 def _is_ours(folder: Path) -> bool:
     """Whether nobody else can put a file here: what it holds will run."""
-    facts = folder.stat()
-    return facts.st_uid == os.getuid() and not facts.st_mode & 0o022
+    stat = folder.stat()
+    return stat.st_uid == os.getuid() and not stat.st_mode & 0o022
 
 
 def _digest(compiler: list[str]) -> str:
     changed = str(Path(compiler[0]).stat().st_mtime_ns)
-    facts = [platform.machine(), _processor(), *compiler, changed, *_OPTIONS]
-    text = "\n".join(facts).encode() + b"".join((HERE / name).read_bytes() for name in (*SOURCES, *HEADERS))
+    parts = [platform.machine(), _processor(), *compiler, changed, *_OPTIONS]
+    text = "\n".join(parts).encode() + b"".join((HERE / name).read_bytes() for name in (*SOURCES, *HEADERS))
     return hashlib.sha256(text).hexdigest()[:24]
 
 

@@ -113,7 +113,7 @@ def dataset_files(opt: Namespace, loaders: Loaders) -> dict[str, Path]:
 def _files_of(table: PackedImages) -> Iterator[Path]:
     """Images and label files, or shards and their indices, as far as they are on a disk."""
     if isinstance(table, ShardTable):
-        shards = [shard.facts.url for shard in table.shards if not is_address(shard.facts.url)]
+        shards = [shard.info.url for shard in table.shards if not is_address(shard.info.url)]
         files = [Path(file) for url in shards for file in (url, index_place(url))]
     else:
         images = [path.absolute() for path in table]

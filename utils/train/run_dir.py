@@ -60,7 +60,7 @@ class RunFolder:
         self.last = folder / "weights" / "last.pt"
         self.best = folder / "weights" / "best.pt"
         self.table = folder / "results.csv"
-        self.facts: dict[str, Any] = {}  # what each checkpoint says about the run
+        self.metadata: dict[str, Any] = {}  # what each checkpoint says about the run
         self.started = time.monotonic()
         self.first_epoch = 0
         self.row: dict[str, float] = {}  # the last one of the table
@@ -100,7 +100,7 @@ class RunFolder:
         identity = dict(identity or {})
         options = {key: value for key, value in vars(opt).items() if key not in _TRANSIENT}
         options |= {"hyp": dict(hyp), "save_dir": str(self.folder)}
-        self.facts = plain({"opt": options, "hyp": dict(hyp), **identity})
+        self.metadata = plain({"opt": options, "hyp": dict(hyp), **identity})
         try:
             self.last.parent.mkdir(parents=True, exist_ok=True)
             for part in self.last.parent.glob(".*.part"):  # half a checkpoint, of a run that was killed
@@ -138,7 +138,7 @@ class RunFolder:
         if period > 0 and content["epoch"] % period == 0:
             due.append(self.last.with_name(f"epoch{content['epoch']}.pt"))
         first, *copies = [*due, self.last]
-        save_checkpoint(first, content | self.facts)
+        save_checkpoint(first, content | self.metadata)
         for path in copies:
             with first.open("rb") as source, atomic_write(path) as target:
                 shutil.copyfileobj(source, target)

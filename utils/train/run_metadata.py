@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def run_identity(seed: int, sets: Mapping[str, DetectionDataset] | None = None) -> dict[str, Any]:
-    """Facts for checkpoints and opt.yaml, as plain data; `sets` are the datasets by split."""
+    """Metadata for checkpoints and opt.yaml, as plain data; `sets` are the datasets by split."""
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": list(sys.argv),
         "seed": seed,
-        "git": git_facts(),
+        "git": git_info(),
         "versions": versions(),
-        "data": {split: data_facts(dataset) for split, dataset in (sets or {}).items()},
+        "data": {split: dataset_digest(dataset) for split, dataset in (sets or {}).items()},
     }
 
 
@@ -43,7 +43,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **known, "threads": threads, "kernels": kernels}
 
 
-def data_facts(dataset: DetectionDataset) -> dict[str, Any]:
+def dataset_digest(dataset: DetectionDataset) -> dict[str, Any]:
     """What tells a set from another one: images, labels, and a digest of files, sizes and labels."""
     rows = dataset.labels.joined()
     digest = hashlib.sha256(dataset.shapes.tobytes() + dataset.labels.counts.tobytes() + rows.tobytes())
@@ -69,13 +69,13 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         new = now["versions"].get(name)
         if new != old:
             found.append(f"{name} is {new}, the run had {old}")
-    old, new = ((facts.get("git") or {}).get("commit") for facts in (before, now))
+    old, new = ((metadata.get("git") or {}).get("commit") for metadata in (before, now))
     if old and new and old != new:
         found.append(f"the code is that of commit {new[:12]}, the run had {old[:12]}")
     return found
 
 
-def git_facts() -> dict[str, str | None]:
+def git_info() -> dict[str, str | None]:
     """Remote, branch and commit of the program's own checkout; None where there is none.
 
     Asks the local repository only.

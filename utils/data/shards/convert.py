@@ -23,7 +23,7 @@ from utils.data.image_lists import label_path
 from utils.data.packed import PackedPaths
 from utils.data.scan import load_labels
 from utils.data.shards.index import make_index
-from utils.data.shards.store import shard_facts
+from utils.data.shards.store import shard_info
 
 _STREAM = 7951  # of random numbers
 _UNFIT = re.compile(r"[.\s{}*\\]")  # in the name of a sample: all behind a dot is its kind
@@ -86,7 +86,7 @@ def _pack_split(split: str, images: object, how: Packing) -> str:
         path = how.output / f"{split}-{number:0{width}d}.tar"
         chosen = order[number * how.per_shard : (number + 1) * how.per_shard]
         _write_shard(path, [(names.of(images, index), images[index]) for index in chosen.tolist()])
-        make_index(shard_facts(os.path.abspath(path)))
+        make_index(shard_info(os.path.abspath(path)))
     last = f"{count - 1:0{width}d}"
     return f"{split}-{{{'0' * width}..{last}}}.tar" if count > 1 else f"{split}-{last}.tar"
 

@@ -21,7 +21,7 @@ from utils.data.images import IMAGE_SUFFIXES, check_image
 from utils.data.label_cache import UNREADABLE, VERSION, Scan, read_arrays, save_somewhere, stand_in
 from utils.data.labels import Verdict, judge, pack
 from utils.data.packed import PackedPaths
-from utils.data.shards.store import ShardFacts, keep_as, local_copy, read_small, shard_facts
+from utils.data.shards.store import ShardInfo, keep_as, local_copy, read_small, shard_info
 from utils.data.shards.table import Shard, ShardTable
 from utils.data.shards.urls import is_address, without_query
 
@@ -39,9 +39,9 @@ class ShardIndex:
     scan: Scan
     sha256: str | None = None  # of the whole shard, where that is known
 
-    def arrays(self, facts: ShardFacts) -> dict[str, np.ndarray]:
+    def arrays(self, info: ShardInfo) -> dict[str, np.ndarray]:
         """All of it as arrays, for a file."""
-        about = "\n".join((f"shard {VERSION}", str(facts.size), facts.stamp, self.sha256 or ""))
+        about = "\n".join((f"shard {VERSION}", str(info.size), info.stamp, self.sha256 or ""))
         own = {"names": self.names, "offset": self.offset, "length": self.length}
         return own | self.scan.plain_arrays() | {"about": np.frombuffer(about.encode(), np.uint8)}
 
@@ -59,17 +59,17 @@ def open_shards(urls: Sequence[str], place: str, prefix: str = "") -> tuple[Shar
     """
     if any(map(is_address, urls)):
         with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-            facts = list(pool.map(shard_facts, urls))
-            known = list(pool.map(load_index, facts))
+            info = list(pool.map(shard_info, urls))
+            known = list(pool.map(load_index, info))
     else:  # there is nothing to wait for: threads would only take turns, and be three times slower
-        facts = [shard_facts(url) for url in urls]
-        known = [load_index(one) for one in facts]
+        info = [shard_info(url) for url in urls]
+        known = [load_index(one) for one in info]
     missing = [number for number, index in enumerate(known) if index is None]
     if missing:
         for number in Bar(missing, f"{prefix}Indexing {len(missing)} of {len(urls)} shards {place}"):
-            known[number] = make_index(facts[number])
+            known[number] = make_index(info[number])
     indices = [index for index in known if index is not None]
-    shards = [Shard(fact, index.sha256) for fact, index in zip(facts, indices, strict=True)]
+    shards = [Shard(one, index.sha256) for one, index in zip(info, indices, strict=True)]
     images = [len(index.offset) for index in indices]
     table = ShardTable(
         shards,
@@ -81,9 +81,9 @@ def open_shards(urls: Sequence[str], place: str, prefix: str = "") -> tuple[Shar
     return table, Scan.joined([index.scan for index in indices])
 
 
-def load_index(facts: ShardFacts) -> ShardIndex | None:
+def load_index(info: ShardInfo) -> ShardIndex | None:
     """The index of a shard as it was found before, or came with it; None if there is none that fits."""
-    for place, came_along in ((index_place(facts.url), is_address(facts.url)), (_stand_in(facts), False)):
+    for place, came_along in ((index_place(info.url), is_address(info.url)), (_stand_in(info), False)):
         try:
             if is_address(str(place)):
                 content = read_small(str(place))
@@ -96,35 +96,35 @@ def load_index(facts: ShardFacts) -> ShardIndex | None:
             continue
         index = ShardIndex(*parts, sha256 or None)
         # At its address a shard has another time than where it was made: its digest decides, once downloaded.
-        same = bool(sha256) if came_along else bool(stamp) and stamp == facts.stamp
-        known = (version, size) == (f"shard {VERSION}", str(facts.size))
-        if known and same and _fits(index, facts.size):
+        same = bool(sha256) if came_along else bool(stamp) and stamp == info.stamp
+        known = (version, size) == (f"shard {VERSION}", str(info.size))
+        if known and same and _fits(index, info.size):
             return index
     return None
 
 
-def make_index(facts: ShardFacts) -> ShardIndex:
+def make_index(info: ShardInfo) -> ShardIndex:
     """Look at all images of a shard, and keep what was found.
 
     Raises:
         DataError: it is no tar file, or cannot be had.
     """
-    path = local_copy(facts)
-    found = _samples(path, facts.url)
+    path = local_copy(info)
+    found = _samples(path, info.url)
     if not found:
-        LOG.warning(f"{facts.url}: there are no images in it")
+        LOG.warning(f"{info.url}: there are no images in it")
     names = "".join(f"{image.name}\n" for image, _ in found)
     digest = file_sha256(path)
     index = ShardIndex(
         names=np.frombuffer(names.encode("utf-8", "surrogateescape"), np.uint8),
         offset=np.array([image.offset for image, _ in found], np.int64),
         length=np.array([image.length for image, _ in found], np.int64),
-        scan=_look(path, facts.url, found),
+        scan=_look(path, info.url, found),
         sha256=digest,
     )
-    keep_as(facts, digest, path)
-    place = index_place(facts.url)
-    save_somewhere(_stand_in(facts) if is_address(place) else Path(place), index.arrays(facts))
+    keep_as(info, digest, path)
+    place = index_place(info.url)
+    save_somewhere(_stand_in(info) if is_address(place) else Path(place), index.arrays(info))
     return index
 
 
@@ -143,10 +143,10 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _stand_in(facts: ShardFacts) -> Path:
-    if not is_address(facts.url):
-        return stand_in(Path(index_place(facts.url)))
-    digest = hashlib.sha256(without_query(facts.url).encode()).hexdigest()
+def _stand_in(info: ShardInfo) -> Path:
+    if not is_address(info.url):
+        return stand_in(Path(index_place(info.url)))
+    digest = hashlib.sha256(without_query(info.url).encode()).hexdigest()
     return cache_folder() / "shards" / f"{digest[:32]}{SUFFIX}"
 
 

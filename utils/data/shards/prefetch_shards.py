@@ -19,7 +19,7 @@ import numpy as np
 from utils.base.errors import YoloError
 from utils.base.log import LOG
 from utils.base.paths import ROOT
-from utils.data.shards.store import ShardFacts, local_copy
+from utils.data.shards.store import ShardInfo, local_copy
 from utils.data.shards.table import ShardTable
 
 _AHEAD = 2  # shards beyond those in use
@@ -42,7 +42,7 @@ class ShardPrefetcher:
         self._first = first[by_use] + start  # place in the order where each shard is first needed
         shards = [images.shards[number] for number in numbers[by_use]]
         with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False, encoding="utf-8") as file:
-            json.dump([[asdict(shard.facts), shard.sha256] for shard in shards], file)
+            json.dump([[asdict(shard.info), shard.sha256] for shard in shards], file)
         self._child = subprocess.Popen(
             [sys.executable, "-m", "utils.data.shards.prefetch_shards", file.name],
             cwd=ROOT,
@@ -80,8 +80,8 @@ def main() -> None:
     done = 0
     with suppress(YoloError):
         for line in sys.stdin:
-            for facts, sha256 in shards[done : int(line)]:
-                local_copy(ShardFacts(**facts), sha256)
+            for info, sha256 in shards[done : int(line)]:
+                local_copy(ShardInfo(**info), sha256)
             done = max(done, int(line))
 
 

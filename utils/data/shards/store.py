@@ -34,7 +34,7 @@ class DownloadError(DataError):
 
 
 @dataclass(frozen=True)
-class ShardFacts:
+class ShardInfo:
     """What tells whether a shard is still the same."""
 
     url: str
@@ -42,8 +42,8 @@ class ShardFacts:
     stamp: str  # its time, or whatever its server tells versions apart by
 
 
-def shard_facts(url: str) -> ShardFacts:
-    """Ask for the facts of a shard.
+def shard_info(url: str) -> ShardInfo:
+    """Ask for the size and time of a shard.
 
     Raises:
         ConfigError: the kind of address is not known, or needs a package that is not installed.
@@ -51,10 +51,10 @@ def shard_facts(url: str) -> ShardFacts:
     """
     if not is_address(url):
         try:
-            facts = os.stat(url)  # noqa: PTH116 - thousands of them
+            stat = os.stat(url)  # noqa: PTH116 - thousands of them
         except OSError as error:
             raise DownloadError(f"{url}: {error.strerror or error}") from error
-        return ShardFacts(url, facts.st_size, str(facts.st_mtime_ns))
+        return ShardInfo(url, stat.st_size, str(stat.st_mtime_ns))
     with _as_download_error(url):
         files, path = _file_system(url)
         found = files.info(path)
@@ -62,42 +62,42 @@ def shard_facts(url: str) -> ShardFacts:
     if size is None:
         raise DownloadError(f"{url}: its server does not say how large it is")
     stamp = next((str(found[name]) for name in _STAMPS if found.get(name)), "")
-    return ShardFacts(url, int(size), stamp)
+    return ShardInfo(url, int(size), stamp)
 
 
-def local_copy(facts: ShardFacts, sha256: str | None = None) -> Path:
+def local_copy(info: ShardInfo, sha256: str | None = None) -> Path:
     """A file with the shard's content; downloaded, and checked, if there is none yet.
 
     Args:
-        facts: of the shard.
+        info: of the shard.
         sha256: what its index was made from.
 
     Raises:
         DownloadError: it cannot be downloaded, or is another one than the index describes.
     """
-    if not is_address(facts.url):
-        return Path(facts.url)
-    place = _place(facts, sha256)
-    known = bool(sha256 or facts.stamp)  # else nothing tells whether a copy is still that of the shard
+    if not is_address(info.url):
+        return Path(info.url)
+    place = _place(info, sha256)
+    known = bool(sha256 or info.stamp)  # else nothing tells whether a copy is still that of the shard
     with _locked(place):
-        if not (known and place.is_file() and place.stat().st_size == facts.size):
-            make_room(facts.size, keep=place)
-            _download(facts, place, sha256)
+        if not (known and place.is_file() and place.stat().st_size == info.size):
+            make_room(info.size, keep=place)
+            _download(info, place, sha256)
         with suppress(OSError):
             os.utime(place)  # used now: others go first
     return place
 
 
-def keep_as(facts: ShardFacts, sha256: str, copy: Path) -> None:
+def keep_as(info: ShardInfo, sha256: str, copy: Path) -> None:
     """Let a copy that was downloaded without its digest be found by it from now on."""
-    if is_address(facts.url):
+    if is_address(info.url):
         with suppress(OSError):  # it is downloaded once more, then
-            os.replace(copy, _place(facts, sha256))
+            os.replace(copy, _place(info, sha256))
 
 
-def _place(facts: ShardFacts, sha256: str | None) -> Path:
+def _place(info: ShardInfo, sha256: str | None) -> Path:
     # A signature behind the address is another one each time; size and digest tell shards apart.
-    key = f"{without_query(facts.url)}\0{facts.size}\0{facts.stamp}\0{sha256 or ''}"
+    key = f"{without_query(info.url)}\0{info.size}\0{info.stamp}\0{sha256 or ''}"
     return shards_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.tar"
 
 
@@ -125,8 +125,8 @@ def make_room(size: int, keep: Path) -> None:
     copies = []
     for path in folder.glob("*.tar"):
         with suppress(OSError):  # another process has just removed it
-            facts = path.stat()
-            copies.append((facts.st_mtime, facts.st_size, path))
+            stat = path.stat()
+            copies.append((stat.st_mtime, stat.st_size, path))
     for half in folder.glob(".*.part"):  # of a process that was killed
         with suppress(OSError):
             if time.time() - half.stat().st_mtime > _STALE:
@@ -150,10 +150,10 @@ def _limit() -> float:
         raise ConfigError(f"${LIMIT_VARIABLE}={text}: expected a number of gigabytes such as 100") from error
 
 
-def _download(facts: ShardFacts, place: Path, sha256: str | None) -> None:
+def _download(info: ShardInfo, place: Path, sha256: str | None) -> None:
     for attempt in range(_TRIES):
         try:
-            digest = _copy(facts, place)
+            digest = _copy(info, place)
             break
         except DownloadError as error:
             if attempt + 1 == _TRIES:
@@ -163,20 +163,20 @@ def _download(facts: ShardFacts, place: Path, sha256: str | None) -> None:
     if sha256 and digest != sha256:
         place.unlink(missing_ok=True)
         raise DownloadError(
-            f"{facts.url}: is not the shard that its index describes; remove the index, or replace it"
+            f"{info.url}: is not the shard that its index describes; remove the index, or replace it"
         )
 
 
-def _copy(facts: ShardFacts, place: Path) -> str:
+def _copy(info: ShardInfo, place: Path) -> str:
     digest = hashlib.sha256()
-    with _as_download_error(facts.url):
-        files, path = _file_system(facts.url)
+    with _as_download_error(info.url):
+        files, path = _file_system(info.url)
         with files.open(path, "rb", block_size=_CHUNK) as source, atomic_write(place) as target:
             while chunk := source.read(_CHUNK):
                 target.write(chunk)
                 digest.update(chunk)
-            if target.tell() != facts.size:
-                raise DownloadError(f"{facts.url}: {target.tell()} bytes came, {facts.size} were expected")
+            if target.tell() != info.size:
+                raise DownloadError(f"{info.url}: {target.tell()} bytes came, {info.size} were expected")
     return digest.hexdigest()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from utils.data.packed import PackedImages, PackedPaths
-from utils.data.shards.store import DownloadError, ShardFacts, local_copy
+from utils.data.shards.store import DownloadError, ShardInfo, local_copy
 from utils.data.shards.urls import is_address
 
 _OPEN = 128  # files a process keeps open
@@ -26,7 +26,7 @@ _TOUCH = 60.0  # seconds after which a copy that is in use says so: others are r
 class Shard:
     """A shard, and the digest of its content if that is known."""
 
-    facts: ShardFacts
+    info: ShardInfo
     sha256: str | None = None
 
 
@@ -59,17 +59,17 @@ class ShardTable(PackedImages):
     @property
     def remote(self) -> bool:
         """Whether shards have to be downloaded."""
-        return any(is_address(shard.facts.url) for shard in self.shards)
+        return any(is_address(shard.info.url) for shard in self.shards)
 
     def __len__(self) -> int:
         return len(self.shard)
 
     def _entry(self, index: int) -> Path:
-        return Path(self.shards[self.shard[index]].facts.url, self.names.place(index))
+        return Path(self.shards[self.shard[index]].info.url, self.names.place(index))
 
     def title(self, index: int) -> str:
         """See `PackedImages.title`."""
-        return f"{self.shards[self.shard[index]].facts.url}/{self.names.place(index)}"
+        return f"{self.shards[self.shard[index]].info.url}/{self.names.place(index)}"
 
     def read(self, index: int) -> np.ndarray:
         """See `PackedImages.read`."""
@@ -77,15 +77,15 @@ class ShardTable(PackedImages):
         try:
             content = self._files.read(shard, int(self.offset[index]), length)
         except OSError as error:
-            raise DownloadError(f"{shard.facts.url}: {error.strerror or error}") from error
+            raise DownloadError(f"{shard.info.url}: {error.strerror or error}") from error
         if len(content) < length:
-            raise DownloadError(f"{shard.facts.url}: has become shorter")
+            raise DownloadError(f"{shard.info.url}: has become shorter")
         return np.frombuffer(content, np.uint8)
 
     def identity(self, index: int) -> str:
         """See `PackedImages.identity`."""
-        facts = self.shards[self.shard[index]].facts
-        return f"{facts.url}\0{facts.size}\0{facts.stamp}\0{self.offset[index]}"
+        info = self.shards[self.shard[index]].info
+        return f"{info.url}\0{info.size}\0{info.stamp}\0{self.offset[index]}"
 
     def take(self, indices: np.ndarray) -> ShardTable:
         """See `_Table.take`."""
@@ -102,15 +102,15 @@ class _OpenFiles:
 
     def read(self, shard: Shard, offset: int, length: int) -> bytes:
         if not hasattr(os, "pread"):  # Windows
-            with local_copy(shard.facts, shard.sha256).open("rb") as file:
+            with local_copy(shard.info, shard.sha256).open("rb") as file:
                 file.seek(offset)
                 return file.read(length)
         if shard not in self._files:
-            self._files[shard] = os.open(local_copy(shard.facts, shard.sha256), os.O_RDONLY)
+            self._files[shard] = os.open(local_copy(shard.info, shard.sha256), os.O_RDONLY)
             if len(self._files) > _OPEN:
                 os.close(self._files.popitem(last=False)[1])
         self._files.move_to_end(shard)
-        if is_address(shard.facts.url) and time.monotonic() - self._touched.get(shard, 0.0) > _TOUCH:
+        if is_address(shard.info.url) and time.monotonic() - self._touched.get(shard, 0.0) > _TOUCH:
             self._touched[shard] = time.monotonic()
             with suppress(OSError):  # removed meanwhile: it stays readable until it is closed
                 os.utime(self._files[shard])

@@ -107,7 +107,7 @@ def test_an_index_is_used_as_long_as_it_fits(tmp_path: Path, monkeypatch: pytest
     shard = write_shard(tmp_path / "a.tar", {"1.png": png(1), "1.txt": b"0 0.5 0.5 0.2 0.2\n"})
     made = []
     make = index.make_index
-    monkeypatch.setattr(index, "make_index", lambda facts: made.append(facts.url) or make(facts))
+    monkeypatch.setattr(index, "make_index", lambda info: made.append(info.url) or make(info))
     for labels, wanted in ((b"0 0.5 0.5 0.2 0.2\n", 1), (b"1 0.5 0.5 0.2 0.2\n", 2)):
         write_shard(tmp_path / "a.tar", {"1.png": png(1), "1.txt": labels})
         os.utime(tmp_path / "a.tar", ns=(0, wanted * 10**18))
@@ -125,7 +125,7 @@ def test_a_lying_index_reaches_nothing_outside(tmp_path: Path, monkeypatch: pyte
     place = Path(index_place(shard.urls[0]))
     with np.load(place) as file:
         arrays = {name: file[name] for name in file.files}
-    assert index.load_index(index.shard_facts(shard.urls[0])) is not None
+    assert index.load_index(index.shard_info(shard.urls[0])) is not None
     lies: list[tuple[str, object]] = [("offset", [-1]), ("offset", [2**63 - 1]), ("length", [2**62])]
     lies += [("counts", [3]), ("offset", [[0]]), ("status", [7]), ("sizes", [[0, 0]]), ("names", b"")]
     for text in ('[[99, false, "x"]]', '[["a", false, "x"]]', "[[0, false, 3]]", "[7]", "7"):
@@ -134,7 +134,7 @@ def test_a_lying_index_reaches_nothing_outside(tmp_path: Path, monkeypatch: pyte
     for name, value in lies:
         array = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else np.array(value)
         np.savez(place, **(arrays | {name: array.astype(arrays[name].dtype)}))
-        assert index.load_index(index.shard_facts(shard.urls[0])) is None, (name, value)
+        assert index.load_index(index.shard_info(shard.urls[0])) is None, (name, value)
 
 
 @pytest.mark.parametrize(

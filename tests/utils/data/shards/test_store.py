@@ -13,7 +13,7 @@ from utils.data.dataset import DetectionDataset
 from utils.data.loader import make_loader
 from utils.data.scan import load_labels
 from utils.data.shards import store
-from utils.data.shards.store import DownloadError, local_copy, shard_facts
+from utils.data.shards.store import DownloadError, local_copy, shard_info
 from utils.data.shards.urls import ShardList
 
 pytest.importorskip("aiohttp", reason="fsspec needs it for http://")
@@ -73,18 +73,18 @@ def test_a_connection_that_breaks_is_tried_again(tmp_path: Path, monkeypatch: py
     make_both(tmp_path)
     with serve(answers(tmp_path / "shards", "*")) as site:
         whole = site.answers["/train-0001.tar"]
-        facts = shard_facts(f"{site.url}/train-0001.tar")
+        info = shard_info(f"{site.url}/train-0001.tar")
         half = Answer(whole.body[:700], promised=len(whole.body), headers=whole.headers)
         site.answers["/train-0001.tar"] = half
         with pytest.raises(DownloadError, match=r"/train-0001.tar: "):
-            local_copy(facts)
+            local_copy(info)
         assert not list(store.shards_folder().glob("*.tar")), "no half a shard is left"
 
         def fix(seconds: float) -> None:
             site.answers["/train-0001.tar"] = whole
 
         monkeypatch.setattr(store.time, "sleep", fix)
-        assert local_copy(facts).read_bytes() == whole.body
+        assert local_copy(info).read_bytes() == whole.body
 
 
 def _failure(data: DetectionDataset, workers: int) -> str:
