@@ -20,7 +20,7 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared (weight
 
 
 @cache
-def facts(name: str) -> Any:
+def golden(name: str) -> Any:
     """Scalars of `tests/golden/NAME.json[.gz]`."""
     path = HERE / "golden" / f"{name}.json"
     if path.exists():

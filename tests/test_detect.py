@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import detect
-from tests.known import SHARED, facts, needs_shared
+from tests.known import SHARED, golden, needs_shared
 from tests.looking import Blind, frames_of, look, made
 from tests.utils.sources.test_source import make_image_file, video
 from utils.base.errors import ConfigError, DataError
@@ -241,7 +241,7 @@ def test_official_weights_find_what_the_original_finds(
 ) -> None:
     from models.backends.pytorch import PyTorchBackend
 
-    known = facts("03_detections")["cases"]
+    known = golden("03_detections")["cases"]
     if f"{image}/{case}" not in known:
         pytest.skip("not among the golden numbers")
     expected = known[f"{image}/{case}"]

@@ -13,7 +13,7 @@ import pytest
 
 import export
 import val
-from tests.known import SHARED, facts, needs_shared, pattern_image
+from tests.known import SHARED, golden, needs_shared, pattern_image
 from tests.models.backends.files import NAMES, checkpoint, exported
 from utils.base.errors import ConfigError
 from utils.base.paths import ROOT
@@ -61,7 +61,7 @@ def name_of(case: dict[str, Any]) -> str:
 
 
 @needs_shared
-@pytest.mark.parametrize("case", facts("val_bccd")["runs"], ids=name_of)
+@pytest.mark.parametrize("case", golden("val_bccd")["runs"], ids=name_of)
 def test_figures_of_the_original(case: dict[str, Any]) -> None:
     result = val.measure(
         options_from(

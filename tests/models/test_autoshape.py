@@ -13,7 +13,7 @@ from PIL import Image
 
 from models.autoshape import AutoShape
 from models.backends import load_backend
-from tests.known import SHARED, facts, needs_shared, pattern_image
+from tests.known import SHARED, golden, needs_shared, pattern_image
 from tests.models.backends.files import CPU, NAMES, SIDE, checkpoint, exported, tiny_model
 from tests.serving import Answer, Site, serve
 from utils.base.errors import ConfigError, DataError
@@ -292,7 +292,7 @@ def test_strangers_cannot_look_into_this_network(model: AutoShape, site: Site) -
 @pytest.mark.parametrize("image", ["bus", "zidane"])
 def test_official_weights_find_what_the_original_finds(image: str) -> None:
     shaped = AutoShape(load_backend(SHARED / "weights" / "yolov5n.pt", CPU))
-    want = np.array(facts("03_detections")["cases"][f"{image}/640/default"]["rows_xyxy_conf_cls"])
+    want = np.array(golden("03_detections")["cases"][f"{image}/640/default"]["rows_xyxy_conf_cls"])
     file = SHARED / "data" / f"{image}.jpg"
     with Image.open(file) as opened:
         results = shaped([file, opened])

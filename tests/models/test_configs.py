@@ -13,15 +13,15 @@ import torch
 from torch import nn
 
 from models.yolo import DetectionModel
-from tests.known import arrays, facts, fill, pattern_image, to_tensor
+from tests.known import arrays, fill, golden, pattern_image, to_tensor
 from utils.base.paths import ROOT
 
 MODELS: dict[str, dict[str, Any]] = {
     name: known
-    for name, known in facts("09_models")["models"].items()
+    for name, known in golden("09_models")["models"].items()
     if "parameters" in known and "seg" not in name
 }
-FORWARD = {name: known for name, known in facts("09b_model_forward")["models"].items() if "seg" not in name}
+FORWARD = {name: known for name, known in golden("09b_model_forward")["models"].items() if "seg" not in name}
 LSKA = sorted(ROOT.glob("models/**/*LSKA*.yaml"))
 
 
@@ -52,7 +52,7 @@ def test_sizes_equal_the_originals(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["yolov5n.yaml", "yolov5s.yaml", "hub/yolov5s6.yaml"])
 def test_state_dict_keys_in_order(name: str) -> None:
-    known = facts("09_state_dict_keys")[name]
+    known = golden("09_state_dict_keys")[name]
     assert [
         [k, list(v.shape), str(v.dtype).removeprefix("torch.")]
         for k, v in hollow(f"models/{name}").state_dict().items()
@@ -103,7 +103,7 @@ def test_every_attention_config_emits_what_its_rules_planned(path: Path) -> None
 
 
 def test_bias_start_expects_few_objects() -> None:
-    known = facts("09_models")["bias_init"]["nc3"]
+    known = golden("09_models")["bias_init"]["nc3"]
     torch.manual_seed(0)
     model = DetectionModel("yolov5n.yaml", nc=3)
     for conv, offset in zip(model.head.m, known["obj_offset"], strict=True):

@@ -23,7 +23,7 @@ from models.weights import (
     strip_checkpoint,
 )
 from models.yolo import DetectionModel
-from tests.known import SHARED, arrays, facts, needs_shared, pattern_image, to_tensor
+from tests.known import SHARED, arrays, golden, needs_shared, pattern_image, to_tensor
 from utils.base.errors import ConfigError, DataError
 
 OFFICIAL = SHARED / "weights/yolov5n.pt"
@@ -38,7 +38,7 @@ def small_model(nc: int = 2) -> DetectionModel:
 
 @needs_shared
 def test_official_weights_give_the_original_outputs() -> None:
-    known, cases = arrays("02_forward"), facts("02_forward")["cases"]
+    known, cases = arrays("02_forward"), golden("02_forward")["cases"]
     x = to_tensor(np.stack([pattern_image(256, 320, 0), pattern_image(256, 320, 100)]))
     model = build_model(read_checkpoint(OFFICIAL))
     assert model.names == {int(k): v for k, v in cases["model"]["fused"]["names"].items()}

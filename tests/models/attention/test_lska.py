@@ -11,7 +11,7 @@ from models.attention.lska import DESIGNS, LSKA, make_gate, taps
 from models.attention.lska_blocks import C3LSKA, SPPFLSKA, LSKAttention
 from models.blocks.csp import C3
 from models.blocks.pool import SPPF
-from tests.known import arrays, facts
+from tests.known import arrays, golden
 from utils.base.errors import ConfigError
 
 PUBLISHED = [7, 11, 23, 35, 41, 53]
@@ -26,7 +26,7 @@ def with_published_weights(block: nn.Module, prefix: str) -> nn.Module:
 @pytest.mark.parametrize("name", ["LSKA", "Attention"])
 @pytest.mark.parametrize("k", PUBLISHED)
 def test_equals_the_authors_module(k: int, name: str) -> None:
-    known, case = arrays("10_lska"), facts("10_lska")["cases"][f"k{k}/{name}"]
+    known, case = arrays("10_lska"), golden("10_lska")["cases"][f"k{k}/{name}"]
     block = with_published_weights(LSKA(8, k) if name == "LSKA" else LSKAttention(8, k), f"k{k}/{name}")
     assert [[key, list(v.shape)] for key, v in block.state_dict().items()] == case["state_dict"]
 
@@ -45,7 +45,7 @@ def test_equals_the_authors_module(k: int, name: str) -> None:
 @pytest.mark.parametrize("k", PUBLISHED)
 @pytest.mark.parametrize("dim", [8, 64, 512])
 def test_parameter_counts(k: int, dim: int) -> None:
-    known = facts("10_lska")["param_counts"][f"k{k}"][f"dim{dim}"]
+    known = golden("10_lska")["param_counts"][f"k{k}"][f"dim{dim}"]
     assert sum(p.numel() for p in LSKA(dim, k).parameters()) == known["LSKA"]
     assert sum(p.numel() for p in LSKAttention(dim, k).parameters()) == known["Attention"]
 

@@ -13,11 +13,11 @@ from torch import nn
 from models.attention.lska import DESIGNS
 from models.attention.van import SIZES, VAN, DropPath, VANBlock, VANStage, rising
 from models.yolo import DetectionModel, read_config
-from tests.known import arrays, facts, fill, pattern_image, to_tensor
+from tests.known import arrays, fill, golden, pattern_image, to_tensor
 from utils.base.errors import ConfigError
 from utils.ops.flops import macs_by_module, macs_with_biases
 
-KNOWN: dict[str, Any] = facts("10_lska")["van"]
+KNOWN: dict[str, Any] = golden("10_lska")["van"]
 COUNTED = [name for name, known in KNOWN.items() if isinstance(known, dict) and "parameters" in known]
 CONFIGS = {"tiny": "yolov5-van-tiny.yaml", "small": "yolov5-van-small.yaml"}
 

@@ -10,7 +10,7 @@ import torch
 
 from studies.kernels.cells import DESIGNS, KERNELS, NONE, Cell, build, find_design, make_groups
 from studies.kernels.measure_cost import LEAST, ROUNDS, Subject, count, measure, peak_of
-from tests.known import facts
+from tests.known import golden
 from utils.base.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -50,7 +50,7 @@ def test_the_module_counts_as_by_hand(design: str, k: int) -> None:
 
 @pytest.mark.parametrize("k", KERNELS)
 def test_van_tiny_counts_as_the_authors_module(k: int) -> None:
-    known: dict[str, Any] = facts("10_lska")["van"][f"van_tiny/k{k}"]
+    known: dict[str, Any] = golden("10_lska")["van"][f"van_tiny/k{k}"]
     counted = count(Cell("van", "VAN-Tiny", "LSKA", k, 0, 224))
     assert counted["parameters"] == known["parameters"]
     assert counted["gmacs"] == pytest.approx(known["thop_gmacs_224"], rel=1e-9)
@@ -67,7 +67,7 @@ def test_yolov5_gets_one_block_after_sppf() -> None:
     plain = count(Cell("yolo", "yolov5n", NONE, 0, 0, 640))
     with_block = count(Cell("yolo", "yolov5n", "LKA", 23, 0, 640))
     block = count(gate("LKA", 23, 256, 20))
-    assert plain["parameters"] == facts("09_models")["models"]["yolov5n.yaml"]["parameters"]
+    assert plain["parameters"] == golden("09_models")["models"]["yolov5n.yaml"]["parameters"]
     for key in ("parameters", "gmacs", "gflops"):
         assert with_block[key] - plain[key] == pytest.approx(block[key])
 

@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.known import arrays, facts, pattern_image
+from tests.known import arrays, golden, pattern_image
 from tests.utils.data.image_files import assert_same_image, golden_pattern
 from utils.data.augment import (
     adjust_hsv,
@@ -16,7 +16,7 @@ from utils.data.augment import (
 )
 from utils.data.samples import Sample
 
-GOLDEN, ARRAYS = facts("12_augment"), arrays("12_augment")
+GOLDEN, ARRAYS = golden("12_augment"), arrays("12_augment")
 NO_BOXES = np.zeros((0, 5), np.float32)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.known import facts, needs_shared, pattern_image
+from tests.known import golden, needs_shared, pattern_image
 from tests.utils.data.image_files import assert_same_image, golden_image, golden_pattern, make_set
 from utils.base.errors import DataError
 from utils.base.log import LOG
@@ -16,7 +16,7 @@ from utils.data.dataset import DetectionDataset, Item, SampleKey
 from utils.data.image_cache import RamCache
 from utils.ops.boxes import xywhn2xyxy
 
-GOLDEN = facts("01_letterbox")
+GOLDEN = golden("01_letterbox")
 ROOT = Path(__file__).parents[3]
 HYP = read_yaml(ROOT / "data/hyps/hyp.scratch-high.yaml")
 PLAIN = read_yaml(ROOT / "data/hyps/hyp.no-augmentation.yaml")

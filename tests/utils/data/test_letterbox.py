@@ -3,12 +3,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.known import facts, needs_shared
+from tests.known import golden, needs_shared
 from tests.utils.data.image_files import assert_same_image, golden_image
 from utils.base.errors import ConfigError
 from utils.data.letterbox import check_img_size, letterbox
 
-GOLDEN = facts("01_letterbox")
+GOLDEN = golden("01_letterbox")
 
 
 @needs_shared

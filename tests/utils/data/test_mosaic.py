@@ -3,14 +3,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.known import arrays, facts, pattern_image
+from tests.known import arrays, golden, pattern_image
 from tests.utils.data.image_files import assert_same_image, golden_pattern
 from utils.data.mosaic import MosaicDraws, mosaic4
 from utils.data.perspective import PerspectiveDraws, random_perspective
 from utils.data.samples import Sample
 from utils.ops.boxes import xywhn2xyxy
 
-GOLDEN, ARRAYS = facts("12_augment"), arrays("12_augment")
+GOLDEN, ARRAYS = golden("12_augment"), arrays("12_augment")
 SIZES = ((32, 24), (20, 32), (32, 32), (5, 60))
 
 

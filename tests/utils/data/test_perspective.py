@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.known import arrays, facts, pattern_image
+from tests.known import arrays, golden, pattern_image
 from tests.utils.data.image_files import OPENCV_5, assert_same_image, golden_pattern
 from utils.data.perspective import (
     PerspectiveDraws,
@@ -14,7 +14,7 @@ from utils.data.perspective import (
 )
 from utils.data.samples import Sample
 
-GOLDEN, ARRAYS = facts("12_augment"), arrays("12_augment")
+GOLDEN, ARRAYS = golden("12_augment"), arrays("12_augment")
 
 
 @pytest.mark.parametrize("case", GOLDEN["random_perspective"], ids=lambda case: case["case"])

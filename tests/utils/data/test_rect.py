@@ -3,10 +3,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.known import facts
+from tests.known import golden
 from utils.data.dataset import plan_rect
 
-GOLDEN = facts("01_letterbox")
+GOLDEN = golden("01_letterbox")
 
 
 @pytest.mark.parametrize("case", GOLDEN["rect_batch_shapes"], ids=lambda case: str(case["img_size"]))

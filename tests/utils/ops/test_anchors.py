@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.known import SHARED, arrays, facts, needs_shared
+from tests.known import SHARED, arrays, golden, needs_shared
 from utils.ops.anchors import AnchorFit, anchor_fit, check_anchors, kmean_anchors, label_sizes
 
-FACTS = facts("11_autoanchor")
+FACTS = golden("11_autoanchor")
 DEFAULT = np.array(FACTS["default_anchors"])
 STRIDES = (8, 16, 32)
 

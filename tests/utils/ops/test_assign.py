@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.known import arrays, facts
+from tests.known import arrays, golden
 from utils.ops.assign import Matches, assign_targets
 
 GOLDEN = arrays("05_loss")
-CASES = facts("05_loss")["cases"]
+CASES = golden("05_loss")["cases"]
 ANCHORS = torch.tensor(CASES["A/base"]["anchors_grid_units"])
 LEVELS = [("A", "A/base", level) for level in range(3)]
 LEVELS += [("A_edges", "A/edges", level) for level in range(3)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.known import arrays, facts
+from tests.known import arrays, golden
 from utils.ops import boxes as ops
 
 GOLDEN = arrays("07_boxes")
@@ -61,7 +61,7 @@ def test_clipping_works_in_place(kind: Callable[[np.ndarray], Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("case", facts("07_boxes")["scale_boxes"])
+@pytest.mark.parametrize("case", golden("07_boxes")["scale_boxes"])
 def test_boxes_find_back_into_the_image(kind: Callable[[np.ndarray], Any], case: dict[str, Any]) -> None:
     rows = kind(np.concatenate((GOLDEN["px_xyxy"], np.full((12, 2), -7, np.float32)), 1))
     assert ops.scale_boxes(case["img1_shape"], rows, case["img0_shape"], case["ratio_pad"]) is rows
@@ -70,7 +70,7 @@ def test_boxes_find_back_into_the_image(kind: Callable[[np.ndarray], Any], case:
 
 
 def test_polygons_equal_the_original() -> None:
-    known = facts("07_boxes")["segments"]
+    known = golden("07_boxes")["segments"]
     points = np.array(known["segment_norm"], np.float32)
     pixels = ops.xyn2xy(points, 200, 100, 3, 4)
     np.testing.assert_allclose(pixels, known["xyn2xy_w200_h100_padw3_padh4"], rtol=1e-5)

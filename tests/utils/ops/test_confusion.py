@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.known import arrays, facts
+from tests.known import arrays, golden
 from utils.ops.metrics import ConfusionMatrix
 
 GOLDEN = arrays("06_metrics")
-CASES = facts("06_metrics")["confusion"]
+CASES = golden("06_metrics")["confusion"]
 FOUND = torch.tensor(
     [
         [0, 0, 10, 10, 0.9, 0],

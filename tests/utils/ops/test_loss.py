@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.known import arrays, facts
+from tests.known import arrays, golden
 from utils.base.errors import ConfigError
 from utils.ops.loss import DetectionLoss, Duplicates, binary_loss, smooth_labels
 
 GOLDEN = arrays("05_loss")
-FACTS = facts("05_loss")
+FACTS = golden("05_loss")
 CASES = FACTS["cases"]
 BASE = CASES["A/base"]
 

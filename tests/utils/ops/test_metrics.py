@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.known import arrays, facts
+from tests.known import arrays, golden
 from utils.ops.metrics import (
     APResult,
     MatchRule,
@@ -21,7 +21,7 @@ from utils.ops.metrics import (
 )
 
 GOLDEN = arrays("06_metrics")
-FACTS = facts("06_metrics")
+FACTS = golden("06_metrics")
 IOUV = torch.linspace(0.5, 0.95, 10)
 
 

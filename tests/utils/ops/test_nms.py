@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.known import arrays, facts
+from tests.known import arrays, golden
 from utils.base.errors import ConfigError
 from utils.ops import nms
 from utils.ops.nms import non_max_suppression
 
-CASES = facts("04_nms")["cases"]
+CASES = golden("04_nms")["cases"]
 THREE_CLASSES = torch.tensor(
     [
         [10, 10, 10, 10, 0.9, 0.9, 0.1, 0.2],

@@ -6,19 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from tests.known import facts
+from tests.known import golden
 from utils.train.optim import ModelEMA
 
 
 def test_the_decay_rises_as_in_the_original() -> None:
-    case = facts("08_schedules")["ema_decay"]
+    case = golden("08_schedules")["ema_decay"]
     ema = ModelEMA(nn.Linear(1, 1), case["decay"], case["tau"])
 
     assert [ema.decay_at(n) for n in case["updates"]] == pytest.approx(case["value"], rel=1e-9)
 
 
 def _toy() -> nn.Linear:
-    case = facts("08_schedules")["ema_toy"]
+    case = golden("08_schedules")["ema_toy"]
     model = nn.Linear(2, 2)
     model.load_state_dict({key: torch.tensor(case[f"init_{key}"]) for key in ("weight", "bias")})
     return model
@@ -33,7 +33,7 @@ def _step(model: nn.Linear, index: int) -> None:
 def test_weights_follow_the_original_trace() -> None:
     model = _toy()
     ema = ModelEMA(model)
-    for index, row in enumerate(facts("08_schedules")["ema_toy"]["trace"]):
+    for index, row in enumerate(golden("08_schedules")["ema_toy"]["trace"]):
         _step(model, index)
         ema.update(model)
 

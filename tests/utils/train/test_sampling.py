@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.known import facts
+from tests.known import golden
 from utils.train.sampling import class_weights, image_weights
 
-CASE = facts("08_schedules")["class_weights"]
+CASE = golden("08_schedules")["class_weights"]
 LABELS = [np.array([[c, 0.5, 0.5, 0.1, 0.1] for c in classes]) for classes in CASE["classes_per_image"]]
 
 

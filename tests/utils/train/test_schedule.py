@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.known import facts
+from tests.known import golden
 from utils.train.hyp import check_hyp
 from utils.train.optim import Schedule, accumulation, cosine, linear, scaled_decay
 
-CASES = facts("08_schedules")["warmup"]["cases"]
+CASES = golden("08_schedules")["warmup"]["cases"]
 
 
-@pytest.mark.parametrize("case", facts("08_schedules")["lr_lambda"])
+@pytest.mark.parametrize("case", golden("08_schedules")["lr_lambda"])
 def test_factors_fall_as_in_the_original(case: dict) -> None:
     for curve in (linear, cosine):
         got = [curve(epoch, case["epochs"], case["lrf"]) for epoch in case["epoch"]]
@@ -20,7 +20,7 @@ def test_factors_fall_as_in_the_original(case: dict) -> None:
 
 
 def _schedule(case: dict) -> Schedule:
-    hyp = facts("08_schedules")["warmup"]["hyp"]
+    hyp = golden("08_schedules")["warmup"]["hyp"]
     hyp = check_hyp({**hyp, "warmup_epochs": case["warmup_epochs"]}, "golden")
     return Schedule(hyp, case["epochs"], case["batches_per_epoch"], case["batch_size"])
 

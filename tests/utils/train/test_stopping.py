@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests.known import facts
+from tests.known import golden
 from utils.train.state import EarlyStopping
 
 
 def test_stops_where_the_original_stops() -> None:
-    case = facts("08_schedules")["early_stopping"]
+    case = golden("08_schedules")["early_stopping"]
     stopper = EarlyStopping(case["patience"])
 
     assert [stopper(epoch, value) for epoch, value in enumerate(case["fitness"])] == case["stop"]
