@@ -15,7 +15,7 @@ from utils.train.train_options import check_options, options_from, parse_options
 
 if TYPE_CHECKING:
     from utils.loggers.callbacks import Callbacks
-    from utils.train.distributed import Team
+    from utils.train.distributed import ProcessGroup
     from utils.train.run_dir import TrainResult
     from utils.train.setup import Task
 
@@ -32,13 +32,13 @@ def train(opt: Namespace, user_callbacks: Sequence[Callbacks] = ()) -> TrainResu
 
         return evolve(opt, user_callbacks)
     from utils.train import resume  # heavy: the flags come first
-    from utils.train.distributed import make_team
+    from utils.train.distributed import make_process_group
 
-    with make_team(opt) as team:
-        return _train(resume.after_restart(opt, team), user_callbacks, team)
+    with make_process_group(opt) as process_group:
+        return _train(resume.after_restart(opt, process_group), user_callbacks, process_group)
 
 
-def _train(opt: Namespace, user_callbacks: Sequence[Callbacks], team: Team) -> TrainResult:
+def _train(opt: Namespace, user_callbacks: Sequence[Callbacks], process_group: ProcessGroup) -> TrainResult:
     from utils.train import resume, setup, validation
     from utils.train.callbacks import make_callbacks
     from utils.train.run_dir import RunFolder, guard
@@ -52,20 +52,20 @@ def _train(opt: Namespace, user_callbacks: Sequence[Callbacks], team: Team) -> T
     model, origin = setup.make_model(opt, hyp, data, device)
     frozen = setup.freeze(model, opt.freeze)
     setup.settle_batch(opt, model)
-    loaders = setup.make_loaders(opt, hyp, data, model, team)
-    callbacks = make_callbacks(opt, user_callbacks, team, loaders)
-    run = RunFolder.of_team(opt, team)
+    loaders = setup.make_loaders(opt, hyp, data, model, process_group)
+    callbacks = make_callbacks(opt, user_callbacks, process_group, loaders)
+    run = RunFolder.of_process_group(opt, process_group)
     with guard(run, loaders, callbacks):
         if checkpoint is None:
             setup.fit_anchors(model, loaders, opt, hyp)
-        state = setup.make_state(model, opt, hyp, loaders, origin, team, checkpoint)
+        state = setup.make_state(model, opt, hyp, loaders, origin, process_group, checkpoint)
         recipe = setup.make_recipe(opt, hyp, loaders, frozen, state)
         identity = run_identity(opt.seed, {"train": loaders.dataset, "val": loaders.val.dataset})
         if checkpoint is not None:
             for line in differences(checkpoint.metadata, identity):
                 LOG.warning(f"resuming, but {line}")
         run.open(opt, hyp, state.progress.epoch, identity)
-        if team.leads:
+        if process_group.leads:
             resume.note_launch(run.folder)
         setup.announce(run.folder, opt, hyp, data, loaders, callbacks)
         task = setup.Task(opt, data, loaders, callbacks, run, state, recipe)

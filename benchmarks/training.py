@@ -60,19 +60,19 @@ def epochs(opt: Any, home: Path, img: int, workers: int, mosaic: bool) -> Iterat
     """Images a second of the loop and of the bare step, once a round."""
     from utils.loggers.callbacks import CallbackList
     from utils.train import loop, setup
-    from utils.train.distributed import make_team
+    from utils.train.distributed import make_process_group
     from utils.train.train_options import options_from
 
     given = {"weights": opt.weights, "data": subset(opt, home), "imgsz": img, "workers": workers}
     settings = options_from({**given, "epochs": opt.rounds + 1, "noval": True, "noautoanchor": True})
-    with make_team(settings) as team:
+    with make_process_group(settings) as process_group:
         device = setup.prepare_machine(settings)
         hyp = setup.read_hyp(settings)
         hyp["mosaic"] = float(mosaic)
         data = setup.read_data(settings)
         model, origin = setup.make_model(settings, hyp, data, device)
-        loaders = setup.make_loaders(settings, hyp, data, model, team)
-        state = setup.make_state(model, settings, hyp, loaders, origin, team)
+        loaders = setup.make_loaders(settings, hyp, data, model, process_group)
+        state = setup.make_state(model, settings, hyp, loaders, origin, process_group)
         recipe = setup.make_recipe(settings, hyp, loaders, [], state)
         nobody = CallbackList()
         clock = make_clock()

@@ -58,7 +58,9 @@ class Run:
         """Write run.json into the run's folder."""
         folder = self.folder(project)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "run.json").write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        content = asdict(self)
+        content["facts"] = content.pop("settings")  # the name in the file format
+        (folder / "run.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
         return folder
 
 

@@ -26,7 +26,7 @@ from utils.loggers.plot_logger import ImageLogger
 from utils.plots.batches import output_to_target, plot_images
 
 if TYPE_CHECKING:
-    from utils.train.distributed import Team
+    from utils.train.distributed import ProcessGroup
     from utils.train.setup import Loaders
 
 
@@ -84,10 +84,10 @@ def _fitted(image: np.ndarray, detections: Tensor) -> tuple[np.ndarray, Tensor]:
 
 
 def make_callbacks(
-    opt: Namespace, user_callbacks: Sequence[Callbacks], team: Team, loaders: Loaders
+    opt: Namespace, user_callbacks: Sequence[Callbacks], process_group: ProcessGroup, loaders: Loaders
 ) -> CallbackList:
     """The callbacks of a run: images, services, and the caller's own; one process tells them."""
-    if not team.leads:
+    if not process_group.leads:
         return CallbackList()
     own: list[Callbacks] = [] if opt.noplots else [ImageLogger()]
     chosen = choose(opt)

@@ -69,7 +69,7 @@ _BROKEN = ("gloo", "NCCL", "Connection reset", "Connection closed", "Broken pipe
 _BUCKET = 25 << 20  # bytes of gradients that travel together
 
 
-class Team:
+class ProcessGroup:
     """One process; the base of several. All processes call the same methods in the same order."""
 
     rank, local_rank, world = 0, 0, 1
@@ -114,14 +114,14 @@ class Team:
         """Rank 0 runs the block first, so that the others find its files."""
         yield
 
-    def __enter__(self) -> Team:
+    def __enter__(self) -> ProcessGroup:
         return self
 
     def __exit__(self, *error: object) -> None:
         """Leave the others."""
 
 
-class TorchrunTeam(Team):
+class TorchrunGroup(ProcessGroup):
     """Several processes, on one machine or more."""
 
     def __init__(self, device: torch.device) -> None:
@@ -143,19 +143,19 @@ class TorchrunTeam(Team):
         self._words = words if isinstance(words, distributed.ProcessGroup) else None
 
     def sums(self, counts: Sequence[int]) -> list[int]:
-        """See `Team.sums`."""
+        """See `ProcessGroup.sums`."""
         values = torch.tensor(list(counts), dtype=torch.int64)
         distributed.all_reduce(values, group=self._words)
         return values.tolist()
 
     def any(self, number: int) -> int:
-        """See `Team.any`."""
+        """See `ProcessGroup.any`."""
         value = torch.tensor(number)
         distributed.all_reduce(value, distributed.ReduceOp.MAX, group=self._words)
         return int(value)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """See `Team.sum_gradients`."""
+        """See `ProcessGroup.sum_gradients`."""
         trained = [p for p in parameters if p.requires_grad]
         for p in trained:
             if p.grad is None:
@@ -171,32 +171,32 @@ class TorchrunTeam(Team):
                 gradient.copy_(summed.view(gradient.shape))
 
     def sum_tensor(self, values: Tensor) -> Tensor:
-        """See `Team.sum_tensor`."""
+        """See `ProcessGroup.sum_tensor`."""
         summed = values.clone()
         distributed.all_reduce(summed)
         return summed
 
     def gather(self, value: T) -> list[T]:
-        """See `Team.gather`."""
+        """See `ProcessGroup.gather`."""
         found: list[Any] = [None] * self.world
         distributed.all_gather_object(found, value, group=self._words)
         return found
 
     def share(self, value: T) -> T:
-        """See `Team.share`."""
+        """See `ProcessGroup.share`."""
         content = [value]
         distributed.broadcast_object_list(content, src=0, group=self._words)
         return content[0]
 
     def align(self, *models: nn.Module) -> None:
-        """See `Team.align`."""
+        """See `ProcessGroup.align`."""
         for model in models:
             for buffer in model.buffers():
                 distributed.broadcast(buffer, src=0)
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
-        """See `Team.leader_first`."""
+        """See `ProcessGroup.leader_first`."""
         if not self.leads:
             distributed.barrier(group=self._words)
         yield
@@ -237,17 +237,17 @@ def is_launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
-def make_team(opt: Namespace) -> Team:
-    """The team that this process belongs to.
+def make_process_group(opt: Namespace) -> ProcessGroup:
+    """The process_group that this process belongs to.
 
     Raises:
         ConfigError: the batch cannot be divided, or this machine does not have the device.
     """
     if not is_launched():
-        return Team()
+        return ProcessGroup()
     world = int(os.environ["WORLD_SIZE"])
     if opt.batch_size % world and not opt.resume:
         raise ConfigError(
             f"--batch-size {opt.batch_size}: expected a multiple of {world}; it is for all processes together"
         )
-    return TorchrunTeam(select_device(opt.device, verbose=False, keep_memory=False))
+    return TorchrunGroup(select_device(opt.device, verbose=False, keep_memory=False))

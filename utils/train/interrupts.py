@@ -85,7 +85,7 @@ class Pause:
             DivergedError: there is nothing good to save.
             KeyboardInterrupt, SystemExit: the end was asked for, and all is saved.
         """
-        self.signals.received = self.state.team.any(self.signals.received)
+        self.signals.received = self.state.process_group.any(self.signals.received)
         due = self.every and self.state.ema.updates % self.every == 0
         if due or self.signals.received:
             meter.read()  # raises if a loss was not finite

@@ -93,17 +93,17 @@ def train_one_epoch(
         if updated and pause is not None:
             pause(index + 1, meter)
     state.progress.note(len(loader), meter)
-    state.team.align(state.model, state.ema.model)
+    state.process_group.align(state.model, state.ema.model)
     callbacks.on_train_epoch_end(epoch)
     return meter.read()
 
 
 def is_stopped(state: TrainState, callbacks: CallbackList, updated: bool) -> bool:
-    """Whether a callback wants the run to end; processes of a team ask each other at each update."""
-    if state.team.world == 1:
+    """Whether a callback wants the run to end; processes of a process_group ask each other at each update."""
+    if state.process_group.world == 1:
         state.stopped = callbacks.stop
     elif updated:
-        state.stopped = bool(state.team.any(int(callbacks.stop)))
+        state.stopped = bool(state.process_group.any(int(callbacks.stop)))
     return state.stopped
 
 
@@ -144,13 +144,13 @@ def rescale(images: Tensor, longest: int, stride: int) -> Tensor:
 
 def backward(state: TrainState, images: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
     """Run the model forward and back, adding to the gradients; return the three losses of the whole batch."""
-    sums = state.team.sums if state.team.world > 1 else None
+    sums = state.process_group.sums if state.process_group.world > 1 else None
     with torch.autocast(state.device.type, dtype=state.precision, enabled=state.precision is not None):
         loss, items = state.loss(state.model(images), targets, sums)
     if recipe.quad:
         loss = loss * QUAD_GAIN
     state.scaler.scale(loss).backward()
-    return state.team.sum_tensor(items)
+    return state.process_group.sum_tensor(items)
 
 
 def update_weights(state: TrainState, step: int, callbacks: CallbackList) -> Tensor:
@@ -158,7 +158,7 @@ def update_weights(state: TrainState, step: int, callbacks: CallbackList) -> Ten
 
     With a scaler the norm is given as 0: it skips the updates that overflow by itself.
     """
-    state.team.sum_gradients(state.model.parameters())
+    state.process_group.sum_gradients(state.model.parameters())
     state.scaler.unscale_(state.optimizer)
     norm = clip_gradients(state.model.parameters(), MAX_NORM)
     state.scaler.step(state.optimizer)

@@ -16,17 +16,19 @@ from utils.base.yaml_io import read_yaml
 from utils.train.train_options import HONOURED_ON_RESUME, parse_options
 
 if TYPE_CHECKING:
-    from utils.train.distributed import Team
+    from utils.train.distributed import ProcessGroup
 
 
 _LAUNCH = "launch.txt"  # in a run folder: which torchrun made it
 
 
-def after_restart(opt: Namespace, team: Team) -> Namespace:
+def after_restart(opt: Namespace, process_group: ProcessGroup) -> Namespace:
     """Go on with its run when torchrun has started all processes again (--max-restarts)."""
-    if team.world == 1 and "TORCHELASTIC_RESTART_COUNT" not in os.environ:
+    if process_group.world == 1 and "TORCHELASTIC_RESTART_COUNT" not in os.environ:
         return opt
-    folder = team.share(_folder_of_launch(opt) if team.leads and team.restarted else None)
+    folder = process_group.share(
+        _folder_of_launch(opt) if process_group.leads and process_group.restarted else None
+    )
     if folder is None:
         return opt
     last = folder / "weights" / "last.pt"

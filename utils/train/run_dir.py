@@ -27,7 +27,7 @@ from utils.train.hyp import Hyp
 from utils.train.loss_meter import DivergedError
 
 if TYPE_CHECKING:
-    from utils.train.distributed import Team
+    from utils.train.distributed import ProcessGroup
     from utils.val.accumulator import EvalResult
 
 COLUMNS = (
@@ -74,10 +74,10 @@ class RunFolder:
         return cls(increment_path(Path(opt.project) / name, exist_ok=opt.exist_ok))
 
     @classmethod
-    def of_team(cls, opt: Namespace, team: Team) -> RunFolder:
+    def of_process_group(cls, opt: Namespace, process_group: ProcessGroup) -> RunFolder:
         """The same folder for all processes; only one of them writes."""
-        chosen = team.share(cls.choose(opt).folder if team.leads else Path())
-        return cls(chosen) if team.leads else ReadOnlyFolder(chosen)
+        chosen = process_group.share(cls.choose(opt).folder if process_group.leads else Path())
+        return cls(chosen) if process_group.leads else ReadOnlyFolder(chosen)
 
     def __str__(self) -> str:
         return relative_to_cwd(self.folder)

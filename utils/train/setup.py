@@ -31,7 +31,7 @@ from utils.ops.anchors import check_anchors
 from utils.ops.loss import DetectionLoss
 from utils.train.amp import choose_precision
 from utils.train.autobatch import measure_batch
-from utils.train.distributed import Team, is_launched
+from utils.train.distributed import ProcessGroup, is_launched
 from utils.train.hyp import Hyp, describe_hyp, load_hyp, scale_gains
 from utils.train.loop import Recipe
 from utils.train.optim import ModelEMA, Schedule, describe_optimizer, make_optimizer
@@ -205,16 +205,20 @@ def freeze(model: DetectionModel, layers: list[int]) -> list[nn.Module]:
     return frozen
 
 
-def make_loaders(opt: Namespace, hyp: Hyp, data: DataSpec, model: DetectionModel, team: Team) -> Loaders:
+def make_loaders(
+    opt: Namespace, hyp: Hyp, data: DataSpec, model: DetectionModel, process_group: ProcessGroup
+) -> Loaders:
     """Open the training and the validation images; batches are no larger than the training set.
 
     Several processes share out each batch in training, and whole batches in validation.
     """
-    with team.leader_first():  # it writes the caches of labels, which the others read
-        return _make_loaders(opt, hyp, data, model, team)
+    with process_group.leader_first():  # it writes the caches of labels, which the others read
+        return _make_loaders(opt, hyp, data, model, process_group)
 
 
-def _make_loaders(opt: Namespace, hyp: Hyp, data: DataSpec, model: DetectionModel, team: Team) -> Loaders:
+def _make_loaders(
+    opt: Namespace, hyp: Hyp, data: DataSpec, model: DetectionModel, process_group: ProcessGroup
+) -> Loaders:
     stride = max(int(model.stride.max()), LEAST_STRIDE)
     imgsz = check_img_size(opt.imgsz, stride, floor=stride * 2)
     shared = {"stride": stride, "single_cls": opt.single_cls, "seed": opt.seed, "names": data.names}
@@ -250,10 +254,10 @@ def _make_loaders(opt: Namespace, hyp: Hyp, data: DataSpec, model: DetectionMode
         seed=opt.seed,
         quad=opt.quad,
         pin_memory=pin,
-        share=Share(team.rank, team.world),
+        share=Share(process_group.rank, process_group.world),
         buffer=opt.shuffle_buffer,
     )
-    part = Share(team.rank, team.world, whole_batches=True)
+    part = Share(process_group.rank, process_group.world, whole_batches=True)
     val_loader = make_loader(val_set, batch_size * 2, workers=opt.workers, pin_memory=pin, share=part)
     return Loaders(train_loader, val_loader, train_set, imgsz, stride, batch_size)
 
@@ -290,7 +294,7 @@ def make_state(
     hyp: Hyp,
     loaders: Loaders,
     origin: Origin,
-    team: Team,
+    process_group: ProcessGroup,
     checkpoint: Checkpoint | None = None,
 ) -> TrainState:
     """Gather what changes in training, as it was when `checkpoint` was saved, else before the first step.
@@ -312,11 +316,11 @@ def make_state(
         progress=Progress(),
         origin=origin,
         precision=precision,
-        team=team,
+        process_group=process_group,
     )
     if opt.compile:
         model.compile()  # in place: the keys of its tensors stay
-    torch.manual_seed(opt.seed + team.rank)  # what is drawn in training differs; the weights do not
+    torch.manual_seed(opt.seed + process_group.rank)  # what is drawn in training differs; the weights do not
     if checkpoint is not None and checkpoint.training is not None:
         state.restore(checkpoint.training)
     return state

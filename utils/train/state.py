@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from models.weights import model_record
 from utils.base.errors import DataError
 from utils.base.log import LOG
-from utils.train.distributed import Team
+from utils.train.distributed import ProcessGroup
 from utils.train.loss_meter import LossMeter
 from utils.train.optim import ModelEMA, restore_optimizer
 
@@ -118,7 +118,7 @@ class TrainState:
     progress: Progress
     origin: Origin = field(default_factory=Origin)
     precision: torch.dtype | None = None  # of the forward pass; None: float32
-    team: Team = field(default_factory=Team)
+    process_group: ProcessGroup = field(default_factory=ProcessGroup)
     stopped: bool = False  # a callback has asked for the end
 
     @property
@@ -139,10 +139,10 @@ class TrainState:
     def content(self) -> dict[str, Any]:
         """Content for a checkpoint, in float32 on the CPU, from which `restore` goes on exactly.
 
-        All processes of a team have to ask for it; those that do not lead get nothing.
+        All processes of a process_group have to ask for it; those that do not lead get nothing.
         """
-        states = self.team.gather(random_state(self.device))
-        if not self.team.leads:
+        states = self.process_group.gather(random_state(self.device))
+        if not self.process_group.leads:
             return {}
         return {
             "epoch": self.progress.epoch - 1,  # the last one that is complete, as in the original
@@ -184,11 +184,11 @@ class TrainState:
     def _restore_random(self, states: Any) -> None:
         """Give each process its own generators back."""
         states = [states] if isinstance(states, dict) else states  # as one process wrote them, once
-        if len(states) == self.team.world:
-            restore_random_state(states[self.team.rank], self.device)
+        if len(states) == self.process_group.world:
+            restore_random_state(states[self.process_group.rank], self.device)
         else:
             LOG.warning(
-                f"resuming with {self.team.world} processes what {len(states)} began: other random numbers"
+                f"resuming with {self.process_group.world} processes what {len(states)} began: other random numbers"
             )
 
 

@@ -171,7 +171,7 @@ def _accounts(group: argparse._ArgumentGroup) -> None:
         "--loggers", nargs="+", default=os.environ.get("YOLOV5_LOGGERS", "auto").split(),
         help="auto: those that are installed and set up; none; or which of these",
     )  # fmt: skip
-    group.add_argument("--entity", help="team or workspace that the run belongs to")
+    group.add_argument("--entity", help="process_group or workspace that the run belongs to")
     group.add_argument(
         "--upload_dataset", nargs="?", const=True, default=False, help="upload the dataset (val: this split)"
     )

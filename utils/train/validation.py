@@ -28,14 +28,14 @@ def validate_epoch(task: Task) -> EvalResult:
         single_cls=task.opt.single_cls,
         loss=task.state.loss,
         callbacks=task.callbacks,
-        gather=task.state.team.gather,
+        gather=task.state.process_group.gather,
     )
 
 
 def finish(task: Task) -> TrainResult:
     """Strip the checkpoints, measure best.pt once more as it will be used, and draw the results."""
     run, progress = task.run, task.state.progress
-    if not task.state.team.leads:
+    if not task.state.process_group.leads:
         return run.result(progress.best_fitness, run.row)
     task.loaders.train.close()
     run.say_how_long(progress.epoch)

@@ -1,4 +1,4 @@
-"""What a process of a team does in a test: `torchrun -m tests.utils.train.together TASK OUT [ARGUMENT]`."""
+"""What a process of a process_group does in a test: `torchrun -m tests.utils.train.together TASK OUT [ARGUMENT]`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from utils.base.errors import YoloError
 from utils.data.loader import Batch
 from utils.data.samplers import Share
 from utils.loggers.callbacks import CallbackList
-from utils.train.distributed import Team, make_team
+from utils.train.distributed import ProcessGroup, make_process_group
 from utils.train.loop import train_one_epoch
 
 IMAGES = 16  # in a batch of all processes
@@ -43,25 +43,25 @@ class Part(DrawnLoader):
             yield Batch(images[own], rows, ["a.jpg"] * len(own), [None] * len(own))
 
 
-def steps(team: Team, out: Path) -> None:
+def steps(process_group: ProcessGroup, out: Path) -> None:
     """20 updates with frozen batch norms; losses and weights go to `out`."""
     state = make_state()
-    state.team = team
+    state.process_group = process_group
     recipe = make_recipe(batches=10, frozen=list(state.model.model))
     losses = []
     for epoch in range(2):
-        loader: Any = Part(10, Share(team.rank, team.world))
+        loader: Any = Part(10, Share(process_group.rank, process_group.world))
         losses.append(train_one_epoch(epoch, state, loader, recipe, CallbackList()))
         state.progress.record(epoch, None)
     assert state.ema.updates == 20
     weights = {key: value.clone() for key, value in state.model.state_dict().items()}
-    if team.leads:
+    if process_group.leads:
         torch.save({"losses": torch.tensor(losses), "weights": weights}, out)
-    spread = team.gather(weights)
+    spread = process_group.gather(weights)
     assert all(torch.equal(value, other[key]) for other in spread for key, value in weights.items())
 
 
-def measured(team: Team, out: Path, weights: str) -> None:
+def measured(process_group: ProcessGroup, out: Path, weights: str) -> None:
     """Validate the images of BCCD together."""
     from models.weights import load_for_inference
     from tests.known import SHARED
@@ -69,33 +69,35 @@ def measured(team: Team, out: Path, weights: str) -> None:
     from utils.data.loader import make_loader
     from utils.val.evaluate import evaluate
 
-    with team.leader_first():
+    with process_group.leader_first():
         images = DetectionDataset([SHARED / "data/bccd/images/test"], 160, batch_size=5, rect=True, pad=0.5)
-    share = Share(team.rank, team.world, whole_batches=True)
+    share = Share(process_group.rank, process_group.world, whole_batches=True)
     loader = make_loader(images, 5, workers=0, share=share)
     model: Any = load_for_inference(weights, torch.device("cpu"))
-    result = evaluate(model, loader, dict(enumerate("abc")), device=torch.device("cpu"), gather=team.gather)
+    result = evaluate(
+        model, loader, dict(enumerate("abc")), device=torch.device("cpu"), gather=process_group.gather
+    )
     assert result.matches is not None
     content = {"seen": result.seen, "map": result.map, "map50": result.map50, "p": result.mp}
-    everywhere = team.gather(content | {"confidence": result.matches.confidence.tolist()})
+    everywhere = process_group.gather(content | {"confidence": result.matches.confidence.tolist()})
     assert all(other == everywhere[0] for other in everywhere)
-    if team.leads:
+    if process_group.leads:
         torch.save(everywhere[0], out)
 
 
-def fails(team: Team, out: Path) -> None:
+def fails(process_group: ProcessGroup, out: Path) -> None:
     """The second process fails, while the first one waits for it."""
-    if team.rank == 1:
+    if process_group.rank == 1:
         raise YoloError("this one fails")
-    team.sums([1])
+    process_group.sums([1])
 
 
 def main() -> None:
     """Do the task that the command line names."""
     task, out, *more = sys.argv[1:]
     torch.set_num_threads(1)
-    with make_team(Namespace(device="cpu", batch_size=IMAGES, resume=False)) as team:
-        {"steps": steps, "measured": measured, "fails": fails}[task](team, Path(out), *more)
+    with make_process_group(Namespace(device="cpu", batch_size=IMAGES, resume=False)) as process_group:
+        {"steps": steps, "measured": measured, "fails": fails}[task](process_group, Path(out), *more)
 
 
 if __name__ == "__main__":
