@@ -59,7 +59,7 @@ def _train(opt: Namespace, user_callbacks: Sequence[Callbacks], process_group: P
         if checkpoint is None:
             setup.fit_anchors(model, loaders, opt, hyp)
         state = setup.make_state(model, opt, hyp, loaders, origin, process_group, checkpoint)
-        recipe = setup.make_recipe(opt, hyp, loaders, frozen, state)
+        config = setup.make_train_config(opt, hyp, loaders, frozen, state)
         identity = run_identity(opt.seed, {"train": loaders.dataset, "val": loaders.val.dataset})
         if checkpoint is not None:
             for line in differences(checkpoint.metadata, identity):
@@ -68,7 +68,7 @@ def _train(opt: Namespace, user_callbacks: Sequence[Callbacks], process_group: P
         if process_group.leads:
             resume.note_launch(run.folder)
         setup.announce(run.folder, opt, hyp, data, loaders, callbacks)
-        task = setup.Task(opt, data, loaders, callbacks, run, state, recipe)
+        task = setup.Task(opt, data, loaders, callbacks, run, state, config)
         _train_epochs(task)
         return run.result(state.progress.fitness) if state.stopped else validation.finish(task)
 
@@ -83,7 +83,7 @@ def _train_epochs(task: Task) -> None:
         pause = Pause(state, run, signals, opt.save_steps)
         for epoch in state.epochs_left(opt.epochs):
             setup.weigh_images(task.loaders, opt, task.data, state.progress)
-            losses = loop.train_one_epoch(epoch, state, task.loaders.train, task.recipe, callbacks, pause)
+            losses = loop.train_one_epoch(epoch, state, task.loaders.train, task.config, callbacks, pause)
             if state.stopped:
                 return
             last = epoch + 1 == opt.epochs or state.stopper.possible_stop

@@ -73,23 +73,23 @@ def epochs(opt: Any, home: Path, img: int, workers: int, mosaic: bool) -> Iterat
         model, origin = setup.make_model(settings, hyp, data, device)
         loaders = setup.make_loaders(settings, hyp, data, model, process_group)
         state = setup.make_state(model, settings, hyp, loaders, origin, process_group)
-        recipe = setup.make_recipe(settings, hyp, loaders, [], state)
+        config = setup.make_train_config(settings, hyp, loaders, [], state)
         nobody = CallbackList()
         clock = make_clock()
         listening = CallbackList([clock])
         for epoch in state.epochs_left(settings.epochs):
             clock.ends.clear()
-            loop.train_one_epoch(epoch, state, loaders.train, recipe, listening)
+            loop.train_one_epoch(epoch, state, loaders.train, config, listening)
             state.progress.record(epoch, None)
             if epoch == 0:
                 continue
             images = (len(clock.ends) - 1) * loaders.batch_size
             rate = images / (clock.ends[-1] - clock.ends[0])
-            yield rate, bare_rate(state, recipe, clock.batch, nobody)
+            yield rate, bare_rate(state, config, clock.batch, nobody)
         loaders.close()
 
 
-def bare_rate(state: Any, recipe: Any, batch: tuple[Any, Any], nobody: Any) -> float:
+def bare_rate(state: Any, config: Any, batch: tuple[Any, Any], nobody: Any) -> float:
     """Images a second of forward, loss, backward and what the loop does of updates."""
     from utils.train import loop
 
@@ -98,8 +98,8 @@ def bare_rate(state: Any, recipe: Any, batch: tuple[Any, Any], nobody: Any) -> f
     times = []
     for number in range(BARE_STEPS + 1):
         start = time.perf_counter()
-        loop.backward(state, images, targets, recipe)
-        if number % recipe.schedule.accumulate(10**6) == 0:
+        loop.backward(state, images, targets, config)
+        if number % config.schedule.accumulate(10**6) == 0:
             loop.update_weights(state, state.progress.last_update, nobody)
         times.append(time.perf_counter() - start)
     state.optimizer.zero_grad()

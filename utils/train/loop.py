@@ -25,7 +25,7 @@ _SCALE_STREAM = 1  # keeps the draws of multi-scale apart from those of the imag
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainConfig:
     """How every epoch of a run is trained."""
 
     schedule: Schedule
@@ -43,7 +43,7 @@ def train_one_epoch(
     epoch: int,
     state: TrainState,
     loader: Loader,
-    recipe: Recipe,
+    config: TrainConfig,
     callbacks: CallbackList,
     pause: Pause | None = None,
 ) -> list[float]:
@@ -56,7 +56,7 @@ def train_one_epoch(
         epoch: counted from 0.
         state: what is trained; its progress says where in the epoch to begin.
         loader: the batches.
-        recipe: how.
+        config: how.
         callbacks: callbacks.
         pause: called after each update of the weights, when no gradient waits and `state` is whole.
 
@@ -65,25 +65,25 @@ def train_one_epoch(
     """
     callbacks.on_train_epoch_start(epoch)
     first = state.progress.first_batch
-    hold = epoch < recipe.graft_freeze
-    for parameter in recipe.grafted:
+    hold = epoch < config.graft_freeze
+    for parameter in config.grafted:
         parameter.requires_grad_(not hold)
-    set_train_mode(state.model, recipe.frozen, recipe.grafted if hold else ())
+    set_train_mode(state.model, config.frozen, config.grafted if hold else ())
     state.optimizer.zero_grad()
     loader.set_epoch(epoch, first)
     meter = LossMeter(state.device, epoch, state.progress.losses, first)
     bar = Bar(loader, total=len(loader) - first)
-    row = LiveRow(bar, meter, state.device, recipe.schedule.epochs)
+    row = LiveRow(bar, meter, state.device, config.schedule.epochs)
     for index, batch in enumerate(bar, first):
         step = epoch * len(loader) + index
         callbacks.on_train_batch_start(step)
-        recipe.schedule.set(state.optimizer, step)
+        config.schedule.set(state.optimizer, step)
         images = to_device(batch.images, state.device)
-        if recipe.multi_scale:
-            images = rescale(images, random_size(recipe, epoch, index), recipe.stride)
+        if config.multi_scale:
+            images = rescale(images, random_size(config, epoch, index), config.stride)
         # The targets stay on the CPU: assigning them elsewhere would wait for the device's queue.
-        meter.add(backward(state, images, batch.targets, recipe), index)
-        updated = step - state.progress.last_update >= recipe.schedule.accumulate(step)
+        meter.add(backward(state, images, batch.targets, config), index)
+        updated = step - state.progress.last_update >= config.schedule.accumulate(step)
         if updated:
             meter.watch(update_weights(state, step, callbacks), index)
         callbacks.on_train_batch_end(step, batch.images, batch.targets, batch.paths)
@@ -125,11 +125,11 @@ def to_device(images: Tensor, device: torch.device) -> Tensor:
     return moved.to(torch.float32, memory_format=torch.channels_last).div_(255)
 
 
-def random_size(recipe: Recipe, epoch: int, index: int) -> int:
+def random_size(config: TrainConfig, epoch: int, index: int) -> int:
     """Draw the image size of a batch: half to one and a half times the usual, in whole strides."""
-    low, high = int(recipe.imgsz * 0.5), int(recipe.imgsz * 1.5) + recipe.stride
-    drawn = int(generator(recipe.seed, epoch, index, _SCALE_STREAM).integers(low, high))
-    return max(drawn // recipe.stride, 1) * recipe.stride
+    low, high = int(config.imgsz * 0.5), int(config.imgsz * 1.5) + config.stride
+    drawn = int(generator(config.seed, epoch, index, _SCALE_STREAM).integers(low, high))
+    return max(drawn // config.stride, 1) * config.stride
 
 
 def rescale(images: Tensor, longest: int, stride: int) -> Tensor:
@@ -142,12 +142,12 @@ def rescale(images: Tensor, longest: int, stride: int) -> Tensor:
     return functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
 
-def backward(state: TrainState, images: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
+def backward(state: TrainState, images: Tensor, targets: Tensor, config: TrainConfig) -> Tensor:
     """Run the model forward and back, adding to the gradients; return the three losses of the whole batch."""
     sums = state.process_group.sums if state.process_group.world > 1 else None
     with torch.autocast(state.device.type, dtype=state.precision, enabled=state.precision is not None):
         loss, items = state.loss(state.model(images), targets, sums)
-    if recipe.quad:
+    if config.quad:
         loss = loss * QUAD_GAIN
     state.scaler.scale(loss).backward()
     return state.process_group.sum_tensor(items)

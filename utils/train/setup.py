@@ -33,7 +33,7 @@ from utils.train.amp import choose_precision
 from utils.train.autobatch import measure_batch
 from utils.train.distributed import ProcessGroup, is_launched
 from utils.train.hyp import Hyp, describe_hyp, load_hyp, scale_gains
-from utils.train.loop import Recipe
+from utils.train.loop import TrainConfig
 from utils.train.optim import ModelEMA, Schedule, describe_optimizer, make_optimizer
 from utils.train.run_dir import RunFolder
 from utils.train.sampling import image_weights
@@ -70,7 +70,7 @@ class Task:
     callbacks: CallbackList
     run: RunFolder
     state: TrainState
-    recipe: Recipe
+    config: TrainConfig
 
 
 def prepare_machine(opt: Namespace) -> torch.device:
@@ -352,13 +352,13 @@ def announce(
     callbacks.on_train_start()
 
 
-def make_recipe(
+def make_train_config(
     opt: Namespace, hyp: Hyp, loaders: Loaders, frozen: list[nn.Module], state: TrainState
-) -> Recipe:
+) -> TrainConfig:
     """How every epoch is trained."""
     old = set(state.origin.transferred)
     schedule = Schedule(hyp, opt.epochs, len(loaders.train), loaders.batch_size, opt.cos_lr)
-    return Recipe(
+    return TrainConfig(
         schedule=schedule,
         imgsz=loaders.imgsz,
         stride=loaders.stride,

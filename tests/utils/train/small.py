@@ -16,7 +16,7 @@ from utils.data.loader import Batch
 from utils.data.shapes import NAMES, make_shapes
 from utils.ops.loss import DetectionLoss
 from utils.train.hyp import Hyp, check_hyp, scale_gains
-from utils.train.loop import Recipe
+from utils.train.loop import TrainConfig
 from utils.train.optim import ModelEMA, Schedule, make_optimizer
 from utils.train.state import EarlyStopping, Progress, TrainState
 
@@ -102,7 +102,7 @@ def hyperparameters(**changes: float) -> Hyp:
     return check_hyp(changes, "test")
 
 
-def make_recipe(batches: int = 4, epochs: int = 4, batch_size: int = 64, **changes: Any) -> Recipe:
+def make_train_config(batches: int = 4, epochs: int = 4, batch_size: int = 64, **changes: Any) -> TrainConfig:
     """How the small model is trained: an update for each batch, unless `batch_size` is given."""
     schedule = Schedule(hyperparameters(), epochs, batches, batch_size)
-    return Recipe(schedule, SIZE, 32, **changes)
+    return TrainConfig(schedule, SIZE, 32, **changes)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.utils.train.small import SIZE, DrawnLoader, make_recipe, make_state
+from tests.utils.train.small import SIZE, DrawnLoader, make_state, make_train_config
 from utils.loggers.callbacks import CallbackList, Callbacks
 from utils.train.loop import (
     backward,
@@ -27,7 +27,7 @@ NOBODY = CallbackList()
 def test_an_epoch_moves_weights_and_average_and_reports_its_losses() -> None:
     state = make_state()
     before = {key: value.clone() for key, value in state.model.state_dict().items()}
-    losses = train_one_epoch(0, state, DrawnLoader(), make_recipe(), NOBODY)
+    losses = train_one_epoch(0, state, DrawnLoader(), make_train_config(), NOBODY)
 
     assert all(value > 0 for value in losses)
     assert not torch.equal(before["model.0.conv.weight"], state.model.state_dict()["model.0.conv.weight"])
@@ -38,7 +38,7 @@ def test_an_epoch_moves_weights_and_average_and_reports_its_losses() -> None:
 def test_two_runs_are_equal_bit_for_bit() -> None:
     one, two = make_state(), make_state()
     for state in (one, two):
-        train_one_epoch(0, state, DrawnLoader(), make_recipe(), NOBODY)
+        train_one_epoch(0, state, DrawnLoader(), make_train_config(), NOBODY)
 
     for key, value in one.model.state_dict().items():
         assert torch.equal(value, two.model.state_dict()[key]), key
@@ -46,7 +46,7 @@ def test_two_runs_are_equal_bit_for_bit() -> None:
 
 def test_updates_wait_for_the_nominal_batch_after_the_warm_up() -> None:
     state = make_state()
-    recipe = make_recipe(
+    config = make_train_config(
         batches=40, epochs=1, batch_size=4
     )  # 20 batches of warm-up, then 64 / 4 = 16 to an update
     steps = []
@@ -55,7 +55,7 @@ def test_updates_wait_for_the_nominal_batch_after_the_warm_up() -> None:
         def optimizer_step(self, step: int) -> None:
             steps.append(step)
 
-    train_one_epoch(0, state, DrawnLoader(40), recipe, CallbackList([Steps()]))
+    train_one_epoch(0, state, DrawnLoader(40), config, CallbackList([Steps()]))
 
     assert steps[:2] == [0, 2]
     assert all(later - earlier <= 16 for earlier, later in zip(steps, steps[1:], strict=False))
@@ -71,7 +71,7 @@ def test_an_epoch_may_begin_in_its_middle() -> None:
         def on_train_batch_start(self, step: int) -> None:
             seen.append(step)
 
-    train_one_epoch(1, state, DrawnLoader(), make_recipe(), CallbackList([Batches()]))
+    train_one_epoch(1, state, DrawnLoader(), make_train_config(), CallbackList([Batches()]))
 
     assert seen == [7]
 
@@ -82,7 +82,7 @@ def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_causes() -> None:
         state.model.head.m[0].bias.fill_(float("nan"))
 
     with pytest.raises(DivergedError, match=r"epoch 2, batch 0: .*lr0"):
-        train_one_epoch(2, state, DrawnLoader(), make_recipe(), NOBODY)
+        train_one_epoch(2, state, DrawnLoader(), make_train_config(), NOBODY)
 
 
 def test_a_gradient_that_overflows_is_noticed_though_the_loss_is_finite() -> None:
@@ -102,7 +102,7 @@ def test_a_callback_can_stop_the_run() -> None:
 
     callbacks = CallbackList([Once()])
     state = make_state()
-    train_one_epoch(0, state, DrawnLoader(), make_recipe(), callbacks)
+    train_one_epoch(0, state, DrawnLoader(), make_train_config(), callbacks)
 
     assert callbacks.stop
     assert state.ema.updates == 1
@@ -112,7 +112,7 @@ def test_frozen_batch_norms_keep_their_statistics() -> None:
     state = make_state()
     frozen, trained = state.model.model[0], state.model.model[1]
     frozen.requires_grad_(False)
-    train_one_epoch(0, state, DrawnLoader(), make_recipe(frozen=[frozen]), NOBODY)
+    train_one_epoch(0, state, DrawnLoader(), make_train_config(frozen=[frozen]), NOBODY)
 
     assert torch.equal(frozen.bn.running_mean, torch.zeros(8))
     assert not torch.equal(trained.bn.running_mean, torch.zeros(8))
@@ -140,21 +140,21 @@ def test_images_become_fractions() -> None:
 
 
 def test_multi_scale_draws_whole_strides_from_half_to_one_and_a_half() -> None:
-    recipe = make_recipe()
-    sizes = {random_size(recipe, epoch, index) for epoch in range(5) for index in range(20)}
+    config = make_train_config()
+    sizes = {random_size(config, epoch, index) for epoch in range(5) for index in range(20)}
 
     assert sizes == {32, 64, 96}
-    assert random_size(recipe, 1, 2) == random_size(recipe, 1, 2)
+    assert random_size(config, 1, 2) == random_size(config, 1, 2)
     assert rescale(torch.zeros(1, 3, SIZE, SIZE // 2), 96, 32).shape == (1, 3, 96, 64)
 
 
 def test_a_quad_batch_counts_fourfold() -> None:
     plain, quad = make_state(), make_state()
     norms = []
-    for state, recipe in ((plain, make_recipe()), (quad, make_recipe(quad=True))):
+    for state, config in ((plain, make_train_config()), (quad, make_train_config(quad=True))):
         state.model.train()
         batch = DrawnLoader().batch(0, 0)
-        backward(state, to_device(batch.images, state.device), batch.targets, recipe)
+        backward(state, to_device(batch.images, state.device), batch.targets, config)
         norms.append(float(state.model.model[0].conv.weight.grad.norm()))
 
     assert norms[1] == pytest.approx(4 * norms[0], rel=1e-4)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from models.weights import read_checkpoint, save_checkpoint
-from tests.utils.train.small import DrawnLoader, make_recipe, make_state
+from tests.utils.train.small import DrawnLoader, make_state, make_train_config
 from utils.base.errors import DataError
 from utils.loggers.callbacks import CallbackList
 from utils.train.loop import train_one_epoch
@@ -19,9 +19,9 @@ from utils.val.accumulator import EvalResult
 
 
 def _train(state: TrainState, epochs: range) -> None:
-    recipe = make_recipe(batch_size=24)  # 3 batches to an update: one is left over in each epoch
+    config = make_train_config(batch_size=24)  # 3 batches to an update: one is left over in each epoch
     for epoch in epochs:
-        train_one_epoch(epoch, state, DrawnLoader(), recipe, CallbackList())
+        train_one_epoch(epoch, state, DrawnLoader(), config, CallbackList())
         state.progress.record(epoch, None)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tests.utils.train.small import CONFIG, SIZE, DrawnLoader, make_recipe, make_state
+from tests.utils.train.small import CONFIG, SIZE, DrawnLoader, make_state, make_train_config
 from utils.base import script
 from utils.base.errors import YoloError
 from utils.data.loader import Batch
@@ -47,11 +47,11 @@ def steps(process_group: ProcessGroup, out: Path) -> None:
     """20 updates with frozen batch norms; losses and weights go to `out`."""
     state = make_state()
     state.process_group = process_group
-    recipe = make_recipe(batches=10, frozen=list(state.model.model))
+    config = make_train_config(batches=10, frozen=list(state.model.model))
     losses = []
     for epoch in range(2):
         loader: Any = Part(10, Share(process_group.rank, process_group.world))
-        losses.append(train_one_epoch(epoch, state, loader, recipe, CallbackList()))
+        losses.append(train_one_epoch(epoch, state, loader, config, CallbackList()))
         state.progress.record(epoch, None)
     assert state.ema.updates == 20
     weights = {key: value.clone() for key, value in state.model.state_dict().items()}
