@@ -76,18 +76,20 @@ def _train(opt: Namespace, user_callbacks: Sequence[Callbacks], process_group: P
 def _train_epochs(task: Task) -> None:
     """Train and validate epoch by epoch, until all are done, none gets better, or a signal comes."""
     from utils.train import loop, run_dir, setup, validation
-    from utils.train.interrupts import Pause, StopSignals
+    from utils.train.interrupts import CheckpointHook, StopSignals
 
     opt, state, run, callbacks = task.opt, task.state, task.run, task.callbacks
     with StopSignals() as signals:
-        pause = Pause(state, run, signals, opt.save_steps)
+        checkpoint_hook = CheckpointHook(state, run, signals, opt.save_steps)
         for epoch in state.epochs_left(opt.epochs):
             setup.weigh_images(task.loaders, opt, task.data, state.progress)
-            losses = loop.train_one_epoch(epoch, state, task.loaders.train, task.config, callbacks, pause)
+            losses = loop.train_one_epoch(
+                epoch, state, task.loaders.train, task.config, callbacks, checkpoint_hook
+            )
             if state.stopped:
                 return
             last = epoch + 1 == opt.epochs or state.stopper.possible_stop
-            with pause.at_once():
+            with checkpoint_hook.at_once():
                 result = validation.validate_epoch(task) if last or not opt.noval else None
             best = state.progress.record(epoch, result)
             stop = state.stopper(epoch, state.progress.fitness)

@@ -62,7 +62,7 @@ class StopSignals:
         LOG.warning("stopping after this step; once more stops at once")
 
 
-class Pause:
+class CheckpointHook:
     """Save after every so many updates of the weights, and save and end when asked to.
 
     Args:

@@ -14,7 +14,7 @@ from utils.base.progress import Bar
 from utils.base.seeds import generator
 from utils.data.loader import Loader
 from utils.loggers.callbacks import CallbackList
-from utils.train.interrupts import Pause
+from utils.train.interrupts import CheckpointHook
 from utils.train.loss_meter import LiveRow, LossMeter
 from utils.train.optim import Schedule
 from utils.train.state import TrainState
@@ -45,7 +45,7 @@ def train_one_epoch(
     loader: Loader,
     config: TrainConfig,
     callbacks: CallbackList,
-    pause: Pause | None = None,
+    checkpoint_hook: CheckpointHook | None = None,
 ) -> list[float]:
     """Train on the loader's batches and return the epoch's mean box, obj and cls losses.
 
@@ -58,7 +58,7 @@ def train_one_epoch(
         loader: the batches.
         config: how.
         callbacks: callbacks.
-        pause: called after each update of the weights, when no gradient waits and `state` is whole.
+        checkpoint_hook: called after each update of the weights, when no gradient waits and `state` is whole.
 
     Raises:
         DivergedError: a loss or a gradient is not finite.
@@ -90,8 +90,8 @@ def train_one_epoch(
         row.show(len(batch.targets), images.shape[-1], last=index + 1 == len(loader))
         if is_stopped(state, callbacks, updated):
             break
-        if updated and pause is not None:
-            pause(index + 1, meter)
+        if updated and checkpoint_hook is not None:
+            checkpoint_hook(index + 1, meter)
     state.progress.note(len(loader), meter)
     state.process_group.align(state.model, state.ema.model)
     callbacks.on_train_epoch_end(epoch)
