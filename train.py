@@ -41,7 +41,7 @@ def train(opt: Namespace, user_callbacks: Sequence[Callbacks] = ()) -> TrainResu
 def _train(opt: Namespace, user_callbacks: Sequence[Callbacks], process_group: ProcessGroup) -> TrainResult:
     from utils.train import resume, setup, validation
     from utils.train.callbacks import make_callbacks
-    from utils.train.run_dir import RunFolder, guard
+    from utils.train.run_dir import RunDir, guard
     from utils.train.run_metadata import differences, run_identity
 
     opt, checkpoint = resume.find_run(opt) if opt.resume else (opt, None)
@@ -54,7 +54,7 @@ def _train(opt: Namespace, user_callbacks: Sequence[Callbacks], process_group: P
     setup.settle_batch(opt, model)
     loaders = setup.make_loaders(opt, hyp, data, model, process_group)
     callbacks = make_callbacks(opt, user_callbacks, process_group, loaders)
-    run = RunFolder.of_process_group(opt, process_group)
+    run = RunDir.of_process_group(opt, process_group)
     with guard(run, loaders, callbacks):
         if checkpoint is None:
             setup.fit_anchors(model, loaders, opt, hyp)

@@ -128,7 +128,7 @@ def test_a_run_that_was_killed_while_finishing_is_finished(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(
-            "utils.train.run_dir.RunFolder.strip", lambda run: (_ for _ in ()).throw(KeyboardInterrupt)
+            "utils.train.run_dir.RunDir.strip", lambda run: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
             train.run(**flags(name="nearly"))

@@ -14,7 +14,7 @@ from utils.train.loss_meter import LossMeter
 from utils.train.state import TrainState
 
 if TYPE_CHECKING:
-    from utils.train.run_dir import RunFolder
+    from utils.train.run_dir import RunDir
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -72,7 +72,7 @@ class CheckpointHook:
         every: updates between two checkpoints; 0: none within an epoch.
     """
 
-    def __init__(self, state: TrainState, run: RunFolder, signals: StopSignals, every: int = 0) -> None:
+    def __init__(self, state: TrainState, run: RunDir, signals: StopSignals, every: int = 0) -> None:
         self.state = state
         self.run = run
         self.signals = signals

@@ -52,7 +52,7 @@ class TrainResult:
     last: Path | None = None
 
 
-class RunFolder:
+class RunDir:
     """Files of a run: weights/{last,best,epochN}.pt, opt.yaml, hyp.yaml, results.csv."""
 
     def __init__(self, folder: Path) -> None:
@@ -66,7 +66,7 @@ class RunFolder:
         self.row: dict[str, float] = {}  # the last one of the table
 
     @classmethod
-    def choose(cls, opt: Namespace) -> RunFolder:
+    def choose(cls, opt: Namespace) -> RunDir:
         """The first free folder for a new run, or the folder of the run that is resumed."""
         if opt.resume:
             return cls(Path(opt.save_dir))
@@ -74,10 +74,10 @@ class RunFolder:
         return cls(increment_path(Path(opt.project) / name, exist_ok=opt.exist_ok))
 
     @classmethod
-    def of_process_group(cls, opt: Namespace, process_group: ProcessGroup) -> RunFolder:
+    def of_process_group(cls, opt: Namespace, process_group: ProcessGroup) -> RunDir:
         """The same folder for all processes; only one of them writes."""
         chosen = process_group.share(cls.choose(opt).folder if process_group.leads else Path())
-        return cls(chosen) if process_group.leads else ReadOnlyFolder(chosen)
+        return cls(chosen) if process_group.leads else ReadOnlyRunDir(chosen)
 
     def __str__(self) -> str:
         return relative_to_cwd(self.folder)
@@ -170,7 +170,7 @@ class RunFolder:
             LOG.info("No epoch is complete yet, so there is no checkpoint to go on from.")
 
 
-class ReadOnlyFolder(RunFolder):
+class ReadOnlyRunDir(RunDir):
     """The folder of a run for a process that another one writes for."""
 
     def open(
@@ -211,7 +211,7 @@ class Closable(Protocol):
 
 
 @contextmanager
-def guard(run: RunFolder, loaders: Closable, callbacks: Callbacks) -> Iterator[None]:
+def guard(run: RunDir, loaders: Closable, callbacks: Callbacks) -> Iterator[None]:
     """Whatever ends the training: say how to go on, end the worker processes, tell the callbacks."""
     try:
         yield

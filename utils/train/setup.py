@@ -35,7 +35,7 @@ from utils.train.distributed import ProcessGroup, is_launched
 from utils.train.hyp import Hyp, describe_hyp, load_hyp, scale_gains
 from utils.train.loop import TrainConfig
 from utils.train.optim import ModelEMA, Schedule, describe_optimizer, make_optimizer
-from utils.train.run_dir import RunFolder
+from utils.train.run_dir import RunDir
 from utils.train.sampling import image_weights
 from utils.train.state import EarlyStopping, Origin, Progress, TrainState
 
@@ -68,7 +68,7 @@ class Task:
     data: DataSpec
     loaders: Loaders
     callbacks: CallbackList
-    run: RunFolder
+    run: RunDir
     state: TrainState
     config: TrainConfig
 

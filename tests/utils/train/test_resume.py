@@ -11,14 +11,14 @@ from models.weights import save_checkpoint
 from tests.utils.train.small import hyperparameters, make_state
 from utils.base.errors import ConfigError
 from utils.train.resume import find_run, newest_checkpoint
-from utils.train.run_dir import RunFolder
+from utils.train.run_dir import RunDir
 from utils.train.run_metadata import differences
 from utils.train.train_options import parse_options
 
 
 def _run(folder: Path, *flags: str) -> Path:
     """A run folder as it is after an epoch; returns its last.pt."""
-    run = RunFolder(folder)
+    run = RunDir(folder)
     run.open(parse_options(list(flags)), hyperparameters(lr0=0.5), 0)
     run.save(make_state().content(), best=True)
     return run.last

@@ -16,18 +16,18 @@ from utils.base.errors import DataError, YoloError
 from utils.base.log import set_up_console
 from utils.loggers.callbacks import Callbacks
 from utils.train.loss_meter import DivergedError
-from utils.train.run_dir import COLUMNS, RunFolder, guard, quoted, table_row
+from utils.train.run_dir import COLUMNS, RunDir, guard, quoted, table_row
 from utils.train.run_metadata import run_identity
 from utils.train.train_options import parse_options
 
 
-def _open(folder: Path, epoch: int = 0, *flags: str) -> RunFolder:
-    run = RunFolder(folder)
+def _open(folder: Path, epoch: int = 0, *flags: str) -> RunDir:
+    run = RunDir(folder)
     run.open(parse_options(list(flags)), hyperparameters(), epoch, run_identity(seed=0))
     return run
 
 
-def _rows(run: RunFolder) -> list[list[str]]:
+def _rows(run: RunDir) -> list[list[str]]:
     with run.table.open(newline="") as file:
         return list(csv.reader(file))
 
@@ -38,12 +38,12 @@ def _row(epoch: int) -> dict[str, float]:
 
 def test_runs_are_numbered_and_may_take_the_name_of_the_yaml(tmp_path: Path) -> None:
     flags = ["--project", str(tmp_path), "--name", "cfg", "--cfg", "models/yolov5n-LSKA.yaml"]
-    first = RunFolder.choose(parse_options(flags))
+    first = RunDir.choose(parse_options(flags))
     first.folder.mkdir()
 
     assert first.folder.name == "yolov5n-LSKA"
-    assert RunFolder.choose(parse_options(flags)).folder.name == "yolov5n-LSKA2"
-    assert RunFolder.choose(parse_options([*flags, "--exist-ok"])).folder == first.folder
+    assert RunDir.choose(parse_options(flags)).folder.name == "yolov5n-LSKA2"
+    assert RunDir.choose(parse_options([*flags, "--exist-ok"])).folder == first.folder
 
 
 def test_options_are_written_as_plain_yaml_with_their_hyperparameters(tmp_path: Path) -> None:
