@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
-class Claims:
+class UniqueNames:
     """Names taken in this run. Who asks for one again gets it with a number: `cat`, `cat2`, `cat3`."""
 
     def __init__(self, reserved: Iterable[str] = ()) -> None:
@@ -29,7 +29,7 @@ class Claims:
         self._taken.add(key)
         return f"{name}{number}{ending}"
 
-    def claim_path(self, path: Path) -> Path:
+    def unique_path(self, path: Path) -> Path:
         """The same for a path: the number goes before its suffix."""
         return Path(self.claim(str(path.with_suffix("")), path.suffix))
 
@@ -37,7 +37,7 @@ class Claims:
 def unique_stems(files: Sequence[Path]) -> list[str]:
     """A stem for each file: its own, or with a number where an earlier file has the same."""
     stems = [file.stem for file in files]
-    claims = Claims(reserved=stems)
+    claims = UniqueNames(reserved=stems)
     return [claims.claim(stem) for stem in stems]
 
 
