@@ -25,7 +25,7 @@ from tests.known import SHARED, needs_shared
 from tests.utils.train.small import small_models, small_set
 from utils.base.errors import ConfigError
 from utils.base.paths import ROOT
-from utils.base.processes import claim, share_out
+from utils.base.processes import lock_folder, share_out
 
 Line = Callable[..., list[str]]
 
@@ -151,7 +151,7 @@ def test_a_folder_has_one_worker_at_a_time(
     run, *_ = _plan(line("--seeds", "0"))
     folder = run.save(tmp_path)
     worker = Runner(tmp_path, share_out(1, "cpu"))
-    with caplog.at_level("INFO"), claim(folder):
+    with caplog.at_level("INFO"), lock_folder(folder):
         second = threading.Thread(target=worker, args=(run,))
         second.start()
         while "waiting for the process" not in caplog.text:

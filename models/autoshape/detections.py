@@ -134,9 +134,9 @@ class Detections:
             save_dir: the folder; if it exists, the next free of exp2, exp3, ...
             exist_ok: write into it even if it exists.
         """
-        folder, claims = increment_path(Path(save_dir), exist_ok), UniqueNames()
+        folder, names = increment_path(Path(save_dir), exist_ok), UniqueNames()
         for image, file in zip(self._drawn(labels), self.files, strict=True):
-            write_image(claims.unique_path(folder / file), image)
+            write_image(names.unique_path(folder / file), image)
         LOG.info(f"Saved {self.n} images to {folder}")
         return folder
 
@@ -181,7 +181,7 @@ class Detections:
             RGB.
         """
         folder = increment_path(Path(save_dir), exist_ok) if save else Path()
-        claims, crops = UniqueNames(), []
+        names, crops = UniqueNames(), []
         for image, rows, file in zip(self.ims, self.pred, self.files, strict=True):
             for row in rows:
                 name = self._name(row[5])
@@ -196,7 +196,7 @@ class Detections:
                     }
                 )
                 if save and part.size:
-                    path = claims.unique_path(folder / "crops" / safe_name(name) / file)
+                    path = names.unique_path(folder / "crops" / safe_name(name) / file)
                     write_image(path, cv2.cvtColor(part, cv2.COLOR_RGB2BGR), full_chroma=True)
         if save:
             LOG.info(f"Saved {len(crops)} crops to {folder}")

@@ -18,7 +18,7 @@ from studies.jobs.training import is_trained, training_command
 from utils.base.errors import YoloError
 from utils.base.log import LOG
 from utils.base.paths import atomic_write, relative_to_cwd
-from utils.base.processes import LOG_FILE, Children, Machine, claim, last_line, module_command
+from utils.base.processes import LOG_FILE, Children, Machine, last_line, lock_folder, module_command
 from utils.base.progress import Bar
 
 
@@ -42,7 +42,7 @@ class Runner:
             YoloError: a process failed; its last line is in the message.
         """
         folder = run.save(self.project)
-        with self.machine.device() as device, claim(folder) as held:
+        with self.machine.device() as device, lock_folder(folder) as held:
             if is_measured(folder):  # by another comparison that had the folder until now
                 return
             (folder / "device.txt").write_text(device)

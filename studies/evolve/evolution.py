@@ -22,7 +22,7 @@ from studies.evolve.upload import Bucket
 from utils.base.errors import DataError, YoloError
 from utils.base.log import LOG, color
 from utils.base.paths import atomic_write, relative_to_cwd, typed
-from utils.base.processes import claim, share_out
+from utils.base.processes import lock_folder, share_out
 from utils.loggers.callbacks import Callbacks
 from utils.train.run_dir import TrainResult
 
@@ -44,7 +44,7 @@ def evolve(opt: Namespace, callbacks: Sequence[Callbacks] = ()) -> TrainResult:
     plan = make_plan(opt)
     if callbacks:
         LOG.warning("--evolve: candidates are trained in processes of their own, so callbacks are not called")
-    with claim(plan.home):
+    with lock_folder(plan.home):
         evolution = Evolution(plan, opt)
         evolution.run()
     return evolution.result()

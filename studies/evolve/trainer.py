@@ -14,7 +14,7 @@ from studies.jobs.ray_cluster import LostError
 from studies.jobs.training import is_trained, training_command
 from utils.base.errors import ConfigError
 from utils.base.paths import relative_to_cwd
-from utils.base.processes import LOG_FILE, Children, Machine, claim, last_line
+from utils.base.processes import LOG_FILE, Children, Machine, last_line, lock_folder
 from utils.plots.results import read_results
 from utils.train.run_dir import METRICS
 
@@ -59,7 +59,7 @@ class Trainer:
             LostError: the training was told to end, or killed; it can be gone on with.
         """
         folder = trial.save(self.home)
-        with self.machine.device() as device, claim(folder) as held:
+        with self.machine.device() as device, lock_folder(folder) as held:
             known = read_result(folder)
             if (
                 known is not None and not known.failure

@@ -16,7 +16,7 @@ class UniqueNames:
         self._taken: set[str] = set()
         self._next: dict[str, int] = {}
 
-    def claim(self, name: str, ending: str = "") -> str:
+    def unique(self, name: str, ending: str = "") -> str:
         """`name` + `ending`, with a number in between if it is taken."""
         whole = os.path.normcase(name + ending)
         if whole not in self._taken:
@@ -31,14 +31,14 @@ class UniqueNames:
 
     def unique_path(self, path: Path) -> Path:
         """The same for a path: the number goes before its suffix."""
-        return Path(self.claim(str(path.with_suffix("")), path.suffix))
+        return Path(self.unique(str(path.with_suffix("")), path.suffix))
 
 
 def unique_stems(files: Sequence[Path]) -> list[str]:
     """A stem for each file: its own, or with a number where an earlier file has the same."""
     stems = [file.stem for file in files]
-    claims = UniqueNames(reserved=stems)
-    return [claims.claim(stem) for stem in stems]
+    names = UniqueNames(reserved=stems)
+    return [names.unique(stem) for stem in stems]
 
 
 def safe_name(name: str) -> str:

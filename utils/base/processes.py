@@ -119,7 +119,7 @@ class Children:
 
 
 @contextmanager
-def claim(folder: Path) -> Iterator[tuple[int, ...]]:
+def lock_folder(folder: Path) -> Iterator[tuple[int, ...]]:
     """Have a folder for oneself; wait for whoever has it.
 
     Yields:

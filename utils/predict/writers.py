@@ -99,7 +99,7 @@ class Outputs:
         self.save_images = save_images
         self.label_files = 0
         self._stems = _stems_by_kind(files)
-        self._claims = UniqueNames()
+        self._names = UniqueNames()
         self._video_paths: dict[int, Path] = {}
         self._videos: dict[int, VideoFile] = {}
         self._stack = ExitStack()
@@ -182,7 +182,7 @@ class Outputs:
             self._draw(frame.original, rows)
 
     def _write_labels(self, frame: Frame, rows: np.ndarray) -> None:
-        path = self._claims.unique_path(self.folder / "labels" / f"{self.frame_stem(frame)}.txt")
+        path = self._names.unique_path(self.folder / "labels" / f"{self.frame_stem(frame)}.txt")
         if not len(rows):
             path.unlink(missing_ok=True)  # of an earlier run
             return
@@ -201,7 +201,7 @@ class Outputs:
     def _crop_paths(self, frame: Frame, rows: np.ndarray) -> list[Path]:
         """A file for each crop, the least confident first."""
         folders = [self.folder / "crops" / safe_name(self.name(row[5])) for row in rows[::-1]]
-        return [self._claims.unique_path(folder / f"{self.stem(frame)}.jpg") for folder in folders]
+        return [self._names.unique_path(folder / f"{self.stem(frame)}.jpg") for folder in folders]
 
     def _draw(self, image: np.ndarray, rows: np.ndarray) -> None:
         pen = Annotator(image, self.options.line_thickness)
@@ -217,9 +217,9 @@ class Outputs:
             suffix = frame.path.suffix
             if suffix.lower() not in WRITABLE_SUFFIXES:  # dng, mpo, pfm can be read only
                 suffix = ".jpg"
-            return self._claims.unique_path(self.folder / f"{self.stem(frame)}{suffix}")
+            return self._names.unique_path(self.folder / f"{self.stem(frame)}{suffix}")
         if frame.index not in self._video_paths:
-            self._video_paths[frame.index] = self._claims.unique_path(self.folder / f"{self.stem(frame)}.mp4")
+            self._video_paths[frame.index] = self._names.unique_path(self.folder / f"{self.stem(frame)}.mp4")
         return self._video_paths[frame.index]
 
     def _video(self, frame: Frame, path: Path) -> VideoFile:

@@ -19,13 +19,13 @@ def test_a_numbered_stem_is_never_another_files_own() -> None:
 
 
 def test_paths_claimed_twice_get_numbers_before_the_suffix() -> None:
-    claims = UniqueNames()
+    names = UniqueNames()
     path = Path("crops/a.b.jpg")
-    assert [claims.unique_path(path).name for _ in range(3)] == ["a.b.jpg", "a.b2.jpg", "a.b3.jpg"]
-    assert claims.unique_path(Path("crops/a.b2.jpg")).name == "a.b22.jpg"
-    assert claims.unique_path(Path("other/a.b.jpg")).name == "a.b.jpg"
+    assert [names.unique_path(path).name for _ in range(3)] == ["a.b.jpg", "a.b2.jpg", "a.b3.jpg"]
+    assert names.unique_path(Path("crops/a.b2.jpg")).name == "a.b22.jpg"
+    assert names.unique_path(Path("other/a.b.jpg")).name == "a.b.jpg"
 
 
 def test_many_claims_are_quick() -> None:
-    claims = UniqueNames()
-    assert [claims.claim("x", ".jpg") for _ in range(50_000)][-1] == "x50000.jpg"
+    names = UniqueNames()
+    assert [names.unique("x", ".jpg") for _ in range(50_000)][-1] == "x50000.jpg"
