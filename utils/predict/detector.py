@@ -27,7 +27,7 @@ from utils.sources.source import Source, find_source, fitting
 if TYPE_CHECKING:
     import torch
 
-    from utils.predict.parallel import Lanes
+    from utils.predict.parallel import WorkerPool
 
 GOOD_PIXELS, MOST_TOGETHER = 8 * 320 * 320, 8  # of a batch on the CPU
 AHEAD = 2  # batches read before they are needed
@@ -83,14 +83,14 @@ def detect(options: Options, load: Callable[[Options], Backend] | None = None) -
     save_dir = increment_path(Path(options.project) / options.name, options.exist_ok)
     save_dir.mkdir(parents=True, exist_ok=True)
     save_images = not options.nosave and source.saves_images
-    run = _Run(options, backend, Summary(save_dir), _lanes(options, backend, source))
+    run = _Run(options, backend, Summary(save_dir), _worker_pool(options, backend, source))
     fit = fitting((height, width), backend.stride, auto=backend.pt)
     try:
         with (
-            run.lanes.pool() as pool,
+            run.workers.pool() as pool,
             Outputs(save_dir, source.files, backend.names, options, save_images, pool) as outputs,
         ):
-            run.go(_reading(source, fit, options, run.lanes, pool), outputs, pool)
+            run.go(_reading(source, fit, options, run.workers, pool), outputs, pool)
     finally:
         run.summary.skipped = source.skipped
         _remove_if_empty(save_dir)
@@ -113,17 +113,17 @@ class _Found:
 class _Run:
     """One pass over a source: forward, thin out, write, count."""
 
-    def __init__(self, options: Options, backend: Backend, summary: Summary, lanes: Lanes) -> None:
+    def __init__(self, options: Options, backend: Backend, summary: Summary, workers: WorkerPool) -> None:
         self.options = options
         self.backend = backend
         self.summary = summary
-        self.lanes = lanes
+        self.workers = workers
 
     def go(
         self, batches: Generator[list[Frame], None, None], outputs: Outputs, pool: Executor | None
     ) -> None:
         """Work until the source ends or the user presses `q` in a window."""
-        found = self.lanes.map(partial(self._find, outputs), batches, pool)
+        found = self.workers.map(partial(self._find, outputs), batches, pool)
         with closing(batches), closing(found), closing(Window()) as window:
             for results in found:
                 seen = [self._deliver(result, outputs, window) for result in results]
@@ -207,12 +207,12 @@ def _reading(
     source: Source,
     fit: Callable[[np.ndarray], np.ndarray],
     options: Options,
-    lanes: Lanes,
+    workers: WorkerPool,
     pool: Executor | None,
 ) -> Generator[list[Frame], None, None]:
     """Frames to look at together, of one shape; read ahead unless they come by themselves.
 
-    For lanes the pool reads images ahead; all else is collected by a thread while the model works.
+    For workers the pool reads images ahead; all else is collected by a thread while the model works.
     """
     batches = source.batches(fit, pool)
     if source.live:
@@ -220,7 +220,7 @@ def _reading(
     size = 1 if options.visualize else options.batch_size  # feature maps are painted one image a time
     frames = (frame for batch in batches for frame in batch)
     groups = _of_equal_shape(frames, size)
-    return groups if lanes.count > 1 and _only_images(source) else prefetch(groups, AHEAD)
+    return groups if workers.count > 1 and _only_images(source) else prefetch(groups, AHEAD)
 
 
 def _only_images(source: Source) -> bool:
@@ -253,14 +253,14 @@ def _good_batch(options: Options, backend: Backend, pixels: int) -> int:
     return max(min(GOOD_PIXELS // pixels, MOST_TOGETHER), 1)
 
 
-def _lanes(options: Options, backend: Backend, source: Source) -> Lanes:
+def _worker_pool(options: Options, backend: Backend, source: Source) -> WorkerPool:
     """What can be looked at side by side; other runtimes than PyTorch spread each image over all cores."""
-    from utils.predict.parallel import MOST, Lanes
+    from utils.predict.parallel import MOST, WorkerPool
 
     if source.live or options.visualize or not backend.pt:
-        return Lanes(backend.device, most=1)
+        return WorkerPool(backend.device, most=1)
     batches = -(-len(source.files) // options.batch_size) if _only_images(source) else MOST
-    return Lanes(backend.device, batches)
+    return WorkerPool(backend.device, batches)
 
 
 def _feature_painter(folder: Path) -> Callable[[Any, Any], None]:

@@ -20,15 +20,15 @@ from utils.sources.prefetch import finished, in_turn
 T = TypeVar("T")
 R = TypeVar("R")
 
-MOST = 8  # lanes; each holds the maps of an image, and Python has one lock for all of them
-SERVANTS = 4  # threads that read and write for another device, at most
+MOST = 8  # workers; each holds the maps of an image, and Python has one lock for all of them
+MAX_IO_THREADS = 4  # threads that read and write for another device, at most
 
 
-class Lanes:
+class WorkerPool:
     """How many images a device looks at side by side, and the threads that serve them.
 
     Args:
-        device: where the model is; lanes are for the CPU, other devices have a queue of their own.
+        device: where the model is; workers are for the CPU, other devices have a queue of their own.
         most: images or batches that can be had at a time; 1 leaves all cores to each.
     """
 
@@ -38,18 +38,18 @@ class Lanes:
 
     @contextmanager
     def pool(self) -> Iterator[Executor | None]:
-        """Threads for all kinds of work: one for each lane; a few beside another device; else none."""
+        """Threads for all kinds of work: one for each worker; a few beside another device; else none."""
         if self.count == 1:
             if self.device.type == "cpu":  # the model has all cores
                 yield None
                 return
-            with ThreadPoolExecutor(min(SERVANTS, usable_cores()), "servant") as pool:
+            with ThreadPoolExecutor(min(MAX_IO_THREADS, usable_cores()), "servant") as pool:
                 yield pool
             return
         threads = torch.get_num_threads()
         share = partial(torch.set_num_threads, max(threads // self.count, 1))
         try:
-            with ThreadPoolExecutor(self.count, "lane", initializer=share) as pool:
+            with ThreadPoolExecutor(self.count, "worker", initializer=share) as pool:
                 yield pool
         finally:
             torch.set_num_threads(threads)  # the share is every new thread's, too
@@ -57,7 +57,7 @@ class Lanes:
     def map(
         self, work: Callable[[T], R], items: Iterable[T], pool: Executor | None
     ) -> Generator[R, None, None]:
-        """Yield `work(item)` for each of `items`, in their order; a single lane is the caller's thread.
+        """Yield `work(item)` for each of `items`, in their order; a single worker is the caller's thread.
 
         An exception is raised in its turn.
         """
@@ -68,7 +68,7 @@ class Lanes:
             yield future.result()
 
 
-class Background:
+class BoundedExecutor:
     """Jobs without a result; a context manager that ends when all of them are done.
 
     An error of a job is raised by a later `do`, or at the end; if the block ends with an exception of its
@@ -93,7 +93,7 @@ class Background:
             finished(self._unfinished.popleft()).result()
         self._unfinished.append(self._pool.submit(job))
 
-    def __enter__(self) -> Background:
+    def __enter__(self) -> BoundedExecutor:
         return self
 
     def __exit__(

@@ -19,7 +19,7 @@ from utils.base.log import LOG
 from utils.base.names import UniqueNames, safe_name, unique_stems
 from utils.plots.annotator import WRITABLE_SUFFIXES, Annotator, colors, save_crop, write_image
 from utils.predict.detect_options import Options
-from utils.predict.parallel import Background
+from utils.predict.parallel import BoundedExecutor
 from utils.sources.files import Frame, is_video
 
 
@@ -105,9 +105,9 @@ class Outputs:
         self._stack = ExitStack()
         self._table: Any = None
         self._table_file: IO[str] | None = None
-        self._stills = Background(pool, WAITING)
+        self._stills = BoundedExecutor(pool, WAITING)
         self._film_thread = ThreadPoolExecutor(1, "film") if pool else None  # one: frames have an order
-        self._films = Background(self._film_thread, WAITING)
+        self._films = BoundedExecutor(self._film_thread, WAITING)
 
     def __enter__(self) -> Outputs:
         if self.options.save_txt:

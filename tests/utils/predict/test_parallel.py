@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from utils.predict import parallel
-from utils.predict.parallel import Lanes
+from utils.predict.parallel import WorkerPool
 
 CPU = torch.device("cpu")
 
@@ -20,7 +20,7 @@ def threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("threads")
 def test_lanes_share_the_threads_and_give_them_back() -> None:
-    crew = Lanes(CPU)
+    crew = WorkerPool(CPU)
     assert crew.count == parallel.MOST
     together = threading.Barrier(crew.count)
 
@@ -41,11 +41,11 @@ def test_lanes_share_the_threads_and_give_them_back() -> None:
 
 @pytest.mark.usefixtures("threads")
 def test_one_image_and_a_gpu_have_one_lane_in_the_callers_thread() -> None:
-    assert Lanes(torch.device("cuda", 0)).count == 1
-    crew = Lanes(CPU, most=1)
+    assert WorkerPool(torch.device("cuda", 0)).count == 1
+    crew = WorkerPool(CPU, most=1)
     assert crew.count == 1
     with crew.pool() as pool:
         assert pool is None  # nobody disturbs the threads of the model
         assert list(crew.map(lambda _: threading.get_ident(), range(2), pool)) == [threading.get_ident()] * 2
-    with Lanes(torch.device("cuda", 0)).pool() as pool:
+    with WorkerPool(torch.device("cuda", 0)).pool() as pool:
         assert pool is not None
