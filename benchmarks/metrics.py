@@ -22,7 +22,7 @@ from torch import Tensor
 
 from utils.ops.metrics import ConfusionMatrix
 from utils.ops.nms import non_max_suppression
-from utils.val.accumulator import Tally
+from utils.val.accumulator import MatchAccumulator
 
 CONF, IOU, MAX_DET = 0.001, 0.6, 300  # of val.py
 CLASSES, SIDE = 80, 640
@@ -139,18 +139,18 @@ def metrics(sheet: Sheet, images: int, rule: str, rounds: int) -> None:
 def match_set(images: int, rule: str) -> dict[str, float]:
     """Match drawn images one by one, and turn the matches into figures; seconds and added memory."""
     rng = np.random.default_rng(0)
-    tally = Tally(CLASSES, "coco" if rule == "coco" else "legacy")
+    accumulator = MatchAccumulator(CLASSES, "coco" if rule == "coco" else "legacy")
     drawn = [image(rng) for _ in range(50)]  # shown again and again, moved: drawing takes no memory
-    tally.add(*moved(drawn[0], 0))
-    tally.average_precision({})
-    tally = Tally(CLASSES, tally.rule, ConfusionMatrix(CLASSES))
+    accumulator.add(*moved(drawn[0], 0))
+    accumulator.average_precision({})
+    accumulator = MatchAccumulator(CLASSES, accumulator.rule, ConfusionMatrix(CLASSES))
     before = peak_megabytes()
     seconds, labels = 0.0, 0
     for number in range(images):
         detections, true = moved(drawn[number % len(drawn)], number)
         labels += len(true)
-        seconds += timed(lambda d=detections, t=true: tally.add(d, t))  # type: ignore[misc]
-    seconds += timed(lambda: tally.average_precision({}))
+        seconds += timed(lambda d=detections, t=true: accumulator.add(d, t))  # type: ignore[misc]
+    seconds += timed(lambda: accumulator.average_precision({}))
     return {"seconds": seconds, "megabytes": peak_megabytes() - before, "labels": labels}
 
 

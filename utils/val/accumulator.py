@@ -33,7 +33,7 @@ class Matches:
 IOU_LEVELS = torch.linspace(0.5, 0.95, 10)
 
 
-class Tally:
+class MatchAccumulator:
     """The matches of all images so far, over nc classes."""
 
     def __init__(self, nc: int, rule: MatchRule = "legacy", confusion: ConfusionMatrix | None = None) -> None:
@@ -59,8 +59,8 @@ class Tally:
             self.confusion.process_batch(detections, labels)
 
     @classmethod
-    def joined(cls, parts: Sequence[Tally]) -> Tally:
-        """One tally of several that had every so many-th batch each, in the order of the batches."""
+    def joined(cls, parts: Sequence[MatchAccumulator]) -> MatchAccumulator:
+        """One accumulator of several that had every so many-th batch each, in the order of the batches."""
         whole = cls(parts[0].nc, parts[0].rule)
         first = [0] * len(parts)  # image of each part that comes next
         for turn in range(max(len(part.batches) for part in parts)):

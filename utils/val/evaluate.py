@@ -19,8 +19,8 @@ from utils.loggers.callbacks import Callbacks
 from utils.ops.boxes import scale_boxes, xywh2xyxy
 from utils.ops.metrics import ConfusionMatrix
 from utils.ops.nms import non_max_suppression
-from utils.val.accumulator import HEADER, EvalResult, Tally, print_rows
-from utils.val.outputs import Outputs, Wanted
+from utils.val.accumulator import HEADER, EvalResult, MatchAccumulator, print_rows
+from utils.val.outputs import OutputOptions, Outputs
 
 if TYPE_CHECKING:
     from utils.data.dataset_yaml import DataSpec
@@ -34,7 +34,7 @@ Loss = Callable[[list[Tensor], Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Search:
+class EvalConfig:
     """How to look for objects; the fields are the arguments of `evaluate`."""
 
     conf_thres: float
@@ -46,7 +46,7 @@ class Search:
     match: MatchRule
 
 
-class Forward:
+class ModelRunner:
     """Prepare images and run the model on them, in the precision asked for."""
 
     def __init__(self, model: Predictor, device: torch.device, half: bool, augment: bool) -> None:
@@ -71,14 +71,14 @@ class Forward:
         return decoded.float(), maps
 
 
-class Session:
+class Evaluation:
     """The state of the pass."""
 
     def __init__(
         self,
-        forward: Forward,
+        forward: ModelRunner,
         names: dict[int, str],
-        search: Search,
+        search: EvalConfig,
         loss: Loss | None,
         outputs: Outputs,
         callbacks: Callbacks,
@@ -90,7 +90,7 @@ class Session:
         self.outputs = outputs
         self.callbacks = callbacks
         confusion = ConfusionMatrix(len(names)) if outputs.plots else None
-        self.tally = Tally(len(names), search.match, confusion)
+        self.accumulator = MatchAccumulator(len(names), search.match, confusion)
         self.clocks = [Stopwatch(forward.device) for _ in range(3)]
         self.losses = torch.zeros(3, device=forward.device)
         self.batches = 0
@@ -98,7 +98,7 @@ class Session:
     @property
     def confusion(self) -> Any:
         """The confusion matrix (nc + 1, nc + 1), if images are drawn."""
-        return self.tally.confusion.matrix if self.tally.confusion is not None else None
+        return self.accumulator.confusion.matrix if self.accumulator.confusion is not None else None
 
     def step(self, index: int, batch: Batch) -> None:
         """Infer, suppress and match one batch."""
@@ -114,25 +114,25 @@ class Session:
         with suppress:
             detections = self._suppress(decoded, targets, images.shape[2:])
         self._match(batch, detections)
-        self.tally.batches.append(len(batch.paths))
+        self.accumulator.batches.append(len(batch.paths))
         self.outputs.batch(index, batch.images, batch.targets, batch.paths, detections)
         self.callbacks.on_val_batch_end(index, batch.images, batch.targets, batch.paths)
         self.batches += 1
 
     def join(self, gather: Gather) -> None:
         """Add what the other processes found, in the order in which one process would have found it."""
-        parts = gather((self.tally, self.losses.cpu()))
+        parts = gather((self.accumulator, self.losses.cpu()))
         if len(parts) > 1:
-            self.tally = Tally.joined([tally for tally, _ in parts])
+            self.accumulator = MatchAccumulator.joined([accumulator for accumulator, _ in parts])
             self.losses = torch.stack([losses for _, losses in parts]).sum(0).to(self.losses.device)
-            self.batches = len(self.tally.batches)
+            self.batches = len(self.accumulator.batches)
 
     def result(self) -> EvalResult:
         """Turn all that was counted into figures."""
-        seen = max(self.tally.seen, 1)
+        seen = max(self.accumulator.seen, 1)
         prepare, infer, suppress = (clock.total / seen * 1e3 for clock in self.clocks)
         box, obj, cls = (self.losses / max(self.batches, 1)).tolist()
-        ap = self.tally.average_precision(self.names)
+        ap = self.accumulator.average_precision(self.names)
         figures: dict[str, float] = {}
         if ap is not None:
             figures = {
@@ -143,13 +143,13 @@ class Session:
             }
         return EvalResult(
             names=self.names,
-            seen=self.tally.seen,
-            label_counts=self.tally.label_counts(),
-            maps=self.tally.maps(ap),
+            seen=self.accumulator.seen,
+            label_counts=self.accumulator.label_counts(),
+            maps=self.accumulator.maps(ap),
             losses=(box, obj, cls),
             speeds=(prepare, infer, suppress),
             ap=ap,
-            matches=self.tally.matches(),
+            matches=self.accumulator.matches(),
             **figures,
         )
 
@@ -189,7 +189,7 @@ class Session:
             image_hw, ratio_pad = shape
             scale_boxes(input_hw, rows, image_hw, ratio_pad)
             boxes = scale_boxes(input_hw, xywh2xyxy(true[:, 1:]), image_hw, ratio_pad)
-            self.tally.add(rows, torch.cat((true[:, :1], boxes), 1))
+            self.accumulator.add(rows, torch.cat((true[:, :1], boxes), 1))
             self.outputs.image(Path(path), rows, image_hw)
             self.callbacks.on_val_image_end(rows, path)
 
@@ -260,13 +260,13 @@ def evaluate(
     Raises:
         ConfigError: the model has another number of classes than `names`.
     """
-    search = Search(conf_thres, iou_thres, max_det, single_cls, augment, save_hybrid, match)
-    wanted = Wanted(save_dir, plots, save_txt, save_hybrid, save_conf, save_json, json_stem, data)
+    search = EvalConfig(conf_thres, iou_thres, max_det, single_cls, augment, save_hybrid, match)
+    options = OutputOptions(save_dir, plots, save_txt, save_hybrid, save_conf, save_json, json_stem, data)
     callbacks = callbacks or Callbacks()
     callbacks.on_val_start()
-    forward = Forward(model, device, half, augment)
-    with closing(Outputs(wanted, names)) as outputs, _eval_mode(model), torch.inference_mode():
-        session = Session(forward, names, search, loss, outputs, callbacks)
+    forward = ModelRunner(model, device, half, augment)
+    with closing(Outputs(options, names)) as outputs, _eval_mode(model), torch.inference_mode():
+        session = Evaluation(forward, names, search, loss, outputs, callbacks)
         for index, batch in enumerate(Bar(loader, HEADER)):
             session.step(index, batch)
         if gather is not None:

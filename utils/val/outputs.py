@@ -150,7 +150,7 @@ class ValPlots:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class OutputOptions:
     """What to write; the fields are the arguments of `evaluate`."""
 
     save_dir: Path | None = None
@@ -170,18 +170,18 @@ class Wanted:
 
 
 class Outputs:
-    """Pass what is found to those who write it; nothing is opened that isn't wanted."""
+    """Pass what is found to those who write it; nothing is opened that isn't options."""
 
-    def __init__(self, wanted: Wanted, names: dict[int, str]) -> None:
-        self.wanted = wanted
-        is_coco = wanted.data is not None and wanted.data.is_coco
+    def __init__(self, options: OutputOptions, names: dict[int, str]) -> None:
+        self.options = options
+        is_coco = options.data is not None and options.data.is_coco
         self.labels = (
-            LabelWriter(wanted.folder() / "labels", wanted.save_conf)
-            if wanted.save_txt or wanted.save_hybrid
+            LabelWriter(options.folder() / "labels", options.save_conf)
+            if options.save_txt or options.save_hybrid
             else None
         )
-        self.json = JsonWriter(COCO_IDS if is_coco else None) if wanted.save_json else None
-        self.plots = ValPlots(wanted.folder(), names) if wanted.plots else None
+        self.json = JsonWriter(COCO_IDS if is_coco else None) if options.save_json else None
+        self.plots = ValPlots(options.folder(), names) if options.plots else None
         self._image_ids: list[int | str] = []
 
     def batch(
@@ -211,10 +211,10 @@ class Outputs:
             self.plots.close()
 
     def _save_json(self, json: JsonWriter, result: EvalResult) -> EvalResult:
-        path = self.wanted.folder() / f"{self.wanted.json_stem}_predictions.json"
+        path = self.options.folder() / f"{self.options.json_stem}_predictions.json"
         json.save(path)
         LOG.info(f"{len(json.rows)} detections saved to {path}")
-        data = self.wanted.data
+        data = self.options.data
         if data is None or not data.is_coco:
             return result
         annotations = find_annotations(data.root)
