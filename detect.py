@@ -15,7 +15,7 @@ from utils.base.paths import ROOT, relative_to_cwd, runs_folder
 from utils.base.script import main, parser, print_args
 
 if TYPE_CHECKING:
-    from utils.predict.detector import Summary
+    from utils.predict.detector import DetectSummary
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -66,12 +66,12 @@ def make_parser() -> argparse.ArgumentParser:
     return p
 
 
-def run(**kwargs: Any) -> Summary:
+def run(**kwargs: Any) -> DetectSummary:
     """Detect; keywords are the flags with underscores, and default to what they do there."""
-    from utils.predict.detect_options import Options
+    from utils.predict.detect_options import DetectOptions
     from utils.predict.detector import detect
 
-    return detect(Options(**{**vars(make_parser().parse_args([])), **kwargs}))
+    return detect(DetectOptions(**{**vars(make_parser().parse_args([])), **kwargs}))
 
 
 def command_line() -> None:

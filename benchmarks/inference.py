@@ -33,7 +33,7 @@ from utils.data.images import read_image
 from utils.data.letterbox import to_tensor
 from utils.data.loader import make_loader
 from utils.ops.nms import non_max_suppression
-from utils.predict.detect_options import Options
+from utils.predict.detect_options import DetectOptions
 from utils.predict.detector import detect as run_detect
 from utils.sources.files import Frame
 from utils.sources.source import find_source, fitting
@@ -128,7 +128,7 @@ def run_on(backend: Backend, source: str, project: str, size: int, **flags: obje
         "exist_ok": True,
         **flags,
     }
-    run_detect(Options(**values), load=lambda _: backend)
+    run_detect(DetectOptions(**values), load=lambda _: backend)
 
 
 def beside_the_model(backend: Backend, frames: list[Frame], size: int) -> None:

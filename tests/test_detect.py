@@ -23,7 +23,7 @@ from tests.looking import Blind, frames_of, look, made
 from tests.utils.sources.test_source import make_image_file, video
 from utils.base.errors import ConfigError, DataError
 from utils.base.paths import ROOT
-from utils.predict.detect_options import Options
+from utils.predict.detect_options import DetectOptions
 from utils.predict.detector import detect as detect_with
 
 
@@ -164,7 +164,7 @@ def test_a_wrong_source_or_class_is_refused_before_a_folder_is_made(tmp_path: Pa
     values = vars(detect.make_parser().parse_args([]))
     values |= {"source": "nowhere.jpg", "project": str(tmp_path / "runs")}
     with pytest.raises(ConfigError, match=r"nowhere\.jpg"):
-        detect_with(Options(**values), load=lambda _: pytest.fail("weights were loaded"))
+        detect_with(DetectOptions(**values), load=lambda _: pytest.fail("weights were loaded"))
     with pytest.raises(ConfigError, match="--classes 2"):
         look(make_image_file(tmp_path / "a.jpg"), tmp_path / "runs", classes=[2])
     assert not (tmp_path / "runs").exists()
@@ -208,7 +208,7 @@ def test_help_loads_nothing_heavy() -> None:
     ],
 )
 def test_the_command_lines_people_type(line: str) -> None:
-    Options(**vars(detect.make_parser().parse_args(line.split())))
+    DetectOptions(**vars(detect.make_parser().parse_args(line.split())))
 
 
 # ---- the official weights -------------------------------------------------------------------------------

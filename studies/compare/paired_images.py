@@ -18,7 +18,7 @@ from utils.base.seeds import generator
 from utils.ops.metrics import compute_ap
 
 if TYPE_CHECKING:
-    from utils.val.accumulator import Matches
+    from utils.val.accumulator import DetectionMatches
 
 _BOOTSTRAP, _EXCHANGE = 78, 79  # streams of random numbers
 Score = Callable[[np.ndarray], np.ndarray]
@@ -30,7 +30,7 @@ class Scorer:
     Sorting and grouping by class are done once; a weight of zero leaves an image out.
     """
 
-    def __init__(self, matches: Matches) -> None:
+    def __init__(self, matches: DetectionMatches) -> None:
         order = np.argsort(-matches.confidence, kind="stable")
         correct, found, image = matches.correct[order], matches.found[order], matches.image[order]
         self.classes = np.unique(matches.true)
@@ -66,7 +66,7 @@ def _average_precision(correct: np.ndarray, weights: np.ndarray, labels: float) 
 
 
 def compare_images(
-    a: Matches, b: Matches, resamples: int = 2000, seed: int = 0, comparisons: int = 1
+    a: DetectionMatches, b: DetectionMatches, resamples: int = 2000, seed: int = 0, comparisons: int = 1
 ) -> tuple[Paired, Paired]:
     """Compare two models on the same images.
 
@@ -103,7 +103,9 @@ def compare_images(
     return made[0], made[1]
 
 
-def _exchange_test(a: Matches, b: Matches, observed: np.ndarray, times: int, seed: int) -> np.ndarray:
+def _exchange_test(
+    a: DetectionMatches, b: DetectionMatches, observed: np.ndarray, times: int, seed: int
+) -> np.ndarray:
     """Share of random exchanges that differ at least as much as observed; (2,)."""
     both, n = Scorer(_side_by_side(a, b)), a.images
     whole, hits = np.ones(2 * n, int), np.zeros(2)
@@ -117,9 +119,9 @@ def _exchange_test(a: Matches, b: Matches, observed: np.ndarray, times: int, see
     return (hits + 1) / (times + 1)
 
 
-def _side_by_side(a: Matches, b: Matches) -> Matches:
+def _side_by_side(a: DetectionMatches, b: DetectionMatches) -> DetectionMatches:
     """Both models' detections, b's as if of further images."""
-    from utils.val.accumulator import Matches as Both
+    from utils.val.accumulator import DetectionMatches as Both
 
     return Both(
         correct=np.concatenate((a.correct, b.correct)),

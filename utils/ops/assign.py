@@ -16,7 +16,7 @@ from torch import Tensor
 _STEPS = ((0.0, 0.0), (-0.5, 0.0), (0.0, -0.5), (0.5, 0.0), (0.0, 0.5))
 
 
-class Matches(NamedTuple):
+class AnchorMatches(NamedTuple):
     """The n matches of one level; one row for each object, anchor and cell.
 
     `box` is what the prediction of that cell should be: the centre measured from the cell's corner, then
@@ -31,9 +31,9 @@ class Matches(NamedTuple):
     box: Tensor  # (n, 4) xywh
     anchors: Tensor  # (n, 2) width and height of the anchor, grid units
 
-    def to(self, device: torch.device) -> Matches:
+    def to(self, device: torch.device) -> AnchorMatches:
         """Move all fields without waiting for the device."""
-        return Matches(*(field.to(device, non_blocking=True) for field in self))
+        return AnchorMatches(*(field.to(device, non_blocking=True) for field in self))
 
 
 def assign_targets(
@@ -41,7 +41,7 @@ def assign_targets(
     anchors: Tensor,
     grid_sizes: Sequence[tuple[int, int]],
     anchor_t: float = 4.0,
-) -> list[Matches]:
+) -> list[AnchorMatches]:
     """Match objects with anchors and cells on every level.
 
     Args:
@@ -51,7 +51,7 @@ def assign_targets(
         anchor_t: largest ratio, in width or height, between an object and an anchor that fits it.
 
     Returns:
-        Matches of each level, on the device of `targets`: own cells first, then left, upper, right and
+        AnchorMatches of each level, on the device of `targets`: own cells first, then left, upper, right and
         lower neighbours; in each of these by anchor, then in the order of `targets`.
     """
     targets = targets.float()
@@ -61,7 +61,9 @@ def assign_targets(
     ]
 
 
-def _assign_level(targets: Tensor, anchors: Tensor, rows: int, columns: int, anchor_t: float) -> Matches:
+def _assign_level(
+    targets: Tensor, anchors: Tensor, rows: int, columns: int, anchor_t: float
+) -> AnchorMatches:
     grid = targets.new_tensor((columns, rows))
     centres, sizes = targets[:, 2:4] * grid, targets[:, 4:6] * grid
     anchor_index, target_index = fits_anchor(sizes, anchors, anchor_t).nonzero(as_tuple=True)
@@ -74,7 +76,7 @@ def _assign_level(targets: Tensor, anchors: Tensor, rows: int, columns: int, anc
     column, row = cell[:, 0].clamp(0, columns - 1), cell[:, 1].clamp(0, rows - 1)
     corner = torch.stack((column, row), 1)
     labels = targets[target_index, :2].long()
-    return Matches(
+    return AnchorMatches(
         image_index=labels[:, 0],
         anchor_index=anchor_index,
         row=row,

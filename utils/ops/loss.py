@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from utils.base.errors import ConfigError
-from utils.ops.assign import Matches, assign_targets
+from utils.ops.assign import AnchorMatches, assign_targets
 from utils.ops.iou import bbox_iou
 
 HYP = {"cls_pw": 1.0, "obj_pw": 1.0, "anchor_t": 4.0, "fl_gamma": 0.0, "label_smoothing": 0.0}
@@ -120,7 +120,7 @@ class DetectionLoss:
         """Go on from a `state_dict`."""
         self.balance = [float(weight) for weight in state["balance"]]
 
-    def _level(self, level: Tensor, matches: Matches) -> tuple[Tensor, Tensor, Tensor]:
+    def _level(self, level: Tensor, matches: AnchorMatches) -> tuple[Tensor, Tensor, Tensor]:
         """One level's box, objectness and class loss, before gains."""
         logits = level[..., 4].float()
         wanted = logits.new_zeros(logits.shape)  # contiguous, whatever the memory format of the maps
@@ -137,7 +137,7 @@ class DetectionLoss:
                 cls = binary_loss(chosen[:, 5:], classes, self.cls_pw, self.gamma)
         return box, binary_loss(logits, wanted, self.obj_pw, self.gamma), cls
 
-    def _write_objectness(self, wanted: Tensor, matches: Matches, iou: Tensor) -> None:
+    def _write_objectness(self, wanted: Tensor, matches: AnchorMatches, iou: Tensor) -> None:
         """Set the matched cells of `wanted` (B, A, h, w); several matches of a cell give one clear value."""
         _, anchors, rows, columns = wanted.shape
         cell = (matches.image_index * anchors + matches.anchor_index) * rows + matches.row

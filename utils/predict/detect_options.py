@@ -8,7 +8,7 @@ from utils.base.checks import Checked, height_width, listed
 
 
 @dataclass(frozen=True)
-class Options(Checked):
+class DetectOptions(Checked):
     """The flags of detect.py, by their names; checked."""
 
     weights: list[str]

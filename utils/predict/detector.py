@@ -18,8 +18,8 @@ from utils.base.paths import find_file, increment_path
 from utils.base.timing import Stopwatch
 from utils.base.yaml_io import read_yaml
 from utils.data.letterbox import check_img_size
-from utils.predict.detect_options import Options
-from utils.predict.writers import Outputs, Window
+from utils.predict.detect_options import DetectOptions
+from utils.predict.writers import DetectOutputs, Window
 from utils.sources.files import Frame, is_image
 from utils.sources.prefetch import prefetch
 from utils.sources.source import Source, find_source, fitting
@@ -53,7 +53,7 @@ class Backend(Protocol):
 
 
 @dataclass
-class Summary:
+class DetectSummary:
     """How a run went."""
 
     save_dir: Path
@@ -64,7 +64,7 @@ class Summary:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))  # in all
 
 
-def detect(options: Options, load: Callable[[Options], Backend] | None = None) -> Summary:
+def detect(options: DetectOptions, load: Callable[[DetectOptions], Backend] | None = None) -> DetectSummary:
     """Detect objects in everything that `options.source` names.
 
     The source and the weights are checked before a run folder is made. On Ctrl-C all files are closed and
@@ -83,12 +83,12 @@ def detect(options: Options, load: Callable[[Options], Backend] | None = None) -
     save_dir = increment_path(Path(options.project) / options.name, options.exist_ok)
     save_dir.mkdir(parents=True, exist_ok=True)
     save_images = not options.nosave and source.saves_images
-    run = _Run(options, backend, Summary(save_dir), _worker_pool(options, backend, source))
+    run = _Run(options, backend, DetectSummary(save_dir), _worker_pool(options, backend, source))
     fit = fitting((height, width), backend.stride, auto=backend.pt)
     try:
         with (
             run.workers.pool() as pool,
-            Outputs(save_dir, source.files, backend.names, options, save_images, pool) as outputs,
+            DetectOutputs(save_dir, source.files, backend.names, options, save_images, pool) as outputs,
         ):
             run.go(_reading(source, fit, options, run.workers, pool), outputs, pool)
     finally:
@@ -113,14 +113,16 @@ class _Found:
 class _Run:
     """One pass over a source: forward, thin out, write, count."""
 
-    def __init__(self, options: Options, backend: Backend, summary: Summary, workers: WorkerPool) -> None:
+    def __init__(
+        self, options: DetectOptions, backend: Backend, summary: DetectSummary, workers: WorkerPool
+    ) -> None:
         self.options = options
         self.backend = backend
         self.summary = summary
         self.workers = workers
 
     def go(
-        self, batches: Generator[list[Frame], None, None], outputs: Outputs, pool: Executor | None
+        self, batches: Generator[list[Frame], None, None], outputs: DetectOutputs, pool: Executor | None
     ) -> None:
         """Work until the source ends or the user presses `q` in a window."""
         found = self.workers.map(partial(self._find, outputs), batches, pool)
@@ -130,7 +132,7 @@ class _Run:
                 if not all(seen):
                     return
 
-    def _find(self, outputs: Outputs, frames: Sequence[Frame]) -> list[_Found]:
+    def _find(self, outputs: DetectOutputs, frames: Sequence[Frame]) -> list[_Found]:
         """Look at frames of one shape; several threads may be here at a time."""
         import torch
 
@@ -157,7 +159,7 @@ class _Run:
                 results.append(_Found(frame, rows, line, seconds))
         return results
 
-    def _deliver(self, found: _Found, outputs: Outputs, window: Window) -> bool:
+    def _deliver(self, found: _Found, outputs: DetectOutputs, window: Window) -> bool:
         """Write and show one result; False when the user wants to stop."""
         image = outputs.write(found.frame, found.rows)
         summary = self.summary
@@ -206,7 +208,7 @@ def in_words(classes: np.ndarray, names: dict[int, str]) -> str:
 def _reading(
     source: Source,
     fit: Callable[[np.ndarray], np.ndarray],
-    options: Options,
+    options: DetectOptions,
     workers: WorkerPool,
     pool: Executor | None,
 ) -> Generator[list[Frame], None, None]:
@@ -242,7 +244,7 @@ def _of_equal_shape(frames: Iterable[Frame], most: int) -> Generator[list[Frame]
         yield group
 
 
-def _good_batch(options: Options, backend: Backend, pixels: int) -> int:
+def _good_batch(options: DetectOptions, backend: Backend, pixels: int) -> int:
     """How many images of so many pixels to look at together when nobody has said.
 
     On the CPU small images spend their time between layers and in Python; of large ones a batch leaves the
@@ -253,7 +255,7 @@ def _good_batch(options: Options, backend: Backend, pixels: int) -> int:
     return max(min(GOOD_PIXELS // pixels, MOST_TOGETHER), 1)
 
 
-def _worker_pool(options: Options, backend: Backend, source: Source) -> WorkerPool:
+def _worker_pool(options: DetectOptions, backend: Backend, source: Source) -> WorkerPool:
     """What can be looked at side by side; other runtimes than PyTorch spread each image over all cores."""
     from utils.predict.parallel import MOST, WorkerPool
 
@@ -283,7 +285,7 @@ def _to_image(frame: Frame, detections: torch.Tensor) -> np.ndarray:
     return rows
 
 
-def _load_backend(options: Options) -> Backend:
+def _load_backend(options: DetectOptions) -> Backend:
     from models.backends import load_backend
     from utils.base.device import select_device
 
@@ -307,7 +309,7 @@ def names_of(data: str) -> dict[int, str] | None:
     return {int(key): str(name) for key, name in names.items()} if isinstance(names, dict) else None
 
 
-def _check_classes(options: Options, backend: Backend) -> None:
+def _check_classes(options: DetectOptions, backend: Backend) -> None:
     last = max(backend.names, default=0)
     if wrong := [kind for kind in options.classes or [] if kind > last]:
         raise ConfigError(f"--classes {wrong[0]}: the model's classes are 0-{last} ({backend.names[last]})")

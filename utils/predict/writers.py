@@ -1,4 +1,4 @@
-"""Outputs of detect.py: images, videos, labels, csv, crops, and the window."""
+"""DetectOutputs of detect.py: images, videos, labels, csv, crops, and the window."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from utils.base.errors import DataError
 from utils.base.log import LOG
 from utils.base.names import UniqueNames, safe_name, unique_stems
 from utils.plots.annotator import WRITABLE_SUFFIXES, Annotator, colors, save_crop, write_image
-from utils.predict.detect_options import Options
+from utils.predict.detect_options import DetectOptions
 from utils.predict.parallel import BoundedExecutor
 from utils.sources.files import Frame, is_video
 
@@ -73,7 +73,7 @@ class VideoFile:
         self._writer.release()
 
 
-class Outputs:
+class DetectOutputs:
     """Write what `options` ask for into `folder`; a context manager that closes every file.
 
     Files of an earlier run with the same names are replaced, never appended to. Files of this run never
@@ -89,7 +89,7 @@ class Outputs:
         folder: Path,
         files: list[Path],
         names: Mapping[int, str],
-        options: Options,
+        options: DetectOptions,
         save_images: bool,
         pool: Executor | None,
     ) -> None:
@@ -109,7 +109,7 @@ class Outputs:
         self._film_thread = ThreadPoolExecutor(1, "film") if pool else None  # one: frames have an order
         self._films = BoundedExecutor(self._film_thread, WAITING)
 
-    def __enter__(self) -> Outputs:
+    def __enter__(self) -> DetectOutputs:
         if self.options.save_txt:
             (self.folder / "labels").mkdir(parents=True, exist_ok=True)
         if self.options.save_csv:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Matches:
+class DetectionMatches:
     """The matches of a set by image, from which any figure of any part of it can be made."""
 
     correct: np.ndarray  # (n, 10) bool: whether each detection is right, for each demanded IoU
@@ -79,10 +79,10 @@ class MatchAccumulator:
         """Objects of each class in the labels, (nc,)."""
         return np.bincount(_joined(self._classes, 0).astype(int), minlength=self.nc)
 
-    def matches(self) -> Matches:
+    def matches(self) -> DetectionMatches:
         """All matches, image by image."""
         detections = _joined(self._detections, 2)
-        return Matches(
+        return DetectionMatches(
             correct=_joined(self._correct, len(IOU_LEVELS)).astype(bool),
             confidence=detections[:, 0],
             found=detections[:, 1].astype(int),
@@ -138,7 +138,7 @@ class EvalResult:
     losses: tuple[float, float, float] = (0.0, 0.0, 0.0)  # box, obj, cls: means over the batches
     speeds: tuple[float, float, float] = (0.0, 0.0, 0.0)  # ms an image: prepare, infer, suppress
     ap: APResult | None = None  # None: not a single detection is right
-    matches: Matches | None = None
+    matches: DetectionMatches | None = None
 
     @property
     def instances(self) -> int:

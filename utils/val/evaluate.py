@@ -20,7 +20,7 @@ from utils.ops.boxes import scale_boxes, xywh2xyxy
 from utils.ops.metrics import ConfusionMatrix
 from utils.ops.nms import non_max_suppression
 from utils.val.accumulator import HEADER, EvalResult, MatchAccumulator, print_rows
-from utils.val.outputs import OutputOptions, Outputs
+from utils.val.outputs import EvalOutputs, OutputOptions
 
 if TYPE_CHECKING:
     from utils.data.dataset_yaml import DataSpec
@@ -80,7 +80,7 @@ class Evaluation:
         names: dict[int, str],
         search: EvalConfig,
         loss: Loss | None,
-        outputs: Outputs,
+        outputs: EvalOutputs,
         callbacks: Callbacks,
     ) -> None:
         self.forward = forward
@@ -265,7 +265,7 @@ def evaluate(
     callbacks = callbacks or Callbacks()
     callbacks.on_val_start()
     forward = ModelRunner(model, device, half, augment)
-    with closing(Outputs(options, names)) as outputs, _eval_mode(model), torch.inference_mode():
+    with closing(EvalOutputs(options, names)) as outputs, _eval_mode(model), torch.inference_mode():
         session = Evaluation(forward, names, search, loss, outputs, callbacks)
         for index, batch in enumerate(Bar(loader, HEADER)):
             session.step(index, batch)

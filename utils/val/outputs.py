@@ -169,7 +169,7 @@ class OutputOptions:
         return self.save_dir
 
 
-class Outputs:
+class EvalOutputs:
     """Pass what is found to those who write it; nothing is opened that isn't options."""
 
     def __init__(self, options: OutputOptions, names: dict[int, str]) -> None:

@@ -7,19 +7,19 @@ import pytest
 
 from studies.compare.paired_images import Scorer, compare_images
 from utils.ops.metrics import ap_per_class
-from utils.val.accumulator import Matches
+from utils.val.accumulator import DetectionMatches
 
 DRAW = np.random.default_rng(5)
 
 
-def drawn(skill: float, images: int = 30, draw: np.random.Generator = DRAW) -> Matches:
+def drawn(skill: float, images: int = 30, draw: np.random.Generator = DRAW) -> DetectionMatches:
     """Answers of a model that is right with probability `skill`, surer of what is right."""
     labels = np.repeat(np.arange(images), 4)
     classes = np.tile([0, 1, 0, 1], images)
     right = draw.random(len(labels)) < skill
     confidence = np.clip(draw.normal(0.6, 0.2, len(labels)) + 0.1 * right, 0.01, 1)
     correct = right[:, None] & (draw.random((len(labels), 1)) > np.linspace(0, 0.9, 10))
-    return Matches(correct, confidence, classes, labels, classes, labels, images)
+    return DetectionMatches(correct, confidence, classes, labels, classes, labels, images)
 
 
 def test_weights_of_one_give_the_map_of_val() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.known import arrays, golden
-from utils.ops.assign import Matches, assign_targets
+from utils.ops.assign import AnchorMatches, assign_targets
 
 GOLDEN = arrays("05_loss")
 CASES = golden("05_loss")["cases"]
@@ -18,14 +18,14 @@ LEVELS += [("A_edges", "A/edges", level) for level in range(3)]
 LEVELS += [("D", "D/four_levels", level) for level in range(4)]
 
 
-def assign_case(name: str) -> list[Matches]:
+def assign_case(name: str) -> list[AnchorMatches]:
     case = CASES[name]
     anchors = torch.tensor(case["anchors_grid_units"])
     sizes = [GOLDEN[f"{case['p']}/p{level}"].shape[2:4] for level in range(len(anchors))]
     return assign_targets(torch.from_numpy(GOLDEN[case["targets"]]), anchors, sizes)
 
 
-def cells(matches: Matches) -> np.ndarray:
+def cells(matches: AnchorMatches) -> np.ndarray:
     """(n, 4) image, anchor, row, column."""
     return torch.stack(matches[:4], 1).numpy()
 

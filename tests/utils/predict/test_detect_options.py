@@ -2,11 +2,11 @@ import pytest
 
 import detect
 from utils.base.errors import ConfigError
-from utils.predict.detect_options import Options
+from utils.predict.detect_options import DetectOptions
 
 
-def options(**kwargs) -> Options:
-    return Options(**{**vars(detect.make_parser().parse_args([])), **kwargs})
+def options(**kwargs) -> DetectOptions:
+    return DetectOptions(**{**vars(detect.make_parser().parse_args([])), **kwargs})
 
 
 def test_loose_values_are_brought_into_form() -> None:
