@@ -19,7 +19,7 @@ from utils.base.paths import ROOT, relative_to_cwd
 from utils.base.script import main, parser, print_args
 
 if TYPE_CHECKING:
-    from studies.compare.formats import Row
+    from studies.compare.formats import FormatRow
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -41,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     return p
 
 
-def run(**keywords: Any) -> list[Row]:
+def run(**keywords: Any) -> list[FormatRow]:
     """Measure from Python: keywords are the flags with underscores."""
     from studies.compare.formats import measure_formats
 

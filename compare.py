@@ -46,7 +46,7 @@ def compare_seeds(opt: Namespace, rest: Sequence[str], argv: Sequence[str]) -> P
     weights = report.first_weights(runs, project)
     if opt.rounds:
         report.add_latency(records, runs, project, device, opt.rounds)
-    trained = Namespace(**{**vars(comparison.arms[0].options), "device": device})
+    trained = Namespace(**{**vars(comparison.variants[0].options), "device": device})
     return _finish(opt, argv, records, _examples(opt, trained, weights, records.splits()[0]))
 
 

@@ -16,7 +16,7 @@ from utils.base.script import main, print_args
 from utils.export.export_options import options_from, parse_options
 
 if TYPE_CHECKING:
-    from utils.export.export_job import Report
+    from utils.export.export_job import ExportReport
 
 
 def run(**keywords: Any) -> list[Path]:
@@ -25,7 +25,7 @@ def run(**keywords: Any) -> list[Path]:
     return [report.file for report in export(options_from(keywords)) if not report.error]
 
 
-def export(opt: Namespace) -> list[Report]:
+def export(opt: Namespace) -> list[ExportReport]:
     """Export every file of `--weights` to every format of `--include`.
 
     Raises:

@@ -15,7 +15,7 @@ from utils.base.paths import ROOT, relative_to_cwd, runs_folder
 from utils.base.script import main, parser, print_args
 
 if TYPE_CHECKING:
-    from studies.explain.visualizers import Summary
+    from studies.explain.visualizers import VisualizeSummary
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -55,12 +55,12 @@ def make_parser() -> argparse.ArgumentParser:
     return p
 
 
-def run(**kwargs: Any) -> Summary:
+def run(**kwargs: Any) -> VisualizeSummary:
     """Draw; keywords are the flags with underscores, and default to what they do there."""
     from studies.explain.visualize import visualize
-    from studies.explain.visualize_options import Options
+    from studies.explain.visualize_options import VisualizeOptions
 
-    return visualize(Options(**{**vars(make_parser().parse_args([])), **kwargs}))
+    return visualize(VisualizeOptions(**{**vars(make_parser().parse_args([])), **kwargs}))
 
 
 def command_line() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from measure import Sheet, alternate, faster, parser, ratio, span, timed
+from measure import ResultTable, alternate, faster, parser, ratio, span, timed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,17 +28,17 @@ def main() -> None:
     p = parser(__doc__)
     p.add_argument("--batch", type=int, default=1, help="images")
     opt = p.parse_args()
-    sheet = Sheet("Large separable kernels", opt.csv)
+    table = ResultTable("Large separable kernels", opt.csv)
     for threads in (1, 2):
         torch.set_num_threads(threads)
         copying = bandwidth()
         print(f"    copying reaches {copying / 1e9:.1f} GB/s on {threads} threads")
         for channels, side in SHAPES:
             for k in KERNELS:
-                measure(sheet, opt, (opt.batch, channels, side, side), k, copying)
+                measure(table, opt, (opt.batch, channels, side, side), k, copying)
 
 
-def measure(sheet: Sheet, opt: Any, shape: tuple[int, int, int, int], k: int, copying: float) -> None:
+def measure(table: ResultTable, opt: Any, shape: tuple[int, int, int, int], k: int, copying: float) -> None:
     """Forward alone, and forward with backward, of one shape; against the faster of the plain layouts."""
     import torch
 
@@ -56,9 +56,9 @@ def measure(sheet: Sheet, opt: Any, shape: tuple[int, int, int, int], k: int, co
         calls = {key: partial(work, run, given, stages) for key, (run, given) in sides.items()}
         seconds = alternate(calls, opt.rounds)
         best = min(("plain, channels last", "plain"), key=lambda key: sorted(seconds[key])[opt.rounds // 2])
-        sheet.add(faster(f"{name}, {kind}", ">= 2", seconds, "ours", best))
+        table.add(faster(f"{name}, {kind}", ">= 2", seconds, "ours", best))
         limit = moved[kind] * x.numel() * 4 / copying
-        sheet.add(
+        table.add(
             ratio(
                 f"{name}, {kind}: over the memory's limit",
                 "",

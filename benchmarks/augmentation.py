@@ -15,7 +15,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from measure import ROOT, Sheet, alternate, parser, slower
+from measure import ROOT, ResultTable, alternate, parser, slower
 
 from utils.base.yaml_io import read_yaml
 from utils.data.augment import adjust_hsv, draw_hsv_gains
@@ -36,12 +36,12 @@ def main() -> None:
     make.add_argument("--boxes", type=int, default=12, help="objects in an image; BCCD has 12")
     opt = make.parse_args()
     cv2.setNumThreads(0)
-    sheet = Sheet("Augmentations beside bare OpenCV", opt.csv)
+    table = ResultTable("Augmentations beside bare OpenCV", opt.csv)
     for size in opt.sizes:
         for what, (ours, bare) in pairs(size, opt.boxes).items():
             assert "as shown" in what or np.array_equal(ours(), bare()), f"{what}: other pixels"
             seconds = alternate({"package": ours, "OpenCV": bare}, opt.rounds, least=0.05)
-            sheet.add(slower(f"{what} at {size}, {opt.boxes} boxes", TARGET, seconds, "package", "OpenCV"))
+            table.add(slower(f"{what} at {size}, {opt.boxes} boxes", TARGET, seconds, "package", "OpenCV"))
 
 
 def pairs(size: int, boxes: int) -> dict[str, tuple[Work, Work]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from measure import ROOT, Ratio, Sheet, alternate, faster, parser
+from measure import ROOT, Ratio, ResultTable, alternate, faster, parser
 
 from utils.base.log import LOG
 from utils.data.dataset import DetectionDataset
@@ -41,13 +41,13 @@ def main() -> None:
         sys.exit(f"--images {opt.images or 'DIR'}: no *.jpg there; give a folder of small JPEGs")
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    sheet = Sheet("Decoding", opt.csv)
+    table = ResultTable("Decoding", opt.csv)
     large = [large_jpeg()]
     for what, files in (("small", [path.read_bytes() for path in small]), ("12 MP", large)):
         for line in compare_decoders(what, files, opt.rounds):
-            sheet.add(line)
+            table.add(line)
     for line in reduced(large[0], opt.rounds):
-        sheet.add(line)
+        table.add(line)
 
 
 def compare_decoders(what: str, files: list[bytes], rounds: int) -> list[Ratio]:

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from measure import ROOT, Sheet, alternate, parser, slower
-from sides import Side, serve
+from measure import ROOT, ResultTable, alternate, parser, slower
+from sides import TimedProcess, serve
 
 BATCHES = (1, 8)
 
@@ -31,7 +31,7 @@ def main() -> None:
         return
     if not Path(opt.weights).is_file():
         p.error(f"--weights {opt.weights}: no such file")
-    sheet = Sheet("Forward pass", opt.csv)
+    table = ResultTable("Forward pass", opt.csv)
     with tempfile.TemporaryDirectory() as folder:
         onnx = export(opt.weights, Path(folder) / "model.onnx", opt.img)
         for batch in BATCHES:
@@ -47,14 +47,15 @@ def main() -> None:
             ]
             names = {"ours": True, "ONNX Runtime": True, "plain eager": False}
             sides = {
-                name: Side(__file__, "--side", name, *settings, native=own) for name, own in names.items()
+                name: TimedProcess(__file__, "--side", name, *settings, native=own)
+                for name, own in names.items()
             }
             seconds = alternate(
                 dict(sides), opt.rounds * (3 if batch == 1 else 1), warm=3, least=0, pause=0.1
             )
             name = f"{Path(opt.weights).stem} at {opt.img}, batch {batch}"
-            sheet.add(slower(f"{name}: over ONNX Runtime", "<= 1.15", seconds, "ours", "ONNX Runtime"))
-            sheet.add(slower(f"{name}: over plain eager", "", seconds, "ours", "plain eager"))
+            table.add(slower(f"{name}: over ONNX Runtime", "<= 1.15", seconds, "ours", "ONNX Runtime"))
+            table.add(slower(f"{name}: over plain eager", "", seconds, "ours", "plain eager"))
             for side in sides.values():
                 side.close()
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import cv2
 import torch
-from measure import ROOT, Sheet, alternate, faster, parser, ratio
+from measure import ROOT, ResultTable, alternate, faster, parser, ratio
 
 import detect
 from models.backends import load_backend
@@ -49,7 +49,7 @@ def main() -> None:
     opt = options()
     LOG.addHandler(logging.NullHandler())
     LOG.propagate = False
-    sheet = Sheet("detect.py and val.py beside the bare forward", opt.csv)
+    table = ResultTable("detect.py and val.py beside the bare forward", opt.csv)
     backend = load_backend([opt.weights], CPU)
     with tempfile.TemporaryDirectory() as folder:
         for size in opt.img:
@@ -58,8 +58,8 @@ def main() -> None:
             images.mkdir()
             for file in files:
                 (images / file.name).symlink_to(file)
-            detection(sheet, opt.rounds, backend, images, size)
-        validation(sheet, opt.rounds, backend, opt.data, min(opt.img))
+            detection(table, opt.rounds, backend, images, size)
+        validation(table, opt.rounds, backend, opt.data, min(opt.img))
 
 
 def options() -> argparse.Namespace:
@@ -80,7 +80,7 @@ def options() -> argparse.Namespace:
     return opt
 
 
-def detection(sheet: Sheet, rounds: int, backend: Backend, folder: Path, size: int) -> None:
+def detection(table: ResultTable, rounds: int, backend: Backend, folder: Path, size: int) -> None:
     """The loop of detect.py, with and without saving, alone and in batches."""
     frames = read(folder, backend, size)
     images = [to_tensor([frame.image], CPU) for frame in frames]
@@ -100,15 +100,15 @@ def detection(sheet: Sheet, rounds: int, backend: Backend, folder: Path, size: i
         }
         seconds = alternate(sides, rounds)
     where = f"{len(frames)} images at {size}"
-    sheet.add(faster(f"detect.py, images a second, {where}", ">= 0.95", seconds, "detect", "bare"))
-    sheet.add(faster("  without saving", "", seconds, "nosave", "bare"))
-    sheet.add(faster("  --batch-size 8, saving", "", seconds, "batch 8", "bare"))
+    table.add(faster(f"detect.py, images a second, {where}", ">= 0.95", seconds, "detect", "bare"))
+    table.add(faster("  without saving", "", seconds, "nosave", "bare"))
+    table.add(faster("  --batch-size 8, saving", "", seconds, "batch 8", "bare"))
     files = cpu_of(one_thread(lambda: beside_the_model(backend, frames, size)))
     for words, work in (("a core for each image", one_thread(bare)), ("all cores for each image", bare)):
         forward = cpu_of(work)
         bound = (forward + files) / usable_cores()
         parts = f"processor: forward {forward:.3g} s, files and NMS {files:.3g} s"
-        sheet.add(ratio(f"  bound: {words}, none ever idle", "", seconds["bare"], [bound] * rounds, parts))
+        table.add(ratio(f"  bound: {words}, none ever idle", "", seconds["bare"], [bound] * rounds, parts))
 
 
 def read(folder: Path, backend: Backend, size: int) -> list[Frame]:
@@ -163,7 +163,7 @@ def cpu_of(work: Callable[[], None]) -> float:
     return time.process_time() - start
 
 
-def validation(sheet: Sheet, rounds: int, backend: Backend, yaml: str, size: int) -> None:
+def validation(table: ResultTable, rounds: int, backend: Backend, yaml: str, size: int) -> None:
     """The loop of val.py without images, beside the bare forward of the same batches."""
     spec = read_data_yaml(yaml)
     before = set(Path(yaml).resolve().parent.rglob("*.cache.npz"))
@@ -190,7 +190,7 @@ def validation(sheet: Sheet, rounds: int, backend: Backend, yaml: str, size: int
     try:
         seconds = alternate({"bare": bare, "val": whole}, rounds)
         what = f"val.py, images a second, {len(dataset)} images at {size}, batch 16"
-        sheet.add(faster(what, "", seconds, "val", "bare"))
+        table.add(faster(what, "", seconds, "val", "bare"))
     finally:
         loader.close()
         for made in set(Path(yaml).resolve().parent.rglob("*.cache.npz")) - before:

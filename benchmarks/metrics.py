@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure import ROOT, Sheet, alternate, faster, parser, ratio, timed
+from measure import ROOT, ResultTable, alternate, faster, parser, ratio, timed
 from torch import Tensor
 
 from utils.ops.metrics import ConfusionMatrix
@@ -43,13 +43,13 @@ def main() -> None:
     if opt.job:
         print(json.dumps(match_set(opt.set, opt.job)))
         return
-    sheet = Sheet("Suppression and metrics", opt.csv)
-    suppression(sheet, opt.images, min(opt.rounds, 3))
+    table = ResultTable("Suppression and metrics", opt.csv)
+    suppression(table, opt.images, min(opt.rounds, 3))
     for rule, rounds in (("legacy", min(opt.rounds, 3)), ("coco", min(opt.rounds, 3))):
-        metrics(sheet, opt.set, rule, rounds)
+        metrics(table, opt.set, rule, rounds)
 
 
-def suppression(sheet: Sheet, images: int, rounds: int) -> None:
+def suppression(table: ResultTable, images: int, rounds: int) -> None:
     """An early epoch: 30,000 candidates an image; what Python finds has to be the same to the bit."""
     decoded = early_epoch(images)
     found: dict[str, list[Tensor]] = {}
@@ -61,7 +61,7 @@ def suppression(sheet: Sheet, images: int, rounds: int) -> None:
     same = zip(found["package"], found["python"], strict=True)
     assert all(torch.equal(one, other) for one, other in same), "the two disagree"
     what = f"NMS of {images} images, 30,000 candidates each"
-    sheet.add(faster(what, ">= 10", seconds, "package", "Python"))
+    table.add(faster(what, ">= 10", seconds, "package", "Python"))
 
 
 def package(decoded: Tensor) -> list[Tensor]:
@@ -122,7 +122,7 @@ def survivors(xyxy: np.ndarray) -> list[int]:
     return kept
 
 
-def metrics(sheet: Sheet, images: int, rule: str, rounds: int) -> None:
+def metrics(table: ResultTable, images: int, rule: str, rounds: int) -> None:
     """Seconds and megabytes of matching, confusion matrix and average precision."""
     command = [sys.executable, str(Path(__file__).resolve()), "--job", rule, "--set", str(images)]
     runs = []
@@ -133,7 +133,7 @@ def metrics(sheet: Sheet, images: int, rule: str, rounds: int) -> None:
         found = [run[name] for run in runs]
         sides = f"{float(np.median(found)):.3g} {unit} of {limit:g}; {runs[0]['labels']} labels"
         what = f"metrics of {images} x {MAX_DET} x {CLASSES}, {rule} rule: {name}"
-        sheet.add(ratio(what, "<= 1", found, [limit] * len(found), sides))
+        table.add(ratio(what, "<= 1", found, [limit] * len(found), sides))
 
 
 def match_set(images: int, rule: str) -> dict[str, float]:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measure import ROOT, Sheet, alternate, parser, ratio, slower, timed
+from measure import ROOT, ResultTable, alternate, parser, ratio, slower, timed
 
 from utils.base.paths import relative_to_cwd
 
@@ -32,15 +32,15 @@ def main() -> None:
     for flag in ("weights", "source"):
         if not Path(getattr(opt, flag)).is_file():
             p.error(f"--{flag} {getattr(opt, flag)}: no such file")
-    sheet = Sheet("Start-up", opt.csv)
+    table = ResultTable("Start-up", opt.csv)
     for script in SCRIPTS:
         seconds = [timed(lambda s=script: python(str(ROOT / f"{s}.py"), "--help")) for _ in range(opt.rounds)]
-        sheet.add(ratio(f"{script}.py --help, seconds", "<= 0.3", seconds, [1.0] * opt.rounds))
+        table.add(ratio(f"{script}.py --help, seconds", "<= 0.3", seconds, [1.0] * opt.rounds))
     with tempfile.TemporaryDirectory() as folder:
-        one_image(sheet, opt.rounds, opt.weights, opt.source, folder)
+        one_image(table, opt.rounds, opt.weights, opt.source, folder)
 
 
-def one_image(sheet: Sheet, rounds: int, weights: str, source: str, folder: str) -> None:
+def one_image(table: ResultTable, rounds: int, weights: str, source: str, folder: str) -> None:
     """detect.py from nothing to the written image."""
     words = ["--weights", weights, "--source", source, "--project", folder, "--exist-ok", "--device", "cpu"]
     forwards: list[float] = []
@@ -59,8 +59,8 @@ def one_image(sheet: Sheet, rounds: int, weights: str, source: str, folder: str)
             seconds["detect.py"], seconds[imports], forwards, strict=True)]  # fmt: skip
         target = "<= 1.0" if imports == ALL else ""
         what = f"detect.py less `{imports}`, forward; s"
-        sheet.add(ratio(what, target, own, [1.0] * rounds))
-    sheet.add(slower("detect.py, one image, whole process", "", seconds, "detect.py", BARE))
+        table.add(ratio(what, target, own, [1.0] * rounds))
+    table.add(slower("detect.py, one image, whole process", "", seconds, "detect.py", BARE))
 
 
 def python(*words: str) -> str:

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from measure import Sheet, alternate, faster, parser, ratio, slower, timed
-from sides import Side, peak_memory, present_memory, serve
+from measure import ResultTable, alternate, faster, parser, ratio, slower, timed
+from sides import TimedProcess, peak_memory, present_memory, serve
 
 if TYPE_CHECKING:
     import torch
@@ -49,38 +49,38 @@ def main() -> None:
     if opt.side:
         _serve(opt)
         return
-    sheet = Sheet("Training step", opt.csv)
+    table = ResultTable("Training step", opt.csv)
     if opt.part in ("all", "time", "speed"):
         for cfg in ("yolov5n.yaml", "yolov5s-LSKA.yaml"):
-            speed(sheet, cfg, opt)
+            speed(table, cfg, opt)
     if opt.part in ("all", "time", "cost"):
         for without, having, target in COST:
-            cost(sheet, without, having, target, opt.rounds)
+            cost(table, without, having, target, opt.rounds)
     if opt.part in ("all", "memory"):
-        memory(sheet, opt)
+        memory(table, opt)
 
 
-def speed(sheet: Sheet, cfg: str, opt: Any) -> None:
+def speed(table: ResultTable, cfg: str, opt: Any) -> None:
     """Our step beside the plain one, and how far their losses are apart."""
     settings = ["--cfg", cfg, "--img", str(opt.img), "--batch", str(opt.batch)]
-    plain = Side(__file__, "--side", "plain", *settings, native=False)
-    ours = Side(__file__, "--side", "ours", *settings)
+    plain = TimedProcess(__file__, "--side", "plain", *settings, native=False)
+    ours = TimedProcess(__file__, "--side", "ours", *settings)
     seconds = alternate({"ours": ours, "plain": plain}, opt.rounds, least=0, pause=0.1)
     name = cfg.removesuffix(".yaml")
-    sheet.add(faster(f"step of {name}, {opt.batch} at {opt.img}", ">= 1.4", seconds, "ours", "plain"))
+    table.add(faster(f"step of {name}, {opt.batch} at {opt.img}", ">= 1.4", seconds, "ours", "plain"))
     apart = [abs(a["loss"] / b["loss"] - 1) for a, b in zip(ours.answers, plain.answers, strict=True)]
     print(f"    losses of {len(apart)} steps: at most {max(apart):.1e} apart, in relation")
     ours.close()
     plain.close()
 
 
-def memory(sheet: Sheet, opt: Any) -> None:
+def memory(table: ResultTable, opt: Any) -> None:
     """Peak memory of yolov5s at 640: training, bare step, recomputing, plain; and the time of recomputing."""
     settings = ["--cfg", "yolov5s.yaml", "--img", "640", "--batch", "16"]
     peaks: dict[str, list[float]] = {}
     seconds: dict[str, list[float]] = {}
     for name in ("train.py", "ours", "recomputing", "plain"):
-        side = Side(__file__, "--side", name, *settings, native=name != "plain")
+        side = TimedProcess(__file__, "--side", name, *settings, native=name != "plain")
         seconds[name] = [timed(side) for _ in range(1 if name == "train.py" else 4)][1:]
         peaks[name] = [side.answers[-1]["peak"] - side.answers[-1]["start"]]
         side.close()
@@ -91,12 +91,12 @@ def memory(sheet: Sheet, opt: Any) -> None:
         ("memory with --checkpoint-activations", "<= 0.5", "recomputing", "ours"),
     ):
         sides = f"{shown[new]}, {shown[old]}"
-        sheet.add(ratio(f"yolov5s, 16 at 640: {what}", target, peaks[new], peaks[old], sides))
+        table.add(ratio(f"yolov5s, 16 at 640: {what}", target, peaks[new], peaks[old], sides))
     what = "yolov5s, 16 at 640: time with --checkpoint-activations"
-    sheet.add(slower(what, "", seconds, "recomputing", "ours"))
+    table.add(slower(what, "", seconds, "recomputing", "ours"))
 
 
-def cost(sheet: Sheet, without: str, having: str, target: str, rounds: int) -> None:
+def cost(table: ResultTable, without: str, having: str, target: str, rounds: int) -> None:
     """Time with attention over time without, at 640 px: training steps of 4, forward passes of 1."""
     import torch
 
@@ -119,8 +119,8 @@ def cost(sheet: Sheet, without: str, having: str, target: str, rounds: int) -> N
     }
     for kind, sides, times in (("step", steps, 2), ("forward", forwards, 3)):
         seconds = alternate(sides, rounds * times, least=0)
-        sheet.add(slower(f"{name}, {kind}", target, seconds, "with", "without"))
-        sheet.add(slower(f"{name}, {kind}, with the plain chain", "", seconds, "plain chain", "without"))
+        table.add(slower(f"{name}, {kind}", target, seconds, "with", "without"))
+        table.add(slower(f"{name}, {kind}, with the plain chain", "", seconds, "plain chain", "without"))
 
 
 def _forward(model: DetectionModel, image: Tensor) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Side:
+class TimedProcess:
     """The parent's end: call it, and the process does a round."""
 
     def __init__(self, script: str, *arguments: str, native: bool = True) -> None:
@@ -173,7 +173,7 @@ def _both(seconds: dict[str, list[float]], new: str, old: str) -> str:
     return ", ".join(f"{name} {span(statistics.median(seconds[name]))}" for name in (new, old))
 
 
-class Sheet:
+class ResultTable:
     """Prints each line when it is known, and keeps all for a csv file."""
 
     def __init__(self, title: str, path: str = "") -> None:

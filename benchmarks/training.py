@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from measure import ROOT, Sheet, parser, ratio
+from measure import ROOT, ResultTable, parser, ratio
 
 SHARED = ROOT.parent / "shared"
 BARE_STEPS = 3
@@ -36,14 +36,14 @@ def main() -> None:
     for path in (opt.weights, opt.data):
         if not Path(path).is_file():
             p.error(f"{path}: no such file")
-    sheet = Sheet("Training loop", opt.csv)
+    table = ResultTable("Training loop", opt.csv)
     for img in opt.img:
         for workers in opt.workers:
             for mosaic in (True, False):
-                measure(sheet, opt, img, workers, mosaic)
+                measure(table, opt, img, workers, mosaic)
 
 
-def measure(sheet: Sheet, opt: Any, img: int, workers: int, mosaic: bool) -> None:
+def measure(table: ResultTable, opt: Any, img: int, workers: int, mosaic: bool) -> None:
     """One setting."""
     loop_rates, bare_rates = [], []
     with tempfile.TemporaryDirectory() as folder, quiet():
@@ -53,7 +53,7 @@ def measure(sheet: Sheet, opt: Any, img: int, workers: int, mosaic: bool) -> Non
     middle = len(loop_rates) // 2
     sides = f"loop {sorted(loop_rates)[middle]:.1f}, bare step {sorted(bare_rates)[middle]:.1f} images/s"
     name = f"{img} px, {workers} workers, {'mosaic' if mosaic else 'no mosaic'}"
-    sheet.add(ratio(name, ">= 0.9", loop_rates, bare_rates, sides))
+    table.add(ratio(name, ">= 0.9", loop_rates, bare_rates, sides))
 
 
 def epochs(opt: Any, home: Path, img: int, workers: int, mosaic: bool) -> Iterator[tuple[float, float]]:

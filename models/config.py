@@ -32,7 +32,7 @@ _CALL = re.compile(r"(?:torch\.)?nn\.(\w+)(?:\((.*)\))?")
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerRow:
     """One layer of a yaml."""
 
     index: int
@@ -48,7 +48,7 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     return math.ceil(value / divisor) * divisor
 
 
-def read_rows(d: dict[str, Any], origin: str = "model yaml") -> list[Row]:
+def read_rows(d: dict[str, Any], origin: str = "model yaml") -> list[LayerRow]:
     """Check the rows of `backbone` and `head`; resolve sources, repeats and words.
 
     Raises:
@@ -74,7 +74,7 @@ def read_rows(d: dict[str, Any], origin: str = "model yaml") -> list[Row]:
             raise ConfigError(f"{where} ({name}): {error}") from error
         repeats = max(round(number * depth), 1) if number > 1 else number
         name = name.removeprefix("torch.").removeprefix("nn.")
-        rows.append(Row(index, _sources(written, index, where), written, repeats, name, args))
+        rows.append(LayerRow(index, _sources(written, index, where), written, repeats, name, args))
     return rows
 
 

@@ -25,7 +25,7 @@ Shapes = dict[str, tuple[int, ...]]  # keys within the layer -> shapes
 
 
 @dataclass
-class Report:
+class GraftReport:
     """What a graft did, tensor by tensor: keys of the target, except `left_out`."""
 
     source: str
@@ -59,7 +59,7 @@ class Report:
 
 
 @torch.no_grad()
-def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = False) -> Report:
+def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = False) -> GraftReport:
     """Copy a checkpoint's tensors into `model`, layer by aligned layer.
 
     A head for other classes still gets the rows that find and measure objects of any class. Of a VAN
@@ -81,7 +81,7 @@ def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = Fa
     source = build_model(checkpoint)
     # A module's state_dict shares memory with it: copying into these fills the model.
     old, new = source.state_dict(), model.state_dict()
-    report = Report(checkpoint.path.name, model.yaml_file or "the model", total=len(old))
+    report = GraftReport(checkpoint.path.name, model.yaml_file or "the model", total=len(old))
     report.moved = align(source, model)
     for key, value in old.items():
         layer, inner = _layer_of(key)
@@ -106,7 +106,7 @@ def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = Fa
     return report
 
 
-def _fill_stages(model: DetectionModel, checkpoint: Checkpoint) -> Report:
+def _fill_stages(model: DetectionModel, checkpoint: Checkpoint) -> GraftReport:
     """Copy a VAN classifier's stages into those of the model, in their order."""
     target = model.yaml_file or "the model"
     places = [index for index, layer in enumerate(model.model) if isinstance(layer, VANStage)]
@@ -120,7 +120,7 @@ def _fill_stages(model: DetectionModel, checkpoint: Checkpoint) -> Report:
             if key in new and new[key].shape == value.shape:
                 new[key].copy_(value)
                 arrived[name] = key
-    report = Report(checkpoint.path.name, target, total=len(checkpoint.state))
+    report = GraftReport(checkpoint.path.name, target, total=len(checkpoint.state))
     report.transferred = list(arrived.values())
     fed = set(report.transferred)
     report.new = [key for key in new if key not in fed]
@@ -131,7 +131,7 @@ def _fill_stages(model: DetectionModel, checkpoint: Checkpoint) -> Report:
 
 
 @torch.no_grad()
-def load_by_key(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = False) -> Report:
+def load_by_key(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = False) -> GraftReport:
     """Copy the tensors whose key and shape agree, as the original does; the counterpart of `graft`.
 
     A layer inserted into the yaml renumbers all later ones, whose weights are then lost. This is here to
@@ -145,7 +145,7 @@ def load_by_key(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: boo
     source = build_model(checkpoint)
     old, new = source.state_dict(), model.state_dict()
     target = model.yaml_file or "the model"
-    report = Report(checkpoint.path.name, target, total=len(old), verb="Loaded by key")
+    report = GraftReport(checkpoint.path.name, target, total=len(old), verb="Loaded by key")
     for key, value in old.items():
         inner = _layer_of(key)[1]
         if inner == "anchors" and key in new:

@@ -24,7 +24,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BlockPlan:
     """What to build: constructor arguments, channels that leave, copies in a row."""
 
     args: tuple[Any, ...]
@@ -32,53 +32,53 @@ class Plan:
     copies: int = 1
 
 
-Rule = Callable[[Site, tuple[Any, ...]], Plan]
+Rule = Callable[[Site, tuple[Any, ...]], BlockPlan]
 _BLOCKS: dict[str, tuple[type[nn.Module], Rule]] = {}
 
 
-def keeps(site: Site, args: tuple[Any, ...]) -> Plan:
+def keeps(site: Site, args: tuple[Any, ...]) -> BlockPlan:
     """Attention, norms: as many channels leave as arrive; the block is told how many."""
     c1 = _one_source(site)
-    return Plan((c1, *args), c1, copies=site.repeats)
+    return BlockPlan((c1, *args), c1, copies=site.repeats)
 
 
-def widens(site: Site, args: tuple[Any, ...]) -> Plan:
+def widens(site: Site, args: tuple[Any, ...]) -> BlockPlan:
     """Conv, SPPF: the first yaml argument is the width that leaves."""
     c1, c2 = _one_source(site), site.scale(args[0])
-    return Plan((c1, c2, *args[1:]), c2, copies=site.repeats)
+    return BlockPlan((c1, c2, *args[1:]), c2, copies=site.repeats)
 
 
-def stacks(site: Site, args: tuple[Any, ...]) -> Plan:
+def stacks(site: Site, args: tuple[Any, ...]) -> BlockPlan:
     """C3 and its kin: like `widens`, and the block repeats its own inside."""
     c1, c2 = _one_source(site), site.scale(args[0])
-    return Plan((c1, c2, site.repeats, *args[1:]), c2)
+    return BlockPlan((c1, c2, site.repeats, *args[1:]), c2)
 
 
-def joins(site: Site, args: tuple[Any, ...]) -> Plan:
+def joins(site: Site, args: tuple[Any, ...]) -> BlockPlan:
     """Concat: the channels of all sources add up."""
-    return Plan(args, sum(site.in_channels))
+    return BlockPlan(args, sum(site.in_channels))
 
 
-def packs(site: Site, args: tuple[Any, ...]) -> Plan:
+def packs(site: Site, args: tuple[Any, ...]) -> BlockPlan:
     """Contract: side for channels, gain squared times as many leave."""
     c1, gain = _one_source(site), int(args[0]) if args else 2
-    return Plan((gain,), c1 * gain**2, copies=site.repeats)
+    return BlockPlan((gain,), c1 * gain**2, copies=site.repeats)
 
 
-def unpacks(site: Site, args: tuple[Any, ...]) -> Plan:
+def unpacks(site: Site, args: tuple[Any, ...]) -> BlockPlan:
     """Expand: channels for side, gain squared times as few leave."""
     c1, gain = _one_source(site), int(args[0]) if args else 2
-    return Plan((gain,), c1 // gain**2, copies=site.repeats)
+    return BlockPlan((gain,), c1 // gain**2, copies=site.repeats)
 
 
-def passes(site: Site, args: tuple[Any, ...]) -> Plan:
+def passes(site: Site, args: tuple[Any, ...]) -> BlockPlan:
     """Upsample, pooling, padding: channels don't matter to the block and stay."""
-    return Plan(args, _one_source(site), copies=site.repeats)
+    return BlockPlan(args, _one_source(site), copies=site.repeats)
 
 
-def detects(site: Site, args: tuple[Any, ...]) -> Plan:
+def detects(site: Site, args: tuple[Any, ...]) -> BlockPlan:
     """Heads: take every source; nothing reads their output as a map."""
-    return Plan((*args, site.in_channels), sum(site.in_channels))
+    return BlockPlan((*args, site.in_channels), sum(site.in_channels))
 
 
 def register(rule: Rule, *blocks: type[nn.Module], **aliases: type[nn.Module]) -> None:
@@ -105,7 +105,7 @@ def argument_names(name: str) -> list[str]:
     return [name for index, name in enumerate(names[1:], 1) if not (rule is stacks and index == 2)]
 
 
-def plan(name: str, site: Site, args: Sequence[Any]) -> tuple[type[nn.Module], Plan, dict[str, Any]]:
+def plan(name: str, site: Site, args: Sequence[Any]) -> tuple[type[nn.Module], BlockPlan, dict[str, Any]]:
     """Look a block up and ask its rule what to build at this site.
 
     A mapping as the last yaml argument holds keywords: `[-1, 1, LSKA, [{k: 23, init: paper}]]`.
@@ -132,7 +132,7 @@ def plan(name: str, site: Site, args: Sequence[Any]) -> tuple[type[nn.Module], P
         raise ConfigError(f"{name}: arguments {list(args)} do not fit ({error})") from error
 
 
-def build(block: type[nn.Module], made: Plan, keywords: dict[str, Any]) -> nn.Module:
+def build(block: type[nn.Module], made: BlockPlan, keywords: dict[str, Any]) -> nn.Module:
     """Construct a planned block, in a Sequential when it stands several times in a row."""
     try:
         first = block(*made.args, **keywords)
@@ -146,7 +146,7 @@ def build(block: type[nn.Module], made: Plan, keywords: dict[str, Any]) -> nn.Mo
         raise ConfigError(f"{block.__name__}: arguments {list(made.args)} do not fit ({error})") from error
 
 
-def _takes_channels(made: Plan) -> bool:
+def _takes_channels(made: BlockPlan) -> bool:
     return len(made.args) > 1 and made.args[1] == made.out_channels
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import models.common
 from models import registry
 from models.blocks.conv import Conv, Projection, default_activation
-from models.config import Row, make_divisible, read_activation, read_rows
+from models.config import LayerRow, make_divisible, read_activation, read_rows
 from models.head import Detect
 from models.recompute import recomputed
 from models.tta import augmented_forward
@@ -211,7 +211,7 @@ def _width(d: dict[str, Any]) -> Callable[[int], int]:
     return lambda channels: make_divisible(channels * gain, divisor)
 
 
-def _label(layer: nn.Module, block: type[nn.Module], made: registry.Plan, row: Row) -> nn.Module:
+def _label(layer: nn.Module, block: type[nn.Module], made: registry.BlockPlan, row: LayerRow) -> nn.Module:
     """Attach what forward passes, tables and checkpoints look at: index, sources, type, parameters."""
     home = "models.yolo" if block is Detect else "models.common"
     ours = block.__module__.startswith("models.")

@@ -43,9 +43,9 @@ def command_line() -> None:
     """Parse before anything heavy is imported, then serve until told to stop."""
     flags = make_parser().parse_args()
 
-    from serve.serve_options import Options
+    from serve.serve_options import ServeOptions
 
-    options = Options(**vars(flags))
+    options = ServeOptions(**vars(flags))
     # OpenCV reads this once, when it is imported: a second fence behind the look at each header.
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(options.max_pixels))
 

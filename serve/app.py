@@ -11,16 +11,16 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from serve import openapi
-from serve.errors import Refusal
-from serve.middleware import Gate
+from serve.errors import RequestError
+from serve.middleware import ServiceMiddleware
 from serve.responses import detailed, offer, rows_of
-from serve.service import Outcome, Service
+from serve.service import DetectionService, Outcome
 from serve.service_metrics import MEDIA_TYPE
 
 _PAGE = {"": "text/html", "page.js": "text/javascript", "page.css": "text/css"}
 
 
-def make_app(service: Service, api_key: str = "", local: bool = False) -> FastAPI:
+def make_app(service: DetectionService, api_key: str = "", local: bool = False) -> FastAPI:
     """The application; it closes `service` when the server stops.
 
     Args:
@@ -37,16 +37,16 @@ def make_app(service: Service, api_key: str = "", local: bool = False) -> FastAP
     # The pages that FastAPI makes for /docs and /redoc load their scripts from elsewhere.
     app = FastAPI(title="YOLOv5-LSKA", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_middleware(
-        Gate, metrics=service.metrics, models=tuple(service.models), api_key=api_key, local=local
+        ServiceMiddleware, metrics=service.metrics, models=tuple(service.models), api_key=api_key, local=local
     )
-    app.add_exception_handler(Refusal, _refuse)
+    app.add_exception_handler(RequestError, _refuse)
     _add_detection(app, service)
     _add_state(app, service)
     _add_page(app)
     return app
 
 
-def _add_detection(app: FastAPI, service: Service) -> None:
+def _add_detection(app: FastAPI, service: DetectionService) -> None:
     @app.post(
         "/v1/object-detection/{model}", openapi_extra=openapi.upload(openapi.ROWS), summary="Boxes, as rows"
     )
@@ -68,7 +68,7 @@ def _add_detection(app: FastAPI, service: Service) -> None:
         return offer(service.models, service.options)
 
 
-def _add_state(app: FastAPI, service: Service) -> None:
+def _add_state(app: FastAPI, service: DetectionService) -> None:
     @app.get("/health", summary="The process answers")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
@@ -106,5 +106,5 @@ def _image(outcome: Outcome) -> Response | None:
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
+    assert isinstance(error, RequestError)
     return JSONResponse({"detail": error.message}, error.status, error.headers)

@@ -19,19 +19,19 @@ from serve.errors import busy
 from utils.base.log import LOG
 from utils.base.script import one_line
 
-Task = TypeVar("Task")
+InferenceTask = TypeVar("InferenceTask")
 Result = TypeVar("Result")
 
 
 @dataclass(eq=False)  # jobs hold arrays, which do not compare to one truth
-class _Job(Generic[Task, Result]):
-    task: Task
+class _Job(Generic[InferenceTask, Result]):
+    task: InferenceTask
     key: Hashable
     future: Future[tuple[Result, float]]
     arrived: float = field(default_factory=time.monotonic)
 
 
-class Batcher(Generic[Task, Result]):
+class Batcher(Generic[InferenceTask, Result]):
     """Collects jobs, and works on those of one key together in a thread of its own.
 
     The first job in the queue waits at most `max_wait` seconds for others of its key; those that come
@@ -48,7 +48,7 @@ class Batcher(Generic[Task, Result]):
 
     def __init__(
         self,
-        work: Callable[[Sequence[Task]], Sequence[Result]],
+        work: Callable[[Sequence[InferenceTask]], Sequence[Result]],
         name: str,
         *,
         max_batch: int,
@@ -63,7 +63,7 @@ class Batcher(Generic[Task, Result]):
         self._places = places
         self._taken = 0
         self._on_batch = on_batch
-        self._jobs: deque[_Job[Task, Result]] = deque()
+        self._jobs: deque[_Job[InferenceTask, Result]] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"model-{name}", daemon=True)
@@ -74,7 +74,7 @@ class Batcher(Generic[Task, Result]):
         """Hold a place from before the upload is read until the answer is made: it bounds memory, too.
 
         Raises:
-            Refusal: all are taken, or the server is stopping.
+            RequestError: all are taken, or the server is stopping.
         """
         with self._changed:
             if self._closing:
@@ -88,15 +88,15 @@ class Batcher(Generic[Task, Result]):
             with self._changed:
                 self._taken -= 1
 
-    def submit(self, task: Task, key: Hashable) -> Future[tuple[Result, float]]:
+    def submit(self, task: InferenceTask, key: Hashable) -> Future[tuple[Result, float]]:
         """Queue a task; the future gives its result, and the seconds that it waited.
 
         Cancel the future of a job that is still queued, and it will not be worked on.
 
         Raises:
-            Refusal: as many jobs wait as there are places, or the server is stopping.
+            RequestError: as many jobs wait as there are places, or the server is stopping.
         """
-        job: _Job[Task, Result] = _Job(task, key, Future())
+        job: _Job[InferenceTask, Result] = _Job(task, key, Future())
         with self._changed:
             if self._closing or len(self._jobs) >= self._places:
                 raise busy(
@@ -124,7 +124,7 @@ class Batcher(Generic[Task, Result]):
             self._changed.notify()
         self._thread.join(timeout)
 
-    def _forget(self, job: _Job[Task, Result]) -> None:
+    def _forget(self, job: _Job[InferenceTask, Result]) -> None:
         """Free the place of a cancelled job in the queue."""
         with self._changed:
             if job in self._jobs:
@@ -145,7 +145,7 @@ class Batcher(Generic[Task, Result]):
             for job, result in zip(batch, results, strict=True):
                 job.future.set_result((result, started - job.arrived))
 
-    def _next(self) -> list[_Job[Task, Result]]:
+    def _next(self) -> list[_Job[InferenceTask, Result]]:
         """Wait for the next batch; empty when closed and nothing is left."""
         with self._changed:
             while True:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Refusal(Exception):
+class RequestError(Exception):
     """Ends a request with an HTTP status and one line for whoever sent it."""
 
     def __init__(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
@@ -13,6 +13,6 @@ class Refusal(Exception):
         self.headers = headers or {}
 
 
-def busy(what: str) -> Refusal:
+def busy(what: str) -> RequestError:
     """503 with the hint to come back in a second: the requests under way are small."""
-    return Refusal(503, f"{what}; try again in a moment", {"Retry-After": "1"})
+    return RequestError(503, f"{what}; try again in a moment", {"Retry-After": "1"})

@@ -13,8 +13,8 @@ from torch import Tensor
 from models.backends import load_backend
 from models.backends.base import Backend
 from serve.batching import Batcher
-from serve.params import Wish
-from serve.serve_options import Options
+from serve.params import RequestParams
+from serve.serve_options import ServeOptions
 from serve.service_metrics import Metrics
 from utils.base.device import select_device
 from utils.base.names import unique_stems
@@ -26,12 +26,12 @@ from utils.predict.detector import names_of
 
 
 @dataclass(frozen=True)
-class Task:
+class InferenceTask:
     """A letterboxed image (H, W, 3) BGR, the (height, width) it had before, and what is asked of it."""
 
     image: np.ndarray
     original_hw: tuple[int, int]
-    wish: Wish
+    params: RequestParams
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,14 @@ class Served:
         fixed: the model takes no other.
     """
 
-    def __init__(self, name: str, backend: Backend, options: Options, metrics: Metrics) -> None:
+    def __init__(self, name: str, backend: Backend, options: ServeOptions, metrics: Metrics) -> None:
         self.name = name
         self.backend = backend
         self.max_det = options.max_det
         self.fixed = backend.imgsz is not None
         self._shape = backend.imgsz or (check_img_size(options.imgsz, backend.stride),) * 2
         self.imgsz = max(self._shape)
-        self.batcher: Batcher[Task, Found] = Batcher(
+        self.batcher: Batcher[InferenceTask, Found] = Batcher(
             self._find,
             name,
             max_batch=options.max_batch,
@@ -77,15 +77,15 @@ class Served:
         """Run once, so that the first request is not slower than the others."""
         self.backend.warmup((1, 3, *self._shape))
 
-    def prepare(self, image: np.ndarray, wish: Wish) -> Task:
+    def prepare(self, image: np.ndarray, params: RequestParams) -> InferenceTask:
         """Letterbox an image as `detect.py` does: a rectangle where the model takes any, else all of it."""
         stride = self.backend.stride
-        side = -(-wish.imgsz // stride) * stride
+        side = -(-params.imgsz // stride) * stride
         shape = self._shape if self.fixed else (side, side)
         boxed = letterbox(image, shape, auto=self.backend.pt, stride=stride)[0]
-        return Task(boxed, (image.shape[0], image.shape[1]), wish)
+        return InferenceTask(boxed, (image.shape[0], image.shape[1]), params)
 
-    def _find(self, tasks: Sequence[Task]) -> list[Found]:
+    def _find(self, tasks: Sequence[InferenceTask]) -> list[Found]:
         """Look at images of one shape; thin out each as its request says."""
         device = self.backend.device
         clock = Stopwatch(device)
@@ -98,17 +98,19 @@ class Served:
                 for index, task in enumerate(tasks)
             ]
 
-    def _thin_out(self, decoded: Tensor, task: Task, batch: int, inference: float) -> Found:
+    def _thin_out(self, decoded: Tensor, task: InferenceTask, batch: int, inference: float) -> Found:
         """Suppress the boxes of one image, decoded (1, N, 5 + nc), and carry them back to it."""
-        clock, wish = Stopwatch(self.backend.device), task.wish
+        clock, params = Stopwatch(self.backend.device), task.params
         with clock:
-            (found,) = non_max_suppression(decoded, wish.conf, wish.iou, wish.classes, max_det=self.max_det)
+            (found,) = non_max_suppression(
+                decoded, params.conf, params.iou, params.classes, max_det=self.max_det
+            )
             rows = found.cpu().numpy().astype(np.float64)
             scale_boxes(task.image.shape[:2], rows[:, :4], task.original_hw)
         return Found(rows, batch, inference, clock.total)
 
 
-def load_models(options: Options, metrics: Metrics) -> dict[str, Served]:
+def load_models(options: ServeOptions, metrics: Metrics) -> dict[str, Served]:
     """Open every file of `--weights`, by its stem; equal stems get a number.
 
     Raises:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from email.message import Message
 from typing import TYPE_CHECKING
 
-from serve.errors import Refusal
+from serve.errors import RequestError
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartParser
@@ -40,11 +40,11 @@ async def read_form(
         max_file: its largest number of bytes.
 
     Raises:
-        Refusal: 415 no form, 413 too large (read no further), 400 a form that cannot be read.
+        RequestError: 415 no form, 413 too large (read no further), 400 a form that cannot be read.
     """
     kind, boundary = _boundary(content_type)
     if kind != "multipart/form-data" or not boundary:
-        raise Refusal(415, f"send multipart/form-data with the image in the field {file_field!r}")
+        raise RequestError(415, f"send multipart/form-data with the image in the field {file_field!r}")
     if length is not None and length.isdigit() and int(length) > max_file + _AROUND:
         raise _too_large(max_file)
     parts = _Parts(file_field, max_file)
@@ -61,9 +61,9 @@ async def read_form(
             parser.write(chunk)
         parser.finalize()
     except FormParserError as error:
-        raise Refusal(400, f"the form cannot be read: {error}") from error
+        raise RequestError(400, f"the form cannot be read: {error}") from error
     if not parts.ended:
-        raise Refusal(400, "the form is cut off")
+        raise RequestError(400, "the form is cut off")
     return parts.form
 
 
@@ -101,13 +101,13 @@ class _Parts:
     def _begin(self) -> None:
         self._count += 1
         if self._count > MAX_FIELDS:
-            raise Refusal(400, f"the form has more than {MAX_FIELDS} fields")
+            raise RequestError(400, f"the form has more than {MAX_FIELDS} fields")
         self._headers, self._name, self._content = {}, "", bytearray()
 
     def _header(self, word: bytearray, more: bytes) -> None:
         word += more
         if len(word) > MAX_HEADER_BYTES:
-            raise Refusal(400, "a header of the form is too long")
+            raise RequestError(400, "a header of the form is too long")
 
     def _end_header(self) -> None:
         self._headers[self._key.decode("latin-1").lower()] = self._value.decode("utf-8", "replace")
@@ -120,7 +120,7 @@ class _Parts:
         try:
             name = words.get_param("name", "", "content-disposition")
         except (TypeError, ValueError) as error:  # parameters that Python's parser stumbles over
-            raise Refusal(400, "a header of the form cannot be read") from error
+            raise RequestError(400, "a header of the form cannot be read") from error
         self._name = name if isinstance(name, str) else name[2]
 
     def _take(self, data: bytes, start: int, end: int) -> None:
@@ -129,13 +129,15 @@ class _Parts:
             if len(self._content) > self._max_file:
                 raise _too_large(self._max_file)
         elif len(self._content) > MAX_FIELD_BYTES:
-            raise Refusal(400, f"the field {self._name[:40]!r} of the form is too long")
+            raise RequestError(400, f"the field {self._name[:40]!r} of the form is too long")
 
     def _end(self) -> None:
         if self._name != self._file_field:
             self.form.fields[self._name] = self._content.decode("utf-8", "replace")
         elif self.form.file is not None:
-            raise Refusal(400, f"the form has more than one {self._file_field!r}; send one image a request")
+            raise RequestError(
+                400, f"the form has more than one {self._file_field!r}; send one image a request"
+            )
         else:
             self.form.file = bytes(self._content)
 
@@ -153,5 +155,5 @@ def _boundary(content_type: str) -> tuple[str, str]:
     return words.get_content_type(), boundary if isinstance(boundary, str) else ""
 
 
-def _too_large(limit: int) -> Refusal:
-    return Refusal(413, f"the upload is larger than {limit / 2**20:g} MB")
+def _too_large(limit: int) -> RequestError:
+    return RequestError(413, f"the upload is larger than {limit / 2**20:g} MB")

@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from serve.errors import Refusal
-from serve.serve_options import Options
+from serve.errors import RequestError
+from serve.serve_options import ServeOptions
 
 KNOWN = ("conf", "iou", "imgsz", "classes", "format")
 
 
 @dataclass(frozen=True)
-class Wish:
+class RequestParams:
     """Thresholds, the input's longer side in pixels, the only classes to report, and JSON or image."""
 
     conf: float
@@ -23,14 +23,14 @@ class Wish:
     image: bool = False
 
 
-def read_wish(
+def read_params(
     values: Mapping[str, str],
     accept: str,
-    options: Options,
+    options: ServeOptions,
     imgsz: int,
     fixed: bool,
     names: Mapping[int, str],
-) -> Wish:
+) -> RequestParams:
     """Check the parameters of a request, from its address and its form.
 
     Args:
@@ -42,15 +42,15 @@ def read_wish(
         names: the model's classes.
 
     Raises:
-        Refusal: 422, with the parameter, its value, and what would be right.
+        RequestError: 422, with the parameter, its value, and what would be right.
     """
     if unknown := sorted(set(values) - set(KNOWN)):
-        raise Refusal(422, f"no parameter is called {unknown[0][:40]!r}; there are {', '.join(KNOWN)}")
+        raise RequestError(422, f"no parameter is called {unknown[0][:40]!r}; there are {', '.join(KNOWN)}")
     given = {key: value.strip() for key, value in values.items() if value.strip()}
     side = _whole("imgsz", given.get("imgsz", str(imgsz)), 32, max(options.max_imgsz, imgsz))
     if fixed and side != imgsz:
         raise _wrong("imgsz", str(side), f"{imgsz}, the only size that this model takes")
-    return Wish(
+    return RequestParams(
         conf=_fraction("conf", given.get("conf", str(options.conf_thres))),
         iou=_fraction("iou", given.get("iou", str(options.iou_thres))),
         imgsz=side,
@@ -98,5 +98,5 @@ def _wants_image(form: str, accept: str) -> bool:
     return first in ("image/jpeg", "image/*")
 
 
-def _wrong(key: str, value: str, expected: str) -> Refusal:
-    return Refusal(422, f"{key}={value[:40]}: expected {expected}")
+def _wrong(key: str, value: str, expected: str) -> RequestError:
+    return RequestError(422, f"{key}={value[:40]}: expected {expected}")

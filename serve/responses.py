@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 
 from serve.images import encode_jpeg
-from serve.models import Found, Served, Task
-from serve.serve_options import Options
+from serve.models import Found, InferenceTask, Served
+from serve.serve_options import ServeOptions
 from utils.base.formats import format_of
 from utils.plots.annotator import Annotator, colors
 
-Row = dict[str, float | int | str]
+DetectionRow = dict[str, float | int | str]
 
 
-def rows_of(found: Found, names: Mapping[int, str]) -> list[Row]:
+def rows_of(found: Found, names: Mapping[int, str]) -> list[DetectionRow]:
     """Detections, best first: corners in pixels of the image, confidence, class number and name."""
-    rows: list[Row] = []
+    rows: list[DetectionRow] = []
     for xmin, ymin, xmax, ymax, confidence, kind in found.rows.tolist():
-        row: Row = {
+        row: DetectionRow = {
             "xmin": round(xmin, 3),
             "ymin": round(ymin, 3),
             "xmax": round(xmax, 3),
@@ -35,7 +35,9 @@ def rows_of(found: Found, names: Mapping[int, str]) -> list[Row]:
     return rows
 
 
-def detailed(served: Served, task: Task, found: Found, seconds: Mapping[str, float]) -> dict[str, Any]:
+def detailed(
+    served: Served, task: InferenceTask, found: Found, seconds: Mapping[str, float]
+) -> dict[str, Any]:
     """Detections with sizes in pixels, thresholds, and milliseconds of each stage."""
     height, width = task.original_hw
     spent = {**seconds, "inference": found.inference, "nms": found.nms}
@@ -43,8 +45,8 @@ def detailed(served: Served, task: Task, found: Found, seconds: Mapping[str, flo
         "model": served.name,
         "size": {"width": width, "height": height},
         "input": {"width": task.image.shape[1], "height": task.image.shape[0]},
-        "conf": task.wish.conf,
-        "iou": task.wish.iou,
+        "conf": task.params.conf,
+        "iou": task.params.iou,
         "batch": found.batch,
         "times_ms": {
             key: round(1e3 * spent[key], 3) for key in ("decode", "queue", "inference", "nms", "total")
@@ -62,7 +64,7 @@ def annotated(image: np.ndarray, found: Found, names: Mapping[int, str]) -> byte
     return encode_jpeg(annotator.result())
 
 
-def offer(models: Mapping[str, Served], options: Options) -> dict[str, Any]:
+def offer(models: Mapping[str, Served], options: ServeOptions) -> dict[str, Any]:
     """Models with their classes and colours, defaults of the parameters, limits."""
     return {
         "models": [

@@ -8,7 +8,7 @@ from utils.base.checks import Checked, listed
 
 
 @dataclass(frozen=True)
-class Options(Checked):
+class ServeOptions(Checked):
     """The flags of `python -m serve`, by their names; checked."""
 
     weights: list[str]

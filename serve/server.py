@@ -5,14 +5,14 @@ from __future__ import annotations
 import socket
 from ipaddress import ip_address
 
-from serve.serve_options import Options
+from serve.serve_options import ServeOptions
 from utils.base.errors import YoloError
 from utils.base.log import LOG, color
 
 _SHUTDOWN_SECONDS = 10  # for requests under way; what takes longer is cut off
 
 
-def serve(options: Options, api_key: str = "") -> None:
+def serve(options: ServeOptions, api_key: str = "") -> None:
     """Answer requests until Ctrl-C or SIGTERM; those under way are finished first.
 
     Raises:
@@ -29,11 +29,11 @@ def serve(options: Options, api_key: str = "") -> None:
     with _bind(options.host, options.port) as listener:  # before the models, too
         from serve.app import make_app
         from serve.models import load_models
-        from serve.service import Service
+        from serve.service import DetectionService
         from serve.service_metrics import Metrics
 
         metrics = Metrics()
-        service = Service(load_models(options, metrics), options, metrics)
+        service = DetectionService(load_models(options, metrics), options, metrics)
         config = uvicorn.Config(
             make_app(service, api_key, local=options.host in ("127.0.0.1", "localhost", "::1")),
             log_level="warning",

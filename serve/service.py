@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from starlette.requests import ClientDisconnect, Request
 
-from serve.errors import Refusal
+from serve.errors import RequestError
 from serve.images import read_image
-from serve.models import Found, Served, Task
+from serve.models import Found, InferenceTask, Served
 from serve.multipart import Form, read_form
-from serve.params import Wish, read_wish
+from serve.params import RequestParams, read_params
 from serve.responses import annotated
-from serve.serve_options import Options
+from serve.serve_options import ServeOptions
 from serve.service_metrics import Metrics
 from utils.base.errors import ConfigError
 from utils.base.processes import usable_cores
@@ -34,19 +34,19 @@ class Outcome:
     """What became of a request; `jpeg` if the image was asked for; seconds of its stages."""
 
     served: Served
-    task: Task
+    task: InferenceTask
     found: Found
     jpeg: bytes | None
     seconds: dict[str, float]
 
 
-class Service:
+class DetectionService:
     """The models, and a few threads that decode and draw images for them.
 
     Few, as each may hold an image of the largest size.
     """
 
-    def __init__(self, models: Mapping[str, Served], options: Options, metrics: Metrics) -> None:
+    def __init__(self, models: Mapping[str, Served], options: ServeOptions, metrics: Metrics) -> None:
         self.models = models
         self.options = options
         self.metrics = metrics
@@ -67,18 +67,18 @@ class Service:
         """Read a request's image, and look at it.
 
         Raises:
-            Refusal: it cannot be served; the status says whose fault that is.
+            RequestError: it cannot be served; the status says whose fault that is.
         """
         started = time.monotonic()
         served = self._model(name)
         with served.batcher.place():
             form = await self._upload(request)
-            wish = self._wish(request, form, served)
+            params = self._params(request, form, served)
             if not form.file:
-                raise Refusal(422, f"the form has no image in its field {FIELD!r}")
+                raise RequestError(422, f"the form has no image in its field {FIELD!r}")
             loop = asyncio.get_running_loop()
             reading = time.monotonic()
-            image, task = await loop.run_in_executor(self._pool, self._prepare, form.file, served, wish)
+            image, task = await loop.run_in_executor(self._pool, self._prepare, form.file, served, params)
             seconds = {"decode": time.monotonic() - reading}
             with _failures():
                 future = served.batcher.submit(task, task.image.shape)
@@ -92,7 +92,7 @@ class Service:
 
     def _model(self, name: str) -> Served:
         if name not in self.models:
-            raise Refusal(404, f"no model is called {name[:80]!r}; there are {', '.join(self.models)}")
+            raise RequestError(404, f"no model is called {name[:80]!r}; there are {', '.join(self.models)}")
         return self.models[name]
 
     async def _upload(self, request: Request) -> Form:
@@ -101,20 +101,22 @@ class Service:
         try:
             return await asyncio.wait_for(reading, UPLOAD_SECONDS)
         except asyncio.TimeoutError as error:
-            raise Refusal(408, f"the upload took more than {UPLOAD_SECONDS:g} seconds") from error
+            raise RequestError(408, f"the upload took more than {UPLOAD_SECONDS:g} seconds") from error
         except ClientDisconnect as error:
-            raise Refusal(_GONE, "the client has gone") from error
+            raise RequestError(_GONE, "the client has gone") from error
 
-    def _wish(self, request: Request, form: Form, served: Served) -> Wish:
+    def _params(self, request: Request, form: Form, served: Served) -> RequestParams:
         values = {**request.query_params, **form.fields}
         accept = request.headers.get("accept", "")
         names = served.backend.names
-        return read_wish(values, accept, self.options, served.imgsz, served.fixed, names)
+        return read_params(values, accept, self.options, served.imgsz, served.fixed, names)
 
-    def _prepare(self, content: bytes, served: Served, wish: Wish) -> tuple[np.ndarray | None, Task]:
+    def _prepare(
+        self, content: bytes, served: Served, params: RequestParams
+    ) -> tuple[np.ndarray | None, InferenceTask]:
         """Decode and letterbox; the image itself is kept only if it is to be drawn on."""
         image = read_image(content, self.options.max_pixels)
-        return image if wish.image else None, served.prepare(image, wish)
+        return image if params.image else None, served.prepare(image, params)
 
 
 async def _unless_gone(request: Request, future: Future[tuple[Found, float]]) -> tuple[Found, float]:
@@ -125,7 +127,7 @@ async def _unless_gone(request: Request, future: Future[tuple[Found, float]]) ->
         either: set[asyncio.Future[Any]] = {result, gone}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not result.done():
-            raise Refusal(_GONE, "the client has gone")
+            raise RequestError(_GONE, "the client has gone")
         return result.result()
     finally:
         gone.cancel()
@@ -142,9 +144,9 @@ def _failures() -> Iterator[None]:
     """Turn what a model could not do into a refusal; the queue has written it to the log."""
     try:
         yield
-    except Refusal:
+    except RequestError:
         raise
     except ConfigError as error:  # such as a size that its file does not take
-        raise Refusal(422, str(error)) from error
+        raise RequestError(422, str(error)) from error
     except Exception as error:
-        raise Refusal(500, "the model failed; the server's log says why") from error
+        raise RequestError(500, "the model failed; the server's log says why") from error

@@ -81,11 +81,11 @@ def test_only_what_is_missing_is_trained(line: Line) -> None:
             figures = {"best": {"val": {"mAP50": 0.1, "mAP": 0.05}}}
             (folder / "measured.json").write_text(json.dumps({"figures": figures}))
 
-    def hire() -> Runner:
+    def make_worker() -> Runner:
         return Pretend(project, share_out(1, "cpu"))
 
-    train_all(_plan(line("--seeds", "0", "--labels", "plain", "gated")), project, hire, 1)
-    train_all(_plan(argv), project, hire, 2)
+    train_all(_plan(line("--seeds", "0", "--labels", "plain", "gated")), project, make_worker, 1)
+    train_all(_plan(argv), project, make_worker, 2)
     assert sorted(done) == [("gated", 0), ("gated", 5), ("plain", 0), ("plain", 5)]
 
 
@@ -226,7 +226,7 @@ def test_a_yaml_may_have_spaces_in_its_name(tmp_path: Path) -> None:
     yaml_file = tmp_path / "a model é.yaml"
     yaml_file.write_text("nc: 1")
     found = read_comparison(*parse_compare(["--cfg", str(yaml_file), "--weights", ""]))
-    assert found.arms[0].flags == ("--cfg", str(yaml_file))
+    assert found.variants[0].flags == ("--cfg", str(yaml_file))
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_the_dataset_that_is_uploaded_is_the_one_that_is_trained_on(
         seen["files"] = dataset
         return Callbacks()
 
-    monkeypatch.setattr("utils.train.callbacks.Services", services)
+    monkeypatch.setattr("utils.train.callbacks.LoggerProcesses", services)
     monkeypatch.setattr("utils.loggers.available.KINDS", (fakes.kind(fakes.Diary),))
     for split, count in ((True, 12), ("val", 4)):
         with caplog.at_level(logging.ERROR):

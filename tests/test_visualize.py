@@ -18,7 +18,7 @@ import visualize
 from models.weights import model_record, save_checkpoint
 from models.yolo import DetectionModel
 from studies.explain import visualizers
-from studies.explain.visualizers import Summary
+from studies.explain.visualizers import VisualizeSummary
 from tests.utils.sources.test_source import make_image_file, video
 from utils.base.errors import ConfigError
 from utils.base.paths import ROOT
@@ -26,7 +26,7 @@ from utils.base.paths import ROOT
 PLAIN, GATED = "yolov5n.yaml", "yolov5n-LSKA.yaml"
 
 
-def look(folder: Path, **flags: Any) -> Summary:
+def look(folder: Path, **flags: Any) -> VisualizeSummary:
     """Visualize two images of different shapes at 64 px into `folder`/runs."""
     if "source" not in flags:
         for name, (height, width) in {"a.jpg": (40, 60), "b é.jpg": (60, 40)}.items():

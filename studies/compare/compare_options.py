@@ -24,11 +24,11 @@ _OWN_IN_RUNS = ("seed", "project", "name", "exist_ok", "resume", "evolve")
 
 
 @dataclass(frozen=True)
-class Arm:
+class Variant:
     """One of the models that are compared."""
 
     label: str
-    flags: tuple[str, ...]  # of train.py, --cfg first; those of all arms come before them
+    flags: tuple[str, ...]  # of train.py, --cfg first; those of all variants come before them
     options: Namespace = field(compare=False)
 
 
@@ -37,8 +37,8 @@ class Comparison:
     """A command line of compare.py that trains."""
 
     opt: Namespace  # compare.py's own flags
-    common: tuple[str, ...]  # flags of train.py for all arms
-    arms: tuple[Arm, ...]
+    common: tuple[str, ...]  # flags of train.py for all variants
+    variants: tuple[Variant, ...]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -115,7 +115,7 @@ def read_comparison(opt: Namespace, rest: Sequence[str]) -> Comparison:
         if len(opt.weights) != 1:
             raise ConfigError(f"--weights {' '.join(opt.weights)}: with --cfg, one file that all start from")
         common += ["--weights", opt.weights[0]]
-    arms = []
+    variants = []
     for text in opt.cfg:
         flags = ("--cfg", *_words(text))
         options = parse_options([*common, *flags])
@@ -125,14 +125,17 @@ def read_comparison(opt: Namespace, rest: Sequence[str]) -> Comparison:
                 hint = {"seed": "--seeds", "evolve": "that is for train.py"}.get(name, "compare.py sets it")
                 raise ConfigError(f"--{name.replace('_', '-')}: not for all runs of a comparison; {hint}")
         check_options(options)
-        arms.append(Arm(" ".join(flags[1:]).replace(".yaml", ""), flags, options))
-    labels = [arm.label for arm in arms]
+        variants.append(Variant(" ".join(flags[1:]).replace(".yaml", ""), flags, options))
+    labels = [variant.label for variant in variants]
     if len(set(labels)) != len(labels):
         raise ConfigError(f"--cfg: {max(labels, key=labels.count)} is given twice; give it other flags")
-    if opt.labels and (len(opt.labels) != len(arms) or len(set(opt.labels)) != len(arms)):
-        raise ConfigError(f"--labels: {len(arms)} different names are needed, one for each --cfg")
-    named = [Arm(label, arm.flags, arm.options) for label, arm in zip(opt.labels, arms, strict=False)]
-    return Comparison(opt, tuple(common), tuple(named or arms))
+    if opt.labels and (len(opt.labels) != len(variants) or len(set(opt.labels)) != len(variants)):
+        raise ConfigError(f"--labels: {len(variants)} different names are needed, one for each --cfg")
+    named = [
+        Variant(label, variant.flags, variant.options)
+        for label, variant in zip(opt.labels, variants, strict=False)
+    ]
+    return Comparison(opt, tuple(common), tuple(named or variants))
 
 
 def _words(text: str) -> list[str]:

@@ -18,7 +18,7 @@ from utils.base.log import LOG
 from utils.base.paths import check_writable
 from utils.base.processes import answer, ask
 from utils.data.dataset_yaml import read_data_yaml
-from utils.export.export_job import Report, export_file
+from utils.export.export_job import ExportReport, export_file
 from utils.export.export_options import has, options_from
 from utils.export.verify import can_run
 from utils.val.measure import measure
@@ -26,7 +26,7 @@ from utils.val.val_options import options_from as val_options_from
 
 
 @dataclass(frozen=True)
-class Row:
+class FormatRow:
     """What is known of one format; None is not measured."""
 
     format: str
@@ -49,7 +49,7 @@ _COLUMNS = (  # field, head, width, kind of number
 )
 
 
-def measure_formats(opt: Namespace) -> list[Row]:
+def measure_formats(opt: Namespace) -> list[FormatRow]:
     """Export and measure as the flags of benchmarks.py say; print the table.
 
     Raises:
@@ -61,7 +61,7 @@ def measure_formats(opt: Namespace) -> list[Row]:
     rounds = [] if opt.pt_only else _rounds(opt, device.type)  # at once: mistakes are told before the work
     if not opt.test:
         read_data_yaml(opt.data)
-    rows = [_measured(Row("PyTorch", str(weights)), opt)]
+    rows = [_measured(FormatRow("PyTorch", str(weights)), opt)]
     for flags in rounds:
         rows += [_measured(_row(report, flags), opt) for report in export_file(str(weights), flags)]
     print_table(rows, test=opt.test)
@@ -70,7 +70,7 @@ def measure_formats(opt: Namespace) -> list[Row]:
     return rows
 
 
-def failures(rows: Sequence[Row], hard_fail: bool | str | float) -> list[Row]:
+def failures(rows: Sequence[FormatRow], hard_fail: bool | str | float) -> list[FormatRow]:
     """The rows that make `--hard-fail` fail: those without a figure, and those below its number."""
     if hard_fail is False:
         return []
@@ -81,7 +81,7 @@ def failures(rows: Sequence[Row], hard_fail: bool | str | float) -> list[Row]:
     return wrong
 
 
-def print_table(rows: Sequence[Row], test: bool) -> None:
+def print_table(rows: Sequence[FormatRow], test: bool) -> None:
     """Print a line a format."""
     LOG.info(f"\n{'Format':24}{''.join(f'{head:>{width}}' for _, head, width, _ in _COLUMNS)}")
     for row in rows:
@@ -92,11 +92,11 @@ def print_table(rows: Sequence[Row], test: bool) -> None:
         LOG.info("Nothing was measured (--test).")
 
 
-def write_table(rows: Sequence[Row], file: Path) -> None:
+def write_table(rows: Sequence[FormatRow], file: Path) -> None:
     """Write all fields of all rows as csv."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="", encoding="utf-8") as out:
-        table = csv.DictWriter(out, [item.name for item in fields(Row)])
+        table = csv.DictWriter(out, [item.name for item in fields(FormatRow)])
         table.writeheader()
         table.writerows(asdict(row) for row in rows)
 
@@ -138,15 +138,15 @@ def _rounds(opt: Namespace, device: str) -> list[Namespace]:
     return rounds + ([options_from({**shared, "int8": True, "include": small})] if small else [])
 
 
-def _row(report: Report, flags: Namespace) -> Row:
+def _row(report: ExportReport, flags: Namespace) -> FormatRow:
     precision = " int8" if flags.int8 else " half" if flags.half else ""
     title = f"{FORMATS[report.format].title}{precision}"
     if report.error:
-        return Row(title, note=report.error, failed=True)
-    return Row(title, str(report.file), difference=report.difference, note=report.note)
+        return FormatRow(title, note=report.error, failed=True)
+    return FormatRow(title, str(report.file), difference=report.difference, note=report.note)
 
 
-def _measured(row: Row, opt: Namespace) -> Row:
+def _measured(row: FormatRow, opt: Namespace) -> FormatRow:
     """The row with size, accuracy and time."""
     if row.failed:
         return row

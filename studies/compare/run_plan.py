@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from studies.compare.compare_options import Arm, Comparison
+from studies.compare.compare_options import Comparison, Variant
 from utils.base.errors import ConfigError
 from utils.base.yaml_io import plain
 
@@ -72,19 +72,22 @@ def plan_runs(comparison: Comparison) -> list[Run]:
     """
     from utils.data.dataset_yaml import read_data_yaml
 
-    data = [read_data_yaml(arm.options.data, allow_download=arm.options.download) for arm in comparison.arms]
-    settings = [_settings(arm, spec) for arm, spec in zip(comparison.arms, data, strict=True)]
+    data = [
+        read_data_yaml(variant.options.data, allow_download=variant.options.download)
+        for variant in comparison.variants
+    ]
+    settings = [_settings(variant, spec) for variant, spec in zip(comparison.variants, data, strict=True)]
     if len({known["pictures"]["val"] for known in settings}) > 1:
         raise ConfigError("--data: all models of a comparison need the same validation images")
     runs = []
     for seed in comparison.opt.seeds:
-        for arm, spec, known in zip(comparison.arms, data, settings, strict=True):
+        for variant, spec, known in zip(comparison.variants, data, settings, strict=True):
             decided = known | {"seed": seed}
             text = json.dumps(decided, sort_keys=True)
             splits = ("val", "test") if spec.test else ("val",)
-            flags = (*comparison.common, *arm.flags, "--seed", str(seed))
+            flags = (*comparison.common, *variant.flags, "--seed", str(seed))
             key = hashlib.sha256(text.encode()).hexdigest()
-            runs.append(Run(arm.label, seed, key, flags, splits, decided))
+            runs.append(Run(variant.label, seed, key, flags, splits, decided))
     keys = {run.key: run for run in runs}
     if len(keys) < len(runs):
         first = next(run for run in runs if keys[run.key] is not run)
@@ -92,7 +95,7 @@ def plan_runs(comparison: Comparison) -> list[Run]:
     return runs
 
 
-def _settings(arm: Arm, data: DataSpec) -> dict[str, Any]:
+def _settings(variant: Variant, data: DataSpec) -> dict[str, Any]:
     """All that decides what a run gives, but for its seed."""
     import torch
 
@@ -101,7 +104,7 @@ def _settings(arm: Arm, data: DataSpec) -> dict[str, Any]:
     from utils.train.setup import find_weights, make_config
     from utils.train.train_options import parse_options
 
-    opt = arm.options
+    opt = variant.options
     checkpoint = find_weights(opt)
     config = make_config(opt, checkpoint)
     DetectionModel(config, nc=data.nc)  # one that cannot be built is told now, not after hours of training

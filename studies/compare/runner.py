@@ -78,13 +78,13 @@ class Worker(Protocol):
         ...
 
 
-def train_all(runs: Sequence[Run], project: Path, hire: Callable[[], Worker], jobs: int) -> None:
+def train_all(runs: Sequence[Run], project: Path, make_worker: Callable[[], Worker], jobs: int) -> None:
     """Have all runs done that are not measured yet, `jobs` at a time.
 
     Args:
         runs: of a comparison.
         project: folder of all comparisons.
-        hire: gives who does the work; called if there is any.
+        make_worker: gives who does the work; called if there is any.
         jobs: runs at the same time.
 
     Raises:
@@ -96,7 +96,7 @@ def train_all(runs: Sequence[Run], project: Path, hire: Callable[[], Worker], jo
     if not open_runs:
         return
     LOG.info(f"training {len(open_runs)} runs, {jobs} at a time, in {relative_to_cwd(project / 'runs')}")
-    started, work = time.monotonic(), hire()
+    started, work = time.monotonic(), make_worker()
     with ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(work, run): run for run in open_runs}
         try:

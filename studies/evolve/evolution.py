@@ -16,7 +16,7 @@ from studies.evolve.cluster import ClusterTrainer
 from studies.evolve.eta import Forecast, in_words, minutes_of_training
 from studies.evolve.population import Population
 from studies.evolve.records import Journal, Result, Trial, write_best, write_population, write_table
-from studies.evolve.search_plan import Plan, how_to_go_on, make_plan, with_saved_options
+from studies.evolve.search_plan import SearchPlan, how_to_go_on, make_plan, with_saved_options
 from studies.evolve.trainer import KilledError, Trainer, Worker
 from studies.evolve.upload import Bucket
 from utils.base.errors import DataError, YoloError
@@ -53,7 +53,7 @@ def evolve(opt: Namespace, callbacks: Sequence[Callbacks] = ()) -> TrainResult:
 class Evolution:
     """The candidates that are still to be trained, and what is made of the results."""
 
-    def __init__(self, plan: Plan, opt: Namespace) -> None:
+    def __init__(self, plan: SearchPlan, opt: Namespace) -> None:
         self.plan = plan
         self.opt = opt
         self.method = plan.method

@@ -29,7 +29,7 @@ _WHERE = ("device", "workers", "cache", "save_steps", "loggers")  # change nothi
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """An evolution that can begin, or go on."""
 
     home: Path
@@ -37,7 +37,7 @@ class Plan:
     flags: tuple[str, ...]  # of train.py, for every candidate
 
 
-def make_plan(opt: Namespace) -> Plan:
+def make_plan(opt: Namespace) -> SearchPlan:
     """Check everything, and make the folder or find the one to go on in.
 
     Raises:
@@ -72,7 +72,7 @@ def make_plan(opt: Namespace) -> Plan:
     else:
         method = Genetic(start, opt.seed)
     where = to_flags(opt, [name for name in _WHERE if name in opt.given and name != "device"])
-    return Plan(home, method, (*decides, *where, "--noval"))
+    return SearchPlan(home, method, (*decides, *where, "--noval"))
 
 
 def with_saved_options(opt: Namespace) -> Namespace:

@@ -16,20 +16,20 @@ from utils.base.formats import format_of
 
 
 @dataclass(frozen=True)
-class Subject:
+class LabelledModel:
     """A model in eval mode, and what figures and tables call it."""
 
     label: str
     model: DetectionModel
 
 
-def load_subjects(
+def load_labelled_models(
     weights: Sequence[str],
     cfg: Sequence[str],
     device: torch.device,
     seed: int = 0,
     labels: Sequence[str] = (),
-) -> list[Subject]:
+) -> list[LabelledModel]:
     """Read the trained models of `weights`, then build the untrained ones of `cfg`.
 
     Args:
@@ -52,7 +52,7 @@ def load_subjects(
     if len(set(labels)) < len(labels):
         twice = Counter(labels).most_common(1)[0][0]
         raise ConfigError(f"--labels {twice}: given to two models; each needs its own")
-    return [Subject(label, model) for label, model in zip(labels, models, strict=True)]
+    return [LabelledModel(label, model) for label, model in zip(labels, models, strict=True)]
 
 
 def unique_labels(paths: Sequence[Path], ending: str = "") -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from studies.explain.gates import GateMap
 from studies.explain.heatmap import Heat
-from studies.explain.model_inputs import View
+from studies.explain.model_inputs import ModelInput
 from utils.plots.annotator import colors, readable_on
 from utils.plots.figure import literal, new_figure, save_figure
 
@@ -26,7 +26,7 @@ _OPACITY = 0.6  # of a map over its image
 _FLAT = 1e-6  # a range below is rounding
 
 
-def draw_gates(view: View, models: Sequence[tuple[str, Sequence[GateMap]]], path: Path) -> None:
+def draw_gates(view: ModelInput, models: Sequence[tuple[str, Sequence[GateMap]]], path: Path) -> None:
     """Draw the gates of one image: the plain image, then one panel for each block; a row for a model.
 
     Rows with many blocks go on in the next line. Blocks of equal name in different models share a scale.
@@ -59,7 +59,9 @@ def _common_scales(gates: Sequence[GateMap]) -> dict[str, tuple[float, float]]:
     return scales
 
 
-def _draw_gate(figure: Figure, axes: Axes, view: View, gate: GateMap, scale: tuple[float, float]) -> None:
+def _draw_gate(
+    figure: Figure, axes: Axes, view: ModelInput, gate: GateMap, scale: tuple[float, float]
+) -> None:
     low, high = scale
     if high - low < _FLAT * max(abs(low), abs(high), 1):  # one colour, in the middle of the bar
         low, high = low - 0.5, high + 0.5
@@ -78,7 +80,7 @@ def _low_mean_high(values: np.ndarray) -> tuple[float, float, float]:
 
 
 def draw_heat(
-    view: View,
+    view: ModelInput,
     models: Sequence[tuple[str, Heat, Mapping[int, str]]],
     title: str,
     path: Path,
@@ -105,7 +107,7 @@ def draw_heat(
     save_figure(figure, path, _DPI)
 
 
-def _draw_one_heat(axes: Axes, view: View, label: str, heat: Heat, names: Mapping[int, str]) -> Any:
+def _draw_one_heat(axes: Axes, view: ModelInput, label: str, heat: Heat, names: Mapping[int, str]) -> Any:
     count = len(heat.detections)
     words = f"{count} box{'' if count == 1 else 'es'}" if count else "no boxes"
     shown = None
@@ -141,7 +143,9 @@ def _draw_boxes(axes: Axes, detections: np.ndarray, names: Mapping[int, str]) ->
         literal([text])
 
 
-def _grid(view: View, lines: int, columns: int, room_for_bars: bool = False) -> tuple[Figure, np.ndarray]:
+def _grid(
+    view: ModelInput, lines: int, columns: int, room_for_bars: bool = False
+) -> tuple[Figure, np.ndarray]:
     """Empty panels of the image's shape, each of about the same area."""
     height, width = view.image.shape[:2]
     ratio = min(max(width / height, 0.4), 2.5)
@@ -156,27 +160,27 @@ def _grid(view: View, lines: int, columns: int, room_for_bars: bool = False) -> 
     return figure, grid
 
 
-def _is_tall(view: View) -> bool:
+def _is_tall(view: ModelInput) -> bool:
     return view.image.shape[0] > view.image.shape[1]
 
 
-def _plain(axes: Axes, view: View, title: str) -> None:
+def _plain(axes: Axes, view: ModelInput, title: str) -> None:
     axes.imshow(view.image)
     literal([axes.set_title(title, fontsize=10)])
     _bare(axes, view)
 
 
-def _show_grey(axes: Axes, view: View) -> None:
+def _show_grey(axes: Axes, view: ModelInput) -> None:
     axes.imshow(cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY), cmap="gray", vmin=0, vmax=255)
 
 
-def _lay_over(axes: Axes, view: View, values: np.ndarray, cmap: str, low: float, high: float) -> Any:
+def _lay_over(axes: Axes, view: ModelInput, values: np.ndarray, cmap: str, low: float, high: float) -> Any:
     """A map over the whole image; what is drawn on `axes` later is placed in the image's pixels."""
     height, width = view.image.shape[:2]
     edges = (-0.5, width - 0.5, height - 0.5, -0.5)
     return axes.imshow(values, cmap=cmap, vmin=low, vmax=high, alpha=_OPACITY, extent=edges)
 
 
-def _bare(axes: Axes, view: View) -> None:
+def _bare(axes: Axes, view: ModelInput) -> None:
     height, width = view.image.shape[:2]
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))

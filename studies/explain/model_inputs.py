@@ -21,7 +21,7 @@ _LONGEST = 1280  # pixels of an image in a figure
 
 
 @dataclass(frozen=True)
-class View:
+class ModelInput:
     """One image for the network and for the reader.
 
     Attributes:
@@ -68,21 +68,21 @@ def frames_of(source: FileSource, limit: int) -> Iterator[Frame]:
     return islice((frame for batch in source.batches(lambda image: image) for frame in batch), limit)
 
 
-class Views:
+class ModelInputs:
     """Make views, with a name of its own for each."""
 
     def __init__(self, imgsz: tuple[int, int], stride: int, device: torch.device) -> None:
         self.imgsz, self.stride, self.device = imgsz, stride, device
         self._taken: set[str] = set()
 
-    def make(self, frame: Frame) -> View:
+    def make(self, frame: Frame) -> ModelInput:
         """Fit a frame to the network, without changing its shape."""
         number = f"_{frame.frame_number}" if frame.frame_number else ""
         fitted, ratios, pad = letterbox(frame.original, self.imgsz, auto=True, stride=self.stride)
         height, width = frame.original.shape[:2]
         left, top = (round(half - 0.1) for half in pad)  # letterbox puts an odd pixel behind
         inner_w, inner_h = (max(round(n * ratios[0]), 1) for n in (width, height))
-        return View(
+        return ModelInput(
             name=self._claim(f"{frame.path.stem}{number}"),
             title=f"{frame.path.name}{f', frame {frame.frame_number}' if number else ''}",
             image=_for_paper(frame.original),

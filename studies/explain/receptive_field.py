@@ -131,7 +131,7 @@ _DPI = 130
 
 
 @dataclass(frozen=True)
-class Row:
+class FieldRow:
     """One layer of one model."""
 
     model: str
@@ -140,7 +140,7 @@ class Row:
     field: Field
 
 
-def draw_fields(models: Sequence[Sequence[Row]], images: int, path: Path) -> None:
+def draw_fields(models: Sequence[Sequence[FieldRow]], images: int, path: Path) -> None:
     """Draw all fields, and how much energy squares of growing side hold.
 
     One layer: the models and the curves side by side. Several: a row for each model, a column for each
@@ -172,7 +172,7 @@ def draw_fields(models: Sequence[Sequence[Row]], images: int, path: Path) -> Non
     save_figure(figure, path, _DPI)
 
 
-def _draw_field(axes: Axes, row: Row) -> AxesImage:
+def _draw_field(axes: Axes, row: FieldRow) -> AxesImage:
     from matplotlib.colors import LogNorm
     from matplotlib.patches import Rectangle
 
@@ -193,7 +193,7 @@ def _draw_field(axes: Axes, row: Row) -> AxesImage:
     return shown
 
 
-def _draw_curves(axes: Axes, rows: Sequence[Row]) -> None:
+def _draw_curves(axes: Axes, rows: Sequence[FieldRow]) -> None:
     """Energy over the side of a centred square, a line for each model."""
     longest = 1
     for place, row in enumerate(rows):
@@ -211,7 +211,7 @@ def _draw_curves(axes: Axes, rows: Sequence[Row]) -> None:
     literal(axes.legend(fontsize=8, loc="lower right").get_texts())
 
 
-def write_fields(models: Sequence[Sequence[Row]], path: Path) -> None:
+def write_fields(models: Sequence[Sequence[FieldRow]], path: Path) -> None:
     """Write a line for each model and layer: sides and areas in pixels, and as fractions of the image."""
     with atomic_write(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -228,7 +228,7 @@ def write_fields(models: Sequence[Sequence[Row]], path: Path) -> None:
             writer.writerow(info)
 
 
-def field_table(models: Sequence[Sequence[Row]]) -> str:
+def field_table(models: Sequence[Sequence[FieldRow]]) -> str:
     """The same for readers: sides in pixels, areas as percentages of the image."""
     rows = [row for rows in models for row in rows]
     head = ["model", "layer"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from studies.explain.labelled_models import load_subjects
-from studies.explain.model_inputs import Views, frames_of, open_images
-from studies.explain.visualize_options import Options
-from studies.explain.visualizers import PARTS, Summary, kinds_that_apply
+from studies.explain.labelled_models import load_labelled_models
+from studies.explain.model_inputs import ModelInputs, frames_of, open_images
+from studies.explain.visualize_options import VisualizeOptions
+from studies.explain.visualizers import VISUALIZERS, VisualizeSummary, kinds_that_apply
 from utils.base.device import select_device
 from utils.base.log import LOG, color
 from utils.base.paths import increment_path
@@ -17,26 +17,26 @@ from utils.data.letterbox import check_img_size
 from utils.sources.files import is_image
 
 
-def visualize(options: Options) -> Summary:
+def visualize(options: VisualizeOptions) -> VisualizeSummary:
     """Draw what `options.kind` asks for, of every model.
 
     Source, models, layers and classes are checked before a run folder is made.
 
     Raises:
-        ConfigError, DataError: see `open_images`, `load_subjects`, `find_layers`; no model has a gate.
+        ConfigError, DataError: see `open_images`, `load_labelled_models`, `find_layers`; no model has a gate.
     """
     source = open_images(options.source, options.vid_stride)
     device = select_device(options.device)
-    subjects = load_subjects(options.weights, options.cfg, device, options.seed, options.labels)
-    stride = int(max(subject.model.stride.max() for subject in subjects))
+    models = load_labelled_models(options.weights, options.cfg, device, options.seed, options.labels)
+    stride = int(max(model.model.stride.max() for model in models))
     height, width = check_img_size(options.imgsz, stride=stride)
-    views = Views((height, width), stride, device)
-    kinds = options.kind or kinds_that_apply(subjects)
-    parts = [PARTS[kind](options, subjects, views) for kind in dict.fromkeys(kinds)]
+    views = ModelInputs((height, width), stride, device)
+    kinds = options.kind or kinds_that_apply(models)
+    parts = [VISUALIZERS[kind](options, models, views) for kind in dict.fromkeys(kinds)]
 
     save_dir = increment_path(Path(options.project) / options.name, options.exist_ok)
     save_dir.mkdir(parents=True, exist_ok=True)
-    summary = Summary(save_dir)
+    summary = VisualizeSummary(save_dir)
     try:
         images = Bar(frames_of(source, options.max_images), total=_count(source.files, options.max_images))
         for frame in images:

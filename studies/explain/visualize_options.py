@@ -12,7 +12,7 @@ DEFAULT_WEIGHTS = "yolov5s.pt"
 
 
 @dataclass(frozen=True)
-class Options(Checked):
+class VisualizeOptions(Checked):
     """The flags of visualize.py, by their names; checked."""
 
     weights: list[str]

@@ -12,12 +12,19 @@ import numpy as np
 
 from studies.explain.gates import GateMap, find_gates, gate_maps
 from studies.explain.heatmap import METHODS, Threshold
-from studies.explain.labelled_models import Subject
+from studies.explain.labelled_models import LabelledModel
 from studies.explain.layers import describe_layer, find_layers, layer_strides
 from studies.explain.map_figures import draw_gates, draw_heat
-from studies.explain.model_inputs import View, Views
-from studies.explain.receptive_field import Row, draw_fields, field_energy, field_table, measure, write_fields
-from studies.explain.visualize_options import Options
+from studies.explain.model_inputs import ModelInput, ModelInputs
+from studies.explain.receptive_field import (
+    FieldRow,
+    draw_fields,
+    field_energy,
+    field_table,
+    measure,
+    write_fields,
+)
+from studies.explain.visualize_options import VisualizeOptions
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
 from utils.base.paths import atomic_write
@@ -30,13 +37,13 @@ _TITLES = {
 
 
 @dataclass
-class Summary:
+class VisualizeSummary:
     """What a run made."""
 
     save_dir: Path
     files: list[Path] = field(default_factory=list)
     images: int = 0
-    fields: list[list[Row]] = field(default_factory=list)  # of each model, one for each layer
+    fields: list[list[FieldRow]] = field(default_factory=list)  # of each model, one for each layer
 
     def file(self, name: str) -> Path:
         """A path in the run folder, counted as made."""
@@ -44,16 +51,18 @@ class Summary:
         return self.files[-1]
 
 
-class Part(Protocol):
+class Visualizer(Protocol):
     """One of the three; made before the run folder, so that wrong flags are found in time."""
 
-    def __init__(self, options: Options, subjects: Sequence[Subject], views: Views) -> None: ...
+    def __init__(
+        self, options: VisualizeOptions, models: Sequence[LabelledModel], views: ModelInputs
+    ) -> None: ...
 
-    def look(self, frame: Frame, view: View, summary: Summary) -> None:
+    def look(self, frame: Frame, view: ModelInput, summary: VisualizeSummary) -> None:
         """Work on one image."""
         ...
 
-    def finish(self, summary: Summary) -> None:
+    def finish(self, summary: VisualizeSummary) -> None:
         """Write what needed all images."""
         ...
 
@@ -61,26 +70,28 @@ class Part(Protocol):
 class Fields:
     """Effective receptive fields: erf.png and erf.csv, averaged over the images."""
 
-    def __init__(self, options: Options, subjects: Sequence[Subject], views: Views) -> None:
-        self.subjects, self.views = subjects, views
+    def __init__(
+        self, options: VisualizeOptions, models: Sequence[LabelledModel], views: ModelInputs
+    ) -> None:
+        self.models, self.views = models, views
         words = options.layer or ["backbone"]
-        self.layers = [find_layers(subject.model, words) for subject in subjects]
+        self.layers = [find_layers(model.model, words) for model in models]
         self.sums: dict[tuple[int, int], np.ndarray] = {}  # by model and layer
 
-    def look(self, frame: Frame, view: View, summary: Summary) -> None:
+    def look(self, frame: Frame, view: ModelInput, summary: VisualizeSummary) -> None:
         images = self.views.full(frame)
-        for number, (subject, layers) in enumerate(zip(self.subjects, self.layers, strict=True)):
-            for layer, energy in field_energy(subject.model, images, layers).items():
+        for number, (model, layers) in enumerate(zip(self.models, self.layers, strict=True)):
+            for layer, energy in field_energy(model.model, images, layers).items():
                 self.sums[number, layer] = self.sums.get((number, layer), 0) + energy
 
-    def finish(self, summary: Summary) -> None:
-        for number, (subject, layers) in enumerate(zip(self.subjects, self.layers, strict=True)):
-            strides = layer_strides(subject.model)
+    def finish(self, summary: VisualizeSummary) -> None:
+        for number, (model, layers) in enumerate(zip(self.models, self.layers, strict=True)):
+            strides = layer_strides(model.model)
             summary.fields.append(
                 [
-                    Row(
-                        subject.label,
-                        describe_layer(subject.model, layer),
+                    FieldRow(
+                        model.label,
+                        describe_layer(model.model, layer),
                         strides[layer],
                         measure(self.sums[number, layer] / summary.images),
                     )
@@ -105,21 +116,23 @@ class Fields:
 class Gates:
     """Attention gates: a figure for each image, and gates.csv."""
 
-    def __init__(self, options: Options, subjects: Sequence[Subject], views: Views) -> None:
-        self.subjects = [subject for subject in subjects if find_gates(subject.model)]
-        without = [subject.label for subject in subjects if subject not in self.subjects]
-        if not self.subjects:
+    def __init__(
+        self, options: VisualizeOptions, models: Sequence[LabelledModel], views: ModelInputs
+    ) -> None:
+        self.models = [model for model in models if find_gates(model.model)]
+        without = [model.label for model in models if model not in self.models]
+        if not self.models:
             raise ConfigError(f"--kind gate: no attention gate in {', '.join(without)}; drop it from --kind")
         if without:
             LOG.info(f"No attention gate in {', '.join(without)}; the gates of the others are drawn")
         self.rows: list[list[object]] = []
 
-    def look(self, frame: Frame, view: View, summary: Summary) -> None:
-        found = [(subject.label, gate_maps(subject.model, view.images)) for subject in self.subjects]
+    def look(self, frame: Frame, view: ModelInput, summary: VisualizeSummary) -> None:
+        found = [(model.label, gate_maps(model.model, view.images)) for model in self.models]
         draw_gates(view, found, summary.file(f"gates_{view.name}.png"))
         self.rows += [[view.title, label, *_numbers(gate)] for label, gates in found for gate in gates]
 
-    def finish(self, summary: Summary) -> None:
+    def finish(self, summary: VisualizeSummary) -> None:
         with atomic_write(summary.file("gates.csv"), "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             kinds = ("map_min", "map_mean", "map_max", "lowest", "highest", "mean_change")
@@ -135,31 +148,33 @@ def _numbers(gate: GateMap) -> list[object]:
 class Heats:
     """Heat maps for detections: a figure for each image."""
 
-    def __init__(self, options: Options, subjects: Sequence[Subject], views: Views) -> None:
-        self.subjects, self.method = subjects, options.method
-        self.layers = [find_layers(subject.model, options.layer or ["detect"]) for subject in subjects]
+    def __init__(
+        self, options: VisualizeOptions, models: Sequence[LabelledModel], views: ModelInputs
+    ) -> None:
+        self.models, self.method = models, options.method
+        self.layers = [find_layers(model.model, options.layer or ["detect"]) for model in models]
         self.keep = Threshold(options.conf_thres, options.iou_thres, options.classes)
-        for subject in subjects:
-            last = max(subject.model.names)
+        for model in models:
+            last = max(model.model.names)
             if wrong := [kind for kind in options.classes or [] if kind > last]:
-                raise ConfigError(f"--classes {wrong[0]}: the classes of {subject.label} are 0-{last}")
+                raise ConfigError(f"--classes {wrong[0]}: the classes of {model.label} are 0-{last}")
 
-    def look(self, frame: Frame, view: View, summary: Summary) -> None:
+    def look(self, frame: Frame, view: ModelInput, summary: VisualizeSummary) -> None:
         explain = METHODS[self.method]
         found = [
-            (subject.label, explain(subject.model, view.images, layers, self.keep), subject.model.names)
-            for subject, layers in zip(self.subjects, self.layers, strict=True)
+            (model.label, explain(model.model, view.images, layers, self.keep), model.model.names)
+            for model, layers in zip(self.models, self.layers, strict=True)
         ]
         draw_heat(view, found, _TITLES[self.method], summary.file(f"cam_{view.name}.png"))
 
-    def finish(self, summary: Summary) -> None:
+    def finish(self, summary: VisualizeSummary) -> None:
         pass
 
 
-PARTS: dict[str, type[Part]] = {"erf": Fields, "gate": Gates, "cam": Heats}
+VISUALIZERS: dict[str, type[Visualizer]] = {"erf": Fields, "gate": Gates, "cam": Heats}
 
 
-def kinds_that_apply(subjects: Sequence[Subject]) -> list[str]:
+def kinds_that_apply(models: Sequence[LabelledModel]) -> list[str]:
     """What is drawn when nobody says what: all, but gates only where there is one."""
-    gated = any(find_gates(subject.model) for subject in subjects)
-    return [kind for kind in PARTS if kind != "gate" or gated]
+    gated = any(find_gates(model.model) for model in models)
+    return [kind for kind in VISUALIZERS if kind != "gate" or gated]

@@ -13,7 +13,7 @@ from utils.base.paths import atomic_write
 
 
 @dataclass(frozen=True)
-class Row(Cell):
+class CostRow(Cell):
     """A cell and what was measured of it."""
 
     parameters: int
@@ -36,16 +36,16 @@ class Row(Cell):
 _KINDS = {"int": int, "float": float, "str": str}
 
 
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
+def write_csv(path: Path, rows: Sequence[CostRow]) -> None:
     """Write all rows, the file whole or not at all."""
     with atomic_write(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)])
+        writer = csv.DictWriter(file, [field.name for field in fields(CostRow)])
         writer.writeheader()
         for row in rows:
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in asdict(row).items()})
 
 
-def read_csv(path: Path) -> list[Row]:
+def read_csv(path: Path) -> list[CostRow]:
     """Read what `write_csv` wrote.
 
     Raises:
@@ -56,13 +56,13 @@ def read_csv(path: Path) -> list[Row]:
         raise ConfigError(f"--plot-only {path}: no such file; a csv of studies/curves.py is needed")
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.DictReader(file)
-        missing = [field.name for field in fields(Row) if field.name not in (reader.fieldnames or ())]
+        missing = [field.name for field in fields(CostRow) if field.name not in (reader.fieldnames or ())]
         if missing:
             raise DataError(f"{path}: not a table of studies/curves.py (no column {missing[0]})")
         rows = []
         for record in reader:
             try:
-                rows.append(Row(**{f.name: _KINDS[str(f.type)](record[f.name]) for f in fields(Row)}))
+                rows.append(CostRow(**{f.name: _KINDS[str(f.type)](record[f.name]) for f in fields(CostRow)}))
             except (TypeError, ValueError) as error:
                 raise DataError(f"{path}, line {reader.line_num}: {error}") from error
     if not rows:
@@ -70,15 +70,15 @@ def read_csv(path: Path) -> list[Row]:
     return rows
 
 
-def groups(rows: Iterable[Row]) -> dict[str, list[Row]]:
+def groups(rows: Iterable[CostRow]) -> dict[str, list[CostRow]]:
     """Rows by title, in their order."""
-    found: dict[str, list[Row]] = {}
+    found: dict[str, list[CostRow]] = {}
     for row in rows:
         found.setdefault(row.title, []).append(row)
     return found
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[CostRow]) -> str:
     """A table for each group, with what the columns mean."""
     first = rows[0]
     lines = [
@@ -109,7 +109,7 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(row: Row, van: bool) -> str:
+def _line(row: CostRow, van: bool) -> str:
     cells = [DESIGNS.get(row.design, "no attention"), row.k or "", f"{row.parameters:,}", f"{row.gmacs:.4g}"]
     cells += [f"{row.gmacs_with_biases:.4g}"] if van else []
     cells += [

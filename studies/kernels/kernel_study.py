@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studies.kernels.cells import Cell, make_groups
-from studies.kernels.cost_table import Row, markdown, read_csv, write_csv
+from studies.kernels.cost_table import CostRow, markdown, read_csv, write_csv
 from studies.kernels.measure_cost import ROUNDS, measure
 from studies.kernels.plot_cost import draw_all
 from utils.base.errors import ConfigError
@@ -40,7 +40,7 @@ def run(opt: Namespace) -> Path:
     device, machine = prepare(opt)
     info = {"machine": machine, "command": shlex.join(["python", *sys.argv])}
     folder = increment_path(Path(opt.project) / opt.name, opt.exist_ok)
-    rows: list[Row] = []
+    rows: list[CostRow] = []
     for group in cells:
         rows += watch_group(group, device, opt, info)
         write_csv(folder / CSV, rows)  # after each, so that a stopped run leaves what it has
@@ -84,7 +84,9 @@ def processor() -> str:
     return next(named, platform.processor() or platform.machine())
 
 
-def watch_group(group: list[Cell], device: torch.device, opt: Namespace, info: dict[str, str]) -> list[Row]:
+def watch_group(
+    group: list[Cell], device: torch.device, opt: Namespace, info: dict[str, str]
+) -> list[CostRow]:
     """Measure a group under a progress bar."""
     start, title = time.perf_counter(), group[0].title
     results: list[dict[str, Any]] = []
@@ -92,10 +94,10 @@ def watch_group(group: list[Cell], device: torch.device, opt: Namespace, info: d
     bar = Bar(visits, title, total=(ROUNDS + 1) * len(group))
     for _ in bar:
         bar.say(f"{title}: {len(group)} cells in {time.perf_counter() - start:.0f} s")
-    return [Row(**result) for result in results]
+    return [CostRow(**result) for result in results]
 
 
-def present(rows: list[Row], folder: Path) -> None:
+def present(rows: list[CostRow], folder: Path) -> None:
     """Write the tables and images of measured rows."""
     with atomic_write(folder / "curves.md", "w", encoding="utf-8") as file:
         file.write(markdown(rows))

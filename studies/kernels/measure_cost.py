@@ -37,7 +37,7 @@ def count(cell: Cell) -> dict[str, float]:
     return {"parameters": parameters, "gmacs": gmacs, "gflops": 2 * gmacs, "gmacs_with_biases": with_biases}
 
 
-class Subject:
+class MeasuredCell:
     """A cell's model on a device, and what was measured of it so far.
 
     The forward pass runs as detection does: eval mode, batch norms folded where the model can, no
@@ -165,7 +165,7 @@ def measure(
         device: where to.
         batch: inputs at once.
         budget: seconds for each cell, after its warm-up; at least LEAST repeats are made.
-        results: receives the rows in the end, each with the fields of `table.Row`.
+        results: receives the rows in the end, each with the fields of `table.CostRow`.
         info: machine and command, for the rows.
 
     Yields:
@@ -173,7 +173,7 @@ def measure(
     """
     subjects = []
     for cell in cells:
-        subjects.append(Subject(cell, device, batch))
+        subjects.append(MeasuredCell(cell, device, batch))
         subjects[-1].warm_up()
         yield cell
     for _ in range(ROUNDS):
@@ -183,7 +183,7 @@ def measure(
     results += [_row(subject, batch) | info for subject in subjects]
 
 
-def _row(subject: Subject, batch: int) -> dict[str, Any]:
+def _row(subject: MeasuredCell, batch: int) -> dict[str, Any]:
     measured = {"repeats": len(subject.steps), "peak_mib": subject.peak / 2**20, "batch": batch}
     times = _spread("forward", subject.forwards) | _spread("step", subject.steps)
     return asdict(subject.cell) | count(subject.cell) | times | measured

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studies.kernels.cells import DESIGNS, NONE
-from studies.kernels.cost_table import Row, groups
+from studies.kernels.cost_table import CostRow, groups
 from utils.plots.figure import new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class Metric:
     """A quantity to draw: its name and unit, its value in a row, and its spread where it has one."""
 
     label: str
-    value: Callable[[Row], float]
-    spread: Callable[[Row], tuple[float, float]] | None = None
+    value: Callable[[CostRow], float]
+    spread: Callable[[CostRow], tuple[float, float]] | None = None
 
 
 PARAMETERS = Metric("parameters, millions", lambda row: row.parameters / 1e6)
@@ -46,7 +46,7 @@ STEP = Metric("training step, ms", lambda r: r.step_ms, lambda r: (r.step_low_ms
 MEMORY = Metric("peak memory of a training step, MiB", lambda row: row.peak_mib)
 
 
-def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
+def draw_all(rows: Sequence[CostRow], folder: Path) -> list[Path]:
     """Draw every image that the rows have data for, and return the files."""
     files = []
     for title, members in groups(row for row in rows if row.part != "module").items():
@@ -64,7 +64,7 @@ def draw_all(rows: Sequence[Row], folder: Path) -> list[Path]:
     return files
 
 
-def draw_model(title: str, rows: Sequence[Row], metrics: Sequence[Metric], path: Path) -> None:
+def draw_model(title: str, rows: Sequence[CostRow], metrics: Sequence[Metric], path: Path) -> None:
     """Draw one model: a panel for each of five metrics, the legend in the sixth place."""
     figure = new_figure(12, 7)
     panels = figure.subplots(2, 3).ravel()
@@ -79,7 +79,7 @@ def draw_model(title: str, rows: Sequence[Row], metrics: Sequence[Metric], path:
     save_figure(figure, path, DPI)
 
 
-def draw_counts(rows: Sequence[Row], path: Path) -> None:
+def draw_counts(rows: Sequence[CostRow], path: Path) -> None:
     """Draw parameters and multiply-adds of the module alone, a column for each width."""
     widths = sorted({row.channels for row in rows})
     figure = new_figure(3 * max(len(widths), 2) + 0.5, 6)
@@ -98,7 +98,7 @@ def draw_counts(rows: Sequence[Row], path: Path) -> None:
     save_figure(figure, path, DPI)
 
 
-def draw_grid(rows: Sequence[Row], metric: Metric, path: Path) -> None:
+def draw_grid(rows: Sequence[CostRow], metric: Metric, path: Path) -> None:
     """Draw a metric of the module alone: columns of widths, lines of map sizes."""
     widths = sorted({row.channels for row in rows})
     sides = sorted({row.side for row in rows}, reverse=True)
@@ -118,7 +118,7 @@ def draw_grid(rows: Sequence[Row], metric: Metric, path: Path) -> None:
     save_figure(figure, path, DPI)
 
 
-def _far_apart(rows: Sequence[Row], metric: Metric) -> bool:
+def _far_apart(rows: Sequence[CostRow], metric: Metric) -> bool:
     """Whether the values of a group are so far apart that its axis has to be logarithmic."""
     for members in groups(rows).values():
         known = _known(metric.value(row) for row in members)
@@ -131,7 +131,7 @@ def _known(values: Iterable[float]) -> list[float]:
     return [value for value in values if math.isfinite(value) and value > 0]
 
 
-def _draw(axes: Axes, rows: Sequence[Row], metric: Metric, log: bool) -> None:
+def _draw(axes: Axes, rows: Sequence[CostRow], metric: Metric, log: bool) -> None:
     """A line for each design; what a model has without attention as a level line."""
     for design, label in DESIGNS.items():
         line = sorted((row for row in rows if row.design == design), key=lambda row: row.k)
@@ -187,7 +187,7 @@ def _finish(figure: Figure, first: Axes, title: str) -> None:
     figure.suptitle(title, fontsize=12)
 
 
-def _conditions(rows: Sequence[Row], separator: str = "\n") -> str:
+def _conditions(rows: Sequence[CostRow], separator: str = "\n") -> str:
     """Where and how the times were taken."""
     row = rows[0]
     machine = separator.join(textwrap.wrap(row.machine, 60)) if separator == "\n" else row.machine

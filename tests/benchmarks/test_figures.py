@@ -46,8 +46,8 @@ def test_a_ratio_is_the_median_over_rounds_and_knows_its_target(tmp_path: Path) 
     assert (line.median, line.verdict) == (3.0, "met")
     assert measure.slower("a step", "<= 0.3", seconds, "new", "old").verdict == "missed"
 
-    sheet = measure.Sheet("Title", str(tmp_path / "figures.csv"))
-    sheet.add(line)
+    table = measure.ResultTable("Title", str(tmp_path / "figures.csv"))
+    table.add(line)
     (row,) = csv.DictReader((tmp_path / "figures.csv").open())
     assert row["what"] == "a step" and float(row["median"]) == 3 and row["verdict"] == "met"
 

@@ -13,8 +13,8 @@ import numpy as np
 from models.backends import load_backend
 from serve.app import make_app
 from serve.models import Served
-from serve.serve_options import Options
-from serve.service import Service
+from serve.serve_options import ServeOptions
+from serve.service import DetectionService
 from serve.service_metrics import Metrics
 from tests.known import pattern_image
 from tests.models.backends.files import CPU, SIDE, checkpoint
@@ -22,18 +22,18 @@ from tests.models.backends.files import CPU, SIDE, checkpoint
 LOW = {"conf": "0.001"}  # the tiny model is sure of nothing
 
 
-def options(**changes: Any) -> Options:
+def options(**changes: Any) -> ServeOptions:
     """Small images, and a wait long enough for a batch to come together on a busy machine."""
-    return Options(**{"weights": [str(checkpoint())] * 2, "imgsz": SIDE, "max_wait_ms": 200, **changes})
+    return ServeOptions(**{"weights": [str(checkpoint())] * 2, "imgsz": SIDE, "max_wait_ms": 200, **changes})
 
 
 @contextmanager
-def running(**changes: Any) -> Iterator[Service]:
+def running(**changes: Any) -> Iterator[DetectionService]:
     """A service with the models `tiny` and `other`, on the CPU."""
     chosen, metrics = options(**changes), Metrics()
     backends = {name: load_backend(chosen.weights[0], CPU) for name in ("tiny", "other")}
     served = {name: Served(name, backend, chosen, metrics) for name, backend in backends.items()}
-    service = Service(served, chosen, metrics)
+    service = DetectionService(served, chosen, metrics)
     try:
         yield service
     finally:

@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 from models.backends import load_backend
 from serve.app import make_app
 from serve.models import load_models
-from serve.service import Service
+from serve.service import DetectionService
 from serve.service_metrics import Metrics
 from tests.models.backends.files import CPU, NAMES, SIDE, checkpoint
 from tests.serve.service import LOW, client, encoded, make_image, options, saved, scope_of
@@ -272,7 +272,7 @@ def test_pages_of_other_sites_may_not_use_a_server_without_a_key(web: Any) -> No
 
 
 def test_a_server_for_this_machine_has_no_other_name() -> None:
-    service = Service(load_models(options(), metrics := Metrics()), options(), metrics)
+    service = DetectionService(load_models(options(), metrics := Metrics()), options(), metrics)
     with TestClient(make_app(service, local=True)) as web:
         for host, status in (
             ("127.0.0.1:5000", 200),
@@ -336,7 +336,7 @@ def test_other_formats_are_served_at_the_size_they_were_made_for() -> None:
     file = exported("torchscript")
     chosen = options(weights=[str(file)], imgsz=640, device="cpu")
     served = load_models(chosen, Metrics())
-    service = Service(served, chosen, Metrics())
+    service = DetectionService(served, chosen, Metrics())
     with TestClient(make_app(service)) as web:
         path = f"/v1/detect/{file.stem}"
         answer = send(web, path, encoded(make_image(1, 90, 120)), data=LOW)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from serve.batching import Batcher
-from serve.errors import Refusal
+from serve.errors import RequestError
 
 WAIT = 10  # seconds after which a test gives up
 
@@ -115,7 +115,7 @@ def test_places_and_queue_are_bounded(worker: Worker, make: Any) -> None:
         assert worker.entered.acquire(timeout=WAIT)
         batcher.submit(1, "a")
         for refused in (lambda: batcher.submit(2, "a"), lambda: batcher.place().__enter__()):
-            with pytest.raises(Refusal) as error:
+            with pytest.raises(RequestError) as error:
                 refused()
             assert error.value.status == 503 and error.value.headers == {"Retry-After": "1"}
     with batcher.place():
@@ -131,7 +131,7 @@ def test_closing_works_off_what_is_queued(worker: Worker, make: Any) -> None:
 
     assert [future.result(0)[0] for future in futures] == [0, 2]
     assert time.monotonic() - started < WAIT / 2 and not batcher.alive
-    with pytest.raises(Refusal, match="stopping"):
+    with pytest.raises(RequestError, match="stopping"):
         batcher.submit(1, "a")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from serve.serve_options import Options
+from serve.serve_options import ServeOptions
 from tests.models.backends.files import checkpoint
 from tests.serve.process import END, START, command, started, surroundings
 from utils.base.errors import ConfigError
@@ -68,7 +68,7 @@ def test_a_port_that_is_taken_is_told_before_the_models_are_loaded() -> None:
 @pytest.mark.parametrize("changes", [{"weights": []}, {"port": 70000}, {"imgsz": 0}, {"max_wait_ms": -1}])
 def test_impossible_options_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="expected"):
-        Options(**{"weights": ["a.pt"], **changes})
+        ServeOptions(**{"weights": ["a.pt"], **changes})
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

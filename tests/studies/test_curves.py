@@ -12,7 +12,7 @@ import pytest
 
 from studies.curves import parse_opt
 from studies.kernels.cells import Cell
-from studies.kernels.cost_table import Row, markdown, read_csv, write_csv
+from studies.kernels.cost_table import CostRow, markdown, read_csv, write_csv
 from studies.kernels.kernel_study import run
 from studies.kernels.measure_cost import count
 from studies.kernels.plot_cost import draw_all
@@ -22,13 +22,13 @@ from utils.base.paths import ROOT
 WORDS = "--part module --kernels 7 11 --designs LKA LSKA --channels 8 --sizes 20 10 --budget 0"
 
 
-def row(part: str, model: str, design: str, k: int, scale: float = 1.0) -> Row:
+def row(part: str, model: str, design: str, k: int, scale: float = 1.0) -> CostRow:
     """A row with exact counts and made-up times."""
     cell = Cell(part, model, design, k, 64 if part == "module" else 0, 20 if part == "module" else 224)
     times: dict[str, Any] = {"forward_ms": 2.0, "forward_low_ms": 1.9, "forward_high_ms": 2.2}
     times |= {"step_ms": 8.0 * scale, "step_low_ms": 7.0 * scale, "step_high_ms": 9.0 * scale}
     counted = count(cell)
-    return Row(
+    return CostRow(
         **vars(cell),
         **counted,
         **times,

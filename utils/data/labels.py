@@ -116,7 +116,7 @@ IMAGE_LOST = "the image is skipped"
 
 
 @dataclass
-class Verdict:
+class SampleCheck:
     """What is found about one image."""
 
     status: int
@@ -125,7 +125,9 @@ class Verdict:
     notes: list[tuple[bool, str]] = field(default_factory=list)  # about the labels?, text
 
 
-def judge(name: str, look: Callable[[], tuple[int, int]], labels: Callable[[], str | None]) -> Verdict:
+def check_sample(
+    name: str, look: Callable[[], tuple[int, int]], labels: Callable[[], str | None]
+) -> SampleCheck:
     """Judge an image.
 
     Args:
@@ -137,26 +139,26 @@ def judge(name: str, look: Callable[[], tuple[int, int]], labels: Callable[[], s
         size = look()
     except (DataError, OSError) as error:
         reason = str(error).removeprefix(f"{name}: ")
-        return Verdict(CORRUPT, notes=[(False, f"skipped, {reason}")])
+        return SampleCheck(CORRUPT, notes=[(False, f"skipped, {reason}")])
     if min(size) < MIN_SIDE:
         reason = f"skipped, {size[0]}x{size[1]} pixels are fewer than {MIN_SIDE}x{MIN_SIDE}"
-        return Verdict(CORRUPT, notes=[(False, reason)])
+        return SampleCheck(CORRUPT, notes=[(False, reason)])
     try:
         text = labels()
     except OSError as error:
-        return Verdict(CORRUPT, notes=[(True, f"{error.strerror or error}; {IMAGE_LOST}")])
+        return SampleCheck(CORRUPT, notes=[(True, f"{error.strerror or error}; {IMAGE_LOST}")])
     if text is None:
-        return Verdict(BACKGROUND, size)
+        return SampleCheck(BACKGROUND, size)
     found = parse_labels(text)
     notes = [(True, f"{fault}; {LINE_LOST}") for fault in found.faults]
     notes += [(True, note) for note in found.notes]
     if found.faults and not len(found.rows):
         # As a background it would teach that there is nothing, of which we know the contrary.
-        return Verdict(CORRUPT, notes=[*notes, (True, f"no good line is left; {IMAGE_LOST}")])
-    return Verdict(USABLE if len(found.rows) else BACKGROUND, size, found, notes)
+        return SampleCheck(CORRUPT, notes=[*notes, (True, f"no good line is left; {IMAGE_LOST}")])
+    return SampleCheck(USABLE if len(found.rows) else BACKGROUND, size, found, notes)
 
 
-def pack(found: Sequence[Verdict]) -> Scan:
+def pack(found: Sequence[SampleCheck]) -> Scan:
     """Put what was found about images into flat arrays."""
     polygons = [points for item in found for points in _polygons(item.labels)]
     return Scan(

@@ -31,7 +31,7 @@ from utils.data.label_cache import (
     load_scan,
     save_scan,
 )
-from utils.data.labels import IMAGE_LOST, LINE_LOST, Verdict, judge, pack
+from utils.data.labels import IMAGE_LOST, LINE_LOST, SampleCheck, check_sample, pack
 from utils.data.packed import PackedImages, PackedPaths, PackedPolygons, PackedRows
 from utils.data.shards.index import open_shards
 from utils.data.shards.table import ShardTable
@@ -41,20 +41,20 @@ CHUNK = 500  # images that one worker looks at
 _MANY = 10_000  # from here on processes are worth their start: most of the work holds Python's lock
 
 
-def look_at_all(images: PackedPaths) -> Iterator[Scan]:
+def check_all(images: PackedPaths) -> Iterator[Scan]:
     """What is found about images, `CHUNK` of them at a time, in their order."""
     chunks = [range(first, min(first + CHUNK, len(images))) for first in range(0, len(images), CHUNK)]
     paths = ([images.root + images.place(index) for index in chunk] for chunk in chunks)
-    pool = _hire(len(images))
+    pool = _make_pool(len(images))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's opinions about odd Exif data and huge images
         try:
-            yield from pool.map(_look_at_some, paths)
+            yield from pool.map(_check_some, paths)
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the rest
 
 
-def _hire(images: int) -> Executor:
+def _make_pool(images: int) -> Executor:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if images < _MANY or cores == 1 or sys.platform != "linux":  # elsewhere each imports everything again
         return ThreadPoolExecutor(2)  # one waits for the disk while the other computes
@@ -66,12 +66,12 @@ def _leave_ctrl_c_alone() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _look_at_some(images: Sequence[str]) -> Scan:
-    return pack([_look_at(Path(image)) for image in images])
+def _check_some(images: Sequence[str]) -> Scan:
+    return pack([_check_one(Path(image)) for image in images])
 
 
-def _look_at(image: Path) -> Verdict:
-    return judge(str(image), lambda: check_image(image), lambda: _text(label_path(image)))
+def _check_one(image: Path) -> SampleCheck:
+    return check_sample(str(image), lambda: check_image(image), lambda: _text(label_path(image)))
 
 
 def _text(labels: Path) -> str | None:
@@ -153,7 +153,7 @@ def _find(sources: Sequence[Source], prefix: str) -> tuple[PackedImages, Scan, s
 
 
 def _scan(images: PackedPaths, place: Path, prefix: str) -> Scan:
-    bar = Bar(look_at_all(images), f"{prefix}Scanning {place}...", total=-(-len(images) // CHUNK))
+    bar = Bar(check_all(images), f"{prefix}Scanning {place}...", total=-(-len(images) // CHUNK))
     parts: list[Scan] = []
     for part in bar:
         parts.append(part)

@@ -32,7 +32,7 @@ from utils.export.verify import OpenFile, example_images, verify
 
 
 @dataclass(frozen=True)
-class Report:
+class ExportReport:
     """How one export went."""
 
     format: str
@@ -68,7 +68,7 @@ def export_all(
     images: Tensor,
     options: ExportOptions,
     open_file: OpenFile,
-) -> list[Report]:
+) -> list[ExportReport]:
     """Write `model` beside `weights` in every format; a failure does not stop the others."""
     return [export_one(name, weights, model, images, options, open_file) for name in formats]
 
@@ -80,9 +80,9 @@ def export_one(
     images: Tensor,
     options: ExportOptions,
     open_file: OpenFile,
-) -> Report:
+) -> ExportReport:
     """Write one format and check it."""
-    report = Report(name, file_of(name, weights, options))
+    report = ExportReport(name, file_of(name, weights, options))
     LOG.info(f"{FORMATS[name].title}: writing {report.file}")
     try:
         start = time.perf_counter()
@@ -100,8 +100,8 @@ def export_one(
 
 
 def _verified(
-    report: Report, model: DetectionModel, images: Tensor, options: ExportOptions, open_file: OpenFile
-) -> Report:
+    report: ExportReport, model: DetectionModel, images: Tensor, options: ExportOptions, open_file: OpenFile
+) -> ExportReport:
     """The report with the difference; a file that is wrong loses its name, so that nobody takes it."""
     try:
         kind = FORMATS[report.format]
@@ -115,7 +115,7 @@ def _verified(
     return replace(report, difference=difference, note=note)
 
 
-def print_table(reports: Sequence[Report]) -> None:
+def print_table(reports: Sequence[ExportReport]) -> None:
     """Print format, size, time, largest difference to PyTorch and file of every export."""
     LOG.info(f"\n{'format':>12}{'size':>12}{'time':>11}{'difference':>14}  file")
     for report in reports:
@@ -168,7 +168,7 @@ class Job:
             int(model.stride.max()), dict(model.names), calibration_images=calibration_images, **told
         )
 
-    def export(self, name: str) -> Report:
+    def export(self, name: str) -> ExportReport:
         """Write and check one format, in this process."""
         device, half = self.model.head.anchors.device, self.options.half and name == "torchscript"
 
@@ -179,21 +179,21 @@ class Job:
             name, self.weights, self.model, self.images, self.options.for_format(name), open_file
         )
 
-    def export_apart(self, name: str) -> Report:
+    def export_apart(self, name: str) -> ExportReport:
         """Write and check one format in a process of its own."""
         file = file_of(name, self.weights, self.options.for_format(name))
         task = {**vars(self.opt), "weights": [str(self.weights)], "include": [name]}
         try:
             told = ask("utils.export.export_job", task, quiet=not self.opt.verbose)
-            report = Report(**{**told, "file": file})
+            report = ExportReport(**{**told, "file": file})
         except DataError as error:
-            report = Report(name, file, error=f"the converter {error}")
+            report = ExportReport(name, file, error=f"the converter {error}")
         if report.error:
             LOG.error(f"{name} export failure: {report.error}")
         return report
 
 
-def export_file(file: str, opt: Namespace) -> list[Report]:
+def export_file(file: str, opt: Namespace) -> list[ExportReport]:
     """Export one checkpoint; the files stand beside it.
 
     Raises:

@@ -18,7 +18,7 @@ Environment = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Kind:
+class LoggerKind:
     """A service that this project knows."""
 
     key: str  # its word for --loggers, and the stem of its files
@@ -30,7 +30,7 @@ class Kind:
     flags: tuple[str, ...]  # options that it heeds
 
 
-def choose(opt: Namespace, environment: Environment = os.environ) -> list[Kind]:
+def choose(opt: Namespace, environment: Environment = os.environ) -> list[LoggerKind]:
     """The services of a run; says in a line each what was asked for in vain.
 
     Args:
@@ -70,7 +70,7 @@ def wanted_keys(words: str | Sequence[str]) -> set[str]:
     return {*words, *keys} if "auto" in words else set(words)
 
 
-def image_interval(opt: Namespace, chosen: Sequence[Kind]) -> int:
+def image_interval(opt: Namespace, chosen: Sequence[LoggerKind]) -> int:
     """Epochs between images of what the model finds; 0 for none.
 
     By default ten images are made in all, if a service is there that the user has set up.
@@ -82,7 +82,7 @@ def image_interval(opt: Namespace, chosen: Sequence[Kind]) -> int:
     return max(opt.epochs // 10, 1) if any(kind.key != "tensorboard" for kind in chosen) else 0
 
 
-def _obstacle(kind: Kind, environment: Environment) -> str | None:
+def _obstacle(kind: LoggerKind, environment: Environment) -> str | None:
     """Why a service cannot be used."""
     # A mere folder of that name, such as the one that wandb writes, is found too, but has no origin.
     spec = find_spec(kind.package)
@@ -91,7 +91,7 @@ def _obstacle(kind: Kind, environment: Environment) -> str | None:
     return None if kind.is_set_up(environment) else f"{kind.title} is not set up; {kind.how}"
 
 
-def _name_idle_flags(opt: Namespace, chosen: Sequence[Kind]) -> None:
+def _name_idle_flags(opt: Namespace, chosen: Sequence[LoggerKind]) -> None:
     """Warn of options that no service of this run heeds."""
     for flag in ("entity", "upload_dataset", "bbox_interval", "artifact_alias"):
         users = [kind for kind in KINDS if flag in kind.flags]
@@ -144,7 +144,7 @@ def _clearml(environment: Environment) -> bool:
 
 
 KINDS = (
-    Kind(
+    LoggerKind(
         "tensorboard",
         "TensorBoard",
         "tensorboard",
@@ -153,7 +153,7 @@ KINDS = (
         "",
         ("bbox_interval",),
     ),
-    Kind(
+    LoggerKind(
         "wandb",
         "Weights & Biases",
         "wandb",
@@ -162,7 +162,7 @@ KINDS = (
         "run `wandb login`, or set WANDB_API_KEY or WANDB_MODE=offline",
         ("entity", "upload_dataset", "bbox_interval", "artifact_alias"),
     ),
-    Kind(
+    LoggerKind(
         "clearml",
         "ClearML",
         "clearml",
@@ -171,7 +171,7 @@ KINDS = (
         "run `clearml-init`, or set CLEARML_API_HOST with its keys or CLEARML_OFFLINE_MODE=1",
         ("upload_dataset", "bbox_interval", "artifact_alias"),
     ),
-    Kind(
+    LoggerKind(
         "comet",
         "Comet",
         "comet_ml",
@@ -180,7 +180,7 @@ KINDS = (
         "run `comet login`, or set COMET_API_KEY or COMET_OFFLINE_DIRECTORY",
         ("entity", "upload_dataset", "bbox_interval", "artifact_alias"),
     ),
-    Kind(
+    LoggerKind(
         "mlflow",
         "MLflow",
         "mlflow",

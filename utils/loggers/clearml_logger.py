@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.loggers.service import Service
+from utils.loggers.service import LoggingService
 
 
-class ToClearML(Service):
+class ToClearML(LoggingService):
     """Figures and images of a task, options as its parameters, checkpoints as its output models.
 
     Offline, no dataset is taken, and a resumed run becomes a task of its own.

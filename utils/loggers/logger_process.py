@@ -1,4 +1,4 @@
-"""Services run in processes of their own: whatever happens to one, training goes on with the same results.
+"""LoggerProcesses run in processes of their own: whatever happens to one, training goes on with the same results.
 
 The training process writes a line of JSON for each moment into a pipe and waits for nothing until its
 end, and there for a limited time. No service's code, threads, exit hooks or random numbers come near it.
@@ -22,7 +22,7 @@ from utils.base.log import LOG
 from utils.base.paths import ROOT, relative_to_cwd
 from utils.base.processes import last_line
 from utils.base.yaml_io import read_yaml
-from utils.loggers.available import Kind
+from utils.loggers.available import LoggerKind
 from utils.loggers.callbacks import Callbacks
 
 FOLDER = "loggers"  # in the run folder: what services print, and what they need to go on
@@ -33,12 +33,12 @@ _QUIET = 3.0  # seconds before the wait is mentioned
 _IMAGES = ("*.jpg", "*.png", "predictions/*.jpg")
 
 
-class Services(Callbacks):
+class LoggerProcesses(Callbacks):
     """Tell every service of a run what is plain data: options, rows, and paths of files."""
 
-    def __init__(self, kinds: Sequence[Kind], dataset: Mapping[str, Path] | None = None) -> None:
+    def __init__(self, kinds: Sequence[LoggerKind], dataset: Mapping[str, Path] | None = None) -> None:
         """Take services, and the files of the dataset (by their name there) if they are to be uploaded."""
-        self.children = [Child(kind) for kind in kinds]
+        self.children = [LoggerProcess(kind) for kind in kinds]
         self.dataset = dataset
         self.folder = Path()
         self.shown: set[tuple[Path, int]] = set()  # images, with the time they were written
@@ -129,10 +129,10 @@ class Services(Callbacks):
             place.rmdir()
 
 
-class Child:
+class LoggerProcess:
     """The process of one service. The first thing that goes wrong with it is told, and ends it."""
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: LoggerKind) -> None:
         self.kind = kind
         self.log = Path()
         self.process: subprocess.Popen[bytes] | None = None

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from utils.base.script import one_line
 from utils.loggers.logger_process import FAILED
-from utils.loggers.service import Service
+from utils.loggers.service import LoggingService
 
 CALLS = (
     "on_params_update",
@@ -51,9 +51,9 @@ def main() -> None:
     os._exit(0)
 
 
-def _open(target: str, cwd: Path, folder: Path, trainer: int) -> Service:
+def _open(target: str, cwd: Path, folder: Path, trainer: int) -> LoggingService:
     module, _, name = target.partition(":")
-    kind: type[Service] = getattr(importlib.import_module(module), name)
+    kind: type[LoggingService] = getattr(importlib.import_module(module), name)
     os.chdir(cwd)
     return kind(folder, trainer)
 

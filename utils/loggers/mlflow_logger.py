@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.loggers.service import Service
+from utils.loggers.service import LoggingService
 
 _BATCH = 100  # parameters that the server takes at once
 
 
-class ToMLflow(Service):
+class ToMLflow(LoggingService):
     """Figures as metrics, options as parameters, images and checkpoints as artifacts."""
 
     key = "mlflow"

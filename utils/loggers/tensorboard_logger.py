@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image
 
-from utils.loggers.service import Service
+from utils.loggers.service import LoggingService
 
 
-class ToTensorBoard(Service):
+class ToTensorBoard(LoggingService):
     """Figures as scalars, images as images, options as text, all in the run folder."""
 
     key = "tensorboard"

@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from utils.loggers.service import Service
+from utils.loggers.service import LoggingService
 
 
-class ToWandb(Service):
+class ToWandb(LoggingService):
     """Figures and images by epoch, options as config, checkpoints and the dataset as artifacts."""
 
     key = "wandb"

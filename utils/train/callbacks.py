@@ -21,7 +21,7 @@ from utils.data.shards.table import ShardTable
 from utils.data.shards.urls import is_address
 from utils.loggers.available import choose, image_interval
 from utils.loggers.callbacks import CallbackList, Callbacks
-from utils.loggers.logger_process import Services
+from utils.loggers.logger_process import LoggerProcesses
 from utils.loggers.plot_logger import ImageLogger
 from utils.plots.batches import output_to_target, plot_images
 
@@ -94,7 +94,7 @@ def make_callbacks(
     if every := image_interval(opt, chosen):
         own.append(PredictionImages(every, loaders.val.dataset.image_files))
     if chosen:
-        own.append(Services(chosen, dataset_files(opt, loaders) if opt.upload_dataset else None))
+        own.append(LoggerProcesses(chosen, dataset_files(opt, loaders) if opt.upload_dataset else None))
     return CallbackList([*own, *user_callbacks])
 
 

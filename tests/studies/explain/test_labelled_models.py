@@ -9,7 +9,7 @@ import torch
 
 from models.weights import model_record, save_checkpoint
 from models.yolo import DetectionModel
-from studies.explain.labelled_models import load_subjects, unique_labels
+from studies.explain.labelled_models import load_labelled_models, unique_labels
 from utils.base.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -33,20 +33,20 @@ def test_before_and_after(tmp_path: Path) -> None:
     model = DetectionModel("yolov5n.yaml", nc=2)
     file = tmp_path / "yolov5n.pt"
     save_checkpoint(file, {"epoch": -1, "model": model_record(model), "ema": None, "optimizer": None})
-    subjects = load_subjects([str(file)], ["yolov5n.yaml"], CPU)
-    assert [subject.label for subject in subjects] == ["yolov5n", "yolov5n (untrained)"]
-    assert [subject.model.nc for subject in subjects] == [2, 80]
-    for subject in subjects:
-        assert not subject.model.training
-        assert not any(value.requires_grad for value in subject.model.parameters())
+    models = load_labelled_models([str(file)], ["yolov5n.yaml"], CPU)
+    assert [model.label for model in models] == ["yolov5n", "yolov5n (untrained)"]
+    assert [model.model.nc for model in models] == [2, 80]
+    for model in models:
+        assert not model.model.training
+        assert not any(value.requires_grad for value in model.model.parameters())
 
 
 def test_an_untrained_model_depends_on_the_seed_alone() -> None:
     state = torch.get_rng_state()
     weights = []
     for seed in (1, 1, 2):
-        (subject,) = load_subjects([], ["yolov5n.yaml"], CPU, seed)
-        weights.append(subject.model.model[0].conv.weight)
+        (model,) = load_labelled_models([], ["yolov5n.yaml"], CPU, seed)
+        weights.append(model.model.model[0].conv.weight)
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     assert torch.equal(torch.get_rng_state(), state)
@@ -55,16 +55,16 @@ def test_an_untrained_model_depends_on_the_seed_alone() -> None:
 @pytest.mark.parametrize("name", ["a.onnx", "a.torchscript", "a.engine"])
 def test_other_formats_are_refused_before_they_are_opened(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"{name}: .*give the \.pt file"):
-        load_subjects([name], [], CPU)
+        load_labelled_models([name], [], CPU)
 
 
 def test_equal_labels_are_refused() -> None:
     with pytest.raises(ConfigError, match="--labels same"):
-        load_subjects([], ["yolov5n.yaml", "yolov5n.yaml"], CPU, labels=["same", "same"])
+        load_labelled_models([], ["yolov5n.yaml", "yolov5n.yaml"], CPU, labels=["same", "same"])
 
 
 def test_models_for_other_images_are_refused(tmp_path: Path) -> None:
     cfg = tmp_path / "grey.yaml"
     cfg.write_text(Path("models/yolov5n.yaml").read_text() + "\nch: 1\n")
     with pytest.raises(ConfigError, match="grey.yaml: reads images of 1 channels"):
-        load_subjects([], [str(cfg)], CPU)
+        load_labelled_models([], [str(cfg)], CPU)

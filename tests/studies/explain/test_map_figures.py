@@ -12,7 +12,7 @@ from studies.explain import map_figures
 from studies.explain.gates import GateMap
 from studies.explain.heatmap import Heat
 from studies.explain.map_figures import draw_gates, draw_heat
-from studies.explain.model_inputs import View, Views
+from studies.explain.model_inputs import ModelInput, ModelInputs
 from utils.sources.files import Frame
 
 
@@ -24,9 +24,9 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list:
     return made
 
 
-def view(height: int = 60, width: int = 80) -> View:
+def view(height: int = 60, width: int = 80) -> ModelInput:
     image = np.full((height, width, 3), 128, np.uint8)
-    return Views((64, 64), 32, torch.device("cpu")).make(Frame(Path("a.jpg"), image, image))
+    return ModelInputs((64, 64), 32, torch.device("cpu")).make(Frame(Path("a.jpg"), image, image))
 
 
 def gate(block: str, low: float, high: float) -> GateMap:

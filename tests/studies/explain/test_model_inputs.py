@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from studies.explain.model_inputs import Views, frames_of, open_images
+from studies.explain.model_inputs import ModelInputs, frames_of, open_images
 from tests.utils.sources.test_source import make_image_file, video
 from utils.base.errors import ConfigError
 from utils.sources.files import Frame
@@ -19,8 +19,8 @@ def frame(height: int, width: int, name: str = "a.jpg", number: int = 0) -> Fram
     return Frame(Path(name), image, image, frame_number=number)
 
 
-def views(imgsz: tuple[int, int] = (64, 64)) -> Views:
-    return Views(imgsz, 32, torch.device("cpu"))
+def views(imgsz: tuple[int, int] = (64, 64)) -> ModelInputs:
+    return ModelInputs(imgsz, 32, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 60), (60, 41), (64, 64), (3000, 1999), (7, 300)])

@@ -8,12 +8,14 @@ import cv2
 import numpy as np
 import pytest
 
-from studies.explain.receptive_field import Row, draw_fields, field_table, measure, write_fields
+from studies.explain.receptive_field import FieldRow, draw_fields, field_table, measure, write_fields
 
 
-def row(model: str, layer: str = "layer 9: SPPF", sigma: float = 3) -> Row:
+def row(model: str, layer: str = "layer 9: SPPF", sigma: float = 3) -> FieldRow:
     steps = np.arange(32) - 15
-    return Row(model, layer, 32, measure(np.exp(-(steps[:, None] ** 2 + steps[None] ** 2) / 2 / sigma**2)))
+    return FieldRow(
+        model, layer, 32, measure(np.exp(-(steps[:, None] ** 2 + steps[None] ** 2) / 2 / sigma**2))
+    )
 
 
 @pytest.mark.parametrize("layers", [(1,), (1, 1, 1, 1), (3, 4)], ids=["one", "four", "several layers"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from studies.kernels.cells import DESIGNS, KERNELS, NONE, Cell, build, find_design, make_groups
-from studies.kernels.measure_cost import LEAST, ROUNDS, Subject, count, measure, peak_of
+from studies.kernels.measure_cost import LEAST, ROUNDS, MeasuredCell, count, measure, peak_of
 from tests.known import golden
 from utils.base.errors import ConfigError
 
@@ -116,7 +116,7 @@ def test_peak_memory_is_what_lives_at_once(work: Callable[[torch.Tensor], None],
 def test_the_peak_of_a_step_grows_with_the_map_and_holds_the_weights() -> None:
     peaks = []
     for side in (40, 80):
-        subject = Subject(gate("LSKA", 7, 64, side), CPU, batch=1)
+        subject = MeasuredCell(gate("LSKA", 7, 64, side), CPU, batch=1)
         subject.warm_up()
         peaks.append(subject.peak)
         maps = 6 * 64 * side**2 * 4  # the input and what each of five convolutions gives
@@ -140,7 +140,7 @@ def test_every_cell_is_visited_in_turn(budget: float) -> None:
 
 
 def test_detection_is_timed_with_folded_norms() -> None:
-    subject = Subject(Cell("yolo", "yolov5n", "LSKA", 7, 0, 64), CPU, batch=1)
+    subject = MeasuredCell(Cell("yolo", "yolov5n", "LSKA", 7, 0, 64), CPU, batch=1)
     names = {type(module).__name__ for module in subject.deployed.modules()}
     assert "BatchNorm2d" not in names
     assert any(type(module).__name__ == "BatchNorm2d" for module in subject.model.modules())

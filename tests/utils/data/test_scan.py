@@ -80,7 +80,7 @@ def test_processes_find_what_threads_find(tmp_path: Path, monkeypatch: pytest.Mo
     scans = []
     for many in (100, 1):
         monkeypatch.setattr(scan, "_MANY", many)
-        scans.append(Scan.joined(list(scan.look_at_all(images))).plain_arrays())
+        scans.append(Scan.joined(list(scan.check_all(images))).plain_arrays())
     assert all(np.array_equal(scans[0][name], scans[1][name]) for name in scans[0])
     assert scans[0]["status"].tolist() == [0, 0, 0, 2, 2, 0, 0]
 

@@ -16,7 +16,7 @@ from tests.known import SHARED, needs_shared
 from tests.models.backends.files import checkpoint
 from utils.base.formats import FORMATS, size_of
 from utils.base.paths import ROOT
-from utils.export.export_job import Report
+from utils.export.export_job import ExportReport
 from utils.export.export_options import options_from
 from utils.export.verify import TOLERANCE
 
@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def exported(folder: Path, name: str, **more: object) -> Report:
+def exported(folder: Path, name: str, **more: object) -> ExportReport:
     """What came of one export."""
     needs_packages(name)
     keywords = {"weights": str(folder / "tiny.pt"), "include": [name], "imgsz": 64, **more}

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from utils.loggers.available import KINDS, Kind
-from utils.loggers.logger_process import Services
+from utils.loggers.available import KINDS, LoggerKind
+from utils.loggers.logger_process import LoggerProcesses
 from utils.plots.annotator import write_image
 from utils.train.train_options import parse_options
 
@@ -25,7 +25,7 @@ def installed(key: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
 
 
-def kind_of(key: str) -> Kind:
+def kind_of(key: str) -> LoggerKind:
     return next(kind for kind in KINDS if kind.key == key)
 
 
@@ -35,7 +35,7 @@ def row(epoch: int) -> dict[str, float]:
 
 
 def drive(
-    kind: Kind | str,
+    kind: LoggerKind | str,
     folder: Path,
     epochs: Iterable[int] = range(2),
     *,
@@ -45,7 +45,7 @@ def drive(
     **options: Any,
 ) -> None:
     """Tell a service of a run of so many epochs in `folder`; `midway` is called after each."""
-    services = Services([kind_of(kind) if isinstance(kind, str) else kind], dataset)
+    services = LoggerProcesses([kind_of(kind) if isinstance(kind, str) else kind], dataset)
     (folder / "weights").mkdir(parents=True, exist_ok=True)
     services.on_pretrain_routine_start(folder)
     opt = {**vars(parse_options([])), "project": str(folder.parent), **options}

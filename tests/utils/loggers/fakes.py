@@ -1,4 +1,4 @@
-"""Services that fail in every way a service can."""
+"""LoggerProcesses that fail in every way a service can."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.loggers.available import Kind
-from utils.loggers.service import Service
+from utils.loggers.available import LoggerKind
+from utils.loggers.service import LoggingService
 
 
-class Diary(Service):
+class Diary(LoggingService):
     """Write down what it is told."""
 
     key = "diary"
@@ -39,7 +39,7 @@ class Diary(Service):
             file.write(f"{line}\n")
 
 
-class Fails(Service):
+class Fails(LoggingService):
     """Raise at the first row."""
 
     key = "fails"
@@ -48,7 +48,7 @@ class Fails(Service):
         raise ConnectionError("the server\nis gone")
 
 
-class Dies(Service):
+class Dies(LoggingService):
     """Take the whole process down."""
 
     key = "dies"
@@ -58,7 +58,7 @@ class Dies(Service):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Asks(Service):
+class Asks(LoggingService):
     """Want an answer from whoever sits at the terminal."""
 
     key = "asks"
@@ -67,7 +67,7 @@ class Asks(Service):
         input("API key: ")
 
 
-class Hangs(Service):
+class Hangs(LoggingService):
     """Block for ever as soon as it is opened, and note which process that is."""
 
     key = "hangs"
@@ -78,7 +78,7 @@ class Hangs(Service):
             time.sleep(3600)
 
 
-def kind(service: type[Service]) -> Kind:
+def kind(service: type[LoggingService]) -> LoggerKind:
     """The entry that the table of services would have for it."""
     target = f"{service.__module__}:{service.__name__}"
-    return Kind(service.key, service.__name__, "json", target, lambda environment: True, "", ())
+    return LoggerKind(service.key, service.__name__, "json", target, lambda environment: True, "", ())

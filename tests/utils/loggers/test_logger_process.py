@@ -14,7 +14,7 @@ import pytest
 
 from tests.utils.loggers import fakes
 from tests.utils.loggers.drive import drive, row
-from utils.loggers.logger_process import Child, Services
+from utils.loggers.logger_process import LoggerProcess, LoggerProcesses
 
 ROW = "{'train/box_loss': 0.5, 'metrics/mAP_0.5:0.95': 0.0}"
 
@@ -90,7 +90,7 @@ def test_a_run_that_ends_before_it_has_a_folder_touches_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "loggers").mkdir()
-    Services([fakes.kind(fakes.Diary)]).teardown()
+    LoggerProcesses([fakes.kind(fakes.Diary)]).teardown()
 
     assert [path.name for path in tmp_path.iterdir()] == ["loggers"]
 
@@ -103,7 +103,7 @@ def test_a_process_that_never_reads_does_not_hold_up_the_run(
     program.chmod(0o755)
     monkeypatch.setattr("utils.loggers.logger_process.sys.executable", str(program))
     (tmp_path / "loggers").mkdir()
-    child = Child(fakes.kind(fakes.Diary))
+    child = LoggerProcess(fakes.kind(fakes.Diary))
     child.start(tmp_path)
     for step in range(2000):  # more than a pipe holds
         child.tell("on_fit_epoch_end", step, row(step))

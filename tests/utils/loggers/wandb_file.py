@@ -30,7 +30,7 @@ def messages(path: Path) -> Iterator[bytes]:
 
 
 def records(folder: Path) -> list[tuple[str, Any]]:
-    """Kind and content of every record below `folder`, oldest file first."""
+    """LoggerKind and content of every record below `folder`, oldest file first."""
     from wandb.proto import wandb_internal_pb2
 
     found = []

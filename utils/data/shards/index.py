@@ -19,7 +19,7 @@ from utils.base.progress import Bar
 from utils.data.image_lists import label_name
 from utils.data.images import IMAGE_SUFFIXES, check_image
 from utils.data.label_cache import UNREADABLE, VERSION, Scan, read_arrays, save_somewhere, stand_in
-from utils.data.labels import Verdict, judge, pack
+from utils.data.labels import SampleCheck, check_sample, pack
 from utils.data.packed import PackedPaths
 from utils.data.shards.store import ShardInfo, keep_as, local_copy, read_small, shard_info
 from utils.data.shards.table import Shard, ShardTable
@@ -219,12 +219,12 @@ def _look(path: Path, url: str, found: Sequence[tuple[_Member, _Member | None]])
             file.seek(member.offset)
             return file.read(member.length)
 
-        def verdict(image: _Member, labels: _Member | None) -> Verdict:
+        def check(image: _Member, labels: _Member | None) -> SampleCheck:
             name = f"{url}/{image.name}"
             text = content(labels).decode("utf-8-sig", "replace") if labels else None
-            return judge(name, lambda: check_image(name, content(image)), lambda: text)
+            return check_sample(name, lambda: check_image(name, content(image)), lambda: text)
 
-        return pack([verdict(*sample) for sample in found])
+        return pack([check(*sample) for sample in found])
 
 
 def _fits(index: ShardIndex, size: int) -> bool:
