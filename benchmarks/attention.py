@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from measure import ResultTable, alternate, faster, parser, ratio, span, timed
+from timing import ResultTable, alternate, faster, parser, ratio, span, timed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

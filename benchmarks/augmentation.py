@@ -15,7 +15,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from measure import ROOT, ResultTable, alternate, parser, slower
+from timing import ROOT, ResultTable, alternate, parser, slower
 
 from utils.base.yaml_io import read_yaml
 from utils.data.augment import adjust_hsv, draw_hsv_gains

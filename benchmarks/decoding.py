@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from measure import ROOT, Ratio, ResultTable, alternate, faster, parser
+from timing import ROOT, Ratio, ResultTable, alternate, faster, parser
 
 from utils.base.log import LOG
 from utils.data.dataset import DetectionDataset

@@ -11,8 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from measure import ROOT, ResultTable, alternate, parser, slower
-from sides import TimedProcess, serve
+from timing import ROOT, ResultTable, TimedProcess, alternate, parser, serve, slower
 
 BATCHES = (1, 8)
 

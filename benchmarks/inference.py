@@ -19,7 +19,7 @@ from pathlib import Path
 
 import cv2
 import torch
-from measure import ROOT, ResultTable, alternate, faster, parser, ratio
+from timing import ROOT, ResultTable, alternate, faster, parser, ratio
 
 import detect
 from models.backends import load_backend

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure import ROOT, ResultTable, alternate, faster, parser, ratio, timed
+from timing import ROOT, ResultTable, alternate, faster, parser, ratio, timed
 from torch import Tensor
 
 from utils.ops.metrics import ConfusionMatrix

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from measure import describe_machine
 from step import make_model, ours_step
+from timing import describe_machine
 
 PASSES = 6
 

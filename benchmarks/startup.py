@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measure import ROOT, ResultTable, alternate, parser, ratio, slower, timed
+from timing import ROOT, ResultTable, alternate, parser, ratio, slower, timed
 
 from utils.base.paths import relative_to_cwd
 

@@ -15,8 +15,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from measure import ResultTable, alternate, faster, parser, ratio, slower, timed
-from sides import TimedProcess, peak_memory, present_memory, serve
+from timing import (
+    ResultTable,
+    TimedProcess,
+    alternate,
+    faster,
+    parser,
+    peak_memory,
+    present_memory,
+    ratio,
+    serve,
+    slower,
+    timed,
+)
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from measure import ROOT, ResultTable, parser, ratio
+from timing import ROOT, ResultTable, parser, ratio
 
 SHARED = ROOT.parent / "shared"
 BARE_STEPS = 3

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from serve.errors import busy
+from utils.base.errors import one_line
 from utils.base.log import LOG
-from utils.base.script import one_line
 
 InferenceTask = TypeVar("InferenceTask")
 Result = TypeVar("Result")

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from models.backends.base import Backend
 from models.backends.metadata import Metadata
-from utils.base.errors import DataError
+from utils.base.errors import DataError, first_line
 from utils.base.formats import existing_file
 
 
@@ -23,7 +23,7 @@ class AotiBackend(Backend):
             self.model = aoti_load_package(str(path))
             metadata = self.model.loader.get_metadata()
         except (RuntimeError, OSError) as error:
-            raise DataError(f"{weights}: no package of AOTInductor ({str(error).splitlines()[0]})") from error
+            raise DataError(f"{weights}: no package of AOTInductor ({first_line(error)})") from error
         told: dict[str, str] = {
             key: metadata[key] for key in ("stride", "names", "imgsz", "batch") if key in metadata
         }

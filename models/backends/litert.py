@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.backends.base import Backend
 from models.backends.metadata import from_zip
-from utils.base.errors import ConfigError, DataError
+from utils.base.errors import ConfigError, DataError, first_line
 from utils.base.formats import existing_file
 
 _EDGE_TPU = "libedgetpu.so.1"  # of the Edge TPU runtime on Linux
@@ -39,7 +39,7 @@ class LiteRtBackend(Backend):
             )
             self.runner.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise DataError(f"{weights}: LiteRT cannot read it ({str(error).splitlines()[0]})") from error
+            raise DataError(f"{weights}: LiteRT cannot read it ({first_line(error)})") from error
         self.source, self.result = self.runner.get_input_details()[0], self.runner.get_output_details()[0]
         self.read_shape([int(side) for side in self.source["shape"]])
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from models.backends.base import Backend
 from models.backends.metadata import Metadata
 from utils.base.device import disable_ort_telemetry
-from utils.base.errors import ConfigError, DataError
+from utils.base.errors import ConfigError, DataError, first_line, one_line
 from utils.base.formats import existing_file
 
 
@@ -35,7 +35,7 @@ class OnnxBackend(Backend):
         try:
             decoded = self.session.run(None, {self.input: array})[0]
         except Exception as error:  # ONNX Runtime has a dozen kinds of errors, of no common class
-            shape, words = "x".join(map(str, images.shape)), str(error).split("\n")[0][:200]
+            shape, words = "x".join(map(str, images.shape)), first_line(error)[:200]
             raise DataError(f"{self.file}: ONNX Runtime fails on {shape} images ({words})") from error
         return torch.from_numpy(decoded).to(self.device)
 
@@ -51,7 +51,7 @@ class DnnBackend(Backend):
         try:
             self.net = cv2.dnn.readNetFromONNX(str(path))
         except cv2.error as error:
-            raise DataError(f"{weights}: OpenCV cannot read it ({_line(error)})") from error
+            raise DataError(f"{weights}: OpenCV cannot read it ({one_line(error)})") from error
         self.batch = 1
 
     def infer(self, images: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class DnnBackend(Backend):
         except cv2.error as error:
             shape = "x".join(map(str, images.shape))
             raise ConfigError(
-                f"{self.file}: OpenCV cannot run it on {shape} images ({_line(error)})"
+                f"{self.file}: OpenCV cannot run it on {shape} images ({one_line(error)})"
             ) from error
 
 
@@ -98,8 +98,4 @@ def _open_session(weights: str, device: torch.device, wanted: str) -> Any:
         runtime.NotImplemented,
         runtime.RuntimeException,
     ) as error:
-        raise DataError(f"{weights}: ONNX Runtime cannot open it ({_line(error)})") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise DataError(f"{weights}: ONNX Runtime cannot open it ({one_line(error)})") from error

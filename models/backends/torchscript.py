@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.backends.base import Backend
 from models.backends.metadata import Metadata
-from utils.base.errors import DataError
+from utils.base.errors import DataError, first_line
 from utils.base.formats import existing_file
 
 
@@ -26,7 +26,7 @@ class TorchScriptBackend(Backend):
                 warnings.simplefilter("ignore", FutureWarning)  # announces the end of TorchScript
                 self.model = torch.jit.load(str(path), map_location=device, _extra_files=extra)
         except (RuntimeError, ValueError) as error:
-            raise DataError(f"{weights}: not a TorchScript file ({str(error).splitlines()[0]})") from error
+            raise DataError(f"{weights}: not a TorchScript file ({first_line(error)})") from error
         self.fp16 = half and device.type == "cuda"
         self.model = self.model.half() if self.fp16 else self.model.float()
         if extra["config.txt"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from utils.base.errors import ConfigError
+from utils.base.errors import ConfigError, one_line
 from utils.base.log import LOG
 
 _COPIED = ("evolve.csv", "hyp_evolve.yaml")
@@ -30,7 +30,7 @@ class Bucket:
         try:
             self._files, self._folder = fsspec.core.url_to_fs(self.url)
         except (ImportError, ValueError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise ConfigError(f"--bucket {address}: cannot be opened ({reason})") from error
 
     def copy(self) -> None:
@@ -41,5 +41,5 @@ class Bucket:
                 if (self.home / name).is_file():
                     self._files.put_file(str(self.home / name), f"{self._folder}/{name}")
         except Exception as error:  # each kind of store has its own errors; none of them is worth the search
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             LOG.warning(f"--bucket: nothing was copied to {self.url} ({reason[:200]})")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from utils.base.errors import ConfigError, YoloError
+from utils.base.errors import ConfigError, YoloError, first_line
 from utils.base.log import LOG
 from utils.base.paths import ROOT, atomic_write
 
@@ -78,7 +78,7 @@ class Cluster:
         try:
             result: T = ray.get(task)
         except ray.exceptions.RayError as error:
-            raise YoloError(f"lost by Ray ({str(error).splitlines()[0]})") from error
+            raise YoloError(f"lost by Ray ({first_line(error)})") from error
         finally:
             with self._lock:
                 self._tasks.discard(task)

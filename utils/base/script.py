@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from utils.base.errors import YoloError
+from utils.base.errors import YoloError, one_line
 from utils.base.log import LOG, color, set_up_console
 from utils.base.paths import INSTALLED, typed
 
@@ -83,11 +83,6 @@ def first_to_tell() -> bool:
         return store.add(f"told/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) == 1
     except (RuntimeError, KeyError, ValueError):
         return True
-
-
-def one_line(error: BaseException) -> str:
-    """An error's message without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _terminate(signum: int, frame: object) -> NoReturn:

@@ -18,12 +18,11 @@ from models.backends import load_backend
 from models.weights import load_for_inference, locate_weights
 from models.yolo import DetectionModel
 from utils.base.device import select_device
-from utils.base.errors import DataError, YoloError
+from utils.base.errors import DataError, YoloError, one_line
 from utils.base.formats import FORMATS, size_of
 from utils.base.log import LOG, color
 from utils.base.paths import typed
 from utils.base.processes import answer, ask
-from utils.base.script import one_line
 from utils.data.letterbox import check_img_size
 from utils.export import exporter
 from utils.export.calibration import load_calibration_images

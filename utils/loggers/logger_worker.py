@@ -13,7 +13,7 @@ import traceback
 from pathlib import Path
 from typing import IO, Any
 
-from utils.base.script import one_line
+from utils.base.errors import one_line
 from utils.loggers.logger_process import FAILED
 from utils.loggers.service import LoggingService
 

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import torch
 
+from utils.base.errors import one_line
 from utils.base.log import LOG
 from utils.base.processes import usable_cores
-from utils.base.script import one_line
 from utils.sources.prefetch import finished, in_turn
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import cv2
 
-from utils.base.errors import DataError
+from utils.base.errors import DataError, one_line
 from utils.base.log import LOG
 from utils.data.download import download_file
 from utils.data.images import read_image
@@ -112,7 +112,7 @@ class FileSource:
                         delivered += 1
                         yield [frame]
                 except (DataError, OSError, cv2.error) as error:
-                    message = " ".join(str(error).split()).removeprefix(f"{path}: ")
+                    message = one_line(error).removeprefix(f"{path}: ")
                     LOG.warning(f"{path}: skipped, {message}")
                     self.skipped += 1
         if not delivered:

@@ -17,7 +17,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed import PrefixStore, Store
 
 from utils.base.device import select_device
-from utils.base.errors import ConfigError, YoloError
+from utils.base.errors import ConfigError, YoloError, first_line
 
 _PAUSE = 0.01  # seconds between two looks
 
@@ -225,11 +225,6 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
         size += tensor.nbytes
     if bucket:
         yield bucket
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, without its stack of C++ calls."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def is_launched() -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.base.errors import ConfigError, DataError
+from utils.base.errors import ConfigError, DataError, one_line
 from utils.base.log import LOG
 from utils.base.paths import atomic_write, cache_folder
 from utils.data.shards.urls import check_address, is_address, without_query
@@ -188,7 +188,7 @@ def _file_system(url: str) -> tuple[Any, str]:
     try:
         files, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ConfigError(
             f"{url}: cannot be opened ({reason}); pip install the package for it, such as aiohttp or s3fs"
         ) from error
@@ -202,7 +202,7 @@ def _as_download_error(url: str) -> Iterator[None]:
     except (ConfigError, DataError):
         raise
     except Exception as error:  # each kind of store has its own errors; all mean the same here
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = one_line(error)
         reason = "not found" if isinstance(error, FileNotFoundError) else text
         raise DownloadError(f"{url}: cannot be read ({reason})") from error
 
