@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from models.autoshape.detections import Detections
 from models.autoshape.inputs import load_images
 from models.backends.base import Backend
-from models.backends.metadata import names_by_index
 from models.backends.pytorch import PyTorchBackend
 from models.weights import Ensemble
 from models.yolo import DetectionModel
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
+from utils.base.names import class_names
 from utils.base.timing import Stopwatch
 from utils.data.letterbox import letterbox, to_tensor
 from utils.ops.boxes import scale_boxes
@@ -134,7 +134,7 @@ class AutoShape(nn.Module):
                     scale_boxes(shape, boxes[:, :4], image.shape[:2])
                 found += rows
         files = [item.file for item in loaded]
-        names = names_by_index(self.names)
+        names = class_names(self.names)
         return Detections(images, found, files, clocks, names, (len(images), 3, *shape))
 
     def _thin_out(self, decoded: Tensor) -> list[Tensor]:

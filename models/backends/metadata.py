@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.base.errors import DataError
+from utils.base.names import class_names
 from utils.base.yaml_io import read_yaml
 
 MAX_STRIDE = 32  # of a model whose file does not say
@@ -45,7 +46,7 @@ class Metadata:
             nms = values.get("nms") or None
             made = Metadata(
                 int(values.get("stride", MAX_STRIDE)),
-                names_by_index(values.get("names", {})),
+                class_names(values.get("names", {})),
                 nms is not None,
                 (int(size[0]), int(size[1])) if size else None,
                 int(batch) if batch else None,
@@ -89,15 +90,6 @@ def literal(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return ast.literal_eval(text)
-
-
-def names_by_index(names: object) -> dict[int, str]:
-    """Names as a file holds them (list, or dict with int or text keys) -> {0: "person", ...}."""
-    if isinstance(names, dict):
-        return {int(index): str(name) for index, name in names.items()}
-    if isinstance(names, list | tuple):
-        return {index: str(name) for index, name in enumerate(names)}
-    raise ValueError(f"names are neither a list nor a mapping: {names!r:.80}")
 
 
 def _value(value: Any) -> Any:

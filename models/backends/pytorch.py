@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from models.backends.base import Backend, Watch
-from models.backends.metadata import names_by_index
 from models.weights import Ensemble, load_for_inference
 from models.yolo import DetectionModel
+from utils.base.names import class_names
 
 
 class PyTorchBackend(Backend):
@@ -39,7 +39,7 @@ class PyTorchBackend(Backend):
     def _take(self, model: DetectionModel | Ensemble) -> None:
         self.model = model.eval()
         self.stride = max(int(model.stride.max()), 32)
-        self.names = names_by_index(model.names)
+        self.names = class_names(model.names)
         self.follow()
 
     def follow(self) -> None:

@@ -1,4 +1,4 @@
-"""Names for the files of a run: what comes from different sources never shares one."""
+"""Class names, and names for the files of a run."""
 
 from __future__ import annotations
 
@@ -39,6 +39,19 @@ def unique_stems(files: Sequence[Path]) -> list[str]:
     stems = [file.stem for file in files]
     names = UniqueNames(reserved=stems)
     return [names.unique(stem) for stem in stems]
+
+
+def class_names(names: object) -> dict[int, str]:
+    """Class names as files hold them, a list or a mapping with int or text keys, as {0: "person", ...}.
+
+    Raises:
+        ValueError: they are neither, or a key is not a number.
+    """
+    if isinstance(names, dict):
+        return {int(index): str(name) for index, name in names.items()}
+    if isinstance(names, list | tuple):
+        return {index: str(name) for index, name in enumerate(names)}
+    raise ValueError(f"names are neither a list nor a mapping: {names!r:.80}")
 
 
 def safe_name(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from utils.base.download import download_file
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
+from utils.base.names import class_names
 from utils.base.paths import find_file, relative_to_cwd, workplace
 from utils.base.yaml_io import read_yaml
 from utils.data.archive import is_archive, safe_unpack
@@ -128,7 +129,7 @@ def _read_names(raw: dict[str, Any], yaml: Path) -> dict[int, str]:
     nc = raw.get("nc", len(names))
     if nc != len(names):
         raise ConfigError(f"{yaml}: nc: {nc}, but names: lists {len(names)} classes; correct one of them")
-    return dict(sorted((number, str(names[key])) for key, number in keys.items()))
+    return dict(sorted(class_names(names).items()))
 
 
 def _read_split(raw: dict[str, Any], split: str, yaml: Path) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from utils.base.errors import ConfigError
 from utils.base.log import LOG, color
+from utils.base.names import class_names
 from utils.base.paths import find_file, increment_path
 from utils.base.timing import Stopwatch
 from utils.base.yaml_io import read_yaml
@@ -304,9 +305,7 @@ def names_of(data: str) -> dict[int, str] | None:
     except ConfigError as error:
         LOG.warning(f"{error}; classes that the model does not name are shown as numbers")
         return None
-    if isinstance(names, list):
-        return {index: str(name) for index, name in enumerate(names)}
-    return {int(key): str(name) for key, name in names.items()} if isinstance(names, dict) else None
+    return class_names(names) if isinstance(names, list | dict) else None
 
 
 def _check_classes(options: DetectOptions, backend: Backend) -> None:
