@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from studies.compare.compare_options import Comparison, Variant
 from utils.base.errors import ConfigError
+from utils.base.paths import file_sha256
 from utils.base.yaml_io import plain
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _settings(variant: Variant, data: DataSpec) -> dict[str, Any]:
             "torch": torch.__version__,
             "device": _kind_of(opt),
             "model": config,
-            "weights": file_digest(checkpoint.path) if checkpoint is not None else None,
+            "weights": file_sha256(checkpoint.path) if checkpoint is not None else None,
             "hyp": load_hyp(opt.hyp, opt.label_smoothing),
             "names": data.names,
             "pictures": {split: _images(data, split) for split in ("train", "val", "test")},
@@ -132,11 +133,6 @@ def _kind_of(opt: Namespace) -> str:
     if opt.device in ("cpu", "mps"):
         return str(opt.device)
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _images(data: DataSpec, split: str) -> str | None:

@@ -9,8 +9,8 @@ import numpy as np
 
 from studies.evolve.records import Result
 from utils.base.seeds import generator
+from utils.ops.metrics import fitness
 from utils.train.hyp import Hyp
-from utils.val.accumulator import weighted
 
 DIGITS = 5  # to which values are rounded
 
@@ -120,7 +120,7 @@ class Genetic:
 
     def fitness(self, result: Result) -> float:
         """What candidates are ranked by: 0.1 mAP50 + 0.9 mAP50-95."""
-        return 0.0 if result.failure else weighted(result.map50, result.map50_95)
+        return 0.0 if result.failure else fitness(result.map50, result.map50_95)
 
     def propose(self, index: int, results: Sequence[Result]) -> Hyp:
         """Make a candidate from the results before it."""

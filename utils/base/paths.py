@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -91,6 +92,15 @@ def check_writable(folder: Path, flag: str = "--project") -> None:
         raise ConfigError(f"{flag} {folder}: {place} is a file, where a folder is needed")
     if not os.access(place, os.W_OK):
         raise ConfigError(f"{flag} {folder}: {place} cannot be written to; choose another")
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**22):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def cache_folder() -> Path:

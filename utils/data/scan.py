@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 import signal
 import sys
 import warnings
@@ -17,6 +16,7 @@ import numpy as np
 
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
+from utils.base.processes import usable_cores
 from utils.base.progress import Bar
 from utils.data.image_lists import label_name, label_path, list_images
 from utils.data.images import check_image
@@ -55,7 +55,7 @@ def check_all(images: PackedPaths) -> Iterator[Scan]:
 
 
 def _make_pool(images: int) -> Executor:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     if images < _MANY or cores == 1 or sys.platform != "linux":  # elsewhere each imports everything again
         return ThreadPoolExecutor(2)  # one waits for the disk while the other computes
     return ProcessPoolExecutor(cores, multiprocessing.get_context("fork"), _leave_ctrl_c_alone)

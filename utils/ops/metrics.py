@@ -188,9 +188,9 @@ def smooth(y: np.ndarray, f: float = 0.05) -> np.ndarray:
     return np.convolve(np.pad(y, window // 2, mode="edge"), np.full(window, 1 / window), mode="valid")
 
 
-def fitness(x: np.ndarray) -> np.ndarray:
-    """Weigh results (..., >= 4) P, R, mAP50, mAP50-95, ... to one number (...) to choose models by."""
-    return 0.1 * x[..., 2] + 0.9 * x[..., 3]
+def fitness(map50: float, map50_95: float) -> float:
+    """Weigh mAP50 and mAP50-95 to the one number by which models and hyperparameters are ranked."""
+    return 0.1 * map50 + 0.9 * map50_95
 
 
 class ConfusionMatrix:

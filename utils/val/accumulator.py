@@ -165,16 +165,11 @@ class EvalResult:
 
     def fitness(self) -> float:
         """One number to choose the best model by: 0.1 mAP50 + 0.9 mAP50-95."""
-        return weighted(self.map50, self.map)
+        return fitness(self.map50, self.map)
 
     def __iter__(self) -> Iterator[Any]:
         """Unpack as the original's return value: results, maps, speeds."""
         return iter((self.results, self.filled_maps, self.speeds))
-
-
-def weighted(map50: float, map50_95: float) -> float:
-    """Fitness: what models and hyperparameters are ranked by."""
-    return 0.1 * map50 + 0.9 * map50_95
 
 
 def print_rows(result: EvalResult, per_class: bool) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from utils.base.errors import DataError
 from utils.base.log import LOG
-from utils.base.paths import cache_folder
+from utils.base.paths import cache_folder, file_sha256
 from utils.base.progress import Bar
 from utils.data.image_lists import label_name
 from utils.data.images import IMAGE_SUFFIXES, check_image
@@ -132,15 +132,6 @@ def index_place(url: str) -> str:
     """Where the index of a shard belongs; behind an address with a query, the query stays."""
     place = without_query(url)
     return f"{place[: -len('.tar')]}{SUFFIX}{url[len(place) :]}"
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(2**22):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _stand_in(info: ShardInfo) -> Path:
