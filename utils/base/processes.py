@@ -119,24 +119,39 @@ class Children:
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[tuple[int, ...]]:
-    """Have a folder for oneself; wait for whoever has it.
+def lock_file(path: Path, waiting: str = "") -> Iterator[tuple[int, ...]]:
+    """Hold an exclusive lock on a file, which is made; wait for the process that holds it.
+
+    Windows has no such locks: there nothing is held.
+
+    Args:
+        path: the file.
+        waiting: message to log before waiting.
 
     Yields:
-        File descriptors that a child process must inherit to keep the claim when this process dies.
+        File descriptors that a child process must inherit to keep the lock when this process ends.
     """
     try:
         import fcntl
-    except ImportError:  # Windows has no such locks
+    except ImportError:
         yield ()
         return
-    with (folder / "claim").open("w") as file:
+    with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            LOG.info(f"waiting for the process that works in {relative_to_cwd(folder)}")
+            if waiting:
+                LOG.info(waiting)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield (file.fileno(),)
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[tuple[int, ...]]:
+    """Hold the lock of a folder; yields what `lock_file` does."""
+    waiting = f"waiting for the process that works in {relative_to_cwd(folder)}"
+    with lock_file(folder / "claim", waiting) as descriptors:
+        yield descriptors
 
 
 def ask(module: str, task: dict[str, Any], *, quiet: bool) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 from utils.base.errors import ConfigError, DataError, one_line
 from utils.base.log import LOG
 from utils.base.paths import atomic_write, cache_folder
+from utils.base.processes import lock_file
 from utils.data.shards.urls import check_address, is_address, without_query
 
 LIMIT_VARIABLE = "YOLOV5_SHARDS_GB"
@@ -79,7 +80,7 @@ def local_copy(info: ShardInfo, sha256: str | None = None) -> Path:
         return Path(info.url)
     place = _place(info, sha256)
     known = bool(sha256 or info.stamp)  # else nothing tells whether a copy is still that of the shard
-    with _locked(place):
+    with lock_file(place.with_suffix(".lock")):
         if not (known and place.is_file() and place.stat().st_size == info.size):
             make_room(info.size, keep=place)
             _download(info, place, sha256)
@@ -205,17 +206,3 @@ def _as_download_error(url: str) -> Iterator[None]:
         text = one_line(error)
         reason = "not found" if isinstance(error, FileNotFoundError) else text
         raise DownloadError(f"{url}: cannot be read ({reason})") from error
-
-
-@contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    """One process downloads a shard, the others wait for it."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows: two may download the same, and the second replaces the first
-        yield
-        return
-    with place.with_suffix(".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
