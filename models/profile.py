@@ -60,10 +60,8 @@ def print_layers(model: DetectionModel) -> None:
     """One row a layer: where it reads, how often it repeats, parameters, class, arguments."""
     LOG.info(f"{'':>3}{'from':>18}{'n':>3}{'params':>10}  {'module':<40}{'arguments':<30}")
     for layer in model.model:
-        described: Any = layer
-        LOG.info(
-            f"{described.i:>3}{described.f!s:>18}{described.repeats:>3}{described.np:10.0f}  {described.type:<40}{described.args:<30}"
-        )
+        row: Any = layer
+        LOG.info(f"{row.i:>3}{row.f!s:>18}{row.repeats:>3}{row.np:10.0f}  {row.type:<40}{row.args:<30}")
 
 
 def print_profile(model: DetectionModel, images: Tensor, repeats: int = 10) -> None:
@@ -72,8 +70,8 @@ def print_profile(model: DetectionModel, images: Tensor, repeats: int = 10) -> N
     work = layer_gflops(model, images)
     LOG.info(f"{'time (ms)':>10}{'GFLOPs':>10}{'params':>10}  module")
     for layer, ms, gflops in zip(model.model, times, work, strict=True):
-        described: Any = layer
-        LOG.info(f"{ms:10.2f}{gflops:10.2f}{described.np:10.0f}  {described.i} {described.type}")
+        row: Any = layer
+        LOG.info(f"{ms:10.2f}{gflops:10.2f}{row.np:10.0f}  {row.i} {row.type}")
     LOG.info(f"{sum(times):10.2f}{sum(work):10.2f}{'':10}  total, batch {len(images)}")
 
 

@@ -234,7 +234,7 @@ def load_for_inference(
 
 
 def locate_weights(name: str | Path) -> Path:
-    """A weights file on disk: as given, in the project, in the cache folder, else downloaded by official name.
+    """Find a weights file: as given, in the project, in the cache folder, else download an official name.
 
     Raises:
         ConfigError: not there and not an official name.

@@ -9,8 +9,8 @@ import cv2
 import torch
 
 import detect
-from utils.predict.detect_options import Options
-from utils.predict.detector import Summary
+from utils.predict.detect_options import DetectOptions
+from utils.predict.detector import DetectSummary
 from utils.predict.detector import detect as detect_with
 
 
@@ -44,10 +44,10 @@ class Blind(Finder):
         return torch.zeros(len(images), 1, 7)
 
 
-def look(source: Path | str, folder: Path, backend: Finder | None = None, **kwargs: Any) -> Summary:
+def look(source: Path | str, folder: Path, backend: Finder | None = None, **kwargs: Any) -> DetectSummary:
     values = vars(detect.make_parser().parse_args([]))
     values |= {"source": source, "project": str(folder), "imgsz": 64, "device": "cpu", **kwargs}
-    return detect_with(Options(**values), load=lambda _: backend or Finder())
+    return detect_with(DetectOptions(**values), load=lambda _: backend or Finder())
 
 
 def made(folder: Path) -> set[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from utils.base.errors import ConfigError, DataError
-from utils.base.paths import atomic_write
+from utils.base.paths import atomic_write, file_sha256
 from utils.base.progress import Bar
 
 TIMEOUT = 15.0  # seconds of silence, to connect or between two chunks
@@ -104,11 +104,7 @@ def matches(path: Path, sha256: str | None, size: int | None) -> bool:
         return False
     if sha256 is None:
         return True
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest() == sha256.lower()
+    return file_sha256(path) == sha256.lower()
 
 
 class _SameOrSafer(urllib.request.HTTPRedirectHandler):

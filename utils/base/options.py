@@ -18,7 +18,6 @@ import argparse
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
-from functools import cache
 from types import NoneType
 from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
@@ -207,11 +206,17 @@ class _Spec(NamedTuple):
     metavar: str | None
 
 
-@cache
-def _specs(cls: Any) -> dict[str, _Spec]:
+_KNOWN: dict[type[Options], dict[str, _Spec]] = {}  # as functools.cache, which mypy refuses for classes
+
+
+def _specs(cls: type[Options]) -> dict[str, _Spec]:
     """The flags of a dataclass by name, in the order of its fields."""
-    hints = get_type_hints(cls)
-    return {item.name: _spec(item, hints[item.name]) for item in fields(cls) if "help" in item.metadata}
+    if cls not in _KNOWN:
+        hints = get_type_hints(cls)
+        _KNOWN[cls] = {
+            item.name: _spec(item, hints[item.name]) for item in fields(cls) if "help" in item.metadata
+        }
+    return _KNOWN[cls]
 
 
 def _spec(item: Field[Any], hint: Any) -> _Spec:

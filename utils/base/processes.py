@@ -136,6 +136,7 @@ def lock_file(path: Path, waiting: str = "") -> Iterator[tuple[int, ...]]:
     except ImportError:
         yield ()
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""LoggerProcesses run in processes of their own: whatever happens to one, training goes on with the same results.
+"""Logging services run in subprocesses: whatever happens to one, training continues with the same results.
 
 The training process writes a line of JSON for each moment into a pipe and waits for nothing until its
 end, and there for a limited time. No service's code, threads, exit hooks or random numbers come near it.

@@ -188,7 +188,8 @@ class TrainState:
             restore_random_state(states[self.process_group.rank], self.device)
         else:
             LOG.warning(
-                f"resuming with {self.process_group.world} processes what {len(states)} began: other random numbers"
+                f"resuming with {self.process_group.world} processes instead of {len(states)}: "
+                "random numbers differ"
             )
 
 

@@ -165,6 +165,8 @@ class EvalResult:
 
     def fitness(self) -> float:
         """One number to choose the best model by: 0.1 mAP50 + 0.9 mAP50-95."""
+        from utils.ops.metrics import fitness
+
         return fitness(self.map50, self.map)
 
     def __iter__(self) -> Iterator[Any]:

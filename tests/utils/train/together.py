@@ -1,4 +1,4 @@
-"""What a process of a process_group does in a test: `torchrun -m tests.utils.train.together TASK OUT [ARGUMENT]`."""
+"""Tasks of a process under torchrun: `torchrun -m tests.utils.train.together TASK OUT [ARGUMENT]`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,93 @@
+"""Flags, keywords and checks that are made from the fields of one dataclass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from utils.base.errors import ConfigError
+from utils.base.options import Options, changed, flag, flag_of, options_from, parse_options, to_flags
+
+
+@dataclass(frozen=True)
+class Example(Options):
+    """One field of each kind."""
+
+    prog, description = "example.py", "An example."
+
+    weights: list[str] = flag(["a.pt"], "model path(s)")
+    imgsz: tuple[int, int] = flag((640, 640), "image size h w", aliases=("--img", "--img-size"))
+    conf_thres: float = flag(0.25, "confidence threshold", between=(0, 1))
+    classes: list[int] | None = flag(None, "filter by class", between=(0, None))
+    cache: str | None = flag(None, "cache images", const="ram")
+    resume: str | bool = flag(False, "resume", const=True)
+    half: bool = flag(False, "FP16 inference")
+    task: str = flag("val", "split", choices=("val", "test"))
+    local_rank: int = flag(-1, "rank", spelled="--local_rank")
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("--img 320", "imgsz", (320, 320)),
+        ("--img-size 320 640", "imgsz", (320, 640)),
+        ("--conf 0.5", "conf_thres", 0.5),
+        ("--weights b.pt c.pt", "weights", ["b.pt", "c.pt"]),
+        ("--cache", "cache", "ram"),
+        ("--cache disk", "cache", "disk"),
+        ("--resume", "resume", True),
+        ("--resume a/last.pt", "resume", "a/last.pt"),
+        ("--half", "half", True),
+        ("--local_rank 3", "local_rank", 3),
+        ("--classes 0 2", "classes", [0, 2]),
+    ],
+)
+def test_a_command_line_gives_values_and_says_which_were_given(line: str, name: str, value: object) -> None:
+    options = parse_options(Example, line.split())
+
+    assert getattr(options, name) == value
+    assert options.given == (name,)
+
+
+def test_options_become_the_flags_that_gave_them() -> None:
+    line = "--img 320 --cache --resume x --half --classes 1 2 --local_rank=-1"
+    options = parse_options(Example, line.split())
+    again = parse_options(Example, to_flags(options, options.given))
+
+    assert again == options and set(again.given) == set(options.given)
+    assert to_flags(options, ["half", "task"]) == ["--half", "--task=val"]
+
+
+def test_keywords_are_converted_as_flags_are() -> None:
+    options = options_from(Example, {"img": 64, "weights": "b.pt", "classes": 3, "conf_thres": "0.5"})
+
+    assert (options.imgsz, options.weights, options.classes) == ((64, 64), ["b.pt"], [3])
+    assert options.conf_thres == 0.5
+    assert options.given == ("imgsz", "weights", "classes", "conf_thres")
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"conf_thres": 2}, "--conf-thres 2.0: expected a number from 0 to 1"),
+        ({"conf_thres": "x"}, "--conf-thres x: expected a number"),
+        ({"classes": [-1]}, "--classes -1: expected a whole number from 0"),
+        ({"imgsz": [1, 2, 3]}, "--imgsz 1 2 3: expected one or two sizes in pixels"),
+        ({"task": "trial"}, "--task trial: expected one of val, test"),
+        ({"weigths": "a.pt"}, "example.run() has no option 'weigths'; did you mean weights?"),
+    ],
+)
+def test_values_that_are_not_accepted_are_named(keywords: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        options_from(Example, keywords)
+    assert message in str(caught.value)
+
+
+def test_copies_keep_what_was_given_and_are_checked_again() -> None:
+    options = parse_options(Example, ["--half"])
+
+    assert changed(options, conf_thres=0.5).given == ("half",)
+    with pytest.raises(ConfigError, match="--conf-thres"):
+        changed(options, conf_thres=7)
+    assert flag_of(Example, "local_rank") == "--local_rank"
