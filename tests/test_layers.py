@@ -1,6 +1,6 @@
 """Modules import from their own layer or a lower one, and imports form no cycle.
 
-The layers are those of the table in CONTRIBUTING.md. Imports inside functions and for type checkers count too.
+The layers are those of the table in CONTRIBUTING.md. Imports inside functions and for type checkers count.
 """
 
 from __future__ import annotations
