@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -271,6 +270,6 @@ def test_damaged_images_leave_one_clear_error(flags: Flags, tmp_path: Path) -> N
 
 
 def test_the_command_line_is_parsed_as_a_whole() -> None:
-    opt = train.parse_opt(["--img", "96", "--batch", "8"])
+    opt = train.parse_options(["--img", "96", "--batch", "8"])
 
-    assert isinstance(opt, Namespace) and (opt.imgsz, opt.batch_size) == (96, 8)
+    assert (opt.imgsz, opt.batch_size) == (96, 8)

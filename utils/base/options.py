@@ -277,7 +277,7 @@ def _converted(value: Any, spec: _Spec) -> Any:
 
 
 def _one(value: Any, spec: _Spec) -> Any:
-    if isinstance(value, bool) or spec.kind is bool:
+    if isinstance(value, bool | dict) or spec.kind is bool:
         return value
     try:
         return spec.kind(value) if spec.kind in (int, float, str) else value

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import netrc
 import os
-from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from utils.base.errors import ConfigError
@@ -30,7 +30,7 @@ class LoggerKind:
     flags: tuple[str, ...]  # options that it heeds
 
 
-def choose(opt: Namespace, environment: Environment = os.environ) -> list[LoggerKind]:
+def choose(opt: Any, environment: Environment = os.environ) -> list[LoggerKind]:
     """The services of a run; says in a line each what was asked for in vain.
 
     Args:
@@ -70,7 +70,7 @@ def wanted_keys(words: str | Sequence[str]) -> set[str]:
     return {*words, *keys} if "auto" in words else set(words)
 
 
-def image_interval(opt: Namespace, chosen: Sequence[LoggerKind]) -> int:
+def image_interval(opt: Any, chosen: Sequence[LoggerKind]) -> int:
     """Epochs between images of what the model finds; 0 for none.
 
     By default ten images are made in all, if a service is there that the user has set up.
@@ -91,7 +91,7 @@ def _obstacle(kind: LoggerKind, environment: Environment) -> str | None:
     return None if kind.is_set_up(environment) else f"{kind.title} is not set up; {kind.how}"
 
 
-def _name_idle_flags(opt: Namespace, chosen: Sequence[LoggerKind]) -> None:
+def _name_idle_flags(opt: Any, chosen: Sequence[LoggerKind]) -> None:
     """Warn of options that no service of this run heeds."""
     for flag in ("entity", "upload_dataset", "bbox_interval", "artifact_alias"):
         users = [kind for kind in KINDS if flag in kind.flags]

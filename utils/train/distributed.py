@@ -6,11 +6,10 @@ import json
 import os
 import time
 import uuid
-from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -18,6 +17,9 @@ from torch.distributed import PrefixStore, Store
 
 from utils.base.device import select_device
 from utils.base.errors import ConfigError, YoloError, first_line
+
+if TYPE_CHECKING:
+    from utils.train.train_options import TrainOptions
 
 _PAUSE = 0.01  # seconds between two looks
 
@@ -232,8 +234,8 @@ def is_launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
-def make_process_group(opt: Namespace) -> ProcessGroup:
-    """The process_group that this process belongs to.
+def make_process_group(options: TrainOptions) -> ProcessGroup:
+    """Join the processes that torchrun has started, or make the group of a single process.
 
     Raises:
         ConfigError: the batch cannot be divided, or this machine does not have the device.
@@ -241,8 +243,9 @@ def make_process_group(opt: Namespace) -> ProcessGroup:
     if not is_launched():
         return ProcessGroup()
     world = int(os.environ["WORLD_SIZE"])
-    if opt.batch_size % world and not opt.resume:
+    if options.batch_size % world and not options.resume:
         raise ConfigError(
-            f"--batch-size {opt.batch_size}: expected a multiple of {world}; it is for all processes together"
+            f"--batch-size {options.batch_size}: expected a multiple of {world}, the number of processes "
+            "that share each batch"
         )
-    return TorchrunGroup(select_device(opt.device, verbose=False, keep_memory=False))
+    return TorchrunGroup(select_device(options.device, verbose=False, keep_memory=False))

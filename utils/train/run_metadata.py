@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from utils.data.dataset import DetectionDataset
 
 
-def run_identity(seed: int, sets: Mapping[str, DetectionDataset] | None = None) -> dict[str, Any]:
+def run_metadata(seed: int, sets: Mapping[str, DetectionDataset] | None = None) -> dict[str, Any]:
     """Metadata for checkpoints and opt.yaml, as plain data; `sets` are the datasets by split."""
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),

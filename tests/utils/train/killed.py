@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import train
-from utils.train import loop, resume, setup, validation  # noqa: F401 - so that children need not
+from utils.train import loop, resume, task, validation  # noqa: F401 - so that children need not
 
 
 def attempt(argv: list[str], seconds: float | None) -> int | None:

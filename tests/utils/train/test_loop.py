@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from tests.utils.train.small import SIZE, DrawnLoader, make_state, make_train_config
 from utils.loggers.callbacks import CallbackList, Callbacks
 from utils.train.loop import (
-    backward,
-    clip_gradients,
+    compute_loss,
     random_size,
     rescale,
     set_train_mode,
@@ -120,19 +118,6 @@ def test_frozen_batch_norms_keep_their_statistics() -> None:
     assert frozen.bn.training
 
 
-@pytest.mark.parametrize("size", [0.01, 100.0])
-def test_gradients_are_clipped_like_torch_does(size: float) -> None:
-    ours, theirs = nn.Linear(5, 5), nn.Linear(5, 5)
-    for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-        own.grad = torch.randn(own.shape) * size
-        other.grad = own.grad.clone()
-
-    norm = clip_gradients(ours.parameters(), 10.0)
-
-    assert norm == pytest.approx(float(nn.utils.clip_grad_norm_(theirs.parameters(), 10.0)), rel=1e-5)
-    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
-
-
 def test_images_become_fractions() -> None:
     images = to_device(torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1), torch.device("cpu"))
 
@@ -154,7 +139,8 @@ def test_a_quad_batch_counts_fourfold() -> None:
     for state, config in ((plain, make_train_config()), (quad, make_train_config(quad=True))):
         state.model.train()
         batch = DrawnLoader().batch(0, 0)
-        backward(state, to_device(batch.images, state.device), batch.targets, config)
+        images = to_device(batch.images, state.device)
+        compute_loss(state, images, batch.targets, config)[0].backward()
         norms.append(float(state.model.model[0].conv.weight.grad.norm()))
 
     assert norms[1] == pytest.approx(4 * norms[0], rel=1e-4)

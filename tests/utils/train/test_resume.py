@@ -29,12 +29,13 @@ def test_options_come_from_the_run_and_some_from_the_command_line(
 ) -> None:
     last = _run(tmp_path / "exp", "--img", "96", "--epochs", "5", "--cfg", "yolov5n.yaml")
     caplog.set_level("INFO")
-    opt, checkpoint = find_run(parse_options(["--resume", str(last), "--epochs", "9", "--batch", "2"]))
+    run = find_run(parse_options(["--resume", str(last), "--epochs", "9", "--batch", "2"]))
+    opt = run.options
 
     assert (opt.imgsz, opt.epochs, opt.batch_size) == (96, 9, 16)
-    assert opt.hyp["lr0"] == 0.5
-    assert Path(opt.save_dir) == last.parents[1]
-    assert checkpoint.training is not None
+    assert isinstance(opt.hyp, dict) and opt.hyp["lr0"] == 0.5
+    assert run.folder == last.parents[1]
+    assert run.checkpoint.training is not None
     assert "--batch-size 2 is ignored" in caplog.text and "--epochs 9 (the run had 5)" in caplog.text
 
 
@@ -42,7 +43,7 @@ def test_without_opt_yaml_the_checkpoint_brings_the_options(tmp_path: Path) -> N
     last = _run(tmp_path / "exp", "--img", "96")
     (tmp_path / "exp" / "opt.yaml").unlink()
 
-    assert find_run(parse_options(["--resume", str(last)]))[0].imgsz == 96
+    assert find_run(parse_options(["--resume", str(last)])).options.imgsz == 96
 
 
 def test_a_moved_run_goes_on_where_it_now_is(tmp_path: Path) -> None:
@@ -50,7 +51,7 @@ def test_a_moved_run_goes_on_where_it_now_is(tmp_path: Path) -> None:
     (tmp_path / "exp").rename(tmp_path / "moved")
     moved = tmp_path / "moved" / last.relative_to(tmp_path / "exp")
 
-    assert Path(find_run(parse_options(["--resume", str(moved)]))[0].save_dir) == tmp_path / "moved"
+    assert find_run(parse_options(["--resume", str(moved)])).folder == tmp_path / "moved"
 
 
 def test_bare_resume_takes_the_checkpoint_written_last(tmp_path: Path) -> None:

@@ -17,13 +17,13 @@ from utils.base.log import set_up_console
 from utils.loggers.callbacks import Callbacks
 from utils.train.loss_meter import DivergedError
 from utils.train.run_dir import COLUMNS, RunDir, guard, quoted, table_row
-from utils.train.run_metadata import run_identity
+from utils.train.run_metadata import run_metadata
 from utils.train.train_options import parse_options
 
 
 def _open(folder: Path, epoch: int = 0, *flags: str) -> RunDir:
     run = RunDir(folder)
-    run.open(parse_options(list(flags)), hyperparameters(), epoch, run_identity(seed=0))
+    run.open(parse_options(list(flags)), hyperparameters(), epoch, run_metadata(seed=0))
     return run
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.known import golden
-from utils.train.sampling import class_weights, image_weights
+from utils.train.loaders import class_weights, image_weights
 
 CASE = golden("08_schedules")["class_weights"]
 LABELS = [np.array([[c, 0.5, 0.5, 0.1, 0.1] for c in classes]) for classes in CASE["classes_per_image"]]
