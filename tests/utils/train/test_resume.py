@@ -84,7 +84,7 @@ def test_what_has_changed_since_is_told() -> None:
     now = {"data": {"train": data | {"labels": 8, "digest": "b"}, "val": data | {"digest": "b"}}}
     assert differences(before, now | {"versions": {"torch": "2.5", "python": "3.11"}}) == [
         "train data has changed: 8 labels, the run had 9",
-        "val data has changed: as many images and labels, but not the same ones",
+        "val data has changed: the same number of images and labels, but other ones",
         "torch is 2.5, the run had 2.4",
     ]
     assert differences({"git": {"commit": "a" * 40}}, now | {"git": {"commit": "b" * 40}}) == [
