@@ -17,12 +17,12 @@ def test_weights_equal_the_original() -> None:
     assert image_weights(LABELS, CASE["nc"]) == pytest.approx(CASE["image_weights"], rel=1e-6)
 
 
-def test_a_class_that_is_found_weighs_less() -> None:
+def test_a_class_with_a_high_map_weighs_less() -> None:
     maps = np.array([0.9, 0, 0, 0, 0])
 
     assert image_weights(LABELS, 5, maps)[0] < image_weights(LABELS, 5)[0]
     assert image_weights(LABELS, 5, maps)[2] == image_weights(LABELS, 5)[2]
 
 
-def test_images_without_objects_weigh_nothing() -> None:
+def test_images_without_objects_have_weight_zero() -> None:
     assert image_weights([np.zeros((0, 5), np.float32)], 3).tolist() == [0.0]

@@ -89,7 +89,7 @@ def test_values_out_of_range_are_named(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["--ray", "--jobs 2", "--evolve-budget 3", "--resume_evolve x.yaml"])
-def test_flags_of_the_search_need_it(line: str) -> None:
+def test_flags_of_the_evolution_require_evolve(line: str) -> None:
     with pytest.raises(ConfigError, match=f"{line.split()[0]}: only with --evolve"):
         parse_options(line.split())
     parse_options(["--evolve", "3", *line.split()])
