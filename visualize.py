@@ -3,7 +3,7 @@
     python visualize.py --weights yolov5n.pt best.pt --source data/images   # side by side
     python visualize.py --weights best.pt --cfg yolov5n-LSKA.yaml           # after and before training
 
-From Python: `visualize.run(weights=["a.pt", "b.pt"], source="images/")`. See docs/seeing.md.
+From Python: `visualize.run(weights=["a.pt", "b.pt"], source="images/")`. See docs/visualize.md.
 """
 
 from __future__ import annotations

@@ -19,11 +19,12 @@ def table(imgsz: int = 640) -> str:
     ]
     for scale in "nsmlx":
         plain = _hollow(f"yolov5{scale}.yaml")
-        cells = [f"yolov5{scale}", f"{_millions(plain):.2f} M", f"{plain.gflops(imgsz):.1f}"]
+        base = plain.gflops(imgsz)
+        cells = [f"yolov5{scale}", f"{_millions(plain):.2f} M", f"{base:.1f}"]
         for suffix in PLACES:
             model = _hollow(f"yolov5{scale}{suffix}.yaml")
             parameters = 100 * (_millions(model) / _millions(plain) - 1)
-            work = 100 * (model.gflops(imgsz) / plain.gflops(imgsz) - 1)
+            work = 100 * (model.gflops(imgsz) / base - 1)
             cells.append(f"+{parameters:.1f} % / +{work:.1f} %")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
