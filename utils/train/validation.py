@@ -12,7 +12,8 @@ from utils.data.loader import Share
 from utils.train.run_dir import METRICS, TrainResult
 from utils.train.setup import Task
 from utils.val.accumulator import EvalResult
-from utils.val.evaluate import evaluate
+from utils.val.evaluate import EvalConfig, evaluate
+from utils.val.outputs import OutputOptions
 
 FINAL_IOU = {True: 0.65, False: 0.6}  # COCO's results are published with 0.65
 
@@ -23,9 +24,8 @@ def validate_epoch(task: Task) -> EvalResult:
         task.state.ema.model,
         task.loaders.val,
         task.data.names,
+        EvalConfig(half=task.state.half, single_cls=task.opt.single_cls),
         device=task.state.device,
-        half=task.state.half,
-        single_cls=task.opt.single_cls,
         loss=task.state.loss,
         callbacks=task.callbacks,
         gather=task.state.process_group.gather,
@@ -63,16 +63,20 @@ def validate_best(task: Task) -> EvalResult:
         model,
         task.loaders.val,
         task.data.names,
+        EvalConfig(
+            iou_thres=FINAL_IOU[task.data.is_coco],
+            single_cls=task.opt.single_cls,
+            half=state.half,
+            verbose=True,
+        ),
+        OutputOptions(
+            task.run.folder,
+            plots=not task.opt.noplots,
+            save_json=task.data.is_coco,
+            json_stem=path.stem,
+            coco_root=task.data.root if task.data.is_coco else None,
+        ),
         device=device,
-        half=state.half,
-        iou_thres=FINAL_IOU[task.data.is_coco],
-        single_cls=task.opt.single_cls,
         loss=state.loss,
-        save_dir=task.run.folder,
-        plots=not task.opt.noplots,
-        save_json=task.data.is_coco,
-        json_stem=path.stem,
-        data=task.data,
-        verbose=True,
         callbacks=task.callbacks,
     )

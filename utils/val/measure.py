@@ -1,10 +1,10 @@
-"""Measure one model, or an ensemble, as the flags of val.py say."""
+"""Measure one model, or an ensemble, with the options of val.py."""
 
 from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
@@ -12,15 +12,15 @@ from utils.base.log import LOG
 if TYPE_CHECKING:
     from models.backends.base import Backend
     from utils.data.dataset_yaml import DataSpec
+    from utils.ops.metrics import MatchRule
     from utils.val.accumulator import EvalResult
+    from utils.val.evaluate import EvalConfig
+    from utils.val.outputs import OutputOptions
     from utils.val.val_options import ValOptions
-
-# Flags that `evaluate` knows by the same name.
-SAME = ("conf_thres", "iou_thres", "max_det", "single_cls", "augment", "save_conf", "verbose", "match")
 
 
 def measure(options: ValOptions, folder: Path | None = None) -> EvalResult:
-    """Measure one model or ensemble; images and files are made if there is a `folder` for them."""
+    """Measure one model or ensemble; plots and other files are written if there is a `folder` for them."""
     from models.backends import load_backend
     from utils.base.device import select_device
     from utils.data.dataset_yaml import read_data_yaml
@@ -42,28 +42,45 @@ def measure(options: ValOptions, folder: Path | None = None) -> EvalResult:
     loader, shape = _make_loader(options, backend, data)
     if device.type != "cpu" or options.task in ("speed", "study"):
         backend.warmup((1, *shape[1:]) if backend.pt else shape)
-    writes = folder is not None
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+    config = _eval_config(options, half=backend.fp16, hybrid=folder is not None and options.save_hybrid)
+    outputs = None if folder is None else _output_options(options, folder, data)
+    names = {0: "item"} if options.single_cls else data.names
     with closing(loader):
-        result = evaluate(
-            backend,
-            loader,
-            {0: "item"} if options.single_cls else data.names,
-            device=device,
-            half=backend.fp16,
-            save_dir=folder,
-            plots=writes,
-            save_txt=writes and options.save_txt,
-            save_hybrid=writes and options.save_hybrid,
-            save_json=writes and options.save_json,
-            json_stem=Path(options.weights[0]).stem,
-            data=data,
-            **{name: getattr(options, name) for name in SAME},
-        )
+        result = evaluate(backend, loader, names, config, outputs, device=device)
     speeds = "Speed: %.1fms pre-process, %.1fms inference, %.1fms NMS per image at shape %s"
     LOG.info(speeds, *result.speeds, shape)
     return result
+
+
+def _eval_config(options: ValOptions, half: bool, hybrid: bool) -> EvalConfig:
+    from utils.val.evaluate import EvalConfig
+
+    return EvalConfig(
+        conf_thres=options.conf_thres,
+        iou_thres=options.iou_thres,
+        max_det=options.max_det,
+        single_cls=options.single_cls,
+        augment=options.augment,
+        half=half,
+        hybrid=hybrid,
+        match=cast("MatchRule", options.match),
+        verbose=options.verbose,
+    )
+
+
+def _output_options(options: ValOptions, folder: Path, data: DataSpec) -> OutputOptions:
+    from utils.val.outputs import OutputOptions
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return OutputOptions(
+        folder,
+        plots=True,
+        save_txt=options.save_txt,
+        save_conf=options.save_conf,
+        save_json=options.save_json,
+        json_stem=Path(options.weights[0]).stem,
+        coco_root=data.root if data.is_coco else None,
+    )
 
 
 def _make_loader(
