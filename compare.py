@@ -12,7 +12,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from studies.compare.compare_options import parse_compare, read_comparison, read_val_options
 from utils.base import script
@@ -85,7 +85,7 @@ def remake(opt: Namespace) -> Path:
     return folder
 
 
-def _examples(opt: Namespace, how: Namespace, weights: dict[str, Path], split: str) -> tuple[Example, ...]:
+def _examples(opt: Namespace, how: Any, weights: dict[str, Path], split: str) -> tuple[Example, ...]:
     """Images for the page; `how` holds the options of train.py or val.py."""
     if not opt.examples:
         return ()

@@ -13,6 +13,7 @@ from utils.base.errors import ConfigError
 from utils.base.paths import runs_folder
 from utils.base.script import parser
 from utils.train.train_options import check_options, parse_options
+from utils.val.val_options import ValOptions
 from utils.val.val_options import parse_options as parse_val_options
 
 DESCRIPTION = """Compare models and say what the numbers allow.
@@ -151,7 +152,7 @@ def _words(text: str) -> list[str]:
     return words
 
 
-def read_val_options(opt: Namespace, rest: Sequence[str]) -> Namespace:
+def read_val_options(opt: Namespace, rest: Sequence[str]) -> ValOptions:
     """Options of val.py for a comparison of weight files."""
     argv = [*rest, "--weights", *opt.weights]
     return parse_val_options([*argv, "--device", opt.device] if opt.device else argv)

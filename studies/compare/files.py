@@ -11,9 +11,11 @@ from studies.compare.measure_run import model_size
 from studies.compare.paired_images import compare_images
 from studies.compare.records import Records, class_columns, paired_columns
 from utils.base.errors import ConfigError
+from utils.base.options import changed
+from utils.val.val_options import ValOptions
 
 
-def compare_files(opt: Namespace, val: Namespace) -> Records:
+def compare_files(opt: Namespace, val: ValOptions) -> Records:
     """Measure every file as val.py does, and compare each with the first.
 
     Args:
@@ -31,7 +33,7 @@ def compare_files(opt: Namespace, val: Namespace) -> Records:
     if len(labels) != len(val.weights) or len(set(labels)) != len(labels):
         raise ConfigError(f"--labels: {len(val.weights)} different names are needed, one for each file")
     split = val.task if val.task in ("train", "test") else "val"
-    results = [measure(Namespace(**{**vars(val), "weights": [file]})) for file in val.weights]
+    results = [measure(changed(val, weights=file)) for file in val.weights]
     records = Records()
     for label, file, result in zip(labels, val.weights, results, strict=True):
         row: dict[str, Any] = {"model": label, "seed": 0, "split": split, "checkpoint": "best", "flags": file}

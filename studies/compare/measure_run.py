@@ -8,12 +8,12 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.base import script
 from utils.base.errors import ConfigError, DataError
+from utils.base.options import changed
 from utils.base.paths import atomic_write
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def measure_run(folder: Path) -> None:
         if not path.is_file():
             raise DataError(f"{path}: the training left no such file")
         for split in run["splits"]:
-            result = measure(Namespace(**{**vars(opt), "weights": [str(path)], "task": split}))
+            result = measure(changed(opt, weights=path, task=split))
             found.setdefault(name, {})[split] = _figures(result)
     last = read_checkpoint(folder / "weights" / "last.pt")
     content = {

@@ -12,7 +12,8 @@ from utils.data.loader import Share
 from utils.train.run_dir import METRICS, TrainResult
 from utils.train.task import TrainTask
 from utils.val.accumulator import EvalResult
-from utils.val.evaluate import evaluate
+from utils.val.evaluate import EvalConfig, evaluate
+from utils.val.outputs import OutputOptions
 
 FINAL_IOU = {True: 0.65, False: 0.6}  # NMS IoU threshold; COCO results are published with 0.65
 
@@ -24,9 +25,8 @@ def validate_epoch(task: TrainTask) -> EvalResult:
         state.ema.model,
         setup.loaders.val,
         setup.data.names,
+        EvalConfig(half=state.half, single_cls=setup.options.single_cls),
         device=state.device,
-        half=state.half,
-        single_cls=setup.options.single_cls,
         loss=state.loss,
         callbacks=setup.callbacks,
         gather=setup.process_group.gather,
@@ -65,16 +65,20 @@ def validate_best(task: TrainTask) -> EvalResult:
         model,
         setup.loaders.val,
         setup.data.names,
+        EvalConfig(
+            iou_thres=FINAL_IOU[setup.data.is_coco],
+            single_cls=setup.options.single_cls,
+            half=state.half,
+            verbose=True,
+        ),
+        OutputOptions(
+            setup.run.folder,
+            plots=not setup.options.noplots,
+            save_json=setup.data.is_coco,
+            json_stem=path.stem,
+            coco_root=setup.data.root if setup.data.is_coco else None,
+        ),
         device=device,
-        half=state.half,
-        iou_thres=FINAL_IOU[setup.data.is_coco],
-        single_cls=setup.options.single_cls,
         loss=state.loss,
-        save_dir=setup.run.folder,
-        plots=not setup.options.noplots,
-        save_json=setup.data.is_coco,
-        json_stem=path.stem,
-        data=setup.data,
-        verbose=True,
         callbacks=setup.callbacks,
     )
