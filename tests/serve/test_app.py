@@ -232,7 +232,7 @@ def test_bad_forms_are_refused(web: Any) -> None:
         == 400
     )
     assert web.post(ROWS, files=two).status_code == 400
-    assert web.post(ROWS, files={"image": ("a", b"x" * 5000)}).status_code == 400
+    assert web.post(ROWS, files={"photo": ("a", b"x" * 5000)}).status_code == 400
     assert web.post(ROWS, files={"image": ("a", b"x")}).status_code == 422
     assert web.get(ROWS).status_code == 405
 
@@ -311,6 +311,7 @@ def test_nothing_on_the_page_or_in_docs_needs_the_network(web: Any) -> None:
     page = web.get("/")
     policy = page.headers["content-security-policy"]
 
+    assert page.headers["x-content-type-options"] == "nosniff"
     assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
     for path in ("/", "/page.js", "/page.css"):
         assert "http://" not in web.get(path).text and "https://" not in web.get(path).text
