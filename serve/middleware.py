@@ -93,9 +93,9 @@ class ServiceMiddleware:
             return
         name = path.rsplit("/", 1)[1]
         model = name if name in self._models else ""
-        self._metrics.requests.add(model, str(status))
+        self._metrics.requests.labels(model, str(status)).inc()
         if status == 200:
-            self._metrics.seconds.observe(model, seconds)
+            self._metrics.seconds.labels(model).observe(seconds)
 
 
 _elsewhere = JSONResponse({"detail": "pages of other sites may not use this server"}, 403)

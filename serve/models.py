@@ -69,7 +69,7 @@ class Served:
             max_batch=options.max_batch,
             max_wait=options.max_wait_ms / 1000,
             places=options.max_queue,
-            on_batch=lambda size: metrics.batches.observe(name, size),
+            on_batch=lambda size: metrics.batches.labels(name).observe(size),
         )
         metrics.watch_queue(name, lambda: self.batcher.waiting)
 

@@ -21,10 +21,13 @@ def serve(options: ServeOptions, api_key: str = "") -> None:
     """
     try:
         import fastapi  # noqa: F401 - looked for before the models are loaded, which takes longer
+        import prometheus_client  # noqa: F401
         import python_multipart  # noqa: F401
         import uvicorn
     except ImportError as error:
-        raise YoloError(f"{error.name} is missing: pip install fastapi uvicorn python-multipart") from error
+        raise YoloError(
+            f"{error.name} is missing: pip install fastapi prometheus-client python-multipart uvicorn"
+        ) from error
 
     with _bind(options.host, options.port) as listener:  # before the models, too
         from serve.app import make_app

@@ -138,6 +138,7 @@ def test_closing_works_off_what_is_queued(worker: Worker, make: Any) -> None:
 def test_answers_of_a_batch_are_those_of_single_requests() -> None:
     """Eight clients at once, of two shapes and with wishes of their own."""
     pytest.importorskip("fastapi")
+    pytest.importorskip("prometheus_client")
     pytest.importorskip("python_multipart")
     pytest.importorskip("httpx")
     from tests.serve.service import client, encoded, make_image
@@ -169,6 +170,7 @@ def test_answers_of_a_batch_are_those_of_single_requests() -> None:
 def test_a_client_that_leaves_frees_its_place() -> None:
     """Its job leaves the queue; the next client is served."""
     pytest.importorskip("fastapi")
+    pytest.importorskip("prometheus_client")
     pytest.importorskip("python_multipart")
     pytest.importorskip("httpx")
     from tests.serve.service import client, encoded, make_image, scope_of

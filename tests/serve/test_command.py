@@ -47,6 +47,7 @@ def test_help_needs_neither_torch_nor_the_web_packages() -> None:
 )
 def test_errors_are_one_line(flags: list[str], status: int, words: str) -> None:
     pytest.importorskip("fastapi")
+    pytest.importorskip("prometheus_client")
     pytest.importorskip("python_multipart")
     pytest.importorskip("uvicorn")
     done = run("--weights", "x.pt", *flags)
@@ -57,6 +58,7 @@ def test_errors_are_one_line(flags: list[str], status: int, words: str) -> None:
 
 def test_a_port_that_is_taken_is_told_before_the_models_are_loaded() -> None:
     pytest.importorskip("fastapi")
+    pytest.importorskip("prometheus_client")
     pytest.importorskip("python_multipart")
     pytest.importorskip("uvicorn")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -74,6 +76,7 @@ def test_impossible_options_are_refused(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_it_after_the_requests_under_way(number: signal.Signals, status: int) -> None:
     pytest.importorskip("fastapi")
+    pytest.importorskip("prometheus_client")
     pytest.importorskip("python_multipart")
     httpx = pytest.importorskip("httpx")
     from tests.serve.service import encoded, make_image
@@ -88,7 +91,7 @@ def test_a_signal_ends_it_after_the_requests_under_way(number: signal.Signals, s
         asking = threading.Thread(target=ask)
         asking.start()
         while (
-            'queue_length{model="tiny"} 1' not in httpx.get(f"{server.url}/metrics").text
+            'queue_length{model="tiny"} 1.0' not in httpx.get(f"{server.url}/metrics").text
             and asking.is_alive()
         ):
             time.sleep(0.01)

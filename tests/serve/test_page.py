@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("fastapi", reason="pip install fastapi uvicorn python-multipart httpx")
+pytest.importorskip("fastapi", reason="pip install fastapi httpx prometheus-client python-multipart uvicorn")
+pytest.importorskip("prometheus_client")
 pytest.importorskip("python_multipart")
 pytest.importorskip("uvicorn")
 
