@@ -235,7 +235,18 @@ def test_bad_forms_are_refused(web: Any) -> None:
     assert web.post(ROWS, files=two).status_code == 400
     assert web.post(ROWS, files={"photo": ("a", b"x" * 5000)}).status_code == 400
     assert web.post(ROWS, files={"photo": ("a", b"x")}).status_code == 422
+    many = [("classes", (None, "cell"))] * 20
+    assert web.post(ROWS, files=many).status_code == 400
     assert web.get(ROWS).status_code == 405
+
+
+def test_uploads_are_never_written_to_disk(web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any) -> None:
+        raise AssertionError("a file was written")
+
+    monkeypatch.setattr("python_multipart.multipart.File.flush_to_disk", fail)
+
+    assert send(web, content=saved(make_image(0, 1000, 1000), "BMP")).status_code == 200
 
 
 @pytest.mark.parametrize("name", ["nope", "..%2f..%2fREADME.md", "%2e%2e"])
