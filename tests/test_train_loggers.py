@@ -20,7 +20,7 @@ from tests.utils.loggers.drive import installed
 from tests.utils.loggers.test_tensorboard_logger import events
 from tests.utils.loggers.wandb_file import records, values
 from tests.utils.train.small import small_models, small_set
-from utils.loggers.available import KINDS
+from utils.loggers.available import SERVICES
 from utils.loggers.callbacks import Callbacks
 from utils.train.run_dir import COLUMNS
 
@@ -133,7 +133,7 @@ def test_training_ends_well_whatever_a_service_does(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     table = (replace(fakes.kind(service), key="tensorboard"),)
-    monkeypatch.setattr("utils.loggers.available.KINDS", table)
+    monkeypatch.setattr("utils.loggers.available.SERVICES", table)
     monkeypatch.setenv("YOLOV5_LOGGERS_WAIT", "2")
     result = train.run(**flags(name=service.__name__, loggers="auto"))
 
@@ -145,7 +145,7 @@ def test_training_ends_well_whatever_a_service_does(
 def test_training_needs_no_service_to_be_installed(
     flags: Flags, quiet: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for kind in KINDS:
+    for kind in SERVICES:
         monkeypatch.setitem(sys.modules, kind.package, None)
     result = train.run(**flags(name="bare", loggers="auto"))
 
@@ -163,7 +163,7 @@ def test_the_dataset_that_is_uploaded_is_the_one_that_is_trained_on(
         return Callbacks()
 
     monkeypatch.setattr("utils.train.callbacks.LoggerProcesses", services)
-    monkeypatch.setattr("utils.loggers.available.KINDS", (fakes.kind(fakes.Diary),))
+    monkeypatch.setattr("utils.loggers.available.SERVICES", (fakes.kind(fakes.Diary),))
     for split, count in ((True, 12), ("val", 4)):
         with caplog.at_level(logging.ERROR):
             train.run(**flags(name="sets", loggers="auto", upload_dataset=split, epochs=1))

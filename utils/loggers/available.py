@@ -18,7 +18,7 @@ Environment = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class LoggerKind:
+class Service:
     """A service that this project knows."""
 
     key: str  # its word for --loggers, and the stem of its files
@@ -30,7 +30,7 @@ class LoggerKind:
     flags: tuple[str, ...]  # options that it heeds
 
 
-def choose(opt: Namespace, environment: Environment = os.environ) -> list[LoggerKind]:
+def choose(opt: Namespace, environment: Environment = os.environ) -> list[Service]:
     """The services of a run; says in a line each what was asked for in vain.
 
     Args:
@@ -42,7 +42,7 @@ def choose(opt: Namespace, environment: Environment = os.environ) -> list[Logger
     """
     wanted = wanted_keys(opt.loggers)
     chosen = []
-    for kind in KINDS:
+    for kind in SERVICES:
         if kind.key not in wanted:
             continue
         reason = _obstacle(kind, environment)
@@ -61,7 +61,7 @@ def wanted_keys(words: str | Sequence[str]) -> set[str]:
         ConfigError: a word is neither `auto`, `none` nor a key.
     """
     words = [words] if isinstance(words, str) else words
-    keys = [kind.key for kind in KINDS]
+    keys = [kind.key for kind in SERVICES]
     for word in words:
         if word not in ("auto", "none", *keys):
             raise ConfigError(f"--loggers {word}: expected auto, none, or some of {' '.join(keys)}")
@@ -70,7 +70,7 @@ def wanted_keys(words: str | Sequence[str]) -> set[str]:
     return {*words, *keys} if "auto" in words else set(words)
 
 
-def image_interval(opt: Namespace, chosen: Sequence[LoggerKind]) -> int:
+def image_interval(opt: Namespace, chosen: Sequence[Service]) -> int:
     """Epochs between images of what the model finds; 0 for none.
 
     By default ten images are made in all, if a service is there that the user has set up.
@@ -82,7 +82,7 @@ def image_interval(opt: Namespace, chosen: Sequence[LoggerKind]) -> int:
     return max(opt.epochs // 10, 1) if any(kind.key != "tensorboard" for kind in chosen) else 0
 
 
-def _obstacle(kind: LoggerKind, environment: Environment) -> str | None:
+def _obstacle(kind: Service, environment: Environment) -> str | None:
     """Why a service cannot be used."""
     # A mere folder of that name, such as the one that wandb writes, is found too, but has no origin.
     spec = find_spec(kind.package)
@@ -91,10 +91,10 @@ def _obstacle(kind: LoggerKind, environment: Environment) -> str | None:
     return None if kind.is_set_up(environment) else f"{kind.title} is not set up; {kind.how}"
 
 
-def _name_idle_flags(opt: Namespace, chosen: Sequence[LoggerKind]) -> None:
+def _name_idle_flags(opt: Namespace, chosen: Sequence[Service]) -> None:
     """Warn of options that no service of this run heeds."""
     for flag in ("entity", "upload_dataset", "bbox_interval", "artifact_alias"):
-        users = [kind for kind in KINDS if flag in kind.flags]
+        users = [kind for kind in SERVICES if flag in kind.flags]
         if flag in opt.given and not any(kind in chosen for kind in users):
             names = ", ".join(kind.title for kind in users)
             LOG.warning(f"--{flag} has no effect: it is for {names}, of which none is in use")
@@ -143,48 +143,48 @@ def _clearml(environment: Environment) -> bool:
     return Path(environment.get("CLEARML_CONFIG_FILE") or "~/clearml.conf").expanduser().is_file()
 
 
-KINDS = (
-    LoggerKind(
+SERVICES = (
+    Service(
         "tensorboard",
         "TensorBoard",
         "tensorboard",
-        "utils.loggers.tensorboard_logger:ToTensorBoard",
+        "utils.loggers.tensorboard_logger:TensorBoardLogger",
         _always,
         "",
         ("bbox_interval",),
     ),
-    LoggerKind(
+    Service(
         "wandb",
         "Weights & Biases",
         "wandb",
-        "utils.loggers.wandb_logger:ToWandb",
+        "utils.loggers.wandb_logger:WandbLogger",
         _wandb,
         "run `wandb login`, or set WANDB_API_KEY or WANDB_MODE=offline",
         ("entity", "upload_dataset", "bbox_interval", "artifact_alias"),
     ),
-    LoggerKind(
+    Service(
         "clearml",
         "ClearML",
         "clearml",
-        "utils.loggers.clearml_logger:ToClearML",
+        "utils.loggers.clearml_logger:ClearMLLogger",
         _clearml,
         "run `clearml-init`, or set CLEARML_API_HOST with its keys or CLEARML_OFFLINE_MODE=1",
         ("upload_dataset", "bbox_interval", "artifact_alias"),
     ),
-    LoggerKind(
+    Service(
         "comet",
         "Comet",
         "comet_ml",
-        "utils.loggers.comet_logger:ToComet",
+        "utils.loggers.comet_logger:CometLogger",
         _comet,
         "run `comet login`, or set COMET_API_KEY or COMET_OFFLINE_DIRECTORY",
         ("entity", "upload_dataset", "bbox_interval", "artifact_alias"),
     ),
-    LoggerKind(
+    Service(
         "mlflow",
         "MLflow",
         "mlflow",
-        "utils.loggers.mlflow_logger:ToMLflow",
+        "utils.loggers.mlflow_logger:MLflowLogger",
         _mlflow,
         "set MLFLOW_TRACKING_URI",
         ("bbox_interval",),

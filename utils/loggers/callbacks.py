@@ -78,7 +78,7 @@ class Callbacks:
         """The run is over, whatever ended it."""
 
 
-MOMENTS = tuple(name for name, value in vars(Callbacks).items() if callable(value) and name[0] != "_")
+EVENTS = tuple(name for name, value in vars(Callbacks).items() if callable(value) and name[0] != "_")
 
 
 class CallbackList(Callbacks):
@@ -86,7 +86,7 @@ class CallbackList(Callbacks):
 
     def __init__(self, callbacks: Iterable[Callbacks] = ()) -> None:
         self.callbacks = list(callbacks)
-        for moment in MOMENTS:
+        for moment in EVENTS:
             heard = [
                 getattr(callback, moment)
                 for callback in self.callbacks

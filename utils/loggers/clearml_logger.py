@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.loggers.service import LoggingService
+from utils.loggers.service_logger import ServiceLogger
 
 
-class ToClearML(LoggingService):
+class ClearMLLogger(ServiceLogger):
     """Figures and images of a task, options as its parameters, checkpoints as its output models.
 
     Offline, no dataset is taken, and a resumed run becomes a task of its own.

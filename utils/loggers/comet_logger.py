@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.loggers.service import LoggingService
+from utils.loggers.service_logger import ServiceLogger
 
 _HANDS_OFF = (  # what Comet would collect by itself; it gets what this run has to say
     "auto_metric_logging",
@@ -29,7 +29,7 @@ def is_online(environment: Mapping[str, str]) -> bool:
     return bool(environment.get("COMET_API_KEY")) or (Path.home() / ".comet.config").is_file()
 
 
-class ToComet(LoggingService):
+class CometLogger(ServiceLogger):
     """Figures, options and images of an experiment; checkpoints and the dataset as artifacts.
 
     Comet takes artifacts only online: offline, checkpoints become models of the experiment, and a dataset

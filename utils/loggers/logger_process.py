@@ -22,7 +22,7 @@ from utils.base.log import LOG
 from utils.base.paths import ROOT, relative_to_cwd
 from utils.base.processes import last_line
 from utils.base.yaml_io import read_yaml
-from utils.loggers.available import LoggerKind
+from utils.loggers.available import Service
 from utils.loggers.callbacks import Callbacks
 
 FOLDER = "loggers"  # in the run folder: what services print, and what they need to go on
@@ -36,7 +36,7 @@ _IMAGES = ("*.jpg", "*.png", "predictions/*.jpg")
 class LoggerProcesses(Callbacks):
     """Tell every service of a run what is plain data: options, rows, and paths of files."""
 
-    def __init__(self, kinds: Sequence[LoggerKind], dataset: Mapping[str, Path] | None = None) -> None:
+    def __init__(self, kinds: Sequence[Service], dataset: Mapping[str, Path] | None = None) -> None:
         """Take services, and the files of the dataset (by their name there) if they are to be uploaded."""
         self.children = [LoggerProcess(kind) for kind in kinds]
         self.dataset = dataset
@@ -132,7 +132,7 @@ class LoggerProcesses(Callbacks):
 class LoggerProcess:
     """The process of one service. The first thing that goes wrong with it is told, and ends it."""
 
-    def __init__(self, kind: LoggerKind) -> None:
+    def __init__(self, kind: Service) -> None:
         self.kind = kind
         self.log = Path()
         self.process: subprocess.Popen[bytes] | None = None

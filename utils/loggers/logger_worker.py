@@ -15,7 +15,7 @@ from typing import IO, Any
 
 from utils.base.errors import one_line
 from utils.loggers.logger_process import FAILED
-from utils.loggers.service import LoggingService
+from utils.loggers.service_logger import ServiceLogger
 
 CALLS = (
     "on_params_update",
@@ -51,9 +51,9 @@ def main() -> None:
     os._exit(0)
 
 
-def _open(target: str, cwd: Path, folder: Path, trainer: int) -> LoggingService:
+def _open(target: str, cwd: Path, folder: Path, trainer: int) -> ServiceLogger:
     module, _, name = target.partition(":")
-    kind: type[LoggingService] = getattr(importlib.import_module(module), name)
+    kind: type[ServiceLogger] = getattr(importlib.import_module(module), name)
     os.chdir(cwd)
     return kind(folder, trainer)
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.loggers.service import LoggingService
+from utils.loggers.service_logger import ServiceLogger
 
 _BATCH = 100  # parameters that the server takes at once
 
 
-class ToMLflow(LoggingService):
+class MLflowLogger(ServiceLogger):
     """Figures as metrics, options as parameters, images and checkpoints as artifacts."""
 
     key = "mlflow"

@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image
 
-from utils.loggers.service import LoggingService
+from utils.loggers.service_logger import ServiceLogger
 
 
-class ToTensorBoard(LoggingService):
+class TensorBoardLogger(ServiceLogger):
     """Figures as scalars, images as images, options as text, all in the run folder."""
 
     key = "tensorboard"

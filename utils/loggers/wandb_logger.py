@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from utils.loggers.service import LoggingService
+from utils.loggers.service_logger import ServiceLogger
 
 
-class ToWandb(LoggingService):
+class WandbLogger(ServiceLogger):
     """Figures and images by epoch, options as config, checkpoints and the dataset as artifacts."""
 
     key = "wandb"

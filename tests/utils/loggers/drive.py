@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from utils.loggers.available import KINDS, LoggerKind
+from utils.loggers.available import SERVICES, Service
 from utils.loggers.logger_process import LoggerProcesses
 from utils.plots.annotator import write_image
 from utils.train.train_options import parse_options
@@ -25,8 +25,8 @@ def installed(key: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
 
 
-def kind_of(key: str) -> LoggerKind:
-    return next(kind for kind in KINDS if kind.key == key)
+def kind_of(key: str) -> Service:
+    return next(kind for kind in SERVICES if kind.key == key)
 
 
 def row(epoch: int) -> dict[str, float]:
@@ -35,7 +35,7 @@ def row(epoch: int) -> dict[str, float]:
 
 
 def drive(
-    kind: LoggerKind | str,
+    kind: Service | str,
     folder: Path,
     epochs: Iterable[int] = range(2),
     *,

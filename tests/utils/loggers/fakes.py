@@ -8,11 +8,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.loggers.available import LoggerKind
-from utils.loggers.service import LoggingService
+from utils.loggers.available import Service
+from utils.loggers.service_logger import ServiceLogger
 
 
-class Diary(LoggingService):
+class Diary(ServiceLogger):
     """Write down what it is told."""
 
     key = "diary"
@@ -39,7 +39,7 @@ class Diary(LoggingService):
             file.write(f"{line}\n")
 
 
-class Fails(LoggingService):
+class Fails(ServiceLogger):
     """Raise at the first row."""
 
     key = "fails"
@@ -48,7 +48,7 @@ class Fails(LoggingService):
         raise ConnectionError("the server\nis gone")
 
 
-class Dies(LoggingService):
+class Dies(ServiceLogger):
     """Take the whole process down."""
 
     key = "dies"
@@ -58,7 +58,7 @@ class Dies(LoggingService):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Asks(LoggingService):
+class Asks(ServiceLogger):
     """Want an answer from whoever sits at the terminal."""
 
     key = "asks"
@@ -67,7 +67,7 @@ class Asks(LoggingService):
         input("API key: ")
 
 
-class Hangs(LoggingService):
+class Hangs(ServiceLogger):
     """Block for ever as soon as it is opened, and note which process that is."""
 
     key = "hangs"
@@ -78,7 +78,7 @@ class Hangs(LoggingService):
             time.sleep(3600)
 
 
-def kind(service: type[LoggingService]) -> LoggerKind:
+def kind(service: type[ServiceLogger]) -> Service:
     """The entry that the table of services would have for it."""
     target = f"{service.__module__}:{service.__name__}"
-    return LoggerKind(service.key, service.__name__, "json", target, lambda environment: True, "", ())
+    return Service(service.key, service.__name__, "json", target, lambda environment: True, "", ())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.utils.train.small import small_models, small_set
 from utils.base.paths import ROOT
-from utils.loggers.callbacks import MOMENTS, CallbackList, Callbacks
+from utils.loggers.callbacks import EVENTS, CallbackList, Callbacks
 
 DOCUMENT = ROOT / "docs" / "loggers.md"
 ORIGINAL = {
@@ -46,7 +46,7 @@ class Notes(Callbacks):
 
 
 def test_all_moments_of_the_original_exist() -> None:
-    assert set(MOMENTS) == ORIGINAL
+    assert set(EVENTS) == ORIGINAL
 
 
 def test_every_callback_is_told_in_order() -> None:
@@ -73,7 +73,7 @@ def test_lists_nest_and_pass_a_wish_to_stop_on() -> None:
 def test_the_document_has_every_moment_with_its_arguments() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", DOCUMENT.read_text(), re.MULTILINE))
 
-    for moment in MOMENTS:
+    for moment in EVENTS:
         arguments = [
             name for name in inspect.signature(getattr(Callbacks, moment)).parameters if name != "self"
         ]

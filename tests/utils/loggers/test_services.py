@@ -9,7 +9,7 @@ import pytest
 
 from utils.base.errors import ConfigError
 from utils.loggers import available
-from utils.loggers.available import KINDS, choose, image_interval, wanted_keys
+from utils.loggers.available import SERVICES, choose, image_interval, wanted_keys
 from utils.train.train_options import parse_options
 
 ALL = {
@@ -75,7 +75,7 @@ def test_nothing_is_used_that_is_not_installed(
 ) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("HOME", str(tmp_path))
-    for kind in KINDS:
+    for kind in SERVICES:
         monkeypatch.setitem(sys.modules, kind.package, None)
 
     assert _chosen(ALL) == [] and not caplog.text

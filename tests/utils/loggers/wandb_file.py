@@ -30,7 +30,7 @@ def messages(path: Path) -> Iterator[bytes]:
 
 
 def records(folder: Path) -> list[tuple[str, Any]]:
-    """LoggerKind and content of every record below `folder`, oldest file first."""
+    """Service and content of every record below `folder`, oldest file first."""
     from wandb.proto import wandb_internal_pb2
 
     found = []

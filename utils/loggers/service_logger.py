@@ -13,7 +13,7 @@ from utils.loggers.callbacks import Callbacks
 from utils.loggers.logger_process import DATASET, FOLDER
 
 
-class LoggingService(Callbacks):
+class ServiceLogger(Callbacks):
     """A callback that hands a run to a service; subclasses say how, in the methods below `begin`.
 
     Whatever they raise ends their process, and nothing else.
