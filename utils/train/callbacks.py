@@ -20,9 +20,8 @@ from utils.data.shards.index import index_place
 from utils.data.shards.table import ShardTable
 from utils.data.shards.urls import is_address
 from utils.loggers.available import choose, image_interval
-from utils.loggers.callbacks import CallbackList, Callbacks
+from utils.loggers.callbacks import CallbackList, Callbacks, PlotLogger
 from utils.loggers.logger_process import LoggerProcesses
-from utils.loggers.plot_logger import ImageLogger
 from utils.plots.batches import output_to_target, plot_images
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def make_callbacks(
     """The callbacks of a run: images, services, and the caller's own; one process tells them."""
     if not process_group.leads:
         return CallbackList()
-    own: list[Callbacks] = [] if opt.noplots else [ImageLogger()]
+    own: list[Callbacks] = [] if opt.noplots else [PlotLogger()]
     chosen = choose(opt)
     if every := image_interval(opt, chosen):
         own.append(PredictionImages(every, loaders.val.dataset.image_files))
