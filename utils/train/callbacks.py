@@ -19,9 +19,8 @@ from utils.data.shards.index import index_place
 from utils.data.shards.table import ShardTable
 from utils.data.shards.urls import is_address
 from utils.loggers.available import choose, image_interval
-from utils.loggers.callbacks import CallbackList, Callbacks
+from utils.loggers.callbacks import CallbackList, Callbacks, PlotLogger
 from utils.loggers.logger_process import LoggerProcesses
-from utils.loggers.plot_logger import ImageLogger
 from utils.plots.batches import output_to_target, plot_images
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def make_callbacks(
     """Return the callbacks of a run: plots, logging services, the user's own; none on ranks other than 0."""
     if not process_group.leads:
         return CallbackList()
-    own: list[Callbacks] = [] if options.noplots else [ImageLogger()]
+    own: list[Callbacks] = [] if options.noplots else [PlotLogger()]
     chosen = choose(options)
     if every := image_interval(options, chosen):
         own.append(PredictionImages(every, loaders.val.dataset.image_files))

@@ -1,4 +1,4 @@
-"""Which services a run gets."""
+"""Which services a run uses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from utils.base.errors import ConfigError
 from utils.loggers import available
-from utils.loggers.available import KINDS, choose, image_interval, wanted_keys
+from utils.loggers.available import SERVICES, choose, image_interval, wanted_keys
 from utils.train.train_options import parse_options
 
 ALL = {
@@ -22,13 +22,13 @@ ALL = {
 
 @pytest.fixture(autouse=True)
 def everything_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """All packages are there (`json` stands for each), the home holds no account."""
+    """All packages are installed (`json` stands for each), the home folder has no accounts."""
     monkeypatch.setattr(available, "find_spec", lambda name: sys.modules["json"].__spec__)
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
 def _chosen(environment: dict[str, str], line: str = "--loggers auto") -> list[str]:
-    return [kind.key for kind in choose(parse_options(line.split()), environment)]
+    return [service.key for service in choose(parse_options(line.split()), environment)]
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,13 @@ def _chosen(environment: dict[str, str], line: str = "--loggers auto") -> list[s
         (ALL, ["wandb", "clearml", "comet", "mlflow"]),
     ],
 )  # fmt: skip
-def test_a_service_is_used_if_its_variables_set_it_up(environment: dict[str, str], keys: list[str]) -> None:
+def test_a_service_is_used_if_environment_variables_configure_it(
+    environment: dict[str, str], keys: list[str]
+) -> None:
     assert _chosen(environment) == ["tensorboard", *keys]
 
 
-def test_what_its_login_command_leaves_sets_a_service_up(tmp_path: Path) -> None:
+def test_a_service_is_used_if_its_login_command_was_run(tmp_path: Path) -> None:
     (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password k\n")
     (tmp_path / "clearml.conf").write_text("")
     (tmp_path / ".comet.config").write_text("")
@@ -58,32 +60,32 @@ def test_what_its_login_command_leaves_sets_a_service_up(tmp_path: Path) -> None
     assert _chosen({"WANDB_BASE_URL": "https://elsewhere"}) == ["tensorboard", "clearml", "comet"]
 
 
-def test_the_flag_says_which_may_be_used(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_loggers_flag_restricts_the_services(caplog: pytest.LogCaptureFixture) -> None:
     assert _chosen(ALL, "--loggers none") == []
     assert _chosen(ALL, "--loggers mlflow wandb") == ["wandb", "mlflow"]
     assert not caplog.text
     assert _chosen({}, "--loggers mlflow") == []
-    assert "--loggers mlflow: MLflow is not set up; set MLFLOW_TRACKING_URI" in caplog.text
+    assert "--loggers mlflow: MLflow is not configured; set MLFLOW_TRACKING_URI" in caplog.text
     with pytest.raises(
         ConfigError, match="--loggers tensorbord: expected auto, none, or some of tensorboard"
     ):
         wanted_keys(["tensorbord"])
 
 
-def test_nothing_is_used_that_is_not_installed(
+def test_services_that_are_not_installed_are_not_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.undo()
     monkeypatch.setenv("HOME", str(tmp_path))
-    for kind in KINDS:
-        monkeypatch.setitem(sys.modules, kind.package, None)
+    for service in SERVICES:
+        monkeypatch.setitem(sys.modules, service.package, None)
 
     assert _chosen(ALL) == [] and not caplog.text
     assert _chosen(ALL, "--loggers comet") == []
     assert "Comet is not installed; pip install comet-ml" in caplog.text
 
 
-def test_a_folder_is_no_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_folder_is_not_an_installed_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.undo()
     (tmp_path / "wandb").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
@@ -95,12 +97,12 @@ def test_a_folder_is_no_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 @pytest.mark.parametrize(
     "flag", ["--entity me", "--upload_dataset", "--bbox_interval 2", "--artifact_alias v2"]
 )
-def test_a_flag_that_no_service_heeds_is_named(flag: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_flag_that_no_service_uses_causes_a_warning(flag: str, caplog: pytest.LogCaptureFixture) -> None:
     _chosen(ALL, f"--loggers auto {flag}")
     assert not caplog.text
     _chosen({}, f"--loggers none {flag}")
 
-    assert f"{flag.split()[0]} has no effect: it is for" in caplog.text and len(caplog.records) == 1
+    assert f"{flag.split()[0]} has no effect: none of" in caplog.text and len(caplog.records) == 1
 
 
 @pytest.mark.parametrize(
@@ -108,13 +110,13 @@ def test_a_flag_that_no_service_heeds_is_named(flag: str, caplog: pytest.LogCapt
     [
         ("--epochs 100", ALL, 10),
         ("--epochs 5", ALL, 1),
-        ("--epochs 5", {}, 0),  # TensorBoard alone, which nobody has asked for
+        ("--epochs 5", {}, 0),  # TensorBoard only, which needs no configuration
         ("--epochs 5 --bbox_interval 2", {}, 2),
         ("--epochs 5 --bbox_interval 0", ALL, 0),
         ("--epochs 5 --bbox_interval 2 --noplots", ALL, 0),
     ],
 )
-def test_how_often_detections_are_drawn(line: str, environment: dict[str, str], interval: int) -> None:
+def test_interval_of_prediction_images(line: str, environment: dict[str, str], interval: int) -> None:
     opt = parse_options(f"--loggers auto {line}".split())
 
     assert image_interval(opt, choose(opt, environment)) == interval
