@@ -1,4 +1,4 @@
-"""A model yaml as checked rows, and --attention: other settings for its large kernel blocks."""
+"""Model yamls: find and read them, check their rows, change their large kernel blocks (--attention)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -17,7 +18,13 @@ from models import registry
 from models.attention.lska import DESIGNS
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
+from utils.base.paths import ROOT, find_file
+from utils.base.yaml_io import read_yaml
 
+SUFFIXES = (".yaml", ".yml")
+MULTIPLES = ("depth_multiple", "width_multiple")
+SCALES = {"n": (0.33, 0.25), "s": (0.33, 0.5), "m": (0.67, 0.75), "l": (1.0, 1.0), "x": (1.33, 1.25)}
+_SCALED_NAME = re.compile(r"yolov5([nsmlx])(-.+\.ya?ml)")
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     block.__name__: block
     for block in (
@@ -41,6 +48,60 @@ class LayerRow:
     repeats: int  # after depth_multiple
     name: str
     args: list[Any]
+
+
+def read_config(cfg: str | Path | dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Read a model yaml from its path or, by bare name, from below models/.
+
+    A yaml without multiples serves all scales: `yolov5s-SPPFLSKA.yaml`, where no file has that name, is
+    `yolov5-SPPFLSKA.yaml` with the multiples of scale s.
+
+    Args:
+        cfg: path or bare name; content that is read already is copied.
+
+    Returns:
+        The content, and the file name as given.
+
+    Raises:
+        ConfigError: there is no such file, or it is not valid yaml.
+    """
+    if isinstance(cfg, dict):
+        return deepcopy(cfg), str(cfg.get("yaml_file", ""))
+    path = Path(cfg).expanduser()
+    scaled = _SCALED_NAME.fullmatch(path.name)
+    if scaled and not _files(path):
+        for file in _files(path.with_name(f"yolov5{scaled[2]}")):
+            content = read_yaml(file)
+            if _serves_all_scales(content):
+                return content | dict(zip(MULTIPLES, SCALES[scaled[1]], strict=True)), path.name
+    found = find_file(cfg, ("models",), SUFFIXES, "--cfg", also=_scaled_names)
+    return read_yaml(found), found.name
+
+
+def config_names() -> list[str]:
+    """Return every bare name that `read_config` finds below models/, at all scales."""
+    return sorted({*(file.name for file in _all_files() if file.stem != "anchors"), *_scaled_names()})
+
+
+def _scaled_names() -> list[str]:
+    """Names such as yolov5s-SPPFLSKA.yaml that stand for yolov5-SPPFLSKA.yaml at a scale."""
+    files = [file for file in _all_files() if file.name.startswith("yolov5-")]
+    names = [file.name.removeprefix("yolov5") for file in files if _serves_all_scales(read_yaml(file))]
+    return [f"yolov5{scale}{name}" for name in names for scale in SCALES]
+
+
+def _all_files() -> list[Path]:
+    return [file for suffix in SUFFIXES for file in (ROOT / "models").rglob(f"*{suffix}")]
+
+
+def _files(path: Path) -> list[Path]:
+    """The files that a path or bare name may mean."""
+    below = [file for file in _all_files() if file.name == path.name] if path.parent == Path() else []
+    return [file for file in (path, ROOT / path, *below) if file.is_file()]
+
+
+def _serves_all_scales(content: Mapping[str, Any]) -> bool:
+    return content.keys().isdisjoint(MULTIPLES)
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:

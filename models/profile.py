@@ -36,14 +36,14 @@ def run(cfg: str, imgsz: int, batch_size: int, device: str, line_profile: bool, 
     """Print the table and the summary, before and after fusing."""
     import torch
 
+    from models.config import config_names
     from models.yolo import DetectionModel
     from utils.base.device import select_device
-    from utils.base.paths import ROOT, relative_to_cwd
 
     if test:
-        for path in sorted(ROOT.glob("models/**/yolo*.yaml")):
+        for name in config_names():
             with torch.device("meta"):
-                LOG.info(f"{relative_to_cwd(path)}: {DetectionModel(path).info(imgsz)}")
+                LOG.info(f"{name}: {DetectionModel(name).info(imgsz)}")
         return
     if line_profile:
         model = DetectionModel(cfg).to(select_device(device)).eval()

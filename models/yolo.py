@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,11 @@ from torch import Tensor, nn
 import models.common
 from models import registry
 from models.blocks.conv import Conv, Projection, default_activation
-from models.config import LayerRow, make_divisible, read_activation, read_rows
+from models.config import LayerRow, make_divisible, read_activation, read_config, read_rows
 from models.head import Detect
 from models.recompute import recomputed
 from models.tta import augmented_forward
 from utils.base.errors import ConfigError
-from utils.base.paths import find_file
-from utils.base.yaml_io import read_yaml
 from utils.ops.flops import gflops, on_meta
 
 registry.register(registry.detects, Detect)
@@ -166,14 +163,6 @@ class DetectionModel(nn.Module):
 
 
 Model = DetectionModel  # the name in checkpoints before v6.2
-
-
-def read_config(cfg: str | Path | dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """A model yaml as (its content, its file name); bare names are found below models/."""
-    if isinstance(cfg, dict):
-        return deepcopy(cfg), str(cfg.get("yaml_file", ""))
-    path = find_file(cfg, ("models",), (".yaml", ".yml"), "--cfg")
-    return read_yaml(path), path.name
 
 
 def parse_model(
