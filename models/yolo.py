@@ -1,4 +1,7 @@
-"""The detection model, built from a yaml. As a script: print a model's layers, size and speed."""
+"""The detection model, built from a yaml. As a script: print a model's layers and size.
+
+python models/yolo.py --cfg yolov5s-LSKA.yaml
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # before the heavy imports, so that --help answers at once
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from models.profile import main
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the project, not models/
+    from models import profile
 
-    main()
+    profile.check_flags()  # answers --help before the heavy imports
 
 import torch
 from torch import Tensor, nn
 
 import models.common
 from models import registry
+from models.activation_checkpointing import checkpointed
 from models.blocks.conv import Conv, Projection, default_activation
 from models.config import LayerRow, make_divisible, read_activation, read_config, read_rows
 from models.head import Detect
-from models.recompute import recomputed
 from models.tta import augmented_forward
 from utils.base.errors import ConfigError
 from utils.ops.flops import gflops, on_meta
@@ -70,7 +73,6 @@ class DetectionModel(nn.Module):
         self.nc: int = self.yaml["nc"]
         self.names = {i: str(i) for i in range(self.nc)}
         self.hyp: dict[str, Any] | None = None
-        self.class_weights: Tensor | None = None
         self.checkpoint_activations = False  # in training, keep what is between layers only
         known = strides if strides and len(strides) == self.head.nl else None
         self.head.set_strides(known or self._measure_strides())
@@ -97,14 +99,15 @@ class DetectionModel(nn.Module):
             visualize: called with each layer and its output.
         """
         if augment:
-            return augmented_forward(self, x), None
+            stride = int(self.stride.max())
+            return augmented_forward(lambda view: self.run_layers(view)[0], x, stride, self.head.nl), None
         return self.run_layers(x, visualize)
 
     def run_layers(self, x: Tensor, visualize: Watch | None = None) -> Any:
         """One plain pass through the layers."""
         kept: dict[int, Tensor] = {}
-        wanted = set(self.save)
-        again = self.checkpoint_activations and self.training and torch.is_grad_enabled()
+        reused = set(self.save)
+        checkpointing = self.checkpoint_activations and self.training and torch.is_grad_enabled()
         for layer in self.model:
             index: Any = layer.i
             source: Any = layer.f
@@ -113,8 +116,8 @@ class DetectionModel(nn.Module):
                 given = [x if j == -1 else kept[j % index] for j in source]
             elif source != -1:
                 given = kept[source % index]
-            x = recomputed(layer, given) if again and layer is not self.model[-1] else layer(given)
-            if index in wanted:
+            x = checkpointed(layer, given) if checkpointing and layer is not self.model[-1] else layer(given)
+            if index in reused:
                 kept[index] = x
             if visualize is not None and isinstance(x, Tensor):
                 visualize(layer, x)
@@ -213,3 +216,6 @@ def _label(layer: nn.Module, block: type[nn.Module], made: registry.BlockPlan, r
 
 
 __all__ = ["Detect", "DetectionModel", "Model", "models", "parse_model", "read_config"]
+
+if __name__ == "__main__":
+    profile.main(DetectionModel)

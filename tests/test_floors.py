@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "models.head",
-        "models.recompute",
+        "models.activation_checkpointing",
         "models.tta",
         "models.profile",
         "models.yolo",
