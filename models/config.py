@@ -40,11 +40,11 @@ _CALL = re.compile(r"(?:torch\.)?nn\.(\w+)(?:\((.*)\))?")
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer of a yaml."""
+    """One row of a model yaml, checked."""
 
     index: int
-    sources: tuple[int, ...]  # absolute layer indices; -1 only for the image itself
-    written: int | list[int]  # `from` as the yaml has it
+    sources: tuple[int, ...]  # absolute layer indices; -1 is the image
+    yaml_from: int | list[int]  # `from`, as the yaml has it
     repeats: int  # after depth_multiple
     name: str
     args: list[Any]
@@ -110,7 +110,7 @@ def make_divisible(value: float, divisor: int = 8) -> int:
 
 
 def read_rows(d: dict[str, Any], origin: str = "model yaml") -> list[LayerRow]:
-    """Check the rows of `backbone` and `head`; resolve sources, repeats and words.
+    """Check the rows of `backbone` and `head`, and resolve their sources, repeats and words.
 
     Raises:
         ConfigError: a key is missing, or a row is not [from, number, module, args]; names the layer.
@@ -140,18 +140,18 @@ def read_rows(d: dict[str, Any], origin: str = "model yaml") -> list[LayerRow]:
 
 
 def _check_numbers(d: dict[str, Any], origin: str) -> None:
-    """Refuse sizes that no model can have; warn of keys that mean nothing here, such as misspelt ones."""
+    """Reject sizes that no model can have; warn about unknown keys, which may be misspelled."""
     for key in d.keys() - _KEYS:
         near = difflib.get_close_matches(str(key), _KEYS, n=1)
         LOG.warning(f"{origin}: key '{key}' is ignored{f'; did you mean {near[0]}?' if near else ''}")
     for key in ("nc", "channel_multiple", "ch"):
         value = d.get(key, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{origin}: {key} is {value!r}; a whole number from 1 on is needed")
+            raise ConfigError(f"{origin}: {key} is {value!r}; expected a whole number from 1")
     for key in ("depth_multiple", "width_multiple"):
         value = d.get(key, 1.0)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 100:
-            raise ConfigError(f"{origin}: {key} is {value!r}; a number above 0 is needed, such as 0.33")
+            raise ConfigError(f"{origin}: {key} is {value!r}; expected a number above 0, such as 0.33")
 
 
 def _sources(written: int | list[int], index: int, where: str) -> tuple[int, ...]:
@@ -168,10 +168,11 @@ def _sources(written: int | list[int], index: int, where: str) -> tuple[int, ...
 
 
 def read_word(value: Any, words: dict[str, Any]) -> Any:
-    """Turn a yaml argument into a value without evaluating it.
+    """Convert an argument of a yaml row into a value, without evaluating code.
 
-    Numbers, lists and mappings stay; text may be a known word (nc, anchors), True, False, None, a
-    quoted literal, an activation such as nn.SiLU(), or a plain name such as nearest.
+    Numbers stay as they are; text may be a known word (nc, anchors), True, False, None, a quoted
+    literal, an activation such as nn.SiLU(), or a plain name such as nearest. Lists and mappings are
+    converted element by element.
 
     Raises:
         ConfigError: text that is none of these.
@@ -199,10 +200,10 @@ def read_word(value: Any, words: dict[str, Any]) -> Any:
 
 
 def read_activation(text: str) -> nn.Module:
-    """Make the activation that text such as `nn.LeakyReLU(0.1)` names, from a list of known ones.
+    """Make a known activation from text such as `nn.LeakyReLU(0.1)`.
 
     Raises:
-        ConfigError: not on the list, or arguments that are not plain numbers and True/False.
+        ConfigError: the activation is unknown, or its arguments are not literals that it accepts.
     """
     match = _CALL.fullmatch(text.strip())
     name, inside = match.groups() if match else (text, None)
@@ -222,14 +223,14 @@ def read_activation(text: str) -> nn.Module:
         raise ConfigError(f"activation {text!r}: its arguments do not fit ({error})") from error
 
 
-SETTINGS = {"k": int, "dilation": int, "init": str, "design": str}
+SETTINGS = {"k": int, "dilation": int, "init": str, "design": str}  # of --attention, with their types
 
 
 def parse_settings(words: Sequence[str], flag: str = "--attention") -> dict[str, Any]:
-    """Read `["k=23", "design=LKA"]`; a word may also hold several, separated by commas.
+    """Parse `["k=23", "design=LKA"]` or `["k=23,design=LKA"]` into a dict.
 
     Raises:
-        ConfigError: an unknown key, or a value of the wrong kind.
+        ConfigError: an unknown key, or a value of the wrong type.
     """
     settings: dict[str, Any] = {}
     for word in (part for text in words for part in text.split(",") if part):
@@ -239,18 +240,18 @@ def parse_settings(words: Sequence[str], flag: str = "--attention") -> dict[str,
         try:
             settings[key] = SETTINGS[key](value)
         except ValueError as error:
-            raise ConfigError(f"{flag} {word}: {key} is a whole number such as 23") from error
+            raise ConfigError(f"{flag} {word}: expected a whole number such as {key}=23") from error
     if "design" in settings and settings["design"] not in DESIGNS:
         raise ConfigError(f"{flag} design={settings['design']}: expected one of {', '.join(DESIGNS)}")
     return settings
 
 
 def with_attention(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Give every large kernel block of a model yaml's content these arguments; the rest stays.
+    """Return a copy of a model yaml's content with other arguments for all large kernel blocks.
 
     Args:
         config: content of the yaml.
-        settings: k, dilation, init, design, as far as they are to change.
+        settings: new values of k, dilation, init or design; others stay.
 
     Raises:
         ConfigError: the model has no large kernel block.
@@ -258,7 +259,7 @@ def with_attention(config: Mapping[str, Any], settings: Mapping[str, Any]) -> di
     changed = deepcopy(dict(config))
     found = 0
     for row in (*changed.get("backbone", ()), *changed.get("head", ())):
-        if isinstance(row, list) and len(row) == 4 and _has_kernel(row[2]):
+        if isinstance(row, list) and len(row) == 4 and _is_large_kernel(row[2]):
             row[2], row[3] = _rewrite(row[2], row[3], settings)
             found += 1
     if settings and not found:
@@ -267,13 +268,16 @@ def with_attention(config: Mapping[str, Any], settings: Mapping[str, Any]) -> di
     return changed
 
 
-def _has_kernel(name: Any) -> bool:
+def _is_large_kernel(name: Any) -> bool:
     block = registry.registered().get(name) if isinstance(name, str) else None
     return block is not None and (name in DESIGNS or "design" in registry.argument_names(name))
 
 
 def _rewrite(name: str, args: Any, settings: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    """A row's module and arguments; a setting replaces a positional argument, else joins the keywords."""
+    """Return the new module and arguments of a row.
+
+    A setting replaces a positional argument where the row has one, else it becomes a keyword.
+    """
     args = list(args) if isinstance(args, list) else [args]
     keywords = dict(args.pop()) if args and isinstance(args[-1], dict) else {}
     names = registry.argument_names(name)
@@ -281,7 +285,7 @@ def _rewrite(name: str, args: Any, settings: Mapping[str, Any]) -> tuple[str, li
         if key == "design" and name in DESIGNS:
             name = value
             continue
-        # SPPFLSKA has a pooling kernel of its own, which is called k in YOLOv5.
+        # SPPFLSKA calls its gate's kernel `kernel`, because `k` is the pooling kernel, as in SPPF.
         key = "kernel" if key == "k" and "kernel" in names else key
         if key not in names:
             raise ConfigError(f"--attention {key}={value}: {name} has no argument {key}")
