@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -44,8 +44,21 @@ def runs_folder(kind: str) -> str:
     return relative_to_cwd(workplace() / "runs" / kind)
 
 
-def find_file(name: str | Path, folders: tuple[str, ...], suffixes: tuple[str, ...], flag: str) -> Path:
+def find_file(
+    name: str | Path,
+    folders: tuple[str, ...],
+    suffixes: tuple[str, ...],
+    flag: str,
+    also: Callable[[], list[str]] = list,
+) -> Path:
     """Find a file from its path or, by bare name, below `folders` of the project root.
+
+    Args:
+        name: path or bare name.
+        folders: searched with all below them.
+        suffixes: allowed endings; none: any.
+        flag: the flag that the name was given to, for errors.
+        also: returns further names that an error may suggest.
 
     Raises:
         ConfigError: no file or several files have that name, or its suffix is not allowed.
@@ -62,7 +75,7 @@ def find_file(name: str | Path, folders: tuple[str, ...], suffixes: tuple[str, .
         paths = ", ".join(relative_to_cwd(file) for file in sorted(found))
         raise ConfigError(f"{flag} {name}: several files have that name ({paths}); give the path")
     if not found:
-        near = difflib.get_close_matches(path.name, sorted({file.name for file in known}), n=3)
+        near = difflib.get_close_matches(path.name, sorted({*also(), *(file.name for file in known)}), n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise ConfigError(f"{flag} {name}: no such file here or below {', '.join(folders)}/{hint}")
     return found[0]

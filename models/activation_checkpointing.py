@@ -1,4 +1,4 @@
-"""Forget what is inside a layer after its forward pass, and compute it again for the backward one.
+"""Activation checkpointing: less memory in training, for a second forward pass of each layer.
 
 Chen et al., Training deep nets with sublinear memory cost, arXiv:1604.06174.
 """
@@ -14,18 +14,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def recomputed(layer: nn.Module, x: Any) -> Any:
-    """layer(x), for which only x is kept until the backward pass. Gradients and statistics are the same."""
+def checkpointed(layer: nn.Module, x: Any) -> Any:
+    """Return layer(x) and keep nothing but x for the backward pass, which runs the layer again.
+
+    Gradients and running statistics are those of an ordinary pass.
+    """
 
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
-        return nullcontext(), _statistics_held(layer)
+        return nullcontext(), _frozen_statistics(layer)
 
     return checkpoint(layer, x, use_reentrant=False, context_fn=contexts)
 
 
 @contextmanager
-def _statistics_held(layer: nn.Module) -> Iterator[None]:
-    """Batch norms normalise as in training, but their running statistics stay: they have seen this batch."""
+def _frozen_statistics(layer: nn.Module) -> Iterator[None]:
+    """Keep running statistics as they are: the first forward pass has updated them with this batch."""
     norms = [module for module in layer.modules() if isinstance(module, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
