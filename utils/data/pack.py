@@ -24,7 +24,7 @@ def main() -> None:
         raise ConfigError(f"--per-shard {opt.per_shard}: expected at least 1")
 
     from utils.data.dataset_yaml import read_data_yaml
-    from utils.data.shards.convert import Packing, describe, pack_set
+    from utils.data.shards.pack import Packing, describe, pack_set
 
     seed = None if opt.keep_order else opt.seed
     describe(pack_set(read_data_yaml(opt.data), Packing(opt.output, opt.per_shard, seed, opt.exist_ok)))

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.utils.data.image_files import make_set
 from utils.base.yaml_io import write_yaml
 from utils.data.dataset_yaml import DataSpec, read_data_yaml
-from utils.data.shards.convert import Packing, pack_set
+from utils.data.shards.pack import Packing, pack_set
 
 NAMES = ["a", "b", "c"]
 
