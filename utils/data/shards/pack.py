@@ -1,4 +1,4 @@
-"""Pack the images and labels of a dataset into shards, as they are, to the byte."""
+"""Pack the images and label files of a dataset into shards, byte for byte."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
+from utils.base.names import UniqueNames
 from utils.base.paths import atomic_write, relative_to_cwd
 from utils.base.progress import Bar
 from utils.base.seeds import generator
@@ -25,107 +25,90 @@ from utils.data.scan import load_labels
 from utils.data.shards.index import make_index
 from utils.data.shards.store import shard_info
 
-_STREAM = 7951  # of random numbers
-_UNFIT = re.compile(r"[.\s{}*\\]")  # in the name of a sample: all behind a dot is its kind
+_STREAM = 7951  # stream of random numbers for the order of the training images
+_RESERVED = re.compile(r"[.\s{}*\\]")  # characters with a meaning in shards: what follows a dot is the type
 
 
-@dataclass(frozen=True)
-class Packing:
-    """How a dataset is packed."""
+def pack_dataset(
+    data: DataSpec, output: Path, *, per_shard: int = 1000, seed: int | None = 0, exist_ok: bool = False
+) -> Path:
+    """Write `train-0000.tar`, ... with their indices, and a yaml that names them; return the yaml.
 
-    output: Path
-    per_shard: int = 1000  # images
-    seed: int | None = 0  # of the order of training images; None keeps it
-    exist_ok: bool = False
-
-
-def pack_set(data: DataSpec, how: Packing) -> Path:
-    """Write `train-0000.tar`, ... with their indices, and a yaml that names them.
-
-    Training images are shuffled once, as training mixes only neighbours; others keep their order.
-
-    Returns:
-        The yaml.
+    Args:
+        data: the dataset.
+        output: folder of the shards.
+        per_shard: images per shard.
+        seed: seed of the order of the training images, which are shuffled once because training mixes
+            only neighbouring images; None keeps their order. Other splits keep theirs.
+        exist_ok: write into a folder that contains shards.
 
     Raises:
-        ConfigError: the folder has shards already.
+        ConfigError: the folder contains shards already.
         DataError: images that cannot be read, or a folder that cannot be written.
     """
-    target = how.output / data.yaml.name
+    target = output / data.yaml.name
     try:
         if target.resolve() == data.yaml.resolve():
-            raise ConfigError(
-                f"--output {how.output}: its {target.name} is the set's own; choose another folder"
-            )
-        how.output.mkdir(parents=True, exist_ok=True)
-        old = [*how.output.glob("*.tar"), *([target] if target.exists() else [])]
-        if old and not how.exist_ok:
-            raise ConfigError(f"{old[0]}: is there already; choose another --output, or give --exist-ok")
-        splits = {name: getattr(data, name) for name in ("train", "val", "test") if getattr(data, name)}
-        entries = {
-            name: _pack_split(name, load_labels(found, prefix=f"{name}: ").images, how)
-            for name, found in splits.items()
-        }
-        write_yaml(target, {"path": ".", **entries, "names": data.names})
+            raise ConfigError(f"--output {output}: is the folder of {target.name} itself; choose another one")
+        output.mkdir(parents=True, exist_ok=True)
+        old = [*output.glob("*.tar"), *([target] if target.exists() else [])]
+        if old and not exist_ok:
+            raise ConfigError(f"{old[0]}: exists already; choose another --output, or give --exist-ok")
+        splits = {}
+        for split in ("train", "val", "test"):
+            if sources := getattr(data, split):
+                images = load_labels(sources, prefix=f"{split}: ").images
+                splits[split] = _pack_split(split, images, output, per_shard, seed)
+        write_yaml(target, {"path": ".", **splits, "names": data.names})
     except OSError as error:
-        raise DataError(f"{how.output}: cannot be written ({error.strerror or error})") from error
+        raise DataError(f"{output}: cannot be written ({error.strerror or error})") from error
     return target
 
 
-def _pack_split(split: str, images: object, how: Packing) -> str:
-    """Write the shards of a split; what the yaml calls them."""
+def log_summary(yaml: Path) -> None:
+    """Log the number and size of the shards beside a yaml, and how to train on them."""
+    shards = sorted(yaml.parent.glob("*.tar"))
+    size = sum(shard.stat().st_size for shard in shards)
+    LOG.info(f"{len(shards)} shards, {size / 1e6:.1f} MB; train with --data {relative_to_cwd(yaml)}")
+
+
+def _pack_split(split: str, images: object, output: Path, per_shard: int, seed: int | None) -> str:
+    """Write the shards of a split; return the pattern that names them in the yaml."""
     if not isinstance(images, PackedPaths):
-        raise ConfigError(f"{split}: is made of shards already")
+        raise ConfigError(f"{split}: consists of shards already")
     order = np.arange(len(images))
-    if split == "train" and how.seed is not None:
-        generator(how.seed, _STREAM).shuffle(order)
-    count = -(-len(images) // how.per_shard)
+    if split == "train" and seed is not None:
+        generator(seed, _STREAM).shuffle(order)
+    count = -(-len(images) // per_shard)
     width = max(len(str(count - 1)), 4)
-    names = _Names()
+    names = UniqueNames()
     for number in Bar(range(count), f"{split}: {len(images)} images in {count} shards"):
-        path = how.output / f"{split}-{number:0{width}d}.tar"
-        chosen = order[number * how.per_shard : (number + 1) * how.per_shard]
-        _write_shard(path, [(names.of(images, index), images[index]) for index in chosen.tolist()])
+        path = output / f"{split}-{number:0{width}d}.tar"
+        chosen = order[number * per_shard : (number + 1) * per_shard]
+        samples = [(names.unique(_sample_name(images.relative_path(i))), images[i]) for i in chosen.tolist()]
+        _write_shard(path, samples)
         make_index(shard_info(os.path.abspath(path)))
     last = f"{count - 1:0{width}d}"
     return f"{split}-{{{'0' * width}..{last}}}.tar" if count > 1 else f"{split}-{last}.tar"
 
 
-class _Names:
-    """Names of samples, each given once: the image's own, with _ for what means something in a shard."""
-
-    def __init__(self) -> None:
-        self._given: set[str] = set()
-
-    def of(self, images: PackedPaths, index: int) -> str:
-        path = Path(images.place(index).lstrip(os.sep)).with_suffix("")
-        wanted = "/".join(_UNFIT.sub("_", part) for part in path.parts)
-        name, count = wanted, 1
-        while name in self._given:
-            count += 1
-            name = f"{wanted}-{count}"
-        self._given.add(name)
-        return name
+def _sample_name(path: str) -> str:
+    """Return a path without root and suffix, its reserved characters replaced by _."""
+    parts = Path(path.lstrip(os.sep)).with_suffix("").parts
+    return "/".join(_RESERVED.sub("_", part) for part in parts)
 
 
-def _write_shard(path: Path, images: Sequence[tuple[str, Path]]) -> None:
+def _write_shard(path: Path, samples: Sequence[tuple[str, Path]]) -> None:
     with atomic_write(path) as out, tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as shard:
-        for name, content in _files(images):
-            member = tarfile.TarInfo(name)  # with no time and no owner: the same images give the same shard
+        for name, content in _read_files(samples):
+            member = tarfile.TarInfo(name)  # without time and owner: the same images give the same bytes
             member.size, member.mode = len(content), 0o644
             shard.addfile(member, io.BytesIO(content))
 
 
-def _files(images: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, bytes]]:
-    for name, image in images:
+def _read_files(samples: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, bytes]]:
+    for name, image in samples:
         yield f"{name}{image.suffix.lower()}", image.read_bytes()
         labels = label_path(image)
         if labels.is_file():
             yield f"{name}.txt", labels.read_bytes()
-
-
-def describe(yaml: Path) -> None:
-    """Say what there is now, and how to use it."""
-    shards = sorted(yaml.parent.glob("*.tar"))
-    size = sum(shard.stat().st_size for shard in shards)
-    LOG.info(f"{len(shards)} shards, {size / 1e6:.1f} MB; train with --data {relative_to_cwd(yaml)}")
