@@ -25,10 +25,10 @@ def workplace() -> Path:
 
 
 def typed(program: str) -> str:
-    """What a user types to start `train.py`, or `-m utils.data.get`."""
+    """Return the command that starts `train.py`, or `-m utils.data get`."""
     if not INSTALLED:
         return f"python {program}"
-    return f"yolov5-lska {program.removesuffix('.py').rpartition('.')[2]}"
+    return f"yolov5-lska {program.removesuffix('.py').rpartition(' ')[2]}"
 
 
 def relative_to_cwd(path: Path) -> str:
