@@ -12,9 +12,9 @@ from urllib.parse import unquote, urlsplit
 
 import cv2
 
+from utils.base.download import download_file
 from utils.base.errors import DataError, one_line
 from utils.base.log import LOG
-from utils.data.download import download_file
 from utils.data.images import read_image
 from utils.data.letterbox import letterbox
 from utils.sources.files import Fit, Frame, delivered_fps, find_files, is_image, is_video
