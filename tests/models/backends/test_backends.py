@@ -15,8 +15,8 @@ from tests.models.backends.files import CPU, NAMES, SIDE, checkpoint, example, e
 from utils.base.errors import ConfigError, DataError
 from utils.base.formats import format_of
 from utils.base.paths import ROOT
-from utils.export import exporter
-from utils.export.export_options import ExportOptions
+from utils.export import export_function
+from utils.export.export_settings import ExportSettings
 from utils.ops.nms import non_max_suppression
 
 RUNTIMES = ("torchscript", "onnx")
@@ -211,8 +211,8 @@ def test_a_file_that_thins_out_its_boxes_says_below_what_they_are_gone(
 ) -> None:
     model = tiny_model()
     model.head.export = True
-    options = ExportOptions(32, NAMES, nms=True, conf_thres=0.2)
-    exporter("onnx")(model, example(), tmp_path / "nms.onnx", options)
+    options = ExportSettings(stride=32, names=NAMES, include=["onnx"], nms=True, conf_thres=0.2)
+    export_function("onnx")(model, example(), tmp_path / "nms.onnx", options)
     backend = load_backend(str(tmp_path / "nms.onnx"), CPU)
 
     backend.warn_of_thresholds(0.25)
