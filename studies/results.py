@@ -56,7 +56,7 @@ def _table(study: Path, split: str, kind: str) -> str:
     summaries = summarize(records, split)
     if kind == "short":
         return f"\n{main_table(summaries)}\n\n"
-    words = "\n".join(f"- {one.words}" for one in summaries if one.words)
+    words = "\n".join(f"- {one.conclusion}" for one in summaries if one.conclusion)
     return f"\n{main_table(summaries)}\n\n{words}\n\n{circumstances(records)}\n\n"
 
 

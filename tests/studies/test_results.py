@@ -9,7 +9,7 @@ import pytest
 
 from studies.compare.summary import class_table, main_table, summarize
 from studies.results import PAGE, rebuild
-from tests.studies.compare.drawn import drawn_records
+from tests.studies.compare.synthetic import synthetic_records
 from utils.base.errors import DataError
 
 PLACE = """before
@@ -25,7 +25,7 @@ after
 
 def test_tables_are_made_from_the_csv_files(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
-    records = drawn_records()
+    records = synthetic_records()
     records.write(tmp_path / "one")
     text = rebuild(PLACE, tmp_path)
 
@@ -33,7 +33,7 @@ def test_tables_are_made_from_the_csv_files(tmp_path: Path) -> None:
     assert "stale" not in text
     summaries = summarize(records, "val")
     assert main_table(summaries) in text and class_table(records, "val") in text
-    assert all(one.words in text for one in summaries)
+    assert all(one.conclusion in text for one in summaries)
     assert rebuild(text, tmp_path) == text
 
 
@@ -57,7 +57,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"one.results\.csv"):
         rebuild(PLACE, tmp_path)
     (tmp_path / "one").mkdir()
-    drawn_records().write(tmp_path / "one")
+    synthetic_records().write(tmp_path / "one")
     with pytest.raises(DataError, match="no results of split nowhere"):
         rebuild(PLACE.replace("one val", "one nowhere"), tmp_path)
 
