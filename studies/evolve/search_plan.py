@@ -169,7 +169,8 @@ def _find_home(options: Any, settings: dict[str, Any]) -> Path:
     if file.is_file():
         earlier = read_yaml(file)
         for key, value in settings.items():
-            if earlier.get(key) != value:
+            before = earlier.get(key)
+            if before != value and not (key == "train" and sorted(before or ()) == sorted(value)):
                 now = f"{key} {value}" if len(str(value)) < 200 else f"another {key}"
                 raise ConfigError(
                     f"{relative_to_cwd(home)} has an evolution with other settings (now: {now}); "

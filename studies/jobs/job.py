@@ -19,6 +19,7 @@ from abc import ABC, abstractmethod
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -173,4 +174,6 @@ def counted_minutes(folder: Path, checkpoint: Path) -> Iterator[Minutes]:
 
 def changed(options: Any, **values: Any) -> Any:
     """Return a copy of options of train.py or val.py with other values."""
-    return Namespace(**{**vars(options), **values})
+    if isinstance(options, Namespace):
+        return Namespace(**{**vars(options), **values})
+    return replace(options, **values)
