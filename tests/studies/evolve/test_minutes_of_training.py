@@ -1,3 +1,5 @@
+"""The estimate from one training step."""
+
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from utils.base.errors import DataError
 from utils.train.train_options import parse_options
 
 
-def test_the_time_of_a_training_grows_with_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_estimate_is_proportional_to_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, model = small_set(tmp_path), small_models(tmp_path)[0]
     clock = iter(range(100))
     monkeypatch.setattr(eta.time, "perf_counter", lambda: float(next(clock)))  # a second for each step
@@ -18,7 +20,7 @@ def test_the_time_of_a_training_grows_with_its_steps(tmp_path: Path, monkeypatch
     assert minutes_of_training(one) == pytest.approx((5 + 6) / 60)
 
 
-def test_wrong_data_is_found_before_anything_is_trained(tmp_path: Path) -> None:
+def test_invalid_data_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text(f"path: {tmp_path}\ntrain: none\nval: none\nnames: [a]\n")
     with pytest.raises(DataError, match="does not exist"):
         minutes_of_training(parse_options(["--data", str(tmp_path / "data.yaml"), "--weights", ""]))

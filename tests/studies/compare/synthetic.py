@@ -1,4 +1,4 @@
-"""Records of a comparison that never ran, with differences that are known."""
+"""Synthetic records of a comparison, with known differences."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ SEEDS = (0, 1, 2, 3, 4)
 GAIN = 0.05  # of the second model over the first, for each seed
 
 
-def drawn_records() -> Records:
+def synthetic_records() -> Records:
     """Three models: a baseline, one that is better by GAIN, and one that differs by noise."""
     records = Records()
     noise = (0.004, -0.003, 0.002, -0.005, 0.001)
-    for place, (model, gain) in enumerate((("base", 0.0), ("better", GAIN), ("same", 0.0))):
+    for index, (model, gain) in enumerate((("base", 0.0), ("better", GAIN), ("same", 0.0))):
         for seed in SEEDS:
             shift = gain + (noise[seed] if model == "same" else 0.001 * seed * (model == "better"))
             for split in ("val", "test"):
@@ -21,12 +21,12 @@ def drawn_records() -> Records:
                     row = {"model": model, "seed": seed, "split": split, "checkpoint": checkpoint}
                     row |= {"P": 0.8, "R": 0.7, "mAP50": value + 0.3, "mAP50-95": value}
                     row |= {"AP/cat": value - 0.1, "AP/dog, old": value + 0.1}
-                    row |= {"flags": f"--cfg {model}.yaml", "run": f"{place}{seed}", "commit": "abc"}
-                    row |= {"parameters": 1e6 * (place + 1), "gflops": 4.0 + place, "minutes": 2.0}
-                    row |= {"latency": 10.0 + place, "latency_low": 9.0, "latency_high": 12.0}
+                    row |= {"flags": f"--cfg {model}.yaml", "run": f"{index}{seed}", "commit": "abc"}
+                    row |= {"parameters": 1e6 * (index + 1), "gflops": 4.0 + index, "minutes": 2.0}
+                    row |= {"latency": 10.0 + index, "latency_low": 9.0, "latency_high": 12.0}
                     records.results.append(row)
             for epoch in range(1, 11):
-                figure = (0.5 + 0.01 * seed + shift) * epoch / 10
-                row = {"model": model, "seed": seed, "epoch": epoch, "mAP50": figure, "loss": 1 / epoch}
-                records.curves.append(row | {"mAP50-95": figure})
+                value = (0.5 + 0.01 * seed + shift) * epoch / 10
+                row = {"model": model, "seed": seed, "epoch": epoch, "mAP50": value, "loss": 1 / epoch}
+                records.curves.append(row | {"mAP50-95": value})
     return records
