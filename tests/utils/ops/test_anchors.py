@@ -33,31 +33,31 @@ def poorly_fitting_labels() -> tuple[np.ndarray, list[np.ndarray]]:
     return shapes, list(arrays("11_autoanchor")["poorfit/labels"])
 
 
-def assert_equal(ours: AnchorFit, wanted: dict[str, float]) -> None:
+def assert_equal(ours: AnchorFit, expected: dict[str, float]) -> None:
     for key in AnchorFit._fields:
-        assert getattr(ours, key) == pytest.approx(wanted[key], abs=1e-4), key
+        assert getattr(ours, key) == pytest.approx(expected[key], abs=1e-4), key
 
 
 @needs_shared
 @pytest.mark.parametrize("name", GOLDEN["metric"])
 def test_the_fit_of_the_default_anchors_equals_the_original(name: str) -> None:
     imgsz, thr = int(name[3:6]), float(name.split("thr")[1])
-    wanted = GOLDEN["metric"][name]
-    assert_equal(anchor_fit(bccd_sizes(imgsz), DEFAULT, thr), wanted["no_scale"])
+    expected = GOLDEN["metric"][name]
+    assert_equal(anchor_fit(bccd_sizes(imgsz), DEFAULT, thr), expected["no_scale"])
     scales = np.random.RandomState(0).uniform(0.9, 1.1, GOLDEN["data"]["images"])
-    assert_equal(anchor_fit(bccd_sizes(imgsz, scales), DEFAULT, thr), wanted["scale_seed0"])
+    assert_equal(anchor_fit(bccd_sizes(imgsz, scales), DEFAULT, thr), expected["scale_seed0"])
 
 
 @needs_shared
 @pytest.mark.parametrize("name", [name for name in GOLDEN["kmeans"] if name.startswith("img320")])
 def test_kmean_anchors_are_as_good_as_those_of_the_original(name: str) -> None:
-    wanted, wh = GOLDEN["kmeans"][name], bccd_sizes(320)
-    ours = kmean_anchors(wh, int(name.split("/n")[1]), 320, gen=wanted["gen"])
-    assert ours.shape == np.shape(wanted["anchors"])
+    expected, wh = GOLDEN["kmeans"][name], bccd_sizes(320)
+    ours = kmean_anchors(wh, int(name.split("/n")[1]), 320, gen=expected["gen"])
+    assert ours.shape == np.shape(expected["anchors"])
     assert (np.diff(ours.prod(1)) >= 0).all()
     fit = anchor_fit(wh, ours, 4.0)
-    assert fit.fitness >= wanted["result"]["fitness"] - 0.01
-    assert fit.bpr >= wanted["result"]["bpr"] - 0.002
+    assert fit.fitness >= expected["result"]["fitness"] - 0.01
+    assert fit.bpr >= expected["result"]["bpr"] - 0.002
 
 
 @needs_shared
@@ -72,16 +72,16 @@ def test_good_anchors_are_kept() -> None:
 
 def test_poor_anchors_are_replaced_by_ones_as_good_as_those_of_the_original() -> None:
     shapes, labels = poorly_fitting_labels()
-    wanted = GOLDEN["poorfit"]
-    wh = label_sizes(shapes, labels, wanted["img_size"])
-    assert_equal(anchor_fit(wh, DEFAULT, 4.0), wanted["before"])
-    found, line = check_anchors(shapes, labels, DEFAULT.reshape(3, 3, 2), STRIDES, wanted["img_size"])
+    expected = GOLDEN["poorfit"]
+    wh = label_sizes(shapes, labels, expected["img_size"])
+    assert_equal(anchor_fit(wh, DEFAULT, 4.0), expected["before"])
+    found, line = check_anchors(shapes, labels, DEFAULT.reshape(3, 3, 2), STRIDES, expected["img_size"])
     assert found is not None
     assert found.shape == (3, 3, 2)
     assert (np.diff(found.reshape(-1, 2).prod(1)) >= 0).all()
     fit = anchor_fit(wh, found.reshape(-1, 2), 4.0)
-    assert fit.fitness >= wanted["after"]["fitness"] - 0.01
-    assert fit.bpr >= wanted["after"]["bpr"] - 0.002
+    assert fit.fitness >= expected["after"]["fitness"] - 0.01
+    assert fit.bpr >= expected["after"]["bpr"] - 0.002
     assert "New anchors" in line
 
 

@@ -62,8 +62,8 @@ def test_a_small_example() -> None:
     )
     fine, medium, coarse = assign_targets(targets, ANCHORS, [(8, 8), (4, 4), (2, 2)])
     assert cells(fine)[:5].tolist() == [[0, 0, 4, 4], [0, 0, 2, 1], [1, 0, 6, 6], [1, 0, 7, 0], [0, 1, 4, 4]]
-    wanted = torch.tensor([[0, 0, 1.2, 1.6], [0.08, 0.2, 2.0, 1.4], [0, 0, 1.2, 1.6]])
-    torch.testing.assert_close(medium.box[:3], wanted, atol=1e-5, rtol=0)
+    expected = torch.tensor([[0, 0, 1.2, 1.6], [0.08, 0.2, 2.0, 1.4], [0, 0, 1.2, 1.6]])
+    torch.testing.assert_close(medium.box[:3], expected, atol=1e-5, rtol=0)
     assert [len(m.row) for m in (fine, medium, coarse)] == [31, 16, 0]
 
 

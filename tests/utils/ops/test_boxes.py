@@ -25,15 +25,15 @@ CONVERSIONS = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("given", "convert", "wanted"), CONVERSIONS)
+@pytest.mark.parametrize(("given", "convert", "expected"), CONVERSIONS)
 def test_conversions_equal_the_original_and_do_not_modify_their_input(
-    kind: Callable[[np.ndarray], Any], given: str, convert: Callable[[Any], Any], wanted: str
+    kind: Callable[[np.ndarray], Any], given: str, convert: Callable[[Any], Any], expected: str
 ) -> None:
     boxes = kind(GOLDEN[given])
     result = convert(boxes)
     assert type(result) is type(boxes)
     assert result.dtype == boxes.dtype
-    np.testing.assert_allclose(np.asarray(result), GOLDEN[wanted], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(result), GOLDEN[expected], rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(np.asarray(boxes), GOLDEN[given])
 
 

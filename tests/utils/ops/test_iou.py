@@ -18,10 +18,10 @@ KINDS: tuple[Kind, ...] = ("iou", "giou", "diou", "ciou")
 def test_pairs_equal_the_original(kind: Kind, form: str) -> None:
     one, two = (torch.from_numpy(GOLDEN[f"{form}{i}"]) for i in (1, 2))
     ours = bbox_iou(one, two, xywh=form == "xywh", kind=kind).numpy()
-    wanted = GOLDEN[f"{kind}_{form}"]
-    np.testing.assert_allclose(ours[:120], wanted[:120], rtol=1e-5, atol=1e-5)
-    known = np.isfinite(wanted[120:])
-    np.testing.assert_allclose(ours[120:][known], wanted[120:][known], rtol=1e-4, atol=1e-4)
+    expected = GOLDEN[f"{kind}_{form}"]
+    np.testing.assert_allclose(ours[:120], expected[:120], rtol=1e-5, atol=1e-5)
+    known = np.isfinite(expected[120:])
+    np.testing.assert_allclose(ours[120:][known], expected[120:][known], rtol=1e-4, atol=1e-4)
 
 
 def test_a_small_example() -> None:

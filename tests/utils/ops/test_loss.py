@@ -54,8 +54,8 @@ def test_loss_and_gradient_equal_the_original(name: str) -> None:
         maps = golden_maps(case)
         total, items = loss(maps, targets)
         total.backward()
-        wanted = [step[key] for key in ("loss", "lbox", "lobj", "lcls")]
-        np.testing.assert_allclose([total.item(), *items.tolist()], wanted, rtol=1e-5)
+        expected = [step[key] for key in ("loss", "lbox", "lobj", "lcls")]
+        np.testing.assert_allclose([total.item(), *items.tolist()], expected, rtol=1e-5)
         grads = gradients(maps)
         np.testing.assert_allclose([g.norm().item() for g in grads], step["grad_norms"], rtol=1e-4)
         np.testing.assert_allclose([g.abs().sum().item() for g in grads], step["grad_abs_sum"], rtol=1e-4)
@@ -97,10 +97,12 @@ def test_a_small_example() -> None:
 
 
 def test_focal_loss_and_label_smoothing_equal_the_original() -> None:
-    logits, wanted = torch.from_numpy(GOLDEN["focal/pred"]), torch.from_numpy(GOLDEN["focal/true"])
+    logits, expected = torch.from_numpy(GOLDEN["focal/pred"]), torch.from_numpy(GOLDEN["focal/true"])
     known = SCALARS["focal"]
-    assert binary_loss(logits, wanted).item() == pytest.approx(known["bce"], rel=1e-5)
-    assert binary_loss(logits, wanted, gamma=1.5).item() == pytest.approx(known["focal_g1_5_a0_25"], rel=1e-5)
+    assert binary_loss(logits, expected).item() == pytest.approx(known["bce"], rel=1e-5)
+    assert binary_loss(logits, expected, gamma=1.5).item() == pytest.approx(
+        known["focal_g1_5_a0_25"], rel=1e-5
+    )
     for epsilon, positive, negative in SCALARS["smooth_bce"]:
         assert smooth_labels(epsilon) == pytest.approx((positive, negative))
 

@@ -33,13 +33,13 @@ def ap_of(name: str) -> APResult:
 
 @pytest.mark.parametrize("name", SCALARS["ap_cases"])
 def test_average_precision_equals_the_original(name: str) -> None:
-    ours, wanted = ap_of(name), SCALARS["ap_cases"][name]
-    assert ours.classes.tolist() == wanted["unique_classes"]
+    ours, expected = ap_of(name), SCALARS["ap_cases"][name]
+    assert ours.classes.tolist() == expected["unique_classes"]
     assert ours.classes.dtype.kind == "i"
     for key in ("tp", "fp", "p", "r", "f1", "ap"):
-        np.testing.assert_allclose(getattr(ours, key), wanted[key], atol=1e-6, err_msg=key)
-    assert ours.ap[:, 0].mean() == pytest.approx(wanted["map50"], abs=1e-6)
-    assert ours.ap.mean() == pytest.approx(wanted["map50_95"], abs=1e-6)
+        np.testing.assert_allclose(getattr(ours, key), expected[key], atol=1e-6, err_msg=key)
+    assert ours.ap[:, 0].mean() == pytest.approx(expected["map50"], abs=1e-6)
+    assert ours.ap.mean() == pytest.approx(expected["map50_95"], abs=1e-6)
     for curve in (ours.p_curve, ours.r_curve, ours.f1_curve, ours.prec_values):
         assert curve.shape == (len(ours.classes), len(ours.px))
 

@@ -50,9 +50,9 @@ def test_rows_equal_the_original(name: str) -> None:
     assert torch.equal(decoded, before)
     assert [len(rows) for rows in ours] == CASES[name]["n_out"]
     for i, rows in enumerate(ours):
-        wanted = stored[f"{name}/out{i}"]
-        np.testing.assert_allclose(ordered(rows.numpy()), ordered(wanted), atol=1e-3)
-        np.testing.assert_allclose(rows[:, 4].numpy(), wanted[:, 4], atol=1e-6)
+        expected = stored[f"{name}/out{i}"]
+        np.testing.assert_allclose(ordered(rows.numpy()), ordered(expected), atol=1e-3)
+        np.testing.assert_allclose(rows[:, 4].numpy(), expected[:, 4], atol=1e-6)
 
 
 def ordered(rows: np.ndarray) -> np.ndarray:
@@ -207,6 +207,6 @@ def test_nms_equals_plain_python() -> None:
     drawn[..., :4] *= torch.tensor([100, 100, 60, 60])
     ours = non_max_suppression(drawn, 0.1, 0.5, multi_label=True, max_det=1000)
     for image, rows in zip(drawn.tolist(), ours, strict=True):
-        wanted = _plain_nms(image, 0.1, 0.5)
-        assert 100 < len(rows) == len(wanted)
-        np.testing.assert_allclose(rows.numpy(), wanted, atol=1e-4)
+        expected = _plain_nms(image, 0.1, 0.5)
+        assert 100 < len(rows) == len(expected)
+        np.testing.assert_allclose(rows.numpy(), expected, atol=1e-4)
