@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 
 from tests.known import pattern_image
+from tests.utils.data.image_files import make_set
 from tests.utils.data.shards.sets import make_both
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.base.yaml_io import read_yaml, write_yaml
+from utils.data import __main__ as commands
 from utils.data.dataset_yaml import read_data_yaml
 from utils.data.scan import load_labels
 from utils.data.shards import index
 from utils.data.shards.index import index_path
+from utils.data.shards.pack import pack_dataset
 from utils.data.shards.urls import ShardList
 
 
@@ -56,6 +59,25 @@ def test_packing_writes_a_yaml_and_indices(tmp_path: Path) -> None:
     assert content["train"] == "train-{0000..0003}.tar" and content["val"] == "val-{0000..0001}.tar"
     assert content["names"] == {0: "a", 1: "b", 2: "c"}
     assert len(list((tmp_path / "shards").glob("*.index.npz"))) == 6
+
+
+def test_the_command_pack_writes_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_both(tmp_path)
+    words = ["pack", str(tmp_path / "data.yaml"), "--output", str(tmp_path / "out"), "--per-shard", "5"]
+    monkeypatch.setattr("sys.argv", ["-m", *words])
+    commands.main()
+    assert read_yaml(tmp_path / "out/data.yaml")["train"] == "train-{0000..0001}.tar"
+    with pytest.raises(ConfigError, match="exists already"):
+        commands.main()
+
+
+def test_images_of_one_name_get_numbers_in_shards(tmp_path: Path) -> None:
+    make_set(tmp_path, 2)
+    (tmp_path / "images/train/000.png").rename(tmp_path / "images/train/a b.png")
+    (tmp_path / "images/train/001.png").rename(tmp_path / "images/train/a_b.png")
+    write_yaml(tmp_path / "d.yaml", {"train": "images/train", "val": "images/train", "names": ["a"]})
+    packed = read_data_yaml(pack_dataset(read_data_yaml(tmp_path / "d.yaml"), tmp_path / "out"))
+    assert sorted(path.name for path in load_labels(packed.val).images) == ["a_b.png", "a_b2.png"]
 
 
 def test_shards_of_other_programs_are_read(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
