@@ -20,7 +20,6 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "models.common",
         "models.config",
         "models.pickles",
-        "models.release",
         "utils.data",
         "utils.sources",
         "utils.loggers",
