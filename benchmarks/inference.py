@@ -21,10 +21,10 @@ import cv2
 import torch
 from timing import ROOT, ResultTable, alternate, faster, parser, ratio
 
-import detect
 from models.backends import load_backend
 from models.backends.base import Backend
 from utils.base.log import LOG
+from utils.base.options import options_from
 from utils.base.paths import relative_to_cwd
 from utils.base.processes import usable_cores
 from utils.data.dataset import DetectionDataset
@@ -119,16 +119,8 @@ def read(folder: Path, backend: Backend, size: int) -> list[Frame]:
 
 def run_on(backend: Backend, source: str, project: str, size: int, **flags: object) -> None:
     """Run detect.py's main function, with a model that is loaded already."""
-    values = vars(detect.make_parser().parse_args([]))
-    values |= {
-        "source": source,
-        "project": project,
-        "imgsz": size,
-        "device": "cpu",
-        "exist_ok": True,
-        **flags,
-    }
-    run_detect(DetectOptions(**values), load=lambda _: backend)
+    values = {"source": source, "project": project, "imgsz": size, "device": "cpu", "exist_ok": True}
+    run_detect(options_from(DetectOptions, {**values, **flags}), load=lambda _: backend)
 
 
 def beside_the_model(backend: Backend, frames: list[Frame], size: int) -> None:

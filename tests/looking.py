@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import torch
 
-import detect
+from utils.base.options import options_from
 from utils.predict.detect_options import DetectOptions
 from utils.predict.detector import DetectSummary
 from utils.predict.detector import detect as detect_with
@@ -45,9 +45,8 @@ class Blind(Finder):
 
 
 def look(source: Path | str, folder: Path, backend: Finder | None = None, **kwargs: Any) -> DetectSummary:
-    values = vars(detect.make_parser().parse_args([]))
-    values |= {"source": source, "project": str(folder), "imgsz": 64, "device": "cpu", **kwargs}
-    return detect_with(DetectOptions(**values), load=lambda _: backend or Finder())
+    values = {"source": source, "project": str(folder), "imgsz": 64, "device": "cpu", **kwargs}
+    return detect_with(options_from(DetectOptions, values), load=lambda _: backend or Finder())
 
 
 def made(folder: Path) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +15,7 @@ import numpy as np
 from utils.base.errors import ConfigError
 from utils.base.log import LOG, color
 from utils.base.names import class_names
+from utils.base.options import changed
 from utils.base.paths import find_file, increment_path
 from utils.base.timing import Stopwatch
 from utils.base.yaml_io import read_yaml
@@ -78,7 +79,7 @@ def detect(options: DetectOptions, load: Callable[[DetectOptions], Backend] | No
     backend = (load or _load_backend)(options)
     height, width = check_img_size(options.imgsz, stride=backend.stride)
     _check_classes(options, backend)
-    options = replace(options, batch_size=options.batch_size or _good_batch(options, backend, height * width))
+    options = changed(options, batch_size=options.batch_size or _good_batch(options, backend, height * width))
     if not (backend.pt and backend.device.type == "cpu"):  # there the first image warms up well enough
         backend.warmup((1, 3, height, width))
     save_dir = increment_path(Path(options.project) / options.name, options.exist_ok)
