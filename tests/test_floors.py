@@ -58,7 +58,6 @@ NEIGHBOURS = {
     ("utils.predict", "models.backends"),
     ("utils.export", "models.backends"),
     ("models.autoshape", "models.backends"),
-    ("models.autoshape", "utils.predict"),
 }
 
 

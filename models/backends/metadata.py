@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.base.errors import DataError
+from utils.base.errors import ConfigError, DataError
+from utils.base.log import LOG
 from utils.base.names import class_names
+from utils.base.paths import find_file
 from utils.base.yaml_io import read_yaml
 
 MAX_STRIDE = 32  # of a model whose file does not say
@@ -82,6 +84,16 @@ def from_zip(path: Path) -> Metadata:
     except (*_DAMAGE, zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{path}: its metadata are damaged ({type(error).__name__})") from error
     return Metadata.of(found, path)
+
+
+def read_class_names(data: str) -> dict[int, str] | None:
+    """Return the class names of a data yaml, for models that hold none; None where it cannot be found."""
+    try:
+        names = read_yaml(find_file(data, ("data",), (".yaml", ".yml"), "--data")).get("names")
+    except ConfigError as error:
+        LOG.warning(f"{error}; classes that the model does not name are shown as numbers")
+        return None
+    return class_names(names) if isinstance(names, list | dict) else None
 
 
 def literal(text: str) -> Any:
