@@ -14,7 +14,7 @@ from torch import Tensor
 from utils.base.errors import ConfigError
 from utils.data.letterbox import letterbox
 from utils.ops.boxes import scale_boxes
-from utils.sources.files import Frame
+from utils.sources.frame import Frame
 from utils.sources.source import FileSource, find_source
 
 _LONGEST = 1280  # pixels of an image in a figure
@@ -65,7 +65,7 @@ def open_images(source: str, vid_stride: int = 1) -> FileSource:
 
 def frames_of(source: FileSource, limit: int) -> Iterator[Frame]:
     """The first `limit` images, as they were read."""
-    return islice((frame for batch in source.batches(lambda image: image) for frame in batch), limit)
+    return islice(source.read(), limit)
 
 
 class ModelInputs:
@@ -78,21 +78,21 @@ class ModelInputs:
     def make(self, frame: Frame) -> ModelInput:
         """Fit a frame to the network, without changing its shape."""
         number = f"_{frame.frame_number}" if frame.frame_number else ""
-        fitted, ratios, pad = letterbox(frame.original, self.imgsz, auto=True, stride=self.stride)
-        height, width = frame.original.shape[:2]
+        fitted, ratios, pad = letterbox(frame.image, self.imgsz, auto=True, stride=self.stride)
+        height, width = frame.image.shape[:2]
         left, top = (round(half - 0.1) for half in pad)  # letterbox puts an odd pixel behind
         inner_w, inner_h = (max(round(n * ratios[0]), 1) for n in (width, height))
         return ModelInput(
             name=self._claim(f"{frame.path.stem}{number}"),
             title=f"{frame.path.name}{f', frame {frame.frame_number}' if number else ''}",
-            image=_for_paper(frame.original),
+            image=_for_paper(frame.image),
             images=self._tensor(fitted),
             inner=(slice(top, top + inner_h), slice(left, left + inner_w)),
         )
 
     def full(self, frame: Frame) -> Tensor:
         """Fit a frame to all of --imgsz, so that maps of different images can be averaged."""
-        return self._tensor(letterbox(frame.original, self.imgsz, auto=False)[0])
+        return self._tensor(letterbox(frame.image, self.imgsz, auto=False)[0])
 
     def _tensor(self, image: np.ndarray) -> Tensor:
         rgb = np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)[None])

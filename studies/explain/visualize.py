@@ -13,8 +13,8 @@ from utils.base.device import select_device
 from utils.base.log import LOG, color
 from utils.base.paths import increment_path
 from utils.base.progress import Bar
+from utils.data.images import is_image
 from utils.data.letterbox import check_img_size
-from utils.sources.files import is_image
 
 
 def visualize(options: VisualizeOptions) -> VisualizeSummary:

@@ -28,7 +28,7 @@ from studies.explain.visualize_options import VisualizeOptions
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
 from utils.base.paths import atomic_write
-from utils.sources.files import Frame
+from utils.sources.frame import Frame
 
 _TITLES = {
     "gradcam": "What speaks for the boxes: Grad-CAM of their scores",

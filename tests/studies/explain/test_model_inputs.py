@@ -11,12 +11,12 @@ import torch
 from studies.explain.model_inputs import ModelInputs, frames_of, open_images
 from tests.utils.sources.test_source import make_image_file, video
 from utils.base.errors import ConfigError
-from utils.sources.files import Frame
+from utils.sources.frame import Frame
 
 
 def frame(height: int, width: int, name: str = "a.jpg", number: int = 0) -> Frame:
     image = np.zeros((height, width, 3), np.uint8)
-    return Frame(Path(name), image, image, frame_number=number)
+    return Frame(Path(name), image, frame_number=number)
 
 
 def views(imgsz: tuple[int, int] = (64, 64)) -> ModelInputs:
@@ -26,7 +26,7 @@ def views(imgsz: tuple[int, int] = (64, 64)) -> ModelInputs:
 @pytest.mark.parametrize(("height", "width"), [(40, 60), (60, 41), (64, 64), (3000, 1999), (7, 300)])
 def test_the_border_is_cut_off_exactly(height: int, width: int) -> None:
     shot = frame(height, width)
-    shot.original[:] = 255
+    shot.image[:] = 255
     view = views().make(shot)
     grey = (view.images[0, 0].numpy() * 255).round()
     inner = view.cut(grey)
@@ -36,7 +36,7 @@ def test_the_border_is_cut_off_exactly(height: int, width: int) -> None:
 
 def test_a_marked_place_is_found_again() -> None:
     shot = frame(200, 400)
-    shot.original[100:140, 300:340] = 255
+    shot.image[100:140, 300:340] = 255
     view = views().make(shot)
     bright = view.cut(view.images[0, 0].numpy())
     row, column = np.unravel_index(bright.argmax(), bright.shape)
