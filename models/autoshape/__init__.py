@@ -62,7 +62,7 @@ class AutoShape(nn.Module):
     def __init__(self, model: Backend | nn.Module) -> None:
         super().__init__()
         if isinstance(model, DetectionModel | Ensemble):
-            model = PyTorchBackend.around(model)
+            model = PyTorchBackend.from_model(model)
         if not isinstance(model, Backend):
             raise ConfigError(f"AutoShape: a backend or DetectionModel is needed, not {type(model).__name__}")
         self.model = model
@@ -194,7 +194,7 @@ class AutoShape(nn.Module):
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> AutoShape:
         super()._apply(fn, recurse)
         if isinstance(self.model, PyTorchBackend):
-            self.model.follow()
+            self.model.sync_device()
         return self
 
 

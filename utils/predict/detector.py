@@ -127,7 +127,7 @@ def open_backend(options: DetectOptions) -> Backend:
         dnn=options.dnn,
         runtime=options.runtime,
     )
-    backend.warn_of_thresholds(options.conf_thres)
+    backend.warn_about_conf_thres(options.conf_thres)
     return backend
 
 

@@ -32,7 +32,7 @@ def measure(opt: Namespace, folder: Path | None = None) -> EvalResult:
         opt.weights, device, names=data.names, half=opt.half, dnn=opt.dnn, runtime=opt.runtime
     )
     _check_classes(backend, data, opt)
-    backend.warn_of_thresholds(opt.conf_thres)
+    backend.warn_about_conf_thres(opt.conf_thres)
     height, width = backend.imgsz or (0, 0)
     if height != width:
         raise ConfigError(
