@@ -1,4 +1,4 @@
-"""Measure what a large kernel costs: parameters, work, time and memory of the four designs over k.
+"""Measure the cost of large kernels: parameters, multiply-adds, time and memory of the four designs over k.
 
 python studies/curves.py                                          # everything, default budget
 python studies/curves.py --part module --kernels 7 23 --channels 256 --sizes 20
@@ -7,59 +7,74 @@ python studies/curves.py --plot-only runs/studies/curves/curves.csv
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-if __name__ == "__main__":  # the project's packages stand beside this folder
+if __name__ == "__main__":  # the packages of the project are in the parent folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from studies.kernels.cells import CHANNELS, DESIGNS, KERNELS, PARTS, SIZES, find_design
+from studies.kernels.cases import CHANNELS, DESIGNS, KERNELS, PARTS, SIZES, find_design
+from utils.base import script
+from utils.base.errors import ConfigError
+from utils.base.options import Options, flag, parse_options
 from utils.base.paths import ROOT, check_writable, relative_to_cwd
-from utils.base.script import main, parser, print_args
+
+_cases = partial(flag, group="cases")
+_how = partial(flag, group="measurement")
+_output = partial(flag, group="output")
 
 
-def parse_opt(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    p = parser(__doc__.splitlines()[0], prog="studies/curves.py")
-    what = p.add_argument_group("what to measure")
-    what.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="where the block stands")
-    what.add_argument("--designs", nargs="+", type=_design, default=list(DESIGNS), help="of the block")
-    what.add_argument("--kernels", nargs="+", type=int, default=list(KERNELS), help="sides of the kernels")
-    what.add_argument("--channels", nargs="+", type=int, default=list(CHANNELS), help="of the module alone")
-    what.add_argument("--sizes", nargs="+", type=int, default=list(SIZES), help="sides of its maps")
+@dataclass(frozen=True)
+class CurvesOptions(Options):
+    """The flags of studies/curves.py."""
 
-    how = p.add_argument_group("how")
-    how.add_argument("--budget", type=float, default=2.0, help="seconds for each design and kernel")
-    how.add_argument("--batch-size", type=int, default=1, help="inputs at once")
-    how.add_argument("--threads", type=int, default=0, help="of the CPU; 0: as torch chooses")
-    how.add_argument("--device", default="", help="cpu, mps, or a GPU such as 0; '' takes the best")
+    prog = "studies/curves.py"
+    description = __doc__.splitlines()[0]
 
-    out = p.add_argument_group("what to write, and where")
-    project = relative_to_cwd(ROOT / "runs" / "studies")
-    out.add_argument("--project", default=project, help="folder of all studies")
-    out.add_argument("--name", default="curves", help="folder of this one")
-    out.add_argument("--exist-ok", action="store_true", help="write into an existing folder")
-    out.add_argument("--plot-only", default="", metavar="CSV", help="measure nothing; draw from this table")
-    return p.parse_args(argv)
+    part: list[str] = _cases(list(PARTS), "single module, or the module in VAN-Tiny or YOLOv5", choices=PARTS)
+    designs: list[str] = _cases(list(DESIGNS), "designs of the attention")
+    kernels: list[int] = _cases(list(KERNELS), "kernel sizes", between=(1, None))
+    channels: list[int] = _cases(list(CHANNELS), "channels of single modules", between=(1, None))
+    sizes: list[int] = _cases(list(SIZES), "sides of the maps of single modules", between=(1, None))
+    budget: float = _how(2.0, "seconds for each design and kernel", between=(0, None))
+    batch_size: int = _how(1, "batch size", between=(1, None))
+    threads: int = _how(0, "CPU threads; 0: the default of torch", between=(0, None))
+    device: str = _how("", "cuda device, i.e. 0, or cpu or mps; '' chooses the best one")
+    project: str = _output(
+        factory=lambda: relative_to_cwd(ROOT / "runs" / "studies"), help="save results to project/name"
+    )
+    name: str = _output("curves", "save results to project/name")
+    exist_ok: bool = _output(False, "write into an existing project/name")
+    plot_only: str = _output("", "measure nothing, draw this table", metavar="CSV")
+
+    def check(self) -> None:
+        """Check the names of the designs."""
+        assert self.design_names
+
+    @property
+    def design_names(self) -> list[str]:
+        """Designs by their names in yamls.
+
+        Raises:
+            ConfigError: a design does not exist.
+        """
+        try:
+            return [find_design(text) for text in self.designs]
+        except ValueError as error:
+            raise ConfigError(f"--designs: {error}") from error
 
 
-def _design(text: str) -> str:
-    try:
-        return find_design(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+def main() -> None:
+    """Run the study as the command line says."""
+    options = parse_options(CurvesOptions)
+    from studies.kernels.kernel_study import run  # heavy, so that --help is fast
 
-
-def _run_script() -> None:
-    opt = parse_opt()
-    from studies.kernels.kernel_study import run  # after the flags, so that --help answers at once
-
-    check_writable(Path(opt.project))
-    print_args("curves", opt)
-    run(opt)
+    check_writable(Path(options.project))
+    script.print_args("curves", options)
+    run(options)
 
 
 if __name__ == "__main__":
-    main(_run_script)
+    script.main(main)

@@ -1,4 +1,4 @@
-"""The README's table of models: `python -m studies.model_table`."""
+"""The table of models in README.md: `python -m studies.model_table`."""
 
 from __future__ import annotations
 
@@ -7,30 +7,34 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from models.yolo import DetectionModel
 
-PLACES = {"-LSKA": "after SPPF", "-SPPFLSKA": "in SPPF", "-backbone-C3LSKA": "backbone"}
-PLACES |= {"-neck-C3LSKA": "neck", "-head-LSKA": "before Detect"}
+# Suffixes of yamls, and where they have attention.
+POSITIONS = {
+    "-LSKA": "after SPPF",
+    "-SPPFLSKA": "in SPPF",
+    "-backbone-C3LSKA": "backbone",
+    "-neck-C3LSKA": "neck",
+    "-head-LSKA": "before Detect",
+}
 
 
 def table(imgsz: int = 640) -> str:
-    """Parameters and GFLOPs of every scale, and what each place of attention adds, as markdown."""
-    lines = [
-        "| model | parameters | GFLOPs | " + " | ".join(f"LSKA {place}" for place in PLACES.values()) + " |",
-        "|---|---|---|" + "---|" * len(PLACES),
-    ]
+    """Return parameters and GFLOPs of every scale, and what attention adds at each position, as markdown."""
+    heads = " | ".join(f"LSKA {position}" for position in POSITIONS.values())
+    lines = [f"| model | parameters | GFLOPs | {heads} |", "|---|---|---|" + "---|" * len(POSITIONS)]
     for scale in "nsmlx":
-        plain = _hollow(f"yolov5{scale}.yaml")
+        plain = _build_on_meta(f"yolov5{scale}.yaml")
         base = plain.gflops(imgsz)
         cells = [f"yolov5{scale}", f"{_millions(plain):.2f} M", f"{base:.1f}"]
-        for suffix in PLACES:
-            model = _hollow(f"yolov5{scale}{suffix}.yaml")
+        for suffix in POSITIONS:
+            model = _build_on_meta(f"yolov5{scale}{suffix}.yaml")
             parameters = 100 * (_millions(model) / _millions(plain) - 1)
-            work = 100 * (model.gflops(imgsz) / base - 1)
-            cells.append(f"+{parameters:.1f} % / +{work:.1f} %")
+            gflops = 100 * (model.gflops(imgsz) / base - 1)
+            cells.append(f"+{parameters:.1f} % / +{gflops:.1f} %")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _hollow(cfg: str) -> DetectionModel:
+def _build_on_meta(cfg: str) -> DetectionModel:
     import torch
 
     from models.yolo import DetectionModel

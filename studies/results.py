@@ -1,7 +1,7 @@
-"""Rebuild the tables of docs/results.md from the csv files in docs/results.
+"""Write the tables of docs/results.md from the csv files in docs/results.
 
 python studies/results.py            # write them
-python studies/results.py --check    # only say whether they are as they should be
+python studies/results.py --check    # only check whether they are up to date
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if __name__ == "__main__":  # the project's packages stand beside this folder
+if __name__ == "__main__":  # the packages of the project are in the parent folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from utils.base import script
 from utils.base.errors import DataError, YoloError
 from utils.base.log import LOG
 from utils.base.paths import ROOT, atomic_write, relative_to_cwd
-from utils.base.script import main, parser
+from utils.base.script import parser
 
 PAGE = ROOT / "docs" / "results.md"
-# Tables stand between `<!-- table: FOLDER SPLIT -->` and `<!-- end -->`. Behind the split: `classes` for AP
-# by class, `short` for a table without its sentences.
-_PLACE = re.compile(r"(<!-- table: (\S+) (\S+)(?: (classes|short))? -->\n).*?(<!-- end -->)", re.DOTALL)
+# Tables are between `<!-- table: FOLDER SPLIT -->` and `<!-- end -->`. After the split: `classes` for AP by
+# class, `short` for a table without conclusions.
+_TABLE = re.compile(r"(<!-- table: (\S+) (\S+)(?: (classes|short))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
-
-# What visualize.py measured stands between `<!-- seen: FOLDER -->` and `<!-- end -->`.
+# Results of visualize.py are between `<!-- seen: FOLDER -->` and `<!-- end -->`.
 _SEEN = re.compile(r"(<!-- seen: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def rebuild(text: str, folder: Path) -> str:
-    """The page with all its tables made again from the csv files in `folder`.
+    """Return the page with its tables made from the csv files in `folder`.
 
     Raises:
-        DataError: a csv file is missing, or holds no such split.
+        DataError: a csv file is missing, or has no results of a split.
     """
-    text = _PLACE.sub(
+    text = _TABLE.sub(
         lambda found: found[1] + _table(folder / found[2], found[3], found[4] or "") + found[5], text
     )
-    return _SEEN.sub(lambda found: found[1] + _seen(folder / found[2]) + found[3], text)
+    return _SEEN.sub(lambda found: found[1] + _fields_and_gates(folder / found[2]) + found[3], text)
 
 
 def _table(study: Path, split: str, kind: str) -> str:
@@ -50,18 +50,18 @@ def _table(study: Path, split: str, kind: str) -> str:
 
     records = read_records(study)
     if split not in records.splits():
-        raise DataError(f"{study}: has no results of split {split}, only of {', '.join(records.splits())}")
+        raise DataError(f"{study}: no results of split {split}, only of {', '.join(records.splits())}")
     if kind == "classes":
         return f"\n{class_table(records, split)}\n\n"
     summaries = summarize(records, split)
     if kind == "short":
         return f"\n{main_table(summaries)}\n\n"
-    words = "\n".join(f"- {one.words}" for one in summaries if one.words)
-    return f"\n{main_table(summaries)}\n\n{words}\n\n{circumstances(records)}\n\n"
+    conclusions = "\n".join(f"- {one.conclusion}" for one in summaries if one.conclusion)
+    return f"\n{main_table(summaries)}\n\n{conclusions}\n\n{circumstances(records)}\n\n"
 
 
-def _seen(study: Path) -> str:
-    """Receptive fields of the models in erf.csv, and how far their gates in gates.csv are from 1."""
+def _fields_and_gates(study: Path) -> str:
+    """Return receptive fields from erf.csv, and the mean distance of gates to 1 from gates.csv."""
     lines = [
         "| model | 50 % | 90 % | 99 % | area of 50 % | mean of abs(A - 1) |",
         "|---|---|---|---|---|---|",
@@ -85,23 +85,26 @@ def _rows(path: Path) -> list[dict[str, str]]:
         raise DataError(f"{path}: {error.strerror or error}") from error
 
 
-def _run_script(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write or check the page."""
     p = parser(__doc__.splitlines()[0], prog="studies/results.py")
-    p.add_argument("--check", action="store_true", help="write nothing; fail if the page would change")
+    p.add_argument(
+        "--check", action="store_true", help="write nothing; exit with status 1 if the page would change"
+    )
     opt: argparse.Namespace = p.parse_args(argv)
     text = PAGE.read_text(encoding="utf-8")
-    made = rebuild(text, PAGE.with_suffix(""))
-    place = relative_to_cwd(PAGE)
-    if made == text:
-        count = len(_PLACE.findall(text)) + len(_SEEN.findall(text))
-        LOG.info(f"{place}: its {count} tables are those of the csv files")
+    rebuilt = rebuild(text, PAGE.with_suffix(""))
+    page = relative_to_cwd(PAGE)
+    if rebuilt == text:
+        count = len(_TABLE.findall(text)) + len(_SEEN.findall(text))
+        LOG.info(f"{page}: its {count} tables are up to date")
     elif opt.check:
-        raise YoloError(f"{place}: not what the csv files give; run python studies/results.py")
+        raise YoloError(f"{page}: out of date; run python studies/results.py")
     else:
         with atomic_write(PAGE, "w", encoding="utf-8") as file:
-            file.write(made)
-        LOG.info(f"{place}: tables written")
+            file.write(rebuilt)
+        LOG.info(f"{page}: tables written")
 
 
 if __name__ == "__main__":
-    main(_run_script)
+    script.main(main)

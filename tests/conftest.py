@@ -44,12 +44,12 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             monkeypatch.delenv(name)
     sink = Sink()
     for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.setenv(name, sink.address)
-        monkeypatch.setenv(name.upper(), sink.address)
+        monkeypatch.setenv(name, sink.url)
+        monkeypatch.setenv(name.upper(), sink.url)
     monkeypatch.setenv("HOME", str(tmp_path))
     yield tmp_path
     sink.socket.close()
-    assert not sink.asked, f"connections to {sink.asked}"
+    assert not sink.requests, f"unexpected requests: {sink.requests}"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Journeys through compare.py: tiny real trainings in processes of their own."""
+"""compare.py end to end: tiny trainings in subprocesses."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 import compare
 from models.weights import read_checkpoint
-from studies.compare.compare_options import parse_compare, read_comparison
-from studies.compare.run_plan import Run, plan_runs
-from studies.compare.runner import Runner, is_measured, train_all
+from studies.compare.compare_options import CompareOptions, Comparison, read_comparison
+from studies.compare.run_plan import plan_runs
+from studies.compare.runs import Run, train_all
+from studies.jobs.local_runner import LocalRunner
 from tests.known import SHARED, needs_shared
 from tests.utils.train.small import small_models, small_set
 from utils.base.errors import ConfigError
+from utils.base.options import parse_known_options
 from utils.base.paths import ROOT
-from utils.base.processes import lock_folder, share_out
+from utils.base.processes import lock_folder
 
 Line = Callable[..., list[str]]
 
@@ -37,17 +40,21 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
     data = small_set(home)
     small_models(home)
 
-    def make(*more: str, cfg: tuple[str, ...] = ("plain", "gated")) -> list[str]:
+    def make(*flags: str, cfg: tuple[str, ...] = ("plain", "gated")) -> list[str]:
         configs = [f"'{home / name}.yaml'" for name in cfg]
         fixed = ["--data", str(data), "--imgsz", "64", "--epochs", "1", "--batch-size", "4"]
-        place = ["--project", str(home / "runs"), "--device", "cpu", "--workers", "0", "--noautoanchor"]
-        return ["--cfg", *configs, "--weights", "", *fixed, *place, "--rounds", "2", *more]
+        output = ["--project", str(home / "runs"), "--device", "cpu", "--workers", "0", "--noautoanchor"]
+        return ["--cfg", *configs, "--weights", "", *fixed, *output, "--rounds", "2", *flags]
 
     return make
 
 
+def _read(argv: list[str]) -> Comparison:
+    return read_comparison(*parse_known_options(CompareOptions, argv))
+
+
 def _plan(argv: list[str]) -> list[Run]:
-    return plan_runs(read_comparison(*parse_compare(argv)))
+    return plan_runs(_read(argv))
 
 
 def test_a_comparison_trains_measures_and_reports(line: Line, caplog: pytest.LogCaptureFixture) -> None:
@@ -62,35 +69,34 @@ def test_a_comparison_trains_measures_and_reports(line: Line, caplog: pytest.Log
         *(("gated", "best"), ("gated", "last")),
     ]
     assert all(float(row["latency"]) > 0 for row in rows)
-    assert "one run says nothing" in (folder / "report.md").read_text()
+    assert "one run cannot show a difference" in (folder / "report.md").read_text()
 
     with caplog.at_level("INFO"):
         compare.main([*argv, "--exist-ok"])
-    assert "2 of 2 runs are there already" in caplog.text
+    assert "2 of 2 runs are complete already" in caplog.text
 
 
-def test_only_what_is_missing_is_trained(line: Line) -> None:
+def test_only_missing_runs_are_trained(line: Line) -> None:
     done: list[tuple[str, int]] = []
     argv = line("--seeds", "0", "5", "--labels", "plain", "gated")
     project = Path(argv[argv.index("--project") + 1]) / "elsewhere"
 
-    class Pretend(Runner):
-        def __call__(self, run: Run) -> None:
+    class FakeRunner(LocalRunner):
+        def __call__(self, run: Any) -> Any:
             done.append((run.label, run.seed))
-            folder = run.save(project)
-            figures = {"best": {"val": {"mAP50": 0.1, "mAP": 0.05}}}
-            (folder / "measured.json").write_text(json.dumps({"figures": figures}))
+            measured = {"figures": {"best": {"val": {"mAP50": 0.1, "mAP": 0.05}}}}
+            (run.save(project) / "measured.json").write_text(json.dumps(measured))
+            return measured
 
-    def make_worker() -> Runner:
-        return Pretend(project, share_out(1, "cpu"))
-
-    train_all(_plan(line("--seeds", "0", "--labels", "plain", "gated")), project, make_worker, 1)
-    train_all(_plan(argv), project, make_worker, 2)
+    train_all(
+        _plan(line("--seeds", "0", "--labels", "plain", "gated")), project, lambda: FakeRunner(project, 1)
+    )
+    train_all(_plan(argv), project, lambda: FakeRunner(project, 2))
     assert sorted(done) == [("gated", 0), ("gated", 5), ("plain", 0), ("plain", 5)]
 
 
 @pytest.mark.parametrize("way", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_comparison_goes_on(line: Line, way: signal.Signals) -> None:
+def test_a_stopped_comparison_resumes(line: Line, way: signal.Signals) -> None:
     argv = line("--seeds", "0", "--labels", "plain", "gated", "--epochs", "40", "--name", f"stopped{way}")
     argv[argv.index("--project") + 1] += f" {way.name}"
     project = Path(argv[argv.index("--project") + 1])
@@ -102,7 +108,7 @@ def test_a_stopped_comparison_goes_on(line: Line, way: signal.Signals) -> None:
         child.send_signal(way)
         text = child.communicate(timeout=60)[0]
     assert child.returncode == 128 + way
-    assert "the same command goes on from here" in text and "Traceback" not in text
+    assert "the same command resumes the comparison" in text and "Traceback" not in text
     last = next(project.glob("runs/*/weights/last.pt"))
     epoch = read_checkpoint(last).epoch
     assert 0 <= epoch < 39
@@ -114,8 +120,8 @@ def test_a_stopped_comparison_goes_on(line: Line, way: signal.Signals) -> None:
     assert [len(one["epochs"]) for one in measured] == [40, 40]
 
 
-def test_a_killed_comparison_goes_on(line: Line) -> None:
-    """SIGKILL of parent and children, at a moment when one of the runs has a checkpoint."""
+def test_a_killed_comparison_resumes(line: Line) -> None:
+    """SIGKILL of parent and children, when one of the runs has a checkpoint."""
     argv = line("--seeds", "0", "--labels", "plain", "gated", "--epochs", "12", "--name", "killed")
     argv[argv.index("--project") + 1] += " killed"
     project = Path(argv[argv.index("--project") + 1])
@@ -131,13 +137,13 @@ def test_a_killed_comparison_goes_on(line: Line) -> None:
     before = (last.parent.parent / "results.csv").read_text().splitlines()
     compare.main(argv)
     after = (last.parent.parent / "results.csv").read_text().splitlines()
-    assert len(before) < 13 == len(after) and after[: len(before) - 1] == before[:-1], "it went on"
+    assert len(before) < 13 == len(after) and after[: len(before) - 1] == before[:-1], "it was resumed"
     measured = [json.loads(file.read_text()) for file in project.glob("runs/*/measured.json")]
     assert [len(one["epochs"]) for one in measured] == [12, 12]
     assert all(one["minutes"] > 0 for one in measured)
 
 
-def test_odd_sizes_and_models_that_find_nothing_are_reported(line: Line) -> None:
+def test_odd_sizes_and_models_without_detections_are_reported(line: Line) -> None:
     argv = line("--seeds", "0", "--name", "odd", "--img", "70", cfg=("plain",))
     compare.main(argv)
     folder = Path(argv[argv.index("--project") + 1]) / "odd"
@@ -145,30 +151,30 @@ def test_odd_sizes_and_models_that_find_nothing_are_reported(line: Line) -> None
     assert ", from scratch; " in text and "| model | circle |" in text
 
 
-def test_a_folder_has_one_worker_at_a_time(
+def test_a_folder_is_used_by_one_process_at_a_time(
     line: Line, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run, *_ = _plan(line("--seeds", "0"))
     folder = run.save(tmp_path)
-    worker = Runner(tmp_path, share_out(1, "cpu"))
+    runner = LocalRunner(tmp_path, 1, "cpu")
     with caplog.at_level("INFO"), lock_folder(folder):
-        second = threading.Thread(target=worker, args=(run,))
+        second = threading.Thread(target=runner, args=(run,))
         second.start()
         while "waiting for the process" not in caplog.text:
             time.sleep(0.01)
         (folder / "measured.json").write_text("{}")  # as the first one leaves it
     second.join(10)
-    assert not second.is_alive() and not (folder / "log.txt").exists(), "it had nothing left to do"
+    assert not second.is_alive() and not (folder / "log.txt").exists(), "nothing was left to do"
 
 
-def test_what_decides_a_run_makes_another_run(line: Line) -> None:
+def test_the_key_depends_on_what_decides_the_result(line: Line) -> None:
     base = _plan(line("--seeds", "0"))[0].key
     assert _plan(line("--seeds", "0", "--cache", "ram", "--noplots", "--workers", "2"))[0].key == base
     for change in (("--seeds", "1"), ("--seeds", "0", "--cos-lr"), ("--seeds", "0", "--hyp", "hyp.VOC.yaml")):
         assert _plan(line(*change))[0].key != base, change
 
 
-def test_labels_decide_too(line: Line, tmp_path: Path) -> None:
+def test_the_key_depends_on_the_labels(line: Line, tmp_path: Path) -> None:
     argv = [*line("--seeds", "0"), "--data", str(small_set(tmp_path))]
     before = _plan(argv)[0].key
     assert before == _plan(line("--seeds", "0"))[0].key, "the same images in another folder"
@@ -183,25 +189,25 @@ def test_a_failed_run_is_named_with_its_reason(line: Line) -> None:
     project = Path(argv[argv.index("--project") + 1]) / "failing"
     broken = Run(run.label, 0, "0" * 64, (*run.train, "--optimizer", "SGDX"), ("val",), {})
     with pytest.raises(Exception, match=r"plain, seed 0: failed .*invalid choice: 'SGDX'.*log\.txt"):
-        train_all([broken], project, lambda: Runner(project, share_out(1, "cpu")), 1)
-    assert not is_measured(broken.folder(project))
+        train_all([broken], project, lambda: LocalRunner(project, 1, "cpu"))
+    assert broken.completed(project) is None
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("flags", "message"),
     [
         (["--seed", "3"], "--seeds"),
         (["--labels", "one"], "2 different names"),
         (["--project", "x", "--resume"], "compare.py sets it"),
-        (["--evolve", "3"], "that is for train.py"),
-        (["--seeds", "1", "1"], "different ones"),
+        (["--evolve", "3"], "use train.py"),
+        (["--seeds", "1", "1"], "different numbers from 0"),
         (["--epochs", "0"], "--epochs 0"),
         (["--jobs", "0"], "--jobs 0"),
     ],
 )
-def test_mistakes_are_named(line: Line, more: list[str], message: str) -> None:
+def test_invalid_flags_are_named(line: Line, flags: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        read_comparison(*parse_compare(line(*more)))
+        _read(line(*flags))
 
 
 @pytest.mark.parametrize(
@@ -212,39 +218,39 @@ def test_mistakes_are_named(line: Line, more: list[str], message: str) -> None:
         ("yolov5n-LSKA.yaml --attention k=8", "k=8 cannot be split"),
     ],
 )
-def test_a_model_that_cannot_be_is_told_before_training(line: Line, cfg: str, message: str) -> None:
+def test_an_invalid_model_is_an_error_before_training(line: Line, cfg: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         _plan(["--cfg", cfg, *line()[3:]])
 
 
-def test_the_same_model_twice_is_refused(line: Line) -> None:
+def test_the_same_model_twice_is_an_error(line: Line) -> None:
     with pytest.raises(ConfigError, match="given twice"):
-        read_comparison(*parse_compare(line(cfg=("plain", "plain"))))
+        _read(line(cfg=("plain", "plain")))
 
 
 def test_a_yaml_may_have_spaces_in_its_name(tmp_path: Path) -> None:
     yaml_file = tmp_path / "a model é.yaml"
     yaml_file.write_text("nc: 1")
-    found = read_comparison(*parse_compare(["--cfg", str(yaml_file), "--weights", ""]))
+    found = _read(["--cfg", str(yaml_file), "--weights", ""])
     assert found.variants[0].flags == ("--cfg", str(yaml_file))
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("flags", "message"),
     [
         (["--device", "foo"], "--device foo"),
         (["--project", "{file}/x"], "is a file, where a folder is needed"),
     ],
 )
-def test_what_would_fail_hours_later_fails_at_once(
-    line: Line, tmp_path: Path, more: list[str], message: str
+def test_devices_and_folders_are_checked_before_training(
+    line: Line, tmp_path: Path, flags: list[str], message: str
 ) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=message):
-        compare.main(line("--seeds", "0", *(word.format(file=tmp_path / "file") for word in more)))
+        compare.main(line("--seeds", "0", *(word.format(file=tmp_path / "file") for word in flags)))
 
 
-def test_help_answers_without_torch() -> None:
+def test_the_script_does_not_import_torch() -> None:
     code = "import sys, compare; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
@@ -261,13 +267,13 @@ def test_weight_files_are_compared_over_images(tmp_path: Path) -> None:
             | {"names": ["Platelets", "RBC", "WBC"]}
         )
     )
-    place = ["--project", str(tmp_path / "runs"), "--device", "cpu", "--workers", "0", "--rounds", "2"]
+    output = ["--project", str(tmp_path / "runs"), "--device", "cpu", "--workers", "0", "--rounds", "2"]
     data = ["--data", str(tmp_path / "data.yaml"), "--imgsz", "160", "--resamples", "100"]
-    compare.main(["--weights", *weights, str(other), *data, *place])
+    compare.main(["--weights", *weights, str(other), *data, *output])
     text = (tmp_path / "runs" / "exp" / "report.md").read_text()
 
     assert "| other/bccd_yolov5n | 1.764 M |" in text or "| other/bccd_yolov5n | 1.768 M |" in text
     assert "+0.0 [+0.0, +0.0]" in text and "1.000 (1.000)" in text
-    assert "no difference can be told at 72 images" in text
-    compare.main(["--weights", *weights, *data, *place, "--name", "alone", "--imgsz", "150"])
+    assert "no significant difference at 72 images" in text
+    compare.main(["--weights", *weights, *data, *output, "--name", "alone", "--imgsz", "150"])
     assert "bccd_yolov5n alone." in (tmp_path / "runs" / "alone" / "report.md").read_text()

@@ -1,4 +1,4 @@
-"""Journeys through `train.py --evolve`: tiny real trainings, and a process that is killed."""
+"""`train.py --evolve` end to end: tiny trainings, and processes that are killed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CANDIDATES, EPOCHS = 3, 8
 FILES = ("evolve.csv", "hyp_evolve.yaml")
 
 
-class Course:
-    """One evolution, in as many folders as wanted."""
+class Scenario:
+    """The same evolution, in several folders."""
 
     def __init__(self, home: Path) -> None:
         self.project = home / "runs"
@@ -41,11 +41,11 @@ class Course:
         assert child.returncode == 0, text
         return text
 
-    def outcome(self, name: str) -> dict[str, str]:
+    def tables(self, name: str) -> dict[str, str]:
         return {file: (self.project / name / file).read_text() for file in FILES}
 
     def kill_when(self, name: str, moment: Callable[[], bool], orphan: bool) -> None:
-        """Kill an evolution, and what it trains, unless that is to live on as an orphan."""
+        """Kill an evolution when `moment` holds, and its trainings, unless they become orphans."""
         with self.start(name) as child:
             while not moment():
                 assert child.poll() is None, "it ended before it could be killed"
@@ -57,71 +57,71 @@ class Course:
 
 
 @pytest.fixture(scope="module")
-def course(tmp_path_factory: pytest.TempPathFactory) -> Course:
-    """The course, and what comes out of it when nobody disturbs it."""
-    made = Course(tmp_path_factory.mktemp("an evolution"))
-    (made.project.parent / "said.txt").write_text(made.finish("whole"))
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
+    """The scenario, after an uninterrupted evolution."""
+    made = Scenario(tmp_path_factory.mktemp("an evolution"))
+    (made.project.parent / "output.txt").write_text(made.finish("whole"))
     return made
 
 
-def test_an_evolution_leaves_everything_that_users_look_for(course: Course) -> None:
-    said, folder = (course.project.parent / "said.txt").read_text(), course.project / "whole"
+def test_an_evolution_writes_its_tables_and_plots(scenario: Scenario) -> None:
+    output, folder = (scenario.project.parent / "output.txt").read_text(), scenario.project / "whole"
     with (folder / "evolve.csv").open(newline="") as file:
         rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
 
     assert len(rows) == 1 + CANDIDATES and len({tuple(row) for row in rows}) == 1 + CANDIDATES
-    assert f"3 of 3 candidates to train, {EPOCHS} epochs each" in said
-    assert "candidate 0 (1/3): fitness" in said and "for 2 more" in said
+    assert f"3 of 3 candidates to train, {EPOCHS} epochs each" in output
+    assert "candidate 0 (1/3): fitness" in output and "for 2 more" in output
     assert load_hyp(str(folder / "hyp_evolve.yaml"))["lr0"] == float(rows[1][7])
     assert (folder / "evolve.png").stat().st_size > 10_000
-    assert not list(folder.rglob("*.pt")), "weights of candidates are of no use"
+    assert not list(folder.rglob("*.pt")), "weights of candidates are removed"
 
 
-def test_stopped_and_killed_it_goes_on_as_if_nothing_had_happened(course: Course) -> None:
-    folder = course.project / "stopped"
+def test_an_evolution_that_was_stopped_and_killed_gives_the_same_result(scenario: Scenario) -> None:
+    folder = scenario.project / "stopped"
     last = [folder / "candidates" / name / "run" / "weights" / "last.pt" for name in ("0000", "0001")]
-    with course.start("stopped") as child:
+    with scenario.start("stopped") as child:
         while not last[0].is_file():
             assert child.poll() is None
             time.sleep(0.01)
         child.send_signal(signal.SIGINT)
-        said = child.communicate(timeout=60)[0]
-    assert child.returncode == 130 and "Traceback" not in said
-    assert f"to go on: python train.py --evolve {CANDIDATES} --resume" in said
+        output = child.communicate(timeout=60)[0]
+    assert child.returncode == 130 and "Traceback" not in output
+    assert f"to resume: python train.py --evolve {CANDIDATES} --resume" in output
     assert not trainings(folder)
 
-    course.kill_when("stopped", last[1].is_file, orphan=False)
-    said = course.finish("stopped")
+    scenario.kill_when("stopped", last[1].is_file, orphan=False)
+    output = scenario.finish("stopped")
 
-    assert "2 of 3 candidates to train" in said
-    assert course.outcome("stopped") == course.outcome("whole")
+    assert "2 of 3 candidates to train" in output
+    assert scenario.tables("stopped") == scenario.tables("whole")
     for name in ("0000", "0001"):
         assert "Resuming training" in (folder / "candidates" / name / "log.txt").read_text()
 
 
 @pytest.mark.slow
-def test_a_training_that_outlives_its_evolution_is_waited_for(course: Course) -> None:
-    last = course.project / "orphan" / "candidates" / "0001" / "run" / "weights" / "last.pt"
-    course.kill_when("orphan", last.is_file, orphan=True)
-    said = course.finish("orphan")
+def test_an_orphaned_training_is_waited_for(scenario: Scenario) -> None:
+    last = scenario.project / "orphan" / "candidates" / "0001" / "run" / "weights" / "last.pt"
+    scenario.kill_when("orphan", last.is_file, orphan=True)
+    output = scenario.finish("orphan")
 
-    assert "2 of 3 candidates to train" in said and course.outcome("orphan") == course.outcome("whole")
+    assert "2 of 3 candidates to train" in output and scenario.tables("orphan") == scenario.tables("whole")
     assert "Resuming" not in (last.parents[2] / "log.txt").read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_kills_at_any_moment_change_nothing(course: Course, seed: int) -> None:
+def test_kills_at_any_moment_do_not_change_the_result(scenario: Scenario, seed: int) -> None:
     draw, name = random.Random(seed), f"random{seed}"
     for _ in range(4):
         until = time.monotonic() + draw.uniform(2, 9)
-        course.kill_when(name, lambda until=until: time.monotonic() > until, draw.random() < 0.3)  # type: ignore[misc]
-    course.finish(name)
+        scenario.kill_when(name, lambda until=until: time.monotonic() > until, draw.random() < 0.3)  # type: ignore[misc]
+    scenario.finish(name)
 
-    assert course.outcome(name) == course.outcome("whole")
+    assert scenario.tables(name) == scenario.tables("whole")
 
 
-def test_what_no_candidate_could_fix_ends_it_at_once(course: Course) -> None:
-    with course.start("mistaken", "--data", "nowhere.yaml") as child:
-        said = child.communicate(timeout=60)[0]
-    assert child.returncode == 2 and "nowhere.yaml" in said and "Traceback" not in said
+def test_an_invalid_flag_ends_the_evolution_at_once(scenario: Scenario) -> None:
+    with scenario.start("invalid", "--data", "nowhere.yaml") as child:
+        output = child.communicate(timeout=60)[0]
+    assert child.returncode == 2 and "nowhere.yaml" in output and "Traceback" not in output

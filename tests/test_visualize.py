@@ -1,4 +1,4 @@
-"""visualize.py from models and images to figures and tables."""
+"""visualize.py, from models and images to figures and tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from utils.base.paths import ROOT
 PLAIN, GATED = "yolov5n.yaml", "yolov5n-LSKA.yaml"
 
 
-def look(folder: Path, **flags: Any) -> VisualizeSummary:
+def draw(folder: Path, **flags: Any) -> VisualizeSummary:
     """Visualize two images of different shapes at 64 px into `folder`/runs."""
     if "source" not in flags:
         for name, (height, width) in {"a.jpg": (40, 60), "b é.jpg": (60, 40)}.items():
@@ -51,11 +51,11 @@ def checkpoint(path: Path, cfg: str = PLAIN, bias: float | None = None) -> Path:
     return path
 
 
-def test_all_that_applies_is_drawn_for_models_with_and_without_a_gate(
+def test_all_kinds_are_drawn_for_models_with_and_without_a_gate(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    summary = look(tmp_path, cfg=[PLAIN, GATED], source=make_image_file(tmp_path / "a é.jpg"))
+    summary = draw(tmp_path, cfg=[PLAIN, GATED], source=make_image_file(tmp_path / "a é.jpg"))
     names = {"erf.png", "erf.csv", "gates.csv", "gates_a é.png", "cam_a é.png"}
     assert summary.save_dir == tmp_path / "runs" / "exp"
     assert {path.name for path in summary.save_dir.iterdir()} == names
@@ -63,7 +63,7 @@ def test_all_that_applies_is_drawn_for_models_with_and_without_a_gate(
     for file in summary.save_dir.glob("*.png"):
         image = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR)
         assert min(image.shape[:2]) > 400, file
-    assert "No attention gate in yolov5n (untrained); the gates of the others are drawn" in caplog.text
+    assert "No attention gate in yolov5n (untrained); the gates of the other models are drawn" in caplog.text
     assert "Effective receptive field: side of the centred square" in caplog.text
 
     fields = rows_of(summary.save_dir / "erf.csv")
@@ -91,13 +91,13 @@ def test_gates_of_trained_models_side_by_side(tmp_path: Path) -> None:
     files = [
         checkpoint(tmp_path / f"{run}/weights/best.pt", GATED, bias) for run, bias in (("x", 2), ("y", 3))
     ]
-    summary = look(tmp_path, weights=files, kind="gate", max_images=1)
+    summary = draw(tmp_path, weights=files, kind="gate", max_images=1)
     assert {path.name for path in summary.save_dir.iterdir()} == {"gates.csv", "gates_a.png"}
     found = [(row["model"], row["lowest"], row["highest"]) for row in rows_of(summary.save_dir / "gates.csv")]
     assert found == [("x/best", "2", "2"), ("y/best", "3", "3")]
 
 
-def test_a_planted_gate_is_seen_where_it_was_planted(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_gate_is_drawn_at_its_position(tmp_path: Path, monkeypatch: Any) -> None:
     from models.attention.lska import LSKA
 
     def corner(self: LSKA, x: torch.Tensor) -> torch.Tensor:
@@ -110,15 +110,15 @@ def test_a_planted_gate_is_seen_where_it_was_planted(tmp_path: Path, monkeypatch
     summary = visualize.run(cfg=GATED, source=source, kind="gate", imgsz=128, project=tmp_path, device="cpu")
     image = cv2.imread(str(summary.save_dir / "gates_a.png")).astype(int)
     yellow = (image[..., 2] > 150) & (image[..., 1] > 150) & (image[..., 0] < 130)  # viridis, upper end
-    drawn = yellow[:, : int(image.shape[1] * 0.93)]  # without the colour bar
-    rows, columns = drawn.nonzero()
+    panels = yellow[:, : int(image.shape[1] * 0.93)]  # without the colour bar
+    rows, columns = panels.nonzero()
     assert columns.min() > image.shape[1] * 0.7  # of the right panel the right ...
     assert rows.max() < image.shape[0] * 0.5  # ... upper corner
 
 
 def test_several_layers_and_labels(tmp_path: Path) -> None:
     flags = {"kind": ["erf", "cam"], "layer": ["backbone", 4], "method": "eigencam"}
-    summary = look(tmp_path, cfg=[PLAIN, GATED], labels=["before $x$", "_after"], max_images=1, **flags)
+    summary = draw(tmp_path, cfg=[PLAIN, GATED], labels=["before $x$", "_after"], max_images=1, **flags)
     assert {path.name for path in summary.files} == {"erf.png", "erf.csv", "cam_a.png"}
     found = [(row["model"], row["layer"]) for row in rows_of(summary.save_dir / "erf.csv")]
     assert found == [
@@ -134,7 +134,7 @@ def test_the_mean_is_over_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     cv2.imwrite(str(tmp_path / "y.png"), noise)
     common = {"cfg": PLAIN, "kind": "erf", "layer": "p3"}
     one, other, both = (
-        look(tmp_path, source=tmp_path / name, **common).fields[0][0].field.energy
+        draw(tmp_path, source=tmp_path / name, **common).fields[0][0].field.energy
         for name in ("x.png", "y.png", "*.png")
     )
     weight = np.linalg.lstsq(np.stack([one.ravel(), other.ravel()], 1), both.ravel(), rcond=None)[0]
@@ -149,10 +149,10 @@ def test_runs_are_numbered_and_frames_of_a_video_are_images(
     monkeypatch.setattr(visualizers, "draw_heat", lambda *arguments: arguments[-1].write_text("drawn"))
     clip = video(tmp_path / "clip.mp4", frames=9)
     common = {"cfg": PLAIN, "source": clip, "kind": "cam", "max_images": 2, "vid_stride": 3}
-    summaries = [look(tmp_path, **common) for _ in range(2)]
+    summaries = [draw(tmp_path, **common) for _ in range(2)]
     assert [summary.save_dir.name for summary in summaries] == ["exp", "exp2"]
     assert {path.name for path in summaries[0].save_dir.iterdir()} == {"cam_clip_1.png", "cam_clip_2.png"}
-    assert look(tmp_path, **common, exist_ok=True).save_dir.name == "exp"
+    assert draw(tmp_path, **common, exist_ok=True).save_dir.name == "exp"
 
 
 @pytest.mark.parametrize(
@@ -171,11 +171,11 @@ def test_runs_are_numbered_and_frames_of_a_video_are_images(
         ({"cfg": PLAIN, "source": "nowhere"}, "--source nowhere"),
     ],
 )
-def test_mistakes_are_named_before_a_folder_is_made(
+def test_invalid_options_are_errors_before_a_folder_is_made(
     flags: dict[str, Any], named: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=named):
-        look(tmp_path, **flags)
+        draw(tmp_path, **flags)
     assert not (tmp_path / "runs").exists()
 
 
@@ -200,7 +200,7 @@ def test_the_command_line(tmp_path: Path) -> None:
         (["--cfg", PLAIN, "--source", "tests"], 1, "tests"),
     ],
 )
-def test_mistakes_end_with_one_line(words: list[str], status: int, named: str, tmp_path: Path) -> None:
+def test_errors_are_one_line(words: list[str], status: int, named: str, tmp_path: Path) -> None:
     done = run_script("--project", tmp_path / "runs", *words)
     assert done.returncode == status
     assert len(done.stderr.splitlines()) == 1
@@ -210,7 +210,8 @@ def test_mistakes_end_with_one_line(words: list[str], status: int, named: str, t
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys, visualize; visualize.make_parser().format_help();"
+        "import sys, visualize; from utils.base.options import build_parser;"
+        "build_parser(visualize.VisualizeOptions).format_help();"
         "print([name for name in ('torch', 'cv2', 'numpy', 'yaml', 'matplotlib') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

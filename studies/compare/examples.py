@@ -1,4 +1,4 @@
-"""Example images on which models disagree most, and how a report keeps them."""
+"""Example images on which models disagree most, and the files in which a report keeps them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KEPT = "report.json"
 
 @dataclass(frozen=True)
 class Example:
-    """An image with the boxes of several sources side by side."""
+    """An image, drawn once with the boxes of each model."""
 
     title: str
     panels: tuple[tuple[str, np.ndarray], ...]  # label, image (h, w, 3) uint8 BGR
@@ -34,9 +34,9 @@ class Example:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The parts of a report that do not come from its csv files."""
+    """The content of a report that its csv files do not hold."""
 
-    command: tuple[str, ...] = ()  # for the reader to repeat
+    command: tuple[str, ...] = ()  # command line of the comparison
     examples: tuple[Example, ...] = ()
 
     def write(self, folder: Path) -> None:
@@ -56,7 +56,7 @@ class Gallery:
 
 
 def read_gallery(folder: Path) -> Gallery:
-    """Read what `Gallery.write` wrote; an empty one if nothing was.
+    """Read a gallery from a report folder; an empty one if there is none.
 
     Raises:
         DataError: report.json or an image is damaged.
@@ -77,19 +77,19 @@ def read_gallery(folder: Path) -> Gallery:
         )
         return Gallery(tuple(map(str, content["command"])), examples)
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{file}: damaged ({error!r}); delete it to do without its images") from error
+        raise DataError(f"{file}: damaged ({error!r}); delete it to do without example images") from error
 
 
-SHOWN = 4  # models side by side, the first ones
-LOOKED_AT = 500  # images of a set at most, evenly spread
+MAX_MODELS = 4  # side by side
+MAX_IMAGES = 500  # evenly spaced among the images of the split
 TRUTH = "truth"
-_CONFIDENCE, _OVERLAP = 0.25, 0.45  # as detect.py draws
-_SAME = 0.5  # IoU from which two boxes are the same object
-_WIDEST = 640  # pixels of an image on the page
+_CONF_THRES, _IOU_THRES = 0.25, 0.45  # the defaults of detect.py
+_MATCH_IOU = 0.5  # from which on two boxes are the same object
+_LONGEST = 640  # pixels of an image on the page
 
 
 class Split(NamedTuple):
-    """The images to look at, and how."""
+    """The images to run on, and the options for it."""
 
     data: DataSpec
     name: str  # train, val or test
@@ -99,14 +99,14 @@ class Split(NamedTuple):
 
 
 def find_examples(models: Mapping[str, Path], split: Split, count: int) -> list[Example]:
-    """Choose the images with the most boxes that only one of two models finds.
+    """Choose the images with the most boxes that only one of two models detects.
 
     A single model is compared with the labels.
 
     Args:
         models: weight files by label; the first is compared with each of the others.
         split: the images.
-        count: of examples at most; images on which all agree are none.
+        count: maximum number of examples; images on which all models agree are left out.
     """
     from models.backends import load_backend
     from utils.base.device import select_device
@@ -114,70 +114,70 @@ def find_examples(models: Mapping[str, Path], split: Split, count: int) -> list[
 
     names = {0: "item"} if split.single_cls else split.data.names
     files = load_labels(getattr(split.data, split.name), None if split.single_cls else names)
-    indices = np.linspace(0, len(files.images) - 1, min(len(files.images), LOOKED_AT)).round().astype(int)
+    indices = np.linspace(0, len(files.images) - 1, min(len(files.images), MAX_IMAGES)).round().astype(int)
     device = select_device(split.device, verbose=False)
     truth = [_true_boxes(files, int(index), split.single_cls) for index in indices]
-    found = {TRUTH: truth}
-    for label, file in islice(models.items(), SHOWN):
+    boxes = {TRUTH: truth}
+    for label, file in islice(models.items(), MAX_MODELS):
         backend = load_backend([str(file)], device, names=names)
-        images = Bar(indices.tolist(), f"what {label} finds")
-        found[label] = [find_boxes(backend, files.images.read_image(i), split) for i in images]
-    base, *others = list(found)[1:]
+        images = Bar(indices.tolist(), f"detecting with {label}")
+        boxes[label] = [detect(backend, files.images.read_image(i), split) for i in images]
+    base, *others = list(boxes)[1:]
     pairs = [(base, other) for other in others] or [(base, TRUTH)]
-    apart = np.array([[differing(found[a][i], found[b][i]) for a, b in pairs] for i in range(len(truth))])
-    total = apart.sum(1)
-    worst = [i for i in np.argsort(-total, kind="stable").tolist() if total[i]][:count]
+    differing = np.array(
+        [[count_unmatched(boxes[a][i], boxes[b][i]) for a, b in pairs] for i in range(len(truth))]
+    )
+    total = differing.sum(1)
+    most = [i for i in np.argsort(-total, kind="stable").tolist() if total[i]][:count]
     return [
         _example(
             files.images[indices[i]].name,
             files.images.read_image(indices[i]),
-            {label: boxes[i] for label, boxes in found.items()},
-            pairs[int(apart[i].argmax())],
+            {label: of_images[i] for label, of_images in boxes.items()},
+            pairs[int(differing[i].argmax())],
             names,
         )
-        for i in worst
+        for i in most
     ]
 
 
-def find_boxes(backend: Backend, image: np.ndarray, split: Split) -> np.ndarray:
-    """What a model finds on an image (H, W, 3), as detect.py does: (n, 6) xyxy, confidence, class."""
+def detect(backend: Backend, image: np.ndarray, split: Split) -> np.ndarray:
+    """Return the detections of an image (H, W, 3) as detect.py does: (n, 6) xyxy, confidence, class."""
     import torch
 
-    from utils.data.letterbox import check_img_size, letterbox
+    from utils.data.letterbox import check_img_size, letterbox, to_tensor
     from utils.ops.boxes import scale_boxes
     from utils.ops.nms import non_max_suppression
 
     size = check_img_size(split.imgsz, stride=backend.stride)
     fitted, _, _ = letterbox(image, size, auto=backend.pt, stride=backend.stride)
-    rgb = np.ascontiguousarray(fitted[..., ::-1].transpose(2, 0, 1)[None])
-    images = torch.from_numpy(rgb).to(backend.device)
-    images = (images.half() if backend.fp16 else images.float()) / 255
+    images = to_tensor([fitted], backend.device, backend.fp16)
     with torch.inference_mode():
-        (boxes,) = non_max_suppression(backend(images), _CONFIDENCE, _OVERLAP, agnostic=split.single_cls)
+        (boxes,) = non_max_suppression(backend(images), _CONF_THRES, _IOU_THRES, agnostic=split.single_cls)
         scale_boxes(fitted.shape[:2], boxes[:, :4], image.shape[:2])
     if split.single_cls:
         boxes[:, 5] = 0
     return boxes.float().cpu().numpy()
 
 
-def alone(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Which of `boxes` (n, 6) have no partner of their class among `others` (m, 6) at IoU 0.5: (n,) bool."""
+def unmatched(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return which of `boxes` (n, 6) match none of `others` (m, 6) of their class at IoU 0.5: (n,) bool."""
     import torch
 
     from utils.ops.metrics import match_predictions
 
     one, two = torch.from_numpy(boxes), torch.from_numpy(others)
     labels = torch.cat((two[:, 5:], two[:, :4]), 1)
-    return ~match_predictions(one, labels, torch.tensor([_SAME]), "coco")[:, 0].numpy()
+    return ~match_predictions(one, labels, torch.tensor([_MATCH_IOU]), "coco")[:, 0].numpy()
 
 
-def differing(a: np.ndarray, b: np.ndarray) -> int:
-    """How many boxes of either are not among the other's."""
-    return int(alone(a, b).sum() + alone(b, a).sum())
+def count_unmatched(a: np.ndarray, b: np.ndarray) -> int:
+    """Count the boxes of either (n, 6), (m, 6) that match none of the other."""
+    return int(unmatched(a, b).sum() + unmatched(b, a).sum())
 
 
 def _true_boxes(files: LabelledFiles, index: int, single_cls: bool) -> np.ndarray:
-    """The labels of an image as if a model had found them, with confidence 1."""
+    """Return the labels of an image as detections with confidence 1: (n, 6)."""
     from utils.ops.boxes import xywhn2xyxy
 
     labels = files.labels[index]
@@ -195,29 +195,31 @@ def _example(
     pair: tuple[str, str],
     names: Mapping[int, str],
 ) -> Example:
-    """Draw an image once for each model; what its counterpart of the pair does not find is emphasized."""
+    """Draw an image once for each model; boxes that the other model of the pair lacks are emphasized."""
     base, other = pair
-    strange = {label: alone(rows, boxes[other if label == base else base]) for label, rows in boxes.items()}
-    told = f"{strange[base].sum()} only in {base}, {strange[other].sum()} only in {other}"
-    strange[TRUTH] = np.ones(len(boxes[TRUTH]), bool)
-    panels = tuple((label, _draw(image, rows, strange[label], names)) for label, rows in boxes.items())
-    return Example(f"{name}: {told}", panels)
+    strong = {
+        label: unmatched(rows, boxes[other if label == base else base]) for label, rows in boxes.items()
+    }
+    counts = f"{strong[base].sum()} only in {base}, {strong[other].sum()} only in {other}"
+    strong[TRUTH] = np.ones(len(boxes[TRUTH]), bool)
+    panels = tuple((label, _draw(image, rows, strong[label], names)) for label, rows in boxes.items())
+    return Example(f"{name}: {counts}", panels)
 
 
 def _draw(image: np.ndarray, boxes: np.ndarray, strong: np.ndarray, names: Mapping[int, str]) -> np.ndarray:
-    """Strong boxes with their names, the others as thin lines."""
+    """Draw strong boxes with class names, the others as thin lines."""
     import cv2
 
     from utils.plots.annotator import Annotator, colors
 
-    gain = min(_WIDEST / max(image.shape[:2]), 1.0)
+    gain = min(_LONGEST / max(image.shape[:2]), 1.0)
     height, width = (max(round(side * gain), 1) for side in image.shape[:2])
-    paper = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    thin, thick = Annotator(paper, line_width=1), Annotator(paper)
+    canvas = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    thin, thick = Annotator(canvas, line_width=1), Annotator(canvas)
     for index in np.argsort(strong, kind="stable"):
         *xyxy, confidence, kind = boxes[index].tolist()
         name = names.get(int(kind), str(int(kind)))
         label = name if confidence == 1 else f"{name} {confidence:.2f}"
         pen = thick if strong[index] else thin
         pen.box_label([v * gain for v in xyxy], label if strong[index] else "", colors(int(kind), bgr=True))
-    return paper
+    return canvas

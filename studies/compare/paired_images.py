@@ -1,13 +1,12 @@
-"""Two models on the same images: is the difference of their mAP more than the choice of images?
+"""Compare two models on the same images: interval and p-value for the difference of their mAP.
 
-mAP is no mean over images, so it is computed again for every resample: images are drawn with
-replacement, the same ones for both models. The p-value comes from exchanging the two models' answers,
-image by image at random: if the models are equally good, that changes nothing but by chance.
+mAP is not a mean over images, so it is computed again for every bootstrap resample, in which images are
+drawn with replacement, the same ones for both models. The p-value is that of a permutation test, which
+exchanges the detections of the two models for randomly chosen images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,14 +19,13 @@ from utils.ops.metrics import compute_ap
 if TYPE_CHECKING:
     from utils.val.accumulator import DetectionMatches
 
-_BOOTSTRAP, _EXCHANGE = 78, 79  # streams of random numbers
-Score = Callable[[np.ndarray], np.ndarray]
+_BOOTSTRAP, _PERMUTATION = 78, 79  # random number streams
 
 
 class Scorer:
-    """mAP of a set in which every image counts with a weight, a whole number.
+    """mAP of a set in which every image has an integer weight; a weight of zero leaves an image out.
 
-    Sorting and grouping by class are done once; a weight of zero leaves an image out.
+    Detections are sorted and grouped by class once.
     """
 
     def __init__(self, matches: DetectionMatches) -> None:
@@ -38,11 +36,11 @@ class Scorer:
         self._labels = [matches.true_image[matches.true == cls] for cls in self.classes]
 
     def __call__(self, weights: np.ndarray, label_weights: np.ndarray | None = None) -> np.ndarray:
-        """(mAP50, mAP50-95) over the classes that have labels in the weighted set.
+        """Return (mAP50, mAP50-95) over the classes that have labels in the weighted set.
 
         Args:
-            weights: (images,) how often each image's detections count.
-            label_weights: (images,) how often its labels do; None: as often.
+            weights: (images,) how often the detections of each image count.
+            label_weights: (images,) how often its labels count; None: as often.
         """
         label_weights = weights if label_weights is None else label_weights
         found = []
@@ -72,46 +70,46 @@ def compare_images(
 
     Args:
         a: matches of the baseline.
-        b: of the other model, images in the same order.
-        resamples: of the bootstrap, and exchanges of the test.
+        b: matches of the other model, images in the same order.
+        resamples: number of bootstrap resamples, and of permutations.
         seed: of the random numbers.
-        comparisons: in all, that share the error level.
+        comparisons: number of comparisons that share the significance level.
 
     Returns:
         The differences of mAP50 and of mAP50-95.
 
     Raises:
-        ValueError: not the same images.
+        ValueError: the images differ.
     """
     from scipy import stats
 
     if a.images != b.images or not np.array_equal(a.true, b.true):
         raise ValueError("the models were not measured on the same images")
-    one, two, n = Scorer(a), Scorer(b), a.images
-    whole = np.ones(n, int)
-    observed = two(whole) - one(whole)
+    map_a, map_b, n = Scorer(a), Scorer(b), a.images
+    every_image = np.ones(n, int)
+    observed = map_b(every_image) - map_a(every_image)
     boot = np.empty((resamples, 2))
     draw = generator(seed, _BOOTSTRAP)
     for index in Bar(range(resamples), "bootstrap over images"):
         weights = np.bincount(draw.integers(n, size=n), minlength=n)
-        boot[index] = two(weights) - one(weights)
-    p = _exchange_test(a, b, observed, resamples, seed)
+        boot[index] = map_b(weights) - map_a(weights)
+    p = _permutation_test(a, b, observed, resamples, seed)
     low, high = np.quantile(boot, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
-    sure = stats.norm.isf(LEVEL / comparisons / 2) + stats.norm.ppf(POWER)  # standard errors
-    detectable = sure * boot.std(0, ddof=1)
+    standard_errors = stats.norm.isf(LEVEL / comparisons / 2) + stats.norm.ppf(POWER)
+    detectable = standard_errors * boot.std(0, ddof=1)
     made = [Paired(n, *map(float, values)) for values in zip(observed, low, high, p, detectable, strict=True)]
     return made[0], made[1]
 
 
-def _exchange_test(
+def _permutation_test(
     a: DetectionMatches, b: DetectionMatches, observed: np.ndarray, times: int, seed: int
 ) -> np.ndarray:
-    """Share of random exchanges that differ at least as much as observed; (2,)."""
-    both, n = Scorer(_side_by_side(a, b)), a.images
-    whole, hits = np.ones(2 * n, int), np.zeros(2)
-    draw = generator(seed, _EXCHANGE)
-    labels = np.concatenate((whole[:n], 0 * whole[:n]))  # they stand in both halves; count them once
-    for _ in Bar(range(times), "exchanges of the two models"):
+    """Return the share of permutations whose difference is at least as large as observed; (2,)."""
+    both, n = Scorer(_concatenate(a, b)), a.images
+    hits = np.zeros(2)
+    draw = generator(seed, _PERMUTATION)
+    labels = np.repeat([1, 0], n)  # both halves have the same labels; count them once
+    for _ in Bar(range(times), "permutations of the two models"):
         swap = draw.integers(2, size=n)
         first, second = np.concatenate((1 - swap, swap)), np.concatenate((swap, 1 - swap))
         difference = both(second, labels) - both(first, labels)
@@ -119,8 +117,8 @@ def _exchange_test(
     return (hits + 1) / (times + 1)
 
 
-def _side_by_side(a: DetectionMatches, b: DetectionMatches) -> DetectionMatches:
-    """Both models' detections, b's as if of further images."""
+def _concatenate(a: DetectionMatches, b: DetectionMatches) -> DetectionMatches:
+    """Return the detections of both models, those of b with image indices that follow those of a."""
     from utils.val.accumulator import DetectionMatches as Both
 
     return Both(

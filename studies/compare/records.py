@@ -1,4 +1,4 @@
-"""A comparison as rows: what results.csv and curves.csv hold, and all that tables and plots are made from."""
+"""The rows of results.csv and curves.csv, which all tables and plots of a comparison are made from."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from utils.base.paths import atomic_write
 
 RESULTS, CURVES = "results.csv", "curves.csv"
 _TEXTS = ("model", "split", "checkpoint", "flags", "start", "run", "commit")
-_PAIRED = ("pictures", "difference", "low", "high", "p", "detectable")  # after the figure's name
-_CLASS = "AP/"  # before a class name: its AP at IoU 0.5 to 0.95
+_PAIRED = ("pictures", "difference", "low", "high", "p", "detectable")  # after the name of the metric
+_CLASS = "AP/"  # before the name of a class: its AP at IoU 0.5 to 0.95
 
 
 @dataclass
@@ -33,17 +33,17 @@ class Records:
 
     @property
     def models(self) -> list[str]:
-        """Labels in their order; the first is the baseline."""
+        """Labels of the models in their order; the first is the baseline."""
         return list(dict.fromkeys(row["model"] for row in self.results))
 
     @property
     def of_files(self) -> bool:
-        """Whether weight files were compared, image by image, and not runs over seeds."""
+        """Whether weight files were compared image by image, rather than runs over seeds."""
         return not any("run" in row for row in self.results)
 
     @property
     def seeds(self) -> list[int]:
-        """All seeds, in their order."""
+        """Seeds in their order."""
         return list(dict.fromkeys(int(row["seed"]) for row in self.results))
 
     @property
@@ -53,11 +53,11 @@ class Records:
         return [name.removeprefix(_CLASS) for name in dict.fromkeys(names)]
 
     def splits(self) -> list[str]:
-        """Splits that were measured."""
+        """Return the names of the measured splits."""
         return list(dict.fromkeys(row["split"] for row in self.results))
 
-    def figure(self, model: str, name: str, split: str = "val", checkpoint: str = "best") -> dict[int, float]:
-        """A figure of a model by seed; `name` is a column."""
+    def metric(self, model: str, name: str, split: str = "val", checkpoint: str = "best") -> dict[int, float]:
+        """Return a column of a model's rows by seed."""
         return {
             int(row["seed"]): row[name]
             for row in self.results
@@ -65,22 +65,29 @@ class Records:
         }
 
     def paired_over_images(self, model: str, name: str) -> Paired | None:
-        """The difference to the first model where weights were compared image by image."""
-        found = [self.fact(model, f"{name} {part}") for part in _PAIRED]
+        """Return the difference to the first model where weights were compared image by image."""
+        found = [self.info(model, f"{name} {part}") for part in _PAIRED]
         return None if found[0] is None else Paired(int(found[0]), *found[1:])
 
-    def class_figure(self, model: str, name: str, split: str = "val") -> dict[int, float]:
-        """AP of a class of a model by seed, of best.pt."""
-        return self.figure(model, _CLASS + name, split)
+    def class_ap(self, model: str, name: str, split: str = "val") -> dict[int, float]:
+        """Return the AP of a class by seed, for best.pt."""
+        return self.metric(model, _CLASS + name, split)
 
-    def fact(self, model: str, name: str) -> Any:
-        """Something that is the same in all rows of a model, such as its parameters; None if unknown."""
+    def info(self, model: str, name: str) -> Any:
+        """Return a value that all rows of a model share, such as its parameters; None if unknown."""
         return next((row[name] for row in self.results if row["model"] == model and name in row), None)
 
     def curve(self, model: str, seed: int, name: str = "mAP50-95") -> list[float]:
-        """A figure after each epoch of a run."""
+        """Return a metric after each epoch of a run."""
         rows = [row for row in self.curves if row["model"] == model and int(row["seed"]) == seed]
         return [row[name] for row in sorted(rows, key=lambda row: row["epoch"])]
+
+    def add_latency(self, quartiles: Sequence[tuple[float, float, float]]) -> None:
+        """Add the latency of each model, as median, lower and upper quartile in ms, to its rows."""
+        for model, (median, low, high) in zip(self.models, quartiles, strict=True):
+            for row in self.results:
+                if row["model"] == model:
+                    row |= {"latency": median, "latency_low": low, "latency_high": high}
 
     def write(self, folder: Path) -> None:
         """Write both csv files."""
@@ -90,10 +97,10 @@ class Records:
 
 
 def read_records(folder: Path) -> Records:
-    """Read what `Records.write` wrote.
+    """Read the csv files that `Records.write` wrote.
 
     Raises:
-        DataError: there is none, or it is damaged.
+        DataError: a file is missing or damaged.
     """
     curves = folder / CURVES
     return Records(_read(folder / RESULTS), _read(curves) if curves.is_file() else [])
@@ -102,7 +109,7 @@ def read_records(folder: Path) -> Records:
 def rows_of_run(
     label: str, seed: int, measured: dict[str, Any], flags: Sequence[str], start: str
 ) -> list[dict[str, Any]]:
-    """The rows that a measured.json gives for results.csv."""
+    """Return the rows of results.csv for one run, from its measured.json."""
     shared = {
         "flags": shlex.join(flags),
         "start": start,
@@ -123,18 +130,18 @@ def rows_of_run(
 
 
 def paired_columns(name: str, pair: Paired) -> dict[str, float]:
-    """Columns of results.csv for a difference over images."""
+    """Return the columns of results.csv for a difference over images."""
     values = (pair.n, pair.mean, pair.low, pair.high, pair.p, pair.detectable)
     return {f"{name} {part}": value for part, value in zip(_PAIRED, values, strict=True)}
 
 
 def class_columns(ap: dict[str, float]) -> dict[str, float]:
-    """Columns of results.csv for the AP of each class."""
+    """Return the columns of results.csv for the AP of each class."""
     return {f"{_CLASS}{name}": value for name, value in ap.items()}
 
 
 def curves_of_run(label: str, seed: int, measured: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows that a measured.json gives for curves.csv."""
+    """Return the rows of curves.csv for one run, from its measured.json."""
     return [
         {
             "model": label,

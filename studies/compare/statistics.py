@@ -1,9 +1,9 @@
-"""Paired comparisons: how large a difference is, how sure, and what could have been seen at all.
+"""Paired comparisons: the difference, its interval and p-value, and the smallest detectable difference.
 
-Seeds are few, so the verdict rests on Student's paired t-test, which keeps its 5 % at any number of
-pairs; the percentile bootstrap alone would be far too narrow for 3 to 10 of them. Its interval is shown
-widened as Hesterberg (What Teachers Should Know About the Bootstrap, arXiv:1411.5279, section 3.2.4)
-proposes, so that interval and test agree.
+Conclusions rest on Student's paired t-test, which keeps its error level of 5 % with any number of seeds.
+The percentile bootstrap is far too narrow for 3 to 10 pairs, so its interval is widened as proposed by
+Hesterberg (What Teachers Should Know About the Bootstrap, arXiv:1411.5279, section 3.2.4), and agrees with
+the test.
 """
 
 from __future__ import annotations
@@ -16,43 +16,43 @@ import numpy as np
 
 from utils.base.seeds import generator
 
-LEVEL = 0.05  # a difference is called one if chance alone would give it less often than this
+LEVEL = 0.05  # significance level
 POWER = 0.8
-ENOUGH = 5  # pairs from which on the bootstrap interval is nearly as wide as it says
-_STREAM = 77  # keeps the draws of the bootstrap apart from all others
+ENOUGH = 5  # pairs that the bootstrap interval needs to have nearly its nominal coverage
+_STREAM = 77  # random number stream of the bootstrap
 
 
 @dataclass(frozen=True)
 class Paired:
-    """A mean difference over n pairs, B minus A."""
+    """Mean difference over n pairs, B minus A."""
 
     n: int
     mean: float
     low: float  # 95 % bootstrap confidence interval
     high: float
     p: float  # two-sided; NaN where it cannot be computed
-    detectable: float  # difference that this many pairs would show 4 times in 5, adjusted; NaN if unknown
+    detectable: float  # smallest difference found with probability POWER, adjusted; NaN if unknown
 
 
 def compare_pairs(
     a: Sequence[float], b: Sequence[float], resamples: int = 2000, seed: int = 0, comparisons: int = 1
 ) -> Paired:
-    """Compare two models' figures, paired by position (the same seed).
+    """Compare the results of two models, paired by position (the same seed).
 
     Args:
-        a: (n,) figures of the baseline.
-        b: (n,) figures of the other model.
-        resamples: of the bootstrap.
+        a: (n,) results of the baseline.
+        b: (n,) results of the other model.
+        resamples: number of bootstrap resamples.
         seed: of the bootstrap.
-        comparisons: in all, that share the error level; fewer differences can be found among many.
+        comparisons: number of comparisons that share the significance level.
 
     Raises:
-        ValueError: not as many of one as of the other, or none.
+        ValueError: the lengths differ, or are zero.
     """
     difference = np.asarray(b, float) - np.asarray(a, float)
     n = len(difference)
     if len(a) != len(b) or n == 0:
-        raise ValueError(f"pairs are needed, not {len(a)} and {len(b)} figures")
+        raise ValueError(f"expected pairs, got {len(a)} and {len(b)} values")
     mean = float(difference.mean())
     spread = float(difference.std(ddof=1)) if n > 1 else math.nan
     if n < 2:
@@ -63,23 +63,21 @@ def compare_pairs(
 
 
 def paired_p(difference: np.ndarray) -> float:
-    """Two-sided p of Student's t-test that the mean of `difference` (n,) is zero; 1 if all are zero."""
+    """Return the two-sided p-value of Student's t-test for a zero mean of `difference` (n,)."""
     from scipy import stats
 
-    if not difference.any():
-        return 1.0
-    if np.ptp(difference) == 0:
-        return 0.0
+    if np.ptp(difference) == 0:  # no variance, so no t statistic
+        return 0.0 if difference.any() else 1.0
     return float(stats.ttest_1samp(difference, 0.0).pvalue)
 
 
 def bootstrap_interval(
     values: np.ndarray, resamples: int, seed: int = 0, level: float = LEVEL
 ) -> tuple[float, float]:
-    """Widened percentile bootstrap interval of the mean of `values` (n,), n at least 2.
+    """Return the widened percentile bootstrap interval of the mean of `values` (n,), n at least 2.
 
-    The percentiles are those whose normal interval would be as wide as the t-interval of n values.
-    With fewer than 5 values it reaches their range and can go no further: it is then too narrow.
+    The percentiles are those whose normal interval would be as wide as the t-interval of n values. With
+    fewer than 5 values the interval is limited by their range, and therefore too narrow.
     """
     from scipy import stats
 
@@ -92,13 +90,13 @@ def bootstrap_interval(
 
 
 def detectable_difference(spread: float, n: int, level: float = LEVEL, power: float = POWER) -> float:
-    """Mean difference that a paired t-test at `level` finds with probability `power`.
+    """Return the mean difference that a paired t-test finds with probability `power`.
 
     Args:
         spread: standard deviation of the differences.
-        n: pairs, at least 2.
-        level: of the test.
-        power: probability to find it.
+        n: number of pairs, at least 2.
+        level: significance level of the test.
+        power: probability of finding the difference.
     """
     from scipy import optimize, stats
 
@@ -106,18 +104,18 @@ def detectable_difference(spread: float, n: int, level: float = LEVEL, power: fl
         return 0.0
     critical = stats.t.ppf(1 - level / 2, n - 1)
 
-    def missing(effect: float) -> float:
+    def excess_power(effect: float) -> float:
         shift = effect * math.sqrt(n)
-        # scipy gives NaN far out, where it is certain that the difference is found.
-        found = np.nan_to_num(stats.nct.sf(critical, n - 1, shift), nan=1.0)
-        other = np.nan_to_num(stats.nct.cdf(-critical, n - 1, shift), nan=0.0)
-        return float(found + other) - power
+        # scipy gives NaN for large shifts, where the power is 1.
+        upper = np.nan_to_num(stats.nct.sf(critical, n - 1, shift), nan=1.0)
+        lower = np.nan_to_num(stats.nct.cdf(-critical, n - 1, shift), nan=0.0)
+        return float(upper + lower) - power
 
-    return float(optimize.brentq(missing, 1e-6, 60.0)) * spread
+    return float(optimize.brentq(excess_power, 1e-6, 60.0)) * spread
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Holm's adjustment of p-values for all comparisons of a table; NaN stays."""
+    """Adjust p-values for multiple comparisons by Holm's method; NaN stays NaN."""
     known = [index for index, p in enumerate(ps) if not math.isnan(p)]
     adjusted = list(map(float, ps))
     highest = 0.0
@@ -127,18 +125,18 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def verdict(label: str, baseline: str, pair: Paired, adjusted: float, what: str = "seeds") -> str:
-    """What the numbers allow one to say of mAP50-95, and no more."""
+def conclude(label: str, baseline: str, pair: Paired, adjusted: float, unit: str = "seeds") -> str:
+    """Return a sentence about mAP50-95 that the adjusted p-value supports."""
     points = f"{abs(pair.mean) * 100:.1f} points of mAP50-95"
     if pair.n < 2 or math.isnan(adjusted):
-        return f"{label}: one run says nothing about {label} against {baseline}; give more seeds."
+        return f"{label}: one run cannot show a difference to {baseline}; give more seeds."
     narrow = f", too narrow at {pair.n}" if pair.n < ENOUGH else ""
     p = f"p = {pair.p:.3f}" + (f", adjusted {adjusted:.3f}" if adjusted != pair.p else "")
     interval = f"95 % interval {pair.low * 100:+.1f} to {pair.high * 100:+.1f}{narrow}; {p}"
     if adjusted < LEVEL:
         side = "better" if pair.mean > 0 else "worse"
-        return f"{label} is {side} than {baseline} by {points} ({interval}, {pair.n} {what})."
+        return f"{label} is {side} than {baseline} by {points} ({interval}, {pair.n} {unit})."
     limit = ""
-    if pair.detectable > 0:  # neither unknown nor of models that are equal in all runs
-        limit = f" A difference below {pair.detectable * 100:.1f} points would mostly have gone unnoticed."
-    return f"{label} against {baseline}: no difference can be told at {pair.n} {what} ({interval}).{limit}"
+    if pair.detectable > 0:  # not unknown, and the models are not equal in all runs
+        limit = f" A difference below {pair.detectable * 100:.1f} points would usually not be found."
+    return f"{label} against {baseline}: no significant difference at {pair.n} {unit} ({interval}).{limit}"

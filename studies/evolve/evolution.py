@@ -1,4 +1,4 @@
-"""`train.py --evolve`: train candidates one after the other or several at a time, and keep what they gave."""
+"""`train.py --evolve`: propose, train and record candidates, several at a time."""
 
 from __future__ import annotations
 
@@ -6,190 +6,193 @@ import contextlib
 import os
 import re
 import time
-from argparse import Namespace
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from pathlib import Path
+from concurrent.futures import Future
 
-from studies.evolve.cluster import ClusterTrainer
 from studies.evolve.eta import Forecast, in_words, minutes_of_training
 from studies.evolve.population import Population
-from studies.evolve.records import Journal, Result, Trial, write_best, write_population, write_table
-from studies.evolve.search_plan import SearchPlan, how_to_go_on, make_plan, with_saved_options
-from studies.evolve.trainer import KilledError, Trainer, Worker
-from studies.evolve.upload import Bucket
-from utils.base.errors import DataError, YoloError
+from studies.evolve.search_plan import SearchPlan, make_plan, resume_command, with_saved_options
+from studies.evolve.tables import BEST, POPULATION, TABLE, Bucket, write_best, write_population, write_table
+from studies.evolve.trials import Journal, Result, Trial
+from studies.jobs.job import MINUTES, Job, KilledError, Minutes
+from studies.jobs.pool import JobPool, Runner, make_runner
+from utils.base.errors import YoloError
 from utils.base.log import LOG, color
-from utils.base.paths import atomic_write, relative_to_cwd, typed
-from utils.base.processes import lock_folder, share_out
+from utils.base.paths import relative_to_cwd, typed
+from utils.base.processes import lock_folder
 from utils.loggers.callbacks import Callbacks
 from utils.train.run_dir import TrainResult
+from utils.train.train_options import TrainOptions
 
-_FAILURES = 3  # of the same kind, one after the other, that end an evolution
-_REDRAW = 60.0  # seconds between two drawings of evolve.png, at least
+_MAX_FAILURES = 3  # of the same kind in a row, which end an evolution
+_PLOT_INTERVAL = 60.0  # seconds between two plots, at least
 
 
-def evolve(opt: Namespace, callbacks: Sequence[Callbacks] = ()) -> TrainResult:
-    """Search for hyperparameters, from the start or from where an earlier call was stopped.
+def evolve(options: TrainOptions, callbacks: Sequence[Callbacks] = ()) -> TrainResult:
+    """Search for hyperparameters, from the start or where an earlier call was stopped.
+
+    Args:
+        options: of train.py.
+        callbacks: not called; a warning says so.
 
     Returns:
-        The folder, and what the best candidate gave.
+        The folder of the evolution, and fitness and metrics of the best candidate.
 
     Raises:
         ConfigError: flags, files or images that cannot be used.
-        YoloError: candidates fail, one like the other.
+        YoloError: several candidates in a row fail for the same reason.
     """
-    opt = with_saved_options(opt)
-    plan = make_plan(opt)
+    options = with_saved_options(options)
+    plan = make_plan(options)
     if callbacks:
-        LOG.warning("--evolve: candidates are trained in processes of their own, so callbacks are not called")
+        LOG.warning("--evolve: candidates are trained in subprocesses, so callbacks are not called")
     with lock_folder(plan.home):
-        evolution = Evolution(plan, opt)
+        evolution = Evolution(plan, options)
         evolution.run()
     return evolution.result()
 
 
 class Evolution:
-    """The candidates that are still to be trained, and what is made of the results."""
+    """The candidates that are still to be trained, and the results so far."""
 
-    def __init__(self, plan: SearchPlan, opt: Namespace) -> None:
+    def __init__(self, plan: SearchPlan, options: TrainOptions) -> None:
         self.plan = plan
-        self.opt = opt
+        self.options = options
         self.method = plan.method
+        self.generations = options.evolve or 0
         self.journal = Journal(plan.home)
-        self.total = self.method.count(opt.evolve)
-        self.jobs = max(opt.jobs, 1)
+        self.total = self.method.count(self.generations)
+        self.jobs = max(options.jobs, 1)
         self._waiting = deque(i for i in range(self.total) if i not in self.journal.results)
-        self._under_way: dict[Future[Result], Trial] = {}
-        self._failed: list[Result] = []  # the latest ones, if they are all of a kind
-        self._bucket = Bucket(opt.bucket, plan.home) if opt.bucket else None
-        self._clock = _Clock(plan.home / "minutes.txt")
-        self._drawn = time.monotonic()
-        self._told = False
-        self._forecast = Forecast(self.jobs, opt.epochs, ())
+        self._failed: list[Result] = []  # the latest results, as long as they failed for the same reason
+        self._bucket = Bucket(options.bucket, plan.home) if options.bucket else None
+        self._minutes = Minutes(plan.home / MINUTES)
+        self._plotted = time.monotonic()
+        self._over_budget = False
+        self._forecast = Forecast(self.jobs, options.epochs, ())
 
     def run(self) -> None:
-        """Train until all candidates are there or the budget is used up."""
+        """Train until all candidates have results, or the budget is used up."""
         if not self._waiting:
-            LOG.info(f"all {self.total} candidates are there already; a larger --evolve goes on")
+            LOG.info(f"all {self.total} candidates are complete already; a larger --evolve adds more")
         else:
-            worker = self._hire()
-            self._say_what_comes()
-            with ThreadPoolExecutor(self.jobs) as pool, self._ending(worker):
-                while self._begin(pool, worker):
-                    done, _ = wait(self._under_way, timeout=1.0, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        self._keep(_outcome(future, self._under_way.pop(future)))
-                    self._watch()
+            runner = self._make_runner()
+            self._announce()
+            with JobPool[Result](runner) as pool, self._stopping(pool):
+                while self._submit(pool):
+                    for trial, future in pool.finished():
+                        self._keep(_outcome(trial, future), pool)
+                    self._watch(pool)
         self._write()
-        self._draw()
+        self._plot()
 
     def result(self) -> TrainResult:
-        """What the best candidate gave.
+        """Return the result of the best candidate.
 
         Raises:
-            YoloError: none was trained to its end.
+            YoloError: no candidate was trained completely.
         """
         best = self._best()
         home = relative_to_cwd(self.plan.home)
         if best is None:
-            raise YoloError(f"no candidate was trained to its end; see the logs in {home}")
+            raise YoloError(f"no candidate was trained completely; see the logs in {home}")
         fitness = self.method.fitness(best)
         LOG.info(
             f"best of {len(self.journal.results)} candidates: number {best.index}, fitness {fitness:.4g}"
         )
         LOG.info(f"Results saved to {color(home, 'bold')}")
-        LOG.info(f"To use them: {typed('train.py')} --hyp {home}/hyp_evolve.yaml")
+        LOG.info(f"To use them: {typed('train.py')} --hyp {home}/{BEST}")
         return TrainResult(self.plan.home, fitness, dict(best.metrics))
 
-    def _hire(self) -> Worker:
-        """Who trains: processes here, or on a cluster."""
-        home, opt = self.plan.home, self.opt
-        if opt.ray:
-            cluster = ClusterTrainer(home, opt.ray, opt.jobs, opt.device)
-            self.jobs = cluster.jobs
-            return cluster
-        threads = os.environ.get("OMP_NUM_THREADS", "")  # as a single training does, heed what the user says
-        return Trainer(home, share_out(self.jobs, opt.device, int(threads) if threads.isdigit() else 0))
-
-    def _say_what_comes(self) -> None:
-        known = self.journal.in_order()
-        self._forecast = Forecast(self.jobs, self.opt.epochs, known)
-        unit = f" of {self.method.size}" if isinstance(self.method, Population) else ""
-        budget = self.opt.evolve_budget
-        LOG.info(
-            f"evolving {self.opt.evolve} generations{unit} ({self.method.name}): "
-            f"{len(self._waiting)} of {self.total} candidates to train, {self.opt.epochs} epochs each, "
-            f"{self.jobs} at a time, in {relative_to_cwd(self.plan.home)}"
-            + (f"; {budget:g} h at most, {in_words(self._clock.minutes)} used" if budget else "")
+    def _make_runner(self) -> Runner:
+        options = self.options
+        threads = os.environ.get("OMP_NUM_THREADS", "")  # respected as in a single training
+        runner = make_runner(
+            self.plan.home,
+            options.jobs,
+            options.device,
+            int(threads) if threads.isdigit() and not options.ray else 0,
+            options.ray,
         )
-        left = self._forecast.left(len(self._waiting))
-        if not left and (minutes := minutes_of_training(self.opt)) is not None:
-            whole = in_words(minutes * len(self._waiting) / self.jobs)
-            left = f"about {whole} for all, judging by one step here; told better after the first epochs"
-        LOG.info(f"time: {left or 'told after the first epochs'}")
+        self.jobs = runner.jobs
+        return runner
 
-    def _begin(self, pool: ThreadPoolExecutor, worker: Worker) -> bool:
-        """Begin what can be begun; whether anything is under way."""
-        while self._waiting and len(self._under_way) < self.jobs:
+    def _announce(self) -> None:
+        """Log what is to be trained, and an estimate of the time."""
+        options, count = self.options, len(self._waiting)
+        self._forecast = Forecast(self.jobs, options.epochs, self.journal.in_order())
+        unit = f" of {self.method.size}" if isinstance(self.method, Population) else ""
+        budget = options.evolve_budget
+        LOG.info(
+            f"evolving {options.evolve} generations{unit} ({self.method.name}): "
+            f"{count} of {self.total} candidates to train, {options.epochs} epochs each, "
+            f"{self.jobs} at a time, in {relative_to_cwd(self.plan.home)}"
+            + (f"; {budget:g} h at most, {in_words(self._minutes.total)} used" if budget else "")
+        )
+        left = self._forecast.left(count)
+        if not left and (minutes := minutes_of_training(options)) is not None:
+            total = in_words(minutes * count / self.jobs)
+            left = f"about {total} for all, estimated from one step; updated after the first epochs"
+        LOG.info(f"time: {left or 'estimated after the first epochs'}")
+
+    def _submit(self, pool: JobPool[Result]) -> bool:
+        """Start candidates until all jobs are busy; return whether any is running."""
+        while self._waiting and len(pool) < self.jobs:
             index = self._waiting[0]
             before = self.journal.first(self.method.needed(index, self.jobs))
-            if before is None:
-                break
-            if self._used_up():
+            if before is None or self._is_over_budget():
                 break
             self._waiting.popleft()
             hyp = self.journal.proposed(index) or self.method.propose(index, before)
-            twin = next((r for r in before if r.hyp == hyp and not r.failure), None)
             trial = Trial(index, hyp, self.plan.flags)
-            if twin is not None:  # an elite: training it once more would give the same
+            twin = next((r for r in before if r.hyp == hyp and not r.failure), None)
+            if twin is None:
+                pool.submit(trial)
+            else:  # a kept candidate: another training would give the same result
                 trial.save(self.plan.home)
-                self._keep(Result(index, hyp, twin.metrics, 0.0, "", twin.index))
-                continue
-            self._under_way[pool.submit(worker, trial)] = trial
-        return bool(self._under_way)
+                self._keep(Result(index, hyp, twin.metrics, 0.0, "", twin.index), pool)
+        return len(pool) > 0
 
-    def _watch(self) -> None:
-        """Look at the oldest training for a first estimate."""
-        if self._under_way:
-            oldest = min(self._under_way.values(), key=lambda trial: trial.index)
-            self._forecast.watch(oldest.folder(self.plan.home), len(self._waiting) + len(self._under_way))
+    def _watch(self, pool: JobPool[Result]) -> None:
+        """Update the forecast from the oldest running training."""
+        if pool:
+            self._forecast.watch(pool.jobs[0].folder(self.plan.home), len(self._waiting) + len(pool))
 
-    def _used_up(self) -> bool:
-        budget = self.opt.evolve_budget
-        if not budget or self._clock.minutes < budget * 60:
+    def _is_over_budget(self) -> bool:
+        budget = self.options.evolve_budget
+        if not budget or self._minutes.total < budget * 60:
             return False
-        if not self._told:
-            self._told = True
-            LOG.info(f"the budget of {budget:g} h is used up; with a larger --evolve-budget it goes on:")
-            LOG.info(how_to_go_on(self.plan.home, self.opt.evolve))
+        if not self._over_budget:
+            self._over_budget = True
+            LOG.info(f"the budget of {budget:g} h is used up; to resume with a larger --evolve-budget:")
+            LOG.info(resume_command(self.plan.home, self.generations))
         return True
 
-    def _keep(self, result: Result) -> None:
-        """Record a result, tell it, and end the evolution if candidates fail one like the other."""
+    def _keep(self, result: Result, pool: JobPool[Result]) -> None:
+        """Record and log a result; raise YoloError if several in a row failed for the same reason."""
         self.journal.record(result)
-        self._clock.save()
+        self._minutes.save()
         self._forecast.note(result)
-        self._tell(result)
-        if result.failure and (not self._failed or _kind(result) == _kind(self._failed[-1])):
+        self._log(result, len(self._waiting) + len(pool))
+        if result.failure and (not self._failed or _reason(result) == _reason(self._failed[-1])):
             self._failed.append(result)
         else:
             self._failed = [result] if result.failure else []
-        if len(self._failed) == _FAILURES:
+        if len(self._failed) == _MAX_FAILURES:
             for failed in self._failed:
                 self.journal.forget(failed.index)
             self._write()
-            raise YoloError(f"{_FAILURES} candidates in a row failed: {result.failure}")
+            raise YoloError(f"{_MAX_FAILURES} candidates in a row failed: {result.failure}")
         self._write()
-        if time.monotonic() - self._drawn > _REDRAW:
-            self._draw()
+        if time.monotonic() - self._plotted > _PLOT_INTERVAL:
+            self._plot()
 
-    def _tell(self, result: Result) -> None:
+    def _log(self, result: Result, remaining: int) -> None:
         if result.failure:
             LOG.warning(f"candidate {result.index} failed and counts as 0: {result.failure}")
             return
-        left = self._forecast.left(len(self._waiting) + len(self._under_way))
+        left = self._forecast.left(remaining)
         how = f"as {result.same_as}" if result.same_as >= 0 else f"in {in_words(result.minutes)}"
         best = self._best()
         LOG.info(
@@ -200,81 +203,58 @@ class Evolution:
         )
 
     def _best(self) -> Result | None:
-        """The best that did not fail; the earliest of equals."""
-        fine = [result for result in self.journal.in_order() if not result.failure]
-        return max(fine, key=lambda r: (self.method.fitness(r), -r.index), default=None)
+        """Return the best result that did not fail; the earliest of equals."""
+        valid = [result for result in self.journal.in_order() if not result.failure]
+        return max(valid, key=lambda r: (self.method.fitness(r), -r.index), default=None)
 
     def _write(self) -> None:
-        """Make the tables and yamls again."""
+        """Write the tables and yamls."""
         results, home = self.journal.in_order(), self.plan.home
         if results:
-            write_table(results, home / "evolve.csv")
+            write_table(results, home / TABLE)
         best = self._best()
         if best is not None:
-            write_best(best, self.method.fitness(best), len(results), home / "hyp_evolve.yaml")
+            write_best(best, self.method.fitness(best), len(results), home / BEST)
         if isinstance(self.method, Population):
-            whole = len(self.journal.prefix()) // self.method.size * self.method.size
-            if whole and whole == len(results):
-                write_population(results, self.method.size, home / "evolve_population.yaml")
+            complete = len(self.journal.prefix()) // self.method.size * self.method.size
+            if complete and complete == len(results):
+                write_population(results, self.method.size, home / POPULATION)
         if self._bucket is not None:
             self._bucket.copy()
 
-    def _draw(self) -> None:
-        self._drawn = time.monotonic()
-        fine = [result for result in self.journal.in_order() if not result.failure]
-        if self.opt.noplots or not fine:
+    def _plot(self) -> None:
+        self._plotted = time.monotonic()
+        valid = [result for result in self.journal.in_order() if not result.failure]
+        if self.options.noplots or not valid:
             return
         from utils.plots.results import plot_evolution
 
-        fitness = [self.method.fitness(result) for result in fine]
-        genes = {key: [result.hyp[key] for result in fine] for key in fine[0].hyp}
+        fitness = [self.method.fitness(result) for result in valid]
+        genes = {key: [result.hyp[key] for result in valid] for key in valid[0].hyp}
         plot_evolution(genes, fitness, self.plan.home / "evolve.png")
 
     @contextlib.contextmanager
-    def _ending(self, worker: Worker) -> Iterator[None]:
-        """Whatever ends the evolution early: end what is under way, and say how to go on."""
+    def _stopping(self, pool: JobPool[Result]) -> Iterator[None]:
+        """On any error or Ctrl-C: end the running trainings, and log the command that resumes."""
         try:
             yield
         except BaseException:
-            for future in self._under_way:
-                future.cancel()
-            LOG.warning(f"stopping; to go on: {how_to_go_on(self.plan.home, self.opt.evolve)}")
-            worker.stop()
-            self._clock.save()
-            self._draw()
+            LOG.warning(f"stopping; to resume: {resume_command(self.plan.home, self.generations)}")
+            pool.stop()
+            self._minutes.save()
+            self._plot()
             raise
 
 
-class _Clock:
-    """Minutes of all calls of an evolution, kept in a file."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        try:
-            self._before = float(file.read_text()) if file.is_file() else 0.0
-        except ValueError as error:
-            raise DataError(f"{file}: damaged, expected minutes; correct or remove it") from error
-        self._started = time.monotonic()
-
-    @property
-    def minutes(self) -> float:
-        """Up to now."""
-        return self._before + (time.monotonic() - self._started) / 60
-
-    def save(self) -> None:
-        """Keep them for the next call."""
-        with atomic_write(self._file, "w") as file:
-            file.write(f"{self.minutes:.3f}")
-
-
-def _outcome(future: Future[Result], trial: Trial) -> Result:
-    """What a training gave; one that was killed here has failed."""
+def _outcome(trial: Job[Result], future: Future[Result]) -> Result:
+    """Return the result of a training; one that was killed on this machine has failed."""
     try:
         return future.result()
     except KilledError as error:
-        return Result(trial.index, trial.hyp, failure=str(error))
+        assert isinstance(trial, Trial)
+        return Result(trial.index, trial.hyp, failure=error.reason)
 
 
-def _kind(result: Result) -> str:
-    """A failure without its numbers: epochs, losses and paths differ."""
+def _reason(result: Result) -> str:
+    """Return a failure without its numbers, since epochs, losses and paths differ."""
     return re.sub(r"\d+", "#", result.failure)

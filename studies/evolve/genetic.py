@@ -1,4 +1,4 @@
-"""The genetic search: hyperparameters with their bounds, and candidates as mutations of the best so far."""
+"""Genetic search: hyperparameters with their bounds; candidates are mutations of the best ones so far."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from studies.evolve.records import Result
+from studies.evolve.trials import Result
 from utils.base.seeds import generator
 from utils.ops.metrics import fitness
 from utils.train.hyp import Hyp
 
-DIGITS = 5  # to which values are rounded
+DIGITS = 5  # of rounded values, after the decimal point
 
 
 @dataclass(frozen=True)
 class Gene:
-    """A hyperparameter's bounds, and the gain of its steps; 0: the genetic search leaves it alone."""
+    """Bounds of a hyperparameter, and the gain of its mutations; 0: never mutated by the genetic search."""
 
     low: float
     high: float
     gain: float = 1.0
-    augmentation: bool = False  # the population search looks at these alone
+    augmentation: bool = False  # the population search changes only these
 
 
-# Numerics, section 11.
+# Bounds and gains of the original.
 GENES: dict[str, Gene] = {
     "lr0": Gene(1e-5, 0.1),
     "lrf": Gene(0.01, 1),
@@ -39,7 +39,7 @@ GENES: dict[str, Gene] = {
     "cls_pw": Gene(0.5, 2),
     "obj": Gene(0.2, 4),
     "obj_pw": Gene(0.5, 2),
-    "iou_t": Gene(0.1, 0.7, 0),  # nothing reads it
+    "iou_t": Gene(0.1, 0.7, 0),  # has no effect
     "anchor_t": Gene(2, 8),
     "anchors": Gene(2, 10, 2),
     "fl_gamma": Gene(0, 2, 0),
@@ -60,7 +60,7 @@ GENES: dict[str, Gene] = {
 
 
 def bounds_around(start: Hyp) -> dict[str, tuple[float, float]]:
-    """Bounds of the genes that a --hyp file has; what the file itself holds is never out of bounds."""
+    """Return the bounds of the genes in a --hyp file, widened to the values of the file."""
     return {
         key: (min(gene.low, start[key]), max(gene.high, start[key]))
         for key, gene in GENES.items()
@@ -69,33 +69,33 @@ def bounds_around(start: Hyp) -> dict[str, tuple[float, float]]:
 
 
 def settle(value: float, bounds: tuple[float, float]) -> float:
-    """A value within its bounds, rounded as files show it."""
+    """Round a value as in files, and clip it to its bounds."""
     low, high = bounds
     return min(max(round(float(value), DIGITS), low), high)
 
 
 def settle_all(hyp: Mapping[str, float], bounds: Mapping[str, tuple[float, float]]) -> Hyp:
-    """Settle every gene; other keys stay as they are."""
+    """Settle all genes; other keys are left unchanged."""
     return {key: settle(value, bounds[key]) if key in bounds else value for key, value in hyp.items()}
 
 
-# Numerics, section 11.
-PARENTS = 5  # of these, the best ones, one is chosen
-LEAST_WEIGHT = 1e-6  # of a parent, added to how much it is better than the worst of them
-PROBABILITY = 0.8  # that a gene moves
+# Values of the original.
+PARENTS = 5  # the best candidates, of which one is chosen
+LEAST_WEIGHT = 1e-6  # added to the weight of a parent, its fitness minus that of the worst of them
+PROBABILITY = 0.8  # that a gene mutates
 SIGMA = 0.2
-FACTOR = (0.3, 3.0)  # smallest and largest
-# Our own: a gene at 0 cannot move by a factor. Now and then it leaves 0, by a small part of its range.
-LEAVING = 0.1  # probability; one of some ten such genes for each candidate
-FIRST_STEP = 0.1  # at most, as a fraction of the highest value
+FACTOR = (0.3, 3.0)  # smallest and largest mutation
+# Our addition: no factor changes a gene that is 0, so some of them are set to a small value.
+LEAVING = 0.1  # probability; about one of ten such genes of a candidate
+FIRST_STEP = 0.1  # largest such value, as a fraction of the upper bound
 
 
 class Genetic:
-    """Propose one candidate at a time; the first is the --hyp file as it is.
+    """Propose one candidate at a time; the first is the unchanged --hyp file.
 
     Args:
         start: hyperparameters of the --hyp file.
-        seed: of the random numbers; candidate i has its own, whoever asks and when.
+        seed: of the random numbers; each candidate has its own stream.
     """
 
     name = "genetic"
@@ -104,26 +104,26 @@ class Genetic:
         self.start = start
         self.seed = seed
         self.bounds = bounds_around(start)
-        self.moving = [key for key in self.bounds if GENES[key].gain > 0]
+        self.mutable = [key for key in self.bounds if GENES[key].gain > 0]
 
     def count(self, generations: int) -> int:
-        """Candidates in so many generations."""
+        """Return the number of candidates in `generations`."""
         return generations
 
     def needed(self, index: int, jobs: int) -> int:
-        """How many results, from the first on, a candidate is made from.
+        """Return the number of results that candidate `index` is made from, counted from the first one.
 
-        With several trainings at a time the newest results are not waited for, nor looked at if they happen
-        to be there: so what is proposed does not depend on who is faster.
+        With several jobs at a time, the newest jobs - 1 results are never used, even if they are complete,
+        so that candidates do not depend on the speed of the trainings.
         """
         return max(index - jobs + 1, 0)
 
     def fitness(self, result: Result) -> float:
-        """What candidates are ranked by: 0.1 mAP50 + 0.9 mAP50-95."""
+        """Return 0.1 mAP50 + 0.9 mAP50-95, by which candidates are ranked."""
         return 0.0 if result.failure else fitness(result.map50, result.map50_95)
 
     def propose(self, index: int, results: Sequence[Result]) -> Hyp:
-        """Make a candidate from the results before it."""
+        """Return a candidate made from earlier results."""
         if index == 0:
             return dict(self.start)
         draw = generator(self.seed, index)
@@ -134,7 +134,7 @@ class Genetic:
                 return child
 
     def choose_parent(self, results: Sequence[Result], draw: np.random.Generator) -> Hyp:
-        """One of the best so far, better ones more often; failed candidates have no children."""
+        """Choose one of the best so far, weighted by fitness; failed candidates are never chosen."""
         best = sorted((r for r in results if not r.failure), key=lambda r: (-self.fitness(r), r.index))
         best = best[:PARENTS]
         if not best:
@@ -144,17 +144,17 @@ class Genetic:
         return best[int(draw.choice(len(best), p=weights / weights.sum()))].hyp
 
     def mutate(self, parent: Hyp, draw: np.random.Generator) -> Hyp:
-        """Multiply some values; what is at 0 may leave it."""
-        moved = draw.random(len(self.moving)) < PROBABILITY
-        steps = draw.standard_normal(len(self.moving)) * draw.random() * SIGMA
-        leaving = draw.random(len(self.moving)) < LEAVING
-        first = draw.random(len(self.moving)) * FIRST_STEP
+        """Multiply some values by random factors; a value of 0 may become positive."""
+        mutates = draw.random(len(self.mutable)) < PROBABILITY
+        steps = draw.standard_normal(len(self.mutable)) * draw.random() * SIGMA
+        leaving = draw.random(len(self.mutable)) < LEAVING
+        first = draw.random(len(self.mutable)) * FIRST_STEP
         child = dict(parent)
-        for number, key in enumerate(self.moving):
+        for number, key in enumerate(self.mutable):
             gene, value = GENES[key], parent[key]
             if value == 0 and leaving[number]:
                 value = first[number] * gene.high
-            elif moved[number]:
+            elif mutates[number]:
                 value *= min(max(1 + gene.gain * steps[number], FACTOR[0]), FACTOR[1])
             child[key] = settle(value, self.bounds[key])
         return child

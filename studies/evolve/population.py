@@ -1,4 +1,4 @@
-"""The original's later search: generations of many candidates, chosen in tournaments, crossed and shifted."""
+"""Population search: generations of many candidates, with tournament selection, crossover and mutation."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from studies.evolve.genetic import GENES, bounds_around, settle, settle_all
-from studies.evolve.records import Result
+from studies.evolve.trials import Result
 from utils.base.seeds import generator
 from utils.train.hyp import Hyp
 
-SHIFT = 0.1  # largest change of a gene by mutation (numerics, section 11)
+SHIFT = 0.1  # largest change of a gene by mutation
 
 
 class Population:
-    """Propose generation after generation; only augmentation is searched, the rest is that of --hyp.
+    """Propose generations of candidates; only augmentation is searched, all else is taken from --hyp.
 
     Args:
         start: hyperparameters of the --hyp file.
-        members: hyperparameters of the first individuals; what is missing to `size` is drawn at random.
+        members: hyperparameters of the first individuals; the rest of the first generation is random.
         size: individuals in a generation.
-        generations: of the whole search; with them choice gets narrower and mutation rarer.
-        seed: of the random numbers; each individual has its own.
+        generations: of the whole search; selection gets stricter and mutation rarer from one to the next.
+        seed: of the random numbers; each individual has its own stream.
     """
 
     name = "population"
@@ -36,19 +36,19 @@ class Population:
         self.bounds = {key: limits for key, limits in bounds_around(start).items() if GENES[key].augmentation}
 
     def count(self, generations: int) -> int:
-        """Candidates in so many generations."""
+        """Return the number of candidates in `generations`."""
         return generations * self.size
 
     def needed(self, index: int, jobs: int) -> int:
-        """How many results, from the first on, a candidate is made from: whole generations."""
+        """Return the number of results that candidate `index` is made from: all earlier generations."""
         return index // self.size * self.size
 
     def fitness(self, result: Result) -> float:
-        """What candidates are ranked by: mAP50."""
+        """Return mAP50, by which candidates are ranked."""
         return 0.0 if result.failure else result.map50
 
     def propose(self, index: int, results: Sequence[Result]) -> Hyp:
-        """Make a candidate from the generation before it."""
+        """Return a candidate made from the previous generation."""
         generation, number = divmod(index, self.size)
         draw = generator(self.seed, index)
         if generation == 0:
@@ -76,22 +76,22 @@ class Population:
         return settle_all(self.start | given, self.bounds)
 
     def _winner(self, ranked: Sequence[Result], generation: int, draw: np.random.Generator) -> Result:
-        """The best of some drawn at random."""
+        """Return the best of some randomly drawn candidates."""
         size = min(self.tournament(generation), len(ranked))
         return ranked[min(draw.choice(len(ranked), size, replace=False))]
 
     def elite(self, generation: int) -> int:
-        """How many of the best live on as they are."""
+        """Return the number of best candidates that are kept unchanged."""
         return 2 + int(3 * generation / self.generations)
 
     def tournament(self, generation: int) -> int:
-        """How many compete to become a parent."""
+        """Return the number of candidates that compete to become a parent."""
         return max(2, int(min(10, self.size) - generation / (self.generations / 10)))
 
     def crossover(self, generation: int) -> float:
-        """Probability that a child has the later genes of a second parent."""
+        """Return the probability that a child takes its later genes from a second parent."""
         return min(max(1 - generation / self.generations, 0.5), 1)
 
     def mutation(self, generation: int) -> float:
-        """Probability that a gene is shifted."""
+        """Return the probability that a gene is mutated."""
         return min(max(0.5 - generation / self.generations, 0.01), 0.5)

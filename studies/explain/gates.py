@@ -1,4 +1,4 @@
-"""The attention gates of a model over an image: the factor A(x) of y = x * A(x)."""
+"""Attention gates of a model on an image: the factor A(x) in y = x * A(x)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _DESIGNS = tuple(DESIGNS.values())
 
 @dataclass(frozen=True)
 class GateMap:
-    """What one gate does to one image.
+    """Factor of one gate on one image.
 
     Attributes:
-        block: where it stands: `layer 10: LSKA, k = 11`.
-        factor: (h, w) float32, A(x) averaged over channels. An untouched identity start is 1 everywhere.
-        lowest, highest: of A(x), over all channels and places.
-        change: mean of |A(x) - 1| over all channels and places. Factors above and below 1 cancel in
+        block: position of the gate: `layer 10: LSKA, k = 11`.
+        factor: (h, w) float32, A(x) averaged over channels; 1 for an untrained gate with identity init.
+        lowest, highest: extremes of A(x) over channels and positions.
+        change: mean of |A(x) - 1| over channels and positions. Factors above and below 1 cancel in
             `factor`, but not here.
     """
 
@@ -35,7 +35,7 @@ class GateMap:
 
 
 def find_gates(model: DetectionModel) -> dict[str, nn.Module]:
-    """All large kernel gates, of any design and inside any block, by words that say where they stand."""
+    """Return all large kernel gates, of any design and inside any block, by their position in words."""
     gates: dict[str, nn.Module] = {}
     for layer in model.model:
         inside = [module for module in layer.modules() if isinstance(module, _DESIGNS)]
@@ -54,23 +54,23 @@ def _describe(layer: Any, gate: Any, number: int, count: int) -> str:
 
 @torch.no_grad()
 def gate_maps(model: DetectionModel, images: Tensor) -> list[GateMap]:
-    """Run one image (1, 3, H, W) and say what each gate multiplies its input by."""
+    """Run one image (1, 3, H, W), and return the factor of each gate."""
     gates = find_gates(model)
     factors: dict[nn.Module, Tensor] = {}
 
-    def listen(gate: Any, received: tuple[Tensor, ...], _: Tensor) -> None:
-        factors[gate] = gate.attention(received[0])
+    def keep_factor(gate: Any, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        factors[gate] = gate.attention(inputs[0])
 
-    hooks = [gate.register_forward_hook(listen) for gate in gates.values()]
+    hooks = [gate.register_forward_hook(keep_factor) for gate in gates.values()]
     try:
         model(images)
     finally:
         for hook in hooks:
             hook.remove()
-    return [_summed_up(block, factors[gate][0].float().cpu()) for block, gate in gates.items()]
+    return [_summarize(block, factors[gate][0].float().cpu()) for block, gate in gates.items()]
 
 
-def _summed_up(block: str, factor: Tensor) -> GateMap:
-    """Factors (C, h, w) of one gate as a map and numbers."""
+def _summarize(block: str, factor: Tensor) -> GateMap:
+    """Reduce the factors (C, h, w) of one gate to a map and numbers."""
     change = float((factor - 1).abs().mean())
     return GateMap(block, factor.mean(0).numpy(), float(factor.min()), float(factor.max()), change)

@@ -1,14 +1,14 @@
-"""Class activation maps for detections: what in the image speaks for the boxes that were found.
+"""Class activation maps for detections: Grad-CAM and EigenCAM.
 
-Two ways. Grad-CAM (Selvaraju et al., arXiv:1610.02391) weighs the channels of a layer by how much they
-raise a score, here that of the boxes left after suppression. EigenCAM (Muhammad and Yeasin,
-arXiv:2008.00299) takes what the channels have most in common and needs no score.
+Grad-CAM (Selvaraju et al., arXiv:1610.02391) weights the channels of a layer by their gradient of a score,
+here the sum over the boxes after NMS. EigenCAM (Muhammad and Yeasin, arXiv:2008.00299) projects the
+channels on their first principal component, and needs no score.
 
-Grad-CAM is the default, as it explains detections: it differs between classes, and between images with
-and without objects, while EigenCAM shows what a layer reacts to at all, often enough the background.
-Gradients are pooled over the map as in the paper and not multiplied place by place (LayerCAM,
-HiResCAM): Detect reads single cells, so gradients at its inputs are zero but in the cells that found a
-box, and their product with the map would show those dots and nothing else.
+Grad-CAM is the default because it explains detections: its maps differ between classes, and between images
+with and without objects. EigenCAM shows what a layer reacts to, which is often the background. Gradients
+are pooled over the map as in the paper, not multiplied elementwise (LayerCAM, HiResCAM): Detect reads
+single cells, so gradients at its inputs are zero except in cells with a box, and the product would show
+only those cells.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from utils.ops.nms import non_max_suppression
 
 @dataclass(frozen=True)
 class Threshold:
-    """Which boxes count; `classes` None: of any class."""
+    """Boxes to explain: NMS thresholds, and classes (None: all)."""
 
     confidence: float = 0.25
     iou: float = 0.45
@@ -38,11 +38,11 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Heat:
-    """A heat map and the boxes that it belongs to.
+    """A heat map, and the boxes that it explains.
 
     Attributes:
-        heat: (H, W) float32 over the network's input, 0-1; None where nothing is to be explained: Grad-CAM
-            of an image without boxes, or no feature that speaks for them.
+        heat: (H, W) float32 in 0-1 over the network's input; None if no value is positive, or for Grad-CAM
+            of an image without boxes.
         detections: (n, 6) float32 x1, y1, x2, y2 in pixels of that input, confidence, class.
     """
 
@@ -51,12 +51,12 @@ class Heat:
 
 
 def gradcam(model: DetectionModel, images: Tensor, layers: Sequence[int], keep: Threshold) -> Heat:
-    """Grad-CAM of one image (1, 3, H, W) for the sum of its boxes' scores, objectness times class.
+    """Compute Grad-CAM of one image (1, 3, H, W) for the sum of its boxes' scores, objectness times class.
 
-    The maps of several layers are added as they are: all say how much they raise the same sum, and a
-    level that found nothing has no gradient. The paper differentiates the score before its softmax. Here
-    logits did worse (less of the heat inside the boxes: bus.jpg 55 % against 76 %, three images of
-    blood cells 71-81 % against 77-86 %): their gradient does not fade when objectness or class is sure.
+    The maps of several layers are added without normalization: all are gradients of the same sum, and a
+    level without boxes has none. The paper differentiates the score before its softmax. Here logits did
+    worse (share of the heat inside the boxes: bus.jpg 55 % against 76 %, three images of blood cells 71-81 %
+    against 77-86 %), because their gradient does not vanish when objectness or class is near 1.
     """
     with torch.enable_grad():
         kept, (decoded, _) = run_and_keep(model, images.detach().requires_grad_(), layers)
@@ -73,14 +73,14 @@ def gradcam(model: DetectionModel, images: Tensor, layers: Sequence[int], keep: 
 
 @torch.no_grad()
 def eigencam(model: DetectionModel, images: Tensor, layers: Sequence[int], keep: Threshold) -> Heat:
-    """EigenCAM of one image (1, 3, H, W); the boxes have no influence on it."""
+    """Compute EigenCAM of one image (1, 3, H, W), which does not depend on its boxes."""
     kept, (decoded, _) = run_and_keep(model, images, layers)
-    maps = [_to_peak(eigen_cam_map(kept[index])) for index in layers]  # levels have no common unit
+    maps = [_to_peak(eigen_cam_map(kept[index])) for index in layers]  # levels have different scales
     return Heat(merge(maps, images.shape[2:]), _detect(decoded, keep).cpu().numpy())
 
 
 def grad_cam_map(source: Tensor, gradient: Tensor) -> np.ndarray:
-    """Sum of channels (1, C, h, w), each times its gradient's sum over the map; negative places are 0.
+    """Sum channels (1, C, h, w), each weighted by the sum of its gradient; negative values are set to 0.
 
     The paper takes the mean over the map; the sum makes layers of different sizes comparable.
 
@@ -92,9 +92,9 @@ def grad_cam_map(source: Tensor, gradient: Tensor) -> np.ndarray:
 
 
 def eigen_cam_map(source: Tensor) -> np.ndarray:
-    """Channels (1, C, h, w) projected on their first right singular vector; negative places are 0.
+    """Project channels (1, C, h, w) on their first right singular vector; negative values are set to 0.
 
-    The vector's sign is arbitrary: it is chosen so that the projection's sum is positive.
+    The sign of the vector is arbitrary; it is chosen such that the projection has a positive sum.
 
     Returns:
         (h, w) float32
@@ -104,15 +104,15 @@ def eigen_cam_map(source: Tensor) -> np.ndarray:
     if channels <= len(values):  # the smaller product of the two has the same singular vectors
         projected = values @ np.linalg.eigh(values.T @ values)[1][:, -1]
     else:
-        projected = np.linalg.eigh(values @ values.T)[1][:, -1]  # but for a factor
+        projected = np.linalg.eigh(values @ values.T)[1][:, -1]  # up to a factor
     projected = projected * (np.sign(projected.sum()) or 1.0)
     return projected.clip(0).reshape(height, width).astype(np.float32)
 
 
 def merge(maps: Sequence[np.ndarray], shape: Sequence[int]) -> np.ndarray | None:
-    """Add maps (h, w) of values from 0 on, enlarged to `shape`, and scale the sum to a maximum of 1.
+    """Add non-negative maps (h, w), enlarged to `shape`, and scale the sum to a maximum of 1.
 
-    None if no place is positive.
+    None if no value is positive.
     """
     size = (int(shape[1]), int(shape[0]))
     total = np.sum([cv2.resize(values, size, interpolation=cv2.INTER_LINEAR) for values in maps], axis=0)
@@ -132,7 +132,7 @@ def _detect(decoded: Tensor, keep: Threshold) -> Tensor:
 
 
 def _score(decoded: Tensor, detections: Tensor) -> Tensor:
-    """Sum of the scores of detections (n, 6), found among `decoded` (1, N, 5 + nc) as equal boxes."""
+    """Sum the scores of detections (n, 6), which are found in `decoded` (1, N, 5 + nc) as equal boxes."""
     corners = xywh2xyxy(decoded[0, :, :4].detach())
     same = (corners[None] == detections[:, None, :4]).all(2)  # (n, N)
     row, kind = same.float().argmax(1), detections[:, 5].long()

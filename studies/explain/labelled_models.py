@@ -1,4 +1,4 @@
-"""The models to look into, each with a label that tells it from the others."""
+"""Load the models to visualize, each with a unique label."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from models.weights import load_for_inference, locate_weights
 from models.yolo import DetectionModel
 from utils.base.errors import ConfigError
 from utils.base.formats import format_of
+from utils.base.names import UniqueNames
 
 
 @dataclass(frozen=True)
 class LabelledModel:
-    """A model in eval mode, and what figures and tables call it."""
+    """A model in eval mode, and its name in figures and tables."""
 
     label: str
     model: DetectionModel
@@ -30,18 +31,18 @@ def load_labelled_models(
     seed: int = 0,
     labels: Sequence[str] = (),
 ) -> list[LabelledModel]:
-    """Read the trained models of `weights`, then build the untrained ones of `cfg`.
+    """Load the trained models of `weights`, then build the untrained ones of `cfg`.
 
     Args:
         weights: checkpoints.
-        cfg: model yamls; each is started from `seed`.
-        device: where the models are to run.
-        seed: of the untrained models.
+        cfg: model yamls.
+        device: of the models.
+        seed: random seed of each untrained model.
         labels: one for each model; empty: from the names of the files.
 
     Raises:
-        ConfigError, DataError: a file that is missing, damaged or no checkpoint; not a model for colour
-            images; two labels that are equal.
+        ConfigError, DataError: a file is missing, damaged or not a checkpoint; a model does not take 3
+            channels; two labels are equal.
     """
     for name in weights:
         _check_format(name)
@@ -51,14 +52,14 @@ def load_labelled_models(
         labels = [*unique_labels(paths), *unique_labels([Path(name) for name in cfg], " (untrained)")]
     if len(set(labels)) < len(labels):
         twice = Counter(labels).most_common(1)[0][0]
-        raise ConfigError(f"--labels {twice}: given to two models; each needs its own")
+        raise ConfigError(f"--labels {twice}: given to two models; labels must be unique")
     return [LabelledModel(label, model) for label, model in zip(labels, models, strict=True)]
 
 
 def unique_labels(paths: Sequence[Path], ending: str = "") -> list[str]:
-    """Name files by their stems; equal ones by run folder and stem, then by path, then by number.
+    """Name files by their stems; if equal, by run folder and stem; if still equal, by path; then by number.
 
-    `a/weights/best.pt` and `b/weights/best.pt` are a/best and b/best.
+    `a/weights/best.pt` and `b/weights/best.pt` become a/best and b/best.
     """
     files = list(dict.fromkeys(paths))
     names = [path.stem for path in files]
@@ -66,13 +67,8 @@ def unique_labels(paths: Sequence[Path], ending: str = "") -> list[str]:
         often = Counter(names)
         names = [longer(path) if often[name] > 1 else name for path, name in zip(files, names, strict=True)]
     by_file = dict(zip(files, names, strict=True))
-    seen: Counter[str] = Counter()
-    labels = []
-    for path in paths:
-        seen[by_file[path]] += 1
-        number = f" ({seen[by_file[path]]})" if seen[by_file[path]] > 1 else ""
-        labels.append(f"{by_file[path]}{number}{ending}")
-    return labels
+    unique = UniqueNames(reserved=[f"{name}{ending}" for name in names])
+    return [unique.unique(by_file[path], ending) for path in paths]
 
 
 def _with_run(path: Path) -> str:
@@ -85,24 +81,24 @@ def _check_format(name: str) -> None:
     kind = format_of(name)
     if kind.name != "pt":
         raise ConfigError(
-            f"--weights {name}: {kind.title} files show neither layers nor gradients; give the .pt file"
+            f"--weights {name}: {kind.title} files have neither layers nor gradients; give the .pt file"
         )
 
 
 def _trained(path: Path, device: torch.device) -> DetectionModel:
     model = load_for_inference(path, device, fuse=False)
     assert isinstance(model, DetectionModel)
-    return _for_colour(model, str(path))
+    return _check_channels(model, str(path))
 
 
 def _untrained(cfg: str, device: torch.device, seed: int) -> DetectionModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = DetectionModel(cfg).eval().requires_grad_(False)
-    return _for_colour(model.to(device), cfg)
+    return _check_channels(model.to(device), cfg)
 
 
-def _for_colour(model: DetectionModel, origin: str) -> DetectionModel:
+def _check_channels(model: DetectionModel, origin: str) -> DetectionModel:
     if model.yaml["ch"] != 3:
-        raise ConfigError(f"{origin}: reads images of {model.yaml['ch']} channels; 3 are needed here")
+        raise ConfigError(f"{origin}: takes images of {model.yaml['ch']} channels; expected 3")
     return model

@@ -1,4 +1,4 @@
-"""Which layers to look at, by number or by meaning, and what leaves them."""
+"""Find layers of a model by number or by name, and capture their outputs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _PURE_ATTENTION = (*DESIGNS.values(), LSKAttention)
 
 
 def find_layers(model: DetectionModel, words: Sequence[str]) -> list[int]:
-    """Numbers of the layers that the words of `--layer` mean in this model, each once.
+    """Return the indices of the layers that the words of `--layer` name, without duplicates.
 
-    A word is a layer's number; `backbone`: see `end_of_backbone`; `detect`: all inputs of Detect;
-    `p3`, `p4`, ...: its input of stride 8, 16, ... Words of meaning find the same place in models
-    with and without an attention layer, where numbers have moved.
+    A word is an index; `backbone`: see `end_of_backbone`; `detect`: all inputs of Detect; `p3`, `p4`, ...:
+    its input of stride 8, 16, ... Names find corresponding layers in models with and without attention,
+    whose indices differ.
 
     Raises:
-        ConfigError: the model has no such layer; says which there are.
+        ConfigError: the model has no such layer; the message lists those it has.
     """
     found = [index for word in words for index in _layers_of(model, word)]
     return list(dict.fromkeys(found))
@@ -49,15 +49,15 @@ def _layers_of(model: DetectionModel, word: str) -> list[int]:
 
 
 def detect_inputs(model: DetectionModel) -> list[int]:
-    """Layers that Detect reads, in the order of its levels."""
+    """Return the indices of the layers that Detect reads, in the order of its levels."""
     head: Any = model.head
     return [source % head.i for source in head.f]
 
 
 def end_of_backbone(model: DetectionModel) -> int:
-    """The last layer of the yaml's backbone at its largest stride: SPPF, or attention right behind it.
+    """Return the last backbone layer at its largest stride: SPPF, or attention right after it.
 
-    Attention counts even if the yaml lists it as the first layers of its head.
+    Attention is included even if the yaml lists it as the first layers of the head.
     """
     strides = layer_strides(model)
     rows = range(len(model.yaml.get("backbone") or ()))
@@ -69,26 +69,26 @@ def end_of_backbone(model: DetectionModel) -> int:
 
 
 def _is_attention(layer: Any) -> bool:
-    parts = layer if isinstance(layer, nn.Sequential) else [layer]
-    return layer.f == -1 and all(isinstance(part, _PURE_ATTENTION) for part in parts)
+    blocks = layer if isinstance(layer, nn.Sequential) else [layer]
+    return layer.f == -1 and all(isinstance(block, _PURE_ATTENTION) for block in blocks)
 
 
 def layer_strides(model: DetectionModel) -> dict[int, int]:
-    """Pixels per cell of every layer whose output is a map."""
+    """Return the stride in pixels of every layer whose output is a map."""
     side = 8 * int(model.stride.max())
     strides: dict[int, int] = {}
 
-    def note(layer: Any, made: Tensor) -> None:
-        if made.ndim == 4:
-            strides[layer.i] = round(side / made.shape[-2])
+    def note(layer: Any, output: Tensor) -> None:
+        if output.ndim == 4:
+            strides[layer.i] = round(side / output.shape[-2])
 
     on_meta(model, torch.empty(1, model.yaml["ch"], side, side, device="meta"), False, note)
-    model.head.forget_grids()  # they were made without numbers
+    model.head.forget_grids()  # they have no data
     return strides
 
 
 def describe_layer(model: DetectionModel, index: int) -> str:
-    """`layer 9: SPPF`"""
+    """Return the index and type of a layer: `layer 9: SPPF`."""
     layer: Any = model.model[index]
     return f"layer {index}: {layer.type.rsplit('.', 1)[-1]}"
 
@@ -96,20 +96,20 @@ def describe_layer(model: DetectionModel, index: int) -> str:
 def run_and_keep(
     model: DetectionModel, images: Tensor, layers: Iterable[int]
 ) -> tuple[dict[int, Tensor], Any]:
-    """One pass: (what left each of `layers` by number, what left the model).
+    """Run the model; return (the output of each of `layers` by index, the output of the model).
 
     Raises:
-        ConfigError: a layer that makes no map, or one of a single number.
+        ConfigError: the output of a layer is not a map (B, C, h, w).
     """
     wanted = set(layers)
     kept: dict[int, Tensor] = {}
 
-    def keep(layer: Any, made: Tensor) -> None:
+    def keep(layer: Any, output: Tensor) -> None:
         if layer.i in wanted:
-            kept[layer.i] = made
+            kept[layer.i] = output
 
-    made = model(images, visualize=keep)
+    output = model(images, visualize=keep)
     for index in wanted:
         if index not in kept or kept[index].ndim != 4:
-            raise ConfigError(f"--layer {index}: {describe_layer(model, index)} makes no map to look at")
-    return kept, made
+            raise ConfigError(f"--layer {index}: {describe_layer(model, index)} has no map as output")
+    return kept, output

@@ -1,4 +1,4 @@
-"""Effective receptive fields (Luo et al., arXiv:1701.04128): measured, tabulated and drawn."""
+"""Effective receptive fields (Luo et al., arXiv:1701.04128): measurement, table and figure."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ SHARES = (0.5, 0.9, 0.99)
 
 @dataclass(frozen=True)
 class Extent:
-    """How far one has to go for a share of the energy.
+    """Size of the region that holds a share of the energy.
 
     Attributes:
         share: of the energy, 0-1.
-        side: of the smallest square around the field's centre that holds the share, in pixels; odd.
-            It says how far the layer looks. The square may reach beyond the image's edge.
+        side: of the smallest square around the centre that holds the share, in pixels; odd. It measures the
+            reach of the field. The square may extend beyond the image.
         square: pixels of the image in that square.
-        area: pixels in the smallest set that holds the share, wherever they lie: the brightest ones.
-            It says how many pixels the layer listens to; at most `square`.
+        area: pixels in the smallest set that holds the share, at any position: the brightest ones. It
+            measures how many pixels contribute; at most `square`.
     """
 
     share: float
@@ -51,8 +51,8 @@ class Field:
 
     Attributes:
         energy: (H, W) float64, sums to one.
-        centre: (row, column) of the pixel where half of the energy lies above, and half to the left. It is
-            not taken from the cell's place: paddings of strided convolutions shift fields by some pixels.
+        centre: (row, column), the median of the energy along each axis. The position of the cell is not
+            used, because padding of strided convolutions shifts fields by some pixels.
         extents: one for each of `SHARES`.
     """
 
@@ -62,7 +62,7 @@ class Field:
 
 
 def field_energy(model: DetectionModel, images: Tensor, layers: Sequence[int]) -> dict[int, np.ndarray]:
-    """Energy of one image (1, 3, H, W) for the middle cell of each layer: {layer: (H, W) float64}."""
+    """Return the energy of one image (1, 3, H, W) by layer, for its centre cell: (H, W) float64."""
     images = images.detach().requires_grad_()
     kept, _ = run_and_keep(model, images, layers)
     found = {index: centre_gradient(kept[index], images) for index in layers}
@@ -73,11 +73,11 @@ def field_energy(model: DetectionModel, images: Tensor, layers: Sequence[int]) -
 
 
 def centre_gradient(maps: Tensor, images: Tensor) -> np.ndarray:
-    """How much each pixel moves the middle cell: |d (sum over channels) / d pixel|, summed over colours.
+    """Return how each pixel affects the centre cell: |d (sum over channels) / d pixel|, summed over colours.
 
     Args:
         maps: (1, C, h, w), computed from `images`; the cell is (h // 2, w // 2).
-        images: (1, 3, H, W) that require a gradient.
+        images: (1, 3, H, W) with requires_grad.
 
     Returns:
         (H, W) float64.
@@ -89,7 +89,7 @@ def centre_gradient(maps: Tensor, images: Tensor) -> np.ndarray:
 
 
 def measure(energy: np.ndarray, shares: Sequence[float] = SHARES) -> Field:
-    """Size of a field (H, W) of energies that are not negative, of any sum but zero."""
+    """Measure a field (H, W) of non-negative energies with a positive sum."""
     energy = energy / energy.sum()
     row, column = (_median(energy.sum(axis)) for axis in (1, 0))
     held = energy_by_reach(energy, (row, column))
@@ -103,13 +103,13 @@ def measure(energy: np.ndarray, shares: Sequence[float] = SHARES) -> Field:
 
 
 def energy_by_reach(energy: np.ndarray, centre: tuple[int, int]) -> np.ndarray:
-    """Energy in the square of side 2 r + 1 around the centre, for r = 0, 1, ...: (n,), rising."""
+    """Return the energy in the square of side 2 r + 1 around the centre, for r = 0, 1, ...: (n,), rising."""
     return np.bincount(_reach(energy.shape, centre).ravel(), weights=energy.ravel()).cumsum()
 
 
 def _reach(shape: tuple[int, ...], centre: tuple[int, int]) -> np.ndarray:
-    """Steps from the centre to each pixel, where a diagonal step counts as one: (H, W)."""
-    rows, columns = (abs(np.arange(n) - middle) for n, middle in zip(shape, centre, strict=True))
+    """Return the Chebyshev distance of each pixel to the centre: (H, W)."""
+    rows, columns = (abs(np.arange(n) - centre_n) for n, centre_n in zip(shape, centre, strict=True))
     return np.maximum(rows[:, None], columns[None])
 
 
@@ -118,21 +118,21 @@ def _median(energies: np.ndarray) -> int:
 
 
 def _first(rising: np.ndarray, share: float) -> int:
-    """Index of the first value that reaches a share of the last; rounding errors do not count."""
+    """Return the index of the first value that reaches a share of the last, up to rounding errors."""
     return int(np.searchsorted(rising, share * rising[-1] * (1 - 1e-12)))
 
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 LINES = ("-", "--", ":")  # of the squares that hold 50, 90 and 99 %
-DARKEST = 1e-4  # of the peak; what is below looks black
-_MOST_COLUMNS = 3
+DARKEST = 1e-4  # of the peak; smaller values are black
+_MAX_COLUMNS = 3
 _SIDE = 4.4  # inches of a panel
 _DPI = 130
 
 
 @dataclass(frozen=True)
 class FieldRow:
-    """One layer of one model."""
+    """The field of one layer of one model."""
 
     model: str
     layer: str
@@ -141,19 +141,19 @@ class FieldRow:
 
 
 def draw_fields(models: Sequence[Sequence[FieldRow]], images: int, path: Path) -> None:
-    """Draw all fields, and how much energy squares of growing side hold.
+    """Draw all fields, and curves of the energy in squares of increasing side.
 
-    One layer: the models and the curves side by side. Several: a row for each model, a column for each
-    layer, the curves below. All maps share one logarithmic scale.
+    With one layer, models and curves are side by side. With several, there is a row for each model and a
+    column for each layer, with the curves below. All maps share one logarithmic scale.
 
     Args:
         models: rows of each model, one for each layer, in the same order.
-        images: that were averaged.
+        images: number of images that were averaged.
         path: image to write.
     """
     layers = max(map(len, models))
     one = layers == 1
-    columns = min(len(models) + 1, _MOST_COLUMNS) if one else layers
+    columns = min(len(models) + 1, _MAX_COLUMNS) if one else layers
     lines = -(-(len(models) + 1) // columns) if one else len(models) + 1
     figure = new_figure(_SIDE * columns + 0.8, _SIDE * lines + 0.4)
     grid = figure.subplots(lines, columns, squeeze=False)
@@ -161,14 +161,14 @@ def draw_fields(models: Sequence[Sequence[FieldRow]], images: int, path: Path) -
     fields = [row for rows in models for row in [*rows, *[None] * (layers - len(rows))]]
     shown = [_draw_field(axes, row) for axes, row in zip(panels, fields, strict=True) if row]
     below = [grid[divmod(len(models), columns)]] if one else list(grid[-1])
-    for place, axes in enumerate(below):
-        _draw_curves(axes, [rows[place] for rows in models if place < len(rows)])
+    for index, axes in enumerate(below):
+        _draw_curves(axes, [rows[index] for rows in models if index < len(rows)])
     for axes in grid.flat:
         axes.set_visible(axes.has_data())
     bar = figure.colorbar(shown[0], ax=panels, fraction=0.03, pad=0.02, shrink=0.8, extend="min")
     bar.set_label("energy, as a fraction of the map's peak")
     count = f"{images} image{'s' if images > 1 else ''}"
-    figure.suptitle(f"Effective receptive field of the middle cell, mean of {count}", fontsize=13)
+    figure.suptitle(f"Effective receptive field of the centre cell, mean of {count}", fontsize=13)
     save_figure(figure, path, _DPI)
 
 
@@ -194,14 +194,14 @@ def _draw_field(axes: Axes, row: FieldRow) -> AxesImage:
 
 
 def _draw_curves(axes: Axes, rows: Sequence[FieldRow]) -> None:
-    """Energy over the side of a centred square, a line for each model."""
+    """Draw the energy over the side of a centred square, a line for each model."""
     longest = 1
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         held = energy_by_reach(row.field.energy, row.field.centre)
         sides = 2 * np.arange(len(held)) + 1
         longest = max(longest, int(sides[-1]))
-        colour = COLOURS[place % len(COLOURS)]
-        width = max(4.2 - 0.9 * place, 1.2)  # what lies on top is thinner: equal curves stay visible
+        colour = COLOURS[index % len(COLOURS)]
+        width = max(4.2 - 0.9 * index, 1.2)  # later curves are thinner, so that equal ones stay visible
         axes.plot(sides, 100 * held, color=colour, label=f" {row.model}", linewidth=width)
     for extent, style in zip(rows[0].field.extents, LINES, strict=True):
         axes.axhline(100 * extent.share, color="0.5", linewidth=0.9, linestyle=style)
@@ -212,7 +212,7 @@ def _draw_curves(axes: Axes, rows: Sequence[FieldRow]) -> None:
 
 
 def write_fields(models: Sequence[Sequence[FieldRow]], path: Path) -> None:
-    """Write a line for each model and layer: sides and areas in pixels, and as fractions of the image."""
+    """Write erf.csv: for each model and layer, sides and areas in pixels and as fractions of the image."""
     with atomic_write(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         shares = [f"{extent.share:.0%}"[:-1] for extent in models[0][0].field.extents]
@@ -229,7 +229,7 @@ def write_fields(models: Sequence[Sequence[FieldRow]], path: Path) -> None:
 
 
 def field_table(models: Sequence[Sequence[FieldRow]]) -> str:
-    """The same for readers: sides in pixels, areas as percentages of the image."""
+    """Return a plain text table: sides in pixels, areas in percent of the image."""
     rows = [row for rows in models for row in rows]
     head = ["model", "layer"]
     extents = rows[0].field.extents

@@ -1,58 +1,71 @@
-"""What visualize.py can be asked for."""
+"""Options of visualize.py."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
-from utils.base.checks import Checked, height_width, listed
+from utils.base.options import Options, flag
+from utils.base.paths import ROOT, relative_to_cwd, runs_folder
 
-KINDS = ("erf", "gate", "cam")
-METHODS = ("gradcam", "eigencam")
 DEFAULT_WEIGHTS = "yolov5s.pt"
+
+_models = partial(flag, group="models and images")
+_maps = partial(flag, group="maps")
+_inference = partial(flag, group="inference")
+_output = partial(flag, group="output")
 
 
 @dataclass(frozen=True)
-class VisualizeOptions(Checked):
-    """The flags of visualize.py, by their names; checked."""
+class VisualizeOptions(Options):
+    """The flags of visualize.py."""
 
-    weights: list[str]
-    cfg: list[str]
-    labels: list[str]  # empty: from the names of the files
-    source: str
-    vid_stride: int
-    max_images: int
-    seed: int
-    kind: list[str]  # empty: all that apply
-    layer: list[str]  # empty: each kind's own
-    method: str
-    imgsz: tuple[int, int]  # height, width
-    conf_thres: float
-    iou_thres: float
-    classes: list[int] | None
-    device: str
-    project: str
-    name: str
-    exist_ok: bool
+    prog = "visualize.py"
+    description = "Draw effective receptive fields, attention gates, and heat maps for detections."
 
-    def __post_init__(self) -> None:
-        """Bring loose values into form (`weights="a.pt"`, `imgsz=640`) and refuse impossible ones."""
-        put = object.__setattr__
-        for name in ("weights", "cfg", "labels", "kind", "layer"):
-            put(self, name, [str(value) for value in listed(getattr(self, name))])
-        if not self.weights and not self.cfg:
-            put(self, "weights", [DEFAULT_WEIGHTS])
-        put(self, "source", str(self.source))
-        put(self, "imgsz", height_width(self.imgsz))
-        put(self, "classes", None if self.classes is None else [int(c) for c in listed(self.classes)])
-        for name, known in (("kind", KINDS), ("method", METHODS)):
-            wrong = [word for word in listed(getattr(self, name)) if word not in known]
-            self._require(name, not wrong, f"one of {', '.join(known)}")
-        for name in ("conf_thres", "iou_thres"):
-            self._require(name, 0 <= getattr(self, name) <= 1, "a number from 0 to 1")
-        for name in ("max_images", "vid_stride"):
-            self._require(name, getattr(self, name) >= 1, "a whole number from 1")
-        self._require("seed", self.seed >= 0, "a whole number from 0")
-        self._require("classes", min(self.classes or [0]) >= 0, "class numbers from 0")
-        models = len(self.weights) + len(self.cfg)
-        fits = len(self.labels) in (0, models)
-        self._require("labels", fits, f"as many labels as models, {models}")
+    weights: list[str] = _models([], f"model path(s); {DEFAULT_WEIGHTS} if --cfg is not given either")
+    cfg: list[str] = _models([], "model yaml(s), which are drawn untrained")
+    labels: list[str] = _models([], "names of the models in figures: first of --weights, then of --cfg")
+    seed: int = _models(0, "random seed of untrained models", between=(0, None))
+    source: str = _models(
+        factory=lambda: relative_to_cwd(ROOT / "data" / "images"),
+        help="file, folder, glob, list or video",
+    )
+    vid_stride: int = _models(1, "video frame-rate stride", between=(1, None))
+    max_images: int = _models(16, "maximum number of images or frames", between=(1, None))
+
+    kind: list[str] = _maps(
+        [],
+        "erf: effective receptive field; gate: attention; cam: heat maps; default: all that apply",
+        choices=("erf", "gate", "cam"),
+    )
+    layer: list[str] = _maps(
+        [],
+        "layers for erf and cam: indices, or backbone (default of erf), detect (default of cam: all inputs "
+        "of Detect), p3, p4, ...",
+    )
+    method: str = _maps("gradcam", "method of heat maps", choices=("gradcam", "eigencam"))
+
+    imgsz: tuple[int, int] = _inference(
+        (640, 640), "image size (pixels): h w", aliases=("--img", "--img-size")
+    )
+    conf_thres: float = _inference(0.25, "confidence threshold", between=(0, 1))
+    iou_thres: float = _inference(0.45, "NMS IoU threshold", between=(0, 1))
+    classes: list[int] | None = _inference(
+        None, "heat maps only for boxes of these classes", between=(0, None)
+    )
+    device: str = _inference("", "cuda device, i.e. 0, or cpu or mps; '' chooses the best one")
+
+    project: str = _output(factory=lambda: runs_folder("visualize"), help="save results to project/name")
+    name: str = _output("exp", "save results to project/name")
+    exist_ok: bool = _output(False, "write into an existing project/name")
+
+    def check(self) -> None:
+        """Check that there is a label for each model, or none."""
+        models = len(self.checkpoints) + len(self.cfg)
+        self.require("labels", len(self.labels) in (0, models), f"as many labels as models, {models}")
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """Paths of trained models: --weights, or the default if neither --weights nor --cfg is given."""
+        return self.weights or ([] if self.cfg else [DEFAULT_WEIGHTS])

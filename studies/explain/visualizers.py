@@ -1,9 +1,10 @@
-"""The three things to look at: each sees every image once, then says what it found."""
+"""Receptive fields, attention gates and heat maps of several models: one pass over the images, then files."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -12,10 +13,10 @@ import numpy as np
 
 from studies.explain.gates import GateMap, find_gates, gate_maps
 from studies.explain.heatmap import METHODS, Threshold
-from studies.explain.labelled_models import LabelledModel
+from studies.explain.labelled_models import LabelledModel, load_labelled_models
 from studies.explain.layers import describe_layer, find_layers, layer_strides
 from studies.explain.map_figures import draw_gates, draw_heat
-from studies.explain.model_inputs import ModelInput, ModelInputs
+from studies.explain.model_inputs import ModelInput, ModelInputs, frames_of, open_images
 from studies.explain.receptive_field import (
     FieldRow,
     draw_fields,
@@ -25,20 +26,24 @@ from studies.explain.receptive_field import (
     write_fields,
 )
 from studies.explain.visualize_options import VisualizeOptions
+from utils.base.device import select_device
 from utils.base.errors import ConfigError
-from utils.base.log import LOG
-from utils.base.paths import atomic_write
-from utils.sources.files import Frame
+from utils.base.log import LOG, color
+from utils.base.paths import atomic_write, increment_path
+from utils.base.progress import Bar
+from utils.data.images import is_image
+from utils.data.letterbox import check_img_size
+from utils.sources.frame import Frame
 
 _TITLES = {
-    "gradcam": "What speaks for the boxes: Grad-CAM of their scores",
-    "eigencam": "What the features have in common: EigenCAM",
+    "gradcam": "Grad-CAM of the scores of the boxes",
+    "eigencam": "EigenCAM: first principal component of the features",
 }
 
 
 @dataclass
 class VisualizeSummary:
-    """What a run made."""
+    """What a run has written."""
 
     save_dir: Path
     files: list[Path] = field(default_factory=list)
@@ -46,97 +51,140 @@ class VisualizeSummary:
     fields: list[list[FieldRow]] = field(default_factory=list)  # of each model, one for each layer
 
     def file(self, name: str) -> Path:
-        """A path in the run folder, counted as made."""
+        """Return a path in the run folder, and add it to `files`."""
         self.files.append(self.save_dir / name)
         return self.files[-1]
 
 
+def visualize(options: VisualizeOptions) -> VisualizeSummary:
+    """Draw what `options.kind` names, for every model.
+
+    Source, models, layers and classes are checked before a run folder is made.
+
+    Raises:
+        ConfigError, DataError: see `open_images`, `load_labelled_models`, `find_layers`; or no model has a
+            gate.
+    """
+    source = open_images(options.source, options.vid_stride)
+    device = select_device(options.device)
+    models = load_labelled_models(options.checkpoints, options.cfg, device, options.seed, options.labels)
+    stride = int(max(model.model.stride.max() for model in models))
+    height, width = check_img_size(options.imgsz, stride=stride)
+    inputs = ModelInputs((height, width), stride, device)
+    kinds = options.kind or kinds_that_apply(models)
+    visualizers = [VISUALIZERS[kind](options, models, inputs) for kind in dict.fromkeys(kinds)]
+
+    save_dir = increment_path(Path(options.project) / options.name, options.exist_ok)
+    save_dir.mkdir(parents=True, exist_ok=True)
+    summary = VisualizeSummary(save_dir)
+    try:
+        frames = Bar(frames_of(source, options.max_images), total=_count(source.files, options.max_images))
+        for frame in frames:
+            item = inputs.make(frame)
+            frames.say(f"images, now {item.title}")
+            summary.images += 1
+            for visualizer in visualizers:
+                visualizer.process(frame, item, summary)
+            frames.say(f"{summary.images} images processed")
+        for visualizer in visualizers:
+            visualizer.finish(summary)
+    finally:
+        with suppress(OSError):  # not empty
+            save_dir.rmdir()
+    LOG.info(f"{len(summary.files)} files saved to {color(str(save_dir), 'bold')}")
+    return summary
+
+
+def _count(files: list[Path], limit: int) -> int | None:
+    """Return the number of images that are used, None if it is unknown; log what is left out."""
+    if not all(map(is_image, files)):
+        return None
+    if len(files) > limit:
+        LOG.info(f"The first {limit} of {len(files)} images are used; change it with --max-images")
+    return min(len(files), limit)
+
+
 class Visualizer(Protocol):
-    """One of the three; made before the run folder, so that wrong flags are found in time."""
+    """Draws one kind of map. It is made before the run folder, so that invalid options leave no folder."""
 
     def __init__(
-        self, options: VisualizeOptions, models: Sequence[LabelledModel], views: ModelInputs
+        self, options: VisualizeOptions, models: Sequence[LabelledModel], inputs: ModelInputs
     ) -> None: ...
 
-    def look(self, frame: Frame, view: ModelInput, summary: VisualizeSummary) -> None:
-        """Work on one image."""
+    def process(self, frame: Frame, item: ModelInput, summary: VisualizeSummary) -> None:
+        """Process one image."""
         ...
 
     def finish(self, summary: VisualizeSummary) -> None:
-        """Write what needed all images."""
+        """Write what depends on all images."""
         ...
 
 
-class Fields:
-    """Effective receptive fields: erf.png and erf.csv, averaged over the images."""
+class ReceptiveFields:
+    """Effective receptive fields, averaged over the images: erf.png and erf.csv."""
 
     def __init__(
-        self, options: VisualizeOptions, models: Sequence[LabelledModel], views: ModelInputs
+        self, options: VisualizeOptions, models: Sequence[LabelledModel], inputs: ModelInputs
     ) -> None:
-        self.models, self.views = models, views
-        words = options.layer or ["backbone"]
-        self.layers = [find_layers(model.model, words) for model in models]
-        self.sums: dict[tuple[int, int], np.ndarray] = {}  # by model and layer
+        self.models, self.inputs = models, inputs
+        self.layers = [find_layers(model.model, options.layer or ["backbone"]) for model in models]
+        self.sums: dict[tuple[int, int], np.ndarray] = {}  # by index of the model and layer
 
-    def look(self, frame: Frame, view: ModelInput, summary: VisualizeSummary) -> None:
-        images = self.views.full(frame)
-        for number, (model, layers) in enumerate(zip(self.models, self.layers, strict=True)):
+    def process(self, frame: Frame, item: ModelInput, summary: VisualizeSummary) -> None:
+        images = self.inputs.full(frame)
+        for index, (model, layers) in enumerate(zip(self.models, self.layers, strict=True)):
             for layer, energy in field_energy(model.model, images, layers).items():
-                self.sums[number, layer] = self.sums.get((number, layer), 0) + energy
+                self.sums[index, layer] = self.sums.get((index, layer), 0) + energy
 
     def finish(self, summary: VisualizeSummary) -> None:
-        for number, (model, layers) in enumerate(zip(self.models, self.layers, strict=True)):
-            strides = layer_strides(model.model)
-            summary.fields.append(
-                [
-                    FieldRow(
-                        model.label,
-                        describe_layer(model.model, layer),
-                        strides[layer],
-                        measure(self.sums[number, layer] / summary.images),
-                    )
-                    for layer in layers
-                ]
-            )
+        summary.fields += [self._rows(index, summary.images) for index in range(len(self.models))]
         draw_fields(summary.fields, summary.images, summary.file("erf.png"))
         write_fields(summary.fields, summary.file("erf.csv"))
         LOG.info(
             "Effective receptive field: side of the centred square, and area of the brightest pixels, that "
             f"hold 50 / 90 / 99 % of the energy\n{field_table(summary.fields)}"
         )
-        height, width = self.views.imgsz
-        cut = [
-            row for rows in summary.fields for row in rows if row.field.extents[-1].side > min(height, width)
+        shorter = min(self.inputs.imgsz)
+        rows = [row for rows in summary.fields for row in rows]
+        cropped = [f"{row.model} {row.layer}" for row in rows if row.field.extents[-1].side > shorter]
+        if cropped:
+            LOG.info(f"Limited by the image size, use a larger --imgsz: {', '.join(cropped)}")
+
+    def _rows(self, index: int, images: int) -> list[FieldRow]:
+        label, model = self.models[index].label, self.models[index].model
+        strides = layer_strides(model)
+        return [
+            FieldRow(
+                label, describe_layer(model, layer), strides[layer], measure(self.sums[index, layer] / images)
+            )
+            for layer in self.layers[index]
         ]
-        if cut:
-            names = ", ".join(f"{row.model} {row.layer}" for row in cut)
-            LOG.info(f"Cut off by the image's edge, a larger --imgsz shows more: {names}")
 
 
-class Gates:
+class AttentionGates:
     """Attention gates: a figure for each image, and gates.csv."""
 
     def __init__(
-        self, options: VisualizeOptions, models: Sequence[LabelledModel], views: ModelInputs
+        self, options: VisualizeOptions, models: Sequence[LabelledModel], inputs: ModelInputs
     ) -> None:
         self.models = [model for model in models if find_gates(model.model)]
         without = [model.label for model in models if model not in self.models]
         if not self.models:
             raise ConfigError(f"--kind gate: no attention gate in {', '.join(without)}; drop it from --kind")
         if without:
-            LOG.info(f"No attention gate in {', '.join(without)}; the gates of the others are drawn")
+            LOG.info(f"No attention gate in {', '.join(without)}; the gates of the other models are drawn")
         self.rows: list[list[object]] = []
 
-    def look(self, frame: Frame, view: ModelInput, summary: VisualizeSummary) -> None:
-        found = [(model.label, gate_maps(model.model, view.images)) for model in self.models]
-        draw_gates(view, found, summary.file(f"gates_{view.name}.png"))
-        self.rows += [[view.title, label, *_numbers(gate)] for label, gates in found for gate in gates]
+    def process(self, frame: Frame, item: ModelInput, summary: VisualizeSummary) -> None:
+        maps = [(model.label, gate_maps(model.model, item.images)) for model in self.models]
+        draw_gates(item, maps, summary.file(f"gates_{item.name}.png"))
+        self.rows += [[item.title, label, *_numbers(gate)] for label, gates in maps for gate in gates]
 
     def finish(self, summary: VisualizeSummary) -> None:
         with atomic_write(summary.file("gates.csv"), "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            kinds = ("map_min", "map_mean", "map_max", "lowest", "highest", "mean_change")
-            writer.writerow(["picture", "model", "block", *kinds])
+            numbers = ("map_min", "map_mean", "map_max", "lowest", "highest", "mean_change")
+            writer.writerow(["picture", "model", "block", *numbers])
             writer.writerows(self.rows)
 
 
@@ -145,36 +193,40 @@ def _numbers(gate: GateMap) -> list[object]:
     return [gate.block, *(f"{value:.6g}" for value in (*of_map, gate.lowest, gate.highest, gate.change))]
 
 
-class Heats:
+class HeatMaps:
     """Heat maps for detections: a figure for each image."""
 
     def __init__(
-        self, options: VisualizeOptions, models: Sequence[LabelledModel], views: ModelInputs
+        self, options: VisualizeOptions, models: Sequence[LabelledModel], inputs: ModelInputs
     ) -> None:
         self.models, self.method = models, options.method
         self.layers = [find_layers(model.model, options.layer or ["detect"]) for model in models]
-        self.keep = Threshold(options.conf_thres, options.iou_thres, options.classes)
+        self.threshold = Threshold(options.conf_thres, options.iou_thres, options.classes)
         for model in models:
             last = max(model.model.names)
-            if wrong := [kind for kind in options.classes or [] if kind > last]:
+            if wrong := [index for index in options.classes or [] if index > last]:
                 raise ConfigError(f"--classes {wrong[0]}: the classes of {model.label} are 0-{last}")
 
-    def look(self, frame: Frame, view: ModelInput, summary: VisualizeSummary) -> None:
-        explain = METHODS[self.method]
-        found = [
-            (model.label, explain(model.model, view.images, layers, self.keep), model.model.names)
+    def process(self, frame: Frame, item: ModelInput, summary: VisualizeSummary) -> None:
+        compute = METHODS[self.method]
+        maps = [
+            (model.label, compute(model.model, item.images, layers, self.threshold), model.model.names)
             for model, layers in zip(self.models, self.layers, strict=True)
         ]
-        draw_heat(view, found, _TITLES[self.method], summary.file(f"cam_{view.name}.png"))
+        draw_heat(item, maps, _TITLES[self.method], summary.file(f"cam_{item.name}.png"))
 
     def finish(self, summary: VisualizeSummary) -> None:
         pass
 
 
-VISUALIZERS: dict[str, type[Visualizer]] = {"erf": Fields, "gate": Gates, "cam": Heats}
+VISUALIZERS: dict[str, type[Visualizer]] = {
+    "erf": ReceptiveFields,
+    "gate": AttentionGates,
+    "cam": HeatMaps,
+}
 
 
 def kinds_that_apply(models: Sequence[LabelledModel]) -> list[str]:
-    """What is drawn when nobody says what: all, but gates only where there is one."""
+    """Return the default of --kind: all kinds, but gates only if a model has one."""
     gated = any(find_gates(model.model) for model in models)
     return [kind for kind in VISUALIZERS if kind != "gate" or gated]

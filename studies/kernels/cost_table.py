@@ -1,4 +1,4 @@
-"""Rows of measurements as csv and as markdown."""
+"""Tables of the kernel study, as csv and as markdown."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from studies.kernels.cells import DESIGNS, Cell
+from studies.kernels.cases import DESIGNS, Case
 from utils.base.errors import ConfigError, DataError
 from utils.base.paths import atomic_write
 
 
 @dataclass(frozen=True)
-class CostRow(Cell):
-    """A cell and what was measured of it."""
+class CostRow(Case):
+    """A case and its measurements."""
 
     parameters: int
     gmacs: float  # multiply-adds of one input, 1e9
-    gflops: float  # two for each of them
+    gflops: float  # two for each multiply-add
     gmacs_with_biases: float  # as the VAN paper counts
-    forward_ms: float  # medians and quartiles, of a batch
+    forward_ms: float  # median and quartiles, for a batch
     forward_low_ms: float
     forward_high_ms: float
     step_ms: float
@@ -37,7 +37,7 @@ _KINDS = {"int": int, "float": float, "str": str}
 
 
 def write_csv(path: Path, rows: Sequence[CostRow]) -> None:
-    """Write all rows, the file whole or not at all."""
+    """Write all rows atomically."""
     with atomic_write(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(CostRow)])
         writer.writeheader()
@@ -46,14 +46,14 @@ def write_csv(path: Path, rows: Sequence[CostRow]) -> None:
 
 
 def read_csv(path: Path) -> list[CostRow]:
-    """Read what `write_csv` wrote.
+    """Read the rows that `write_csv` wrote.
 
     Raises:
-        ConfigError: there is no such file.
-        DataError: it holds something else; names the column or the line.
+        ConfigError: the file does not exist.
+        DataError: it is not such a table; the message names the column or the line.
     """
     if not path.is_file():
-        raise ConfigError(f"--plot-only {path}: no such file; a csv of studies/curves.py is needed")
+        raise ConfigError(f"--plot-only {path}: no such file; expected a csv of studies/curves.py")
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.DictReader(file)
         missing = [field.name for field in fields(CostRow) if field.name not in (reader.fieldnames or ())]
@@ -71,7 +71,7 @@ def read_csv(path: Path) -> list[CostRow]:
 
 
 def groups(rows: Iterable[CostRow]) -> dict[str, list[CostRow]]:
-    """Rows by title, in their order."""
+    """Group rows by title, in their order."""
     found: dict[str, list[CostRow]] = {}
     for row in rows:
         found.setdefault(row.title, []).append(row)
@@ -79,7 +79,7 @@ def groups(rows: Iterable[CostRow]) -> dict[str, list[CostRow]]:
 
 
 def markdown(rows: Sequence[CostRow]) -> str:
-    """A table for each group, with what the columns mean."""
+    """Return a table for each group, after an explanation of the columns."""
     first = rows[0]
     lines = [
         "# Kernel curves",
@@ -87,12 +87,12 @@ def markdown(rows: Sequence[CostRow]) -> str:
         f"Made by `{first.command}` on {first.machine}.",
         "",
         "GMACs: multiply-adds of one input, in units of 1e9; a norm counts four per value, biases nothing. "
-        "Of VAN-Tiny the papers quote 0.88 G for LKA, with biases, and 0.839 G for LSKA of k = 23, without: "
-        "compare within a column. "
+        "For VAN-Tiny the papers give 0.88 G for LKA, with biases, and 0.839 G for LSKA with k = 23, "
+        "without: compare within a column. "
         "GFLOPs: two for each multiply-add, as YOLOv5 counts. "
-        f"Times are of a batch of {first.batch}, float32: median, with quartiles in brackets; forward as in "
-        "detection, step: forward and backward in training. "
-        "Peak: most memory that a training step holds at once, weights and input included.",
+        f"Times are for a batch of {first.batch}, float32: median, with quartiles in brackets; forward as in "
+        "detection, step: forward and backward pass in training. "
+        "Peak: maximum memory of a training step, weights and input included.",
     ]
     for title, members in groups(rows).items():
         van = members[0].part == "van"
@@ -122,6 +122,6 @@ def _line(row: CostRow, van: bool) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _time(middle: float, low: float, high: float) -> str:
-    digits = 3 if middle < 1 else 2 if middle < 10 else 1 if middle < 100 else 0
-    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+def _time(median: float, low: float, high: float) -> str:
+    digits = 3 if median < 1 else 2 if median < 10 else 1 if median < 100 else 0
+    return f"{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"

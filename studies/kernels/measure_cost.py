@@ -1,4 +1,4 @@
-"""Count, time and weigh the cells of a group, side by side."""
+"""Count parameters and multiply-adds, and measure time and memory of the cases of a group."""
 
 from __future__ import annotations
 
@@ -12,82 +12,82 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from studies.kernels.cells import Cell, build, input_shape, outputs
+from studies.kernels.cases import Case, build, input_shape, output_tensors
 from utils.base.timing import Stopwatch
 
 if TYPE_CHECKING:
     import torch
 
-ROUNDS = 5  # visits to every cell, so that a slow minute of the machine falls on all of them
-LEAST = 3  # repeats, whatever they cost
+ROUNDS = 5  # over all cases, so that a slow moment of the machine affects all of them
+MIN_REPEATS = 3  # whatever they take
 
 
-def count(cell: Cell) -> dict[str, float]:
-    """Parameters, and multiply-adds of one input in three conventions, in units of 1e9."""
+def count(case: Case) -> dict[str, float]:
+    """Count parameters, and multiply-adds of one input in three conventions, in units of 1e9."""
     import torch
 
     from utils.ops.flops import macs_by_module, macs_with_biases
 
     with torch.device("meta"):
-        model = build(cell).eval()
-        x = torch.empty(input_shape(cell))
+        model = build(case).eval()
+        x = torch.empty(input_shape(case))
     gmacs = sum(macs_by_module(model, x).values()) / 1e9
     with_biases = sum(macs_by_module(model, x, cost=macs_with_biases).values()) / 1e9
     parameters = sum(p.numel() for p in model.parameters())
     return {"parameters": parameters, "gmacs": gmacs, "gflops": 2 * gmacs, "gmacs_with_biases": with_biases}
 
 
-class MeasuredCell:
-    """A cell's model on a device, and what was measured of it so far.
+class MeasuredCase:
+    """The model of a case on a device, and its measurements so far.
 
-    The forward pass runs as detection does: eval mode, batch norms folded where the model can, no
-    gradients. The training step is a forward and a backward pass in train mode; of a module alone also
-    the gradient of its input, which it would have to hand on inside a network. Memory is laid out
-    channels last, as in train.py and detect.py.
+    The forward pass is that of detection: eval mode, batch norms fused where possible, no gradients. The
+    training step is a forward and a backward pass in train mode; for a single module also the gradient of
+    its input, which a network would need. The memory format is channels last, as in train.py and
+    detect.py.
     """
 
-    def __init__(self, cell: Cell, device: torch.device, batch: int) -> None:
+    def __init__(self, case: Case, device: torch.device, batch: int) -> None:
         import torch
 
         from models.yolo import DetectionModel
 
         torch.manual_seed(0)
         layout = torch.channels_last
-        self.cell, self.device = cell, device
-        self.model = build(cell).to(device).to(memory_format=layout).train()
+        self.case, self.device = case, device
+        self.model = build(case).to(device).to(memory_format=layout).train()
         self.deployed = deepcopy(self.model)
         if isinstance(self.deployed, DetectionModel):
             self.deployed.fuse()
         self.deployed.requires_grad_(False).eval()
-        self.x = torch.rand(input_shape(cell, batch)).to(device).to(memory_format=layout)
-        self.x.requires_grad_(cell.part == "module")
+        self.x = torch.rand(input_shape(case, batch)).to(device).to(memory_format=layout)
+        self.x.requires_grad_(case.part == "module")
         self.forwards: list[float] = []  # seconds
         self.steps: list[float] = []
         self.peak = float("nan")  # bytes
 
     def forward(self) -> None:
-        """One pass as in detection."""
+        """Run a forward pass as in detection."""
         import torch
 
         with torch.inference_mode():
             self.deployed(self.x)
 
     def step(self) -> None:
-        """A forward and a backward pass as in training."""
+        """Run a forward and a backward pass as in training."""
         import torch
 
-        losses = [made.float().square().mean() for made in outputs(self.model(self.x))]
+        losses = [output.float().square().mean() for output in output_tensors(self.model(self.x))]
         torch.stack(losses).sum().backward()
 
     def clear(self) -> None:
-        """Drop the gradients."""
+        """Delete the gradients."""
         self.model.zero_grad(set_to_none=True)
         self.x.grad = None
 
     def warm_up(self) -> None:
-        """Run once, and weigh the training step."""
+        """Run once, and measure the memory of the training step."""
         self.forward()
-        if self.device.type == "cuda":  # libraries take their workspaces in the first step, for good
+        if self.device.type == "cuda":  # libraries allocate their workspaces in the first step and keep them
             self.step()
             self.clear()
         own = sum(t.nbytes for t in (*self.model.parameters(), *self.model.buffers(), self.x))
@@ -95,9 +95,9 @@ class MeasuredCell:
         self.clear()
 
     def visit(self, seconds: float, budget: float) -> None:
-        """Repeat for about so many seconds, unless the budget of all visits is spent."""
+        """Repeat for about `seconds`, unless the budget of all visits is spent."""
         spent = sum(self.forwards) + sum(self.steps)
-        if spent >= budget and len(self.steps) >= LEAST:
+        if spent >= budget and len(self.steps) >= MIN_REPEATS:
             return
         end = spent + seconds
         while True:
@@ -114,10 +114,10 @@ class MeasuredCell:
 
 
 def peak_of(work: Callable[[], None], device: torch.device) -> float:
-    """Most bytes that `work` holds at once beyond what was there before; NaN where that is not known.
+    """Return the maximum number of bytes that `work` allocates at once; NaN if the device does not report it.
 
-    CUDA keeps the account itself. On the CPU it is the highest running sum of what torch's profiler
-    notes for its allocator; oneDNN's own scratch memory is not in it.
+    CUDA counts them itself. On the CPU it is the maximum running sum of the allocations that torch's
+    profiler records, without oneDNN's own scratch memory.
     """
     import torch
 
@@ -131,7 +131,7 @@ def peak_of(work: Callable[[], None], device: torch.device) -> float:
     if device.type != "cpu":
         work()
         return float("nan")
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler writes lines of its own
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences the profiler
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
@@ -140,56 +140,56 @@ def peak_of(work: Callable[[], None], device: torch.device) -> float:
         trace = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
-    noted = sorted(
+    changes = sorted(
         (e["ts"], i, e["args"]["Bytes"]) for i, e in enumerate(events) if e.get("name") == "[memory]"
     )
     held = highest = 0
-    for _, _, change in noted:
+    for _, _, change in changes:
         held += change
         highest = max(highest, held)
     return float(highest)
 
 
 def measure(
-    cells: list[Cell],
+    cases: list[Case],
     device: torch.device,
     batch: int,
     budget: float,
     results: list[dict[str, Any]],
     info: dict[str, str],
-) -> Iterator[Cell]:
-    """Measure a group of cells, a visit to each in turn.
+) -> Iterator[Case]:
+    """Measure a group of cases, which take turns.
 
     Args:
-        cells: the group.
-        device: where to.
-        batch: inputs at once.
-        budget: seconds for each cell, after its warm-up; at least LEAST repeats are made.
-        results: receives the rows in the end, each with the fields of `table.CostRow`.
+        cases: the group.
+        device: to measure on.
+        batch: batch size.
+        budget: seconds for each case after its warm-up; each is repeated at least MIN_REPEATS times.
+        results: the rows are appended at the end, each with the fields of `CostRow`.
         info: machine and command, for the rows.
 
     Yields:
-        The cell that was visited, (ROUNDS + 1) * len(cells) in all.
+        The case that was visited; (ROUNDS + 1) * len(cases) times.
     """
-    subjects = []
-    for cell in cells:
-        subjects.append(MeasuredCell(cell, device, batch))
-        subjects[-1].warm_up()
-        yield cell
+    measured_cases = []
+    for case in cases:
+        measured_cases.append(MeasuredCase(case, device, batch))
+        measured_cases[-1].warm_up()
+        yield case
     for _ in range(ROUNDS):
-        for subject in subjects:
-            subject.visit(budget / ROUNDS, budget)
-            yield subject.cell
-    results += [_row(subject, batch) | info for subject in subjects]
+        for one in measured_cases:
+            one.visit(budget / ROUNDS, budget)
+            yield one.case
+    results += [_row(one, batch) | info for one in measured_cases]
 
 
-def _row(subject: MeasuredCell, batch: int) -> dict[str, Any]:
-    measured = {"repeats": len(subject.steps), "peak_mib": subject.peak / 2**20, "batch": batch}
-    times = _spread("forward", subject.forwards) | _spread("step", subject.steps)
-    return asdict(subject.cell) | count(subject.cell) | times | measured
+def _row(one: MeasuredCase, batch: int) -> dict[str, Any]:
+    measured = {"repeats": len(one.steps), "peak_mib": one.peak / 2**20, "batch": batch}
+    times = _spread("forward", one.forwards) | _spread("step", one.steps)
+    return asdict(one.case) | count(one.case) | times | measured
 
 
 def _spread(name: str, seconds: list[float]) -> dict[str, float]:
-    """Median and quartiles in milliseconds."""
-    low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
-    return {f"{name}_ms": 1e3 * middle, f"{name}_low_ms": 1e3 * low, f"{name}_high_ms": 1e3 * high}
+    """Return median and quartiles in milliseconds."""
+    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return {f"{name}_ms": 1e3 * median, f"{name}_low_ms": 1e3 * low, f"{name}_high_ms": 1e3 * high}

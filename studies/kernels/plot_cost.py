@@ -1,4 +1,4 @@
-"""Cost over kernel size, a line for each design: the images of the kernel curves."""
+"""Plots of the kernel study: cost over kernel size, a line for each design."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studies.kernels.cells import DESIGNS, NONE
+from studies.kernels.cases import DESIGNS, NONE
 from studies.kernels.cost_table import CostRow, groups
 from utils.plots.figure import new_figure, save_figure
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
-LOG_FROM = 8  # times the smallest value that the largest has to be for a logarithmic axis
-# Two hues that all eyes tell apart (Okabe and Ito): orange keeps the kernel whole, blue takes it apart.
-# Dashed has no dilation, solid has; markers tell the lines apart without any colour.
+LOG_RATIO = 8  # of the largest to the smallest value, from which on an axis is logarithmic
+# Two colours for colour-blind readers (Okabe and Ito): orange for 2D kernels, blue for separable ones.
+# Dashed lines are without dilation, solid lines with; markers distinguish the lines without colour.
 _STYLES = {
     "LKATrivial": ("#D55E00", "s", "--"),
     "LKA": ("#D55E00", "^", "-"),
@@ -31,7 +31,7 @@ _STYLES = {
 
 @dataclass(frozen=True)
 class Metric:
-    """A quantity to draw: its name and unit, its value in a row, and its spread where it has one."""
+    """A quantity to plot: name and unit, value in a row, and quartiles if it has any."""
 
     label: str
     value: Callable[[CostRow], float]
@@ -47,7 +47,7 @@ MEMORY = Metric("peak memory of a training step, MiB", lambda row: row.peak_mib)
 
 
 def draw_all(rows: Sequence[CostRow], folder: Path) -> list[Path]:
-    """Draw every image that the rows have data for, and return the files."""
+    """Draw every plot that the rows have data for, and return the files."""
     files = []
     for title, members in groups(row for row in rows if row.part != "module").items():
         work = GFLOPS if members[0].part == "yolo" else GMACS
@@ -65,11 +65,11 @@ def draw_all(rows: Sequence[CostRow], folder: Path) -> list[Path]:
 
 
 def draw_model(title: str, rows: Sequence[CostRow], metrics: Sequence[Metric], path: Path) -> None:
-    """Draw one model: a panel for each of five metrics, the legend in the sixth place."""
+    """Draw one model: a panel for each of five metrics, and the legend in the sixth."""
     figure = new_figure(12, 7)
     panels = figure.subplots(2, 3).ravel()
     for axes, metric in zip(panels, metrics, strict=False):
-        _draw(axes, rows, metric, _far_apart(rows, metric))
+        _draw(axes, rows, metric, _needs_log(rows, metric))
         axes.set_title(metric.label, fontsize=11)
         axes.set_xlabel("kernel size k")
     panels[-1].axis("off")
@@ -80,16 +80,16 @@ def draw_model(title: str, rows: Sequence[CostRow], metrics: Sequence[Metric], p
 
 
 def draw_counts(rows: Sequence[CostRow], path: Path) -> None:
-    """Draw parameters and multiply-adds of the module alone, a column for each width."""
+    """Draw parameters and multiply-adds of single modules, a column for each width."""
     widths = sorted({row.channels for row in rows})
     figure = new_figure(3 * max(len(widths), 2) + 0.5, 6)
     panels = figure.subplots(2, len(widths), squeeze=False)
     metrics = (PARAMETERS, GMACS)
-    far = [_far_apart(rows, metric) for metric in metrics]
+    log = [_needs_log(rows, metric) for metric in metrics]
     for column, width in enumerate(widths):
         members = [row for row in rows if row.channels == width]
         for line, metric in enumerate(metrics):
-            _draw(panels[line][column], members, metric, far[line])
+            _draw(panels[line][column], members, metric, log[line])
             panels[line][0].set_ylabel(metric.label)
         panels[0][column].set_title(f"{width} channels", fontsize=11)
         panels[1][column].set_xlabel("kernel size k")
@@ -99,16 +99,16 @@ def draw_counts(rows: Sequence[CostRow], path: Path) -> None:
 
 
 def draw_grid(rows: Sequence[CostRow], metric: Metric, path: Path) -> None:
-    """Draw a metric of the module alone: columns of widths, lines of map sizes."""
+    """Draw a metric of single modules: a column for each width, a row for each map size."""
     widths = sorted({row.channels for row in rows})
     sides = sorted({row.side for row in rows}, reverse=True)
     figure = new_figure(3 * max(len(widths), 2) + 0.5, 2.6 * len(sides) + 1)
     panels = figure.subplots(len(sides), len(widths), squeeze=False)
-    far = _far_apart(rows, metric)
+    log = _needs_log(rows, metric)
     for line, side in enumerate(sides):
         for column, width in enumerate(widths):
             axes = panels[line][column]
-            _draw(axes, [row for row in rows if (row.side, row.channels) == (side, width)], metric, far)
+            _draw(axes, [row for row in rows if (row.side, row.channels) == (side, width)], metric, log)
             if line == 0:
                 axes.set_title(f"{width} channels", fontsize=11)
             if line == len(sides) - 1:
@@ -118,11 +118,11 @@ def draw_grid(rows: Sequence[CostRow], metric: Metric, path: Path) -> None:
     save_figure(figure, path, DPI)
 
 
-def _far_apart(rows: Sequence[CostRow], metric: Metric) -> bool:
-    """Whether the values of a group are so far apart that its axis has to be logarithmic."""
+def _needs_log(rows: Sequence[CostRow], metric: Metric) -> bool:
+    """Return whether the values of a group need a logarithmic axis."""
     for members in groups(rows).values():
         known = _known(metric.value(row) for row in members)
-        if known and max(known) >= LOG_FROM * min(known):
+        if known and max(known) >= LOG_RATIO * min(known):
             return True
     return False
 
@@ -132,7 +132,7 @@ def _known(values: Iterable[float]) -> list[float]:
 
 
 def _draw(axes: Axes, rows: Sequence[CostRow], metric: Metric, log: bool) -> None:
-    """A line for each design; what a model has without attention as a level line."""
+    """Draw a line for each design, and a horizontal line for the model without attention."""
     for design, label in DESIGNS.items():
         line = sorted((row for row in rows if row.design == design), key=lambda row: row.k)
         if not line:
@@ -162,11 +162,11 @@ def _draw(axes: Axes, rows: Sequence[CostRow], metric: Metric, log: bool) -> Non
 
 
 def _scale(axes: Axes, known: Sequence[float], log: bool) -> None:
-    """A logarithmic axis, or one that starts at zero."""
+    """Set a logarithmic axis, or one that starts at zero."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     if not known:
-        axes.text(0.5, 0.5, "not measured here", transform=axes.transAxes, ha="center", color="0.4")
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", color="0.4")
         return
     low, high = min(known), max(known)
     if not log:
@@ -174,7 +174,7 @@ def _scale(axes: Axes, known: Sequence[float], log: bool) -> None:
         return
     axes.set_yscale("log")
     axes.set_ylim(low / 1.35, high * 1.35)
-    # Within two decades a number at each power of ten would be too few.
+    # Within two decades, labels at powers of ten only would be too few.
     steps = (1, 2, 5) if high < 100 * low else (1, 3) if high < 1000 * low else (1,)
     axes.yaxis.set_major_locator(LogLocator(subs=steps))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -188,7 +188,7 @@ def _finish(figure: Figure, first: Axes, title: str) -> None:
 
 
 def _conditions(rows: Sequence[CostRow], separator: str = "\n") -> str:
-    """Where and how the times were taken."""
+    """Return the conditions of the measurements."""
     row = rows[0]
     machine = separator.join(textwrap.wrap(row.machine, 60)) if separator == "\n" else row.machine
     return separator.join([f"batch {row.batch}, float32", machine, "lines: medians; bands: quartiles"])

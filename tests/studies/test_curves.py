@@ -1,4 +1,4 @@
-"""studies/curves.py from the command line to its files."""
+"""studies/curves.py, from the command line to its files."""
 
 from __future__ import annotations
 
@@ -10,26 +10,31 @@ from typing import Any
 import cv2
 import pytest
 
-from studies.curves import parse_opt
-from studies.kernels.cells import Cell
+from studies.curves import CurvesOptions
+from studies.kernels.cases import Case
 from studies.kernels.cost_table import CostRow, markdown, read_csv, write_csv
 from studies.kernels.kernel_study import run
 from studies.kernels.measure_cost import count
 from studies.kernels.plot_cost import draw_all
 from utils.base.errors import ConfigError, DataError
+from utils.base.options import parse_options
 from utils.base.paths import ROOT
 
-WORDS = "--part module --kernels 7 11 --designs LKA LSKA --channels 8 --sizes 20 10 --budget 0"
+FLAGS = "--part module --kernels 7 11 --designs LKA LSKA --channels 8 --sizes 20 10 --budget 0"
+
+
+def _parse(argv: list[str]) -> CurvesOptions:
+    return parse_options(CurvesOptions, argv)
 
 
 def row(part: str, model: str, design: str, k: int, scale: float = 1.0) -> CostRow:
-    """A row with exact counts and made-up times."""
-    cell = Cell(part, model, design, k, 64 if part == "module" else 0, 20 if part == "module" else 224)
+    """Return a row with exact counts and arbitrary times."""
+    case = Case(part, model, design, k, 64 if part == "module" else 0, 20 if part == "module" else 224)
     times: dict[str, Any] = {"forward_ms": 2.0, "forward_low_ms": 1.9, "forward_high_ms": 2.2}
     times |= {"step_ms": 8.0 * scale, "step_low_ms": 7.0 * scale, "step_high_ms": 9.0 * scale}
-    counted = count(cell)
+    counted = count(case)
     return CostRow(
-        **vars(cell),
+        **vars(case),
         **counted,
         **times,
         repeats=5,
@@ -40,8 +45,8 @@ def row(part: str, model: str, design: str, k: int, scale: float = 1.0) -> CostR
     )
 
 
-def test_a_run_writes_tables_and_images_and_the_csv_gives_them_again(tmp_path: Path) -> None:
-    folder = run(parse_opt([*WORDS.split(), "--project", str(tmp_path), "--name", "tiny"]))
+def test_a_run_writes_tables_and_plots_and_plot_only_writes_them_again(tmp_path: Path) -> None:
+    folder = run(_parse([*FLAGS.split(), "--project", str(tmp_path), "--name", "tiny"]))
 
     rows = read_csv(folder / "curves.csv")
     assert folder == tmp_path / "tiny"
@@ -55,12 +60,12 @@ def test_a_run_writes_tables_and_images_and_the_csv_gives_them_again(tmp_path: P
     table = (folder / "curves.md").read_text()
     for path in [*folder.glob("*.png"), folder / "curves.md"]:
         path.unlink()
-    assert run(parse_opt(["--plot-only", str(folder / "curves.csv")])) == folder
+    assert run(_parse(["--plot-only", str(folder / "curves.csv")])) == folder
     assert (folder / "curves.md").read_text() == table
     assert sorted(path.name for path in folder.glob("*.png")) == images
 
 
-def test_tables_say_which_convention_they_count_in(tmp_path: Path) -> None:
+def test_tables_name_the_convention_of_counts(tmp_path: Path) -> None:
     rows = [row("van", "VAN-Tiny", "LKA", 23), row("module", "module alone", "LSKA", 7)]
     text = markdown(rows)
     assert "GMACs (multiply-adds) | GMACs with biases, as the VAN paper counts | GFLOPs (2 x GMACs)" in text
@@ -72,7 +77,7 @@ def test_tables_say_which_convention_they_count_in(tmp_path: Path) -> None:
     assert markdown(read_csv(tmp_path / "c.csv")) == text
 
 
-def test_each_model_has_an_image(tmp_path: Path) -> None:
+def test_each_model_has_a_plot(tmp_path: Path) -> None:
     rows = [row("van", "VAN-Tiny", d, k, k) for d in ("LKATrivial", "LSKA") for k in (7, 53)]
     files = draw_all(rows, tmp_path)
     assert [file.name for file in files] == ["van-tiny.png"]
@@ -80,9 +85,9 @@ def test_each_model_has_an_image(tmp_path: Path) -> None:
     assert (width, height) == (1800, 1050)
 
 
-def test_unreadable_tables_are_named(tmp_path: Path) -> None:
+def test_invalid_tables_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--plot-only .*none.csv: no such file"):
-        run(parse_opt(["--plot-only", str(tmp_path / "none.csv")]))
+        run(_parse(["--plot-only", str(tmp_path / "none.csv")]))
     path = tmp_path / "bad.csv"
     path.write_text("design,k\nLSKA,7\n")
     with pytest.raises(DataError, match=r"bad.csv: not a table of studies/curves.py \(no column part\)"):
@@ -97,30 +102,32 @@ def test_unreadable_tables_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("flags", "message"),
     [
-        ("--kernels 21", "--kernels 21: LKA does not have it"),
-        ("--kernels 8", "--kernels 8: LKA-trivial does not have it .* must be odd"),
-        ("--channels 0", "--channels 0: whole numbers from 1 on"),
-        ("--budget -1", "--budget -1.0: seconds"),
+        ("--kernels 21", "--kernels 21: LKA does not exist for it"),
+        ("--kernels 8", "--kernels 8: LKA-trivial does not exist for it .* must be odd"),
+        ("--channels 0", "--channels 0: expected a whole number from 1"),
+        ("--budget -1", "--budget -1.0: expected a number from 0"),
         ("--batch-size 0", "--batch-size 0"),
         ("--threads -1", "--threads -1"),
     ],
 )
-def test_numbers_that_cannot_work_are_refused(words: str, message: str) -> None:
+def test_invalid_numbers_are_errors(flags: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        run(parse_opt(words.split()))
+        run(_parse(flags.split()))
 
 
 def test_help_needs_no_torch() -> None:
-    code = "import sys, studies.curves as c\ntry: c.parse_opt(['--help'])\nexcept SystemExit: pass\n"
+    code = (
+        "import sys, studies.curves as c\nsys.argv[1:] = ['--help']\ntry: c.main()\nexcept SystemExit: pass\n"
+    )
     code += "assert not {'torch', 'numpy', 'matplotlib'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--plot-only CSV" in done.stdout
 
 
-def test_a_wrong_design_is_a_line_of_usage(tmp_path: Path) -> None:
+def test_an_unknown_design_is_a_usage_error(tmp_path: Path) -> None:
     script = [sys.executable, str(ROOT / "studies/curves.py"), "--designs", "SLKA"]
     done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""docs/results.md holds what the committed csv files give."""
+"""The tables of docs/results.md are those of the committed csv files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 
 from studies.compare.summary import class_table, main_table, summarize
 from studies.results import PAGE, rebuild
-from tests.studies.compare.drawn import drawn_records
+from tests.studies.compare.synthetic import synthetic_records
 from utils.base.errors import DataError
 
-PLACE = """before
+PAGE_TEXT = """before
 <!-- table: one val -->
 stale
 <!-- end -->
@@ -25,19 +25,19 @@ after
 
 def test_tables_are_made_from_the_csv_files(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
-    records = drawn_records()
+    records = synthetic_records()
     records.write(tmp_path / "one")
-    text = rebuild(PLACE, tmp_path)
+    text = rebuild(PAGE_TEXT, tmp_path)
 
     assert text.startswith("before\n<!-- table: one val -->\n") and text.endswith("after\n")
     assert "stale" not in text
     summaries = summarize(records, "val")
     assert main_table(summaries) in text and class_table(records, "val") in text
-    assert all(one.words in text for one in summaries)
+    assert all(one.conclusion in text for one in summaries)
     assert rebuild(text, tmp_path) == text
 
 
-def test_what_was_seen_stands_in_a_table(tmp_path: Path) -> None:
+def test_results_of_visualize_are_written_as_a_table(tmp_path: Path) -> None:
     (tmp_path / "gates").mkdir()
     (tmp_path / "gates/erf.csv").write_text(
         "model,side_50,side_90,side_99,area_fraction_50\nplain,10,20,30,0.0125\ngated,11,21,31,0.5\n"
@@ -53,16 +53,16 @@ def test_what_was_seen_stands_in_a_table(tmp_path: Path) -> None:
         rebuild("<!-- seen: gates -->\n<!-- end -->\n", tmp_path)
 
 
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_results_are_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"one.results\.csv"):
-        rebuild(PLACE, tmp_path)
+        rebuild(PAGE_TEXT, tmp_path)
     (tmp_path / "one").mkdir()
-    drawn_records().write(tmp_path / "one")
+    synthetic_records().write(tmp_path / "one")
     with pytest.raises(DataError, match="no results of split nowhere"):
-        rebuild(PLACE.replace("one val", "one nowhere"), tmp_path)
+        rebuild(PAGE_TEXT.replace("one val", "one nowhere"), tmp_path)
 
 
-def test_the_committed_page_is_what_its_csv_files_give() -> None:
+def test_the_committed_page_is_up_to_date() -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert len(re.findall(r"<!-- table: ", text)) >= 8
     assert rebuild(text, PAGE.with_suffix("")) == text, "run python studies/results.py"

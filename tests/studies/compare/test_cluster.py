@@ -1,4 +1,4 @@
-"""Runs of a comparison on a Ray cluster, a real one of this machine."""
+"""Runs of a comparison on a local Ray cluster."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from studies.compare.cluster import ClusterRunner
-from studies.compare.compare_options import parse_compare, read_comparison
-from studies.compare.run_plan import Run, plan_runs
-from studies.compare.runner import is_measured, train_all
+from studies.compare.compare_options import CompareOptions, read_comparison
+from studies.compare.run_plan import plan_runs
+from studies.compare.runs import Run, train_all
+from studies.jobs.ray_runner import RayRunner
 from tests.utils.train.small import small_models, small_set
 from utils.base.errors import ConfigError, YoloError
+from utils.base.options import parse_known_options
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def plan(tmp_path: Path) -> Iterator[list[Run]]:
     data, (model, _) = small_set(tmp_path), small_models(tmp_path)
     how = ["--imgsz", "64", "--epochs", "1", "--batch-size", "4", "--workers", "0", "--noautoanchor"]
     argv = ["--cfg", f"'{model}'", "--weights", "", "--data", str(data), *how, "--seeds", "0", "1"]
-    yield plan_runs(read_comparison(*parse_compare([*argv, "--device", "cpu"])))
+    yield plan_runs(read_comparison(*parse_known_options(CompareOptions, [*argv, "--device", "cpu"])))
     try:
         import ray
     except ImportError:
@@ -31,22 +32,22 @@ def plan(tmp_path: Path) -> Iterator[list[Run]]:
     ray.shutdown()
 
 
-def test_runs_come_back_from_the_cluster(plan: list[Run], tmp_path: Path) -> None:
+def test_results_are_copied_back_from_the_cluster(plan: list[Run], tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="pip install ray")
     project = tmp_path / "project"
-    train_all(plan, project, lambda: ClusterRunner(project, "local", 2, "cpu"), 2)
+    train_all(plan, project, lambda: RayRunner(project, "local", 2, "cpu"))
     for run in plan:
-        assert is_measured(run.folder(project)) and (run.folder(project) / "weights" / "best.pt").is_file()
+        assert run.completed(project) is not None and run.weights(project).is_file()
 
     broken = Run("bad", 0, "0" * 64, (*plan[0].train, "--optimizer", "SGDX"), ("val",), {})
     import ray
 
     ray.shutdown()
     with pytest.raises(YoloError, match=r"bad, seed 0: failed .*invalid choice: 'SGDX'"):
-        train_all([broken], project, lambda: ClusterRunner(project, "local", 1, "cpu"), 1)
+        train_all([broken], project, lambda: RayRunner(project, "local", 1, "cpu"))
 
 
-def test_without_ray_there_is_a_hint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_ray_the_error_names_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     real = builtins.__import__
 
     def missing(name: str, *more: Any) -> Any:
@@ -56,4 +57,4 @@ def test_without_ray_there_is_a_hint(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(ConfigError, match="pip install ray"):
-        ClusterRunner(tmp_path, "local", 1, "cpu")
+        RayRunner(tmp_path, "local", 1, "cpu")

@@ -1,4 +1,4 @@
-"""Example images: chosen where models disagree, drawn beside the truth, kept for the next report."""
+"""Example images: those on which models disagree, and their files in a report."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from studies.compare.examples import (
     Example,
     Gallery,
     Split,
-    alone,
-    differing,
+    count_unmatched,
     find_examples,
     read_gallery,
+    unmatched,
 )
 from tests.utils.train.small import small_set
 from utils.base.errors import DataError
@@ -31,35 +31,35 @@ def _boxes(*rows: list[float]) -> np.ndarray:
     return np.array(rows, np.float32).reshape(-1, 6)
 
 
-def test_boxes_are_shared_by_place_and_class() -> None:
+def test_boxes_match_by_iou_and_class() -> None:
     near, other_class = [12.0, 10, 32, 30, 0.4, 1], [10.0, 10, 30, 30, 0.9, 2]
-    assert alone(_boxes(BOX, other_class), _boxes(near)).tolist() == [False, True]
-    assert alone(_boxes(BOX), _boxes()).tolist() == [True]
-    assert differing(_boxes(BOX, other_class), _boxes(near)) == 1
-    assert differing(_boxes(BOX, BOX), _boxes(near)) == 1, "one partner each"
+    assert unmatched(_boxes(BOX, other_class), _boxes(near)).tolist() == [False, True]
+    assert unmatched(_boxes(BOX), _boxes()).tolist() == [True]
+    assert count_unmatched(_boxes(BOX, other_class), _boxes(near)) == 1
+    assert count_unmatched(_boxes(BOX, BOX), _boxes(near)) == 1, "each box matches once"
 
 
-def test_the_image_with_the_greatest_difference_comes_first(
+def test_images_are_sorted_by_the_number_of_differing_boxes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = read_data_yaml(small_set(tmp_path))
     images = list_images([folder for folder in data.val if isinstance(folder, Path)])
     third = images.read_image(2)
 
-    class Finds:
-        """Finds `count` boxes on one image, and one that all find."""
+    class FakeBackend:
+        """Detects `count` boxes on one image, and one that all models detect."""
 
         stride, pt, fp16, device = 32, True, False, torch.device("cpu")
 
         def __init__(self, name: str) -> None:
             self.count = {"a": 0, "b": 2}[name]
 
-    def find(backend: Finds, image: np.ndarray, split: Split) -> np.ndarray:
+    def detect(backend: FakeBackend, image: np.ndarray, split: Split) -> np.ndarray:
         extra = [[2.0, 40, 12, 50 + 5 * n, 0.6, 3] for n in range(backend.count)]
         return _boxes(BOX, *(extra if np.array_equal(image, third) else extra[:1]))
 
-    monkeypatch.setattr("models.backends.load_backend", lambda files, device, names: Finds(files[0]))
-    monkeypatch.setattr(examples, "find_boxes", find)
+    monkeypatch.setattr("models.backends.load_backend", lambda files, device, names: FakeBackend(files[0]))
+    monkeypatch.setattr(examples, "detect", detect)
     split = Split(data, "val", 64, False, "cpu")
     first, second = find_examples({"one": Path("a"), "two": Path("b")}, split, 2)
 
@@ -70,7 +70,7 @@ def test_the_image_with_the_greatest_difference_comes_first(
     assert find_examples({"one": Path("a"), "same": Path("a")}, split, 2) == []
 
 
-def test_what_a_report_shows_is_kept(tmp_path: Path) -> None:
+def test_a_gallery_can_be_read_again(tmp_path: Path) -> None:
     image = np.full((20, 30, 3), 90, np.uint8)
     Gallery(("python", "compare.py"), (Example("title", (("truth", image),)),)).write(tmp_path)
     kept = read_gallery(tmp_path)

@@ -1,4 +1,4 @@
-"""Comparisons over images: the same mAP as val.py, and differences that are planted or absent."""
+"""Comparisons over images: the same mAP as val.py, and known differences."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from utils.val.accumulator import DetectionMatches
 DRAW = np.random.default_rng(5)
 
 
-def drawn(skill: float, images: int = 30, draw: np.random.Generator = DRAW) -> DetectionMatches:
-    """Answers of a model that is right with probability `skill`, surer of what is right."""
+def simulate(skill: float, images: int = 30, draw: np.random.Generator = DRAW) -> DetectionMatches:
+    """Detections of a model that is right with probability `skill`, with a higher confidence if right."""
     labels = np.repeat(np.arange(images), 4)
     classes = np.tile([0, 1, 0, 1], images)
     right = draw.random(len(labels)) < skill
@@ -22,14 +22,14 @@ def drawn(skill: float, images: int = 30, draw: np.random.Generator = DRAW) -> D
     return DetectionMatches(correct, confidence, classes, labels, classes, labels, images)
 
 
-def test_weights_of_one_give_the_map_of_val() -> None:
-    matches = drawn(0.7)
+def test_with_unit_weights_the_map_is_that_of_val() -> None:
+    matches = simulate(0.7)
     ap = ap_per_class(matches.correct, matches.confidence, matches.found, matches.true).ap
     assert Scorer(matches)(np.ones(30, int)) == pytest.approx([ap[:, 0].mean(), ap.mean()])
 
 
-def test_a_weight_of_two_is_an_image_that_comes_twice() -> None:
-    matches = drawn(0.7)
+def test_an_image_of_weight_two_counts_twice() -> None:
+    matches = simulate(0.7)
     chosen = np.r_[np.arange(30), 4]
     rows = np.concatenate([np.flatnonzero(matches.image == i) for i in chosen])
     ap = ap_per_class(
@@ -39,26 +39,26 @@ def test_a_weight_of_two_is_an_image_that_comes_twice() -> None:
     assert Scorer(matches)(weights)[1] == pytest.approx(ap.mean(), abs=1e-3)  # ties of confidence
 
 
-def test_a_model_against_itself_is_no_difference() -> None:
-    matches = drawn(0.7)
+def test_a_model_does_not_differ_from_itself() -> None:
+    matches = simulate(0.7)
     for pair in compare_images(matches, matches, 100):
         assert (pair.mean, pair.low, pair.high, pair.p) == (0, 0, 0, 1)
 
 
-def test_a_planted_difference_is_found() -> None:
-    _, pair = compare_images(drawn(0.4), drawn(0.9), 200)
+def test_a_large_difference_is_significant() -> None:
+    _, pair = compare_images(simulate(0.4), simulate(0.9), 200)
     assert pair.mean > 0.1 and pair.low > 0 and pair.p < 0.05 and pair.n == 30
 
 
-def test_absent_differences_are_found_one_time_in_twenty() -> None:
+def test_the_error_level_is_five_percent() -> None:
     draw = np.random.default_rng(8)
     found = 0
     for seed in range(500):
-        _, pair = compare_images(drawn(0.6, 12, draw), drawn(0.6, 12, draw), 99, seed)
+        _, pair = compare_images(simulate(0.6, 12, draw), simulate(0.6, 12, draw), 99, seed)
         found += pair.p <= 0.05
     assert 0.03 <= found / 500 <= 0.07  # 0.05 +- 2 standard errors
 
 
-def test_other_images_are_refused() -> None:
+def test_different_images_are_an_error() -> None:
     with pytest.raises(ValueError, match="same images"):
-        compare_images(drawn(0.5, 10), drawn(0.5, 11), 100)
+        compare_images(simulate(0.5, 10), simulate(0.5, 11), 100)

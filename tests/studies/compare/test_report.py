@@ -1,4 +1,4 @@
-"""Tables and sentences, from rows whose truth is known."""
+"""Tables and conclusions, from records with known differences."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import pytest
 from studies.compare.records import Records, read_records
 from studies.compare.report import markdown, write_report
 from studies.compare.summary import epochs_to_reach, summarize
-from tests.studies.compare.drawn import GAIN, SEEDS, drawn_records
+from tests.studies.compare.synthetic import GAIN, SEEDS, synthetic_records
 from utils.base.errors import DataError
 
 
-def test_csv_files_bring_the_records_back(tmp_path: Path) -> None:
-    records = drawn_records()
+def test_records_can_be_read_from_their_csv_files(tmp_path: Path) -> None:
+    records = synthetic_records()
     records.write(tmp_path)
     again = read_records(tmp_path)
     assert (again.models, again.seeds) == (["base", "better", "same"], list(SEEDS))
     assert again.classes == ["cat", "dog, old"]
-    assert again.figure("same", "mAP50-95") == pytest.approx(records.figure("same", "mAP50-95"))
+    assert again.metric("same", "mAP50-95") == pytest.approx(records.metric("same", "mAP50-95"))
     assert again.curve("better", 3) == pytest.approx(records.curve("better", 3), rel=1e-5)
 
 
-def test_a_report_from_csv_files_is_the_same_report(tmp_path: Path) -> None:
-    write_report(drawn_records(), tmp_path)
+def test_a_report_from_csv_files_is_identical(tmp_path: Path) -> None:
+    write_report(synthetic_records(), tmp_path)
     assert markdown(read_records(tmp_path)) == (tmp_path / "report.md").read_text()
 
 
-def test_planted_differences_come_out() -> None:
-    base, better, same = summarize(drawn_records())
-    assert base.pair is None and base.words == ""
+def test_known_differences_are_reported() -> None:
+    base, better, same = summarize(synthetic_records())
+    assert base.pair is None and base.conclusion == ""
     assert better.pair is not None and better.pair.mean == pytest.approx(GAIN + 0.002)
     assert better.pair.low <= GAIN + 0.002 <= better.pair.high
-    assert better.words.startswith("better is better than base by 5.2 points")
-    assert "no difference can be told at 5 seeds" in same.words
+    assert better.conclusion.startswith("better is better than base by 5.2 points")
+    assert "no significant difference at 5 seeds" in same.conclusion
     assert better.p_adjusted >= better.pair.p
 
 
@@ -59,49 +59,49 @@ def _simulated(draw: np.random.Generator, models: int, gains: Sequence[float] = 
 
 
 @pytest.mark.parametrize("models", [2, 4])
-def test_one_comparison_in_twenty_finds_what_is_not_there(models: int) -> None:
+def test_the_error_level_is_five_percent_for_all_comparisons(models: int) -> None:
     draw = np.random.default_rng(models)
     wrong = 0
     for _ in range(500):
         found = summarize(_simulated(draw, models), resamples=100)
-        wrong += any("no difference" not in one.words for one in found[1:])
+        wrong += any("no significant difference" not in one.conclusion for one in found[1:])
     assert 0.025 <= wrong / 500 <= 0.08
 
 
-def test_what_is_planted_is_found_among_others() -> None:
+def test_one_better_model_is_found_among_others() -> None:
     draw = np.random.default_rng(0)
     found = [summarize(_simulated(draw, 3, (0, 0.02, 0)), resamples=100) for _ in range(100)]
-    assert sum("m1 is better than m0 by" in one[1].words for one in found) >= 80
-    assert sum("no difference" in one[2].words for one in found) >= 90
+    assert sum("m1 is better than m0 by" in one[1].conclusion for one in found) >= 80
+    assert sum("no significant difference" in one[2].conclusion for one in found) >= 90
 
 
-def test_sentences_go_by_the_adjusted_p() -> None:
+def test_conclusions_use_the_adjusted_p() -> None:
     draw = np.random.default_rng(5)
     for _ in range(2000):
         one = summarize(_simulated(draw, 6), resamples=100)[1]
         if one.pair is not None and one.pair.p < 0.04:
             break
     assert one.pair is not None and one.pair.p < 0.04 and one.p_adjusted > 0.05
-    assert "no difference can be told" in one.words
+    assert "no significant difference" in one.conclusion
 
 
-def test_a_model_that_finds_nothing_counts_with_zero() -> None:
-    records = drawn_records()
+def test_a_model_without_detections_has_a_map_of_zero() -> None:
+    records = synthetic_records()
     for row in records.results:
         if row["model"] == "same":
             row |= dict.fromkeys(("P", "R", "mAP50", "mAP50-95", "AP/cat", "AP/dog, old"), 0.0)
     assert "| same | 0.000 (-42.0" in markdown(records)
 
 
-def test_classes_that_one_model_lacks_are_left_open() -> None:
-    records = drawn_records()
+def test_classes_that_a_model_lacks_are_left_empty() -> None:
+    records = synthetic_records()
     for row in records.results:
         if row["model"] == "same":
             del row["AP/cat"]
     assert "| same |  | 0." in markdown(records)
 
 
-def test_one_file_alone_is_no_comparison(tmp_path: Path) -> None:
+def test_a_single_file_is_reported_without_a_comparison(tmp_path: Path) -> None:
     row = {"model": "a", "seed": 0, "split": "val", "checkpoint": "best", "flags": "a.pt"}
     records = Records([row | {"P": 0.5, "R": 0.5, "mAP50": 0.5, "mAP50-95": 0.3, "AP/cat": 0.3}])
     write_report(records, tmp_path)
@@ -109,23 +109,23 @@ def test_one_file_alone_is_no_comparison(tmp_path: Path) -> None:
     assert "a alone." in text and "| a | 0.500 | 0.300 |" in text and "seeds" not in text
 
 
-def test_epochs_until_the_baseline_is_reached() -> None:
-    records = drawn_records()
+def test_epochs_until_the_best_map_of_the_baseline() -> None:
+    records = synthetic_records()
     assert epochs_to_reach(records, "better") == (10.0, 5, 5)  # 0.9 of a curve 10 % higher is not enough
     assert epochs_to_reach(records, "same") == (10.0, 3, 5)  # the seeds whose noise is positive
 
 
-def test_the_report_says_what_was_compared() -> None:
-    text = markdown(drawn_records())
+def test_the_report_names_models_and_seeds() -> None:
+    text = markdown(synthetic_records())
     assert "3 models, seeds 0, 1, 2, 3, 4; 30 minutes of training; code abc." in text
     assert "| better | 2.000 M | 5.00 | 11.0 (9.0 to 12.0) | 0.872 ± 0.017 |" in text
     assert "## test, best.pt of each run" in text and "| model | cat | dog, old |" in text
 
 
-def test_one_seed_gives_no_verdict() -> None:
-    records = drawn_records()
+def test_one_seed_gives_no_conclusion() -> None:
+    records = synthetic_records()
     few = Records([row for row in records.results if row["seed"] == 0], [])
-    assert "one run says nothing" in markdown(few)
+    assert "one run cannot show a difference" in markdown(few)
 
 
 def test_a_folder_without_a_comparison_is_named(tmp_path: Path) -> None:

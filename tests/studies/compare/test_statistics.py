@@ -1,4 +1,4 @@
-"""The statistics of a comparison, against scipy and against differences that are planted."""
+"""The statistics of a comparison, against scipy and against simulations."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from studies.compare.statistics import (
     Paired,
     bootstrap_interval,
     compare_pairs,
+    conclude,
     detectable_difference,
     holm,
     paired_p,
-    verdict,
 )
 
 DRAW = np.random.default_rng(3)
@@ -28,7 +28,7 @@ def test_p_is_that_of_scipys_paired_t_test(n: int) -> None:
     assert compare_pairs(a, b).p == pytest.approx(stats.ttest_rel(b, a).pvalue)
 
 
-def test_for_many_pairs_the_interval_is_scipys_bootstrap() -> None:
+def test_with_many_pairs_the_interval_is_that_of_scipys_bootstrap() -> None:
     values = DRAW.normal(0.3, 1, 400)
     low, high = bootstrap_interval(values, 20000)
     theirs = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20000, rng=1)
@@ -37,8 +37,8 @@ def test_for_many_pairs_the_interval_is_scipys_bootstrap() -> None:
 
 
 @pytest.mark.parametrize(("pairs", "least"), [(5, 0.905), (10, 0.93)])
-def test_the_interval_holds_the_truth(pairs: int, least: float) -> None:
-    """Not widened, or widened by the t-distribution alone, it does so less often."""
+def test_the_interval_has_nearly_its_nominal_coverage(pairs: int, least: float) -> None:
+    """Without the widening, or with the t-distribution alone, coverage is lower."""
     hits = 0
     for values in np.random.default_rng(pairs).normal(0.5, 1, (2000, pairs)):
         low, high = bootstrap_interval(values, 400)
@@ -47,8 +47,8 @@ def test_the_interval_holds_the_truth(pairs: int, least: float) -> None:
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
-def test_absent_differences_are_found_one_time_in_twenty(seeds: int) -> None:
-    """Runs share what a seed brings; models differ by noise of their own only."""
+def test_the_error_level_is_five_percent(seeds: int) -> None:
+    """Runs of a seed share an offset; models differ only by noise."""
     found = 0
     for _ in range(500):
         shared = DRAW.normal(0.55, 0.02, seeds)
@@ -57,14 +57,14 @@ def test_absent_differences_are_found_one_time_in_twenty(seeds: int) -> None:
     assert 0.025 <= found / 500 <= 0.08
 
 
-def test_planted_differences_are_found_as_often_as_promised() -> None:
+def test_detectable_differences_are_found_with_the_stated_power() -> None:
     effect = detectable_difference(0.01, 5)
     found = sum(paired_p(DRAW.normal(effect, 0.01, 5)) < 0.05 for _ in range(1000))
     assert 0.75 <= found / 1000 <= 0.85
 
 
-def test_holm_closes_bonferronis_test() -> None:
-    """A hypothesis falls when each set of hypotheses that it belongs to falls."""
+def test_holm_is_the_closure_of_bonferronis_test() -> None:
+    """A hypothesis is rejected if every set of hypotheses that contains it is rejected."""
     for ps in DRAW.uniform(0, 0.3, (20, 4)).tolist():
         sets = [s for size in range(1, 5) for s in itertools.combinations(range(4), size)]
         closed = [max(min(1.0, len(s) * min(ps[i] for i in s)) for s in sets if h in s) for h in range(4)]
@@ -72,24 +72,24 @@ def test_holm_closes_bonferronis_test() -> None:
     assert holm([0.01, math.nan])[0] == pytest.approx(0.01)
 
 
-def test_equal_figures_give_no_difference() -> None:
+def test_equal_results_have_a_p_of_one() -> None:
     pair = compare_pairs([0.5, 0.6, 0.7], [0.5, 0.6, 0.7])
     assert (pair.mean, pair.p, pair.low, pair.high) == (0, 1, 0, 0)
 
 
-def test_words_say_no_more_than_the_numbers() -> None:
-    same = verdict("B", "A", Paired(5, 0.001, -0.01, 0.012, 0.8, 0.015), 0.8)
-    assert "no difference can be told at 5 seeds" in same and "below 1.5 points" in same
+def test_conclusions_follow_the_adjusted_p() -> None:
+    same = conclude("B", "A", Paired(5, 0.001, -0.01, 0.012, 0.8, 0.015), 0.8)
+    assert "no significant difference at 5 seeds" in same and "below 1.5 points" in same
     assert "p = 0.800)" in same and "narrow" not in same
-    few = verdict("B", "A", Paired(3, 0.02, 0.01, 0.03, 0.02, 0.01), 0.06)
-    assert "no difference" in few and "too narrow at 3; p = 0.020, adjusted 0.060" in few
-    assert "unnoticed" not in verdict("B", "A", Paired(3, 0.0, 0.0, 0.0, 1.0, 0.0), 1.0)
-    better = verdict("B", "A", Paired(5, 0.02, 0.01, 0.03, 0.01, 0.01), 0.01)
+    few = conclude("B", "A", Paired(3, 0.02, 0.01, 0.03, 0.02, 0.01), 0.06)
+    assert "no significant difference" in few and "too narrow at 3; p = 0.020, adjusted 0.060" in few
+    assert "not be found" not in conclude("B", "A", Paired(3, 0.0, 0.0, 0.0, 1.0, 0.0), 1.0)
+    better = conclude("B", "A", Paired(5, 0.02, 0.01, 0.03, 0.01, 0.01), 0.01)
     assert better.startswith("B is better than A by 2.0 points")
-    assert "worse" in verdict("B", "A", Paired(5, -0.02, -0.03, -0.01, 0.01, 0.01), 0.01)
-    assert "one run says nothing" in verdict("B", "A", compare_pairs([0.5], [0.9]), math.nan)
+    assert "worse" in conclude("B", "A", Paired(5, -0.02, -0.03, -0.01, 0.01, 0.01), 0.01)
+    assert "one run cannot show a difference" in conclude("B", "A", compare_pairs([0.5], [0.9]), math.nan)
 
 
-def test_unpaired_figures_are_refused() -> None:
+def test_unpaired_results_are_an_error() -> None:
     with pytest.raises(ValueError, match="pairs"):
         compare_pairs([1.0], [1.0, 2.0])

@@ -1,4 +1,4 @@
-"""Evolutions of the small detector, and processes to kill."""
+"""Flags for evolutions of the small detector, and the processes that train its candidates."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from tests.utils.train.small import small_models, small_set
 
 
 def small_flags(home: Path, epochs: int = 1) -> list[str]:
-    """Flags of train.py for a candidate that takes a second, but for starting Python."""
+    """Return flags of train.py for a candidate that takes a second, plus the start of Python."""
     data, (model, _) = small_set(home), small_models(home)
     flags = ["--data", str(data), "--cfg", str(model), "--weights", "", "--imgsz", "64", "--batch-size", "4"]
     return [*flags, "--epochs", str(epochs), "--workers", "0", "--device", "cpu", "--noautoanchor"]
 
 
 def trainings(home: Path, ancestor: int = 0) -> dict[int, Path]:
-    """Processes that train below a folder, and the candidates' folders.
+    """Find the processes that train candidates, and the folders of those.
 
     Args:
         home: folder of an evolution.
-        ancestor: if given, only of processes that descend from this one.
+        ancestor: if given, only descendants of this process.
     """
     found = {}
     for process in Path("/proc").glob("[0-9]*"):

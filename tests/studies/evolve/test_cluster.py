@@ -1,4 +1,4 @@
-"""An evolution on a Ray cluster of this machine, one of whose workers is lost."""
+"""An evolution on a local Ray cluster that loses a worker."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 import train
-from studies.evolve.records import Journal
+from studies.evolve.trials import Journal
 from tests.studies.evolve.small import small_flags, trainings
 from utils.train.train_options import parse_options
 
 CANDIDATES, EPOCHS = 3, 20
-# By default Ray looks for half a minute whether a silent machine comes back.
-IMPATIENT = {
+# By default Ray waits half a minute for a machine that does not respond.
+QUICK_HEALTH_CHECKS = {
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 500,
     "health_check_failure_threshold": 2,
@@ -29,12 +29,12 @@ IMPATIENT = {
 
 @pytest.fixture
 def cluster() -> Iterator[Any]:
-    """A head that does no work, and two workers with a CPU each."""
+    """A head without CPUs, and two workers with one CPU each."""
     pytest.importorskip("ray", reason="pip install ray")
     import ray
     from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": IMPATIENT}
+    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": QUICK_HEALTH_CHECKS}
     made = Cluster(initialize_head=True, head_node_args=head)
     made.workers = [made.add_node(num_cpus=1) for _ in range(2)]
     made.wait_for_nodes()
@@ -43,7 +43,7 @@ def cluster() -> Iterator[Any]:
     made.shutdown()
 
 
-def test_a_lost_worker_loses_no_candidate(
+def test_candidates_of_a_lost_worker_are_resumed(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     home = tmp_path / "runs" / "exp"
@@ -56,7 +56,7 @@ def test_a_lost_worker_loses_no_candidate(
             found = trainings(home, raylet.process.pid)
             lost.extend(pid for pid, folder in found.items() if (folder / "run/weights/last.pt").is_file())
         cluster.remove_node(worker, allow_graceful=False)
-        for pid in lost:  # with a machine its training is gone: here it would go on, as an orphan
+        for pid in lost:  # as if the machine were gone; the orphan would continue
             os.kill(pid, signal.SIGKILL)
 
     thread = threading.Thread(target=lose_the_worker, daemon=True)
@@ -80,5 +80,5 @@ def test_a_lost_worker_loses_no_candidate(
     with (home / "evolve.csv").open(newline="") as file:
         assert len(list(csv.reader(file))) == 1 + CANDIDATES
     resumed = ["Resuming training" in log.read_text() for log in home.glob("candidates/*/log.txt")]
-    assert sum(resumed) == 1, "the lost one was gone on with, and no other"
+    assert sum(resumed) == 1, "only the lost one was resumed"
     assert result.save_dir == home

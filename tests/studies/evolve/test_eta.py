@@ -1,4 +1,4 @@
-"""The time that is told."""
+"""Estimates of the remaining time."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from studies.evolve.eta import Forecast, in_words
-from studies.evolve.records import Result
+from studies.evolve.trials import Result
 
 
-def test_the_first_epochs_tell_the_whole_time_once(
+def test_the_total_time_is_estimated_once_from_the_first_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = [100.0]
@@ -18,16 +18,16 @@ def test_the_first_epochs_tell_the_whole_time_once(
     forecast = Forecast(jobs=2, epochs=50, known=())
     (tmp_path / "run").mkdir()
     with caplog.at_level("INFO"):
-        for rows in range(5):  # an epoch takes a minute; the start of the process counts for nothing
+        for rows in range(5):  # an epoch takes a minute; the start of the process is not counted
             (tmp_path / "run" / "results.csv").write_text("header\n" + "row\n" * rows)
             forecast.watch(tmp_path, 300)
             now[0] += 60
 
-    said = [record.getMessage() for record in caplog.records]
-    assert said == ["judging by the first epochs: 50 min for a candidate, about 125.0 h for all 300"]
+    logged = [record.getMessage() for record in caplog.records]
+    assert logged == ["estimate from the first epochs: 50 min for a candidate, about 125.0 h for all 300"]
 
 
-def test_finished_candidates_tell_what_is_left() -> None:
+def test_the_remaining_time_follows_from_finished_candidates() -> None:
     forecast = Forecast(jobs=2, epochs=50, known=[Result(0, {}, minutes=10.0), Result(1, {}, failure="lost")])
 
     assert forecast.left(12) == "about 60 min for 12 more" and not forecast.left(0)
@@ -36,5 +36,5 @@ def test_finished_candidates_tell_what_is_left() -> None:
     assert forecast.left(12) == "about 2.0 h for 12 more"
 
 
-def test_times_are_in_the_unit_that_suits() -> None:
+def test_times_are_in_a_suitable_unit() -> None:
     assert [in_words(minutes) for minutes in (0.5, 5, 300)] == ["30 s", "5 min", "5.0 h"]

@@ -1,4 +1,4 @@
-"""Genes and their bounds."""
+"""Bounds of hyperparameters in a search."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from utils.train.hyp import check_hyp
 
 
 @pytest.mark.parametrize("end", ["low", "high"])
-def test_no_gene_can_leave_what_training_takes(end: str) -> None:
+def test_all_values_within_bounds_are_valid_for_training(end: str) -> None:
     hyp = {key: getattr(gene, end) for key, gene in GENES.items()}
 
     assert check_hyp(hyp, "bounds") == hyp
@@ -19,10 +19,10 @@ def test_every_hyperparameter_is_a_gene() -> None:
     assert set(check_hyp({"anchors": 3}, "test")) == set(GENES)
 
 
-def test_a_start_outside_the_bounds_is_allowed_to_stay() -> None:
+def test_bounds_are_widened_to_the_start_values() -> None:
     bounds = bounds_around(check_hyp({"box": 0.5, "cls": 0.1}, "test"))
 
     assert bounds["box"] == (0.02, 0.5) and bounds["cls"] == (0.1, 4)
-    assert "anchors" not in bounds, "what the file does not have is not searched"
+    assert "anchors" not in bounds, "keys that the file lacks are not searched"
     assert settle(0.123456789, (0, 1)) == round(0.123456789, DIGITS)
     assert settle(-1, (0.2, 1)) == 0.2 and settle(3, (0.2, 1)) == 1

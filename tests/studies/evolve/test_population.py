@@ -1,4 +1,4 @@
-"""What the search by generations proposes."""
+"""Candidates of the population search."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from studies.evolve.genetic import GENES
 from studies.evolve.population import Population
-from studies.evolve.records import Result
+from studies.evolve.trials import Result
 from utils.train.hyp import Hyp, check_hyp
 
 START = check_hyp({"lr0": 0.02}, "test")
@@ -18,7 +18,7 @@ def generation(search: Population, before: list[Result], number: int) -> list[Hy
 
 
 def rated(hyps: list[Hyp], first: int = 0) -> list[Result]:
-    """Results whose mAP50 is the better, the less an image is moved; mAP50-95 says the contrary."""
+    """Return results whose mAP50 falls with the translation of images, while mAP50-95 rises."""
     return [
         Result(
             first + i,
@@ -29,19 +29,19 @@ def rated(hyps: list[Hyp], first: int = 0) -> list[Result]:
     ]
 
 
-def test_the_first_generation_is_given_or_drawn() -> None:
+def test_the_first_generation_is_given_or_random() -> None:
     members = [check_hyp({"lr0": 0.5, "scale": value, "hsv_h": 0.9}, "test") for value in (0.1, 0.2)]
     search = Population(START, members, SIZE, 10, 0)
     hyps = generation(search, [], 0)
 
     assert [hyp["scale"] for hyp in hyps[:2]] == [0.1, 0.2] and hyps[0]["hsv_h"] == 0.1, "within its bounds"
     assert len({hyp["scale"] for hyp in hyps}) == SIZE
-    assert {hyp["lr0"] for hyp in hyps} == {0.02}, "that of --hyp: only augmentation is searched"
+    assert {hyp["lr0"] for hyp in hyps} == {0.02}, "only augmentation is searched"
     for hyp in hyps:
         assert all(gene.low <= hyp[key] <= gene.high for key, gene in GENES.items() if gene.augmentation)
 
 
-def test_the_best_by_map50_live_on_and_the_rest_descends_from_winners() -> None:
+def test_the_best_by_map50_are_kept_and_the_rest_descends_from_tournament_winners() -> None:
     search = Population(START, [], SIZE, 10, 0)
     first = rated(generation(search, [], 0))
     second = generation(search, first, 1)
@@ -53,14 +53,14 @@ def test_the_best_by_map50_live_on_and_the_rest_descends_from_winners() -> None:
     assert mean < sum(result.hyp["translate"] for result in first) / SIZE
     values = {key: {result.hyp[key] for result in first} for key in search.bounds}
     kept = [hyp[key] in values[key] for hyp in second[2:] for key in search.bounds]
-    assert 0.4 < sum(kept) / len(kept) < 0.85, "about six genes in ten are inherited as they are"
+    assert 0.4 < sum(kept) / len(kept) < 0.85, "about six genes in ten are inherited unchanged"
 
 
 @pytest.mark.parametrize(
     ("number", "elite", "tournament", "crossover", "mutation"),
     [(0, 2, 10, 1, 0.5), (30, 2, 7, 0.7, 0.2), (50, 3, 5, 0.5, 0.01), (99, 4, 2, 0.5, 0.01)],
 )
-def test_choice_narrows_with_the_generations(
+def test_selection_gets_stricter_with_the_generations(
     number: int, elite: int, tournament: int, crossover: float, mutation: float
 ) -> None:
     search = Population(START, [], 50, 100, 0)

@@ -1,4 +1,4 @@
-"""Gates: all are found, an untouched one is 1, a planted factor comes out."""
+"""Gates: all are found, an untrained one is 1, a known factor is returned."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def with_design(design: str) -> DetectionModel:
 
 
 @pytest.mark.parametrize("design", DESIGNS)
-def test_an_untouched_gate_of_any_design_is_exactly_one(design: str) -> None:
+def test_an_untrained_gate_of_any_design_is_exactly_one(design: str) -> None:
     (gate,) = gate_maps(with_design(design), IMAGE)
     assert gate.block == f"layer 10: {design}, k = 11"
     np.testing.assert_array_equal(gate.factor, np.ones((2, 3), np.float32))
@@ -42,7 +42,7 @@ def test_gates_are_found_in_every_block(cfg: str, blocks: list[str]) -> None:
     assert [gate.block for gate in gate_maps(model, IMAGE)] == blocks
 
 
-def test_several_gates_of_a_layer_and_a_design_unlike_the_block_are_told() -> None:
+def test_several_gates_of_a_layer_are_numbered_and_their_design_is_named() -> None:
     content, _ = read_config("yolov5n-LSKA.yaml")
     content["depth_multiple"] = 1.0
     content["backbone"][-1] = [-1, 2, "LSKAttention", [7, {"design": "LKA"}]]
@@ -50,7 +50,7 @@ def test_several_gates_of_a_layer_and_a_design_unlike_the_block_are_told() -> No
     assert list(find_gates(DetectionModel(content))) == blocks
 
 
-def test_a_planted_factor_comes_out_as_mean_over_channels_and_in_numbers() -> None:
+def test_a_known_factor_gives_the_mean_over_channels_and_its_extremes() -> None:
     model = with_design("LSKA")
     (gate,) = find_gates(model).values()
     factors = torch.ones(1, 256, 2, 3)
@@ -64,7 +64,7 @@ def test_a_planted_factor_comes_out_as_mean_over_channels_and_in_numbers() -> No
     assert found.change == pytest.approx((2 + 0.5) / 6)
 
 
-def test_listening_leaves_no_trace() -> None:
+def test_hooks_are_removed() -> None:
     model = with_design("LSKA")
     gate_maps(model, IMAGE)
     assert not any(module._forward_hooks for module in model.modules())

@@ -1,4 +1,4 @@
-"""Heat maps: planted features are found where they were planted; EigenCAM is the first component."""
+"""Heat maps: known features are found at their positions; EigenCAM is the first principal component."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from tests.known import SHARED, needs_shared
 CELL = 8  # pixels
 
 
-class Planted:
-    """Two features in an 8 x 8 map: class 0 is scored by the first, class 1 by the second, at their places.
+class TwoFeatures:
+    """A model with two features in an 8 x 8 map, one for each class.
 
-    One box for each class: at (row 2, column 5) and (row 6, column 1).
+    There is one box for each class: at (row 2, column 5) and (row 6, column 1).
     """
 
-    places = ((2, 5), (6, 1))
+    positions = ((2, 5), (6, 1))
 
     def __call__(self, images: torch.Tensor, visualize: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
         base = images.mean(1, keepdim=True)[:, :, ::CELL, ::CELL] * 0
         blobs = torch.zeros(1, 2, 8, 8)
-        for channel, (row, column) in enumerate(self.places):
+        for channel, (row, column) in enumerate(self.positions):
             blobs[0, channel, row, column] = 1
-            blobs[0, channel, row, column - 1] = 0.5  # no box there: pooled gradients light it up, too
+            blobs[0, channel, row, column - 1] = 0.5  # no box here, but gradients are pooled
         maps = base + blobs
         visualize(type("Layer", (), {"i": 3, "type": "C3"}), maps)
         rows = []
-        for kind, (row, column) in enumerate(self.places):
+        for kind, (row, column) in enumerate(self.positions):
             score = maps[0, kind, row, column] * 0.9
             x, y = (column + 0.5) * CELL, (row + 0.5) * CELL
             scores = [score, score * 0]
@@ -44,37 +44,37 @@ IMAGE = torch.full((1, 3, 64, 64), 0.5)
 
 
 def hottest(heat: Heat) -> tuple[int, int]:
-    """(row, column) of the cell that holds the peak."""
+    """Return the (row, column) of the cell with the maximum."""
     assert heat.heat is not None
     row, column = np.unravel_index(heat.heat.argmax(), heat.heat.shape)
     return int(row) // CELL, int(column) // CELL
 
 
 @pytest.mark.parametrize("kind", [0, 1])
-def test_gradcam_is_hot_where_the_class_was_planted(kind: int) -> None:
-    model: Any = Planted()
+def test_gradcam_has_its_maximum_at_the_feature_of_the_class(kind: int) -> None:
+    model: Any = TwoFeatures()
     heat = gradcam(model, IMAGE, [3], Threshold(classes=[kind]))
     assert heat.heat is not None and heat.heat.shape == (64, 64)
     assert heat.heat.max() == 1 and heat.heat.min() == 0
-    assert hottest(heat) == Planted.places[kind]
-    other = Planted.places[1 - kind]
+    assert hottest(heat) == TwoFeatures.positions[kind]
+    other = TwoFeatures.positions[1 - kind]
     assert heat.heat[other[0] * CELL + 4, other[1] * CELL + 4] == 0
-    row, column = Planted.places[kind]
+    row, column = TwoFeatures.positions[kind]
     assert heat.heat[row * CELL + 4, (column - 1) * CELL + 4] == pytest.approx(0.5, abs=0.1)
     assert heat.detections[:, 5].tolist() == [kind]
     assert heat.detections[0, 4] == pytest.approx(0.9)
 
 
-def test_gradcam_of_all_boxes_shows_both() -> None:
-    model: Any = Planted()
+def test_gradcam_of_all_boxes_has_both_features() -> None:
+    model: Any = TwoFeatures()
     heat = gradcam(model, IMAGE, [3], Threshold())
     assert len(heat.detections) == 2
-    for row, column in Planted.places:
+    for row, column in TwoFeatures.positions:
         assert heat.heat is not None and heat.heat[row * CELL + 4, column * CELL + 4] > 0.9
 
 
-def test_without_boxes_there_is_nothing_to_explain() -> None:
-    model: Any = Planted()
+def test_without_boxes_gradcam_has_no_map() -> None:
+    model: Any = TwoFeatures()
     heat = gradcam(model, IMAGE, [3], Threshold(confidence=0.95))
     assert heat.heat is None
     assert heat.detections.shape == (0, 6)
@@ -91,13 +91,13 @@ def test_eigencam_is_the_first_component_of_numpys_svd(shape: tuple[int, int, in
     np.testing.assert_allclose(found / found.max(), first / first.max(), atol=1e-6)
 
 
-def test_gradcam_weighs_channels_by_their_gradient_and_drops_what_speaks_against() -> None:
+def test_gradcam_weights_channels_by_their_gradient_and_clips_negative_values() -> None:
     source = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])  # two channels of 1 x 2
     gradient = torch.tensor([[[[1.0, 1.0]], [[-1.0, 0.0]]]])
     np.testing.assert_allclose(grad_cam_map(source, gradient), [[0, 4]])  # 2 * 1 - 1 * 3 < 0
 
 
-def test_merged_maps_are_enlarged_and_added() -> None:
+def test_maps_are_enlarged_and_added() -> None:
     near, far = np.array([[0.0, 2.0], [0.0, 0.0]], np.float32), np.array([[2.0]], np.float32)
     merged = merge([near, far], (2, 2))
     assert merged is not None
@@ -106,7 +106,7 @@ def test_merged_maps_are_enlarged_and_added() -> None:
 
 
 @needs_shared
-def test_the_official_weights_look_at_what_they_find() -> None:
+def test_the_heat_of_official_weights_is_inside_their_boxes() -> None:
     import cv2
 
     from models.weights import load_for_inference

@@ -1,4 +1,4 @@
-"""Layers by number and by meaning."""
+"""Layers by index and by name."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ def plain() -> DetectionModel:
         (["9", "backbone"], [9]),
     ],
 )
-def test_words(plain: DetectionModel, words: list[str], layers: list[int]) -> None:
+def test_layers_are_found_by_index_and_by_name(
+    plain: DetectionModel, words: list[str], layers: list[int]
+) -> None:
     assert find_layers(plain, words) == layers
 
 
 @pytest.mark.parametrize("word", ["24", "-1", "p6", "sppf", "²", ""])
-def test_a_wrong_word_names_the_model_and_what_there_is(plain: DetectionModel, word: str) -> None:
+def test_an_unknown_layer_is_an_error_that_lists_the_layers(plain: DetectionModel, word: str) -> None:
     with pytest.raises(ConfigError, match=rf"--layer {word}: yolov5n.yaml has .*0-23.*backbone.*p3, p4, p5"):
         find_layers(plain, [word])
 
@@ -45,13 +47,13 @@ def test_a_wrong_word_names_the_model_and_what_there_is(plain: DetectionModel, w
         ("yolov3-tiny.yaml", 12),
     ],
 )
-def test_the_end_of_the_backbone_is_the_same_place_in_every_model(cfg: str, layer: int) -> None:
+def test_the_end_of_the_backbone_corresponds_in_every_model(cfg: str, layer: int) -> None:
     with torch.device("meta"):
         model = DetectionModel(cfg)
     assert find_layers(model, ["backbone"]) == [layer]
 
 
-def test_attention_that_opens_the_head_belongs_to_the_backbone() -> None:
+def test_attention_at_the_start_of_the_head_belongs_to_the_backbone() -> None:
     content, _ = read_config("yolov5n-LSKA.yaml")
     content["head"].insert(0, content["backbone"].pop())
     assert find_layers(DetectionModel(content), ["backbone"]) == [10]
@@ -64,7 +66,7 @@ def test_strides_and_descriptions(plain: DetectionModel) -> None:
     assert describe_layer(plain, 9) == "layer 9: SPPF"
 
 
-def test_what_leaves_a_layer(plain: DetectionModel) -> None:
+def test_outputs_of_layers(plain: DetectionModel) -> None:
     kept, (decoded, _) = run_and_keep(plain, torch.rand(1, 3, 64, 96), [9, 17])
     assert kept[9].shape == (1, 256, 2, 3)
     assert kept[17].shape == (1, 64, 8, 12)

@@ -1,4 +1,4 @@
-"""Images fitted to the network, and the way of maps and boxes back to them."""
+"""Images fitted to the network, and maps and boxes scaled back to them."""
 
 from __future__ import annotations
 
@@ -11,62 +11,64 @@ import torch
 from studies.explain.model_inputs import ModelInputs, frames_of, open_images
 from tests.utils.sources.test_source import make_image_file, video
 from utils.base.errors import ConfigError
-from utils.sources.files import Frame
+from utils.sources.frame import Frame
 
 
 def frame(height: int, width: int, name: str = "a.jpg", number: int = 0) -> Frame:
     image = np.zeros((height, width, 3), np.uint8)
-    return Frame(Path(name), image, image, frame_number=number)
+    return Frame(Path(name), image, frame_number=number)
 
 
-def views(imgsz: tuple[int, int] = (64, 64)) -> ModelInputs:
+def make_inputs(imgsz: tuple[int, int] = (64, 64)) -> ModelInputs:
     return ModelInputs(imgsz, 32, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 60), (60, 41), (64, 64), (3000, 1999), (7, 300)])
-def test_the_border_is_cut_off_exactly(height: int, width: int) -> None:
+def test_the_padding_is_cropped_exactly(height: int, width: int) -> None:
     shot = frame(height, width)
-    shot.original[:] = 255
-    view = views().make(shot)
-    grey = (view.images[0, 0].numpy() * 255).round()
-    inner = view.cut(grey)
+    shot.image[:] = 255
+    item = make_inputs().make(shot)
+    grey = (item.images[0, 0].numpy() * 255).round()
+    inner = item.crop(grey)
     assert (inner == 255).all()
     assert inner.size == (grey == 255).sum()
 
 
-def test_a_marked_place_is_found_again() -> None:
+def test_maps_and_boxes_are_scaled_back() -> None:
     shot = frame(200, 400)
-    shot.original[100:140, 300:340] = 255
-    view = views().make(shot)
-    bright = view.cut(view.images[0, 0].numpy())
+    shot.image[100:140, 300:340] = 255
+    item = make_inputs().make(shot)
+    bright = item.crop(item.images[0, 0].numpy())
     row, column = np.unravel_index(bright.argmax(), bright.shape)
     assert 100 <= row / bright.shape[0] * 200 < 140
     assert 300 <= column / bright.shape[1] * 400 < 340
     box = np.array([[300, 100, 340, 140, 0.5, 0]]) * [64 / 400, 64 / 400, 64 / 400, 64 / 400, 1, 1]
-    box[:, [1, 3]] += 0 if view.images.shape[2] == 32 else 16
-    np.testing.assert_allclose(view.place(box), [[300, 100, 340, 140, 0.5, 0]], atol=1e-6)
+    box[:, [1, 3]] += 0 if item.images.shape[2] == 32 else 16
+    np.testing.assert_allclose(item.scale_boxes(box), [[300, 100, 340, 140, 0.5, 0]], atol=1e-6)
 
 
-def test_large_images_are_made_smaller_for_the_reader_and_boxes_with_them() -> None:
-    view = views().make(frame(1280, 2560))
-    assert view.image.shape == (640, 1280, 3)
-    np.testing.assert_allclose(view.place(np.array([[0.0, 0, 64, 32, 1, 0]])), [[0, 0, 1280, 640, 1, 0]])
+def test_large_images_are_reduced_and_boxes_with_them() -> None:
+    item = make_inputs().make(frame(1280, 2560))
+    assert item.image.shape == (640, 1280, 3)
+    np.testing.assert_allclose(
+        item.scale_boxes(np.array([[0.0, 0, 64, 32, 1, 0]])), [[0, 0, 1280, 640, 1, 0]]
+    )
 
 
-def test_images_of_all_shapes_fill_the_same_square() -> None:
-    making = views((64, 96))
-    assert {making.full(frame(h, w)).shape for h, w in ((40, 60), (60, 40))} == {(1, 3, 64, 96)}
+def test_images_of_all_shapes_are_padded_to_the_same_shape() -> None:
+    inputs = make_inputs((64, 96))
+    assert {inputs.full(frame(h, w)).shape for h, w in ((40, 60), (60, 40))} == {(1, 3, 64, 96)}
 
 
 def test_names_are_unique() -> None:
-    making = views()
-    shots = [frame(8, 8), frame(8, 8, "b/a.png"), frame(8, 8, "A.bmp"), frame(8, 8, "v.mp4", number=3)]
-    made = [making.make(shot) for shot in shots]
-    assert [view.name for view in made] == ["a", "a-2", "A-3", "v_3"]
+    inputs = make_inputs()
+    shots = [frame(8, 8), frame(8, 8, "c/a.png"), frame(8, 8, "b.bmp"), frame(8, 8, "v.mp4", number=3)]
+    made = [inputs.make(shot) for shot in shots]
+    assert [item.name for item in made] == ["a", "a2", "b", "v_3"]
     assert made[3].title == "v.mp4, frame 3"
 
 
-def test_images_then_frames_up_to_the_limit(tmp_path: Path) -> None:
+def test_images_and_frames_are_read_up_to_the_limit(tmp_path: Path) -> None:
     make_image_file(tmp_path / "a.jpg")
     video(tmp_path / "v.mp4", frames=6)
     shots = list(frames_of(open_images(str(tmp_path), vid_stride=2), 3))
@@ -77,6 +79,6 @@ def test_images_then_frames_up_to_the_limit(tmp_path: Path) -> None:
     ]
 
 
-def test_live_sources_are_refused() -> None:
-    with pytest.raises(ConfigError, match="--source 0: a file"):
+def test_live_sources_are_an_error() -> None:
+    with pytest.raises(ConfigError, match="--source 0: expected a file"):
         open_images("0")

@@ -1,4 +1,4 @@
-"""Effective receptive fields: networks with a known support and energy, and the size of known maps."""
+"""Effective receptive fields: of networks with known support and energy, and sizes of known maps."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def energy_of(network: nn.Module, side: int = 21) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
-def test_a_stack_of_convolutions_sees_a_square_with_binomial_energy(count: int) -> None:
+def test_the_field_of_stacked_convolutions_is_a_square_with_binomial_energy(count: int) -> None:
     energy = energy_of(stack_of(count))
     line = np.ones(1)
     for _ in range(count):
         line = np.convolve(line, np.ones(3))
     expected = np.zeros((21, 21))
-    inner = slice(10 - count, 11 + count)  # 3 + 2 (count - 1) pixels around the middle
+    inner = slice(10 - count, 11 + count)  # 3 + 2 (count - 1) pixels around the centre
     expected[inner, inner] = np.outer(line, line) * 3 * 2**count  # colours, and channels of each layer
     np.testing.assert_allclose(energy, expected)
 
@@ -48,18 +48,18 @@ def test_a_stack_of_convolutions_sees_a_square_with_binomial_energy(count: int) 
     assert field.extents[0].area == field.extents[0].square == (3 + 2 * (count - 1)) ** 2
 
 
-def test_a_dilated_convolution_listens_to_nine_pixels_of_its_square() -> None:
+def test_the_field_of_a_dilated_convolution_has_nine_pixels() -> None:
     energy = energy_of(stack_of(1, dilation=4))
     rows, columns = energy.nonzero()
     assert set(rows) == set(columns) == {6, 10, 14}
     assert len(rows) == 9
 
-    half, ninety, all_of_it = measure(energy, [0.5, 0.9, 1.0]).extents
-    assert (half.area, ninety.area, all_of_it.area) == (5, 9, 9)
-    assert (half.side, all_of_it.side, all_of_it.square) == (9, 9, 81)  # the middle alone holds 1/9
+    half, ninety, everything = measure(energy, [0.5, 0.9, 1.0]).extents
+    assert (half.area, ninety.area, everything.area) == (5, 9, 9)
+    assert (half.side, everything.side, everything.square) == (9, 9, 81)  # the centre pixel holds 1/9
 
 
-def test_sizes_of_a_gaussian_are_those_of_the_formula() -> None:
+def test_sizes_of_a_gaussian_follow_the_formula() -> None:
     sigma, side = 20.0, 401
     steps = np.arange(side) - side // 2
     energy = np.exp(-(steps[:, None] ** 2 + steps[None] ** 2) / (2 * sigma**2))
@@ -76,7 +76,7 @@ def test_sizes_of_a_gaussian_are_those_of_the_formula() -> None:
         assert extent.square == extent.side**2
 
 
-def test_the_square_stands_where_the_energy_is_and_counts_only_the_image() -> None:
+def test_the_square_is_centred_on_the_energy_and_counts_pixels_of_the_image() -> None:
     energy = np.zeros((10, 20))
     energy[1, 17] = 2
     energy[1, 14] = energy[3, 17] = 0.5
@@ -87,7 +87,7 @@ def test_the_square_stands_where_the_energy_is_and_counts_only_the_image() -> No
     assert energy_by_reach(field.energy, (1, 17))[[0, 2, 3]].tolist() == pytest.approx([2 / 3, 5 / 6, 1])
 
 
-def test_an_untouched_gate_leaves_the_field_as_it_was() -> None:
+def test_an_untrained_gate_does_not_change_the_field() -> None:
     torch.manual_seed(0)
     model = DetectionModel("yolov5n-LSKA.yaml").eval().requires_grad_(False)
     images = torch.rand(1, 3, 64, 64)
@@ -102,7 +102,7 @@ def test_an_untouched_gate_leaves_the_field_as_it_was() -> None:
     assert abs(found[10] - found[9]).max() > 0
 
 
-def test_a_layer_that_nothing_reaches_is_named() -> None:
+def test_a_layer_without_gradient_is_an_error() -> None:
     model = DetectionModel("yolov5n.yaml").eval()
     nn.init.zeros_(model.model[0].conv.weight)
     with pytest.raises(DataError, match="layer 9: SPPF"):

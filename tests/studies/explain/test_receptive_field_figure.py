@@ -1,4 +1,4 @@
-"""The figure and table of receptive fields."""
+"""Figure and table of receptive fields."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def row(model: str, layer: str = "layer 9: SPPF", sigma: float = 3) -> FieldRow:
 
 
 @pytest.mark.parametrize("layers", [(1,), (1, 1, 1, 1), (3, 4)], ids=["one", "four", "several layers"])
-def test_all_numbers_of_models_and_layers_fit_into_a_figure(layers: tuple[int, ...], tmp_path: Path) -> None:
+def test_the_figure_grows_with_models_and_layers(layers: tuple[int, ...], tmp_path: Path) -> None:
     models = [[row(f"model {i}", f"layer {j}: C3") for j in range(n)] for i, n in enumerate(layers)]
     draw_fields(models, 1, tmp_path / "erf.png")
     height, width = cv2.imread(str(tmp_path / "erf.png")).shape[:2]
@@ -27,7 +27,7 @@ def test_all_numbers_of_models_and_layers_fit_into_a_figure(layers: tuple[int, .
     assert 300**2 * panels < height * width < 900**2 * (panels + 2)
 
 
-def test_the_table_says_sides_in_pixels_and_areas_in_percent(tmp_path: Path) -> None:
+def test_the_table_has_sides_in_pixels_and_areas_in_percent(tmp_path: Path) -> None:
     models = [[row("a")], [row("longer name", sigma=5)]]
     head, *lines = field_table(models).splitlines()
     assert head.split("  ")[0] == "model"

@@ -1,0 +1,205 @@
+"""Measure models: accuracy of finished runs and of weight files, size, latency.
+
+`python -m studies.compare.measure FOLDER` measures a finished run, for `studies.jobs` in a subprocess.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from studies.compare.records import Records, class_columns, paired_columns
+from studies.compare.runs import MEASURED, RUN
+from studies.jobs.job import DEVICE
+from utils.base import script
+from utils.base.errors import ConfigError, DataError
+from utils.base.options import changed
+from utils.base.paths import atomic_write
+
+if TYPE_CHECKING:
+    from studies.compare.compare_options import CompareOptions
+    from utils.val.accumulator import EvalResult
+
+_WARM_UP = 3  # rounds
+Quartiles = tuple[float, float, float]  # median, lower, upper
+
+
+def measure_run(folder: Path) -> None:
+    """Measure best.pt and last.pt of a run as val.py does, and write measured.json.
+
+    Raises:
+        DataError: the folder holds no finished run.
+    """
+    from models.weights import read_checkpoint
+    from utils.train.train_options import parse_options
+    from utils.val.measure import measure
+    from utils.val.val_options import options_from
+
+    run = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    trained = parse_options(run["train"])
+    device = folder / DEVICE
+    options = options_from(
+        {
+            "data": trained.data,
+            "imgsz": trained.imgsz,
+            "batch_size": trained.batch_size * 2,
+            "single_cls": trained.single_cls,
+            "device": device.read_text().strip() if device.is_file() else "",
+            "workers": trained.workers,
+        }
+    )
+    metrics: dict[str, Any] = {}
+    for name in ("best", "last"):
+        path = folder / "weights" / f"{name}.pt"
+        if not path.is_file():
+            raise DataError(f"{path}: missing, although the training has ended")
+        for split in run["splits"]:
+            result = measure(changed(options, weights=[str(path)], task=split))
+            metrics.setdefault(name, {})[split] = _metrics(result)
+    last = read_checkpoint(folder / "weights" / "last.pt")
+    content = {
+        "label": run["label"],
+        "seed": run["seed"],
+        "key": run["key"],
+        "figures": metrics,
+        "epochs": _epochs(folder),
+        "identity": last.metadata.get("git"),
+        "versions": last.metadata.get("versions"),
+        **model_size(folder / "weights" / "best.pt", trained.imgsz),
+    }
+    with atomic_write(folder / MEASURED, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1)
+
+
+def _metrics(result: EvalResult) -> dict[str, Any]:
+    """Return what measured.json holds of one evaluation; classes without labels have no AP."""
+    classes = result.class_ap
+    return {
+        "P": result.mp,
+        "R": result.mr,
+        "mAP50": result.map50,
+        "mAP": result.map,
+        "AP": {name: float(ap.mean()) for name, ap in classes.items()},
+        "AP50": {name: float(ap[0]) for name, ap in classes.items()},
+    }
+
+
+def _epochs(folder: Path) -> list[dict[str, float]]:
+    """Read mAP and loss of each epoch from results.csv."""
+    with (folder / "results.csv").open(newline="") as file:
+        rows = [{key.strip(): float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    return [
+        {
+            "epoch": row["epoch"],
+            "mAP50": row["metrics/mAP_0.5"],
+            "mAP": row["metrics/mAP_0.5:0.95"],
+            "loss": row["train/box_loss"] + row["train/obj_loss"] + row["train/cls_loss"],
+        }
+        for row in rows
+    ]
+
+
+def measure_files(options: CompareOptions, val: Any) -> Records:
+    """Measure weight files as val.py does, and compare each with the first one, image by image.
+
+    Args:
+        options: of compare.py.
+        val: options of val.py; its weights are the files.
+
+    Raises:
+        ConfigError: the labels do not fit the files.
+        DataError: a file is missing or damaged.
+    """
+    from studies.compare.paired_images import compare_images
+    from studies.explain.labelled_models import unique_labels
+    from utils.val.measure import measure
+
+    labels = options.labels or unique_labels([Path(file) for file in val.weights])
+    if len(labels) != len(val.weights) or len(set(labels)) != len(labels):
+        raise ConfigError(f"--labels: expected {len(val.weights)} different names, one for each file")
+    split = val.task if val.task in ("train", "test") else "val"
+    results = [measure(changed(val, weights=[file])) for file in val.weights]
+    records = Records()
+    for label, file, result in zip(labels, val.weights, results, strict=True):
+        row: dict[str, Any] = {"model": label, "seed": 0, "split": split, "checkpoint": "best", "flags": file}
+        row |= {"P": result.mp, "R": result.mr, "mAP50": result.map50, "mAP50-95": result.map}
+        row |= class_columns({name: float(ap.mean()) for name, ap in result.class_ap.items()})
+        size = model_size(Path(file), val.imgsz) if file.endswith(".pt") else {}
+        records.results.append(row | size)
+    for row, result in zip(records.results[1:], results[1:], strict=True):
+        assert result.matches is not None and results[0].matches is not None
+        pairs = compare_images(
+            results[0].matches, result.matches, options.resamples, comparisons=len(results) - 1
+        )
+        row |= paired_columns("mAP50", pairs[0]) | paired_columns("mAP50-95", pairs[1])
+    if options.rounds:
+        files = [Path(file) for file in val.weights]
+        records.add_latency(measure_latency(files, val.imgsz, val.device, options.rounds))
+    return records
+
+
+def model_size(weights: Path, imgsz: int) -> dict[str, float]:
+    """Return parameters, and GFLOPs at `imgsz` rounded up to the stride."""
+    from models.weights import build_model, read_checkpoint
+    from utils.data.letterbox import check_img_size
+
+    model = build_model(read_checkpoint(weights))
+    side = check_img_size(imgsz, stride=int(model.stride.max()))
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"parameters": parameters, "gflops": round(model.gflops(side), 4)}
+
+
+def measure_latency(files: Sequence[Path], imgsz: int, device: str = "", rounds: int = 50) -> list[Quartiles]:
+    """Measure the forward time of each model for one image, fused as in detect.py.
+
+    The models take turns, so that a slow moment of the machine affects all of them.
+
+    Args:
+        files: weights.
+        imgsz: side of the square image, rounded up to the largest stride.
+        device: as `--device`.
+        rounds: how often each model runs; the first model changes from round to round.
+
+    Returns:
+        For each file the median, lower and upper quartile in ms.
+    """
+    import torch
+
+    from models.backends import load_backend
+    from utils.base.device import select_device
+    from utils.base.timing import Stopwatch
+    from utils.data.letterbox import check_img_size
+
+    chosen = select_device(device, verbose=False)
+    models = [load_backend([str(file)], chosen) for file in files]
+    side = check_img_size(imgsz, stride=max(int(model.stride) for model in models))
+    image = torch.rand(1, 3, side, side, device=chosen).to(memory_format=torch.channels_last)
+    times: list[list[float]] = [[] for _ in models]
+    clock = Stopwatch(chosen)
+    with torch.inference_mode():
+        for turn in range(_WARM_UP + rounds):
+            for position in range(len(models)):
+                index = (position + turn) % len(models)
+                with clock:
+                    models[index](image)
+                if turn >= _WARM_UP:
+                    times[index].append(clock.last * 1e3)
+    quartiles = [np.percentile(one, [50, 25, 75]) for one in times]
+    return [(float(median), float(low), float(high)) for median, low, high in quartiles]
+
+
+def main() -> None:
+    """Measure the run in the folder that the command line names."""
+    if len(sys.argv) != 2:
+        raise ConfigError("usage: python -m studies.compare.measure FOLDER")
+    measure_run(Path(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    script.main(main)
