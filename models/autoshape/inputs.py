@@ -35,7 +35,7 @@ def load_images(items: Sequence[Any], private_addresses: bool = False) -> list[N
     """Read several images, files side by side.
 
     Args:
-        items: file names, http(s) addresses, PIL images, arrays (H, W), (H, W, C) or (C, H, W) in RGB,
+        items: file names, http(s) URLs, PIL images, arrays (H, W), (H, W, C) or (C, H, W) in RGB,
             tensors (C, H, W); of any number of kinds.
         private_addresses: download from this machine and its network, too.
 
@@ -74,7 +74,7 @@ def load_image(item: Any, index: int = 0, private_addresses: bool = False) -> Na
             _rgb(_bytes(_upright(item, name), name), name), _jpg(item.__dict__.get("filename"), name)
         )
     raise ConfigError(
-        f"{name}: a {type(item).__name__} is no image; give file names, addresses, PIL images, "
+        f"{name}: a {type(item).__name__} is no image; give file names, URLs, PIL images, "
         "numpy arrays, tensors, or a list of them"
     )
 
