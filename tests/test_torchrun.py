@@ -80,7 +80,7 @@ def test_a_killed_process_is_restarted_and_the_result_is_the_same(flags: list[st
         os.kill(_worker(agent.pid, rank=1), signal.SIGKILL)
         text = agent.communicate(timeout=120)[0]
     assert agent.returncode == 0, text
-    assert "torchrun has restarted the processes: going on in" in text
+    assert "torchrun has restarted the processes: continuing in" in text
     assert not (runs / "killed2").exists()
     for name in ("last", "best"):
         states = [read_checkpoint(runs / run / "weights" / f"{name}.pt").state for run in ("whole", "killed")]
