@@ -205,7 +205,7 @@ def export_file(file: str, opt: Namespace) -> list[ExportReport]:
     )
     reports = []
     for name in opt.include:
-        if FORMATS[name].apart:
+        if FORMATS[name].subprocess:
             LOG.info(f"{FORMATS[name].title}: writing in a process of its own")
             reports.append(job.export_apart(name))
         else:
