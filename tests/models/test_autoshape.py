@@ -234,7 +234,7 @@ def test_moving_an_exported_file_is_a_warning(said: list[str]) -> None:
         ([], DataError, "empty"),
         (np.zeros((0, 5, 3), np.uint8), DataError, "image0"),
         (np.zeros((2, 8, 8, 3), np.uint8), DataError, "image0: expected an image"),
-        (np.full((8, 8, 3), 300), DataError, "0-255"),
+        (np.full((8, 8, 3), 300), DataError, "0 to 255"),
         ([np.zeros((8, 8, 3), np.uint8), None], ConfigError, "image1: a NoneType"),
         ("ftp://example.org/a.jpg", DataError, "no such file"),
     ],

@@ -56,7 +56,7 @@ def test_every_flag_of_the_original_is_understood(line: str, expected: dict[str,
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("--include onx", r"--include onx: unknown format \(did you mean onnx\?\); expected one of torchscript"),
+        ("--include onx", r"onx: unknown format \(did you mean onnx\?\); expected one of torchscript"),
         ("--half", "--half needs a GPU"),
         ("--half --dynamic --device 0", "exclude each other"),
         ("--optimize --device 0", "--optimize is for the CPU"),
