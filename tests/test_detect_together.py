@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.looking import Finder, frames_of, look, made
+from tests.detecting import Finder, detect_in, frames_of, made
 from tests.utils.sources.test_source import make_image_file, video
 
 
@@ -38,7 +38,7 @@ def test_the_batch_size_changes_neither_files_nor_log_lines(
             said.clear()
             finder = Finder()
             flags = {"save_txt": True, "save_csv": True, "save_crop": True, "batch_size": size}
-            summary = look(source, tmp_path / "runs", finder, **flags)
+            summary = detect_in(source, tmp_path / "runs", finder, **flags)
             lines = [re.sub(r"[\d.]+ms$", "", line) for line in said[:-2]]
             results.append((lines, contents(summary.save_dir), summary.frames, summary.detections))
             batches = sorted(shape[0] for shape in finder.shapes)
@@ -52,7 +52,7 @@ def test_the_batch_size_changes_neither_files_nor_log_lines(
 def test_feature_maps_are_saved_for_every_image(tmp_path: Path) -> None:
     for name in "ab":
         make_image_file(tmp_path / "in" / f"{name}.jpg")
-    folder = look(tmp_path / "in", tmp_path / "runs", visualize=True, nosave=True, batch_size=2).save_dir
+    folder = detect_in(tmp_path / "in", tmp_path / "runs", visualize=True, nosave=True, batch_size=2).save_dir
     assert {path.parent.name for path in folder.rglob("*.png")} == {"a", "b"}
 
 
@@ -65,7 +65,7 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match=r"No space left on device: .*00\.jpg"):
-        look(tmp_path / "in", tmp_path / "runs")
+        detect_in(tmp_path / "in", tmp_path / "runs")
 
 
 @pytest.mark.parametrize(("batch_size", "stop_at", "fewest", "most"), [(1, 5, 3, 5), (0, 2, 0, 8)])
@@ -75,7 +75,7 @@ def test_ctrl_c_saves_the_images_that_were_logged(
     for number in range(9):
         make_image_file(tmp_path / "in" / f"{number}.jpg")
     with pytest.raises(KeyboardInterrupt):
-        look(tmp_path / "in", tmp_path / "runs", Finder(stop_at=stop_at), batch_size=batch_size)
+        detect_in(tmp_path / "in", tmp_path / "runs", Finder(stop_at=stop_at), batch_size=batch_size)
     logged = [line for line in said if line.startswith("image")]
     assert fewest <= len(logged) <= most  # side by side, another one may have been the one that stops
     assert len(made(tmp_path / "runs")) == len(logged)
@@ -84,7 +84,7 @@ def test_ctrl_c_saves_the_images_that_were_logged(
 def test_ctrl_c_leaves_a_playable_video_and_logs_its_folder(tmp_path: Path, said: list[str]) -> None:
     file = video(tmp_path / "a.mp4", frames=9)
     with pytest.raises(KeyboardInterrupt):
-        look(file, tmp_path / "runs", Finder(stop_at=4), batch_size=1)
+        detect_in(file, tmp_path / "runs", Finder(stop_at=4), batch_size=1)
     logged = [line for line in said if line.startswith("video")]
     assert 2 <= len(logged) <= 4  # side by side, another frame may have been the one that stops
     assert frames_of(tmp_path / "runs" / "exp" / "a.mp4")[0] == len(logged)
@@ -109,5 +109,7 @@ def test_small_images_are_batched(
         make_image_file(tmp_path / "in" / f"{number}.jpg", 64, 64)
     finder = Finder()
 
-    assert look(tmp_path / "in", tmp_path / "runs", finder, imgsz=imgsz, nosave=True, **flags).frames == 9
+    assert (
+        detect_in(tmp_path / "in", tmp_path / "runs", finder, imgsz=imgsz, nosave=True, **flags).frames == 9
+    )
     assert max(shape[0] for shape in finder.shapes) == largest
