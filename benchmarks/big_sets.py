@@ -71,7 +71,7 @@ def files(home: Path, count: int) -> None:
     assert len(found.images) == count
     print(f"{count:,} files: bare reading of both {count / bare:,.0f} images a second")
     print(f"  scan {count / cold:,.0f} a second ({cold / bare:.1f} times the bare reading)")
-    print(f"  cached {count / cached:,.0f} a second: each file's size and time are looked at")
+    print(f"  cached {count / cached:,.0f} a second: size and time of each file are checked")
 
 
 def index(home: Path, count: int) -> None:

@@ -80,7 +80,7 @@ def speed(table: ResultTable, cfg: str, opt: Any) -> None:
     name = cfg.removesuffix(".yaml")
     table.add(faster(f"step of {name}, {opt.batch} at {opt.img}", ">= 1.4", seconds, "ours", "plain"))
     apart = [abs(a["loss"] / b["loss"] - 1) for a, b in zip(ours.answers, plain.answers, strict=True)]
-    print(f"    losses of {len(apart)} steps: at most {max(apart):.1e} apart, in relation")
+    print(f"    losses of {len(apart)} steps: relative difference at most {max(apart):.1e}")
     ours.close()
     plain.close()
 

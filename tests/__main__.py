@@ -1,8 +1,9 @@
-"""Run all checks: `python -m tests [--all]`. Print one line per step; stop at the first that fails."""
+"""Run all checks: `python -m tests [--all] [--jobs 2]`. One line per step; stops at the first that fails."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -10,9 +11,10 @@ import time
 from utils.base.paths import ROOT
 
 
-def steps(slow: bool) -> dict[str, list[str]]:
+def steps(slow: bool, jobs: int) -> dict[str, list[str]]:
     """Return the name and command of each step, in order."""
     scripts = [path.name for path in sorted(ROOT.glob("*.py"))]
+    workers = ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 else []
     return {
         "lint": ["ruff", "check", "--quiet"],
         "format": ["ruff", "format", "--check", "--quiet"],
@@ -26,7 +28,7 @@ def steps(slow: bool) -> dict[str, list[str]]:
             "yolov5_lska",
             *scripts,
         ],
-        "tests": ["pytest", "--durations=25", *([] if slow else ["-m", "not slow"])],
+        "tests": ["pytest", "--durations=25", *workers, *([] if slow else ["-m", "not slow"])],
     }
 
 
@@ -34,7 +36,13 @@ def main() -> int:
     """Run the steps; return 0, or the exit status of the step that failed."""
     parser = argparse.ArgumentParser(prog="python -m tests", description=__doc__)
     parser.add_argument("--all", action="store_true", help="run the slow tests as well")
-    for name, command in steps(parser.parse_args().all).items():
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="test files at a time, on one thread each; needs pytest-xdist"
+    )
+    args = parser.parse_args()
+    if args.jobs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for name, command in steps(args.all, args.jobs).items():
         start = time.perf_counter()
         if name == "tests":
             print(f"tests    {' '.join(command)}", flush=True)

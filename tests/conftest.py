@@ -14,8 +14,10 @@ from tests.utils.loggers.sink import Sink
 from utils.base.device import disable_ort_telemetry
 from utils.base.log import LOG
 
-# Waiting threads do not spin, so that tests and other programs share the cores. Read when torch is imported.
+# Idle threads do not spin, so that tests and other programs share the cores. Read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# .pt2 files of tests need not call their kernels fast, only compile fast.
+os.environ.setdefault("AOT_INDUCTOR_COMPILE_WRAPPER_OPT_LEVEL", "O0")
 # Training in a test uses none of the installed logging services; the tests of services enable them.
 os.environ["YOLOV5_LOGGERS"] = "none"
 disable_ort_telemetry()  # some tests import ONNX Runtime themselves

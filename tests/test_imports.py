@@ -1,4 +1,4 @@
-"""What a script does not use, it does not load: start-up is part of every run."""
+"""Scripts import only what they use: start-up is part of every run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEVER = ("pandas", "seaborn", "scipy", "torchvision", "requests", *SERVICES)
 
 
 def loaded(code: str, *watched: str) -> list[str]:
-    """Which of `watched` a fresh process has loaded after it ran `code`; what it prints is left out."""
+    """Return which of the modules `watched` a new process has imported after it ran `code`."""
     code += f"\nimport sys; print('loaded:', *[name for name in {watched} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -26,7 +26,7 @@ def loaded(code: str, *watched: str) -> list[str]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Two labelled images, of which nobody keeps a copy in memory, and their yaml."""
+    """Return the data yaml of two labelled images."""
     for name in "ab":
         file = make_image_file(tmp_path / "images" / f"{name}.jpg", 64, 64)
         label = tmp_path / "labels" / f"{file.stem}.txt"
@@ -38,7 +38,7 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("script", ["train", "val", "detect", "export", "compare", "graft", "visualize"])
-def test_help_needs_the_standard_library_alone(script: str) -> None:
+def test_help_imports_only_the_standard_library(script: str) -> None:
     code = f"""
 import runpy, sys
 sys.argv = ['{script}.py', '--help']
@@ -48,7 +48,7 @@ except SystemExit as end: assert end.code == 0
     assert not loaded(code, "torch", "numpy", "cv2", "yaml", "PIL", "tqdm", "matplotlib", *NEVER)
 
 
-def test_detection_loads_no_plots_and_no_loggers(tmp_path: Path) -> None:
+def test_detection_imports_no_plots_and_no_loggers(tmp_path: Path) -> None:
     file = make_image_file(tmp_path / "a.jpg")
     code = (
         f"import detect; detect.run(weights=r'{checkpoint()}', source=r'{file}', imgsz=64, save_crop=True, "
@@ -57,13 +57,13 @@ def test_detection_loads_no_plots_and_no_loggers(tmp_path: Path) -> None:
     assert not loaded(code, "matplotlib", "PIL", "utils.loggers", "onnx", "onnxruntime", *NEVER)
 
 
-def test_validation_without_images_loads_no_plots(data: Path) -> None:
+def test_validation_without_plots_imports_none(data: Path) -> None:
     code = f"import val; val.run(weights=r'{checkpoint()}', data=r'{data}', imgsz=64, task='speed', "
     code += "device='cpu', workers=0)"
     assert not loaded(code, "matplotlib", "onnx", "onnxruntime", *NEVER)
 
 
-def test_training_without_plots_loads_none(data: Path) -> None:
+def test_training_without_plots_imports_none(data: Path) -> None:
     code = f"import train; train.run(weights=r'{checkpoint()}', data=r'{data}', imgsz=64, epochs=1, "
     code += (
         f"batch_size=2, noplots=True, workers=0, device='cpu', project=r'{data.parent}', noautoanchor=True)"
@@ -71,7 +71,7 @@ def test_training_without_plots_loads_none(data: Path) -> None:
     assert not loaded(code, "matplotlib", "onnx", "onnxruntime", *NEVER)
 
 
-def test_export_loads_the_format_that_it_writes(tmp_path: Path) -> None:
+def test_export_imports_only_the_format_that_it_writes(tmp_path: Path) -> None:
     weights = tmp_path / "a.pt"
     weights.write_bytes(checkpoint().read_bytes())
     code = f"import export; export.run(weights=r'{weights}', include=['torchscript'], imgsz=64, device='cpu')"

@@ -25,10 +25,9 @@ RELATIONS = {
     ("utils.predict", "models.backends"),
     ("utils.export", "models.backends"),
     ("models.autoshape", "models.backends"),
-    ("models.autoshape", "utils.predict"),
 }
 # Imports for type checkers that would close a cycle.
-TYPE_CYCLES = {("models.tta", "models.yolo"), ("models.yolo", "models.profile")}
+TYPE_CYCLES = {("studies.kernels.kernel_study", "studies.curves")}
 
 
 def read_layers() -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""What `pip install .` gives: one package, one command, and nothing written where they are."""
+"""The installed package: one package, one command, and nothing written to where it is installed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from utils.base.paths import ROOT
 
 pytest.importorskip("setuptools", minversion="77")
 
-CARRIED = ("models", "utils", "studies", "serve", "data", "yolov5_lska")
+FOLDERS = ("models", "utils", "studies", "serve", "data", "yolov5_lska")
 HEAVY = ("torch", "numpy", "cv2", "yaml", "PIL", "tqdm", "matplotlib")
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built wheel; from a copy, as setuptools leaves its working files beside what it reads."""
+    """Return the wheel, built from a copy: setuptools writes its working files beside the sources."""
     source, made = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in CARRIED:
+    for name in FOLDERS:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.cache"))
     for file in (*ROOT.glob("*.py"), *(ROOT / name for name in ("pyproject.toml", "README.md", "LICENSE"))):
         shutil.copy(file, source)
@@ -36,7 +36,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the wheel is installed into, and that nobody may write to."""
+    """Return a read-only folder into which the wheel is installed."""
     folder = tmp_path_factory.mktemp("site")
     _pip("install", "--no-deps", "--no-index", "--target", folder, wheel)
     for path in (folder, *folder.rglob("*")):
@@ -46,7 +46,7 @@ def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """Where the user is: a project with a package `utils` of its own, not to be taken for ours."""
+    """Return the folder of a user whose project has a package `utils` of its own."""
     folder = tmp_path / "project"
     (folder / "utils").mkdir(parents=True)
     (folder / "utils" / "__init__.py").write_text("raise SystemExit('not the utils of yolov5_lska')\n")
@@ -67,27 +67,27 @@ def _python(site: Path, here: Path, *words: object) -> subprocess.CompletedProce
 
 
 def _command(site: Path, here: Path, *words: object) -> str:
-    """What `yolov5-lska` prints when all is well."""
+    """Return the output of `yolov5-lska`, which has to succeed."""
     done = _python(site, here, "-m", "yolov5_lska", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def _state(site: Path) -> dict[str, tuple[int, int]]:
-    """Files and times; root may write to what is read-only, so that the mode alone proves nothing."""
+    """Return sizes and times of all files; root may write to read-only files, so the mode proves nothing."""
     return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(site.rglob("*"))}
 
 
-def test_wheel_takes_no_common_names(wheel: Path) -> None:
+def test_the_wheel_has_one_top_level_package(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
 
     assert tops == {"yolov5_lska", f"{'-'.join(wheel.stem.split('-')[:2])}.dist-info"}
 
 
-def test_wheel_has_all_files(wheel: Path) -> None:
+def test_the_wheel_has_all_files(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     scripts = {f"yolov5_lska/scripts/{path.name}" for path in ROOT.glob("*.py")}
-    files = [path for name in CARRIED[:-1] for path in (ROOT / name).rglob("*") if path.is_file()]
+    files = [path for name in FOLDERS[:-1] for path in (ROOT / name).rglob("*") if path.is_file()]
     wanted = {
         f"yolov5_lska/{path.relative_to(ROOT).as_posix()}"
         for path in files
@@ -108,7 +108,7 @@ def test_wheel_has_all_files(wheel: Path) -> None:
         ("pack", "--help"),
     ],
 )
-def test_help_loads_nothing_heavy(site: Path, here: Path, words: tuple[str, ...]) -> None:
+def test_help_imports_nothing_heavy(site: Path, here: Path, words: tuple[str, ...]) -> None:
     code = f"""
 import sys
 sys.argv = ['yolov5-lska', *{words}]
@@ -131,7 +131,7 @@ print('loaded:', *[name for name in {HEAVY} if name in sys.modules])
         (("val", "--nope"), "yolov5-lska val: unrecognized arguments: --nope; see yolov5-lska val --help"),
     ],
 )
-def test_mistakes_are_told_on_a_line(site: Path, here: Path, words: tuple[str, ...], said: str) -> None:
+def test_errors_are_one_line(site: Path, here: Path, words: tuple[str, ...], said: str) -> None:
     done = _python(site, here, "-m", "yolov5_lska", *words)
 
     assert done.returncode == 2
@@ -139,7 +139,7 @@ def test_mistakes_are_told_on_a_line(site: Path, here: Path, words: tuple[str, .
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_detection_writes_here_alone(site: Path, here: Path) -> None:
+def test_detection_writes_to_the_current_folder_only(site: Path, here: Path) -> None:
     before = _state(site)
     flags = ("--weights", "tiny.pt", "--img", "64", "--device", "cpu", "--save-txt", "--conf-thres", "0.001")
     _command(site, here, "detect", *flags)
@@ -148,7 +148,7 @@ def test_detection_writes_here_alone(site: Path, here: Path) -> None:
     assert _state(site) == before
 
 
-def test_scripts_are_there_from_python(site: Path, here: Path) -> None:
+def test_scripts_can_be_used_from_python(site: Path, here: Path) -> None:
     code = "import sys; sys.path.pop(0); import yolov5_lska; "
     code += "print(yolov5_lska.val.run.__module__, yolov5_lska.__version__)"
     done = _python(site, here, "-c", code)
@@ -156,7 +156,7 @@ def test_scripts_are_there_from_python(site: Path, here: Path) -> None:
     assert done.stdout.split() == ["val", "0.1.0"], done.stderr
 
 
-def test_other_modules_of_our_names_are_told(site: Path, here: Path) -> None:
+def test_modules_with_the_same_names_are_reported(site: Path, here: Path) -> None:
     (here / "utils" / "__init__.py").write_text("")
     done = _python(site, here, "-c", "import utils, yolov5_lska; yolov5_lska.train")
 
@@ -164,7 +164,7 @@ def test_other_modules_of_our_names_are_told(site: Path, here: Path) -> None:
 
 
 @pytest.mark.slow
-def test_children_find_their_modules(site: Path, here: Path) -> None:
+def test_subprocesses_find_their_modules(site: Path, here: Path) -> None:
     before = _state(site)
     small = ("--data", "shapes.yaml", "--img", "64", "--device", "cpu")
     tiny = (*small, "--epochs", "1", "--batch-size", "32", "--workers", "1")

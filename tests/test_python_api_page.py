@@ -1,4 +1,4 @@
-"""The examples of docs/python-api.md run, one after the other, without a network."""
+"""The examples of docs/python-api.md run in order, without a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes train one model: real ones, started by torchrun, over gloo."""
+"""Distributed training: processes started by torchrun, with the gloo backend."""
 
 from __future__ import annotations
 
@@ -25,33 +25,37 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=180)
 
 
-def _both(tmp_path: Path, task: str, *more: str) -> tuple[dict, dict]:
-    """What one process finds, and what two do."""
-    module = ("-m", "tests.utils.train.together", task)
-    for name, start in (("one", (sys.executable,)), ("two", TORCHRUN)):
-        done = _run(*start, *module, str(tmp_path / name), *more)
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Folders with the results of each task in one process and in two; a file per task."""
+    home = tmp_path_factory.mktemp("results")
+    one, two = home / "one", home / "two"
+    weights = SHARED / "weights" / "bccd_yolov5n.pt"
+    tasks = ["steps", "measured"] if SHARED.is_dir() else ["steps"]
+    for folder, start in ((one, (sys.executable,)), (two, TORCHRUN)):
+        folder.mkdir()
+        done = _run(*start, "-m", "tests.utils.train.together", ",".join(tasks), str(folder), str(weights))
         assert done.returncode == 0, done.stderr
-    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one", "two"))
     return one, two
 
 
-def test_two_processes_of_8_are_one_of_16(tmp_path: Path) -> None:
-    one, two = _both(tmp_path, "steps")
+def test_two_processes_of_8_images_train_like_one_of_16(results: tuple[Path, Path]) -> None:
+    one, two = (torch.load(folder / "steps", weights_only=True) for folder in results)
     assert torch.allclose(one["losses"], two["losses"], rtol=0, atol=1e-5)
     for key, value in one["weights"].items():
         assert torch.allclose(value.float(), two["weights"][key].float(), rtol=0, atol=1e-5), key
 
 
 @needs_shared
-def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
-    one, two = _both(tmp_path, "measured", str(SHARED / "weights" / "bccd_yolov5n.pt"))
+def test_two_processes_measure_the_same_as_one(results: tuple[Path, Path]) -> None:
+    one, two = (torch.load(folder / "measured", weights_only=True) for folder in results)
     assert one["seen"] == two["seen"] == 72 and one["map50"] > 0.3
     assert one == two, "to the last bit, and image by image"
 
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A short training; 15 images leave a last batch of 3 for the two."""
+    """Return the flags of a short training; its last batch has 3 images for two processes."""
     home = tmp_path_factory.mktemp("together")
     data, (_, model) = small_set(home, train=15, val=5), small_models(home)
     made = ["--data", str(data), "--cfg", str(model), "--weights", "", "--imgsz", "64", "--device", "cpu"]
@@ -59,10 +63,10 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [*made, "--save-steps", "1", "--project", str(home / "runs")]
 
 
-def test_a_killed_process_is_restarted_and_nothing_is_lost(flags: list[str]) -> None:
+def test_a_killed_process_is_restarted_and_the_result_is_the_same(flags: list[str]) -> None:
     whole = _run(*TORCHRUN, str(ROOT / "train.py"), *flags, "--name", "whole")
     assert whole.returncode == 0, whole.stderr
-    assert whole.stdout.count("Starting training for 12 epochs") == 1, "one process talks"
+    assert whole.stdout.count("Starting training for 12 epochs") == 1, "one process logs"
 
     runs = Path(flags[-1])
     last = runs / "killed" / "weights" / "last.pt"
@@ -86,7 +90,7 @@ def test_a_killed_process_is_restarted_and_nothing_is_lost(flags: list[str]) -> 
 
 
 def _worker(agent: int, rank: int) -> int:
-    """The process that an agent of torchrun has started with a rank."""
+    """Return the process id of the worker with a rank that an agent of torchrun has started."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
@@ -105,7 +109,7 @@ def _worker(agent: int, rank: int) -> int:
         (["--batch-size", "5"], "--batch-size 5: expected a multiple of 2"),
     ],
 )
-def test_an_error_is_shown_once(flags: list[str], change: list[str], words: str) -> None:
+def test_an_error_is_reported_once(flags: list[str], change: list[str], words: str) -> None:
     done = _run(*TORCHRUN, str(ROOT / "train.py"), *flags, *change)
     assert done.returncode == 1
     assert [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")] == [
@@ -114,7 +118,7 @@ def test_an_error_is_shown_once(flags: list[str], change: list[str], words: str)
     assert done.stderr.count(words) == 1
 
 
-def test_a_failure_of_one_ends_both(flags: list[str], tmp_path: Path) -> None:
-    done = _run(*TORCHRUN, "-m", "tests.utils.train.together", "fails", str(tmp_path / "x"))
+def test_a_failure_of_one_process_ends_both(flags: list[str], tmp_path: Path) -> None:
+    done = _run(*TORCHRUN, "-m", "tests.utils.train.together", "fails", str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.count("this one fails") == 1

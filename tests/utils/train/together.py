@@ -1,4 +1,4 @@
-"""Tasks of a process under torchrun: `torchrun -m tests.utils.train.together TASK OUT [ARGUMENT]`."""
+"""Tasks of a process under torchrun: `torchrun -m tests.utils.train.together TASK[,TASK] FOLDER [FILE]`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Part(DrawnLoader):
             yield Batch(images[own], rows, ["a.jpg"] * len(own), [None] * len(own))
 
 
-def steps(process_group: ProcessGroup, out: Path) -> None:
+def steps(process_group: ProcessGroup, out: Path, *_: str) -> None:
     """Make 20 optimizer steps with frozen batch norms; save losses and weights to `out`."""
     state = make_state()
     state.process_group = process_group
@@ -85,7 +85,7 @@ def measured(process_group: ProcessGroup, out: Path, weights: str) -> None:
         torch.save(everywhere[0], out)
 
 
-def fails(process_group: ProcessGroup, out: Path) -> None:
+def fails(process_group: ProcessGroup, out: Path, *_: str) -> None:
     """Fail on rank 1 while rank 0 waits for it."""
     if process_group.rank == 1:
         raise YoloError("this one fails")
@@ -93,11 +93,13 @@ def fails(process_group: ProcessGroup, out: Path) -> None:
 
 
 def main() -> None:
-    """Run the task that the command line names."""
-    task, out, *more = sys.argv[1:]
+    """Run the tasks that the command line names; each writes to a file of its name."""
+    tasks, folder, *more = sys.argv[1:]
     torch.set_num_threads(1)
     with make_process_group(Namespace(device="cpu", batch_size=IMAGES, resume=False)) as process_group:
-        {"steps": steps, "measured": measured, "fails": fails}[task](process_group, Path(out), *more)
+        for task in tasks.split(","):
+            run = {"steps": steps, "measured": measured, "fails": fails}[task]
+            run(process_group, Path(folder, task), *more)
 
 
 if __name__ == "__main__":
