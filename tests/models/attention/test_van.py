@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from models.attention.lska import DESIGNS
-from models.attention.van import SIZES, VAN, DropPath, VANBlock, VANStage, rising
+from models.attention.van import SIZES, VAN, DropPath, VANBlock, VANStage, rising_rates
 from models.yolo import DetectionModel, read_config
 from tests.known import arrays, fill, golden, pattern_image, to_tensor
 from utils.base.errors import ConfigError
@@ -156,7 +156,7 @@ def test_drop_path_rises_through_the_network_and_in_its_configs() -> None:
         with torch.device("meta"):
             model = DetectionModel(cfg)
         assert rates(model) == pytest.approx(rates(hollow(size)), abs=1e-5)
-    assert rising((1,), 0.1) == [(0, 0)]
+    assert rising_rates((1,), 0.1) == [(0, 0)]
     assert rates(VANStage(3, 8, 3, k=7, drop_path=0.2)) == [0.2, 0.2, 0.2]
 
 

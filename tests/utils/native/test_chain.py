@@ -224,7 +224,7 @@ def test_threads_that_end_leave_no_memory_behind() -> None:
         "block, x = LSKA(16, 23), torch.rand(1, 16, 160, 160)\n"
         "def work():\n"
         "    torch.set_num_threads(1)\n"
-        "    with torch.no_grad(): block.look_around(x)\n"
+        "    with torch.no_grad(): block.convolve(x)\n"
         "def run(count):\n"
         "    for _ in range(count):\n"
         "        t = threading.Thread(target=work); t.start(); t.join()\n"
