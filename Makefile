@@ -1,13 +1,13 @@
-# make demo      train YOLOv5-LSKA on drawn shapes for some minutes, validate, detect
+# make demo      train YOLOv5-LSKA on drawn shapes for a few minutes, validate, detect
 # make test      lint, types, tests
-# make bench     measure speed and memory, and write docs/performance.md (15 minutes, nothing else running)
-# make install   the environment alone; the other two do it by themselves
-# make clean     remove caches and the drawn dataset; runs/ and the environment stay
+# make bench     measure speed and memory, and update docs/performance.md (15 minutes, nothing else running)
+# make install   create the environment; the other targets do this themselves
+# make clean     remove caches and the drawn dataset, but not runs/ and the environment
 #
 # VENV=...         the environment, .venv by default
-# PYTHON=...       what makes it, python3 by default
-# CONSTRAINTS=...  a file of pinned versions; empty for the newest that requirements.txt admits
-# EPOCHS= IMG=     of the demo
+# PYTHON=...       the Python that creates it, python3 by default
+# CONSTRAINTS=...  a file of pinned versions; empty for the newest that requirements.txt allows
+# EPOCHS= IMG=     epochs and image size of the demo
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -28,7 +28,7 @@ demo: install
 	$(RUN) detect.py --weights runs/train/demo/weights/best.pt --source data/images --data shapes.yaml \
 	  --img $(IMG) --name demo --exist-ok
 	@echo
-	@echo "Images with the shapes found:    runs/detect/demo"
+	@echo "Images with detections:            runs/detect/demo"
 	@echo "Curves and example batches:        runs/train/demo (results.png, val_batch0_pred.jpg)"
 	@echo "The trained model:                 runs/train/demo/weights/best.pt"
 
@@ -38,14 +38,14 @@ test: install
 bench: install
 	$(RUN) benchmarks/all.py
 
-# The stamp holds a checksum of the requirements: as long as they stay, nothing is installed or asked.
+# The stamp holds a checksum of the requirements: while they do not change, nothing is installed.
 install:
 	@want=`cat $(REQUIREMENTS) $(CONSTRAINTS) | cksum`; \
 	if test -x $(RUN) && test "`cat $(STAMP) 2>/dev/null`" = "$$want"; then exit 0; fi; \
 	if ! test -x $(RUN); then \
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	    { echo "Python 3.10 or newer is needed: make PYTHON=/path/to/python3"; exit 1; }; \
-	  echo "Making the environment $(VENV)"; \
+	  echo "Creating the environment $(VENV)"; \
 	  $(PYTHON) -m venv $(VENV) || exit 1; \
 	fi; \
 	echo "Installing the requirements into $(VENV) (PyTorch with CUDA takes some gigabytes and minutes)"; \

@@ -14,66 +14,69 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.base import script
 from utils.base.log import LOG, color, set_up_console
+from utils.base.options import changed
 from utils.base.paths import increment_path
-from utils.base.script import main, print_args
 from utils.val.measure import measure
-from utils.val.val_options import options_from, parse_options
+from utils.val.val_options import ValOptions, options_from, parse_options
 
 if TYPE_CHECKING:
     from utils.val.accumulator import EvalResult
 
-SPEED = {"conf_thres": 0.25, "iou_thres": 0.45}  # --task speed: suppression as detect.py has it
+SPEED_THRESHOLDS = {"conf_thres": 0.25, "iou_thres": 0.45}  # --task speed: NMS as in detect.py
 
 
-def run(**keywords: Any) -> EvalResult:
-    """Measure from Python: keywords are the flags with underscores; the last measurement is returned."""
+def run(**kwargs: Any) -> EvalResult:
+    """Validate from Python and return the result of the last model measured.
+
+    Keywords are the flags with underscores, such as `batch_size=16`.
+    """
     set_up_console()
-    return validate(options_from(keywords))
+    return validate(options_from(kwargs))
 
 
-def validate(opt: Namespace) -> EvalResult:
-    """Do what `--task` says."""
-    if opt.task == "study":
-        return _study(opt)
-    if opt.task == "speed":
-        results = [measure(Namespace(**{**vars(opt), **SPEED, "weights": [file]})) for file in opt.weights]
-        return results[-1]
-    folder = _new_folder(opt)
-    result = measure(opt, folder)
-    if opt.save_txt:
+def validate(options: ValOptions) -> EvalResult:
+    """Run the task that the options name and return the result of the last model measured."""
+    if options.task == "study":
+        return _study(options)
+    if options.task == "speed":
+        return [measure(changed(options, weights=file, **SPEED_THRESHOLDS)) for file in options.weights][-1]
+    folder = _new_folder(options)
+    result = measure(options, folder)
+    if options.save_txt:
         LOG.info(f"{len(list(folder.glob('labels/*.txt')))} label files saved to {folder / 'labels'}")
     LOG.info(f"Results saved to {color(str(folder), 'bold')}")
     return result
 
 
-def _study(opt: Namespace) -> EvalResult:
+def _study(options: ValOptions) -> EvalResult:
     from utils.val.study import study
 
-    folder = _new_folder(opt)
+    folder = _new_folder(options)
     last: EvalResult
 
     def measure_at(file: str, size: int) -> EvalResult:
         nonlocal last
-        last = measure(Namespace(**{**vars(opt), "weights": [file], "imgsz": size}))
+        last = measure(changed(options, weights=file, imgsz=size))
         folder.mkdir(parents=True, exist_ok=True)
         return last
 
-    study(measure_at, opt.weights, Path(opt.data).stem, folder)
+    study(measure_at, options.weights, Path(options.data).stem, folder)
     return last
 
 
-def _new_folder(opt: Namespace) -> Path:
-    """Where results will be; made when there is something to write, so that a mistake leaves no folder."""
-    return increment_path(Path(opt.project) / opt.name, opt.exist_ok)
+def _new_folder(options: ValOptions) -> Path:
+    """Return the folder for the results. It is made when there is something to write, not if a run fails."""
+    return increment_path(Path(options.project) / options.name, options.exist_ok)
 
 
-def command_line() -> None:
-    """Parse before anything heavy is imported, then measure."""
-    opt = parse_options()
-    print_args("val", opt)
-    validate(opt)
+def main() -> None:
+    """Validate as the command line says; nothing heavy is imported before it is parsed."""
+    options = parse_options()
+    script.print_args("val", Namespace(**options.shown()))
+    validate(options)
 
 
 if __name__ == "__main__":
-    main(command_line)
+    script.main(main)

@@ -3,12 +3,11 @@
     python visualize.py --weights yolov5n.pt best.pt --source data/images   # side by side
     python visualize.py --weights best.pt --cfg yolov5n-LSKA.yaml           # after and before training
 
-From Python: `visualize.run(weights=["a.pt", "b.pt"], source="images/")`. See docs/seeing.md.
+From Python: `visualize.run(weights=["a.pt", "b.pt"], source="images/")`. See docs/visualize.md.
 """
 
 from __future__ import annotations
 
-from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from studies.explain.visualize_options import VisualizeOptions
@@ -33,7 +32,7 @@ def run(**kwargs: Any) -> VisualizeSummary:
 def main() -> None:
     """Draw figures as the command line says."""
     options = parse_options(VisualizeOptions)
-    script.print_args("visualize", Namespace(**options.shown()))
+    script.print_args("visualize", options)
     from studies.explain.visualizers import visualize  # heavy, so that --help and usage errors are fast
 
     visualize(options)

@@ -178,7 +178,7 @@ def ours_step(model: DetectionModel, side: int, batch: int) -> Step:
     import torch
 
     from utils.ops.loss import DetectionLoss
-    from utils.train.loop import MAX_NORM, clip_gradients
+    from utils.train.loop import MAX_NORM
     from utils.train.optim import ModelEMA, make_optimizer
 
     images, targets = make_batch(side, batch, torch.channels_last)
@@ -188,7 +188,7 @@ def ours_step(model: DetectionModel, side: int, batch: int) -> Step:
     def step() -> float:
         value, _ = loss(model(images), targets)
         value.backward()
-        clip_gradients(model.parameters(), MAX_NORM)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM, foreach=True)
         optimizer.step()
         optimizer.zero_grad()
         ema.update(model)

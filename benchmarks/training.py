@@ -59,21 +59,28 @@ def measure(table: ResultTable, opt: Any, img: int, workers: int, mosaic: bool) 
 def epochs(opt: Any, home: Path, img: int, workers: int, mosaic: bool) -> Iterator[tuple[float, float]]:
     """Images a second of the loop and of the bare step, once a round."""
     from utils.loggers.callbacks import CallbackList
-    from utils.train import loop, setup
+    from utils.train import loop
     from utils.train.distributed import make_process_group
+    from utils.train.task import build_setup, make_state, make_train_config
     from utils.train.train_options import options_from
 
     given = {"weights": opt.weights, "data": subset(opt, home), "imgsz": img, "workers": workers}
-    settings = options_from({**given, "epochs": opt.rounds + 1, "noval": True, "noautoanchor": True})
+    given |= {"epochs": opt.rounds + 1, "noval": True, "noplots": True, "loggers": ["none"]}
+    settings = options_from(
+        {
+            **given,
+            "epochs": opt.rounds + 1,
+            "noval": True,
+            "noautoanchor": True,
+            "noplots": True,
+            "loggers": ["none"],
+        }
+    )
     with make_process_group(settings) as process_group:
-        device = setup.prepare_machine(settings)
-        hyp = setup.read_hyp(settings)
-        hyp["mosaic"] = float(mosaic)
-        data = setup.read_data(settings)
-        model, origin = setup.make_model(settings, hyp, data, device)
-        loaders = setup.make_loaders(settings, hyp, data, model, process_group)
-        state = setup.make_state(model, settings, hyp, loaders, origin, process_group)
-        config = setup.make_train_config(settings, hyp, loaders, [], state)
+        setup = build_setup(settings, None, process_group)
+        setup.hyp["mosaic"] = float(mosaic)
+        loaders, state = setup.loaders, make_state(setup)
+        config = make_train_config(setup, state)
         nobody = CallbackList()
         clock = make_clock()
         listening = CallbackList([clock])
@@ -98,7 +105,7 @@ def bare_rate(state: Any, config: Any, batch: tuple[Any, Any], nobody: Any) -> f
     times = []
     for number in range(BARE_STEPS + 1):
         start = time.perf_counter()
-        loop.backward(state, images, targets, config)
+        loop.compute_loss(state, images, targets, config)[0].backward()
         if number % config.schedule.accumulate(10**6) == 0:
             loop.update_weights(state, state.progress.last_update, nobody)
         times.append(time.perf_counter() - start)

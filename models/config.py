@@ -1,4 +1,4 @@
-"""A model yaml as checked rows, and --attention: other settings for its large kernel blocks."""
+"""Model yamls: find and read them, check their rows, change their large kernel blocks (--attention)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -17,7 +18,13 @@ from models import registry
 from models.attention.lska import DESIGNS
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
+from utils.base.paths import ROOT, find_file
+from utils.base.yaml_io import read_yaml
 
+SUFFIXES = (".yaml", ".yml")
+MULTIPLES = ("depth_multiple", "width_multiple")
+SCALES = {"n": (0.33, 0.25), "s": (0.33, 0.5), "m": (0.67, 0.75), "l": (1.0, 1.0), "x": (1.33, 1.25)}
+_SCALED_NAME = re.compile(r"yolov5([nsmlx])(-.+\.ya?ml)")
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     block.__name__: block
     for block in (
@@ -33,14 +40,68 @@ _CALL = re.compile(r"(?:torch\.)?nn\.(\w+)(?:\((.*)\))?")
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer of a yaml."""
+    """One row of a model yaml, checked."""
 
     index: int
-    sources: tuple[int, ...]  # absolute layer indices; -1 only for the image itself
-    written: int | list[int]  # `from` as the yaml has it
+    sources: tuple[int, ...]  # absolute layer indices; -1 is the image
+    yaml_from: int | list[int]  # `from`, as the yaml has it
     repeats: int  # after depth_multiple
     name: str
     args: list[Any]
+
+
+def read_config(cfg: str | Path | dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Read a model yaml from its path or, by bare name, from below models/.
+
+    A yaml without multiples serves all scales: `yolov5s-SPPFLSKA.yaml`, where no file has that name, is
+    `yolov5-SPPFLSKA.yaml` with the multiples of scale s.
+
+    Args:
+        cfg: path or bare name; content that is read already is copied.
+
+    Returns:
+        The content, and the file name as given.
+
+    Raises:
+        ConfigError: there is no such file, or it is not valid yaml.
+    """
+    if isinstance(cfg, dict):
+        return deepcopy(cfg), str(cfg.get("yaml_file", ""))
+    path = Path(cfg).expanduser()
+    scaled = _SCALED_NAME.fullmatch(path.name)
+    if scaled and not _files(path):
+        for file in _files(path.with_name(f"yolov5{scaled[2]}")):
+            content = read_yaml(file)
+            if _serves_all_scales(content):
+                return content | dict(zip(MULTIPLES, SCALES[scaled[1]], strict=True)), path.name
+    found = find_file(cfg, ("models",), SUFFIXES, "--cfg", also=_scaled_names)
+    return read_yaml(found), found.name
+
+
+def config_names() -> list[str]:
+    """Return every bare name that `read_config` finds below models/, at all scales."""
+    return sorted({*(file.name for file in _all_files() if file.stem != "anchors"), *_scaled_names()})
+
+
+def _scaled_names() -> list[str]:
+    """Names such as yolov5s-SPPFLSKA.yaml that stand for yolov5-SPPFLSKA.yaml at a scale."""
+    files = [file for file in _all_files() if file.name.startswith("yolov5-")]
+    names = [file.name.removeprefix("yolov5") for file in files if _serves_all_scales(read_yaml(file))]
+    return [f"yolov5{scale}{name}" for name in names for scale in SCALES]
+
+
+def _all_files() -> list[Path]:
+    return [file for suffix in SUFFIXES for file in (ROOT / "models").rglob(f"*{suffix}")]
+
+
+def _files(path: Path) -> list[Path]:
+    """The files that a path or bare name may mean."""
+    below = [file for file in _all_files() if file.name == path.name] if path.parent == Path() else []
+    return [file for file in (path, ROOT / path, *below) if file.is_file()]
+
+
+def _serves_all_scales(content: Mapping[str, Any]) -> bool:
+    return content.keys().isdisjoint(MULTIPLES)
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -49,7 +110,7 @@ def make_divisible(value: float, divisor: int = 8) -> int:
 
 
 def read_rows(d: dict[str, Any], origin: str = "model yaml") -> list[LayerRow]:
-    """Check the rows of `backbone` and `head`; resolve sources, repeats and words.
+    """Check the rows of `backbone` and `head`, and resolve their sources, repeats and words.
 
     Raises:
         ConfigError: a key is missing, or a row is not [from, number, module, args]; names the layer.
@@ -79,18 +140,18 @@ def read_rows(d: dict[str, Any], origin: str = "model yaml") -> list[LayerRow]:
 
 
 def _check_numbers(d: dict[str, Any], origin: str) -> None:
-    """Refuse sizes that no model can have; warn of keys that mean nothing here, such as misspelt ones."""
+    """Reject sizes that no model can have; warn about unknown keys, which may be misspelled."""
     for key in d.keys() - _KEYS:
         near = difflib.get_close_matches(str(key), _KEYS, n=1)
         LOG.warning(f"{origin}: key '{key}' is ignored{f'; did you mean {near[0]}?' if near else ''}")
     for key in ("nc", "channel_multiple", "ch"):
         value = d.get(key, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{origin}: {key} is {value!r}; a whole number from 1 on is needed")
+            raise ConfigError(f"{origin}: {key} is {value!r}; expected a whole number from 1")
     for key in ("depth_multiple", "width_multiple"):
         value = d.get(key, 1.0)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 100:
-            raise ConfigError(f"{origin}: {key} is {value!r}; a number above 0 is needed, such as 0.33")
+            raise ConfigError(f"{origin}: {key} is {value!r}; expected a number above 0, such as 0.33")
 
 
 def _sources(written: int | list[int], index: int, where: str) -> tuple[int, ...]:
@@ -107,10 +168,11 @@ def _sources(written: int | list[int], index: int, where: str) -> tuple[int, ...
 
 
 def read_word(value: Any, words: dict[str, Any]) -> Any:
-    """Turn a yaml argument into a value without evaluating it.
+    """Convert an argument of a yaml row into a value, without evaluating code.
 
-    Numbers, lists and mappings stay; text may be a known word (nc, anchors), True, False, None, a
-    quoted literal, an activation such as nn.SiLU(), or a plain name such as nearest.
+    Numbers stay as they are; text may be a known word (nc, anchors), True, False, None, a quoted
+    literal, an activation such as nn.SiLU(), or a plain name such as nearest. Lists and mappings are
+    converted element by element.
 
     Raises:
         ConfigError: text that is none of these.
@@ -138,10 +200,10 @@ def read_word(value: Any, words: dict[str, Any]) -> Any:
 
 
 def read_activation(text: str) -> nn.Module:
-    """Make the activation that text such as `nn.LeakyReLU(0.1)` names, from a list of known ones.
+    """Make a known activation from text such as `nn.LeakyReLU(0.1)`.
 
     Raises:
-        ConfigError: not on the list, or arguments that are not plain numbers and True/False.
+        ConfigError: the activation is unknown, or its arguments are not literals that it accepts.
     """
     match = _CALL.fullmatch(text.strip())
     name, inside = match.groups() if match else (text, None)
@@ -161,14 +223,14 @@ def read_activation(text: str) -> nn.Module:
         raise ConfigError(f"activation {text!r}: its arguments do not fit ({error})") from error
 
 
-SETTINGS = {"k": int, "dilation": int, "init": str, "design": str}
+SETTINGS = {"k": int, "dilation": int, "init": str, "design": str}  # of --attention, with their types
 
 
 def parse_settings(words: Sequence[str], flag: str = "--attention") -> dict[str, Any]:
-    """Read `["k=23", "design=LKA"]`; a word may also hold several, separated by commas.
+    """Parse `["k=23", "design=LKA"]` or `["k=23,design=LKA"]` into a dict.
 
     Raises:
-        ConfigError: an unknown key, or a value of the wrong kind.
+        ConfigError: an unknown key, or a value of the wrong type.
     """
     settings: dict[str, Any] = {}
     for word in (part for text in words for part in text.split(",") if part):
@@ -178,18 +240,18 @@ def parse_settings(words: Sequence[str], flag: str = "--attention") -> dict[str,
         try:
             settings[key] = SETTINGS[key](value)
         except ValueError as error:
-            raise ConfigError(f"{flag} {word}: {key} is a whole number such as 23") from error
+            raise ConfigError(f"{flag} {word}: expected a whole number such as {key}=23") from error
     if "design" in settings and settings["design"] not in DESIGNS:
         raise ConfigError(f"{flag} design={settings['design']}: expected one of {', '.join(DESIGNS)}")
     return settings
 
 
 def with_attention(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Give every large kernel block of a model yaml's content these arguments; the rest stays.
+    """Return a copy of a model yaml's content with other arguments for all large kernel blocks.
 
     Args:
         config: content of the yaml.
-        settings: k, dilation, init, design, as far as they are to change.
+        settings: new values of k, dilation, init or design; others stay.
 
     Raises:
         ConfigError: the model has no large kernel block.
@@ -197,7 +259,7 @@ def with_attention(config: Mapping[str, Any], settings: Mapping[str, Any]) -> di
     changed = deepcopy(dict(config))
     found = 0
     for row in (*changed.get("backbone", ()), *changed.get("head", ())):
-        if isinstance(row, list) and len(row) == 4 and _has_kernel(row[2]):
+        if isinstance(row, list) and len(row) == 4 and _is_large_kernel(row[2]):
             row[2], row[3] = _rewrite(row[2], row[3], settings)
             found += 1
     if settings and not found:
@@ -206,13 +268,16 @@ def with_attention(config: Mapping[str, Any], settings: Mapping[str, Any]) -> di
     return changed
 
 
-def _has_kernel(name: Any) -> bool:
+def _is_large_kernel(name: Any) -> bool:
     block = registry.registered().get(name) if isinstance(name, str) else None
     return block is not None and (name in DESIGNS or "design" in registry.argument_names(name))
 
 
 def _rewrite(name: str, args: Any, settings: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    """A row's module and arguments; a setting replaces a positional argument, else joins the keywords."""
+    """Return the new module and arguments of a row.
+
+    A setting replaces a positional argument where the row has one, else it becomes a keyword.
+    """
     args = list(args) if isinstance(args, list) else [args]
     keywords = dict(args.pop()) if args and isinstance(args[-1], dict) else {}
     names = registry.argument_names(name)
@@ -220,7 +285,7 @@ def _rewrite(name: str, args: Any, settings: Mapping[str, Any]) -> tuple[str, li
         if key == "design" and name in DESIGNS:
             name = value
             continue
-        # SPPFLSKA has a pooling kernel of its own, which is called k in YOLOv5.
+        # SPPFLSKA calls its gate's kernel `kernel`, because `k` is the pooling kernel, as in SPPF.
         key = "kernel" if key == "k" and "kernel" in names else key
         if key not in names:
             raise ConfigError(f"--attention {key}={value}: {name} has no argument {key}")

@@ -122,8 +122,8 @@ class Detect(nn.Module):
         """Drop cached grids: after anchors, device or precision changed."""
         self._grids.clear()
 
-    def start_biases(self) -> None:
-        """Shift the biases to a believable start: 8 objects a 640 px image, classes about even.
+    def init_biases(self) -> None:
+        """Shift the biases to priors: 8 objects per 640 px image, all classes about equally frequent.
 
         Lin et al., Focal Loss, arXiv:1708.02002, section 3.3.
         """

@@ -1,82 +1,96 @@
-"""The layer table of a model, and where its time goes. Serves `python models/yolo.py`."""
+"""The layer table of a model, and the time and GFLOPs of each layer: the script models/yolo.py."""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from utils.base import script
 from utils.base.log import LOG
-from utils.base.script import main as run_script
-from utils.base.script import parser
+from utils.base.options import Options, build_parser, flag, parse_options
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from models.yolo import DetectionModel
-
-
-def parse_opt() -> argparse.Namespace:
-    """Read the command line of models/yolo.py."""
-    p = parser("Print a model's layers, size and work.", prog="models/yolo.py")
-    p.add_argument("--cfg", default="yolov5s.yaml", help="model yaml, by path or bare name")
-    p.add_argument("--imgsz", "--img", "--img-size", type=int, default=640, help="side of the image, pixels")
-    p.add_argument("--batch-size", type=int, default=1, help="images at once, for --line-profile")
-    p.add_argument("--device", default="cpu", help="cpu, mps, or a GPU number, for --line-profile")
-    p.add_argument("--line-profile", action="store_true", help="time and GFLOPs layer by layer")
-    p.add_argument("--test", action="store_true", help="build every yaml below models/")
-    return p.parse_args()
+_model = partial(flag, group="model")
+_timed = partial(flag, group="with --line-profile")
 
 
-def main() -> None:
-    """Run the script."""
-    run_script(lambda: run(**vars(parse_opt())))
+@dataclass(frozen=True)
+class ModelOptions(Options):
+    """Options of models/yolo.py, which prints a model."""
+
+    prog = "models/yolo.py"
+    description = "Print the layers, parameters and GFLOPs of a model."
+
+    cfg: str = _model("yolov5s.yaml", "model yaml, by path or bare name")
+    imgsz: int = _model(640, "image size (pixels)", aliases=("--img", "--img-size"))
+    test: bool = _model(False, "build the models of all yamls below models/")
+    line_profile: bool = _model(False, "print the time and GFLOPs of each layer")
+    batch_size: int = _timed(1, "images per batch")
+    device: str = _timed("cpu", "cpu, mps, or a CUDA device such as 0")
 
 
-def run(cfg: str, imgsz: int, batch_size: int, device: str, line_profile: bool, test: bool) -> None:
-    """Print the table and the summary, before and after fusing."""
+def check_flags() -> None:
+    """Answer --help and invalid flags, and end the process; return where all flags are valid."""
+    build_parser(ModelOptions).parse_args()
+
+
+def main(build: Callable[..., Any]) -> None:
+    """Run the script with the flags of the command line.
+
+    Args:
+        build: makes a model from a yaml's name: `DetectionModel`.
+    """
+    script.main(lambda: print_model(parse_options(ModelOptions), build))
+
+
+def print_model(options: ModelOptions, build: Callable[..., Any]) -> None:
+    """Print the layers and size of a model, before and after fusing."""
     import torch
 
-    from models.yolo import DetectionModel
+    from models.config import config_names
     from utils.base.device import select_device
-    from utils.base.paths import ROOT, relative_to_cwd
 
-    if test:
-        for path in sorted(ROOT.glob("models/**/yolo*.yaml")):
+    if options.test:
+        for name in config_names():
             with torch.device("meta"):
-                LOG.info(f"{relative_to_cwd(path)}: {DetectionModel(path).info(imgsz)}")
+                LOG.info(f"{name}: {build(name).info(options.imgsz)}")
         return
-    if line_profile:
-        model = DetectionModel(cfg).to(select_device(device)).eval()
-        print_profile(model, torch.rand(batch_size, model.yaml["ch"], imgsz, imgsz, device=device or "cpu"))
+    if options.line_profile:
+        device = select_device(options.device)
+        model = build(options.cfg).to(device).eval()
+        shape = (options.batch_size, model.yaml["ch"], options.imgsz, options.imgsz)
+        print_profile(model, torch.rand(shape, device=device))
     else:
         with torch.device("meta"):  # sizes need no weights
-            model = DetectionModel(cfg)
+            model = build(options.cfg)
         print_layers(model)
-    LOG.info(model.info(imgsz))
-    LOG.info(f"Fused {model.fuse().info(imgsz)}")
+    LOG.info(model.info(options.imgsz))
+    LOG.info(f"Fused {model.fuse().info(options.imgsz)}")
 
 
-def print_layers(model: DetectionModel) -> None:
-    """One row a layer: where it reads, how often it repeats, parameters, class, arguments."""
+def print_layers(model: nn.Module) -> None:
+    """Print a row per layer: index, sources, repeats, parameters, class, arguments."""
     LOG.info(f"{'':>3}{'from':>18}{'n':>3}{'params':>10}  {'module':<40}{'arguments':<30}")
-    for layer in model.model:
-        row: Any = layer
+    for row in _layers(model):
         LOG.info(f"{row.i:>3}{row.f!s:>18}{row.repeats:>3}{row.np:10.0f}  {row.type:<40}{row.args:<30}")
 
 
-def print_profile(model: DetectionModel, images: Tensor, repeats: int = 10) -> None:
-    """One row a layer: median milliseconds over `repeats` passes, GFLOPs, parameters."""
+def print_profile(model: nn.Module, images: Tensor, repeats: int = 10) -> None:
+    """Print a row per layer: median milliseconds of `repeats` passes, GFLOPs, parameters."""
     times = layer_times(model, images, repeats)
     work = layer_gflops(model, images)
     LOG.info(f"{'time (ms)':>10}{'GFLOPs':>10}{'params':>10}  module")
-    for layer, ms, gflops in zip(model.model, times, work, strict=True):
-        row: Any = layer
+    for row, ms, gflops in zip(_layers(model), times, work, strict=True):
         LOG.info(f"{ms:10.2f}{gflops:10.2f}{row.np:10.0f}  {row.i} {row.type}")
     LOG.info(f"{sum(times):10.2f}{sum(work):10.2f}{'':10}  total, batch {len(images)}")
 
 
-def layer_times(model: DetectionModel, images: Tensor, repeats: int) -> list[float]:
-    """Median milliseconds of each layer."""
+def layer_times(model: nn.Module, images: Tensor, repeats: int) -> list[float]:
+    """Return the median milliseconds of each layer."""
     import torch
 
     from utils.base.timing import now
@@ -84,7 +98,7 @@ def layer_times(model: DetectionModel, images: Tensor, repeats: int) -> list[flo
     runs: list[list[float]] = []
     stamps: list[float] = []
     hooks = [
-        layer.register_forward_hook(lambda *_: stamps.append(now(images.device))) for layer in model.model
+        layer.register_forward_hook(lambda *_: stamps.append(now(images.device))) for layer in _layers(model)
     ]
     with torch.inference_mode():
         for _ in range(repeats + 1):
@@ -97,9 +111,14 @@ def layer_times(model: DetectionModel, images: Tensor, repeats: int) -> list[flo
     return torch.tensor(runs[1:]).median(0).values.tolist()  # the first pass warms up
 
 
-def layer_gflops(model: DetectionModel, images: Tensor) -> list[float]:
-    """GFLOPs of each layer for these images."""
+def layer_gflops(model: nn.Module, images: Tensor) -> list[float]:
+    """Return the GFLOPs of each layer for these images."""
     from utils.ops.flops import macs_by_module
 
     counted = macs_by_module(model, images.to("meta"))
-    return [2e-9 * sum(counted.get(module, 0.0) for module in layer.modules()) for layer in model.model]
+    return [2e-9 * sum(counted.get(module, 0.0) for module in layer.modules()) for layer in _layers(model)]
+
+
+def _layers(model: nn.Module) -> list[Any]:
+    """The layers that the rows of the yaml became; each has the attributes i, f, type, np, repeats, args."""
+    return list(model.get_submodule("model").children())

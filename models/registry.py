@@ -1,4 +1,4 @@
-"""How yaml rows become blocks: each name has a class and a rule for its arguments and channels."""
+"""Blocks that a model yaml can name: each has a class, and a rule for its arguments and channels."""
 
 from __future__ import annotations
 
@@ -14,75 +14,105 @@ from utils.base.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Site:
-    """Where a block is to stand: what arrives there, and how the model is scaled."""
+class LayerContext:
+    """What a rule knows about a layer besides its yaml arguments."""
 
     in_channels: tuple[int, ...]  # one per source layer
     repeats: int = 1  # after depth_multiple
-    scale: Callable[[int], int] = int  # a channel count after width_multiple
-    options: dict[str, Any] = field(default_factory=dict)  # model-wide keywords, e.g. init: paper
+    scale_width: Callable[[int], int] = int  # applies width_multiple to a number of channels
+    keywords: dict[str, Any] = field(default_factory=dict)  # for all blocks that accept them: init: paper
 
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """What to build: constructor arguments, channels that leave, copies in a row."""
+    """What a rule decides about a layer."""
 
-    args: tuple[Any, ...]
+    args: tuple[Any, ...]  # of the constructor
     out_channels: int
-    copies: int = 1
+    copies: int = 1  # blocks in a row
 
 
-Rule = Callable[[Site, tuple[Any, ...]], BlockPlan]
+@dataclass(frozen=True)
+class LayerPlan:
+    """A layer that can be built."""
+
+    block: type[nn.Module]
+    args: tuple[Any, ...]
+    keywords: dict[str, Any]
+    out_channels: int
+    copies: int
+
+    def build(self) -> nn.Module:
+        """Construct the block, or a Sequential of several copies.
+
+        Raises:
+            ConfigError: the block does not accept its arguments.
+        """
+        try:
+            first = self.block(*self.args, **self.keywords)
+            if self.copies == 1:
+                return first
+            # Copies behind the first read what the first returns.
+            takes_width = len(self.args) > 1 and self.args[1] == self.out_channels
+            args = (self.out_channels, *self.args[1:]) if takes_width else self.args
+            return nn.Sequential(first, *(self.block(*args, **self.keywords) for _ in range(self.copies - 1)))
+        except ConfigError:
+            raise
+        except (TypeError, ValueError, ZeroDivisionError, AssertionError, RuntimeError) as error:
+            raise _misfit(self.block.__name__, self.args, error) from error
+
+
+Rule = Callable[[LayerContext, tuple[Any, ...]], BlockPlan]
 _BLOCKS: dict[str, tuple[type[nn.Module], Rule]] = {}
 
 
-def keeps(site: Site, args: tuple[Any, ...]) -> BlockPlan:
-    """Attention, norms: as many channels leave as arrive; the block is told how many."""
-    c1 = _one_source(site)
-    return BlockPlan((c1, *args), c1, copies=site.repeats)
+def keeps(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
+    """Attention, norms: the output has as many channels as the input; the constructor gets their number."""
+    c1 = _one_source(layer)
+    return BlockPlan((c1, *args), c1, copies=layer.repeats)
 
 
-def widens(site: Site, args: tuple[Any, ...]) -> BlockPlan:
-    """Conv, SPPF: the first yaml argument is the width that leaves."""
-    c1, c2 = _one_source(site), site.scale(args[0])
-    return BlockPlan((c1, c2, *args[1:]), c2, copies=site.repeats)
+def widens(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
+    """Conv, SPPF: the first yaml argument is the number of output channels."""
+    c1, c2 = _one_source(layer), layer.scale_width(args[0])
+    return BlockPlan((c1, c2, *args[1:]), c2, copies=layer.repeats)
 
 
-def stacks(site: Site, args: tuple[Any, ...]) -> BlockPlan:
-    """C3 and its kin: like `widens`, and the block repeats its own inside."""
-    c1, c2 = _one_source(site), site.scale(args[0])
-    return BlockPlan((c1, c2, site.repeats, *args[1:]), c2)
+def stacks(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
+    """C3 and its variants: like `widens`, with the repeats inside the block."""
+    c1, c2 = _one_source(layer), layer.scale_width(args[0])
+    return BlockPlan((c1, c2, layer.repeats, *args[1:]), c2)
 
 
-def joins(site: Site, args: tuple[Any, ...]) -> BlockPlan:
+def joins(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
     """Concat: the channels of all sources add up."""
-    return BlockPlan(args, sum(site.in_channels))
+    return BlockPlan(args, sum(layer.in_channels))
 
 
-def packs(site: Site, args: tuple[Any, ...]) -> BlockPlan:
-    """Contract: side for channels, gain squared times as many leave."""
-    c1, gain = _one_source(site), int(args[0]) if args else 2
-    return BlockPlan((gain,), c1 * gain**2, copies=site.repeats)
+def packs(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
+    """Contract: space to depth, gain squared times as many channels."""
+    c1, gain = _one_source(layer), int(args[0]) if args else 2
+    return BlockPlan((gain,), c1 * gain**2, copies=layer.repeats)
 
 
-def unpacks(site: Site, args: tuple[Any, ...]) -> BlockPlan:
-    """Expand: channels for side, gain squared times as few leave."""
-    c1, gain = _one_source(site), int(args[0]) if args else 2
-    return BlockPlan((gain,), c1 // gain**2, copies=site.repeats)
+def unpacks(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
+    """Expand: depth to space, gain squared times fewer channels."""
+    c1, gain = _one_source(layer), int(args[0]) if args else 2
+    return BlockPlan((gain,), c1 // gain**2, copies=layer.repeats)
 
 
-def passes(site: Site, args: tuple[Any, ...]) -> BlockPlan:
-    """Upsample, pooling, padding: channels don't matter to the block and stay."""
-    return BlockPlan(args, _one_source(site), copies=site.repeats)
+def passes(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
+    """Upsample, pooling, padding: any number of channels, which the constructor does not get."""
+    return BlockPlan(args, _one_source(layer), copies=layer.repeats)
 
 
-def detects(site: Site, args: tuple[Any, ...]) -> BlockPlan:
-    """Heads: take every source; nothing reads their output as a map."""
-    return BlockPlan((*args, site.in_channels), sum(site.in_channels))
+def detects(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
+    """Heads: read all sources; no other layer reads their output."""
+    return BlockPlan((*args, layer.in_channels), sum(layer.in_channels))
 
 
 def register(rule: Rule, *blocks: type[nn.Module], **aliases: type[nn.Module]) -> None:
-    """Let yaml rows say these class names (and alias=class) and build them by `rule`."""
+    """Let yaml rows name these classes (and alias=class), and build them by `rule`."""
     for block in blocks:
         _BLOCKS[block.__name__] = block, rule
     for name, block in aliases.items():
@@ -90,13 +120,14 @@ def register(rule: Rule, *blocks: type[nn.Module], **aliases: type[nn.Module]) -
 
 
 def registered() -> dict[str, type[nn.Module]]:
-    """Every name that a yaml may use, with its class."""
+    """Return every name that a yaml may use, with its class."""
     return {name: block for name, (block, _) in _BLOCKS.items()}
 
 
 def argument_names(name: str) -> list[str]:
-    """Names of the arguments that a yaml row may give a block, in their order; channels that the rule adds
-    and the repeats are not among them.
+    """Return the names of the arguments that a yaml row may give a block, in their order.
+
+    Channels and repeats that the rule adds are not among them.
     """
     block, rule = _BLOCKS[name]
     names = list(inspect.signature(block).parameters)
@@ -105,13 +136,10 @@ def argument_names(name: str) -> list[str]:
     return [name for index, name in enumerate(names[1:], 1) if not (rule is stacks and index == 2)]
 
 
-def plan(name: str, site: Site, args: Sequence[Any]) -> tuple[type[nn.Module], BlockPlan, dict[str, Any]]:
-    """Look a block up and ask its rule what to build at this site.
+def plan(name: str, layer: LayerContext, args: Sequence[Any]) -> LayerPlan:
+    """Look up a block and apply its rule.
 
     A mapping as the last yaml argument holds keywords: `[-1, 1, LSKA, [{k: 23, init: paper}]]`.
-
-    Returns:
-        The class, the plan, and keyword arguments.
 
     Raises:
         ConfigError: no such block, or arguments that its rule cannot use.
@@ -125,32 +153,19 @@ def plan(name: str, site: Site, args: Sequence[Any]) -> tuple[type[nn.Module], B
     keywords = dict(args[-1]) if args and isinstance(args[-1], dict) else {}
     positional = tuple(args[:-1] if args and isinstance(args[-1], dict) else args)
     accepted = inspect.signature(block).parameters
-    keywords = {key: value for key, value in site.options.items() if key in accepted} | keywords
+    keywords = {key: value for key, value in layer.keywords.items() if key in accepted} | keywords
     try:
-        return block, rule(site, positional), keywords
+        made = rule(layer, positional)
     except (IndexError, TypeError, ValueError) as error:
-        raise ConfigError(f"{name}: arguments {list(args)} do not fit ({error})") from error
+        raise _misfit(name, args, error) from error
+    return LayerPlan(block, made.args, keywords, made.out_channels, made.copies)
 
 
-def build(block: type[nn.Module], made: BlockPlan, keywords: dict[str, Any]) -> nn.Module:
-    """Construct a planned block, in a Sequential when it stands several times in a row."""
-    try:
-        first = block(*made.args, **keywords)
-        if made.copies == 1:
-            return first
-        again = (made.out_channels, *made.args[1:]) if _takes_channels(made) else made.args
-        return nn.Sequential(first, *(block(*again, **keywords) for _ in range(made.copies - 1)))
-    except (TypeError, ValueError, ZeroDivisionError, AssertionError, RuntimeError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{block.__name__}: arguments {list(made.args)} do not fit ({error})") from error
+def _misfit(name: str, args: Sequence[Any], error: Exception) -> ConfigError:
+    return ConfigError(f"{name}: arguments {list(args)} do not fit ({error})")
 
 
-def _takes_channels(made: BlockPlan) -> bool:
-    return len(made.args) > 1 and made.args[1] == made.out_channels
-
-
-def _one_source(site: Site) -> int:
-    if len(site.in_channels) != 1:
-        raise ValueError(f"it reads one layer, not {len(site.in_channels)}")
-    return site.in_channels[0]
+def _one_source(layer: LayerContext) -> int:
+    if len(layer.in_channels) != 1:
+        raise ValueError(f"it reads one layer, not {len(layer.in_channels)}")
+    return layer.in_channels[0]

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from models.attention.van import DROP_PATH, PARTS, SIZES, rising
-from models.yolo import read_config
+from models.config import read_config
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
 

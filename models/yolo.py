@@ -1,32 +1,32 @@
-"""The detection model, built from a yaml. As a script: print a model's layers, size and speed."""
+"""The detection model, built from a yaml. As a script: print a model's layers and size.
+
+python models/yolo.py --cfg yolov5s-LSKA.yaml
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # before the heavy imports, so that --help answers at once
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from models.profile import main
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the project, not models/
+    from models import profile
 
-    main()
+    profile.check_flags()  # answers --help before the heavy imports
 
 import torch
 from torch import Tensor, nn
 
 import models.common
 from models import registry
+from models.activation_checkpointing import checkpointed
 from models.blocks.conv import Conv, Projection, default_activation
-from models.config import LayerRow, make_divisible, read_activation, read_rows
+from models.config import LayerRow, make_divisible, read_activation, read_config, read_rows
 from models.head import Detect
-from models.recompute import recomputed
 from models.tta import augmented_forward
 from utils.base.errors import ConfigError
-from utils.base.paths import find_file
-from utils.base.yaml_io import read_yaml
 from utils.ops.flops import gflops, on_meta
 
 registry.register(registry.detects, Detect)
@@ -35,14 +35,14 @@ Watch = Callable[[nn.Module, Tensor], None]
 
 
 class DetectionModel(nn.Module):
-    """YOLOv5: a backbone and head read from a yaml, ending in `Detect`.
+    """YOLOv5: a backbone and head described by a yaml, the last layer of which is `Detect`.
 
     Args:
-        cfg: path or bare name of a yaml below models/, or its content.
-        ch: channels of the image, unless the yaml has `ch`.
-        nc: classes, in place of the yaml's.
-        anchors: anchors, in place of the yaml's.
-        strides: of the levels, where they are known; measuring them costs most of a second.
+        cfg: path of a yaml, bare name of one below models/, or its content.
+        ch: image channels, where the yaml has no `ch`.
+        nc: number of classes; replaces the yaml's.
+        anchors: per level, (w, h) pairs in pixels, or their number; replaces the yaml's.
+        strides: strides of the levels, if known; measuring them takes most of a second.
 
     Shape:
         (B, ch, H, W) float 0-1, H and W multiples of the largest stride ->
@@ -73,15 +73,14 @@ class DetectionModel(nn.Module):
         self.nc: int = self.yaml["nc"]
         self.names = {i: str(i) for i in range(self.nc)}
         self.hyp: dict[str, Any] | None = None
-        self.class_weights: Tensor | None = None
-        self.checkpoint_activations = False  # in training, keep what is between layers only
+        self.checkpoint_activations = False  # training keeps the outputs of layers only, not what is inside
         known = strides if strides and len(strides) == self.head.nl else None
         self.head.set_strides(known or self._measure_strides())
-        self.head.start_biases()
+        self.head.init_biases()
 
     @property
     def head(self) -> Detect:
-        """The last layer."""
+        """The detection head, which is the last layer."""
         last = self.model[-1]
         assert isinstance(last, Detect)
         return last
@@ -96,18 +95,22 @@ class DetectionModel(nn.Module):
 
         Args:
             x: images.
-            augment: average over scales and flips; gives (decoded, None).
+            augment: test-time augmentation; returns (decoded, None).
             visualize: called with each layer and its output.
+
+        Returns:
+            Logits in training mode, else (decoded, logits); shapes as in the class's docstring.
         """
         if augment:
-            return augmented_forward(self, x), None
+            stride = int(self.stride.max())
+            return augmented_forward(lambda view: self.run_layers(view)[0], x, stride, self.head.nl), None
         return self.run_layers(x, visualize)
 
     def run_layers(self, x: Tensor, visualize: Watch | None = None) -> Any:
-        """One plain pass through the layers."""
+        """Run the layers once, without test-time augmentation."""
         kept: dict[int, Tensor] = {}
-        wanted = set(self.save)
-        again = self.checkpoint_activations and self.training and torch.is_grad_enabled()
+        reused = set(self.save)
+        checkpointing = self.checkpoint_activations and self.training and torch.is_grad_enabled()
         for layer in self.model:
             index: Any = layer.i
             source: Any = layer.f
@@ -116,8 +119,8 @@ class DetectionModel(nn.Module):
                 given = [x if j == -1 else kept[j % index] for j in source]
             elif source != -1:
                 given = kept[source % index]
-            x = recomputed(layer, given) if again and layer is not self.model[-1] else layer(given)
-            if index in wanted:
+            x = checkpointed(layer, given) if checkpointing and layer is not self.model[-1] else layer(given)
+            if index in reused:
                 kept[index] = x
             if visualize is not None and isinstance(x, Tensor):
                 visualize(layer, x)
@@ -131,7 +134,7 @@ class DetectionModel(nn.Module):
         return self
 
     def info(self, imgsz: int | tuple[int, int] = 640) -> str:
-        """One line of figures: layers, parameters, gradients, GFLOPs of one image of `imgsz`."""
+        """Return a summary line: layers, parameters, gradients, GFLOPs for one image of `imgsz`."""
         leaves = sum(1 for module in self.modules() if not any(module.children()))
         size = sum(p.numel() for p in self.parameters())
         gradients = sum(p.numel() for p in self.parameters() if p.requires_grad)
@@ -142,7 +145,7 @@ class DetectionModel(nn.Module):
         )
 
     def gflops(self, imgsz: int | tuple[int, int] = 640) -> float:
-        """Operations of one image in units of 1e9; a multiply-add counts as two."""
+        """Return the operations for one image, in units of 1e9; a multiply-add counts as two."""
         h, w = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
         return gflops(self, torch.empty(1, self.yaml["ch"], h, w, device="meta"))
 
@@ -154,7 +157,7 @@ class DetectionModel(nn.Module):
     def _measure_strides(self) -> list[float]:
         side = 256
         training = self.training
-        self.eval()  # batch norms count what they see, even shapes
+        self.eval()  # in training mode batch norms would count this pass
         self.head.train()
         try:
             maps = on_meta(self, torch.empty(1, self.yaml["ch"], side, side, device="meta"))
@@ -165,62 +168,66 @@ class DetectionModel(nn.Module):
         return [side / m.shape[-2] for m in maps]
 
 
-Model = DetectionModel  # the name in checkpoints before v6.2
-
-
-def read_config(cfg: str | Path | dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """A model yaml as (its content, its file name); bare names are found below models/."""
-    if isinstance(cfg, dict):
-        return deepcopy(cfg), str(cfg.get("yaml_file", ""))
-    path = find_file(cfg, ("models",), (".yaml", ".yml"), "--cfg")
-    return read_yaml(path), path.name
+Model = DetectionModel  # its name before v6.2
 
 
 def parse_model(
     d: dict[str, Any], ch: list[int], origin: str = "model yaml"
 ) -> tuple[nn.Sequential, list[int]]:
-    """Build a yaml's layers; return them and the indices of those that are read again later.
+    """Build the layers of a model yaml.
+
+    Args:
+        d: content of the yaml.
+        ch: channels of the image, as a list of one.
+        origin: name of the yaml, for errors.
+
+    Returns:
+        The layers, and the indices of those whose output a later layer reads again.
 
     Raises:
-        ConfigError: a row that can't be built; names file and layer.
+        ConfigError: a row that cannot be built; the message names file and layer.
     """
     layers: list[nn.Module] = []
-    out: list[int] = []  # channels that leave each layer so far
+    out: list[int] = []  # output channels of each layer so far
     save: list[int] = []
     origin = origin or "model yaml"
     activation = read_activation(d["activation"]) if d.get("activation") else nn.SiLU(inplace=True)
-    options = {key: d[key] for key in ("init",) if key in d}
-    csp = read_activation(d["csp_activation"]) if d.get("csp_activation") else None
-    with default_activation(activation, csp):
+    csp_activation = read_activation(d["csp_activation"]) if d.get("csp_activation") else None
+    keywords = {key: d[key] for key in ("init",) if key in d}
+    with default_activation(activation, csp_activation):
         for row in read_rows(d, origin):
-            arriving = tuple(out[j] if j >= 0 else ch[-1] for j in row.sources)
+            in_channels = tuple(out[j] if j >= 0 else ch[-1] for j in row.sources)
             try:
-                site = registry.Site(arriving, row.repeats, _width(d), options)
-                block, made, keywords = registry.plan(row.name, site, row.args)
-                layers.append(_label(registry.build(block, made, keywords), block, made, row))
+                context = registry.LayerContext(in_channels, row.repeats, _width_scaling(d), keywords)
+                plan = registry.plan(row.name, context, row.args)
+                layers.append(_annotate(plan.build(), plan, row))
             except ConfigError as error:
                 raise ConfigError(f"{origin}: layer {row.index} ({row.name}): {error}") from error
-            out.append(made.out_channels)
-            written = row.written if isinstance(row.written, list) else [row.written]
-            save += [source % row.index for source in written if source != -1]
+            out.append(plan.out_channels)
+            sources = row.yaml_from if isinstance(row.yaml_from, list) else [row.yaml_from]
+            save += [source % row.index for source in sources if source != -1]
     return nn.Sequential(*layers), sorted(save)
 
 
-def _width(d: dict[str, Any]) -> Callable[[int], int]:
+def _width_scaling(d: dict[str, Any]) -> Callable[[int], int]:
     gain, divisor = float(d.get("width_multiple", 1.0)), int(d.get("channel_multiple", 8))
     return lambda channels: make_divisible(channels * gain, divisor)
 
 
-def _label(layer: nn.Module, block: type[nn.Module], made: registry.BlockPlan, row: LayerRow) -> nn.Module:
-    """Attach what forward passes, tables and checkpoints look at: index, sources, type, parameters."""
-    home = "models.yolo" if block is Detect else "models.common"
-    ours = block.__module__.startswith("models.")
+def _annotate(layer: nn.Module, plan: registry.LayerPlan, row: LayerRow) -> nn.Module:
+    """Set the attributes that forward passes and tables read: index, sources, type, parameters."""
+    module = plan.block.__module__
+    if module.startswith("models."):  # where users' scripts import it from, and checkpoints name it
+        module = "models.yolo" if plan.block is Detect else "models.common"
     described: Any = layer
-    described.i, described.f = row.index, row.written
-    described.type = f"{home if ours else block.__module__}.{block.__name__}"
+    described.i, described.f = row.index, row.yaml_from
+    described.type = f"{module}.{plan.block.__name__}"
     described.np = sum(p.numel() for p in layer.parameters())
-    described.repeats, described.args = row.repeats, str(list(made.args))
+    described.repeats, described.args = row.repeats, str(list(plan.args))
     return layer
 
 
 __all__ = ["Detect", "DetectionModel", "Model", "models", "parse_model", "read_config"]
+
+if __name__ == "__main__":
+    profile.main(DetectionModel)

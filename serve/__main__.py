@@ -1,58 +1,89 @@
-"""Answer detection requests over HTTP: `python -m serve --weights yolov5s.pt yolov5s-LSKA.pt`."""
+"""Serve object detection models over HTTP: `python -m serve --weights yolov5s.pt yolov5s-LSKA.pt`."""
 
 from __future__ import annotations
 
-import argparse
 import os
+import socket
+from ipaddress import ip_address
+from typing import Any
 
+from serve.serve_options import ServeOptions
 from utils.base import script
-from utils.base.paths import ROOT, relative_to_cwd
+from utils.base.errors import YoloError
+from utils.base.log import LOG, color
+from utils.base.options import options_from, parse_options
+
+_SHUTDOWN_SECONDS = 10  # for requests in progress; slower ones are cut off
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """All flags, by what they are about."""
-    p = script.parser("Find objects in images that are sent over HTTP.", prog="-m serve")
-    what = p.add_argument_group("what to serve, and where")
-    what.add_argument("--weights", nargs="+", default=["yolov5s.pt"], help="model files, served side by side")
-    what.add_argument(
-        "--data", default=relative_to_cwd(ROOT / "data" / "coco128.yaml"), help="spare class names"
-    )
-    what.add_argument(
-        "--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 is the whole network"
-    )
-    what.add_argument("--port", type=int, default=5000, help="to listen at; 0 takes any that is free")
-    what.add_argument("--device", default="", help="cpu, mps, or a GPU's number; empty: the best there is")
-    what.add_argument("--half", action="store_true", help="16-bit numbers, on a GPU")
-
-    how = p.add_argument_group("how to look, where a request does not say")
-    how.add_argument("--imgsz", "--img", "--img-size", type=int, default=640, help="longer side in pixels")
-    how.add_argument("--conf-thres", type=float, default=0.25, help="lowest confidence")
-    how.add_argument("--iou-thres", type=float, default=0.45, help="overlap that makes two boxes one")
-    how.add_argument("--max-det", type=int, default=300, help="most boxes per image")
-
-    load = p.add_argument_group("how much to take on")
-    load.add_argument("--max-upload-mb", type=float, default=16, help="largest upload")
-    load.add_argument("--max-megapixels", type=float, default=50, help="largest image")
-    load.add_argument("--max-batch", type=int, default=8, help="most images to look at together")
-    load.add_argument("--max-wait-ms", type=float, default=5, help="wait for others to look at together")
-    load.add_argument("--max-queue", type=int, default=32, help="most requests of a model under way")
-    return p
+def run(**kwargs: Any) -> None:
+    """Serve until interrupted, with the options of the command line as keywords: `run(weights="best.pt")`."""
+    serve(options_from(ServeOptions, kwargs), os.environ.get("API_KEY", ""))
 
 
-def command_line() -> None:
-    """Parse before anything heavy is imported, then serve until told to stop."""
-    flags = make_parser().parse_args()
+def main() -> None:
+    """Serve until interrupted, with the options of the command line."""
+    serve(parse_options(ServeOptions), os.environ.get("API_KEY", ""))
 
-    from serve.serve_options import ServeOptions
 
-    options = ServeOptions(**vars(flags))
-    # OpenCV reads this once, when it is imported: a second fence behind the look at each header.
+def serve(options: ServeOptions, api_key: str = "") -> None:
+    """Serve until Ctrl-C or SIGTERM; requests in progress are finished first.
+
+    Raises:
+        YoloError: a package is missing, or the port is not available.
+        ConfigError, DataError: see `models.backends`.
+    """
+    # Read by OpenCV when it is imported: a second check behind the one of each image header.
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(options.max_pixels))
+    try:
+        import fastapi  # noqa: F401 - checked before the models are loaded, which takes longer
+        import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise YoloError(
+            f"{error.name} is missing: pip install fastapi prometheus-client python-multipart uvicorn"
+        ) from error
 
-    from serve.server import serve
+    with _bind(options.host, options.port) as listener:  # before the models are loaded, too
+        from serve.app import make_app
+        from serve.middleware import Metrics
+        from serve.models import load_models
+        from serve.service import DetectionService
 
-    serve(options, api_key=os.environ.get("API_KEY", ""))
+        metrics = Metrics()
+        service = DetectionService(load_models(options, metrics), options, metrics)
+        config = uvicorn.Config(
+            make_app(service, api_key, local=options.host in _LOOPBACK),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        )
+        listener.listen(128)  # before the URL is printed: clients that connect at once are queued
+        host, port = listener.getsockname()[:2]
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        LOG.info(f"serving {', '.join(service.models)} at {color(url, 'bold')}; Ctrl-C stops")
+        if not api_key and not ip_address(host).is_loopback:
+            LOG.warning(f"everyone who can reach {host} can send images; set API_KEY to require a key")
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            service.close()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Reserve the port; clients cannot connect before `listen`."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        return bound
+    except OSError as error:
+        raise YoloError(f"--host {host} --port {port}: cannot listen: {error.strerror or error}") from error
 
 
 if __name__ == "__main__":
-    script.main(command_line)
+    script.main(main)

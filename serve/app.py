@@ -1,4 +1,4 @@
-"""Addresses, and what answers them."""
+"""The FastAPI application: its routes and error responses."""
 
 from __future__ import annotations
 
@@ -10,23 +10,22 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
-from serve import openapi
-from serve.errors import RequestError
-from serve.middleware import ServiceMiddleware
-from serve.responses import detailed, offer, rows_of
-from serve.service import DetectionService, Outcome
-from serve.service_metrics import MEDIA_TYPE
+from serve import responses
+from serve.batching import BusyError
+from serve.middleware import METRICS_MEDIA_TYPE, ServiceMiddleware
+from serve.request import RequestError
+from serve.service import Detection, DetectionService
 
 _PAGE = {"": "text/html", "page.js": "text/javascript", "page.css": "text/css"}
 
 
 def make_app(service: DetectionService, api_key: str = "", local: bool = False) -> FastAPI:
-    """The application; it closes `service` when the server stops.
+    """Build the application; it closes `service` when the server stops.
 
     Args:
         service: models and options.
-        api_key: what clients have to send in X-API-Key; empty for open doors.
-        local: the server is for this machine alone.
+        api_key: required value of the X-API-Key header; empty for none.
+        local: whether the server listens on the loopback interface only.
     """
 
     @asynccontextmanager
@@ -34,52 +33,52 @@ def make_app(service: DetectionService, api_key: str = "", local: bool = False) 
         yield
         service.close()
 
-    # The pages that FastAPI makes for /docs and /redoc load their scripts from elsewhere.
+    # FastAPI's own pages at /docs and /redoc would load scripts from other sites.
     app = FastAPI(title="YOLOv5-LSKA", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_middleware(
         ServiceMiddleware, metrics=service.metrics, models=tuple(service.models), api_key=api_key, local=local
     )
-    app.add_exception_handler(RequestError, _refuse)
-    _add_detection(app, service)
-    _add_state(app, service)
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(BusyError, _busy)
+    _add_detection_routes(app, service)
+    _add_status_routes(app, service)
     _add_page(app)
     return app
 
 
-def _add_detection(app: FastAPI, service: DetectionService) -> None:
-    @app.post(
-        "/v1/object-detection/{model}", openapi_extra=openapi.upload(openapi.ROWS), summary="Boxes, as rows"
-    )
-    async def object_detection(model: str, request: Request) -> Response:
-        outcome = await service.detect(request, model)
-        return _image(outcome) or JSONResponse(rows_of(outcome.found, outcome.served.backend.names))
+def _add_detection_routes(app: FastAPI, service: DetectionService) -> None:
+    rows = responses.upload_operation(responses.ROWS_SCHEMA)
+    details = responses.upload_operation(responses.DETAILS_SCHEMA)
 
-    @app.post(
-        "/v1/detect/{model}", openapi_extra=openapi.upload(openapi.DETAILED), summary="Boxes, sizes and times"
-    )
+    @app.post("/v1/object-detection/{model}", openapi_extra=rows, summary="Detections as rows")
+    async def object_detection(model: str, request: Request) -> Response:
+        done = await service.detect(request, model)
+        return _jpeg(done) or JSONResponse(responses.detection_rows(done.result, done.model.backend.names))
+
+    @app.post("/v1/detect/{model}", openapi_extra=details, summary="Detections with sizes and times")
     async def detect(model: str, request: Request) -> Response:
-        outcome = await service.detect(request, model)
-        return _image(outcome) or JSONResponse(
-            detailed(outcome.served, outcome.task, outcome.found, outcome.seconds)
+        done = await service.detect(request, model)
+        return _jpeg(done) or JSONResponse(
+            responses.detection_details(done.model, done.task, done.result, done.seconds)
         )
 
-    @app.get("/v1/models", summary="Models, their classes, defaults and limits")
+    @app.get("/v1/models", summary="Models with their classes, parameter defaults and limits")
     async def models() -> dict[str, Any]:
-        return offer(service.models, service.options)
+        return responses.models_info(service.models, service.options)
 
 
-def _add_state(app: FastAPI, service: DetectionService) -> None:
-    @app.get("/health", summary="The process answers")
+def _add_status_routes(app: FastAPI, service: DetectionService) -> None:
+    @app.get("/health", summary="200 while the server is running")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/ready", summary="Every model is loaded and working; 503 if not")
+    @app.get("/ready", summary="200 if every model accepts requests, else 503")
     async def ready() -> Response:
         return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
 
-    @app.get("/metrics", response_class=PlainTextResponse, summary="Numbers for Prometheus")
+    @app.get("/metrics", response_class=PlainTextResponse, summary="Prometheus metrics")
     async def metrics() -> Response:
-        return Response(service.metrics.text(), media_type=MEDIA_TYPE)
+        return Response(service.metrics.text(), media_type=METRICS_MEDIA_TYPE)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
@@ -87,24 +86,29 @@ def _add_state(app: FastAPI, service: DetectionService) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    """Serve three files by their names, read once: no path of a request ever reaches the disk."""
+    """Serve the three files of the page, read once: no path of a request ever reaches the disk."""
     for name, media_type in _PAGE.items():
         content = Path(__file__).with_name(name or "page.html").read_bytes()
         headers = {"Cache-Control": "no-cache", "Content-Type": f"{media_type}; charset=utf-8"}
-        app.add_api_route(f"/{name}", _always(content, headers), include_in_schema=False)
+        app.add_api_route(f"/{name}", _constant(content, headers), include_in_schema=False)
 
 
-def _always(content: bytes, headers: dict[str, str]) -> Callable[[], Awaitable[Response]]:
-    async def answer() -> Response:
+def _constant(content: bytes, headers: dict[str, str]) -> Callable[[], Awaitable[Response]]:
+    async def respond() -> Response:
         return Response(content, headers=headers)
 
-    return answer
+    return respond
 
 
-def _image(outcome: Outcome) -> Response | None:
-    return None if outcome.jpeg is None else Response(outcome.jpeg, media_type="image/jpeg")
+def _jpeg(detection: Detection) -> Response | None:
+    return None if detection.jpeg is None else Response(detection.jpeg, media_type="image/jpeg")
 
 
-async def _refuse(request: Request, error: Exception) -> Response:
+async def _request_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    return JSONResponse({"detail": error.message}, error.status, error.headers)
+    return JSONResponse({"detail": error.message}, error.status)
+
+
+async def _busy(request: Request, error: Exception) -> Response:
+    """Return 503 and suggest to retry in a second: requests in progress are short."""
+    return JSONResponse({"detail": f"{error}; try again in a moment"}, 503, {"Retry-After": "1"})

@@ -1,7 +1,7 @@
-"""Requests that arrive together are worked on together: one queue and one thread for each model.
+"""Dynamic batching: a queue and a thread per model, which processes several requests at once.
 
-Nothing here knows of images or networks: jobs of one `key` are handed to a function as a list, which
-returns as many results.
+Independent of images, networks and HTTP: tasks with equal keys are passed to a function as a list, which
+returns a result for each.
 """
 
 from __future__ import annotations
@@ -15,129 +15,135 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from serve.errors import busy
 from utils.base.errors import one_line
 from utils.base.log import LOG
 
-InferenceTask = TypeVar("InferenceTask")
+Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-@dataclass(eq=False)  # jobs hold arrays, which do not compare to one truth
-class _Job(Generic[InferenceTask, Result]):
-    task: InferenceTask
+class BusyError(Exception):
+    """The request cannot be accepted now, but may be later."""
+
+
+@dataclass(eq=False)  # tasks hold arrays, which `==` compares by element
+class _Job(Generic[Task, Result]):
+    task: Task
     key: Hashable
     future: Future[tuple[Result, float]]
     arrived: float = field(default_factory=time.monotonic)
 
 
-class Batcher(Generic[InferenceTask, Result]):
-    """Collects jobs, and works on those of one key together in a thread of its own.
+class Batcher(Generic[Task, Result]):
+    """Collects tasks with equal keys into batches and processes these in a thread of its own.
 
-    The first job in the queue waits at most `max_wait` seconds for others of its key; those that come
-    while the thread is busy are collected anyway.
+    The first task in the queue waits at most `max_wait` seconds for others with its key; those that arrive
+    while the thread is busy are batched in any case.
 
     Args:
-        work: tasks of one key -> their results, in order. An exception goes to all of them.
-        name: of the thread, and in messages.
-        max_batch: most jobs worked on together.
+        process: function from tasks with equal keys to their results, in order. An exception is passed on
+            to all of them.
+        name: name of the model, for the thread and messages.
+        max_batch: maximum batch size.
         max_wait: seconds.
-        places: most callers that may be under way, see `place`.
-        on_batch: told the size of each batch, in the thread.
+        max_requests: maximum number of requests in progress, see `slot`.
+        on_batch: called with the size of each batch, in the thread.
     """
 
     def __init__(
         self,
-        work: Callable[[Sequence[InferenceTask]], Sequence[Result]],
+        process: Callable[[Sequence[Task]], Sequence[Result]],
         name: str,
         *,
         max_batch: int,
         max_wait: float,
-        places: int,
+        max_requests: int,
         on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
-        self._work = work
+        self._process = process
         self._name = name
         self._max_batch = max_batch
         self._max_wait = max_wait
-        self._places = places
-        self._taken = 0
+        self._max_requests = max_requests
+        self._active = 0
         self._on_batch = on_batch
-        self._jobs: deque[_Job[InferenceTask, Result]] = deque()
+        self._jobs: deque[_Job[Task, Result]] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name=f"model-{name}", daemon=True)
         self._thread.start()
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold a place from before the upload is read until the answer is made: it bounds memory, too.
+    def slot(self) -> Iterator[None]:
+        """Count a request as in progress, from before its upload is read to its response.
+
+        The limit bounds the memory that uploads take, too.
 
         Raises:
-            RequestError: all are taken, or the server is stopping.
+            BusyError: `max_requests` are in progress, or the server is stopping.
         """
         with self._changed:
             if self._closing:
-                raise busy("the server is stopping")
-            if self._taken >= self._places:
-                raise busy(f"{self._name} has {self._places} requests under way already")
-            self._taken += 1
+                raise BusyError("the server is stopping")
+            if self._active >= self._max_requests:
+                raise BusyError(f"{self._name} is processing {self._max_requests} requests already")
+            self._active += 1
         try:
             yield
         finally:
             with self._changed:
-                self._taken -= 1
+                self._active -= 1
 
-    def submit(self, task: InferenceTask, key: Hashable) -> Future[tuple[Result, float]]:
-        """Queue a task; the future gives its result, and the seconds that it waited.
+    def submit(self, task: Task, key: Hashable) -> Future[tuple[Result, float]]:
+        """Queue a task; return a future of its result and the seconds that it waited.
 
-        Cancel the future of a job that is still queued, and it will not be worked on.
+        Cancelling the future removes the task from the queue.
 
         Raises:
-            RequestError: as many jobs wait as there are places, or the server is stopping.
+            BusyError: `max_requests` tasks are waiting, or the server is stopping.
         """
-        job: _Job[InferenceTask, Result] = _Job(task, key, Future())
+        job: _Job[Task, Result] = _Job(task, key, Future())
         with self._changed:
-            if self._closing or len(self._jobs) >= self._places:
-                raise busy(
-                    "the server is stopping" if self._closing else f"the queue of {self._name} is full"
-                )
+            if self._closing:
+                raise BusyError("the server is stopping")
+            if len(self._jobs) >= self._max_requests:
+                raise BusyError(f"the queue of {self._name} is full")
             self._jobs.append(job)
             self._changed.notify()
-        job.future.add_done_callback(lambda future: self._forget(job) if future.cancelled() else None)
+        job.future.add_done_callback(lambda future: self._remove(job) if future.cancelled() else None)
         return job.future
 
     @property
     def waiting(self) -> int:
-        """Jobs in the queue."""
+        """Number of tasks in the queue."""
         return len(self._jobs)
 
     @property
     def alive(self) -> bool:
-        """Whether jobs are being worked on."""
+        """Whether tasks are being processed."""
         return self._thread.is_alive() and not self._closing
 
     def close(self, timeout: float = 10) -> None:
-        """Work off the queue, then end the thread; wait for that at most `timeout` seconds."""
+        """Process what is queued, then stop the thread; wait for that at most `timeout` seconds."""
         with self._changed:
             self._closing = True
             self._changed.notify()
         self._thread.join(timeout)
 
-    def _forget(self, job: _Job[InferenceTask, Result]) -> None:
-        """Free the place of a cancelled job in the queue."""
+    def _remove(self, job: _Job[Task, Result]) -> None:
+        """Remove a cancelled job from the queue."""
         with self._changed:
             if job in self._jobs:
                 self._jobs.remove(job)
                 self._changed.notify()
 
     def _run(self) -> None:
-        while batch := self._next():
+        while batch := self._next_batch():
             started = time.monotonic()
             self._on_batch(len(batch))
             try:
-                results = self._work([job.task for job in batch])
-            except Exception as error:  # whatever it is, those who wait have to hear of it
+                results = self._process([job.task for job in batch])
+            except Exception as error:  # of any kind: the waiting requests need an answer
                 LOG.error(f"{self._name}: {type(error).__name__}: {one_line(error)}")
                 for job in batch:
                     job.future.set_exception(error)
@@ -145,8 +151,8 @@ class Batcher(Generic[InferenceTask, Result]):
             for job, result in zip(batch, results, strict=True):
                 job.future.set_result((result, started - job.arrived))
 
-    def _next(self) -> list[_Job[InferenceTask, Result]]:
-        """Wait for the next batch; empty when closed and nothing is left."""
+    def _next_batch(self) -> list[_Job[Task, Result]]:
+        """Wait for the next batch; return an empty one when closed and nothing is left."""
         with self._changed:
             while True:
                 if not self._jobs:
@@ -155,12 +161,12 @@ class Batcher(Generic[InferenceTask, Result]):
                     self._changed.wait()
                     continue
                 first = self._jobs[0]
-                alike = [job for job in self._jobs if job.key == first.key][: self._max_batch]
-                left = first.arrived + self._max_wait - time.monotonic()
-                if len(alike) < self._max_batch and left > 0 and not self._closing:
-                    self._changed.wait(left)
+                batch = [job for job in self._jobs if job.key == first.key][: self._max_batch]
+                remaining = first.arrived + self._max_wait - time.monotonic()
+                if len(batch) < self._max_batch and remaining > 0 and not self._closing:
+                    self._changed.wait(remaining)
                     continue
-                for job in alike:
+                for job in batch:
                     self._jobs.remove(job)
-                if started := [job for job in alike if job.future.set_running_or_notify_cancel()]:
+                if started := [job for job in batch if job.future.set_running_or_notify_cancel()]:
                     return started

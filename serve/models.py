@@ -1,4 +1,4 @@
-"""A model with its queue: images in, boxes out, several at a time."""
+"""A served model: images in, detections out, several requests per batch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor
 from models.backends import load_backend
 from models.backends.base import Backend
 from serve.batching import Batcher
-from serve.params import RequestParams
+from serve.middleware import Metrics
+from serve.request import RequestParams
 from serve.serve_options import ServeOptions
-from serve.service_metrics import Metrics
 from utils.base.device import select_device
 from utils.base.names import unique_stems
 from utils.base.timing import Stopwatch
@@ -27,7 +27,7 @@ from utils.predict.detector import names_of
 
 @dataclass(frozen=True)
 class InferenceTask:
-    """A letterboxed image (H, W, 3) BGR, the (height, width) it had before, and what is asked of it."""
+    """A letterboxed image (H, W, 3) BGR, the (height, width) of the original, and the parameters."""
 
     image: np.ndarray
     original_hw: tuple[int, int]
@@ -35,25 +35,29 @@ class InferenceTask:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Detections (n, 6) in pixels of the original image, and how they came about.
+class DetectionResult:
+    """Detections of one image.
 
-    `inference` is the seconds of the whole batch, for which each of its images had to wait.
+    Attributes:
+        detections: (n, 6), xyxy in pixels of the original image, confidence, class; best first.
+        batch_size: number of images in its batch.
+        inference: seconds of the whole batch.
+        nms: seconds of this image's NMS.
     """
 
-    rows: np.ndarray
-    batch: int
+    detections: np.ndarray
+    batch_size: int
     inference: float
     nms: float
 
 
-class Served:
-    """One model of the server.
+class ServedModel:
+    """One model of the server, with its queue.
 
     Attributes:
-        batcher: its queue and its thread.
-        imgsz: the input's longer side, where a request does not say.
-        fixed: the model takes no other.
+        batcher: the queue and its thread.
+        imgsz: default input size, the longer side.
+        fixed: whether the model takes no other size.
     """
 
     def __init__(self, name: str, backend: Backend, options: ServeOptions, metrics: Metrics) -> None:
@@ -63,30 +67,30 @@ class Served:
         self.fixed = backend.imgsz is not None
         self._shape = backend.imgsz or (check_img_size(options.imgsz, backend.stride),) * 2
         self.imgsz = max(self._shape)
-        self.batcher: Batcher[InferenceTask, Found] = Batcher(
-            self._find,
+        self.batcher: Batcher[InferenceTask, DetectionResult] = Batcher(
+            self._detect,
             name,
             max_batch=options.max_batch,
             max_wait=options.max_wait_ms / 1000,
-            places=options.max_queue,
-            on_batch=lambda size: metrics.batches.observe(name, size),
+            max_requests=options.max_queue,
+            on_batch=lambda size: metrics.batches.labels(name).observe(size),
         )
         metrics.watch_queue(name, lambda: self.batcher.waiting)
 
     def warmup(self) -> None:
-        """Run once, so that the first request is not slower than the others."""
+        """Run the model once, so that the first request is not slower than the others."""
         self.backend.warmup((1, 3, *self._shape))
 
     def prepare(self, image: np.ndarray, params: RequestParams) -> InferenceTask:
-        """Letterbox an image as `detect.py` does: a rectangle where the model takes any, else all of it."""
+        """Letterbox an image as `detect.py` does: to a rectangle where the model takes any size."""
         stride = self.backend.stride
         side = -(-params.imgsz // stride) * stride
         shape = self._shape if self.fixed else (side, side)
         boxed = letterbox(image, shape, auto=self.backend.pt, stride=stride)[0]
         return InferenceTask(boxed, (image.shape[0], image.shape[1]), params)
 
-    def _find(self, tasks: Sequence[InferenceTask]) -> list[Found]:
-        """Look at images of one shape; thin out each as its request says."""
+    def _detect(self, tasks: Sequence[InferenceTask]) -> list[DetectionResult]:
+        """Run the model on images of one shape, then NMS on each with its own thresholds."""
         device = self.backend.device
         clock = Stopwatch(device)
         with torch.inference_mode():
@@ -94,24 +98,26 @@ class Served:
                 images = to_tensor([task.image for task in tasks], device, self.backend.fp16)
                 decoded = self.backend(images)
             return [
-                self._thin_out(decoded[index : index + 1], task, len(tasks), clock.total)
+                self._suppress(decoded[index : index + 1], task, len(tasks), clock.total)
                 for index, task in enumerate(tasks)
             ]
 
-    def _thin_out(self, decoded: Tensor, task: InferenceTask, batch: int, inference: float) -> Found:
-        """Suppress the boxes of one image, decoded (1, N, 5 + nc), and carry them back to it."""
+    def _suppress(
+        self, decoded: Tensor, task: InferenceTask, batch_size: int, inference: float
+    ) -> DetectionResult:
+        """Run NMS on the boxes of one image, (1, N, 5 + nc), and scale them to the original image."""
         clock, params = Stopwatch(self.backend.device), task.params
         with clock:
-            (found,) = non_max_suppression(
+            (kept,) = non_max_suppression(
                 decoded, params.conf, params.iou, params.classes, max_det=self.max_det
             )
-            rows = found.cpu().numpy().astype(np.float64)
-            scale_boxes(task.image.shape[:2], rows[:, :4], task.original_hw)
-        return Found(rows, batch, inference, clock.total)
+            detections = kept.cpu().numpy().astype(np.float64)
+            scale_boxes(task.image.shape[:2], detections[:, :4], task.original_hw)
+        return DetectionResult(detections, batch_size, inference, clock.total)
 
 
-def load_models(options: ServeOptions, metrics: Metrics) -> dict[str, Served]:
-    """Open every file of `--weights`, by its stem; equal stems get a number.
+def load_models(options: ServeOptions, metrics: Metrics) -> dict[str, ServedModel]:
+    """Load every file of `--weights`, named by its stem; equal stems get a number.
 
     Raises:
         ConfigError, DataError: see `models.backends`.
@@ -119,9 +125,9 @@ def load_models(options: ServeOptions, metrics: Metrics) -> dict[str, Served]:
     device = select_device(options.device)
     names = None if all(file.endswith(".pt") for file in options.weights) else names_of(options.data)
     stems = unique_stems([Path(file) for file in options.weights])
-    served = {}
+    loaded = {}
     for stem, file in zip(stems, options.weights, strict=True):
         backend = load_backend(file, device, names=names, half=options.half)
-        served[stem] = Served(stem, backend, options, metrics)
-        served[stem].warmup()
-    return served
+        loaded[stem] = ServedModel(stem, backend, options, metrics)
+        loaded[stem].warmup()
+    return loaded

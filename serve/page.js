@@ -1,28 +1,28 @@
 "use strict";
-// Shows what two models find in one image. Everything from the server is put in as text, never as markup.
+// Shows the detections of two models in one image. Data from the server is inserted as text, never as markup.
 
-const LOWEST = 0.05; // asked for, so that the confidence slider can filter without asking again
-const IOU_PAUSE = 250; // ms without a move of the slider before the server is asked
+const MIN_CONFIDENCE = 0.05; // of requests, so that the slider can filter without a new request
+const IOU_DELAY = 250; // ms from the last move of the slider to the request
 const NONE = "";
 
 const $ = (id) => document.getElementById(id);
-const state = { offer: null, key: "", blob: null, bitmap: null, panels: [], hidden: new Set(), round: 0 };
+const state = { info: null, key: "", blob: null, bitmap: null, panels: [], hidden: new Set(), round: 0 };
 
-// ---- talking to the server
+// ---- requests
 
-async function ask(path, options = {}) {
+async function request(path, options = {}) {
   const headers = state.key ? { "X-API-Key": state.key } : {};
-  let answer;
+  let response;
   try {
-    answer = await fetch(path, { ...options, headers });
+    response = await fetch(path, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Error("The server cannot be reached.");
   }
-  if (answer.ok) return answer;
-  if (answer.status === 401) $("key-box").hidden = false;
-  const body = await answer.json().catch(() => ({}));
-  throw new Error(typeof body.detail === "string" ? body.detail : `The server answered ${answer.status}.`);
+  if (response.ok) return response;
+  if (response.status === 401) $("key-box").hidden = false;
+  const body = await response.json().catch(() => ({}));
+  throw new Error(typeof body.detail === "string" ? body.detail : `The server responded with status ${response.status}.`);
 }
 
 function form(fields) {
@@ -34,19 +34,19 @@ function form(fields) {
 
 async function connect() {
   try {
-    state.offer = await (await ask("v1/models")).json();
+    state.info = await (await request("v1/models")).json();
   } catch (error) {
-    say("bad", "not connected");
-    complain(error.message);
+    showStatus("bad", "not connected");
+    showError(error.message);
     return;
   }
   $("key-box").hidden = true;
-  complain("");
-  const { models, defaults } = state.offer;
-  say("good", models.length === 1 ? "1 model ready" : `${models.length} models ready`);
+  showError("");
+  const { models, defaults } = state.info;
+  showStatus("good", models.length === 1 ? "1 model ready" : `${models.length} models ready`);
   fill($("model-a"), models.map((model) => model.name), models[0].name);
   fill($("model-b"), [NONE, ...models.map((model) => model.name)], models.length > 1 ? models[1].name : NONE);
-  $("conf").value = Math.max(defaults.conf, LOWEST);
+  $("conf").value = Math.max(defaults.conf, MIN_CONFIDENCE);
   $("iou").value = defaults.iou;
   showNumbers();
   choosePanels();
@@ -56,14 +56,14 @@ function fill(select, names, chosen) {
   select.replaceChildren(...names.map((name) => new Option(name || "none", name, false, name === chosen)));
 }
 
-// ---- one panel for each chosen model
+// ---- a panel per selected model
 
 function choosePanels() {
   const names = [...new Set([$("model-a").value, $("model-b").value])].filter(Boolean);
-  for (const panel of state.panels) panel.stop?.abort();
+  for (const panel of state.panels) panel.abort?.abort();
   state.panels = names.map((name) => {
     const kept = state.panels.find((panel) => panel.name === name);
-    return kept ?? makePanel(state.offer.models.find((model) => model.name === name));
+    return kept ?? makePanel(state.info.models.find((model) => model.name === name));
   });
   $("panels").replaceChildren(...state.panels.map((panel) => panel.root));
   detectAll();
@@ -71,56 +71,57 @@ function choosePanels() {
 
 function makePanel(model) {
   const root = $("panel").content.firstElementChild.cloneNode(true);
-  const part = (selector) => root.querySelector(selector);
-  const panel = { name: model.name, root, part, answer: null, stop: null };
-  panel.colors = new Map(model.classes.map((one) => [one.name, one.color]));
-  part("h2").textContent = model.name;
-  part(".times").textContent = model.format;
-  part(".save").addEventListener("click", () => save(panel));
+  const find = (selector) => root.querySelector(selector);
+  const panel = { name: model.name, root, find, result: null, abort: null };
+  panel.colors = new Map(model.classes.map(({ name, color }) => [name, color]));
+  find("h2").textContent = model.name;
+  find(".times").textContent = model.format;
+  find(".save").addEventListener("click", () => save(panel));
   return panel;
 }
 
 function detectAll() {
-  if (state.bitmap) complain("");
+  if (state.bitmap) showError("");
   for (const panel of state.panels) panel.root.hidden = !state.bitmap;
   if (state.bitmap) for (const panel of state.panels) detect(panel);
 }
 
 async function detect(panel) {
-  panel.stop?.abort();
-  const stop = (panel.stop = new AbortController());
+  panel.abort?.abort();
+  const abort = (panel.abort = new AbortController());
   panel.root.ariaBusy = "true";
-  panel.part(".wait").hidden = false;
+  panel.find(".wait").hidden = false;
   draw(panel);
   try {
-    const body = form({ conf: LOWEST, iou: $("iou").value });
+    const body = form({ conf: MIN_CONFIDENCE, iou: $("iou").value });
     const path = `v1/detect/${encodeURIComponent(panel.name)}`;
-    const answer = await (await ask(path, { method: "POST", body, signal: stop.signal })).json();
-    if (panel.stop !== stop) return;
-    panel.answer = answer;
+    const response = await request(path, { method: "POST", body, signal: abort.signal });
+    const result = await response.json();
+    if (panel.abort !== abort) return;
+    panel.result = result;
   } catch (error) {
-    if (error.name === "AbortError" || panel.stop !== stop) return;
-    panel.answer = null;
-    complain(`${panel.name}: ${error.message}`);
+    if (error.name === "AbortError" || panel.abort !== abort) return;
+    panel.result = null;
+    showError(`${panel.name}: ${error.message}`);
   }
   panel.root.ariaBusy = "false";
-  panel.part(".wait").hidden = true;
+  panel.find(".wait").hidden = true;
   show();
 }
 
-// ---- showing
+// ---- drawing
 
-const confident = (panel) => (panel.answer?.detections ?? []).filter((row) => row.confidence >= Number($("conf").value));
+const confident = (panel) => (panel.result?.detections ?? []).filter((row) => row.confidence >= Number($("conf").value));
 const visible = (panel) => confident(panel).filter((row) => !state.hidden.has(row.name));
 
 function show() {
   showLegend();
   for (const panel of state.panels) {
     const rows = visible(panel);
-    panel.part(".count strong").textContent = panel.answer ? rows.length : "";
-    panel.part(".count span").textContent = panel.answer ? (rows.length === 1 ? "box" : "boxes") : "";
-    panel.part(".times").textContent = panel.answer ? times(panel.answer) : "no result";
-    panel.part("tbody").replaceChildren(...rows.map(tableRow));
+    panel.find(".count strong").textContent = panel.result ? rows.length : "";
+    panel.find(".count span").textContent = panel.result ? (rows.length === 1 ? "box" : "boxes") : "";
+    panel.find(".times").textContent = panel.result ? times(panel.result) : "no result";
+    panel.find("tbody").replaceChildren(...rows.map(tableRow));
     draw(panel);
   }
   if (state.panels.every((panel) => panel.root.ariaBusy === "false")) {
@@ -131,7 +132,7 @@ function show() {
 function times({ times_ms: ms, input }) {
   const rest = ms.decode + ms.queue + ms.nms;
   const round = (value) => (value < 10 ? value.toFixed(1) : value.toFixed(0));
-  return `${round(ms.inference)} ms inference, ${round(rest)} ms around it, at ${input.width} x ${input.height}`;
+  return `${round(ms.inference)} ms inference, ${round(rest)} ms decoding, queue and NMS, at ${input.width} x ${input.height}`;
 }
 
 function tableRow(row) {
@@ -142,12 +143,12 @@ function tableRow(row) {
 }
 
 function draw(panel) {
-  const canvas = panel.part("canvas");
+  const canvas = panel.find("canvas");
   const { bitmap } = state;
   if (!bitmap) return;
   const { width, height } = bitmap;
   canvas.style.aspectRatio = `${width} / ${height}`;
-  // Lines and letters are meant in pixels of the screen, whatever the image's own size, and sharp.
+  // Line widths and fonts are in pixels of the screen, whatever the size of the image.
   const shown = Math.max(Math.min(canvas.clientWidth, (canvas.clientHeight * width) / height), 1);
   const zoom = Math.min(Math.max((shown * devicePixelRatio) / width, 1), 4);
   canvas.width = Math.round(width * zoom);
@@ -156,7 +157,7 @@ function draw(panel) {
   pen.imageSmoothingQuality = "high";
   pen.scale(zoom, zoom);
   pen.drawImage(bitmap, 0, 0, width, height);
-  const rows = panel.root.ariaBusy === "true" ? [] : visible(panel).reverse(); // the best end up on top
+  const rows = panel.root.ariaBusy === "true" ? [] : visible(panel).reverse(); // the most confident on top
   const color = (row) => panel.colors.get(row.name) ?? "#808080";
   for (const row of rows) drawBox(pen, row, color(row), width / shown);
   for (const row of rows) drawLabel(pen, row, color(row), width / shown, width);
@@ -194,17 +195,17 @@ function counts(rows) {
 }
 
 function summary(name, rows) {
-  const words = [...counts(rows)].map(([kind, count]) => `${count} ${kind}`);
+  const words = [...counts(rows)].map(([label, count]) => `${count} ${label}`);
   return `${name} found ${words.join(", ") || "nothing"}`;
 }
 
 function showLegend() {
-  const tallies = state.panels.map((panel) => counts(confident(panel)));
-  const total = (name) => tallies.reduce((sum, tally) => sum + (tally.get(name) ?? 0), 0);
-  const names = new Set([...tallies.flatMap((tally) => [...tally.keys()]), ...state.hidden]);
+  const perPanel = state.panels.map((panel) => counts(confident(panel)));
+  const total = (name) => perPanel.reduce((sum, found) => sum + (found.get(name) ?? 0), 0);
+  const names = new Set([...perPanel.flatMap((found) => [...found.keys()]), ...state.hidden]);
   const focused = document.activeElement?.dataset?.name;
   const ordered = [...names].sort((one, other) => total(other) - total(one) || one.localeCompare(other));
-  const buttons = ordered.map((name) => legendButton(name, tallies.map((tally) => tally.get(name) ?? 0)));
+  const buttons = ordered.map((name) => legendButton(name, perPanel.map((found) => found.get(name) ?? 0)));
   $("classes").hidden = buttons.length === 0;
   $("classes").replaceChildren(...buttons);
   buttons.find((button) => button.dataset.name === focused)?.focus();
@@ -212,19 +213,19 @@ function showLegend() {
 
 function legendButton(name, numbers) {
   const button = document.createElement("button");
-  const [swatch, label, tally] = ["span", "span", "span"].map((tag) => document.createElement(tag));
+  const [swatch, label, count] = ["span", "span", "span"].map((tag) => document.createElement(tag));
   swatch.className = "swatch";
   swatch.style.backgroundColor = state.panels.map((panel) => panel.colors.get(name)).find(Boolean) ?? "";
   label.textContent = name;
-  tally.className = "numbers";
-  tally.textContent = numbers.join(" | ");
+  count.className = "numbers";
+  count.textContent = numbers.join(" | ");
   const words = state.panels.map((panel, index) => `${numbers[index]} by ${panel.name}`).join(", ");
   button.type = "button";
   button.dataset.name = name;
   button.title = `${words}; click to show or hide`;
   button.setAttribute("aria-label", `${name}: ${words}`);
   button.setAttribute("aria-pressed", String(!state.hidden.has(name)));
-  button.append(swatch, label, tally);
+  button.append(swatch, label, count);
   button.addEventListener("click", () => toggle(name));
   return button;
 }
@@ -238,18 +239,18 @@ function showNumbers() {
   for (const id of ["conf", "iou"]) $(`${id}-text`).textContent = Number($(id).value).toFixed(2);
 }
 
-function say(kind, text) {
+function showStatus(kind, text) {
   $("state").className = `state ${kind}`;
   $("state-text").textContent = text;
 }
 
-function complain(text) {
+function showError(text) {
   $("error").textContent = text;
   $("error").hidden = !text;
 }
 
 function save(panel) {
-  panel.part("canvas").toBlob((blob) => {
+  panel.find("canvas").toBlob((blob) => {
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
     link.download = `${panel.name}.png`;
@@ -260,12 +261,12 @@ function save(panel) {
 
 // ---- images: from a file, from the clipboard, from the camera
 
-async function take(blob, name) {
+async function loadImage(blob, name) {
   const round = ++state.round;
-  complain("");
-  const limit = state.offer?.limits.upload_mb ?? Infinity;
+  showError("");
+  const limit = state.info?.limits.upload_mb ?? Infinity;
   if (blob.size > limit * 2 ** 20) {
-    complain(`${name} has ${(blob.size / 2 ** 20).toFixed(1)} MB; this server takes up to ${limit} MB.`);
+    showError(`${name} has ${(blob.size / 2 ** 20).toFixed(1)} MB; the limit of this server is ${limit} MB.`);
     return;
   }
   const before = state.blob;
@@ -277,7 +278,7 @@ async function take(blob, name) {
   } catch (error) {
     if (round !== state.round) return;
     state.blob = before;
-    complain(`${name}: ${error.message}`);
+    showError(`${name}: ${error.message}`);
     return;
   }
   $("drop").classList.add("full");
@@ -285,43 +286,43 @@ async function take(blob, name) {
   const { width, height } = state.bitmap;
   $("image-facts").textContent = `${width} x ${height} pixels, ${Math.max(blob.size / 1024, 1).toFixed(0)} KB`;
   $("choose").textContent = "Choose another";
-  for (const panel of state.panels) panel.answer = null;
+  for (const panel of state.panels) panel.result = null;
   detectAll();
 }
 
-// The server turns images as their Exif data says, and so does the browser. Kinds that it cannot show
-// (TIFF) the server repaints as a JPEG: with a threshold of 1 there are no boxes in it.
+// Server and browser both rotate images according to their Exif data. Formats that the browser cannot show
+// (TIFF) are converted by the server to a JPEG, without boxes because of the confidence threshold of 1.
 async function decode(blob) {
   try {
     return await createImageBitmap(blob, { imageOrientation: "from-image" });
   } catch {
-    const model = state.offer?.models[0];
-    if (!model) throw new Error("no image that this browser can show");
+    const model = state.info?.models[0];
+    if (!model) throw new Error("not an image that this browser can show");
     const path = `v1/detect/${encodeURIComponent(model.name)}`;
-    const answer = await ask(path, { method: "POST", body: form({ conf: 1, format: "image" }) });
-    return createImageBitmap(await answer.blob());
+    const response = await request(path, { method: "POST", body: form({ conf: 1, format: "image" }) });
+    return createImageBitmap(await response.blob());
   }
 }
 
 function fromList(list) {
   const file = [...(list ?? [])].find((item) => item instanceof File);
-  if (file) take(file, file.name || "pasted image");
+  if (file) loadImage(file, file.name || "pasted image");
 }
 
 async function cameraOn() {
-  complain("");
+  showError("");
   if (!navigator.mediaDevices?.getUserMedia) {
-    complain("The browser gives the camera to pages from localhost or over https only.");
+    showError("Browsers allow the camera on localhost and https only.");
     return;
   }
   try {
     const wanted = { video: { facingMode: "environment", width: { ideal: 1280 } }, audio: false };
     $("video").srcObject = await navigator.mediaDevices.getUserMedia(wanted);
   } catch (error) {
-    complain(error.name === "NotAllowedError" ? "The use of the camera was not allowed." : "No camera was found.");
+    showError(error.name === "NotAllowedError" ? "Camera access was denied." : "No camera was found.");
     return;
   }
-  $("shoot").disabled = true; // until there is a frame to take
+  $("shoot").disabled = true; // until there is a frame
   $("camera-box").hidden = false;
   try {
     await $("video").play();
@@ -338,39 +339,38 @@ function cameraOff() {
   $("camera-box").hidden = true;
 }
 
-function shoot() {
+function takePhoto() {
   const video = $("video");
   const canvas = document.createElement("canvas");
   canvas.width = video.videoWidth;
   canvas.height = video.videoHeight;
   canvas.getContext("2d").drawImage(video, 0, 0);
   cameraOff();
-  canvas.toBlob((blob) => blob && take(blob, "camera.jpg"), "image/jpeg", 0.95);
+  canvas.toBlob((blob) => blob && loadImage(blob, "camera.jpg"), "image/jpeg", 0.95);
 }
 
-// ---- what users do
+// ---- events
 
-function debounce(work, pause) {
+function debounce(callback, delay) {
   let timer = 0;
   return () => {
     clearTimeout(timer);
-    timer = setTimeout(work, pause);
+    timer = setTimeout(callback, delay);
   };
 }
 
 function listen() {
-  const drop = document.body;
   $("choose").addEventListener("click", () => $("file").click());
   $("file").addEventListener("change", () => {
     fromList($("file").files);
-    $("file").value = ""; // the same file may be chosen again
+    $("file").value = ""; // so that the same file can be chosen again
   });
-  drop.addEventListener("dragover", (event) => {
+  document.body.addEventListener("dragover", (event) => {
     event.preventDefault();
     $("drop").classList.add("over");
   });
-  drop.addEventListener("dragleave", (event) => event.relatedTarget || $("drop").classList.remove("over"));
-  drop.addEventListener("drop", (event) => {
+  document.body.addEventListener("dragleave", (event) => event.relatedTarget || $("drop").classList.remove("over"));
+  document.body.addEventListener("drop", (event) => {
     event.preventDefault();
     $("drop").classList.remove("over");
     fromList(event.dataTransfer.files);
@@ -378,7 +378,7 @@ function listen() {
   document.addEventListener("paste", (event) => fromList(event.clipboardData?.files));
   $("camera").addEventListener("click", cameraOn);
   $("camera-off").addEventListener("click", cameraOff);
-  $("shoot").addEventListener("click", shoot);
+  $("shoot").addEventListener("click", takePhoto);
   $("key-box").addEventListener("submit", (event) => {
     event.preventDefault();
     state.key = $("key").value;
@@ -387,7 +387,7 @@ function listen() {
   for (const id of ["model-a", "model-b"]) $(id).addEventListener("change", choosePanels);
   for (const id of ["conf", "iou"]) $(id).addEventListener("input", showNumbers);
   $("conf").addEventListener("input", show);
-  $("iou").addEventListener("input", debounce(detectAll, IOU_PAUSE));
+  $("iou").addEventListener("input", debounce(detectAll, IOU_DELAY));
   addEventListener("resize", debounce(() => state.panels.forEach(draw), 100));
 }
 

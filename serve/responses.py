@@ -1,84 +1,81 @@
-"""What goes back: rows of boxes, an image with them, what the server offers."""
+"""Build responses: detections as JSON rows, annotated images, model info, and their OpenAPI schemas."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import cv2
 import numpy as np
 
-from serve.images import encode_jpeg
-from serve.models import Found, InferenceTask, Served
+from serve.models import DetectionResult, InferenceTask, ServedModel
+from serve.request import FILE_FIELD, RequestError
 from serve.serve_options import ServeOptions
 from utils.base.formats import format_of
 from utils.plots.annotator import Annotator, colors
 
 DetectionRow = dict[str, float | int | str]
+STAGES = ("decode", "queue", "inference", "nms", "total")
 
 
-def rows_of(found: Found, names: Mapping[int, str]) -> list[DetectionRow]:
-    """Detections, best first: corners in pixels of the image, confidence, class number and name."""
+def detection_rows(result: DetectionResult, names: Mapping[int, str]) -> list[DetectionRow]:
+    """Return detections in order of confidence: corners in pixels, confidence, class number and name."""
     rows: list[DetectionRow] = []
-    for xmin, ymin, xmax, ymax, confidence, kind in found.rows.tolist():
-        row: DetectionRow = {
-            "xmin": round(xmin, 3),
-            "ymin": round(ymin, 3),
-            "xmax": round(xmax, 3),
-            "ymax": round(ymax, 3),
-        }
-        row |= {
-            "confidence": round(confidence, 5),
-            "class": int(kind),
-            "name": names.get(int(kind), str(int(kind))),
-        }
+    for *corners, confidence, class_index in result.detections.tolist():
+        xmin, ymin, xmax, ymax = (round(value, 3) for value in corners)
+        index = int(class_index)
+        row: DetectionRow = {"xmin": xmin, "ymin": ymin, "xmax": xmax, "ymax": ymax}
+        row |= {"confidence": round(confidence, 5), "class": index, "name": names.get(index, str(index))}
         rows.append(row)
     return rows
 
 
-def detailed(
-    served: Served, task: InferenceTask, found: Found, seconds: Mapping[str, float]
+def detection_details(
+    model: ServedModel, task: InferenceTask, result: DetectionResult, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
-    """Detections with sizes in pixels, thresholds, and milliseconds of each stage."""
+    """Return detections with image and input size in pixels, thresholds, and milliseconds per stage."""
     height, width = task.original_hw
-    spent = {**seconds, "inference": found.inference, "nms": found.nms}
+    spent = {**seconds, "inference": result.inference, "nms": result.nms}
     return {
-        "model": served.name,
+        "model": model.name,
         "size": {"width": width, "height": height},
         "input": {"width": task.image.shape[1], "height": task.image.shape[0]},
         "conf": task.params.conf,
         "iou": task.params.iou,
-        "batch": found.batch,
-        "times_ms": {
-            key: round(1e3 * spent[key], 3) for key in ("decode", "queue", "inference", "nms", "total")
-        },
-        "detections": rows_of(found, served.backend.names),
+        "batch": result.batch_size,
+        "times_ms": {stage: round(1e3 * spent[stage], 3) for stage in STAGES},
+        "detections": detection_rows(result, model.backend.names),
     }
 
 
-def annotated(image: np.ndarray, found: Found, names: Mapping[int, str]) -> bytes:
-    """The image (H, W, 3) BGR, which is drawn on, with labelled boxes, as a JPEG."""
+def annotated_jpeg(image: np.ndarray, result: DetectionResult, names: Mapping[int, str]) -> bytes:
+    """Draw labelled boxes on an image (H, W, 3) BGR, in place, and return it as a JPEG file."""
     annotator = Annotator(np.ascontiguousarray(image))
-    for *xyxy, confidence, kind in found.rows[::-1].tolist():  # the best end up on top
-        label = f"{names.get(int(kind), int(kind))} {confidence:.2f}"
-        annotator.box_label(xyxy, label, colors(int(kind), bgr=True))
-    return encode_jpeg(annotator.result())
+    for *xyxy, confidence, class_index in result.detections[::-1].tolist():  # most confident on top
+        index = int(class_index)
+        annotator.box_label(xyxy, f"{names.get(index, index)} {confidence:.2f}", colors(index, bgr=True))
+    done, content = cv2.imencode(".jpg", annotator.result(), [cv2.IMWRITE_JPEG_QUALITY, 92])
+    if not done:
+        size = f"{image.shape[1]}x{image.shape[0]}"
+        raise RequestError(422, f"an image of {size} pixels does not fit into a JPEG")
+    return content.tobytes()
 
 
-def offer(models: Mapping[str, Served], options: ServeOptions) -> dict[str, Any]:
-    """Models with their classes and colours, defaults of the parameters, limits."""
+def models_info(models: Mapping[str, ServedModel], options: ServeOptions) -> dict[str, Any]:
+    """Return the models with their classes and colours, parameter defaults and limits."""
     return {
         "models": [
             {
-                "name": served.name,
+                "name": model.name,
                 "format": format_of(file).title,
-                "imgsz": served.imgsz,
-                "fixed_imgsz": served.fixed,
+                "imgsz": model.imgsz,
+                "fixed_imgsz": model.fixed,
                 "classes": [
                     {"class": index, "name": name, "color": "#{:02x}{:02x}{:02x}".format(*colors(index))}
-                    for index, name in sorted(served.backend.names.items())
+                    for index, name in sorted(model.backend.names.items())
                 ],
             }
-            for served, file in zip(models.values(), options.weights, strict=True)
+            for model, file in zip(models.values(), options.weights, strict=True)
         ],
         "defaults": {"conf": options.conf_thres, "iou": options.iou_thres, "max_det": options.max_det},
         "limits": {
@@ -86,4 +83,76 @@ def offer(models: Mapping[str, Served], options: ServeOptions) -> dict[str, Any]
             "megapixels": options.max_megapixels,
             "imgsz": options.max_imgsz,
         },
+    }
+
+
+_FRACTION = {"type": "number", "minimum": 0, "maximum": 1}
+_PARAMETERS: dict[str, tuple[dict[str, Any], str]] = {
+    "conf": (_FRACTION, "Confidence threshold."),
+    "iou": (_FRACTION, "NMS IoU threshold."),
+    "imgsz": ({"type": "integer", "minimum": 32}, "Input size in pixels, the longer side."),
+    "classes": ({"type": "string"}, "Classes to return: numbers or names, separated by commas."),
+    "format": ({"type": "string", "enum": ["json", "image"]}, "JSON, or the annotated image as a JPEG."),
+}
+_PIXELS = {"type": "number", "description": "Pixels of the image."}
+ROWS_SCHEMA: dict[str, Any] = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {
+            **dict.fromkeys(("xmin", "ymin", "xmax", "ymax"), _PIXELS),
+            "confidence": _FRACTION,
+            "class": {"type": "integer"},
+            "name": {"type": "string"},
+        },
+    },
+}
+_SIZE = {"type": "object", "properties": {"width": {"type": "integer"}, "height": {"type": "integer"}}}
+DETAILS_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "model": {"type": "string"},
+        "size": _SIZE,
+        "input": _SIZE,
+        "conf": _FRACTION,
+        "iou": _FRACTION,
+        "batch": {"type": "integer", "description": "Batch size of the inference."},
+        "times_ms": {"type": "object", "properties": dict.fromkeys(STAGES, {"type": "number"})},
+        "detections": ROWS_SCHEMA,
+    },
+}
+_ERRORS = {
+    "400": "The form is damaged.",
+    "401": "The X-API-Key header is missing or wrong.",
+    "404": "No model has this name.",
+    "408": "The upload took too long.",
+    "413": "The file or the image is too large.",
+    "415": "Not a form, or not an image.",
+    "422": "A parameter is invalid, or the image is missing.",
+    "503": "Too many requests are in progress; see Retry-After.",
+}
+
+
+def upload_operation(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the OpenAPI operation of a route that takes an image and returns `schema`, or a JPEG.
+
+    FastAPI cannot derive it, as uploads are read without its help.
+    """
+    fields = {key: {**kind, "description": text} for key, (kind, text) in _PARAMETERS.items()}
+    form = {
+        "type": "object",
+        "required": [FILE_FIELD],
+        "properties": {FILE_FIELD: {"type": "string", "format": "binary"}, **fields},
+    }
+    success = {
+        "description": "Detections.",
+        "content": {"application/json": {"schema": schema}, "image/jpeg": {}},
+    }
+    return {
+        "parameters": [
+            {"name": key, "in": "query", "required": False, "schema": kind, "description": text}
+            for key, (kind, text) in _PARAMETERS.items()
+        ],
+        "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}},
+        "responses": {"200": success, **{status: {"description": text} for status, text in _ERRORS.items()}},
     }

@@ -1,57 +1,65 @@
-"""What the server can be asked for on its command line."""
+"""Options of `python -m serve`; importing this module needs the standard library only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
-from utils.base.checks import Checked, listed
+from utils.base.options import Options, flag
+from utils.base.paths import ROOT, relative_to_cwd
+
+_server = partial(flag, group="models and server")
+_default = partial(flag, group="inference defaults, which requests can override")
+_limit = partial(flag, group="limits and batching")
 
 
 @dataclass(frozen=True)
-class ServeOptions(Checked):
-    """The flags of `python -m serve`, by their names; checked."""
+class ServeOptions(Options):
+    """Options of the detection server."""
 
-    weights: list[str]
-    data: str = ""
-    host: str = "127.0.0.1"
-    port: int = 5000
-    device: str = ""
-    half: bool = False
-    imgsz: int = 640
-    conf_thres: float = 0.25
-    iou_thres: float = 0.45
-    max_det: int = 300
-    max_upload_mb: float = 16
-    max_megapixels: float = 50
-    max_batch: int = 8
-    max_wait_ms: float = 5
-    max_queue: int = 32
+    prog = "-m serve"
+    description = "Serve object detection models over HTTP."
 
-    def __post_init__(self) -> None:
-        """Bring loose values into form (`weights="a.pt"`) and refuse impossible ones."""
-        object.__setattr__(self, "weights", [str(name) for name in listed(self.weights)])
-        self._require("weights", bool(self.weights), "at least one file")
-        self._require("port", 0 <= self.port <= 65535, "a number from 0 to 65535")
-        self._require("imgsz", 1 <= self.imgsz <= 8192, "pixels from 1 to 8192")
-        for name in ("conf_thres", "iou_thres"):
-            self._require(name, 0 <= getattr(self, name) <= 1, "a number from 0 to 1")
-        for name in ("max_det", "max_batch", "max_queue"):
-            self._require(name, getattr(self, name) >= 1, "a whole number from 1")
+    weights: list[str] = _server(["yolov5s.pt"], "model path(s), each served under its own name")
+    data: str = _server(
+        factory=lambda: relative_to_cwd(ROOT / "data" / "coco128.yaml"),
+        help="dataset yaml with class names, for models that contain none",
+    )
+    host: str = _server("127.0.0.1", "address to listen on; 0.0.0.0 listens on all network interfaces")
+    port: int = _server(5000, "port to listen on; 0 picks a free one", between=(0, 65535))
+    device: str = _server("", "cuda device such as 0, or cpu or mps; empty picks the best one available")
+    half: bool = _server(False, "FP16 inference, on a GPU")
+
+    imgsz: int = _default(640, "image size (pixels)", aliases=("--img", "--img-size"), between=(1, 8192))
+    conf_thres: float = _default(0.25, "confidence threshold", between=(0, 1))
+    iou_thres: float = _default(0.45, "NMS IoU threshold", between=(0, 1))
+    max_det: int = _default(300, "maximum detections per image", between=(1, None))
+
+    max_upload_mb: float = _limit(16, "maximum upload size (MB)")
+    max_megapixels: float = _limit(50, "maximum image size (megapixels)")
+    max_batch: int = _limit(8, "maximum batch size", between=(1, None))
+    max_wait_ms: float = _limit(
+        5, "maximum time to wait for a batch to fill (milliseconds)", between=(0, 10_000)
+    )
+    max_queue: int = _limit(32, "maximum concurrent requests per model", between=(1, None))
+
+    def check(self) -> None:
+        """Check that there is a model, and that the size limits are not zero."""
+        self.require("weights", bool(self.weights), "at least one file")
         for name in ("max_upload_mb", "max_megapixels"):
-            self._require(name, 0 < getattr(self, name) <= 1024, "a number above 0, at most 1024")
-        self._require("max_wait_ms", 0 <= self.max_wait_ms <= 10_000, "milliseconds from 0 to 10000")
+            self.require(name, 0 < getattr(self, name) <= 1024, "a number above 0, at most 1024")
 
     @property
     def max_upload(self) -> int:
-        """Bytes of the largest image file."""
+        """Maximum size of an image file in bytes."""
         return int(self.max_upload_mb * 2**20)
 
     @property
     def max_pixels(self) -> int:
-        """Pixels of the largest image."""
+        """Maximum number of pixels of an image."""
         return int(self.max_megapixels * 1e6)
 
     @property
     def max_imgsz(self) -> int:
-        """The largest network input that a request may ask for."""
+        """Largest input size that a request can ask for."""
         return max(self.imgsz, 1280)

@@ -1,4 +1,4 @@
-"""One request for detections, from its upload to what was found."""
+"""Process one detection request, from its upload to its detections."""
 
 from __future__ import annotations
 
@@ -13,40 +13,37 @@ from typing import Any
 import numpy as np
 from starlette.requests import ClientDisconnect, Request
 
-from serve.errors import RequestError
-from serve.images import read_image
-from serve.models import Found, InferenceTask, Served
-from serve.multipart import Form, read_form
-from serve.params import RequestParams, read_params
-from serve.responses import annotated
+from serve.batching import BusyError
+from serve.middleware import Metrics
+from serve.models import DetectionResult, InferenceTask, ServedModel
+from serve.request import FILE_FIELD, Form, RequestError, RequestParams, read_form, read_image, read_params
+from serve.responses import annotated_jpeg
 from serve.serve_options import ServeOptions
-from serve.service_metrics import Metrics
 from utils.base.errors import ConfigError
 from utils.base.processes import usable_cores
 
-UPLOAD_SECONDS = 30.0  # a client that sends slower holds a place that others could use
-_GONE = 499  # nobody hears it; the number is what web servers log for it
-FIELD = "image"
+UPLOAD_SECONDS = 30.0  # slow clients would occupy a slot that others could use
+_CLIENT_CLOSED = 499  # never sent; the status that web servers log in this case
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a request; `jpeg` if the image was asked for; seconds of its stages."""
+class Detection:
+    """A processed request; `jpeg` if the annotated image was asked for, `seconds` by stage."""
 
-    served: Served
+    model: ServedModel
     task: InferenceTask
-    found: Found
+    result: DetectionResult
     jpeg: bytes | None
     seconds: dict[str, float]
 
 
 class DetectionService:
-    """The models, and a few threads that decode and draw images for them.
+    """The served models, and a thread pool that decodes and draws images.
 
-    Few, as each may hold an image of the largest size.
+    The pool is small, as each of its threads may hold an image of the maximum size.
     """
 
-    def __init__(self, models: Mapping[str, Served], options: ServeOptions, metrics: Metrics) -> None:
+    def __init__(self, models: Mapping[str, ServedModel], options: ServeOptions, metrics: Metrics) -> None:
         self.models = models
         self.options = options
         self.metrics = metrics
@@ -54,99 +51,101 @@ class DetectionService:
 
     @property
     def ready(self) -> bool:
-        """Whether every model is working."""
-        return all(served.batcher.alive for served in self.models.values())
+        """Whether every model accepts requests."""
+        return all(model.batcher.alive for model in self.models.values())
 
     def close(self) -> None:
-        """Finish what is queued, then end all threads."""
-        for served in self.models.values():
-            served.batcher.close()
+        """Process what is queued, then stop all threads."""
+        for model in self.models.values():
+            model.batcher.close()
         self._pool.shutdown(cancel_futures=True)
 
-    async def detect(self, request: Request, name: str) -> Outcome:
-        """Read a request's image, and look at it.
+    async def detect(self, request: Request, name: str) -> Detection:
+        """Read the image of a request and run the model `name` on it.
 
         Raises:
-            RequestError: it cannot be served; the status says whose fault that is.
+            RequestError: the request is invalid, or the model failed.
+            BusyError: too many requests are in progress.
         """
         started = time.monotonic()
-        served = self._model(name)
-        with served.batcher.place():
-            form = await self._upload(request)
-            params = self._params(request, form, served)
+        model = self._model(name)
+        with model.batcher.slot():
+            form = await self._read_form(request)
+            params = self._read_params(request, form, model)
             if not form.file:
-                raise RequestError(422, f"the form has no image in its field {FIELD!r}")
+                raise RequestError(422, f"the form has no image in its field {FILE_FIELD!r}")
             loop = asyncio.get_running_loop()
-            reading = time.monotonic()
-            image, task = await loop.run_in_executor(self._pool, self._prepare, form.file, served, params)
-            seconds = {"decode": time.monotonic() - reading}
-            with _failures():
-                future = served.batcher.submit(task, task.image.shape)
-                found, seconds["queue"] = await _unless_gone(request, future)
+            decoding = time.monotonic()
+            image, task = await loop.run_in_executor(self._pool, self._prepare, form.file, model, params)
+            seconds = {"decode": time.monotonic() - decoding}
+            with _as_request_errors():
+                future = model.batcher.submit(task, task.image.shape)
+                result, seconds["queue"] = await _wait_while_connected(request, future)
             jpeg = None
             if image is not None:
-                names = served.backend.names
-                jpeg = await loop.run_in_executor(self._pool, annotated, image, found, names)
+                names = model.backend.names
+                jpeg = await loop.run_in_executor(self._pool, annotated_jpeg, image, result, names)
             seconds["total"] = time.monotonic() - started
-            return Outcome(served, task, found, jpeg, seconds)
+            return Detection(model, task, result, jpeg, seconds)
 
-    def _model(self, name: str) -> Served:
+    def _model(self, name: str) -> ServedModel:
         if name not in self.models:
-            raise RequestError(404, f"no model is called {name[:80]!r}; there are {', '.join(self.models)}")
+            raise RequestError(404, f"no model is named {name[:80]!r}; expected {', '.join(self.models)}")
         return self.models[name]
 
-    async def _upload(self, request: Request) -> Form:
+    async def _read_form(self, request: Request) -> Form:
         kind, length = request.headers.get("content-type", ""), request.headers.get("content-length")
-        reading = read_form(kind, length, request.stream(), FIELD, self.options.max_upload)
+        form = read_form(kind, length, request.stream(), self.options.max_upload)
         try:
-            return await asyncio.wait_for(reading, UPLOAD_SECONDS)
+            return await asyncio.wait_for(form, UPLOAD_SECONDS)
         except asyncio.TimeoutError as error:
             raise RequestError(408, f"the upload took more than {UPLOAD_SECONDS:g} seconds") from error
         except ClientDisconnect as error:
-            raise RequestError(_GONE, "the client has gone") from error
+            raise RequestError(_CLIENT_CLOSED, "the client disconnected") from error
 
-    def _params(self, request: Request, form: Form, served: Served) -> RequestParams:
+    def _read_params(self, request: Request, form: Form, model: ServedModel) -> RequestParams:
         values = {**request.query_params, **form.fields}
         accept = request.headers.get("accept", "")
-        names = served.backend.names
-        return read_params(values, accept, self.options, served.imgsz, served.fixed, names)
+        return read_params(values, accept, self.options, model.imgsz, model.fixed, model.backend.names)
 
     def _prepare(
-        self, content: bytes, served: Served, params: RequestParams
+        self, content: bytes, model: ServedModel, params: RequestParams
     ) -> tuple[np.ndarray | None, InferenceTask]:
-        """Decode and letterbox; the image itself is kept only if it is to be drawn on."""
+        """Decode and letterbox an image; the decoded image is returned only if it will be drawn on."""
         image = read_image(content, self.options.max_pixels)
-        return image if params.image else None, served.prepare(image, params)
+        return image if params.image else None, model.prepare(image, params)
 
 
-async def _unless_gone(request: Request, future: Future[tuple[Found, float]]) -> tuple[Found, float]:
-    """Wait for a result for as long as the client does; then nobody needs it, and it leaves the queue."""
+async def _wait_while_connected(
+    request: Request, future: Future[tuple[DetectionResult, float]]
+) -> tuple[DetectionResult, float]:
+    """Wait for a result; cancel it, and so remove it from the queue, when the client disconnects."""
     result = asyncio.wrap_future(future)
-    gone = asyncio.ensure_future(_gone(request))
+    disconnected = asyncio.ensure_future(_disconnected(request))
     try:
-        either: set[asyncio.Future[Any]] = {result, gone}
+        either: set[asyncio.Future[Any]] = {result, disconnected}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not result.done():
-            raise RequestError(_GONE, "the client has gone")
+            raise RequestError(_CLIENT_CLOSED, "the client disconnected")
         return result.result()
     finally:
-        gone.cancel()
+        disconnected.cancel()
         result.cancel()
 
 
-async def _gone(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 @contextmanager
-def _failures() -> Iterator[None]:
-    """Turn what a model could not do into a refusal; the queue has written it to the log."""
+def _as_request_errors() -> Iterator[None]:
+    """Turn errors of a model into request errors; the batcher has logged them."""
     try:
         yield
-    except RequestError:
+    except (RequestError, BusyError):
         raise
-    except ConfigError as error:  # such as a size that its file does not take
+    except ConfigError as error:  # such as an input size that an exported model does not take
         raise RequestError(422, str(error)) from error
     except Exception as error:
-        raise RequestError(500, "the model failed; the server's log says why") from error
+        raise RequestError(500, "the model failed; see the server's log") from error

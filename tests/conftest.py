@@ -1,4 +1,4 @@
-"""What every test may rely on."""
+"""Environment and fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from tests.utils.loggers.sink import Sink
 from utils.base.device import disable_ort_telemetry
 from utils.base.log import LOG
 
-# No run of a test starts TensorBoard or what else this machine has; tests of services ask for them.
+# Waiting threads do not spin, so that tests and other programs share the cores. Read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Training in a test uses none of the installed logging services; the tests of services enable them.
 os.environ["YOLOV5_LOGGERS"] = "none"
-disable_ort_telemetry()  # tests import it, too
-# A shell without job control starts what it puts into the background deaf to Ctrl-C, and children inherit it.
+disable_ort_telemetry()  # some tests import ONNX Runtime themselves
+# A shell without job control makes its background processes ignore Ctrl-C, and child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def quiet_console() -> Iterator[None]:
-    """Undo `set_up_console` after a test that ran a script, so that `caplog` hears the next one."""
+    """Undo `set_up_console` after a test that ran a script, so that `caplog` works in the next test."""
     level = LOG.level
     yield
     LOG.handlers.clear()
@@ -33,7 +35,7 @@ def quiet_console() -> Iterator[None]:
 
 @pytest.fixture
 def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty home, no account, and a network in which every connection is a failure of the test."""
+    """Return an empty home; no accounts, and the test fails if anything connects to the network."""
     for name in list(os.environ):
         if name.startswith(("WANDB_", "COMET_", "CLEARML_", "MLFLOW_")) or name.lower() in (
             "no_proxy",
@@ -42,17 +44,17 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             monkeypatch.delenv(name)
     sink = Sink()
     for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.setenv(name, sink.address)
-        monkeypatch.setenv(name.upper(), sink.address)
+        monkeypatch.setenv(name, sink.url)
+        monkeypatch.setenv(name.upper(), sink.url)
     monkeypatch.setenv("HOME", str(tmp_path))
     yield tmp_path
     sink.socket.close()
-    assert not sink.asked, f"somebody wanted to reach {sink.asked}"
+    assert not sink.requests, f"unexpected requests: {sink.requests}"
 
 
 @pytest.fixture
 def said() -> Iterator[list[str]]:
-    """Everything that is logged."""
+    """Return the list of all logged messages."""
     lines: list[str] = []
 
     class Recorder(logging.Handler):

@@ -1,9 +1,8 @@
-"""Journeys through train.py: tiny real runs on drawn images."""
+"""train.py end to end: small runs on drawn images."""
 
 from __future__ import annotations
 
 import csv
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,7 +55,7 @@ def _same(one: Path | None, two: Path | None) -> bool:
     return all(torch.equal(value, states[1][key]) for key, value in states[0].items())
 
 
-def test_a_run_leaves_everything_that_users_look_for(flags: Flags) -> None:
+def test_a_run_writes_checkpoints_tables_and_plots(flags: Flags) -> None:
     result = train.run(**flags(noplots=False, name="whole", save_period=1))
     files = {path.relative_to(result.save_dir).as_posix() for path in result.save_dir.rglob("*.*")}
 
@@ -73,7 +72,7 @@ def test_a_run_leaves_everything_that_users_look_for(flags: Flags) -> None:
 
 
 class Interrupt(Callbacks):
-    """Press Ctrl-C when a batch begins."""
+    """Raise KeyboardInterrupt at the start of a batch."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -83,7 +82,7 @@ class Interrupt(Callbacks):
             raise KeyboardInterrupt
 
 
-def test_a_resumed_run_ends_as_if_it_had_never_stopped(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     flags: Flags, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     course: dict[str, Any] = {"epochs": 8, "optimizer": "AdamW", "cos_lr": True}
@@ -110,7 +109,7 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(
     assert one["progress"] == two["progress"] and one["stopper"] == two["stopper"]
 
 
-def test_a_resumed_run_says_that_its_data_changed(flags: Flags, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resuming_warns_if_the_data_changed(flags: Flags, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(KeyboardInterrupt):
         train.run(**flags(name="moved"), callbacks=[Interrupt(step=BATCHES + 1)])
     weights = Path(flags()["project"], "moved", "weights")
@@ -123,7 +122,7 @@ def test_a_resumed_run_says_that_its_data_changed(flags: Flags, capsys: pytest.C
     assert not list(weights.glob(".*.part"))
 
 
-def test_a_run_that_was_killed_while_finishing_is_finished(
+def test_a_run_killed_during_the_final_validation_can_be_finished(
     flags: Flags, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -147,7 +146,7 @@ def test_a_finished_run_has_nothing_to_resume(flags: Flags) -> None:
         train.run(resume=str(result.last))
 
 
-def test_noval_and_nosave_leave_it_to_the_last_epoch(flags: Flags) -> None:
+def test_noval_and_nosave_apply_to_all_but_the_last_epoch(flags: Flags) -> None:
     saved = []
 
     class Saved(Callbacks):
@@ -161,7 +160,7 @@ def test_noval_and_nosave_leave_it_to_the_last_epoch(flags: Flags) -> None:
     assert rows[1][4] == "nan" and rows[2][4] != "nan"
 
 
-def test_a_stopped_run_ends_at_once(flags: Flags) -> None:
+def test_a_run_stopped_by_a_callback_ends_immediately(flags: Flags) -> None:
     class Stop(Callbacks):
         def on_train_batch_end(self, *args: Any) -> None:
             self.stop_training = True
@@ -171,7 +170,7 @@ def test_a_stopped_run_ends_at_once(flags: Flags) -> None:
     assert result.last is None and len(_rows(result.save_dir)) == 1
 
 
-def test_patience_ends_a_run_that_gets_no_better(flags: Flags, capsys: pytest.CaptureFixture[str]) -> None:
+def test_patience_stops_a_run_that_does_not_improve(flags: Flags, capsys: pytest.CaptureFixture[str]) -> None:
     # The fitness of this model stays 0: nothing is found so early.
     result = train.run(**flags(name="patient", epochs=9, patience=2, hyp=_hyp(flags, lr0=0.0)))
 
@@ -185,7 +184,7 @@ def _hyp(flags: Flags, **changes: float) -> str:
     return str(path)
 
 
-def test_divergence_is_an_error_with_causes_and_keeps_no_bad_weights(flags: Flags) -> None:
+def test_divergence_is_an_error_that_names_causes_and_saves_no_bad_weights(flags: Flags) -> None:
     options = flags(name="diverged", hyp=_hyp(flags, lr0=10, warmup_epochs=0, box=3e38))
 
     with pytest.raises(DivergedError, match=r"epoch 0, batch \d: .*learning rate"):
@@ -206,7 +205,7 @@ def test_divergence_is_an_error_with_causes_and_keeps_no_bad_weights(flags: Flag
         pytest.param({"compile": True, "epochs": 1}, marks=pytest.mark.slow),
     ],
 )
-def test_flags_that_change_the_course(flags: Flags, changes: dict[str, Any]) -> None:
+def test_training_flags(flags: Flags, changes: dict[str, Any]) -> None:
     result = train.run(**flags(name="flags", **changes))
 
     assert result.best is not None
@@ -214,7 +213,7 @@ def test_flags_that_change_the_course(flags: Flags, changes: dict[str, Any]) -> 
     assert model.nc == (1 if changes.get("single_cls") else 5)
 
 
-def test_frozen_layers_come_out_as_they_went_in(flags: Flags) -> None:
+def test_frozen_layers_do_not_change(flags: Flags) -> None:
     start = train.run(**flags(name="start", epochs=1))
     result = train.run(**flags(name="frozen", weights=str(start.best), cfg="", freeze=[2], epochs=8))
     before, after = read_checkpoint(str(start.best)).state, read_checkpoint(str(result.best)).state
@@ -239,7 +238,7 @@ def test_frozen_layers_come_out_as_they_went_in(flags: Flags) -> None:
         ({"resume": "nowhere.pt"}, ConfigError, "nowhere.pt"),
     ],
 )
-def test_mistakes_are_named_before_anything_is_written(
+def test_errors_are_reported_before_anything_is_written(
     flags: Flags, changes: dict[str, Any], error: type[Exception], words: str
 ) -> None:
     options = flags(name="mistaken", **changes)
@@ -260,7 +259,7 @@ def test_placeholder_anchors_are_fitted_and_noautoanchor_is_refused(flags: Flags
     assert (model.head.anchors_px() > 1).all()
 
 
-def test_damaged_images_leave_one_clear_error(flags: Flags, tmp_path: Path) -> None:
+def test_a_dataset_of_damaged_images_is_one_clear_error(flags: Flags, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.jpg").write_bytes(b"no image")
     data = {"path": str(tmp_path), "train": "images", "val": "images", "names": ["a"]}
@@ -270,7 +269,7 @@ def test_damaged_images_leave_one_clear_error(flags: Flags, tmp_path: Path) -> N
         train.run(**flags(data=str(tmp_path / "data.yaml"), name="damaged"))
 
 
-def test_the_command_line_is_parsed_as_a_whole() -> None:
-    opt = train.parse_opt(["--img", "96", "--batch", "8"])
+def test_the_command_line_is_parsed() -> None:
+    opt = train.parse_options(["--img", "96", "--batch", "8"])
 
-    assert isinstance(opt, Namespace) and (opt.imgsz, opt.batch_size) == (96, 8)
+    assert (opt.imgsz, opt.batch_size) == (96, 8)

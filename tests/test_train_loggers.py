@@ -1,4 +1,4 @@
-"""Journeys through train.py with services that listen; what they have written is read back."""
+"""Runs of train.py with logging services, whose files are read back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.utils.loggers.drive import installed
 from tests.utils.loggers.test_tensorboard_logger import events
 from tests.utils.loggers.wandb_file import records, values
 from tests.utils.train.small import small_models, small_set
-from utils.loggers.available import KINDS
+from utils.loggers.available import SERVICES
 from utils.loggers.callbacks import Callbacks
 from utils.train.run_dir import COLUMNS
 
@@ -29,7 +29,7 @@ Flags = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> Flags:
-    """Options of a small model on small images, with changes."""
+    """Return a function that makes options for a small model on small images."""
     home = tmp_path_factory.mktemp("loggers")
     data, (model, _) = small_set(home), small_models(home)
     fixed = {"weights": "", "imgsz": 64, "batch_size": 4, "workers": 0, "device": "cpu", "epochs": 2}
@@ -38,9 +38,9 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> Flags:
 
 
 @pytest.fixture(scope="module")
-def quiet(flags: Flags) -> dict[str, torch.Tensor]:
-    """Weights of a run to which no service listens."""
-    return _state(train.run(**flags(name="quiet", loggers="none")))
+def without_services(flags: Flags) -> dict[str, torch.Tensor]:
+    """Weights of a run without services."""
+    return _state(train.run(**flags(name="without", loggers="none")))
 
 
 def _state(result: Any) -> dict[str, torch.Tensor]:
@@ -57,25 +57,25 @@ def _table(folder: Path) -> list[dict[str, float]]:
 
 
 def _as_written(value: float) -> float:
-    """A figure as results.csv has it."""
+    """Round a value as results.csv does."""
     return float(f"{value:.6g}")
 
 
 @installed("tensorboard")
 @installed("mlflow")
 @installed("wandb")
-def test_services_have_what_results_csv_has(
-    flags: Flags, quiet: dict[str, torch.Tensor], offline: Path, monkeypatch: pytest.MonkeyPatch
+def test_services_contain_the_values_of_results_csv(
+    flags: Flags, without_services: dict[str, torch.Tensor], offline: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = (offline / "mlruns").as_uri()
     for name, value in {"WANDB_MODE": "offline", "MLFLOW_TRACKING_URI": store}.items():
         monkeypatch.setenv(name, value)
     for name in ("MLFLOW_ALLOW_FILE_STORE", "MLFLOW_DISABLE_TELEMETRY"):
         monkeypatch.setenv(name, "true")
-    result = train.run(**flags(name="heard", loggers="auto", noplots=False, bbox_interval=2, save_period=1))
+    result = train.run(**flags(name="with", loggers="auto", noplots=False, bbox_interval=2, save_period=1))
     table = _table(result.save_dir)
 
-    assert _same(quiet, _state(result)), "callbacks change nothing"
+    assert _same(without_services, _state(result)), "callbacks change nothing"
     board = events(result.save_dir)
     for name in COLUMNS[1:]:
         assert [_as_written(event.value) for event in board.Scalars(name)] == pytest.approx(
@@ -105,8 +105,8 @@ def test_services_have_what_results_csv_has(
     assert {f"{name}/path" for name in images} <= {key for row in history for key in row}
 
 
-class Press(Callbacks):
-    """Ctrl-C in the second epoch."""
+class Interrupt(Callbacks):
+    """Raises KeyboardInterrupt in the second epoch."""
 
     def on_train_epoch_start(self, epoch: int) -> None:
         if epoch == 1:
@@ -114,10 +114,10 @@ class Press(Callbacks):
 
 
 @installed("tensorboard")
-def test_a_resumed_run_goes_on_where_it_was(flags: Flags) -> None:
+def test_a_resumed_run_logs_each_epoch_once(flags: Flags) -> None:
     options = flags(name="stopped", loggers="tensorboard", epochs=3)
     with pytest.raises(KeyboardInterrupt):
-        train.run(**options, callbacks=[Press()])
+        train.run(**options, callbacks=[Interrupt()])
     folder = Path(options["project"], "stopped")
     train.run(resume=str(folder / "weights" / "last.pt"))
 
@@ -125,45 +125,45 @@ def test_a_resumed_run_goes_on_where_it_was(flags: Flags) -> None:
 
 
 @pytest.mark.parametrize("service", [fakes.Fails, fakes.Hangs])
-def test_training_ends_well_whatever_a_service_does(
+def test_failing_services_do_not_change_the_training(
     service: type,
     flags: Flags,
-    quiet: dict[str, torch.Tensor],
+    without_services: dict[str, torch.Tensor],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    table = (replace(fakes.kind(service), key="tensorboard"),)
-    monkeypatch.setattr("utils.loggers.available.KINDS", table)
+    table = (replace(fakes.service_of(service), key="tensorboard"),)
+    monkeypatch.setattr("utils.loggers.available.SERVICES", table)
     monkeypatch.setenv("YOLOV5_LOGGERS_WAIT", "2")
     result = train.run(**flags(name=service.__name__, loggers="auto"))
 
-    assert _same(quiet, _state(result))
-    warnings = [line for line in capsys.readouterr().err.splitlines() if "goes on without it" in line]
+    assert _same(without_services, _state(result))
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "continues without it" in line]
     assert len(warnings) == 1 and warnings[0].startswith(f"WARNING: {service.__name__}: ")
 
 
 def test_training_needs_no_service_to_be_installed(
-    flags: Flags, quiet: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+    flags: Flags, without_services: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for kind in KINDS:
-        monkeypatch.setitem(sys.modules, kind.package, None)
+    for service in SERVICES:
+        monkeypatch.setitem(sys.modules, service.package, None)
     result = train.run(**flags(name="bare", loggers="auto"))
 
-    assert _same(quiet, _state(result))
+    assert _same(without_services, _state(result))
     assert not list(result.save_dir.glob("events*")) and not (result.save_dir / "loggers").exists()
 
 
-def test_the_dataset_that_is_uploaded_is_the_one_that_is_trained_on(
+def test_the_uploaded_dataset_is_that_of_the_training(
     flags: Flags, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     seen: dict[str, dict[str, Path]] = {}
 
-    def services(kinds: Any, dataset: dict[str, Path]) -> Callbacks:
+    def record(services: Any, dataset: dict[str, Path]) -> Callbacks:
         seen["files"] = dataset
         return Callbacks()
 
-    monkeypatch.setattr("utils.train.callbacks.LoggerProcesses", services)
-    monkeypatch.setattr("utils.loggers.available.KINDS", (fakes.kind(fakes.Diary),))
+    monkeypatch.setattr("utils.train.callbacks.LoggerProcesses", record)
+    monkeypatch.setattr("utils.loggers.available.SERVICES", (fakes.service_of(fakes.Diary),))
     for split, count in ((True, 12), ("val", 4)):
         with caplog.at_level(logging.ERROR):
             train.run(**flags(name="sets", loggers="auto", upload_dataset=split, epochs=1))

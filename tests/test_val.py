@@ -196,13 +196,13 @@ def test_every_flag_of_the_original_is_understood(line: str, expected: dict[str,
 
 def test_a_high_threshold_spoils_the_map(caplog: pytest.LogCaptureFixture) -> None:
     parse_options(["--conf-thres", "0.1"])
-    assert "mAP is too low" in caplog.text
+    assert "mAP will be too low" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("keywords", "complaint"),
     [
-        ({"img_size": 320}, "no option img_size; did you mean imgsz"),
+        ({"img_sz": 320}, "no option 'img_sz'; did you mean imgsz"),
         ({"task": "vall"}, "--task vall: expected one of"),
         ({"batch_size": 0}, "--batch-size 0"),
         ({"conf_thres": 2}, "--conf-thres 2"),

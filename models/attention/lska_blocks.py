@@ -50,7 +50,7 @@ class LSKAttention(nn.Module):
 
 
 class C3LSKA(C3):
-    """C3 whose merged output passes a large kernel gate (docs/design/0002-where-lska-stands.md).
+    """C3 whose merged output passes a large kernel gate (docs/design/0002-where-lska-is-placed.md).
 
     The keys of C3 stay as they are, so its trained weights fit.
 

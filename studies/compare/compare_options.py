@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from studies.jobs.job import changed
 from utils.base.errors import ConfigError
-from utils.base.options import Options, flag
+from utils.base.options import Options, changed, flag
 from utils.base.paths import runs_folder
-from utils.train.train_options import check_options, parse_options
+from utils.train.train_options import TrainOptions, parse_options
+from utils.val.val_options import ValOptions
 from utils.val.val_options import parse_options as parse_val_options
 
 # Flags of train.py that compare.py sets for each run.
@@ -76,7 +75,7 @@ class Variant:
 
     label: str
     flags: tuple[str, ...]  # of train.py, --cfg first; they follow the flags of all variants
-    options: Namespace = field(compare=False)
+    options: TrainOptions = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -115,16 +114,14 @@ def read_comparison(options: CompareOptions, rest: Sequence[str]) -> Comparison:
     return Comparison(tuple(options.seeds), common, variants)
 
 
-def _train_options(words: Sequence[str], device: str) -> Namespace:
+def _train_options(words: Sequence[str], device: str) -> TrainOptions:
     """Parse the command line of one run, which uses one device."""
     options = parse_options(words)
     for name in _SET_FOR_EACH_RUN:
         if name in options.given:
             hint = {"seed": "use --seeds", "evolve": "use train.py"}.get(name, "compare.py sets it")
             raise ConfigError(f"--{name.replace('_', '-')}: not available in a comparison; {hint}")
-    check_options(options)
-    chosen: Namespace = changed(options, device=device)
-    return chosen
+    return changed(options, device=device)
 
 
 def _split(text: str) -> list[str]:
@@ -140,7 +137,7 @@ def _split(text: str) -> list[str]:
     return words
 
 
-def read_val_options(options: CompareOptions, rest: Sequence[str]) -> Namespace:
+def read_val_options(options: CompareOptions, rest: Sequence[str]) -> ValOptions:
     """Parse the flags of val.py for a comparison of weight files."""
     words = [*rest, "--weights", *(options.weights or ())]
     return parse_val_options([*words, "--device", options.device] if options.device else words)

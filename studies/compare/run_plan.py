@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from utils.base.yaml_io import plain
 
 if TYPE_CHECKING:
     from utils.data.dataset_yaml import DataSpec
+    from utils.train.train_options import TrainOptions
 
 RULES = 1  # raise it when a change of training or measuring changes the results of runs
 # Options of train.py that the digest leaves out: most affect only speed and output folders; weights, cfg,
@@ -63,8 +63,8 @@ def _settings(variant: Variant, data: DataSpec) -> dict[str, Any]:
     import torch
 
     from models.yolo import DetectionModel
+    from utils.train.build import find_weights, make_config
     from utils.train.hyp import load_hyp
-    from utils.train.setup import find_weights, make_config
     from utils.train.train_options import parse_options
 
     options = variant.options
@@ -94,11 +94,11 @@ def _settings(variant: Variant, data: DataSpec) -> dict[str, Any]:
     )
 
 
-def _device_type(options: Namespace) -> str:
+def _device_type(options: TrainOptions) -> str:
     import torch
 
     if options.device in ("cpu", "mps"):
-        return str(options.device)
+        return options.device
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any
 
 from studies.evolve.eta import Forecast, in_words, minutes_of_training
 from studies.evolve.population import Population
@@ -24,12 +23,13 @@ from utils.base.paths import relative_to_cwd, typed
 from utils.base.processes import lock_folder
 from utils.loggers.callbacks import Callbacks
 from utils.train.run_dir import TrainResult
+from utils.train.train_options import TrainOptions
 
 _MAX_FAILURES = 3  # of the same kind in a row, which end an evolution
 _PLOT_INTERVAL = 60.0  # seconds between two plots, at least
 
 
-def evolve(options: Any, callbacks: Sequence[Callbacks] = ()) -> TrainResult:
+def evolve(options: TrainOptions, callbacks: Sequence[Callbacks] = ()) -> TrainResult:
     """Search for hyperparameters, from the start or where an earlier call was stopped.
 
     Args:
@@ -56,11 +56,13 @@ def evolve(options: Any, callbacks: Sequence[Callbacks] = ()) -> TrainResult:
 class Evolution:
     """The candidates that are still to be trained, and the results so far."""
 
-    def __init__(self, plan: SearchPlan, options: Any) -> None:
+    def __init__(self, plan: SearchPlan, options: TrainOptions) -> None:
         self.plan = plan
         self.options = options
         self.method = plan.method
         self.journal = Journal(plan.home)
+        assert options.evolve is not None
+        self.generations = options.evolve
         self.total = self.method.count(options.evolve)
         self.jobs = max(options.jobs, 1)
         self._waiting = deque(i for i in range(self.total) if i not in self.journal.results)
@@ -165,7 +167,7 @@ class Evolution:
         if not self._over_budget:
             self._over_budget = True
             LOG.info(f"the budget of {budget:g} h is used up; to resume with a larger --evolve-budget:")
-            LOG.info(resume_command(self.plan.home, self.options.evolve))
+            LOG.info(resume_command(self.plan.home, self.generations))
         return True
 
     def _keep(self, result: Result, pool: JobPool[Result]) -> None:
@@ -238,7 +240,7 @@ class Evolution:
         try:
             yield
         except BaseException:
-            LOG.warning(f"stopping; to resume: {resume_command(self.plan.home, self.options.evolve)}")
+            LOG.warning(f"stopping; to resume: {resume_command(self.plan.home, self.generations)}")
             pool.stop()
             self._minutes.save()
             self._plot()

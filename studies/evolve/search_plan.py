@@ -8,14 +8,14 @@ from typing import Any
 
 from studies.evolve.genetic import GENES, Genetic
 from studies.evolve.population import Population
-from studies.jobs.job import changed
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
-from utils.base.paths import ROOT, find_file, increment_path, relative_to_cwd, runs_folder, typed
+from utils.base.options import changed, flag_of, to_flags
+from utils.base.paths import ROOT, increment_path, relative_to_cwd, runs_folder, typed
 from utils.base.yaml_io import plain, read_yaml, write_yaml
-from utils.train.hyp import Hyp, check_hyp
+from utils.train.hyp import Hyp, check_hyp, load_hyp
 from utils.train.run_dir import quoted
-from utils.train.train_options import check_options, flag_of, parse_options, to_flags
+from utils.train.train_options import TrainOptions, parse_options
 
 RULES = 1  # raise it when a change of the search changes the candidates
 _SETTINGS = "evolution.yaml"
@@ -37,7 +37,7 @@ class SearchPlan:
     flags: tuple[str, ...]  # of train.py, for every candidate
 
 
-def make_plan(options: Any) -> SearchPlan:
+def make_plan(options: TrainOptions) -> SearchPlan:
     """Check the options of train.py, and make the folder, or find the one to resume in.
 
     Raises:
@@ -69,6 +69,7 @@ def make_plan(options: Any) -> SearchPlan:
     }
     home = _find_home(options, plain(settings))
     method: Genetic | Population
+    assert options.evolve is not None
     if options.evolve_method == "population":
         method = Population(start, members, options.evolve_members, options.evolve, options.seed)
     else:
@@ -77,7 +78,7 @@ def make_plan(options: Any) -> SearchPlan:
     return SearchPlan(home, method, (*deciding, *others, "--noval"))
 
 
-def with_saved_options(options: Any) -> Any:
+def with_saved_options(options: TrainOptions) -> TrainOptions:
     """Return the options that the evolution in `--resume FOLDER` was started with; given ones replace them.
 
     Raises:
@@ -105,25 +106,22 @@ def resume_command(home: Path, generations: int) -> str:
     return f"{typed('train.py')} --evolve {generations} --resume {quoted(relative_to_cwd(home))}"
 
 
-def _check(options: Any) -> None:
+def _check(options: TrainOptions) -> None:
     from utils.train.distributed import is_launched
 
-    check_options(options)
     if is_launched():
         raise ConfigError("--evolve: not under torchrun; --jobs or --ray train several candidates at a time")
     if options.evolve_method == "genetic":
         for name in ("evolve_population", "resume_evolve", "evolve_members"):
             if name in options.given:
-                raise ConfigError(f"{flag_of(name)}: only with --evolve-method population")
+                raise ConfigError(f"{flag_of(TrainOptions, name)}: only with --evolve-method population")
 
 
-def _read_start(options: Any) -> Hyp:
-    path = find_file(options.hyp, ("data", "models"), (".yaml", ".yml"), "--hyp")
-    hyp = check_hyp(read_yaml(path), path)
-    return {key: value for key, value in hyp.items() if key in GENES}
+def _read_start(options: TrainOptions) -> Hyp:
+    return {key: value for key, value in load_hyp(options.hyp).items() if key in GENES}
 
 
-def _read_members(options: Any) -> list[Hyp]:
+def _read_members(options: TrainOptions) -> list[Hyp]:
     """Read the first individuals of a population search, at most one generation."""
     if options.evolve_method != "population":
         return []
@@ -160,7 +158,7 @@ def _last_generation(content: dict[str, Any], path: Path) -> dict[str, Any]:
     return {f"{path}: gen{max(found)}number{number}": last[number] for number in sorted(last)}
 
 
-def _find_home(options: Any, settings: dict[str, Any]) -> Path:
+def _find_home(options: TrainOptions, settings: dict[str, Any]) -> Path:
     """Return the folder of the evolution with these settings, or make a new one and write them into it."""
     project = options.project if "project" in options.given else runs_folder("evolve")
     name = Path(options.cfg).stem if options.name == "cfg" and options.cfg else options.name

@@ -16,12 +16,10 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from utils.base.errors import DataError, YoloError
 from utils.base.paths import atomic_write
@@ -170,10 +168,3 @@ def counted_minutes(folder: Path, checkpoint: Path) -> Iterator[Minutes]:
     finally:
         minutes.save()
         mark.unlink()
-
-
-def changed(options: Any, **values: Any) -> Any:
-    """Return a copy of options of train.py or val.py with other values."""
-    if isinstance(options, Namespace):
-        return Namespace(**{**vars(options), **values})
-    return replace(options, **values)

@@ -39,7 +39,7 @@ def test_the_page_has_the_tables_of_its_csv_files() -> None:
 
 @pytest.mark.usefixtures("restored_path")
 def test_a_ratio_is_the_median_over_rounds_and_knows_its_target(tmp_path: Path) -> None:
-    measure = load("measure")
+    measure = load("timing")
     seconds = {"new": [1.0, 2.0, 4.0], "old": [3.0, 4.0, 12.0]}
 
     line = measure.faster("a step", ">= 2.5", seconds, "new", "old")
@@ -56,7 +56,7 @@ def test_a_ratio_is_the_median_over_rounds_and_knows_its_target(tmp_path: Path) 
 def test_sides_take_turns() -> None:
     calls: list[str] = []
 
-    seconds = load("measure").alternate(
+    seconds = load("timing").alternate(
         {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, rounds=4, warm=0, least=0
     )
 

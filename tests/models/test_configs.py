@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.config import MULTIPLES, config_names
 from models.yolo import DetectionModel
 from tests.known import arrays, fill, golden, pattern_image, to_tensor
 from utils.base.paths import ROOT
@@ -22,7 +23,7 @@ MODELS: dict[str, dict[str, Any]] = {
     if "parameters" in known and "seg" not in name
 }
 FORWARD = {name: known for name, known in golden("09b_model_forward")["models"].items() if "seg" not in name}
-LSKA = sorted(ROOT.glob("models/**/*LSKA*.yaml"))
+LSKA = [name for name in config_names() if "LSKA" in name and not name.startswith("yolov5-")]
 
 
 def hollow(cfg: str | Path, nc: int | None = None) -> DetectionModel:
@@ -89,10 +90,23 @@ def test_outputs_equal_the_originals_in_float64(name: str) -> None:
     assert float((fused[..., 4:] - decoded[..., 4:]).abs().max()) <= 10 * floor
 
 
-@pytest.mark.parametrize("path", LSKA, ids=lambda p: p.stem)
-def test_every_attention_config_emits_what_its_rules_planned(path: Path) -> None:
-    model = hollow(path)
-    plain = hollow(f"models/{path.stem.split('-')[0]}.yaml")
+def test_all_scales_of_all_placements_have_a_name() -> None:
+    variants = ("-LSKA", "-SPPFLSKA", "-backbone-C3LSKA", "-neck-C3LSKA", "-head-LSKA")
+    assert set(LSKA) == {f"yolov5{scale}{variant}.yaml" for scale in "nsmlx" for variant in variants}
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_every_config_can_be_built(name: str) -> None:
+    model = hollow(name)
+    assert model.yaml_file == name
+    assert model.stride.tolist() == sorted(model.stride.tolist())
+
+
+@pytest.mark.parametrize("name", LSKA)
+def test_every_attention_config_adds_attention_to_its_scale(name: str) -> None:
+    model = hollow(name)
+    plain = hollow(f"{name.split('-')[0]}.yaml")
+    assert [model.yaml[key] for key in MULTIPLES] == [plain.yaml[key] for key in MULTIPLES]
     assert model.stride.tolist() == [8, 16, 32]
     assert model.nc == 80
     extra = {

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from models.config import read_activation, read_rows, read_word
+from models.config import MULTIPLES, SCALES, read_activation, read_config, read_rows, read_word
 from models.registry import keeps, register, registered
 from models.yolo import DetectionModel
 from utils.base.errors import ConfigError
+from utils.base.paths import ROOT
 
 
 def tiny(*rows: list[Any], **keys: Any) -> dict[str, Any]:
@@ -153,11 +154,45 @@ def test_all_blocks_of_the_table_can_be_built() -> None:
     assert decoded.shape[2] == 7 and model.stride.tolist() == [4]
 
 
-def test_a_yaml_file_is_found_by_its_bare_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["", "models/lska/", f"{ROOT}/models/lska/"])
+def test_the_scale_is_taken_from_the_name(folder: str) -> None:
+    content, name = read_config(f"{folder}yolov5s-SPPFLSKA.yaml")
+    unscaled, _ = read_config("yolov5-SPPFLSKA.yaml")
+    assert name == "yolov5s-SPPFLSKA.yaml"
+    assert content == unscaled | {"depth_multiple": 0.33, "width_multiple": 0.5}
     with torch.device("meta"):
-        assert DetectionModel("yolov5s-SPPFLSKA.yaml").yaml_file == "yolov5s-SPPFLSKA.yaml"
-        with pytest.raises(ConfigError, match="did you mean yolov5"):
-            DetectionModel("yolov5q.yaml")
+        assert DetectionModel(f"{folder}yolov5s-SPPFLSKA.yaml").yaml_file == "yolov5s-SPPFLSKA.yaml"
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_scales_are_those_of_the_plain_models(scale: str) -> None:
+    plain, _ = read_config(f"yolov5{scale}.yaml")
+    assert tuple(plain[key] for key in MULTIPLES) == SCALES[scale]
+
+
+def test_a_file_of_the_scaled_name_wins(tmp_path: Path) -> None:
+    (tmp_path / "yolov5-own.yaml").write_text("nc: 1\n")
+    (tmp_path / "yolov5m-own.yaml").write_text("nc: 2\n")
+    assert read_config(tmp_path / "yolov5m-own.yaml")[0] == {"nc": 2}
+    assert read_config(tmp_path / "yolov5x-own.yaml")[0]["width_multiple"] == 1.25
+
+
+def test_a_yaml_with_multiples_has_no_other_scales() -> None:
+    for name in ("yolov5s-p2.yaml", "yolov5s-van-tiny.yaml", "models/yolov5s-SPPFLSKA.yaml"):
+        with pytest.raises(ConfigError, match=f"--cfg {name}: no such file"):
+            read_config(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"),
+    [("yolov5q.yaml", "yolov5"), ("yolov5m-SPPFLSK.yaml", "yolov5m-SPPFLSKA.yaml")],
+)
+def test_names_like_a_missing_one_are_suggested(name: str, suggested: str) -> None:
+    with pytest.raises(ConfigError, match=f"^--cfg {name}: no such file .*did you mean .*{suggested}"):
+        DetectionModel(name)
+
+
+def test_a_broken_yaml_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("nc: 3\nbackbone: [\n")
     with pytest.raises(ConfigError, match=r"broken.yaml, line \d+: not valid yaml"):
         DetectionModel(tmp_path / "broken.yaml")

@@ -1,4 +1,4 @@
-"""`python -m serve` as a process of its own, at a free port of 127.0.0.1."""
+"""Run `python -m serve` as a subprocess on a free port of 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Any
 from tests.models.backends.files import SIDE, checkpoint
 from utils.base.paths import ROOT
 
-START, END = 60, 30  # seconds that a busy machine may take
+START, END = 60, 30  # timeouts in seconds, for a busy machine
 
 
 @dataclass
 class Server:
-    """A running server; `first` is the line that tells its address."""
+    """A running server; `first` is the line of its log that contains the URL."""
 
     process: subprocess.Popen[str]
     url: str
@@ -30,17 +30,17 @@ def command(*flags: str) -> list[str]:
     return [sys.executable, "-m", "serve", *flags]
 
 
-def surroundings(api_key: str = "") -> dict[str, str]:
+def environment(api_key: str = "") -> dict[str, str]:
     return {**os.environ, "API_KEY": api_key, "OMP_NUM_THREADS": "1"}
 
 
 @contextmanager
 def started(*flags: str, api_key: str = "", weights: Sequence[str] = ()) -> Iterator[Server]:
-    """Serve the tiny model twice, or `weights`; end the server if the test has not."""
+    """Serve the tiny model twice, or `weights`; stop the server if the test has not."""
     files = weights or [str(checkpoint())] * 2
     common = ("--weights", *files, "--port", "0", "--device", "cpu", "--imgsz", str(SIDE))
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command(*common, *flags), cwd=ROOT, env=surroundings(api_key), **pipes)
+    process = subprocess.Popen(command(*common, *flags), cwd=ROOT, env=environment(api_key), **pipes)
     try:
         assert process.stdout is not None and process.stderr is not None
         for line in process.stdout:

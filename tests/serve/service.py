@@ -1,4 +1,4 @@
-"""A service with the tiny model of the format tests, and images to send to it."""
+"""A detection service with the tiny model of the format tests, and images to send to it."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import numpy as np
 
 from models.backends import load_backend
 from serve.app import make_app
-from serve.models import Served
+from serve.middleware import Metrics
+from serve.models import ServedModel
 from serve.serve_options import ServeOptions
 from serve.service import DetectionService
-from serve.service_metrics import Metrics
 from tests.known import pattern_image
 from tests.models.backends.files import CPU, SIDE, checkpoint
 
-LOW = {"conf": "0.001"}  # the tiny model is sure of nothing
+LOW = {"conf": "0.001"}  # all confidences of the tiny model are low
 
 
 def options(**changes: Any) -> ServeOptions:
-    """Small images, and a wait long enough for a batch to come together on a busy machine."""
+    """Return options for small images, and a wait long enough to fill a batch on a busy machine."""
     return ServeOptions(**{"weights": [str(checkpoint())] * 2, "imgsz": SIDE, "max_wait_ms": 200, **changes})
 
 
 @contextmanager
 def running(**changes: Any) -> Iterator[DetectionService]:
-    """A service with the models `tiny` and `other`, on the CPU."""
+    """Run a service with the models `tiny` and `other`, on the CPU."""
     chosen, metrics = options(**changes), Metrics()
     backends = {name: load_backend(chosen.weights[0], CPU) for name in ("tiny", "other")}
-    served = {name: Served(name, backend, chosen, metrics) for name, backend in backends.items()}
-    service = DetectionService(served, chosen, metrics)
+    models = {name: ServedModel(name, backend, chosen, metrics) for name, backend in backends.items()}
+    service = DetectionService(models, chosen, metrics)
     try:
         yield service
     finally:
@@ -42,7 +42,7 @@ def running(**changes: Any) -> Iterator[DetectionService]:
 
 @contextmanager
 def client(api_key: str = "", **changes: Any) -> Iterator[Any]:
-    """A client of such a service, without a network; `.service` is what answers it."""
+    """Return a client of such a service, without a network; `.service` is the service."""
     from fastapi.testclient import TestClient
 
     with running(**changes) as service, TestClient(make_app(service, api_key)) as opened:
@@ -51,7 +51,7 @@ def client(api_key: str = "", **changes: Any) -> Iterator[Any]:
 
 
 def scope_of(path: str, content_type: bytes) -> dict[str, Any]:
-    """What a server tells an application of a POST request."""
+    """Return the ASGI scope of a POST request."""
     return {
         "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
         "headers": [(b"content-type", content_type)], "http_version": "1.1", "scheme": "http",
@@ -60,17 +60,17 @@ def scope_of(path: str, content_type: bytes) -> dict[str, Any]:
 
 
 def make_image(k: int = 0, height: int = 48, width: int = 64) -> np.ndarray:
-    """An image (height, width, 3); each `k` looks different."""
+    """Return an image (height, width, 3), different for each `k`."""
     return pattern_image(height, width, 40 * k)
 
 
 def encoded(image: np.ndarray, suffix: str = ".png") -> bytes:
-    """An image as the bytes of a file."""
+    """Encode an image with OpenCV as the bytes of a file."""
     return cv2.imencode(suffix, image)[1].tobytes()
 
 
 def saved(image: np.ndarray, kind: str, **more: Any) -> bytes:
-    """The same by PIL, of an image in RGB."""
+    """Encode an RGB image with PIL as the bytes of a file."""
     from PIL import Image
 
     file = BytesIO()

@@ -1,4 +1,4 @@
-"""What clients may rely on: answers, limits, refusals, numbers."""
+"""The HTTP interface: responses, limits, errors, metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("fastapi", reason="pip install fastapi uvicorn python-multipart httpx")
+pytest.importorskip("fastapi", reason="pip install fastapi httpx prometheus-client python-multipart uvicorn")
+pytest.importorskip("prometheus_client")
 pytest.importorskip("python_multipart")
 pytest.importorskip("httpx")
 
@@ -18,9 +19,9 @@ from fastapi.testclient import TestClient
 
 from models.backends import load_backend
 from serve.app import make_app
+from serve.middleware import Metrics
 from serve.models import load_models
 from serve.service import DetectionService
-from serve.service_metrics import Metrics
 from tests.models.backends.files import CPU, NAMES, SIDE, checkpoint
 from tests.serve.service import LOW, client, encoded, make_image, options, saved, scope_of
 from utils.data.letterbox import letterbox, to_tensor
@@ -33,19 +34,19 @@ ROWS, DETAILED = "/v1/object-detection/tiny", "/v1/detect/tiny"
 
 @pytest.fixture(scope="module")
 def web() -> Iterator[Any]:
-    """A client that waits for nobody."""
+    """A client of a service that does not wait for batches to fill."""
     with client(max_wait_ms=0) as opened:
         yield opened
 
 
 def send(web: Any, path: str = ROWS, content: bytes | None = None, **more: Any) -> Any:
-    """Post an image as a browser would."""
+    """Post an image as a browser does."""
     return web.post(
         path, files={"image": ("a.png", encoded(make_image()) if content is None else content)}, **more
     )
 
 
-def found_directly(image: np.ndarray, conf: float = 0.001) -> np.ndarray:
+def detect_directly(image: np.ndarray, conf: float = 0.001) -> np.ndarray:
     boxed = letterbox(image, SIDE)[0]
     with torch.inference_mode():
         decoded = load_backend(checkpoint(), CPU)(to_tensor([boxed], CPU))
@@ -58,17 +59,17 @@ def as_array(rows: list[dict[str, Any]]) -> np.ndarray:
     return np.array([[row[key] for key in KEYS[:6]] for row in rows])
 
 
-def test_rows_are_what_the_model_finds(web: Any) -> None:
+def test_rows_equal_the_detections_of_the_model(web: Any) -> None:
     image = make_image(1, 90, 120)
     answer = send(web, content=encoded(image), data=LOW)
 
     assert answer.status_code == 200
     rows = answer.json()
     assert rows and all(list(row) == KEYS and row["name"] == NAMES[row["class"]] for row in rows)
-    np.testing.assert_allclose(as_array(rows), found_directly(image), atol=2e-3)
+    np.testing.assert_allclose(as_array(rows), detect_directly(image), atol=2e-3)
 
 
-def test_details_tell_sizes_and_times(web: Any) -> None:
+def test_details_contain_sizes_and_times(web: Any) -> None:
     answer = send(web, DETAILED, encoded(make_image(1, 90, 120)), params=LOW).json()
 
     assert answer["size"] == {"width": 120, "height": 90} and answer["input"] == {"width": 64, "height": 64}
@@ -77,15 +78,15 @@ def test_details_tell_sizes_and_times(web: Any) -> None:
     assert list(answer["detections"][0]) == KEYS
 
 
-def test_parameters_filter(web: Any) -> None:
-    everything = send(web, data=LOW).json()
-    half = sorted(row["confidence"] for row in everything)[len(everything) // 2]
+def test_parameters_filter_detections(web: Any) -> None:
+    all_rows = send(web, data=LOW).json()
+    half = sorted(row["confidence"] for row in all_rows)[len(all_rows) // 2]
 
-    sure = send(web, params={"conf": str(half)}).json()
+    confident = send(web, params={"conf": str(half)}).json()
     cells = send(web, data={**LOW, "classes": "cell"}).json()
     plates = send(web, params={**LOW, "classes": "1"}).json()
 
-    assert 0 < len(sure) < len(everything) and min(row["confidence"] for row in sure) >= half - 1e-5
+    assert 0 < len(confident) < len(all_rows) and min(row["confidence"] for row in confident) >= half - 1e-5
     assert {row["name"] for row in cells} <= {"cell"} and {row["name"] for row in plates} <= {"red plate"}
     assert len(send(web, data={**LOW, "iou": "0.9"}).json()) > len(
         send(web, data={**LOW, "iou": "0.1"}).json()
@@ -93,17 +94,17 @@ def test_parameters_filter(web: Any) -> None:
     assert send(web, DETAILED, data={"imgsz": "96"}).json()["input"] == {"width": 96, "height": 96}
 
 
-def test_a_confidence_above_the_one_asked_for_is_a_filter_of_the_rows(web: Any) -> None:
-    """The page relies on it: it asks once, and filters when the slider moves."""
-    everything = send(web, data=LOW).json()
-    scores = sorted({row["confidence"] for row in everything})
-    middle = sum(scores[len(scores) // 2 :][:2]) / 2  # between two, as answers are rounded
+def test_a_higher_confidence_threshold_only_removes_rows(web: Any) -> None:
+    """The page relies on it: it sends one request and filters when the slider moves."""
+    all_rows = send(web, data=LOW).json()
+    scores = sorted({row["confidence"] for row in all_rows})
+    between = sum(scores[len(scores) // 2 :][:2]) / 2  # of two rows, as responses are rounded
 
-    assert send(web, data={"conf": str(middle)}).json() == [r for r in everything if r["confidence"] > middle]
+    assert send(web, data={"conf": str(between)}).json() == [r for r in all_rows if r["confidence"] > between]
 
 
 @pytest.mark.parametrize("how", [{"params": {"format": "image"}}, {"headers": {"Accept": "image/jpeg"}}])
-def test_the_image_comes_back_with_boxes(web: Any, how: dict[str, Any]) -> None:
+def test_the_annotated_image_is_returned_on_request(web: Any, how: dict[str, Any]) -> None:
     answer = send(web, data=LOW, **how)
 
     assert answer.headers["content-type"] == "image/jpeg"
@@ -113,13 +114,13 @@ def test_the_image_comes_back_with_boxes(web: Any, how: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
-def test_kinds_are_told_by_content(web: Any, kind: str) -> None:
+def test_image_formats_are_recognized_by_content(web: Any, kind: str) -> None:
     answer = send(web, DETAILED, saved(make_image(), kind))
 
     assert answer.status_code == 200 and answer.json()["size"] == {"width": 64, "height": 48}
 
 
-def test_gray_16_bit_and_turned_images_are_read(web: Any) -> None:
+def test_gray_16_bit_and_rotated_images_are_read(web: Any) -> None:
     from PIL import Image
 
     exif = Image.Exif()
@@ -128,30 +129,30 @@ def test_gray_16_bit_and_turned_images_are_read(web: Any) -> None:
 
     assert send(web, content=encoded(sixteen)).status_code == 200
     assert send(web, content=encoded(make_image()[..., 0])).status_code == 200
-    turned = send(web, DETAILED, saved(make_image(), "JPEG", exif=exif)).json()
-    assert turned["size"] == {"width": 48, "height": 64}
+    rotated = send(web, DETAILED, saved(make_image(), "JPEG", exif=exif)).json()
+    assert rotated["size"] == {"width": 48, "height": 64}
 
 
 @pytest.mark.parametrize(
     ("content", "status", "words"),
     [
-        (b"GIF89a but not really", 415, "no image of a known kind"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "no image of a known kind"),
+        (b"GIF89a but not really", 415, "unknown format"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "unknown format"),
         (b"", 422, "no image in its field"),
         (encoded(make_image())[:60], 415, "not an image that can be read"),
-        (saved(np.zeros((1100, 1000), np.uint8), "PNG"), 413, "1000x1100 pixels; at most 1 million"),
+        (saved(np.zeros((1100, 1000), np.uint8), "PNG"), 413, "1000x1100 pixels; the limit is 1 megapixels"),
         (bytes(1_200_000), 413, "larger than 1 MB"),
     ],
 )
-def test_bad_uploads_are_refused_on_one_line(content: bytes, status: int, words: str) -> None:
+def test_invalid_uploads_are_rejected_with_one_line(content: bytes, status: int, words: str) -> None:
     with client(max_megapixels=1, max_upload_mb=1) as web:
         answer = send(web, content=content)
 
     assert answer.status_code == status and words in answer.json()["detail"]
 
 
-def test_the_size_is_watched_while_the_upload_streams() -> None:
-    """A client that does not tell the length, and would send for ever, is stopped at the limit."""
+def test_the_upload_limit_holds_while_streaming() -> None:
+    """A client that sends no Content-Length and never ends is stopped at the limit."""
     sent = 0
 
     def endless() -> Iterator[bytes]:
@@ -168,7 +169,7 @@ def test_the_size_is_watched_while_the_upload_streams() -> None:
 
 
 def stream(app: Any, chunks: Iterator[bytes]) -> int:
-    """Send a body piece by piece, as a server hands it on; return the status."""
+    """Send a body in chunks, as a server passes it on; return the status."""
     import asyncio
 
     status = 0
@@ -194,10 +195,10 @@ def stream(app: Any, chunks: Iterator[bytes]) -> int:
         ({"imgsz": "-64"}, "imgsz=-64"),
         ({"classes": "cell,5"}, "classes=5: expected numbers from 0 to 1 or class names"),
         ({"format": "gif"}, "format=gif: expected json or image"),
-        ({"confidence": "0.5"}, "no parameter is called 'confidence'"),
+        ({"confidence": "0.5"}, "unknown parameter 'confidence'"),
     ],
 )
-def test_bad_parameters_are_named(web: Any, values: dict[str, str], words: str) -> None:
+def test_invalid_parameters_are_named(web: Any, values: dict[str, str], words: str) -> None:
     for answer in (send(web, params=values), send(web, data=values)):
         assert answer.status_code == 422 and words in answer.json()["detail"]
 
@@ -213,13 +214,13 @@ def test_bad_parameters_are_named(web: Any, values: dict[str, str], words: str) 
         ),
     ],
 )
-def test_headers_that_are_hard_to_read_are_refused(web: Any, kind: str, body: bytes) -> None:
+def test_malformed_headers_are_rejected(web: Any, kind: str, body: bytes) -> None:
     answer = web.post(ROWS, content=body, headers={"Content-Type": kind})
     assert answer.status_code in (400, 415)
     assert "\n" not in answer.json()["detail"]
 
 
-def test_bad_forms_are_refused(web: Any) -> None:
+def test_invalid_forms_are_rejected(web: Any) -> None:
     form = {"content-type": "multipart/form-data; boundary=x"}
     two = [("image", ("a", encoded(make_image()))), ("image", ("b", encoded(make_image())))]
 
@@ -232,9 +233,20 @@ def test_bad_forms_are_refused(web: Any) -> None:
         == 400
     )
     assert web.post(ROWS, files=two).status_code == 400
-    assert web.post(ROWS, files={"image": ("a", b"x" * 5000)}).status_code == 400
-    assert web.post(ROWS, files={"image": ("a", b"x")}).status_code == 422
+    assert web.post(ROWS, files={"photo": ("a", b"x" * 5000)}).status_code == 400
+    assert web.post(ROWS, files={"photo": ("a", b"x")}).status_code == 422
+    many = [("classes", (None, "cell"))] * 20
+    assert web.post(ROWS, files=many).status_code == 400
     assert web.get(ROWS).status_code == 405
+
+
+def test_uploads_are_never_written_to_disk(web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any) -> None:
+        raise AssertionError("a file was written")
+
+    monkeypatch.setattr("python_multipart.multipart.File.flush_to_disk", fail)
+
+    assert send(web, content=saved(make_image(0, 1000, 1000), "BMP")).status_code == 200
 
 
 @pytest.mark.parametrize("name", ["nope", "..%2f..%2fREADME.md", "%2e%2e"])
@@ -245,16 +257,16 @@ def test_unknown_models_and_files_are_not_found(web: Any, name: str) -> None:
     assert web.get("/../page.py").status_code == web.get("/options.py").status_code == 404
 
 
-def test_models_are_offered(web: Any) -> None:
-    offer = web.get("/v1/models").json()
+def test_models_are_listed(web: Any) -> None:
+    info = web.get("/v1/models").json()
 
-    assert [model["name"] for model in offer["models"]] == ["tiny", "other"]
-    assert offer["models"][0]["classes"][1] == {"class": 1, "name": "red plate", "color": "#0bdbeb"}
-    assert offer["limits"]["upload_mb"] == 16 and offer["defaults"]["conf"] == 0.25
-    assert str(checkpoint()) not in web.get("/v1/models").text, "folders of the server are nobody's business"
+    assert [model["name"] for model in info["models"]] == ["tiny", "other"]
+    assert info["models"][0]["classes"][1] == {"class": 1, "name": "red plate", "color": "#0bdbeb"}
+    assert info["limits"]["upload_mb"] == 16 and info["defaults"]["conf"] == 0.25
+    assert str(checkpoint()) not in web.get("/v1/models").text, "paths of the server stay private"
 
 
-def test_the_key_locks_everything_but_health_and_page() -> None:
+def test_the_key_protects_everything_but_health_and_page() -> None:
     with client(api_key="s3cret \u00e4") as web:
         right = {"X-API-Key": "s3cret \u00e4".encode()}
         for path in ("/v1/models", "/metrics"):
@@ -264,14 +276,14 @@ def test_the_key_locks_everything_but_health_and_page() -> None:
         assert {web.get(path).status_code for path in ("/health", "/ready", "/", "/page.js")} == {200}
 
 
-def test_pages_of_other_sites_may_not_use_a_server_without_a_key(web: Any) -> None:
+def test_pages_of_other_sites_cannot_use_a_server_without_a_key(web: Any) -> None:
     assert web.get("/v1/models", headers={"Origin": "http://evil.example"}).status_code == 403
     assert web.get("/v1/models", headers={"Origin": "http://testserver"}).status_code == 200
     proxied = {"Origin": "https://cells.example", "X-Forwarded-Host": "cells.example"}
     assert web.get("/v1/models", headers=proxied).status_code == 200
 
 
-def test_a_server_for_this_machine_has_no_other_name() -> None:
+def test_a_local_server_rejects_other_host_names() -> None:
     service = DetectionService(load_models(options(), metrics := Metrics()), options(), metrics)
     with TestClient(make_app(service, local=True)) as web:
         for host, status in (
@@ -283,20 +295,24 @@ def test_a_server_for_this_machine_has_no_other_name() -> None:
             assert web.get("/v1/models", headers={"Host": host}).status_code == status, host
 
 
-def test_numbers_count_requests_by_model_and_status() -> None:
+def test_metrics_count_requests_by_model_and_status() -> None:
     with client(max_wait_ms=0) as web:
         for _ in range(3):
             send(web)
         send(web, params={"conf": "7"})
         send(web, "/v1/detect/made-up")
-        lines = web.get("/metrics").text.splitlines()
+        answer = web.get("/metrics")
+        lines = answer.text.splitlines()
 
-    assert 'yolov5_requests_total{model="tiny",status="200"} 3' in lines
-    assert 'yolov5_requests_total{model="tiny",status="422"} 1' in lines
-    assert 'yolov5_requests_total{model="",status="404"} 1' in lines
-    assert 'yolov5_request_seconds_bucket{model="tiny",le="+Inf"} 3' in lines
-    assert 'yolov5_batch_size_sum{model="tiny"} 3.000000' in lines
-    assert 'yolov5_queue_length{model="other"} 0' in lines
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert "# TYPE yolov5_requests_total counter" in lines
+    assert 'yolov5_requests_total{model="tiny",status="200"} 3.0' in lines
+    assert 'yolov5_requests_total{model="tiny",status="422"} 1.0' in lines
+    assert 'yolov5_requests_total{model="",status="404"} 1.0' in lines
+    assert 'yolov5_request_seconds_bucket{le="+Inf",model="tiny"} 3.0' in lines
+    assert 'yolov5_batch_size_sum{model="tiny"} 3.0' in lines
+    assert 'yolov5_queue_length{model="other"} 0.0' in lines
+    assert not any("_created" in line for line in lines)
 
 
 def test_readiness_ends_with_the_service() -> None:
@@ -304,13 +320,15 @@ def test_readiness_ends_with_the_service() -> None:
         assert web.get("/ready").json() == {"ready": True}
         web.service.close()
         assert web.get("/ready").status_code == 503 and web.get("/health").status_code == 200
-        assert send(web).status_code == 503
+        refused = send(web)
+        assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
 
 
-def test_nothing_on_the_page_or_in_docs_needs_the_network(web: Any) -> None:
+def test_the_page_and_the_docs_load_nothing_from_other_sites(web: Any) -> None:
     page = web.get("/")
     policy = page.headers["content-security-policy"]
 
+    assert page.headers["x-content-type-options"] == "nosniff"
     assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
     for path in ("/", "/page.js", "/page.css"):
         assert "http://" not in web.get(path).text and "https://" not in web.get(path).text
@@ -321,33 +339,32 @@ def test_nothing_on_the_page_or_in_docs_needs_the_network(web: Any) -> None:
 def test_a_model_that_fails_is_a_500_and_the_next_request_is_served(
     web: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served = web.service.models["tiny"]
+    model = web.service.models["tiny"]
     with monkeypatch.context() as patch:
-        patch.setattr(served, "backend", Broken(served.backend))
+        patch.setattr(model, "backend", Broken(model.backend))
         answer = send(web)
 
     assert answer.status_code == 500 and "memory" not in answer.text
     assert send(web).status_code == 200
 
 
-def test_other_formats_are_served_at_the_size_they_were_made_for() -> None:
+def test_exported_models_are_served_at_their_fixed_size() -> None:
     from tests.models.backends.files import exported
 
     file = exported("torchscript")
     chosen = options(weights=[str(file)], imgsz=640, device="cpu")
-    served = load_models(chosen, Metrics())
-    service = DetectionService(served, chosen, Metrics())
+    service = DetectionService(load_models(chosen, Metrics()), chosen, Metrics())
     with TestClient(make_app(service)) as web:
         path = f"/v1/detect/{file.stem}"
         answer = send(web, path, encoded(make_image(1, 90, 120)), data=LOW)
         wrong = send(web, path, data={"imgsz": "96"})
 
     assert answer.json()["input"] == {"width": SIDE, "height": SIDE} and answer.json()["detections"]
-    assert wrong.status_code == 422 and f"{SIDE}, the only size" in wrong.json()["detail"]
+    assert wrong.status_code == 422 and f"{SIDE}, the only input size" in wrong.json()["detail"]
 
 
-def test_no_form_makes_the_server_stumble(web: Any) -> None:
-    """Damaged forms are answered like other mistakes: no byte sequence is a failure of ours."""
+def test_damaged_forms_never_cause_a_server_error(web: Any) -> None:
+    """Any byte sequence is answered with a 4xx status."""
     random = np.random.default_rng(0)
     good = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\nabc\r\n--x--\r\n'
     types = [
@@ -365,7 +382,7 @@ def test_no_form_makes_the_server_stumble(web: Any) -> None:
 
 
 class Broken:
-    """A backend whose memory is full."""
+    """A backend that runs out of memory."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend

@@ -1,4 +1,4 @@
-"""What comes together is worked on together, and nobody waits for ever."""
+"""Batches, bounded queues, shutdown and disconnects."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serve.batching import Batcher
-from serve.errors import RequestError
+from serve.batching import Batcher, BusyError
 
-WAIT = 10  # seconds after which a test gives up
+WAIT = 10  # seconds after which a test fails
 
 
 class Worker:
-    """Doubles numbers, when it is let."""
+    """Doubles numbers, once `released` is set."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
         self.entered = threading.Semaphore(0)
-        self.let = threading.Event()
+        self.released = threading.Event()
 
     def __call__(self, tasks: Sequence[int]) -> list[int]:
         self.batches.append(list(tasks))
         self.entered.release()
-        assert self.let.wait(WAIT)
+        assert self.released.wait(WAIT)
         if -1 in tasks:
             raise ValueError("minus one")
         return [2 * task for task in tasks]
@@ -45,59 +44,59 @@ def make(worker: Worker) -> Iterator[Callable[..., Batcher[int, int]]]:
     made: list[Batcher[int, int]] = []
 
     def start(**changes: Any) -> Batcher[int, int]:
-        made.append(Batcher(worker, "m", **{"max_batch": 3, "max_wait": 0.0, "places": 8, **changes}))
+        made.append(Batcher(worker, "m", **{"max_batch": 3, "max_wait": 0.0, "max_requests": 8, **changes}))
         return made[-1]
 
     yield start
-    worker.let.set()
+    worker.released.set()
     for batcher in made:
         batcher.close()
 
 
-def test_jobs_that_come_while_the_thread_is_busy_are_one_batch(worker: Worker, make: Any) -> None:
+def test_tasks_that_arrive_while_the_thread_is_busy_form_one_batch(worker: Worker, make: Any) -> None:
     batcher = make()
     first = batcher.submit(0, "a")
     assert worker.entered.acquire(timeout=WAIT)
     rest = [batcher.submit(number, "b" if number == 3 else "a") for number in range(1, 7)]
-    worker.let.set()
+    worker.released.set()
 
     assert [future.result(WAIT)[0] for future in (first, *rest)] == [0, 2, 4, 6, 8, 10, 12]
     assert worker.batches == [[0], [1, 2, 4], [3], [5, 6]], "of one key, in order, at most three"
 
 
-def test_the_first_waits_for_others(worker: Worker, make: Any) -> None:
-    worker.let.set()
+def test_the_first_task_waits_for_others(worker: Worker, make: Any) -> None:
+    worker.released.set()
     batcher = make(max_wait=WAIT)
     futures = [batcher.submit(number, "a") for number in range(3)]
 
     assert [future.result(WAIT / 2)[0] for future in futures] == [0, 2, 4]
-    assert worker.batches == [[0, 1, 2]], "a full batch does not wait on"
+    assert worker.batches == [[0, 1, 2]], "a full batch does not wait"
 
 
-def test_a_lone_job_does_not_wait_for_ever(worker: Worker, make: Any) -> None:
-    worker.let.set()
+def test_a_single_task_waits_for_max_wait_only(worker: Worker, make: Any) -> None:
+    worker.released.set()
 
     result, waited = make(max_wait=0.02).submit(4, "a").result(WAIT)
 
     assert result == 8 and waited >= 0.02
 
 
-def test_a_cancelled_job_is_not_worked_on(worker: Worker, make: Any) -> None:
+def test_a_cancelled_task_is_not_processed(worker: Worker, make: Any) -> None:
     batcher = make()
     first = batcher.submit(0, "a")
     assert worker.entered.acquire(timeout=WAIT)
-    gone, kept = batcher.submit(1, "a"), batcher.submit(2, "a")
-    assert gone.cancel() and batcher.waiting == 1
-    worker.let.set()
+    cancelled, kept = batcher.submit(1, "a"), batcher.submit(2, "a")
+    assert cancelled.cancel() and batcher.waiting == 1
+    worker.released.set()
 
     assert first.result(WAIT)[0] == 0 and kept.result(WAIT)[0] == 4
     assert worker.batches == [[0], [2]]
     with pytest.raises(CancelledError):
-        gone.result(0)
+        cancelled.result(0)
 
 
-def test_a_failure_goes_to_its_batch_alone(worker: Worker, make: Any) -> None:
-    worker.let.set()
+def test_an_exception_affects_its_batch_only(worker: Worker, make: Any) -> None:
+    worker.released.set()
     batcher = make(max_wait=0.2, max_batch=2)
     bad = [batcher.submit(number, "a") for number in (-1, 1)]
     good = batcher.submit(2, "a")
@@ -108,36 +107,36 @@ def test_a_failure_goes_to_its_batch_alone(worker: Worker, make: Any) -> None:
     assert good.result(WAIT)[0] == 4 and batcher.alive
 
 
-def test_places_and_queue_are_bounded(worker: Worker, make: Any) -> None:
-    batcher = make(places=1)
-    with batcher.place():
+def test_requests_and_queue_are_bounded(worker: Worker, make: Any) -> None:
+    batcher = make(max_requests=1)
+    with batcher.slot():
         batcher.submit(0, "a")
         assert worker.entered.acquire(timeout=WAIT)
         batcher.submit(1, "a")
-        for refused in (lambda: batcher.submit(2, "a"), lambda: batcher.place().__enter__()):
-            with pytest.raises(RequestError) as error:
+        for refused in (lambda: batcher.submit(2, "a"), lambda: batcher.slot().__enter__()):
+            with pytest.raises(BusyError):
                 refused()
-            assert error.value.status == 503 and error.value.headers == {"Retry-After": "1"}
-    with batcher.place():
+    with batcher.slot():
         pass
 
 
-def test_closing_works_off_what_is_queued(worker: Worker, make: Any) -> None:
+def test_closing_processes_queued_tasks(worker: Worker, make: Any) -> None:
     batcher = make(max_wait=WAIT)
     futures = [batcher.submit(number, "a") for number in range(2)]
-    worker.let.set()
+    worker.released.set()
     started = time.monotonic()
     batcher.close()
 
     assert [future.result(0)[0] for future in futures] == [0, 2]
     assert time.monotonic() - started < WAIT / 2 and not batcher.alive
-    with pytest.raises(RequestError, match="stopping"):
+    with pytest.raises(BusyError, match="stopping"):
         batcher.submit(1, "a")
 
 
-def test_answers_of_a_batch_are_those_of_single_requests() -> None:
-    """Eight clients at once, of two shapes and with wishes of their own."""
+def test_batched_detections_equal_those_of_single_requests() -> None:
+    """Eight concurrent clients with two image shapes and different parameters."""
     pytest.importorskip("fastapi")
+    pytest.importorskip("prometheus_client")
     pytest.importorskip("python_multipart")
     pytest.importorskip("httpx")
     from tests.serve.service import client, encoded, make_image
@@ -148,13 +147,13 @@ def test_answers_of_a_batch_are_those_of_single_requests() -> None:
         for k in range(8)
     ]
 
-    def ask(web: Any, request: tuple[bytes, dict[str, str]]) -> Any:
+    def post(web: Any, request: tuple[bytes, dict[str, str]]) -> Any:
         return web.post("/v1/detect/tiny", files={"image": request[0]}, data=request[1]).json()
 
     with client(max_wait_ms=0) as web:
-        alone = [ask(web, request) for request in requests]
+        alone = [post(web, request) for request in requests]
     with client(max_wait_ms=1000, max_batch=4) as web, ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda request: ask(web, request), requests))
+        together = list(pool.map(lambda request: post(web, request), requests))
 
     assert {answer["batch"] for answer in alone} == {1}
     assert max(answer["batch"] for answer in together) > 1
@@ -166,9 +165,10 @@ def test_answers_of_a_batch_are_those_of_single_requests() -> None:
             assert abs(a["confidence"] - b["confidence"]) < 1e-4
 
 
-def test_a_client_that_leaves_frees_its_place() -> None:
-    """Its job leaves the queue; the next client is served."""
+def test_a_client_that_disconnects_frees_its_slot() -> None:
+    """Its task is removed from the queue, and the next client is served."""
     pytest.importorskip("fastapi")
+    pytest.importorskip("prometheus_client")
     pytest.importorskip("python_multipart")
     pytest.importorskip("httpx")
     from tests.serve.service import client, encoded, make_image, scope_of
@@ -184,7 +184,7 @@ def test_a_client_that_leaves_frees_its_place() -> None:
 
         async def receive() -> Any:
             if len(body) == 1:
-                while not batcher.waiting:  # it leaves when its image is in the queue
+                while not batcher.waiting:  # it disconnects once its image is in the queue
                     await asyncio.sleep(0.001)
             return body.pop(0)
 
@@ -195,6 +195,6 @@ def test_a_client_that_leaves_frees_its_place() -> None:
         asyncio.run(asyncio.wait_for(web.app(scope, receive, send), WAIT / 2))
 
         assert sent[0]["status"] == 499 and batcher.waiting == 0
-        with batcher.place():
+        with batcher.slot():
             pass
         assert 'status="499"} 1' in web.get("/metrics").text

@@ -1,4 +1,4 @@
-"""The command: help at once, errors on one line, and an end that leaves nobody without an answer."""
+"""The command line of the server: fast help, errors on one line, graceful shutdown."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from typing import Any
 
 import pytest
 
+import serve.__main__
 from serve.serve_options import ServeOptions
 from tests.models.backends.files import checkpoint
-from tests.serve.process import END, START, command, started, surroundings
+from tests.serve.process import END, START, command, environment, started
 from utils.base.errors import ConfigError
 from utils.base.paths import ROOT
 
 
 def run(*flags: str, **more: Any) -> subprocess.CompletedProcess[str]:
     pipes: dict[str, Any] = {"capture_output": True, "text": True, "timeout": START}
-    return subprocess.run(command(*flags), cwd=ROOT, env=surroundings(), **pipes, **more)
+    return subprocess.run(command(*flags), cwd=ROOT, env=environment(), **pipes, **more)
 
 
-def test_help_needs_neither_torch_nor_the_web_packages() -> None:
+def test_help_imports_neither_torch_nor_web_packages() -> None:
     script = (
-        "import sys, serve.__main__ as m; m.make_parser().format_help(); "
-        "print(sorted({'torch', 'cv2', 'numpy', 'fastapi', 'uvicorn', 'PIL'} & set(sys.modules)))"
+        "import sys, serve.__main__ as m; from utils.base.options import build_parser; "
+        "build_parser(m.ServeOptions).format_help(); "
+        "print(sorted({'torch', 'cv2', 'numpy', 'fastapi', 'uvicorn', 'PIL', 'yaml'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [command()[0], "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=START, check=True
@@ -42,11 +44,12 @@ def test_help_needs_neither_torch_nor_the_web_packages() -> None:
         (["--port", "x"], 2, "--port"),
         (["--conf-thres", "2"], 2, "--conf-thres 2.0: expected a number from 0 to 1"),
         (["--max-queue", "0"], 2, "--max-queue 0"),
-        (["--host", "192.0.2.1"], 1, "cannot listen there"),
+        (["--host", "192.0.2.1"], 1, "cannot listen"),
     ],
 )
 def test_errors_are_one_line(flags: list[str], status: int, words: str) -> None:
     pytest.importorskip("fastapi")
+    pytest.importorskip("prometheus_client")
     pytest.importorskip("python_multipart")
     pytest.importorskip("uvicorn")
     done = run("--weights", "x.pt", *flags)
@@ -55,8 +58,9 @@ def test_errors_are_one_line(flags: list[str], status: int, words: str) -> None:
     assert words in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_a_port_that_is_taken_is_told_before_the_models_are_loaded() -> None:
+def test_a_port_in_use_is_reported_before_models_are_loaded() -> None:
     pytest.importorskip("fastapi")
+    pytest.importorskip("prometheus_client")
     pytest.importorskip("python_multipart")
     pytest.importorskip("uvicorn")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -66,35 +70,45 @@ def test_a_port_that_is_taken_is_told_before_the_models_are_loaded() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"weights": []}, {"port": 70000}, {"imgsz": 0}, {"max_wait_ms": -1}])
-def test_impossible_options_are_refused(changes: dict[str, Any]) -> None:
+def test_invalid_options_are_rejected(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="expected"):
         ServeOptions(**{"weights": ["a.pt"], **changes})
 
 
+def test_run_takes_options_as_keywords() -> None:
+    with pytest.raises(ConfigError, match=r"serve.run\(\) has no option 'prot'; did you mean port"):
+        serve.__main__.run(prot=80)
+    with pytest.raises(ConfigError, match="--port 70000: expected a whole number from 0 to 65535"):
+        serve.__main__.run(port=70000)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_it_after_the_requests_under_way(number: signal.Signals, status: int) -> None:
+def test_a_signal_stops_the_server_after_requests_in_progress(number: signal.Signals, status: int) -> None:
     pytest.importorskip("fastapi")
+    pytest.importorskip("prometheus_client")
     pytest.importorskip("python_multipart")
     httpx = pytest.importorskip("httpx")
     from tests.serve.service import encoded, make_image
 
-    answers: list[int] = []
+    statuses: list[int] = []
     with started("--max-wait-ms", "1500", "--max-batch", "2") as server:
 
-        def ask() -> None:
+        def post() -> None:
             files = {"image": encoded(make_image())}
-            answers.append(httpx.post(f"{server.url}/v1/detect/{checkpoint().stem}", files=files).status_code)
+            statuses.append(
+                httpx.post(f"{server.url}/v1/detect/{checkpoint().stem}", files=files).status_code
+            )
 
-        asking = threading.Thread(target=ask)
-        asking.start()
+        client = threading.Thread(target=post)
+        client.start()
         while (
-            'queue_length{model="tiny"} 1' not in httpx.get(f"{server.url}/metrics").text
-            and asking.is_alive()
+            'queue_length{model="tiny"} 1.0' not in httpx.get(f"{server.url}/metrics").text
+            and client.is_alive()
         ):
             time.sleep(0.01)
         server.process.send_signal(number)
-        _, complaints = server.process.communicate(timeout=END)
-        asking.join()
+        _, errors = server.process.communicate(timeout=END)
+        client.join()
 
-    assert server.process.returncode == status and answers == [200]
-    assert "Traceback" not in complaints
+    assert server.process.returncode == status and statuses == [200]
+    assert "Traceback" not in errors

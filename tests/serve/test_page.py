@@ -1,4 +1,4 @@
-"""The page, used in a real browser."""
+"""The web page in a real browser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("fastapi", reason="pip install fastapi uvicorn python-multipart httpx")
+pytest.importorskip("fastapi", reason="pip install fastapi httpx prometheus-client python-multipart uvicorn")
+pytest.importorskip("prometheus_client")
 pytest.importorskip("python_multipart")
 pytest.importorskip("uvicorn")
 
@@ -33,9 +34,9 @@ DROP = """([text]) => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium with a camera that shows a test image, where this machine has one."""
+    """Headless Chromium with a camera that shows a test image, if it is installed."""
     if CHROMIUM is None:
-        pytest.skip("there is no Chromium on this machine (apt-get install chromium)")
+        pytest.skip("Chromium is not installed (apt-get install chromium)")
     sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     with sync_api.sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
@@ -50,16 +51,16 @@ def server() -> Iterator[Server]:
 
 
 class Tab:
-    """The page in a tab; what it complains of, and every address that it asks for."""
+    """The page in a tab, with its errors and the URLs of its requests."""
 
     def __init__(self, browser: Any, url: str, width: int = 1200) -> None:
         self.page = browser.new_page(viewport={"width": width, "height": 800})
-        self.complaints: list[str] = []
-        self.asked: list[str] = []
+        self.errors: list[str] = []
+        self.requests: list[str] = []
         listen = self.page.on
-        listen("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
-        listen("pageerror", lambda error: self.complaints.append(str(error)))
-        listen("request", lambda request: self.asked.append(request.url))
+        listen("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        listen("pageerror", lambda error: self.errors.append(str(error)))
+        listen("request", lambda request: self.requests.append(request.url))
         self.page.goto(url)
         self.page.wait_for_selector(".state.good, .state.bad")
 
@@ -67,7 +68,7 @@ class Tab:
         self.page.set_input_files("#file", {"name": name, "mimeType": "image/png", "buffer": content})
 
     def counts(self) -> list[int]:
-        """Boxes of each panel, as they are written; waits until both are there."""
+        """Wait for both panels and return the number of boxes that each shows."""
         self.page.wait_for_selector(f"{DONE} >> nth=1")
         return [int(text) for text in self.page.locator(f"{DONE} .count strong").all_inner_texts()]
 
@@ -75,7 +76,7 @@ class Tab:
         self.page.locator(name).fill(value)
 
     def uploads(self) -> int:
-        return sum("/v1/detect/" in url for url in self.asked)
+        return sum("/v1/detect/" in url for url in self.requests)
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def tab(browser: Any, server: Server) -> Iterator[Tab]:
 
 
 @pytest.mark.parametrize("width", [1200, 375])
-def test_two_models_look_at_an_image(browser: Any, server: Server, width: int, tmp_path: Path) -> None:
+def test_two_models_detect_in_an_image(browser: Any, server: Server, width: int, tmp_path: Path) -> None:
     tab = Tab(browser, server.url, width)
     tab.choose("cells.png", encoded(make_image(2, 200, 300)))
     few = tab.counts()
@@ -95,11 +96,11 @@ def test_two_models_look_at_an_image(browser: Any, server: Server, width: int, t
     tab.slide("#conf", "0.95")
 
     assert len(many) == 2 and min(many) > max(few) > 0 and tab.counts() == [0, 0]
-    assert tab.uploads() == 2, "the confidence filters what is there"
+    assert tab.uploads() == 2, "the confidence slider sends no request"
     assert "ms inference" in tab.page.locator(".times").first.inner_text()
-    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out"
-    assert not tab.complaints
-    assert all(url.startswith((server.url, "data:", "blob:")) for url in tab.asked)
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= width, "no horizontal scrolling"
+    assert not tab.errors
+    assert all(url.startswith((server.url, "data:", "blob:")) for url in tab.requests)
     tab.page.screenshot(path=tmp_path / "page.png", full_page=True)
     tab.page.close()
 
@@ -118,11 +119,11 @@ def test_a_dropped_image_is_drawn_with_boxes(tab: Tab) -> None:
     assert "found nothing" in str(tab.page.locator("canvas").first.get_attribute("aria-label"))
 
 
-def test_the_overlap_asks_again_and_classes_can_be_hidden(tab: Tab) -> None:
+def test_the_iou_slider_sends_a_request_and_classes_can_be_hidden(tab: Tab) -> None:
     tab.choose("cells.png", encoded(make_image(2, 200, 300)))
     tab.slide("#conf", "0.05")
     before = tab.counts()
-    with tab.page.expect_response(lambda answer: answer.url.endswith("tiny2")):
+    with tab.page.expect_response(lambda response: response.url.endswith("tiny2")):
         tab.slide("#iou", "0.9")
     tab.page.wait_for_selector(f"{DONE} >> nth=1")
     after = tab.counts()
@@ -135,7 +136,7 @@ def test_the_overlap_asks_again_and_classes_can_be_hidden(tab: Tab) -> None:
     assert legend.first.get_attribute("aria-pressed") == "false"
 
 
-def test_one_model_can_be_enough(tab: Tab) -> None:
+def test_a_single_model_can_be_selected(tab: Tab) -> None:
     tab.page.select_option("#model-b", "")
     tab.choose("cells.png", encoded(make_image(2)))
     tab.page.wait_for_selector(DONE)
@@ -143,19 +144,19 @@ def test_one_model_can_be_enough(tab: Tab) -> None:
     assert tab.page.locator(".panel").count() == 1
 
 
-def test_errors_are_said_and_the_next_image_works(tab: Tab) -> None:
+def test_errors_are_shown_and_the_next_image_works(tab: Tab) -> None:
     error = tab.page.locator("#error")
     tab.choose("notes.png", b"no image at all")
     error.wait_for()
-    assert "notes.png" in error.inner_text() and "no image of a known kind" in error.inner_text()
+    assert "notes.png" in error.inner_text() and "unknown format" in error.inner_text()
     tab.choose("large.png", bytes(2**21))
-    assert "large.png has 2.0 MB; this server takes up to 1 MB." in error.inner_text()
+    assert "large.png has 2.0 MB; the limit of this server is 1 MB." in error.inner_text()
 
     tab.choose("cells.png", encoded(make_image(2)))
     assert min(tab.counts()) > 0 and error.is_hidden()
 
 
-def test_kinds_that_the_browser_cannot_show_are_repainted_by_the_server(tab: Tab) -> None:
+def test_formats_that_the_browser_cannot_show_are_converted_by_the_server(tab: Tab) -> None:
     tab.choose("cells.tif", saved(make_image(2, 200, 300), "TIFF"))
 
     assert min(tab.counts()) > 0
@@ -171,7 +172,7 @@ def test_the_camera_takes_an_image(tab: Tab) -> None:
     assert tab.page.locator("#camera-box").is_hidden()
 
 
-def test_the_key_is_asked_for(browser: Any) -> None:
+def test_the_page_asks_for_the_key(browser: Any) -> None:
     with started("--max-wait-ms", "0", api_key="s3cret") as locked:
         tab = Tab(browser, locked.url)
         assert "X-API-Key" in tab.page.locator("#error").inner_text()

@@ -24,11 +24,11 @@ _GROWTH = 64 << 20  # bytes by which the heap grows at a time
 
 @cache
 def keep_freed_memory() -> bool:
-    """Have malloc give freed memory to the next tensor instead of the system; say whether it will.
+    """Make malloc reuse freed memory instead of returning it to the system; return whether it will.
 
-    By default the GNU C library fetches every large block from the system and returns it at once. The
+    By default the GNU C library requests every large block from the system and returns it immediately. The
     system zeroes the pages each time, which costs a third of a forward pass and a tenth of a training step
-    on two cores (docs/performance.md). The process then stays as large as it once was.
+    on two cores (docs/performance.md). The memory of the process then never shrinks.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -41,24 +41,24 @@ def keep_freed_memory() -> bool:
 
 
 def disable_ort_telemetry() -> None:
-    """Switch off what ONNX Runtime sends to Microsoft; call it before the first import.
+    """Disable the telemetry that ONNX Runtime sends to Microsoft; call it before the first import.
 
-    Seen with 1.32 on Linux, where `disable_telemetry_events` right after the import did not stop it. Who has
-    set the variable has chosen already.
+    Version 1.32 sends it on Linux even after `disable_telemetry_events`, called right after the import. A
+    value that the user has set is kept.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def select_device(name: str = "", verbose: bool = True, keep_memory: bool = True) -> torch.device:
-    """Turn `--device` into a torch device, prepare for it, and print what it is.
+    """Convert `--device` to a torch device, prepare the process for it, and log it.
 
     Args:
         name: see above.
         verbose: print.
-        keep_memory: on a CPU, keep what tensors leave behind: faster, and up to a fifth more memory.
+        keep_memory: on a CPU, keep freed memory for the next tensors: faster, with up to 20 % more memory.
 
     Raises:
-        ConfigError: the name is not a device, or this machine does not have it.
+        ConfigError: the name is not a device, or the device does not exist.
     """
     import torch
 
@@ -74,7 +74,7 @@ def select_device(name: str = "", verbose: bool = True, keep_memory: bool = True
 
 
 def _own_share(name: str) -> str:
-    """Of several GPUs the one that is meant for this process of torchrun."""
+    """Return the device of this process of torchrun, out of a list such as 0,1."""
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or name in ("cpu", "mps"):
         return name
@@ -118,7 +118,7 @@ def _parse(name: str) -> torch.device:
 
 
 def describe(device: torch.device) -> str:
-    """A device in words: `CPU` or `CUDA:0 (name, 16384MiB)`."""
+    """Describe a device: `CPU` or `CUDA:0 (name, 16384MiB)`."""
     import torch
 
     if device.type != "cuda":

@@ -1,20 +1,20 @@
-"""Errors that a user can act on: one line, no traceback, a fixed exit status."""
+"""Errors for the user: one line without a traceback, and an exit status."""
 
 
 class YoloError(Exception):
-    """A failure with a message for the user; a script prints it on one line and exits with `status`."""
+    """Base class of errors with a message for the user; scripts log it and exit with `status`."""
 
     status = 1
 
 
 class ConfigError(YoloError, ValueError):
-    """A flag, yaml or name that the user has to correct (exit status 2)."""
+    """An invalid flag, yaml or name (exit status 2)."""
 
     status = 2
 
 
 class DataError(YoloError):
-    """A file that is missing, corrupt or empty (exit status 1)."""
+    """A missing, corrupt or empty file (exit status 1)."""
 
 
 def one_line(error: BaseException) -> str:

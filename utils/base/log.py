@@ -1,4 +1,4 @@
-"""One logger for the console: plain lines to stdout, warnings and errors to stderr."""
+"""The logger of the console: plain lines to stdout, warnings and errors to stderr."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def color(text: str, *styles: str) -> str:
 
 
 class _Console(logging.Handler):
-    """Write to the streams of the moment, so that redirection and test capture work."""
+    """Handler that writes to the current sys.stdout and sys.stderr, so that redirection works."""
 
     def emit(self, record: logging.LogRecord) -> None:
         alarming = record.levelno >= logging.WARNING
@@ -28,14 +28,14 @@ class _Console(logging.Handler):
         try:
             stream.write(f"{prefix}{record.getMessage()}\n")
             stream.flush()
-        except BrokenPipeError:  # `... | head` closed the pipe: work goes on, unheard
+        except BrokenPipeError:  # `... | head` has closed the pipe: continue without output
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def set_up_console(level: int = logging.INFO) -> None:
-    """Attach the console to the logger; scripts call this, libraries that import us don't.
+    """Attach the console handler to the logger; scripts call this, importing our modules does not.
 
-    Of the processes that torchrun starts the first one talks; of the others only errors are heard.
+    Of the processes that torchrun starts, only rank 0 logs; the others log errors only.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0":
         level = max(level, logging.ERROR)

@@ -157,7 +157,9 @@ def options_from(cls: type[AnyOptions], keywords: dict[str, Any]) -> AnyOptions:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=3)
             hint = f"; did you mean {', '.join(near)}?" if near else ""
-            raise ConfigError(f"{cls.prog.removesuffix('.py')}.run() has no option {key!r}{hint}")
+            raise ConfigError(
+                f"{cls.prog.removeprefix('-m ').removesuffix('.py')}.run() has no option {key!r}{hint}"
+            )
         values[known[key]] = value
     return cls(**values, given=tuple(values))
 
@@ -277,7 +279,7 @@ def _converted(value: Any, spec: _Spec) -> Any:
 
 
 def _one(value: Any, spec: _Spec) -> Any:
-    if isinstance(value, bool) or spec.kind is bool:
+    if isinstance(value, bool | dict) or spec.kind is bool:
         return value
     try:
         return spec.kind(value) if spec.kind in (int, float, str) else value

@@ -1,4 +1,4 @@
-"""Where things are: the project root, yaml files by bare name, run folders, caches, whole files."""
+"""Paths: the project root, yaml files by bare name, run directories, caches, and atomic writes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -14,25 +14,25 @@ from typing import IO, Any
 from utils.base.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
-# pip puts all of this into a package, below site-packages, which a checkout is not: there nothing is written.
+# pip installs everything into one package below site-packages, where nothing is written later.
 INSTALLED = (ROOT / "__init__.py").is_file()
 SCRIPTS = ROOT / "scripts" if INSTALLED else ROOT
 
 
 def workplace() -> Path:
-    """Where runs and datasets go if nobody says: the checkout, or for an installed package here."""
+    """Return the default parent of runs/ and datasets/: the checkout, or the current folder if installed."""
     return Path.cwd() if INSTALLED else ROOT
 
 
 def typed(program: str) -> str:
-    """What a user types to start `train.py`, or `-m utils.data.get`."""
+    """Return the command that starts a script such as `train.py`, or a module such as `-m utils.data`."""
     if not INSTALLED:
         return f"python {program}"
     return f"yolov5-lska {program.removesuffix('.py').rpartition('.')[2]}"
 
 
 def relative_to_cwd(path: Path) -> str:
-    """`path` as a user would type it from here."""
+    """Return `path` relative to the current folder."""
     try:
         return os.path.relpath(path)
     except ValueError:  # another drive on Windows
@@ -40,15 +40,28 @@ def relative_to_cwd(path: Path) -> str:
 
 
 def runs_folder(kind: str) -> str:
-    """The default of `--project`."""
+    """Return the default of `--project`."""
     return relative_to_cwd(workplace() / "runs" / kind)
 
 
-def find_file(name: str | Path, folders: tuple[str, ...], suffixes: tuple[str, ...], flag: str) -> Path:
+def find_file(
+    name: str | Path,
+    folders: tuple[str, ...],
+    suffixes: tuple[str, ...],
+    flag: str,
+    also: Callable[[], list[str]] = list,
+) -> Path:
     """Find a file from its path or, by bare name, below `folders` of the project root.
 
+    Args:
+        name: path or bare name.
+        folders: searched with all below them.
+        suffixes: allowed endings; none: any.
+        flag: the flag that the name was given to, for errors.
+        also: returns further names that an error may suggest.
+
     Raises:
-        ConfigError: nothing or more than one file has that name, or its suffix is not allowed.
+        ConfigError: no file or several files have that name, or its suffix is not allowed.
     """
     path = Path(name).expanduser()
     if suffixes and path.suffix.lower() not in suffixes:
@@ -59,17 +72,17 @@ def find_file(name: str | Path, folders: tuple[str, ...], suffixes: tuple[str, .
     known = [file for folder in folders for file in (ROOT / folder).rglob(f"*{path.suffix}")]
     found = [file for file in known if file.name == path.name] if path.name == str(name) else []
     if len(found) > 1:
-        places = ", ".join(relative_to_cwd(file) for file in sorted(found))
-        raise ConfigError(f"{flag} {name}: several files have that name ({places}); give the path")
+        paths = ", ".join(relative_to_cwd(file) for file in sorted(found))
+        raise ConfigError(f"{flag} {name}: several files have that name ({paths}); give the path")
     if not found:
-        near = difflib.get_close_matches(path.name, sorted({file.name for file in known}), n=3)
+        near = difflib.get_close_matches(path.name, sorted({*also(), *(file.name for file in known)}), n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise ConfigError(f"{flag} {name}: no such file here or below {', '.join(folders)}/{hint}")
     return found[0]
 
 
 def increment_path(path: Path, exist_ok: bool = False) -> Path:
-    """First free of exp, exp2, exp3, ... (formats: no separator, gaps are reused)."""
+    """Return the first of exp, exp2, exp3, ... that does not exist; gaps are reused."""
     if exist_ok or not path.exists():
         return path
     for n in range(2, 9999):
@@ -80,18 +93,18 @@ def increment_path(path: Path, exist_ok: bool = False) -> Path:
 
 
 def check_writable(folder: Path, flag: str = "--project") -> None:
-    """Make sure that a folder can be made or written to, before hours of work are for nothing.
+    """Check that a folder can be created or written to, before hours of work are lost.
 
     Raises:
         ConfigError: it cannot.
     """
-    place = folder.expanduser().absolute()
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        raise ConfigError(f"{flag} {folder}: {place} is a file, where a folder is needed")
-    if not os.access(place, os.W_OK):
-        raise ConfigError(f"{flag} {folder}: {place} cannot be written to; choose another")
+    parent = folder.expanduser().absolute()
+    while not parent.exists() and parent != parent.parent:
+        parent = parent.parent
+    if not parent.is_dir():
+        raise ConfigError(f"{flag} {folder}: {parent} is a file, where a folder is needed")
+    if not os.access(parent, os.W_OK):
+        raise ConfigError(f"{flag} {folder}: {parent} cannot be written to; choose another")
 
 
 def file_sha256(path: Path) -> str:
@@ -104,7 +117,7 @@ def file_sha256(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Folder for downloads and caches: $YOLOV5_CONFIG_DIR, else the user's cache folder."""
+    """Return the folder for downloads and caches: $YOLOV5_CONFIG_DIR, else the user's cache folder."""
     if chosen := os.environ.get("YOLOV5_CONFIG_DIR"):
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -113,7 +126,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "wb", **kwargs: Any) -> Iterator[IO[Any]]:
-    """Open a temporary file beside `path`; rename it over `path` when whole, remove it on error."""
+    """Write a file atomically: open a temporary file, and rename it to `path` unless there is an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:

@@ -1,4 +1,4 @@
-"""Child processes that do long work: their share of the machine, their logs, and who has which folder."""
+"""Subprocesses: cores and devices for each, log files, file locks, and tasks that may crash."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from utils.base.log import LOG, set_up_console
 from utils.base.paths import ROOT, relative_to_cwd
 
 LOG_FILE = "log.txt"
-GRACE = 5.0  # seconds for a process that has been asked to end
+GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 
 
 @dataclass
 class Machine:
-    """How this machine is shared out: threads for each child, and the devices in turn."""
+    """How a machine is shared by subprocesses: threads of each, and the devices that they use in turn."""
 
     threads: int
     devices: queue.Queue[str] = field(default_factory=queue.Queue)
 
     @contextmanager
     def device(self) -> Iterator[str]:
-        """A device that no other child has."""
+        """Hold a device that no other subprocess uses."""
         name = self.devices.get()
         try:
             yield name
@@ -42,12 +42,12 @@ class Machine:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share_out(jobs: int, device: str, threads: int = 0) -> Machine:
-    """Divide the cores among `jobs`, and hand out the devices of `--device 0,1` in turn."""
+    """Divide the cores among `jobs` subprocesses, and assign the devices of `--device 0,1` in turn."""
     machine = Machine(threads or max(usable_cores() // jobs, 1))
     names = device.split(",")
     for index in range(jobs):
@@ -56,14 +56,17 @@ def share_out(jobs: int, device: str, threads: int = 0) -> Machine:
 
 
 def module_command(name: str, *words: str) -> list[str]:
-    """The command that runs a module of ours; `python -m` would prefer a `utils` of the current folder."""
+    """Return the command that runs one of our modules.
+
+    `python -m` would prefer a package `utils` in the current folder.
+    """
     start = f"runpy.run_module({name!r}, run_name='__main__', alter_sys=True)"
     code = f"import runpy, sys; sys.path[0] = {str(ROOT)!r}; {start}"
     return [sys.executable, "-c", code, *words]
 
 
 class Children:
-    """Processes that are started from several threads, and ended together."""
+    """Subprocesses that are started from several threads and ended together."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -71,7 +74,7 @@ class Children:
         self._stopped = False
 
     def call(self, command: Sequence[str], folder: Path, threads: int, held: Sequence[int] = ()) -> int:
-        """Run a command to its end; what it prints is appended to the log of `folder`.
+        """Run a command until it ends; its output is appended to the log file of `folder`.
 
         Args:
             command: its words.
@@ -91,7 +94,7 @@ class Children:
             with self._lock:
                 if self._stopped:
                     raise YoloError("stopped")
-                # A session of its own: Ctrl-C reaches the parent alone, which then ends its children.
+                # In a new session, so that Ctrl-C reaches the parent only, which then ends its subprocesses.
                 child = subprocess.Popen(
                     command,
                     stdout=log,
@@ -99,7 +102,7 @@ class Children:
                     stdin=subprocess.DEVNULL,
                     env=environment,
                     start_new_session=True,
-                    pass_fds=held,  # the claim lasts as long as the child, even if the parent is killed
+                    pass_fds=held,  # the lock lasts as long as the subprocess, even if the parent is killed
                 )
                 self._running.add(child)
             try:
@@ -108,7 +111,7 @@ class Children:
                 self._running.discard(child)
 
     def stop(self) -> None:
-        """Ask all of them to end, and wait; one that trains saves what it has."""
+        """Send SIGTERM to all and wait; a training saves a checkpoint before it ends."""
         with self._lock:
             self._stopped = True
             children = list(self._running)
@@ -120,9 +123,9 @@ class Children:
 
 @contextmanager
 def lock_file(path: Path, waiting: str = "") -> Iterator[tuple[int, ...]]:
-    """Hold an exclusive lock on a file, which is made; wait for the process that holds it.
+    """Hold an exclusive lock on a file, which is created; wait while another process holds it.
 
-    Windows has no such locks: there nothing is held.
+    Windows has no such locks: nothing is locked there.
 
     Args:
         path: the file.
@@ -156,7 +159,7 @@ def lock_folder(folder: Path) -> Iterator[tuple[int, ...]]:
 
 
 def ask(module: str, task: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
-    """Have a module of ours do a task in a process of its own, which may crash; see `answer`.
+    """Run a task of one of our modules in a subprocess, which may crash; see `answer`.
 
     Args:
         module: its name.
@@ -179,7 +182,7 @@ def ask(module: str, task: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
 
 
 def _run_to_its_end(command: Sequence[str], output: IO[bytes] | None) -> int:
-    """Run a command; who is stopped meanwhile stops it too, with all that it has started."""
+    """Run a command; if this process is stopped, stop the command too, with all of its subprocesses."""
     groups = hasattr(os, "killpg")
     child = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=groups)
     try:
@@ -195,14 +198,16 @@ def _run_to_its_end(command: Sequence[str], output: IO[bytes] | None) -> int:
 
 
 def answer(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Be the process of `ask`: do the task."""
+    """Run the task of `ask`, as the main function of its subprocess."""
     set_up_console()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # folders are removed
+    signal.signal(
+        signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
+    )  # so that temporary folders are removed
     question, reply = map(Path, sys.argv[1:])
     reply.write_text(json.dumps(work(json.loads(question.read_text()))))
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something."""
+    """Return the last line of a log that is not empty."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "it wrote nothing"
+    return lines[-1] if lines else "no output"

@@ -1,4 +1,4 @@
-"""Progress of long loops: a live tqdm row on a terminal, a plain line at the end elsewhere."""
+"""Progress of long loops: a tqdm bar on a terminal, a plain line at the end elsewhere."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 
 class Bar(Generic[T]):
-    """Iterate `items` and show `text`; on a terminal a live row, elsewhere the last text as one line.
+    """Iterate over `items` and show `text`: a tqdm bar on a terminal, elsewhere the last text as one line.
 
-    The row is written once more when the loop ends, so logs of background runs hold one line a loop.
+    Logs of background runs so contain one line for each loop.
     """
 
     def __init__(self, items: Iterable[T], text: str = "", total: int | None = None) -> None:
@@ -37,7 +37,7 @@ class Bar(Generic[T]):
             yield from self._tqdm
 
     def say(self, text: str) -> None:
-        """Change the text of the row."""
+        """Change the text of the bar."""
         self.text = text
         if self._tqdm is not None:
             self._tqdm.set_description_str(text)

@@ -1,4 +1,4 @@
-"""What every script shares: parse, run, and end with one clear line and the right exit status."""
+"""Entry points of scripts: parsing, running, and one-line errors with the right exit status."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser(description: str, *, prog: str | None = None) -> argparse.ArgumentParser:
-    """A parser that shows defaults, accepts unique prefixes (`--batch 16`), and errs on one line."""
+    """Create a parser that shows defaults, accepts unique prefixes and reports errors on one line."""
     return _Parser(
         prog=typed(prog) if prog and INSTALLED else prog,
         description=description,
@@ -30,20 +30,21 @@ def parser(description: str, *, prog: str | None = None) -> argparse.ArgumentPar
     )
 
 
-def print_args(script: str, opt: argparse.Namespace) -> None:
-    """Print `script: key=value, ...` on one line."""
-    words = ", ".join(f"{key}={value}" for key, value in vars(opt).items())
+def print_args(script: str, options: Any) -> None:
+    """Log the options of a script on one line, as `script: key=value, ...`."""
+    values = options.shown() if hasattr(options, "shown") else vars(options)
+    words = ", ".join(f"{key}={value}" for key, value in values.items())
     LOG.info(f"{color(f'{script}:', 'blue', 'bold')} {words}")
 
 
 def main(function: Callable[[], Any]) -> None:
-    """Run a script's entry point and exit: 0 done, 1 failure, 2 usage, 130 Ctrl-C, 143 SIGTERM."""
+    """Run the entry point of a script and exit: 0 success, 1 failure, 2 usage, 130 Ctrl-C, 143 SIGTERM."""
     set_up_console()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         status = function()
     except YoloError as error:
-        if first_to_tell():
+        if is_first_to_report():
             LOG.error(one_line(error))
         sys.exit(error.status)
     except KeyboardInterrupt:
@@ -56,10 +57,10 @@ def main(function: Callable[[], Any]) -> None:
 
 
 def _end(status: int) -> NoReturn:
-    """End; one of several processes without tearing down what it has loaded.
+    """Exit; a process of torchrun exits without tearing down loaded libraries.
 
-    Threads of the libraries that connect them now and then abort a process that has finished its work
-    ("terminate called without an active exception"), and torchrun then counts the run as failed.
+    Threads of communication libraries sometimes abort a process that has finished its work ("terminate
+    called without an active exception"), and torchrun then counts the run as failed.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
         logging.shutdown()
@@ -69,8 +70,8 @@ def _end(status: int) -> NoReturn:
     sys.exit(status)
 
 
-def first_to_tell() -> bool:
-    """Whether no other process of this torchrun has told of an error yet; alone one always is the first."""
+def is_first_to_report() -> bool:
+    """Return whether no other process of this torchrun has reported an error; True for a single process."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "TORCHELASTIC_USE_AGENT_STORE" not in os.environ:
         return True
     from datetime import timedelta
@@ -78,8 +79,8 @@ def first_to_tell() -> bool:
     from torch.distributed import TCPStore
 
     try:
-        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = TCPStore(*place, is_master=False, timeout=timedelta(seconds=5))
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=5))
         return store.add(f"told/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) == 1
     except (RuntimeError, KeyError, ValueError):
         return True

@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for, not on who draws them or when."""
+"""Random number generators derived from keys such as (seed, epoch, index)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def generator(*key: int) -> np.random.Generator:
-    """An independent generator for a key such as (seed, epoch, index); keys are non-negative."""
+    """Return an independent generator for a key such as (seed, epoch, index) of non-negative integers."""
     return np.random.default_rng(np.random.SeedSequence(key))
 
 

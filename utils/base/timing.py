@@ -1,4 +1,4 @@
-"""Stopwatches that wait for the accelerator before they are read."""
+"""Timers that synchronize the device before they are read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def now(device: torch.device | None = None) -> float:
-    """Seconds on a monotonic clock, after all work queued on `device` is done."""
+    """Return seconds of a monotonic clock, after all work queued on `device` is done."""
     if device is not None and device.type == "cuda":
         import torch
 

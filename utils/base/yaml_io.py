@@ -1,4 +1,4 @@
-"""Read and write yaml as plain data; a faulty file is named with the line."""
+"""Read and write yaml as plain data; errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def write_yaml(path: Path, content: dict[str, Any]) -> None:
-    """Write plain data as yaml, keys in their order, paths as text, the file whole or not at all."""
+    """Write plain data as yaml atomically: keys in their order, paths as text."""
     text = yaml.safe_dump(plain(content), sort_keys=False, allow_unicode=True)
     with atomic_write(path, "w", encoding="utf-8") as file:
         file.write(text)
 
 
 def plain(value: Any) -> Any:
-    """Reduce a value to what yaml and weights-only checkpoints hold: numbers, text, lists, dicts."""
+    """Convert a value to what yaml and weights-only checkpoints can hold: numbers, text, lists, dicts."""
     if isinstance(value, dict):
         return {(key if isinstance(key, int) else str(key)): plain(v) for key, v in value.items()}
     if isinstance(value, list | tuple | set):

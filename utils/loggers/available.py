@@ -1,67 +1,78 @@
-"""Which logging services a run gets: those that are installed and set up, unless `--loggers` says less."""
+"""The supported logging services, and which of them a run uses: those installed and configured."""
 
 from __future__ import annotations
 
 import netrc
 import os
-from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
 
 Environment = Mapping[str, str]
+IMAGES_PER_RUN = 10  # times that predictions are drawn by default
 
 
 @dataclass(frozen=True)
-class LoggerKind:
-    """A service that this project knows."""
+class Service:
+    """A logging service that is supported.
 
-    key: str  # its word for --loggers, and the stem of its files
+    Attributes:
+        key: value of `--loggers`, and stem of the service's files in the run folder.
+        title: name of the service.
+        package: Python package that has to be installed.
+        logger: `module:class` of its logger, which is imported in the logger process only.
+        is_configured: whether environment variables or files of an account configure it.
+        how_to: how to configure it.
+        flags: options of train.py that it uses.
+    """
+
+    key: str
     title: str
-    package: str  # what has to be installed
-    target: str  # module:class, imported in the service's own process
-    is_set_up: Callable[[Environment], bool]
-    how: str  # to set it up
-    flags: tuple[str, ...]  # options that it heeds
+    package: str
+    logger: str
+    is_configured: Callable[[Environment], bool]
+    how_to: str
+    flags: tuple[str, ...]
 
 
-def choose(opt: Namespace, environment: Environment = os.environ) -> list[LoggerKind]:
-    """The services of a run; says in a line each what was asked for in vain.
+def choose(opt: Any, environment: Environment = os.environ) -> list[Service]:
+    """Return the services that a run uses; warn about requested ones that cannot be used.
 
     Args:
-        opt: the options; `loggers` holds `auto`, `none`, or keys of services that may be used.
-        environment: variables by which services are set up.
+        opt: options of train.py; `loggers` contains `auto`, `none` or keys of services.
+        environment: environment variables that configure services.
 
     Raises:
-        ConfigError: `loggers` names a service that is not known.
+        ConfigError: `loggers` contains an unknown service.
     """
     wanted = wanted_keys(opt.loggers)
     chosen = []
-    for kind in KINDS:
-        if kind.key not in wanted:
+    for service in SERVICES:
+        if service.key not in wanted:
             continue
-        reason = _obstacle(kind, environment)
-        if reason is None:
-            chosen.append(kind)
+        problem = _problem(service, environment)
+        if problem is None:
+            chosen.append(service)
         elif "auto" not in wanted:
-            LOG.warning(f"--loggers {kind.key}: {reason}")
-    _name_idle_flags(opt, chosen)
+            LOG.warning(f"--loggers {service.key}: {problem}")
+    _warn_of_unused_flags(opt, chosen)
     return chosen
 
 
 def wanted_keys(words: str | Sequence[str]) -> set[str]:
-    """Keys of the services that may be used; with `auto` all of them, and that word.
+    """Return the keys of the services that `--loggers` admits; `auto` admits all and is returned, too.
 
     Raises:
         ConfigError: a word is neither `auto`, `none` nor a key.
     """
     words = [words] if isinstance(words, str) else words
-    keys = [kind.key for kind in KINDS]
+    keys = [service.key for service in SERVICES]
     for word in words:
         if word not in ("auto", "none", *keys):
             raise ConfigError(f"--loggers {word}: expected auto, none, or some of {' '.join(keys)}")
@@ -70,34 +81,36 @@ def wanted_keys(words: str | Sequence[str]) -> set[str]:
     return {*words, *keys} if "auto" in words else set(words)
 
 
-def image_interval(opt: Namespace, chosen: Sequence[LoggerKind]) -> int:
-    """Epochs between images of what the model finds; 0 for none.
+def image_interval(opt: Any, chosen: Sequence[Service]) -> int:
+    """Return the number of epochs between images of predictions; 0 for none.
 
-    By default ten images are made in all, if a service is there that the user has set up.
+    By default, `IMAGES_PER_RUN` are drawn if a service other than TensorBoard is used.
     """
     if opt.noplots or not chosen:
         return 0
     if opt.bbox_interval >= 0:
         return int(opt.bbox_interval)
-    return max(opt.epochs // 10, 1) if any(kind.key != "tensorboard" for kind in chosen) else 0
+    others = any(service.key != "tensorboard" for service in chosen)
+    return max(opt.epochs // IMAGES_PER_RUN, 1) if others else 0
 
 
-def _obstacle(kind: LoggerKind, environment: Environment) -> str | None:
-    """Why a service cannot be used."""
-    # A mere folder of that name, such as the one that wandb writes, is found too, but has no origin.
-    spec = find_spec(kind.package)
+def _problem(service: Service, environment: Environment) -> str | None:
+    """Return why a service cannot be used, None if it can."""
+    # A folder with the package's name, such as the one that wandb writes, has a spec but no origin.
+    spec = find_spec(service.package)
     if spec is None or spec.origin is None:
-        return f"{kind.title} is not installed; pip install {kind.package.replace('_', '-')}"
-    return None if kind.is_set_up(environment) else f"{kind.title} is not set up; {kind.how}"
+        return f"{service.title} is not installed; pip install {service.package.replace('_', '-')}"
+    if service.is_configured(environment):
+        return None
+    return f"{service.title} is not configured; {service.how_to}"
 
 
-def _name_idle_flags(opt: Namespace, chosen: Sequence[LoggerKind]) -> None:
-    """Warn of options that no service of this run heeds."""
+def _warn_of_unused_flags(opt: Any, chosen: Sequence[Service]) -> None:
     for flag in ("entity", "upload_dataset", "bbox_interval", "artifact_alias"):
-        users = [kind for kind in KINDS if flag in kind.flags]
-        if flag in opt.given and not any(kind in chosen for kind in users):
-            names = ", ".join(kind.title for kind in users)
-            LOG.warning(f"--{flag} has no effect: it is for {names}, of which none is in use")
+        users = [service for service in SERVICES if flag in service.flags]
+        if flag in opt.given and not any(service in chosen for service in users):
+            names = ", ".join(service.title for service in users)
+            LOG.warning(f"--{flag} has no effect: none of {names} is used by this run")
 
 
 def _always(environment: Environment) -> bool:
@@ -112,10 +125,10 @@ def _wandb(environment: Environment) -> bool:
 
 
 def _in_netrc(environment: Environment) -> bool:
-    """Whether `wandb login` has left a key."""
+    """Return whether `wandb login` has stored a key."""
     hosts = {"api.wandb.ai", "api.forge.coreweave.com"}
-    if address := environment.get("WANDB_BASE_URL"):
-        hosts = {urlsplit(address).hostname or address}
+    if url := environment.get("WANDB_BASE_URL"):
+        hosts = {urlsplit(url).hostname or url}
     try:
         found = netrc.netrc(environment.get("NETRC") or Path.home() / ".netrc").hosts
     except (OSError, RuntimeError, netrc.NetrcParseError):
@@ -143,50 +156,50 @@ def _clearml(environment: Environment) -> bool:
     return Path(environment.get("CLEARML_CONFIG_FILE") or "~/clearml.conf").expanduser().is_file()
 
 
-KINDS = (
-    LoggerKind(
+SERVICES = (
+    Service(
         "tensorboard",
         "TensorBoard",
-        "tensorboard",
-        "utils.loggers.tensorboard_logger:ToTensorBoard",
-        _always,
-        "",
-        ("bbox_interval",),
+        package="tensorboard",
+        logger="utils.loggers.tensorboard_logger:TensorBoardLogger",
+        is_configured=_always,
+        how_to="",
+        flags=("bbox_interval",),
     ),
-    LoggerKind(
+    Service(
         "wandb",
         "Weights & Biases",
-        "wandb",
-        "utils.loggers.wandb_logger:ToWandb",
-        _wandb,
-        "run `wandb login`, or set WANDB_API_KEY or WANDB_MODE=offline",
-        ("entity", "upload_dataset", "bbox_interval", "artifact_alias"),
+        package="wandb",
+        logger="utils.loggers.wandb_logger:WandbLogger",
+        is_configured=_wandb,
+        how_to="run `wandb login`, or set WANDB_API_KEY or WANDB_MODE=offline",
+        flags=("entity", "upload_dataset", "bbox_interval", "artifact_alias"),
     ),
-    LoggerKind(
+    Service(
         "clearml",
         "ClearML",
-        "clearml",
-        "utils.loggers.clearml_logger:ToClearML",
-        _clearml,
-        "run `clearml-init`, or set CLEARML_API_HOST with its keys or CLEARML_OFFLINE_MODE=1",
-        ("upload_dataset", "bbox_interval", "artifact_alias"),
+        package="clearml",
+        logger="utils.loggers.clearml_logger:ClearMLLogger",
+        is_configured=_clearml,
+        how_to="run `clearml-init`, or set CLEARML_API_HOST with its keys or CLEARML_OFFLINE_MODE=1",
+        flags=("upload_dataset", "bbox_interval", "artifact_alias"),
     ),
-    LoggerKind(
+    Service(
         "comet",
         "Comet",
-        "comet_ml",
-        "utils.loggers.comet_logger:ToComet",
-        _comet,
-        "run `comet login`, or set COMET_API_KEY or COMET_OFFLINE_DIRECTORY",
-        ("entity", "upload_dataset", "bbox_interval", "artifact_alias"),
+        package="comet_ml",
+        logger="utils.loggers.comet_logger:CometLogger",
+        is_configured=_comet,
+        how_to="run `comet login`, or set COMET_API_KEY or COMET_OFFLINE_DIRECTORY",
+        flags=("entity", "upload_dataset", "bbox_interval", "artifact_alias"),
     ),
-    LoggerKind(
+    Service(
         "mlflow",
         "MLflow",
-        "mlflow",
-        "utils.loggers.mlflow_logger:ToMLflow",
-        _mlflow,
-        "set MLFLOW_TRACKING_URI",
-        ("bbox_interval",),
+        package="mlflow",
+        logger="utils.loggers.mlflow_logger:MLflowLogger",
+        is_configured=_mlflow,
+        how_to="set MLFLOW_TRACKING_URI",
+        flags=("bbox_interval",),
     ),
 )

@@ -1,4 +1,4 @@
-"""The moments of a run that a logger can hear: override a method, and it is called then."""
+"""Callbacks of a training run: the base class, a list of them, and the one that plots."""
 
 from __future__ import annotations
 
@@ -12,101 +12,131 @@ if TYPE_CHECKING:
 
 
 class Callbacks:
-    """A callback that does nothing; subclass it and override the moments you need.
+    """Base class of callbacks: a method per event, which does nothing unless a subclass overrides it.
 
-    A callback hears and never speaks: it gets what the run knows and must not change it. The one
-    exception is `stop_training`: set it to True, and the run ends at once, without its final steps.
+    Arguments belong to the run and must not be changed. To stop a run, set `stop_training` to True: it then
+    ends after the current batch, without its final steps.
     """
 
     stop_training: bool = False
 
     def on_pretrain_routine_start(self, save_dir: Path) -> None:
-        """The run folder exists; nothing is loaded yet."""
+        """Called once the run folder exists, before anything is loaded."""
 
     def on_pretrain_routine_end(self, labels: np.ndarray, names: dict[int, str]) -> None:
-        """Data and model are ready; `labels` (n, 5) are those of all training images."""
+        """Called once data and model are ready; `labels` (n, 5) are those of all training images."""
 
     def on_train_start(self) -> None:
-        """The first epoch is about to begin."""
+        """Called before the first epoch."""
 
     def on_train_epoch_start(self, epoch: int) -> None:
-        """An epoch, counted from 0, is about to begin."""
+        """Called before an epoch, counted from 0."""
 
     def on_train_batch_start(self, step: int) -> None:
-        """A batch has arrived; `step` counts batches over the whole run."""
+        """Called when a batch is loaded; `step` counts the batches of the whole run."""
 
     def optimizer_step(self, step: int) -> None:
-        """The weights have just been updated."""
+        """Called after an update of the weights."""
 
     def on_before_zero_grad(self, step: int) -> None:
-        """The gradients of an update are about to be dropped."""
+        """Called after an update, before its gradients are cleared."""
 
     def on_train_batch_end(self, step: int, images: Tensor, targets: Tensor, paths: Sequence[str]) -> None:
-        """A batch is done; `images` uint8 and `targets` are as the loader delivered them."""
+        """Called after a batch; `images` uint8 and `targets` are those of the data loader."""
 
     def on_train_epoch_end(self, epoch: int) -> None:
-        """All batches of an epoch are done, the validation is still to come."""
+        """Called after the batches of an epoch, before its validation."""
 
     def on_val_start(self) -> None:
-        """A validation is about to begin."""
+        """Called before a validation."""
 
     def on_val_batch_start(self, batch: int) -> None:
-        """A batch of the validation has arrived."""
+        """Called when a validation batch is loaded."""
 
     def on_val_image_end(self, detections: Tensor, path: str) -> None:
-        """An image's `detections` (n, 6) in its own pixels are matched."""
+        """Called after an image is matched to its labels; `detections` (n, 6) are in pixels of the image."""
 
     def on_val_batch_end(self, batch: int, images: Tensor, targets: Tensor, paths: Sequence[str]) -> None:
-        """A batch of the validation is done."""
+        """Called after a validation batch."""
 
     def on_val_end(self, result: Any) -> None:
-        """A validation is done; `result` is an `EvalResult`."""
+        """Called after a validation; `result` is an `EvalResult`."""
 
     def on_fit_epoch_end(self, epoch: int, row: dict[str, float]) -> None:
-        """An epoch is trained and validated; `row` is its line of results.csv."""
+        """Called after an epoch and its validation; `row` is its row of results.csv."""
 
     def on_model_save(self, path: Path, epoch: int, best: bool) -> None:
-        """A checkpoint has been written; `best` when it is also the best so far."""
+        """Called after a checkpoint is written; `best` if it is also the best so far."""
 
     def on_train_end(self, save_dir: Path, row: dict[str, float]) -> None:
-        """All is done; `row` holds the last epoch, its metrics replaced by those of best.pt."""
+        """Called after the training; `row` is that of the last epoch with the metrics of best.pt."""
 
     def on_params_update(self, options: dict[str, Any]) -> None:
-        """The run's options are known, with its hyperparameters as `hyp`."""
+        """Called once the options are known; they contain the hyperparameters as `hyp`."""
 
     def teardown(self) -> None:
-        """The run is over, whatever ended it."""
+        """Called at the end of the run, also after an error."""
 
 
-MOMENTS = tuple(name for name, value in vars(Callbacks).items() if callable(value) and name[0] != "_")
+EVENTS = tuple(name for name, value in vars(Callbacks).items() if callable(value) and name[0] != "_")
 
 
 class CallbackList(Callbacks):
-    """Many callbacks that look like one; those that do not override a moment cost nothing there."""
+    """Several callbacks as one. Callbacks that do not override a method are not called for its event."""
 
     def __init__(self, callbacks: Iterable[Callbacks] = ()) -> None:
         self.callbacks = list(callbacks)
-        for moment in MOMENTS:
-            heard = [
-                getattr(callback, moment)
+        for event in EVENTS:
+            overridden = [
+                getattr(callback, event)
                 for callback in self.callbacks
                 if isinstance(callback, CallbackList)
-                or getattr(type(callback), moment) is not getattr(Callbacks, moment)
+                or getattr(type(callback), event) is not getattr(Callbacks, event)
             ]
-            setattr(self, moment, _tell_all(heard))
+            setattr(self, event, _call_each(overridden))
 
     @property
     def stop(self) -> bool:
-        """Whether any callback asks the run to end."""
+        """Whether any callback has set `stop_training`."""
         return any(
             callback.stop if isinstance(callback, CallbackList) else callback.stop_training
             for callback in self.callbacks
         )
 
 
-def _tell_all(callbacks: Sequence[Callable[..., None]]) -> Callable[..., None]:
-    def tell(*args: Any, **kwargs: Any) -> None:
-        for callback in callbacks:
-            callback(*args, **kwargs)
+def _call_each(methods: Sequence[Callable[..., None]]) -> Callable[..., None]:
+    def call(*args: Any, **kwargs: Any) -> None:
+        for method in methods:
+            method(*args, **kwargs)
 
-    return tell
+    return call
+
+
+class PlotLogger(Callbacks):
+    """Writes labels.jpg, labels_correlogram.jpg, train_batch0-2.jpg and results.png to the run folder."""
+
+    batches = 3  # training batches to draw
+
+    def __init__(self) -> None:
+        self.folder = Path()
+        self.names: dict[int, str] = {}
+
+    def on_pretrain_routine_start(self, save_dir: Path) -> None:
+        self.folder = save_dir
+
+    def on_pretrain_routine_end(self, labels: np.ndarray, names: dict[int, str]) -> None:
+        from utils.plots.labels import plot_labels
+
+        self.names = names
+        plot_labels(labels, names, self.folder)
+
+    def on_train_batch_end(self, step: int, images: Tensor, targets: Tensor, paths: Sequence[str]) -> None:
+        if step < self.batches:
+            from utils.plots.batches import plot_images
+
+            plot_images(images, targets, paths, self.folder / f"train_batch{step}.jpg", self.names)
+
+    def on_train_end(self, save_dir: Path, row: dict[str, float]) -> None:
+        from utils.plots.results import plot_results
+
+        plot_results(save_dir / "results.csv")

@@ -1,4 +1,4 @@
-"""Hand a run to Comet (package comet_ml)."""
+"""Log a run to Comet (package comet_ml)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.loggers.service import LoggingService
+from utils.loggers.service_logger import ServiceLogger
 
-_HANDS_OFF = (  # what Comet would collect by itself; it gets what this run has to say
+_DISABLED = (  # automatic logging of Comet; this logger decides what is logged
     "auto_metric_logging",
     "auto_param_logging",
     "auto_output_logging",
@@ -21,7 +21,7 @@ _HANDS_OFF = (  # what Comet would collect by itself; it gets what this run has 
 
 
 def is_online(environment: Mapping[str, str]) -> bool:
-    """Whether there is a key, and nothing forbids to use it."""
+    """Return whether an API key is configured and the mode is not offline."""
     if environment.get("COMET_MODE") == "offline":
         return False
     if environment.get("COMET_START_ONLINE", "").lower() in ("0", "false", "no"):
@@ -29,29 +29,28 @@ def is_online(environment: Mapping[str, str]) -> bool:
     return bool(environment.get("COMET_API_KEY")) or (Path.home() / ".comet.config").is_file()
 
 
-class ToComet(LoggingService):
-    """Figures, options and images of an experiment; checkpoints and the dataset as artifacts.
+class CometLogger(ServiceLogger):
+    """Logs metrics, options and images of an experiment; checkpoints and the dataset as artifacts.
 
-    Comet takes artifacts only online: offline, checkpoints become models of the experiment, and a dataset
-     is not taken.
+    Comet accepts artifacts only online: offline, checkpoints become models of the experiment, and the
+    dataset is not uploaded.
     """
 
     key = "comet"
 
-    def begin(self) -> None:
+    def start(self) -> None:
         self.online = is_online(os.environ)
         if not self.online:
-            os.environ.setdefault(
-                "COMET_ERROR_TRACKING_ENABLE", "false"
-            )  # it would call home, offline or not
+            # Errors would be reported to Comet, also offline.
+            os.environ.setdefault("COMET_ERROR_TRACKING_ENABLE", "false")
         import comet_ml
 
         self.comet = comet_ml
         directory = os.environ.get("COMET_OFFLINE_DIRECTORY") or str(self.folder / "comet")
-        key = self.notes.get("experiment") or os.environ.get("COMET_EXPERIMENT_KEY") or uuid.uuid4().hex
-        config: dict[str, Any] = {"name": self.folder.name, **dict.fromkeys(_HANDS_OFF, False)}
+        key = self.state.get("experiment") or os.environ.get("COMET_EXPERIMENT_KEY") or uuid.uuid4().hex
+        config: dict[str, Any] = {"name": self.folder.name, **dict.fromkeys(_DISABLED, False)}
         if not self.online:
-            config |= {"offline_directory": directory, "log_env_details": False}  # which ask the network
+            config |= {"offline_directory": directory, "log_env_details": False}  # these need the network
         self.experiment = comet_ml.start(
             online=self.online,
             workspace=self.options["entity"],
@@ -59,22 +58,22 @@ class ToComet(LoggingService):
             experiment_key=key,
             experiment_config=comet_ml.ExperimentConfig(**config),
         )
-        self.notes["experiment"] = key
+        self.state["experiment"] = key
         if self.online:
-            self.notes["url"] = self.experiment.url
+            self.state["url"] = self.experiment.url
         if not self.resumed:
-            self.experiment.log_parameters(self.flat)
+            self.experiment.log_parameters(self.parameters)
 
-    def log_row(self, epoch: int, row: dict[str, float]) -> None:
-        self.experiment.log_metrics(row, step=epoch, epoch=epoch)
+    def log_metrics(self, epoch: int, metrics: dict[str, float]) -> None:
+        self.experiment.log_metrics(metrics, step=epoch, epoch=epoch)
 
     def log_image(self, name: str, path: Path, epoch: int) -> None:
         self.experiment.log_image(str(path), name=name, step=epoch)
 
-    def log_result(self, epoch: int, row: dict[str, float]) -> None:
-        self.experiment.log_others(row)
+    def log_final_metrics(self, epoch: int, metrics: dict[str, float]) -> None:
+        self.experiment.log_others(metrics)
 
-    def log_model(self, paths: Sequence[Path], aliases: Sequence[str]) -> None:
+    def log_checkpoints(self, paths: Sequence[Path], aliases: Sequence[str]) -> None:
         if self.online:
             self._log_artifact(f"{self.folder.name}_model", "model", {p.name: str(p) for p in paths}, aliases)
             return
@@ -85,13 +84,13 @@ class ToComet(LoggingService):
         if self.online:
             self._log_artifact(name, "dataset", files, [self.options["artifact_alias"]])
         else:
-            print("--upload_dataset: Comet takes artifacts only online")
+            print("--upload_dataset: Comet accepts artifacts only online")
 
     def _log_artifact(self, name: str, kind: str, files: Mapping[str, str], aliases: Sequence[str]) -> None:
         artifact = self.comet.Artifact(name, kind, aliases=list(aliases))
-        for inside, file in files.items():
-            artifact.add(file, logical_path=inside)
+        for name_inside, file in files.items():
+            artifact.add(file, logical_path=name_inside)
         self.experiment.log_artifact(artifact)
 
-    def finish(self, done: bool) -> None:
+    def finish(self, completed: bool) -> None:
         self.experiment.end()

@@ -15,9 +15,9 @@ from typing import IO, Any
 
 from utils.base.errors import one_line
 from utils.loggers.logger_process import FAILED
-from utils.loggers.service import LoggingService
+from utils.loggers.service_logger import ServiceLogger
 
-CALLS = (
+EVENTS = (
     "on_params_update",
     "on_train_epoch_start",
     "on_fit_epoch_end",
@@ -26,40 +26,40 @@ CALLS = (
     "on_train_end",
     "teardown",
 )
-ORPHANED = 60.0  # seconds to finish when the training process is gone
+ORPHANED = 60.0  # seconds to finish after the training process has ended
 
 
 def main() -> None:
-    """Hear moments from stdin until `teardown`, or until the one who tells is gone."""
+    """Read callback events from stdin until `teardown` or EOF."""
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     source = os.fdopen(os.dup(0), "rb")
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # who would prompt for something reads this
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # prompts of a service read EOF and fail
     threading.Thread(target=_read, args=(source, lines), daemon=True).start()
     try:
-        service = _open(*decoded(lines.get())[1:])
+        logger = _open(*decode(lines.get())[1:])
         while True:
-            call, *arguments = decoded(lines.get())
-            if call in CALLS:
-                getattr(service, call)(*arguments)
-            if call == "teardown":
+            event, *arguments = decode(lines.get())
+            if event in EVENTS:
+                getattr(logger, event)(*arguments)
+            if event == "teardown":
                 break
     except Exception as error:
         traceback.print_exc()
         print(f"{FAILED}{type(error).__name__}: {one_line(error)}", file=sys.stderr, flush=True)
-        os._exit(1)  # exit hooks of a service may wait for ever
+        os._exit(1)  # exit handlers of a service may hang
     sys.stdout.flush()
     os._exit(0)
 
 
-def _open(target: str, cwd: Path, folder: Path, trainer: int) -> LoggingService:
+def _open(target: str, cwd: Path, folder: Path, trainer_pid: int) -> ServiceLogger:
     module, _, name = target.partition(":")
-    kind: type[LoggingService] = getattr(importlib.import_module(module), name)
+    logger_class: type[ServiceLogger] = getattr(importlib.import_module(module), name)
     os.chdir(cwd)
-    return kind(folder, trainer)
+    return logger_class(folder, trainer_pid)
 
 
 def _read(source: IO[bytes], lines: queue.SimpleQueue[bytes]) -> None:
-    """Empty the pipe, however long the service takes, so that the training process never waits."""
+    """Keep the pipe empty, however slow the service is, so that the training process never waits."""
     for line in source:
         lines.put(line)
     lines.put(b'["teardown"]')
@@ -67,13 +67,13 @@ def _read(source: IO[bytes], lines: queue.SimpleQueue[bytes]) -> None:
     os._exit(1)
 
 
-def decoded(line: bytes) -> list[Any]:
-    """A call and its arguments, from a line of JSON."""
-    message: list[Any] = json.loads(line, object_hook=_path)
+def decode(line: bytes) -> list[Any]:
+    """Decode an event and its arguments from a line of JSON."""
+    message: list[Any] = json.loads(line, object_hook=_restore_path)
     return message
 
 
-def _path(value: dict[str, Any]) -> Any:
+def _restore_path(value: dict[str, Any]) -> Any:
     return Path(value["path"]) if set(value) == {"path"} else value
 
 

@@ -1,4 +1,4 @@
-"""Write event files that TensorBoard shows, with its own package alone: torch is not needed for it."""
+"""Log a run to TensorBoard event files, with the package tensorboard alone, without torch."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 from PIL import Image
 
-from utils.loggers.service import LoggingService
+from utils.loggers.service_logger import ServiceLogger
 
 
-class ToTensorBoard(LoggingService):
-    """Figures as scalars, images as images, options as text, all in the run folder."""
+class TensorBoardLogger(ServiceLogger):
+    """Logs metrics as scalars, images as images, options as text, in the run folder."""
 
     key = "tensorboard"
-    rewinds = True
-    fresh = True  # no epoch has begun
+    overwrites_steps = True
+    first_epoch = True
 
-    def begin(self) -> None:
+    def start(self) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.plugins.text.summary_v2 import text_pb
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -27,21 +27,21 @@ class ToTensorBoard(LoggingService):
         self.event, self.summary = event_pb2, summary_pb2
         self.writer = EventFileWriter(str(self.folder))
         if not self.options["resume"]:
-            options = json.dumps(self.flat, indent=1)
+            options = json.dumps(self.parameters, indent=1)
             self._write(0, text_pb("options", f"```\n{options}\n```"))
 
     def on_train_epoch_start(self, epoch: int) -> None:
-        if self.fresh:  # what earlier files of this folder have from here on does not count any more
-            self.fresh = False
+        if self.first_epoch:  # discards later steps in earlier event files of this folder
+            self.first_epoch = False
             session = self.event.SessionLog(status=self.event.SessionLog.START)
             self.writer.add_event(self.event.Event(wall_time=time.time(), step=epoch, session_log=session))
 
-    def log_row(self, epoch: int, row: dict[str, float]) -> None:
-        values = [self.summary.Summary.Value(tag=name, simple_value=value) for name, value in row.items()]
+    def log_metrics(self, epoch: int, metrics: dict[str, float]) -> None:
+        values = [self.summary.Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
         self._write(epoch, self.summary.Summary(value=values))
 
-    def log_result(self, epoch: int, row: dict[str, float]) -> None:
-        self.log_row(epoch, row)
+    def log_final_metrics(self, epoch: int, metrics: dict[str, float]) -> None:
+        self.log_metrics(epoch, metrics)
 
     def log_image(self, name: str, path: Path, epoch: int) -> None:
         with Image.open(path) as opened:
@@ -51,7 +51,7 @@ class ToTensorBoard(LoggingService):
         )
         self._write(epoch, self.summary.Summary(value=[self.summary.Summary.Value(tag=name, image=image)]))
 
-    def finish(self, done: bool) -> None:
+    def finish(self, completed: bool) -> None:
         self.writer.close()
 
     def _write(self, step: int, summary: Any) -> None:

@@ -1,4 +1,4 @@
-"""Anchors: how well they fit a set's labels, and better ones by k-means and a genetic search."""
+"""Measure how well anchors fit the labels of a dataset; find better ones by k-means and a genetic search."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 from utils.base.log import LOG
 from utils.base.seeds import generator
 
-GOOD_RECALL = 0.98  # anchors that can reach this share of the labels are kept
-SMALLEST = 2.0  # pixels; neither labels nor anchors below this are looked at
-SAMPLE = 50_000  # labels that the genetic search looks at; more cost time and change nothing
+GOOD_RECALL = 0.98  # anchors with a higher best possible recall are kept
+SMALLEST = 2.0  # pixels; smaller labels are ignored, and anchors are never smaller
+SAMPLE = 50_000  # labels for the genetic search; more take time and change nothing
 
 
 class AnchorFit(NamedTuple):
-    """How well k anchors fit n labels. The fit of one pair is its worse ratio of sides, at most 1."""
+    """Fit of k anchors to n labels. The fit of a pair is the worse of its two side ratios, at most 1."""
 
-    bpr: float  # best possible recall: share of the labels with an anchor within the threshold
+    bpr: float  # best possible recall: fraction of labels with an anchor within the threshold
     aat: float  # anchors above threshold, per label
-    fitness: float  # mean over the labels of their best fit, where that is within the threshold
+    fitness: float  # mean over the labels of their best fit, 0 where it is beyond the threshold
     mean_all: float  # mean fit of all pairs
     mean_best: float  # mean over the labels of their best fit
 
@@ -29,7 +29,7 @@ class AnchorFit(NamedTuple):
 def anchor_fit(wh: np.ndarray, anchors_px: np.ndarray, thr: float) -> AnchorFit:
     """Measure anchors (k, 2) against label sizes (n, 2), both in pixels.
 
-    `thr` is the hyperparameter anchor_t: the largest ratio of sides that still is a match.
+    `thr` is the hyperparameter anchor_t: the largest ratio of sides that is a match.
     """
     if len(wh) == 0:
         return AnchorFit(0.0, 0.0, 0.0, 0.0, 0.0)
@@ -53,14 +53,14 @@ def label_sizes(
         shapes_wh: (N, 2) width and height of the images.
         labels: N arrays (n_i, 5) class, xywh as fractions of the image.
         imgsz: side of the network's input.
-        scales: (N,) a factor for each image.
+        scales: (N,) factor by which each image is enlarged.
     """
     shapes = np.asarray(shapes_wh, np.float64).reshape(-1, 2)
     shapes = shapes * (imgsz / shapes.max(1, keepdims=True))
     if scales is not None:
         shapes = shapes * scales[:, None]
     sizes = [size * rows[:, 3:5] for size, rows in zip(shapes, labels, strict=True)]
-    # float32, as the loss compares them: sides of exactly the threshold's ratio are common.
+    # float32, as in the loss: labels whose ratio is exactly the threshold are common.
     return np.concatenate(sizes).astype(np.float32) if sizes else np.zeros((0, 2), np.float32)
 
 
@@ -73,38 +73,38 @@ def check_anchors(
     thr: float = 4.0,
     seed: int = 0,
 ) -> tuple[np.ndarray | None, str]:
-    """Look for better anchors if the present ones miss too many labels.
+    """Find better anchors if the current ones miss too many labels.
 
     Args:
         shapes_wh: (N, 2) width and height of the images.
         labels: N arrays (n_i, 5) class, xywh as fractions of the image.
         anchors_px: (levels, A, 2) in pixels.
-        strides: pixels of a cell, per level.
+        strides: stride of each level, in pixels.
         imgsz: side of the network's input.
         thr: the hyperparameter anchor_t.
-        seed: of the search's own random numbers.
+        seed: seed of the search.
 
     Returns:
-        New anchors (levels, A, 2) in pixels, sized in the order of the strides, or None if the present
-        ones stay; and one line that says why.
+        New anchors (levels, A, 2) in pixels, sorted as the strides are, or None if the current ones are
+        kept; and one line for the log.
     """
-    present = np.asarray(anchors_px, np.float64)
-    # Images vary by 10 % here, since training will vary them too.
+    current = np.asarray(anchors_px, np.float64)
+    # Vary image sizes by 10 %, as training augments them too.
     scales = generator(seed).uniform(0.9, 1.1, len(shapes_wh))
     wh = label_sizes(shapes_wh, labels, imgsz, scales)
     if len(wh) == 0:
-        return None, "AutoAnchor: no labels, the anchors stay as they are"
-    before = anchor_fit(wh, present.reshape(-1, 2), thr)
+        return None, "AutoAnchor: no labels, the anchors are kept"
+    before = anchor_fit(wh, current.reshape(-1, 2), thr)
     line = f"AutoAnchor: {before.aat:.2f} anchors/target, {before.bpr:.3f} Best Possible Recall (BPR). "
     if before.bpr > GOOD_RECALL:
         return None, f"{line}Current anchors are a good fit to dataset"
-    count = present.size // 2
+    count = current.size // 2
     found = kmean_anchors(label_sizes(shapes_wh, labels, imgsz), count, imgsz, thr, seed=seed)
     after = anchor_fit(wh, found, thr)
     if after.bpr <= before.bpr:
-        return None, f"{line}{count} others reach no more than {after.bpr:.3f}, the anchors stay as they are"
+        return None, f"{line}The best {count} new anchors reach {after.bpr:.3f} BPR, so the anchors are kept"
     sizes = ", ".join(f"{w:.0f},{h:.0f}" for w, h in found)
-    levels = found.reshape(present.shape)
+    levels = found.reshape(current.shape)
     if float(strides[0]) > float(strides[-1]):
         levels = levels[::-1].copy()
     return levels, f"{line}New anchors reach {after.bpr:.3f} BPR, {after.aat:.2f} anchors/target: {sizes}"
@@ -116,7 +116,7 @@ def kmean_anchors(
     """Find `n` anchors for label sizes `wh` (N, 2) in pixels: k-means, then `gen` steps of genetic search.
 
     Returns:
-        (n, 2) width and height in pixels, by rising area.
+        (n, 2) width and height in pixels, sorted by area.
     """
     rng = generator(seed)
     tiny = int((wh < 3).any(1).sum())
@@ -126,7 +126,7 @@ def kmean_anchors(
     anchors = _cluster(wh, n, rng)
     if anchors is None:
         LOG.warning(
-            f"AutoAnchor: {len(wh)} labels do not make {n} clusters, the search starts from random sizes"
+            f"AutoAnchor: {len(wh)} labels are too few for {n} clusters, starting from random anchors"
         )
         anchors = np.sort(rng.random(2 * n)).reshape(n, 2) * img_size
     if len(wh) > SAMPLE:
@@ -137,12 +137,12 @@ def kmean_anchors(
 
 
 def _cluster(wh: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray | None:
-    """Centres (n, 2) of clusters of sizes, or None if there are fewer than n."""
+    """Return the centres (n, 2) of n clusters of sizes, or None if there are fewer clusters."""
     from scipy.cluster.vq import kmeans
 
     if len(np.unique(wh, axis=0)) < n:
         return None
-    spread = np.maximum(wh.std(0), 1e-3)  # sides count alike; all labels may have the same width
+    spread = np.maximum(wh.std(0), 1e-3)  # equal weight for both sides; all labels may have the same width
     centres, _ = kmeans(wh / spread, n, iter=30, rng=rng)
     return centres * spread if len(centres) == n else None
 
@@ -150,18 +150,18 @@ def _cluster(wh: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray | N
 def _evolve(
     anchors: np.ndarray, wh: np.ndarray, thr: float, gen: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Change sides a little at random, and keep each change that improves the fitness."""
+    """Mutate anchors at random, and keep every mutation that improves the fitness."""
     best = _fitness(_pair_fit(wh, anchors).max(1), thr)
     for _ in range(gen):
-        changed = np.maximum(anchors * _mutation(anchors.shape, rng), SMALLEST)
-        fitness = _fitness(_pair_fit(wh, changed).max(1), thr)
+        mutated = np.maximum(anchors * _mutation(anchors.shape, rng), SMALLEST)
+        fitness = _fitness(_pair_fit(wh, mutated).max(1), thr)
         if fitness > best:
-            anchors, best = changed, fitness
+            anchors, best = mutated, fitness
     return anchors
 
 
 def _mutation(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Factors around 1, not all of them 1: nine sides in ten change, all by a common strength."""
+    """Return random factors around 1, not all of them 1; about nine in ten differ from 1."""
     while True:
         chosen, strength = rng.random(shape) < 0.9, rng.random()
         factors = np.clip(1 + chosen * strength * rng.standard_normal(shape) * 0.1, 0.3, 3.0)
@@ -170,8 +170,8 @@ def _mutation(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
 
 
 def _pair_fit(wh: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """Compare sizes (n, 2) with anchors (k, 2): (n, k), 1 for equal, near 0 for very different."""
-    with np.errstate(divide="ignore"):  # anchors that are placeholders have sides of zero
+    """Return the fit (n, k) of sizes (n, 2) to anchors (k, 2): 1 if equal, near 0 if very different."""
+    with np.errstate(divide="ignore"):  # placeholder anchors have sides of zero
         ratio = np.asarray(wh, np.float32)[:, None] / np.asarray(anchors, np.float32)
         return np.minimum(ratio, 1 / ratio).min(2)
 

@@ -1,7 +1,7 @@
-"""Which head outputs answer for which objects: anchors of similar size, in the cells around the centre.
+"""Assign objects to predictions: anchors of similar size, in the cells around the object's centre.
 
-Every object is given to all anchors that fit its size, on every level, each in up to three cells: the one
-that holds the centre and its two nearest neighbours. One cell may therefore answer for several objects.
+On every level, an object is assigned to each anchor that fits its size, in up to three cells: the one that
+holds its centre and the two nearest neighbours. Several objects may therefore share a cell.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Where a match looks for its cell, as (x, y) from the centre: own cell, left, upper, right, lower.
+# Offsets (x, y) from the centre to a point in its own cell and in the left, upper, right and lower neighbour.
 _STEPS = ((0.0, 0.0), (-0.5, 0.0), (0.0, -0.5), (0.5, 0.0), (0.0, 0.5))
 
 
 class AnchorMatches(NamedTuple):
-    """The n matches of one level; one row for each object, anchor and cell.
+    """The n matches of one level, a row for each combination of object, anchor and cell.
 
-    `box` is what the prediction of that cell should be: the centre measured from the cell's corner, then
-    the size, in grid units.
+    `box` is the target of the prediction: the centre relative to the cell's corner, then the size, both in
+    grid units.
     """
 
-    image_index: Tensor  # (n,) int64, as the next four
+    image_index: Tensor  # (n,) int64, like the next four
     anchor_index: Tensor
     row: Tensor
     column: Tensor
@@ -32,7 +32,7 @@ class AnchorMatches(NamedTuple):
     anchors: Tensor  # (n, 2) width and height of the anchor, grid units
 
     def to(self, device: torch.device) -> AnchorMatches:
-        """Move all fields without waiting for the device."""
+        """Move all fields to a device, without synchronizing with it."""
         return AnchorMatches(*(field.to(device, non_blocking=True) for field in self))
 
 
@@ -42,7 +42,7 @@ def assign_targets(
     grid_sizes: Sequence[tuple[int, int]],
     anchor_t: float = 4.0,
 ) -> list[AnchorMatches]:
-    """Match objects with anchors and cells on every level.
+    """Assign objects to anchors and cells on every level.
 
     Args:
         targets: (T, 6) image index, class, xywh as fractions of the image.
@@ -51,8 +51,8 @@ def assign_targets(
         anchor_t: largest ratio, in width or height, between an object and an anchor that fits it.
 
     Returns:
-        AnchorMatches of each level, on the device of `targets`: own cells first, then left, upper, right and
-        lower neighbours; in each of these by anchor, then in the order of `targets`.
+        AnchorMatches of each level, on the device of `targets`: the cells of the centres first, then their
+        left, upper, right and lower neighbours; each group is sorted by anchor, then as `targets` are.
     """
     targets = targets.float()
     return [
@@ -88,15 +88,15 @@ def _assign_level(
 
 
 def fits_anchor(sizes: Tensor, anchors: Tensor, anchor_t: float) -> Tensor:
-    """Compare sizes (T, 2) with anchors (A, 2): (A, T) bool, no side `anchor_t` times longer or shorter."""
+    """Return whether sizes (T, 2) fit anchors (A, 2): (A, T) bool, both ratios of sides below `anchor_t`."""
     ratio = sizes[None] / anchors[:, None]
     return ratio.maximum(1 / ratio).amax(2) < anchor_t
 
 
 def neighbour_cells(centres: Tensor, grid: Tensor) -> Tensor:
-    """Say which cells answer for centres (n, 2): (5, n) bool in the order of `_STEPS`.
+    """Return the cells that centres (n, 2) are assigned to: (5, n) bool, in the order of `_STEPS`.
 
-    A neighbour does if the centre is in the half of its cell next to it, and it lies inside the grid.
+    A neighbour is one of them if it lies inside the grid, and the centre in the half cell next to it.
     """
     from_start, from_end = centres.T, (grid - centres).T  # (2, n): x, y
     near_start = (from_start % 1 < 0.5) & (from_start > 1)

@@ -1,4 +1,4 @@
-"""Boxes and polygons: formats, clipping, and the way from the network's input back to the image.
+"""Boxes and polygons: formats, clipping, and scaling from the network's input to the original image.
 
 Every function takes numpy arrays or torch tensors unless its signature says otherwise. Boxes are rows
 of at least four numbers; columns after the fourth (confidence, class) pass through untouched.
@@ -18,26 +18,26 @@ RatioPad = tuple[Sequence[float], Sequence[float]]  # ((gain_h, gain_w), (pad_x,
 
 
 def xywh2xyxy(xywh: Boxes) -> Boxes:
-    """Turn centre and size (..., 4+) into corners."""
+    """Convert centre and size (..., 4+) to corners."""
     centre, half = xywh[..., :2], xywh[..., 2:4] / 2
     return _columns(centre - half, centre + half, xywh[..., 4:])
 
 
 def xyxy2xywh(xyxy: Boxes) -> Boxes:
-    """Turn corners (..., 4+) into centre and size."""
+    """Convert corners (..., 4+) to centre and size."""
     first, last = xyxy[..., :2], xyxy[..., 2:4]
     return _columns((first + last) / 2, last - first, xyxy[..., 4:])
 
 
 def xywhn2xyxy(xywhn: Boxes, w: float = 640, h: float = 640, padw: float = 0, padh: float = 0) -> Boxes:
-    """Turn fractions of a w x h image into pixel corners, moved by the padding."""
+    """Convert fractions of a w x h image to corners in pixels, shifted by the padding."""
     size, pad = _pair(xywhn, w, h), _pair(xywhn, padw, padh)
     centre, half = xywhn[..., :2] * size + pad, xywhn[..., 2:4] * size / 2
     return _columns(centre - half, centre + half, xywhn[..., 4:])
 
 
 def xyxy2xywhn(xyxy: Boxes, w: float = 640, h: float = 640, clip: bool = False, eps: float = 0.0) -> Boxes:
-    """Turn pixel corners into fractions of a w x h image; `clip` first cuts them to (w - eps, h - eps)."""
+    """Convert corners in pixels to fractions of a w x h image; `clip` limits them to (w - eps, h - eps)."""
     if clip:
         xyxy = clip_boxes(_copy(xyxy), (h - eps, w - eps))
     xywh, size = xyxy2xywh(xyxy), _pair(xyxy, w, h)
@@ -45,9 +45,9 @@ def xyxy2xywhn(xyxy: Boxes, w: float = 640, h: float = 640, clip: bool = False, 
 
 
 def clip_boxes(boxes_xyxy: Boxes, shape_hw: Sequence[float]) -> Boxes:
-    """Cut corners to an image of `shape_hw`, in place; return the same boxes."""
+    """Clip corners to an image of `shape_hw`, in place, and return the boxes."""
     height, width = shape_hw[0], shape_hw[1]
-    if isinstance(boxes_xyxy, np.ndarray) and boxes_xyxy.dtype.kind == "f":  # one call costs less than four
+    if isinstance(boxes_xyxy, np.ndarray) and boxes_xyxy.dtype.kind == "f":  # one call is faster than four
         corners, limits = boxes_xyxy[..., :4], np.array((width, height, width, height), boxes_xyxy.dtype)
         corners.clip(0, limits, out=corners)
         return boxes_xyxy
@@ -62,14 +62,14 @@ def scale_boxes(
     image_hw: Sequence[float],
     ratio_pad: RatioPad | None = None,
 ) -> Boxes:
-    """Carry boxes from the letterboxed input back to the image and clip them, in place.
+    """Scale boxes from the letterboxed input to the original image and clip them, in place.
 
     Args:
         input_hw: (height, width) of the network's input.
         boxes_xyxy: (..., 4+) corners in pixels of that input.
         image_hw: (height, width) of the original image.
-        ratio_pad: what the letterbox recorded; without it gain and padding follow from the two shapes.
-            Only the first gain counts, for both axes, as in the original.
+        ratio_pad: gain and padding that the letterbox recorded; by default computed from the two shapes.
+            The first gain is used for both axes, as in the original.
     """
     gain, (pad_x, pad_y) = _gain_and_pad(input_hw, image_hw, ratio_pad)
     boxes_xyxy[..., 0:4:2] -= pad_x
@@ -81,12 +81,12 @@ def scale_boxes(
 def xyn2xy(
     points: np.ndarray, w: float = 640, h: float = 640, padw: float = 0, padh: float = 0
 ) -> np.ndarray:
-    """Turn polygon points (..., 2) from fractions of a w x h image into pixels, moved by the padding."""
+    """Convert polygon points (..., 2) from fractions of a w x h image to pixels, shifted by the padding."""
     return points * _pair(points, w, h) + _pair(points, padw, padh)
 
 
 def segment2box(segment: np.ndarray, width: float = 640, height: float = 640) -> np.ndarray:
-    """Bound the points (n, 2) of a polygon that lie in the image: xyxy (4,), zeros if none does."""
+    """Return the box xyxy (4,) around those points (n, 2) of a polygon that are in the image, or zeros."""
     inside = segment[((segment >= 0) & (segment <= (width, height))).all(1)]
     if len(inside) == 0:
         return np.zeros(4, segment.dtype)
@@ -94,14 +94,14 @@ def segment2box(segment: np.ndarray, width: float = 640, height: float = 640) ->
 
 
 def segments2boxes(segments: Sequence[np.ndarray]) -> np.ndarray:
-    """Bound each polygon (n_i, 2): xywh (len(segments), 4) in the polygons' unit."""
+    """Return the boxes around polygons (n_i, 2): xywh (len(segments), 4) in the unit of the polygons."""
     if len(segments) == 0:
         return np.zeros((0, 4), np.float32)
     return xyxy2xywh(np.stack([np.concatenate((points.min(0), points.max(0))) for points in segments]))
 
 
 def resample_segments(segments: Sequence[np.ndarray], n: int = 1000) -> list[np.ndarray]:
-    """Walk along each closed polygon in `n` even steps of vertex number: (n, 2) float32 each."""
+    """Resample each closed polygon at `n` points, evenly spaced in vertex number: (n, 2) float32 each."""
     return [_resample(points, n) for points in segments]
 
 
@@ -112,7 +112,7 @@ def scale_segments(
     ratio_pad: RatioPad | None = None,
     normalize: bool = False,
 ) -> np.ndarray:
-    """Carry polygon points (n, 2) from the input to the image, clipped; fractions if `normalize`."""
+    """Scale polygon points (n, 2) from the input to the image and clip them; fractions if `normalize`."""
     gain, pad = _gain_and_pad(input_hw, image_hw, ratio_pad)
     size = (image_hw[1], image_hw[0])
     points = ((segment - _pair(segment, *pad)) / gain).clip(0, size)
@@ -140,7 +140,7 @@ def _columns(*parts: Boxes) -> Boxes:
 
 
 def _pair(like: Boxes, x: float, y: float) -> Boxes:
-    """(x, y) in the kind and precision of `like`."""
+    """Return (x, y) as an array or tensor like `like`, of its floating point type."""
     if isinstance(like, Tensor):
         return like.new_tensor((x, y), dtype=like.dtype if like.is_floating_point() else torch.float32)
     return np.array((x, y), like.dtype if np.issubdtype(like.dtype, np.floating) else np.float32)

@@ -1,4 +1,4 @@
-"""Count the work of a forward pass without doing it."""
+"""Count the multiply-adds of a forward pass without computing it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COUNTED = (
 
 
 def on_meta(module: nn.Module, *inputs: Any) -> Any:
-    """Run a module on shapes only: no weight is copied, nothing is computed, no state changes."""
+    """Run a module on the meta device: no weight is copied, nothing is computed, no state changes."""
     state = {
         name: tensor.to("meta") for name, tensor in [*module.named_parameters(), *module.named_buffers()]
     }
@@ -24,11 +24,11 @@ def on_meta(module: nn.Module, *inputs: Any) -> Any:
 
 
 def macs(leaf: nn.Module, received: Tensor, made: Any) -> float:
-    """Multiply-adds of a leaf that computes.
+    """Return the multiply-adds of a leaf module, counted as YOLOv5 counts.
 
     A convolution costs its outputs times (inputs per group) k^2, a linear layer inputs times
-    outputs, an affine norm four per value, self-attention its projections and products; everything
-    else is free, as YOLOv5 counts.
+    outputs, an affine norm four per value, self-attention its projections and products; all other
+    modules cost nothing.
     """
     if isinstance(leaf, nn.MultiheadAttention):  # its projections are functional calls, without hooks
         length, batch, width = received.shape
@@ -43,9 +43,9 @@ def macs(leaf: nn.Module, received: Tensor, made: Any) -> float:
 
 
 def macs_with_biases(leaf: nn.Module, received: Tensor, made: Any) -> float:
-    """As `macs`, but an addition for each bias counts too, and a norm two per value.
+    """Return `macs` plus an addition for each bias, with two per value for a norm.
 
-    The VAN paper's figures (arXiv:2202.09741: 0.88, 2.52 and 5.03 G) come out this way.
+    This gives the numbers of the VAN paper (arXiv:2202.09741: 0.88, 2.52 and 5.03 G).
     """
     if isinstance(leaf, nn.BatchNorm2d | nn.LayerNorm):
         return 2.0 * received.numel()
@@ -56,7 +56,7 @@ def macs_with_biases(leaf: nn.Module, received: Tensor, made: Any) -> float:
 def macs_by_module(
     module: nn.Module, *inputs: Any, cost: Callable[[nn.Module, Tensor, Any], float] = macs
 ) -> dict[nn.Module, float]:
-    """The `cost` of every leaf that computes, for inputs on the meta device."""
+    """Return the `cost` of every leaf module that has one, for inputs on the meta device."""
     counted: dict[nn.Module, float] = {}
 
     def count(leaf: nn.Module, received: tuple[Tensor, ...], made: Any) -> None:
@@ -72,5 +72,5 @@ def macs_by_module(
 
 
 def gflops(module: nn.Module, *inputs: Any) -> float:
-    """Two operations for each multiply-add, in units of 1e9, as YOLOv5 prints them."""
+    """Return GFLOPs as YOLOv5 prints them: two operations for each multiply-add, in units of 1e9."""
     return 2 * sum(macs_by_module(module, *inputs).values()) / 1e9

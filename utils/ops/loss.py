@@ -1,4 +1,4 @@
-"""The training loss: where boxes are (CIoU), whether there is an object, and of which class."""
+"""The training loss: box (CIoU), objectness and class."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from utils.ops.assign import AnchorMatches, assign_targets
 from utils.ops.iou import bbox_iou
 
 HYP = {"cls_pw": 1.0, "obj_pw": 1.0, "anchor_t": 4.0, "fl_gamma": 0.0, "label_smoothing": 0.0}
-FOCAL_ALPHA = 0.25  # weight of positives in the focal loss; negatives have the rest
+FOCAL_ALPHA = 0.25  # weight of positives in the focal loss; negatives have 1 - alpha
 
-# Weight of each level's objectness: a fine level has many cells and so a small mean.
+# Weight of the objectness loss of each level: a fine level has many cells, and so a small mean.
 _BALANCE_OF_THREE = (4.0, 1.0, 0.4)
 _BALANCE = (4.0, 1.0, 0.25, 0.06, 0.02)
 
 Duplicates = Literal["max", "last"]
-Sums = Callable[[Sequence[int]], Sequence[int]]
+SumCounts = Callable[[Sequence[int]], Sequence[int]]
 
 
 class DetectionLoss:
-    """Score head outputs against labelled objects.
+    """Loss of raw predictions and labelled objects.
 
-    All arithmetic is in float32, under autocast too. The targets are assigned on the device where they
-    are: handing them over in CPU memory saves a GPU the waiting that their varying number costs.
+    It is computed in float32, under autocast too. Targets are assigned on their own device: pass them in
+    CPU memory, as their varying number would make a GPU synchronize.
 
     Args:
         anchors: (levels, A, 2) in grid units.
-        strides: pixels of a cell, per level.
-        nc: number of classes; a single class is not scored, it is what objectness says.
-        hyp: the gains box, obj, cls, and what `HYP` has a default for.
-        autobalance: adapt the weights of the levels' objectness during training.
-        duplicates: what several objects in one cell demand of its objectness: the greatest IoU ("max"),
+        strides: stride of each level, in pixels.
+        nc: number of classes; with a single class the class loss is 0.
+        hyp: the gains box, obj and cls, and optionally the keys of `HYP`.
+        autobalance: adapt the weights of the objectness losses of the levels during training.
+        duplicates: objectness target of a cell with several objects: the greatest of their IoUs ("max"),
             or that of the last match ("last", as the original does on a CPU).
-        iou_ratio: share of the IoU in the objectness target; the rest is 1.
+        iou_ratio: weight of the IoU in the objectness target, 1 - iou_ratio + iou_ratio * IoU.
 
     Raises:
         ConfigError: a gain is missing.
@@ -74,18 +74,18 @@ class DetectionLoss:
         self._reference_level = from_16.index(min(from_16))
 
     def __call__(
-        self, maps: Sequence[Tensor], targets: Tensor, sums: Sums | None = None
+        self, maps: Sequence[Tensor], targets: Tensor, sum_counts: SumCounts | None = None
     ) -> tuple[Tensor, Tensor]:
         """Compute the loss of a batch.
 
         Args:
             maps: levels x (B, A, h, w, 5 + nc), logits of any floating type.
             targets: (T, 6) image index, class, xywh as fractions of the image.
-            sums: adds up counts over the processes that have the rest of the batch; None: it is all here.
+            sum_counts: sums counts over the processes that share the batch; None for a single process.
 
         Returns:
-            The loss times B, a scalar; and its parts (3,): box, objectness, class, detached, not times B.
-            With `sums` both are what this process adds to those of the whole batch.
+            The loss times B, a scalar; and its items (3,): box, objectness, class, detached, not times B.
+            With `sum_counts`, the part of this process: the sum over the processes is the loss of the batch.
         """
         grid_sizes = [(level.shape[2], level.shape[3]) for level in maps]
         anchors = self.anchors.to(targets.device, non_blocking=True)
@@ -95,10 +95,10 @@ class DetectionLoss:
             parts = [self._level(level, found.to(device)) for level, found in zip(maps, matches, strict=True)]
             box, objectness, cls = (torch.stack(losses) for losses in zip(*parts, strict=True))
             images = len(maps[0])
-            if sums is not None:
+            if sum_counts is not None:
                 counts = [*(len(found.row) for found in matches), images]
-                *found_by_all, images = sums(counts)
-                weights = [own / max(all_, 1) for own, all_ in zip(counts, found_by_all, strict=False)]
+                *totals, images = sum_counts(counts)
+                weights = [own / max(total, 1) for own, total in zip(counts, totals, strict=False)]
                 share = box.new_tensor(weights)
                 box, cls, objectness = box * share, cls * share, objectness * (counts[-1] / images)
             weighted = [loss * weight for loss, weight in zip(objectness, self.balance, strict=True)]
@@ -113,15 +113,15 @@ class DetectionLoss:
         return items.sum() * images, items.detach()
 
     def state_dict(self) -> dict[str, list[float]]:
-        """What changes during training."""
+        """Return the state that changes during training."""
         return {"balance": list(self.balance)}
 
     def load_state_dict(self, state: Mapping[str, Sequence[float]]) -> None:
-        """Go on from a `state_dict`."""
+        """Restore a `state_dict`."""
         self.balance = [float(weight) for weight in state["balance"]]
 
     def _level(self, level: Tensor, matches: AnchorMatches) -> tuple[Tensor, Tensor, Tensor]:
-        """One level's box, objectness and class loss, before gains."""
+        """Compute the box, objectness and class loss of one level, without gains."""
         logits = level[..., 4].float()
         wanted = logits.new_zeros(logits.shape)  # contiguous, whatever the memory format of the maps
         box = cls = logits.new_zeros(())
@@ -129,7 +129,7 @@ class DetectionLoss:
             chosen = level[matches.image_index, matches.anchor_index, matches.row, matches.column].float()
             iou = bbox_iou(_decode(chosen, matches.anchors), matches.box, kind="ciou")
             box = (1 - iou).mean()
-            # Objectness learns the IoU; it must not push the boxes.
+            # Objectness learns the IoU; its loss must have no gradient to the boxes.
             self._write_objectness(wanted, matches, iou.detach().clamp(0))
             if self.nc > 1:
                 classes = torch.full_like(chosen[:, 5:], self.negative)
@@ -138,7 +138,7 @@ class DetectionLoss:
         return box, binary_loss(logits, wanted, self.obj_pw, self.gamma), cls
 
     def _write_objectness(self, wanted: Tensor, matches: AnchorMatches, iou: Tensor) -> None:
-        """Set the matched cells of `wanted` (B, A, h, w); several matches of a cell give one clear value."""
+        """Set the objectness targets of matched cells in `wanted` (B, A, h, w); see `duplicates`."""
         _, anchors, rows, columns = wanted.shape
         cell = (matches.image_index * anchors + matches.anchor_index) * rows + matches.row
         cell = cell * columns + matches.column
@@ -150,7 +150,7 @@ class DetectionLoss:
         wanted.view(-1).scatter_reduce_(0, cell, value, "amax")
 
     def _rebalance(self, objectness: Sequence[float]) -> None:
-        """Move each level's weight a little towards the inverse of its loss; stride 16 keeps weight 1."""
+        """Move the weight of each level towards the inverse of its loss; that of stride 16 remains 1."""
         moved = [
             0.9999 * weight + 0.0001 / loss for weight, loss in zip(self.balance, objectness, strict=True)
         ]
@@ -159,18 +159,18 @@ class DetectionLoss:
 
 
 def smooth_labels(epsilon: float) -> tuple[float, float]:
-    """Probabilities to learn for the true class and for every other one (arXiv:1902.04103, eq. 3)."""
+    """Return the target probabilities of the true class and of all others (arXiv:1902.04103, eq. 3)."""
     return 1 - epsilon / 2, epsilon / 2
 
 
 def binary_loss(logits: Tensor, wanted: Tensor, positive_weight: float = 1.0, gamma: float = 0.0) -> Tensor:
-    """Mean binary cross entropy; with `gamma` > 0 the focal loss (Lin et al., arXiv:1708.02002).
+    """Compute the mean binary cross entropy, or the focal loss (Lin et al., arXiv:1708.02002).
 
     Args:
         logits: any shape.
-        wanted: probabilities to learn, of the same shape.
-        positive_weight: factor of the positive part.
-        gamma: how much less an example counts whose probability is near the wanted one.
+        wanted: target probabilities, of the same shape.
+        positive_weight: weight of the positive part.
+        gamma: focusing parameter of the focal loss; 0 for plain cross entropy.
     """
     weight = None if positive_weight == 1 else logits.new_full((), positive_weight)
     if gamma <= 0:
@@ -184,6 +184,6 @@ def binary_loss(logits: Tensor, wanted: Tensor, positive_weight: float = 1.0, ga
 
 
 def _decode(logits: Tensor, anchors: Tensor) -> Tensor:
-    """Turn logits (n, 4+) into xywh in grid units, centres measured from the cell's corner."""
+    """Decode logits (n, 4+) to xywh in grid units, with centres relative to the cell's corner."""
     halves = logits[:, :4].sigmoid() * 2
     return torch.cat((halves[:, :2] - 0.5, halves[:, 2:] ** 2 * anchors), 1)

@@ -1,4 +1,4 @@
-"""Precision, recall, average precision and the confusion matrix, counted as the original does."""
+"""Precision, recall, average precision and the confusion matrix, computed as in the original."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from utils.ops.iou import box_iou
 
 MatchRule = Literal["legacy", "coco"]
 
-_RECALLS = np.linspace(0, 1, 101)  # where precision is averaged, as COCO does
-_CONFIDENCES = np.linspace(0, 1, 1000)  # where curves are drawn and the operating point is looked for
+_RECALLS = np.linspace(0, 1, 101)  # at which precision is averaged, as in COCO
+_CONFIDENCES = np.linspace(0, 1, 1000)  # of the curves, and candidates for the operating point
 _TINY = 1e-16  # keeps quotients of counts finite
 
 
 def match_predictions(detections: Tensor, labels: Tensor, iouv: Tensor, rule: MatchRule = "legacy") -> Tensor:
-    """Decide which detections of an image are right, for each IoU that may be demanded.
+    """Match the detections of an image to its labels, for each IoU threshold.
 
     Args:
         detections: (n, 6) xyxy, confidence, class; best first.
         labels: (m, 5) class, xyxy, in the same pixels.
-        iouv: (k,) least IoU of a match, rising.
-        rule: who gets a label that several detections overlap. "legacy": each detection claims only the
-            label it overlaps most, and the most confident claimant has it. "coco": the most confident
-            detection takes the label it overlaps most, the next chooses among those left.
+        iouv: (k,) IoU thresholds, ascending.
+        rule: assignment where several detections overlap a label. "legacy": each detection can match only
+            the label with the highest IoU, and a label matches its most confident candidate. "coco": in
+            the order of confidence, each detection matches the label with the highest IoU that is free.
 
     Returns:
-        (n, k) bool, on the device of `detections`.
+        Whether each detection is correct, (n, k) bool, on the device of `detections`.
     """
     iouv = iouv.to(detections.device)
     if len(detections) == 0 or len(labels) == 0:
@@ -43,20 +43,20 @@ def match_predictions(detections: Tensor, labels: Tensor, iouv: Tensor, rule: Ma
 
 def _match_legacy(overlap: Tensor, iouv: Tensor) -> Tensor:
     best, label = overlap.max(1)
-    claims = best[:, None] >= iouv
-    position = torch.arange(len(best), device=best.device)[:, None].expand_as(claims)
-    label = label[:, None].expand_as(claims)
-    # Of each label and IoU level the first claimant, or nobody: a number that is no position.
+    candidate = best[:, None] >= iouv
+    position = torch.arange(len(best), device=best.device)[:, None].expand_as(candidate)
+    label = label[:, None].expand_as(candidate)
+    # The first candidate of each label and IoU level; n, which is no position, where there is none.
     first = position.new_full((overlap.shape[1], len(iouv)), len(best))
-    first.scatter_reduce_(0, label, position.masked_fill(~claims, len(best)), "amin")
-    return claims & (first.gather(0, label) == position)
+    first.scatter_reduce_(0, label, position.masked_fill(~candidate, len(best)), "amin")
+    return candidate & (first.gather(0, label) == position)
 
 
 def _match_coco(overlap: Tensor, iouv: Tensor) -> Tensor:
     choices = (overlap >= iouv[0]).sum(1)
-    if not len(choices) or choices.max() < 2:  # nobody can choose another label when the best is taken
+    if not len(choices) or choices.max() < 2:  # no detection has a second choice
         return _match_legacy(overlap, iouv)
-    pairs, needed = overlap.cpu().numpy(), iouv.cpu().numpy()  # small arrays, which torch is slow with
+    pairs, needed = overlap.cpu().numpy(), iouv.cpu().numpy()  # numpy is faster on small arrays
     free = np.ones((len(needed), pairs.shape[1]), bool)
     correct = np.zeros((len(pairs), len(needed)), bool)
     levels = np.arange(len(needed))
@@ -70,27 +70,28 @@ def _match_coco(overlap: Tensor, iouv: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class APResult:
-    """Figures of the c classes that have labels, in rising order.
+    """Metrics of the c classes that have labels, in ascending order.
 
-    `tp`, `fp`, `p`, `r`, `f1` hold at one confidence for all classes: where their mean F1 is highest.
-    Classes without labels are in no figure, as in the original; `stray` says how much that hides.
+    `tp`, `fp`, `p`, `r` and `f1` are those at the operating point: one confidence for all classes, at which
+    their mean F1 is highest. As in the original, classes without labels are in no metric; `stray` counts
+    their detections.
     """
 
     classes: np.ndarray  # (c,) int
     names: tuple[str, ...]  # of these classes
-    tp: np.ndarray  # (c,) counts, as the next
-    fp: np.ndarray
-    p: np.ndarray  # (c,)
-    r: np.ndarray
-    f1: np.ndarray
-    ap: np.ndarray  # (c, k), for each demanded IoU
-    confidence: float  # the operating point
-    stray: int  # detections there, of classes that no label has
+    tp: np.ndarray  # (c,) number of true positives
+    fp: np.ndarray  # (c,) number of false positives
+    p: np.ndarray  # (c,) precision
+    r: np.ndarray  # (c,) recall
+    f1: np.ndarray  # (c,)
+    ap: np.ndarray  # (c, k), for each IoU threshold
+    confidence: float  # of the operating point
+    stray: int  # detections at the operating point whose class has no labels
     px: np.ndarray  # (1000,) confidences of the curves; recalls of `prec_values`
-    p_curve: np.ndarray  # (c, 1000), as the next
-    r_curve: np.ndarray
-    f1_curve: np.ndarray
-    prec_values: np.ndarray  # (c, 1000) precision at recalls `px`, at the lowest IoU
+    p_curve: np.ndarray  # (c, 1000)
+    r_curve: np.ndarray  # (c, 1000)
+    f1_curve: np.ndarray  # (c, 1000)
+    prec_values: np.ndarray  # (c, 1000) precision at recalls `px`, at the lowest IoU threshold
 
 
 def ap_per_class(
@@ -100,44 +101,30 @@ def ap_per_class(
     target_cls: np.ndarray,
     names: Mapping[int, str] | None = None,
 ) -> APResult:
-    """Turn the matches of a whole set into precision, recall and average precision.
+    """Compute precision, recall and average precision from the matches of a dataset.
 
     Args:
-        tp: (n, k) whether each detection is right, for each demanded IoU.
+        tp: (n, k) whether each detection is correct, for each IoU threshold.
         conf: (n,) confidence.
         pred_cls: (n,) class of each detection.
         target_cls: (m,) class of each label.
-        names: names of classes; numbers stand in for those it lacks.
+        names: names of classes; classes without one are named by their number.
     """
     order = np.argsort(-conf, kind="stable")
     tp, conf, pred_cls = tp[order], conf[order], pred_cls[order]
     classes, label_counts = np.unique(target_cls.astype(np.int64), return_counts=True)
-    by_class = np.argsort(pred_cls, kind="stable")
-    first, end = (np.searchsorted(pred_cls[by_class], classes, side) for side in ("left", "right"))
-
-    ap = np.zeros((len(classes), tp.shape[1]))
-    p_curve, r_curve, prec_values = np.zeros((3, len(classes), len(_CONFIDENCES)))
-    for index, labels in enumerate(label_counts):
-        chosen = by_class[first[index] : end[index]]
-        if len(chosen):
-            recall, precision = _recall_and_precision(tp[chosen], int(labels))
-            ap[index], envelope, recalls = compute_ap(recall, precision)
-            prec_values[index] = np.interp(_CONFIDENCES, recalls[:, 0], envelope[:, 0])
-            falling = -conf[chosen]  # np.interp wants rising numbers
-            r_curve[index] = np.interp(-_CONFIDENCES, falling, recall[:, 0], left=0)
-            p_curve[index] = np.interp(-_CONFIDENCES, falling, precision[:, 0], left=1)
-
+    ap, p_curve, r_curve, prec_values = _class_curves(tp, conf, pred_cls, classes, label_counts)
     f1_curve = 2 * p_curve * r_curve / (p_curve + r_curve + _TINY)
     point = int(smooth(f1_curve.mean(0), 0.1).argmax()) if len(classes) else 0
     p, r = p_curve[:, point], r_curve[:, point]
-    found = (r * label_counts).round()
+    correct = (r * label_counts).round()
     confidence = float(_CONFIDENCES[point])
     names = names or {}
     return APResult(
         classes=classes,
         names=tuple(names.get(int(cls), str(cls)) for cls in classes),
-        tp=found,
-        fp=(found / (p + _TINY) - found).round(),
+        tp=correct,
+        fp=(correct / (p + _TINY) - correct).round(),
         p=p,
         r=r,
         f1=f1_curve[:, point],
@@ -152,19 +139,43 @@ def ap_per_class(
     )
 
 
+def _class_curves(
+    tp: np.ndarray, conf: np.ndarray, pred_cls: np.ndarray, classes: np.ndarray, label_counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Compute the curves of the c `classes` from detections that are sorted by confidence.
+
+    Returns:
+        AP (c, k), precision and recall (c, 1000) over confidence, precision (c, 1000) over recall.
+    """
+    by_class = np.argsort(pred_cls, kind="stable")
+    first, end = (np.searchsorted(pred_cls[by_class], classes, side) for side in ("left", "right"))
+    ap = np.zeros((len(classes), tp.shape[1]))
+    p_curve, r_curve, prec_values = np.zeros((3, len(classes), len(_CONFIDENCES)))
+    for index, labels in enumerate(label_counts):
+        chosen = by_class[first[index] : end[index]]
+        if len(chosen):
+            recall, precision = _recall_and_precision(tp[chosen], int(labels))
+            ap[index], envelope, recalls = compute_ap(recall, precision)
+            prec_values[index] = np.interp(_CONFIDENCES, recalls[:, 0], envelope[:, 0])
+            ascending = -conf[chosen]  # np.interp needs ascending numbers
+            r_curve[index] = np.interp(-_CONFIDENCES, ascending, recall[:, 0], left=0)
+            p_curve[index] = np.interp(-_CONFIDENCES, ascending, precision[:, 0], left=1)
+    return ap, p_curve, r_curve, prec_values
+
+
 def _recall_and_precision(tp: np.ndarray, labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision (n, k) when one keeps the first 1, 2, ... n detections; `tp` (n, k)."""
-    right = tp.cumsum(0, dtype=np.float64)
-    kept = np.arange(1, len(tp) + 1)[:, None]
-    return right / (labels + _TINY), right / kept
+    """Compute recall and precision (n, k) of the first 1, 2, ..., n detections; `tp` is (n, k)."""
+    correct = tp.cumsum(0, dtype=np.float64)
+    detections = np.arange(1, len(tp) + 1)[:, None]
+    return correct / (labels + _TINY), correct / detections
 
 
 def compute_ap(recall: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Average precision: the area under the precision envelope, from 101 points of it.
+    """Compute average precision: the area under the precision envelope, from 101 points.
 
     Args:
-        recall: (n, k) rising along n, one column for each demanded IoU; or (n,).
-        precision: as `recall`.
+        recall: (n, k) ascending along n, a column for each IoU threshold; or (n,).
+        precision: of the shape of `recall`.
 
     Returns:
         AP (k,), envelope (n + 2, k), its recalls (n + 2, k); without k if the input has none.
@@ -180,30 +191,30 @@ def compute_ap(recall: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, n
 
 
 def smooth(y: np.ndarray, f: float = 0.05) -> np.ndarray:
-    """Average `y` (n,) over a window of f n values; the ends count on with their own value.
+    """Smooth `y` (n,) with a box filter of f n values; the ends are padded with their own value.
 
-    An even window gives n + 1 values, as in the original; the 1000 points of a curve have an odd one.
+    An even window gives n + 1 values, as in the original; for the 1000 points of a curve it is odd.
     """
     window = round(len(y) * f * 2) // 2 + 1
     return np.convolve(np.pad(y, window // 2, mode="edge"), np.full(window, 1 / window), mode="valid")
 
 
 def fitness(map50: float, map50_95: float) -> float:
-    """Weigh mAP50 and mAP50-95 to the one number by which models and hyperparameters are ranked."""
+    """Return the weighted sum of mAP50 and mAP50-95 by which models and hyperparameters are ranked."""
     return 0.1 * map50 + 0.9 * map50_95
 
 
 class ConfusionMatrix:
-    """Count pairs of detection and label.
+    """Confusion matrix of detections and labels.
 
-    `matrix` (nc + 1, nc + 1) has a row for each predicted class and a column for each true one; the last
-    stands for the background: below it are the labels nobody found, beside it the false alarms.
+    `matrix` (nc + 1, nc + 1) has a row for each predicted class and a column for each true class. The last
+    row and column are the background: the row counts missed labels, the column false positives.
 
     Args:
         nc: number of classes.
-        conf: detections must have more confidence to count.
-        iou_thres: a detection and a label must overlap more to be a pair, whatever their classes.
-        legacy: count as the original: false alarms only in images that have a pair.
+        conf: confidence threshold of detections.
+        iou_thres: IoU above which a detection is paired with a label, whatever their classes.
+        legacy: as in the original, count false positives only in images that have a pair.
     """
 
     def __init__(self, nc: int, conf: float = 0.25, iou_thres: float = 0.45, legacy: bool = False) -> None:
@@ -235,28 +246,27 @@ class ConfusionMatrix:
             self._count(np.delete(found_classes, found), self.nc)
 
     def tp_fp(self) -> tuple[np.ndarray, np.ndarray]:
-        """Right and wrong detections of each class, (nc,) each."""
-        right = self.matrix.diagonal()
-        return right[: self.nc].copy(), (self.matrix.sum(1) - right)[: self.nc]
+        """Return the true and false positives of each class, (nc,) each."""
+        correct = self.matrix.diagonal()
+        return correct[: self.nc].copy(), (self.matrix.sum(1) - correct)[: self.nc]
 
     def _count(self, predicted: np.ndarray | int, true: np.ndarray | int) -> None:
-        """Add one to each cell (predicted, true); a cell may come several times."""
+        """Add one to each cell (predicted, true); cells may repeat."""
         cells = np.broadcast_arrays(predicted, true)
         np.add.at(self.matrix, (cells[0], cells[1]), 1)
 
 
 def _pairs(overlap: np.ndarray, iou_thres: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pair detections with labels by their overlap (n, m): indices of both sides.
+    """Pair detections with labels by their IoU (n, m); return the indices of both.
 
-    Each detection claims the label it overlaps most, each label takes the claimant that overlaps it most;
-    of equals the last.
+    The candidate of a detection is the label with the highest IoU. A label is paired with the detection that
+    has the highest IoU among those it is the candidate of. Among equals the last one is chosen.
     """
     if overlap.size == 0:
         return np.zeros(0, int), np.zeros(0, int)
-    count = overlap.shape[1]
-    claimed = count - 1 - overlap[:, ::-1].argmax(1)
+    candidate = overlap.shape[1] - 1 - overlap[:, ::-1].argmax(1)
     best = overlap.max(1)
-    claimants = np.flatnonzero(best > iou_thres)
-    strongest_first = claimants[np.lexsort((claimants, best[claimants]))[::-1]]
-    label, first = np.unique(claimed[strongest_first], return_index=True)
-    return strongest_first[first], label
+    detections = np.flatnonzero(best > iou_thres)
+    best_first = detections[np.lexsort((detections, best[detections]))[::-1]]
+    label, first = np.unique(candidate[best_first], return_index=True)
+    return best_first[first], label

@@ -1,7 +1,7 @@
-"""Non-maximum suppression: from all boxes of the head to the few that are detections.
+"""Non-maximum suppression (NMS): select detections from the decoded boxes of the head.
 
-There is no time limit. What keeps it fast is that suppression works from the best candidate down and
-stops at `max_det` detections, so thousands of weak candidates are never compared with each other.
+There is no time limit. NMS processes candidates from the best down and stops at `max_det` detections, so
+that thousands of weak candidates are never compared with each other.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch import Tensor
 from utils.base.errors import ConfigError
 from utils.ops.boxes import xywh2xyxy
 
-MAX_CANDIDATES = 30_000  # of an image, the best by score; the original has the same limit
-_LARGEST = 1e6  # pixels; coordinates beyond are cut for the comparison of boxes only
+MAX_CANDIDATES = 30_000  # per image, those with the highest scores; the original has the same limit
+_LARGEST = 1e6  # pixels; larger coordinates are clipped, for the comparison of boxes only
 
 _Candidates = tuple[Tensor, Tensor, Tensor]  # row, class, score: each (n,)
 
@@ -37,23 +37,23 @@ def non_max_suppression(
     max_det: int = 300,
     nm: int = 0,
 ) -> list[Tensor]:
-    """Drop weak boxes, then every box that overlaps a better one of its class.
+    """Drop boxes with low confidence, then boxes that overlap a better one of the same class.
 
-    Rows that hold NaN or infinity are dropped. Equal scores keep the order of `decoded`.
+    Rows with NaN or inf are dropped. Boxes with equal scores keep the order of `decoded`.
 
     Args:
-        decoded: (B, N, 5 + nc + nm), boxes as xywh in pixels; never changed.
-        conf_thres: objectness, and objectness x class score, must be greater.
-        iou_thres: a box that overlaps a better one by more is dropped.
-        classes: the only classes to report; None for all.
-        agnostic: boxes of different classes suppress each other too.
-        multi_label: a box may be reported once for each class, not only for its best.
-        labels: for each image (n, 5) class, xywh in pixels: true boxes that join with score 1.
-        max_det: most detections of an image.
-        nm: mask coefficients at the end of each row; like class scores they come out times objectness.
+        decoded: (B, N, 5 + nc + nm), boxes as xywh in pixels; not modified.
+        conf_thres: confidence threshold, of the objectness and of objectness x class score.
+        iou_thres: NMS IoU threshold: a box with a greater IoU to a better one is dropped.
+        classes: classes to return; None for all.
+        agnostic: class-agnostic NMS: boxes of different classes suppress each other too.
+        multi_label: return a box for each class above the threshold, not only for its best class.
+        labels: per image (n, 5) class, xywh in pixels: true boxes, added with score 1.
+        max_det: maximum detections per image.
+        nm: number of mask coefficients at the end of each row; they are multiplied by objectness.
 
     Returns:
-        For each image (n, 6 + nm): x1, y1, x2, y2, score, class, coefficients; best first; float32.
+        Per image (n, 6 + nm) float32: x1, y1, x2, y2, score, class, coefficients; best first.
 
     Raises:
         ConfigError: a threshold is outside 0-1.
@@ -78,36 +78,36 @@ def non_max_suppression(
 
 def _check_threshold(flag: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ConfigError(f"--{flag} {value}: a number from 0 to 1 is needed")
+        raise ConfigError(f"--{flag} {value}: expected a number from 0 to 1")
 
 
 def _confident_rows(decoded: Tensor, conf_thres: float) -> list[Tensor]:
-    """Per image the finite rows with enough objectness, float32; found for the whole batch at once."""
+    """Return the finite rows of each image whose objectness is above the threshold, in float32."""
     confident = decoded[..., 4] > conf_thres
     counts = confident.sum(1).tolist()
-    indices = _places(confident)[1].split(counts)
+    indices = _nonzero(confident)[1].split(counts)  # once for the whole batch
     return [_finite(rows[index].float()) for rows, index in zip(decoded, indices, strict=True)]
 
 
 def _finite(rows: Tensor) -> Tensor:
-    """The rows without NaN or infinity; that there are none, as nearly always, the extremes tell at once."""
+    """Drop rows with NaN or inf. Fast path: if min and max are finite, every row is."""
     if len(rows) == 0 or torch.stack(rows.aminmax()).isfinite().all():
         return rows
     return rows[rows.isfinite().all(1)]
 
 
-def _places(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and column of each true element of a mask (n, m), row by row."""
-    if mask.device.type == "cpu":  # where numpy looks over flat arrays several times as fast
-        place = torch.from_numpy(np.flatnonzero(mask.numpy()))
-        row = place.div(mask.shape[1], rounding_mode="floor")
-        return row, place - row * mask.shape[1]
+def _nonzero(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return row and column of each true element of a mask (n, m), sorted by row."""
+    if mask.device.type == "cpu":  # numpy is several times faster on flat arrays
+        index = torch.from_numpy(np.flatnonzero(mask.numpy()))
+        row = index.div(mask.shape[1], rounding_mode="floor")
+        return row, index - row * mask.shape[1]
     row, column = mask.nonzero(as_tuple=True)
     return row, column
 
 
 def _label_rows(labels: Tensor, like: Tensor, nc: int) -> Tensor:
-    """Write true boxes (n, 5) as rows of certain predictions."""
+    """Convert true boxes (n, 5) to rows of predictions with confidence 1."""
     rows = like.new_zeros(len(labels), like.shape[1])
     rows[:, :4] = labels[:, 1:5]
     rows[:, 4] = 1
@@ -116,10 +116,10 @@ def _label_rows(labels: Tensor, like: Tensor, nc: int) -> Tensor:
 
 
 def _candidates(rows: Tensor, nc: int, conf_thres: float, multi_label: bool) -> _Candidates:
-    """Pair rows with the classes that they may be."""
+    """Return pairs of row and class above the confidence threshold: the best class of each row, or all."""
     scores = rows[:, 5 : 5 + nc] * rows[:, 4:5]
     if multi_label:
-        row, cls = _places(scores > conf_thres)
+        row, cls = _nonzero(scores > conf_thres)
         return row, cls, scores[row, cls]
     best, cls = scores.max(1)
     row = (best > conf_thres).nonzero()[:, 0]
@@ -127,7 +127,7 @@ def _candidates(rows: Tensor, nc: int, conf_thres: float, multi_label: bool) -> 
 
 
 def _best_first(candidates: _Candidates, classes: Sequence[int] | None, limit: int) -> _Candidates:
-    """Sort by falling score, of the wanted classes only, at most `limit`."""
+    """Sort candidates by score, the best first; keep those of `classes`, and at most `limit`."""
     row, cls, score = candidates
     if classes is not None:
         wanted = torch.isin(cls, torch.tensor(list(classes), device=cls.device))
@@ -140,38 +140,38 @@ def _best_first(candidates: _Candidates, classes: Sequence[int] | None, limit: i
 
 
 def _suppress(xyxy: Tensor, score: Tensor, group: Tensor, iou_thres: float, max_det: int) -> Tensor:
-    """Indices (n,) of the boxes that survive, best first; boxes of different groups never meet.
+    """Return the indices (n,) of the boxes that NMS keeps; boxes of different groups are independent.
 
-    The input is sorted, and a box can only be suppressed by a better one: the survivors among the first
-    boxes are final. So the best few are tried alone, and more only while detections are missing.
+    The input is sorted, and a box can only be suppressed by a better one, so the result for the first
+    boxes is final. Hence only the best few are processed, and more while there are less than `max_det`.
     """
     device = xyxy.device
-    if device.type == "mps":  # neither float64 nor the kernel exist there
+    if device.type == "mps":  # has neither float64 nor the kernel
         xyxy, score, group = xyxy.cpu(), score.cpu(), group.cpu()
-    # float64: groups are told apart by moving each far away, and float32 has no digits for that.
-    apart = xyxy.double().clamp(-_LARGEST, _LARGEST) + 3 * _LARGEST * group[:, None]
+    # Shift each group far away from the others, in float64: float32 has not enough digits for that.
+    shifted = xyxy.double().clamp(-_LARGEST, _LARGEST) + 3 * _LARGEST * group[:, None]
     score = score.double()
-    tried = 4 * max_det
+    count = 4 * max_det
     while True:
-        kept = _nms_kernel()(apart[:tried], score[:tried], iou_thres)
-        if len(kept) >= max_det or tried >= len(score):
+        kept = _nms_kernel()(shifted[:count], score[:count], iou_thres)
+        if len(kept) >= max_det or count >= len(score):
             return kept[:max_det].to(device)
-        tried *= 4
+        count *= 4
 
 
 @cache
 def _nms_kernel() -> Callable[[Tensor, Tensor, float], Tensor]:
-    """torchvision's NMS: (boxes_xyxy, scores, threshold) -> indices by falling score.
+    """Return the NMS of torchvision: (boxes_xyxy, scores, threshold) -> indices, best score first.
 
-    Its library is loaded by itself, in a millisecond; `import torchvision` takes a second.
+    Only its library is loaded, which takes a millisecond; `import torchvision` takes a second.
     """
     package = importlib.util.find_spec("torchvision")
     if package is None or package.origin is None:
-        raise ConfigError("suppression of boxes needs torchvision: pip install torchvision")
+        raise ConfigError("NMS needs torchvision: pip install torchvision")
     for suffix in importlib.machinery.EXTENSION_SUFFIXES:
         for library in Path(package.origin).parent.glob(f"_C*{suffix}"):
             torch.ops.load_library(str(library))
             return torch.ops.torchvision.nms
-    from torchvision.ops import nms  # the library has another name here
+    from torchvision.ops import nms  # the library has another name on this system
 
     return nms

@@ -13,47 +13,87 @@ import numpy as np
 
 from utils.base.errors import DataError
 
-JPEG_SUFFIXES = (".jpg", ".jpeg")
-WRITABLE_SUFFIXES = (*JPEG_SUFFIXES, ".png", ".bmp", ".tif", ".tiff", ".webp")
-
-
-def write_image(path: Path, image: np.ndarray, quality: int = 95, full_chroma: bool = False) -> None:
-    """Encode `image` ((H, W, 3) or (H, W) uint8, BGR) by the suffix of `path`, and write it.
-
-    Args:
-        path: where to; its folder is made if need be.
-        image: the pixels.
-        quality: of JPEG files.
-        full_chroma: keep colours of JPEG files at full resolution (crops for training, not for looking).
-
-    Raises:
-        DataError: the suffix is none of `WRITABLE_SUFFIXES`, or the image is empty.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in WRITABLE_SUFFIXES or image.size == 0:
-        raise DataError(f"{path}: cannot write an image of shape {image.shape} as {suffix or 'a file'}")
-    settings: list[int] = []
-    if suffix in JPEG_SUFFIXES:
-        settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
-        if full_chroma:
-            settings += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    ok, encoded = cv2.imencode(suffix, image, settings)
-    if not ok:
-        raise DataError(f"{path}: OpenCV could not encode an image of shape {image.shape}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encoded.tobytes())
-
-
 Color = tuple[int, int, int]
 
+JPEG_SUFFIXES = (".jpg", ".jpeg")
+WRITABLE_SUFFIXES = (*JPEG_SUFFIXES, ".png", ".bmp", ".tif", ".tiff", ".webp")
+PALETTE_RGB = (
+    *("042AFF", "0BDBEB", "F3F3F3", "00DFB7", "111F68", "FF6FDD", "FF444F", "CCED00", "00F344", "BD00FF"),
+    *("00B4FF", "DD00BA", "00FFFF", "26C000", "01FFB3", "7D24FF", "7B0068", "FF1B6C", "FC6D2F", "A2FF0B"),
+)
 _OPENCV_DRAWS_UNICODE = hasattr(cv2, "FontFace")
 _FACE = cv2.FONT_HERSHEY_SIMPLEX
 _PIXELS_AT_SCALE_1 = 28  # size of a Pillow font that matches OpenCV's letters
 
 
-@lru_cache(maxsize=4096)  # the same few names with two digits, again and again
+class Annotator:
+    """Draw labelled boxes on `image` ((H, W, 3) uint8 BGR, contiguous rows), in place."""
+
+    def __init__(self, image: np.ndarray, line_width: int | None = None) -> None:
+        self.image = image
+        self.line_width = default_line_width(image) if line_width is None else max(int(line_width), 1)
+        # A third of the line width suits photographs; on thumbnails such text would hide the image.
+        self.text_scale = max(0.3, min(self.line_width / 3, min(image.shape[:2]) / 640))
+        self.text_thickness = max(round(2 * self.text_scale), 1)
+
+    def box_label(self, xyxy: Sequence[float], label: str = "", color: Color = (128, 128, 128)) -> None:
+        """Draw a box (in pixels), with its label above it, or inside where there is no room above."""
+        x1, y1, x2, y2 = (round(float(value)) for value in xyxy[:4])
+        cv2.rectangle(self.image, (x1, y1), (x2, y2), color, self.line_width)
+        if label:
+            self._label(x1, y1, label, color)
+
+    def _label(self, x: int, y: int, label: str, color: Color) -> None:
+        """Draw a label on a filled rectangle."""
+        width, height = text_size(label, self.text_scale, self.text_thickness)
+        margin = max(round(8 * self.text_scale), 2)
+        outer_width, outer_height = width + 2 * margin, height + 2 * margin
+        left = max(min(x, self.image.shape[1] - outer_width), 0)
+        top = y - outer_height if y >= outer_height else max(y, 0)
+        # The same as `cv2.rectangle`, which would wait for the GIL after the call.
+        self.image[max(top, 0) : max(top + outer_height + 1, 0), left : left + outer_width + 1] = color
+        origin = (left + margin, top + margin + height)
+        draw_text(self.image, label, origin, self.text_scale, readable_on(color), self.text_thickness)
+
+    def result(self) -> np.ndarray:
+        """Return the image with everything drawn so far."""
+        return self.image
+
+
+def default_line_width(image: np.ndarray) -> int:
+    """Return a line width that looks alike on images of any size."""
+    return max(round(sum(image.shape) / 2 * 0.003), 2)
+
+
+@lru_cache(maxsize=256)
+def colors(index: int, bgr: bool = False) -> Color:
+    """Return the colour of class `index`; there are twenty, which repeat."""
+    text = PALETTE_RGB[int(index) % len(PALETTE_RGB)]
+    red, green, blue = (int(text[i : i + 2], 16) for i in (0, 2, 4))
+    return (blue, green, red) if bgr else (red, green, blue)
+
+
+def colors_on_white(index: int) -> Color:
+    """Return `colors` in RGB, with light colours darkened until they are visible on white."""
+    color = colors(index)
+    gain = min(1.0, 170 / max(_luma(color), 1))
+    return (int(color[0] * gain), int(color[1] * gain), int(color[2] * gain))
+
+
+def readable_on(bgr: Color) -> Color:
+    """Return black or white, whichever has more contrast to a background."""
+    return (0, 0, 0) if _luma(bgr[::-1]) > 140 else (255, 255, 255)
+
+
+def _luma(rgb: Color) -> float:
+    """Return the brightness of a colour, 0-255 (weights of ITU-R BT.601)."""
+    red, green, blue = rgb
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+@lru_cache(maxsize=4096)  # labels repeat: few class names, with two digits of confidence
 def text_size(text: str, scale: float, thickness: int = 1) -> tuple[int, int]:
-    """Width and height in pixels of `text`; what hangs below the base line is not counted."""
+    """Return the width and height of `text` in pixels, without what is below the baseline."""
     if _by_opencv(text):
         (width, height), _ = cv2.getTextSize(text, _FACE, scale, thickness)
         return int(width), int(height)
@@ -64,7 +104,7 @@ def text_size(text: str, scale: float, thickness: int = 1) -> tuple[int, int]:
 def draw_text(
     image: np.ndarray, text: str, origin: tuple[int, int], scale: float, color: Color, thickness: int = 1
 ) -> None:
-    """Draw `text` into `image` with the left end of its base line at `origin` (x, y)."""
+    """Draw `text` on `image`, with the left end of its baseline at `origin` (x, y)."""
     if _by_opencv(text):
         cv2.putText(image, text, origin, _FACE, scale, color, thickness, cv2.LINE_AA)
         return
@@ -87,7 +127,7 @@ def _by_opencv(text: str) -> bool:
 
 @lru_cache(maxsize=8)
 def _font(scale: float) -> Any:
-    """DejaVu Sans if matplotlib is installed (Greek, Cyrillic, ...), else Pillow's own font."""
+    """Return DejaVu Sans if matplotlib is installed (Greek, Cyrillic, ...), else Pillow's own font."""
     from PIL import ImageFont
 
     size = max(6, round(_PIXELS_AT_SCALE_1 * scale))
@@ -99,78 +139,8 @@ def _font(scale: float) -> Any:
     return ImageFont.load_default(size)
 
 
-PALETTE_RGB = (
-    *("042AFF", "0BDBEB", "F3F3F3", "00DFB7", "111F68", "FF6FDD", "FF444F", "CCED00", "00F344", "BD00FF"),
-    *("00B4FF", "DD00BA", "00FFFF", "26C000", "01FFB3", "7D24FF", "7B0068", "FF1B6C", "FC6D2F", "A2FF0B"),
-)
-
-
-@lru_cache(maxsize=256)
-def colors(index: int, bgr: bool = False) -> Color:
-    """The colour of class `index`; there are twenty, then they repeat."""
-    text = PALETTE_RGB[int(index) % len(PALETTE_RGB)]
-    red, green, blue = (int(text[i : i + 2], 16) for i in (0, 2, 4))
-    return (blue, green, red) if bgr else (red, green, blue)
-
-
-def colors_on_white(index: int) -> Color:
-    """`colors` in RGB, the light ones darkened until they show on white paper."""
-    color = colors(index)
-    gain = min(1.0, 170 / max(_luma(color), 1))
-    return (int(color[0] * gain), int(color[1] * gain), int(color[2] * gain))
-
-
-def default_line_width(image: np.ndarray) -> int:
-    """Lines that look alike on images of any size."""
-    return max(round(sum(image.shape) / 2 * 0.003), 2)
-
-
-class Annotator:
-    """Draw labelled boxes into `image` itself ((H, W, 3) uint8 BGR, contiguous rows)."""
-
-    def __init__(self, image: np.ndarray, line_width: int | None = None) -> None:
-        self.image = image
-        self.line_width = default_line_width(image) if line_width is None else max(int(line_width), 1)
-        # A third of the line width suits photographs; on thumbnails such text would hide the image.
-        self.text_scale = max(0.3, min(self.line_width / 3, min(image.shape[:2]) / 640))
-        self.text_thickness = max(round(2 * self.text_scale), 1)
-
-    def box_label(self, xyxy: Sequence[float], label: str = "", color: Color = (128, 128, 128)) -> None:
-        """Draw one box (pixels), and its label on a tab above it, or inside where there is no room."""
-        x1, y1, x2, y2 = (round(float(value)) for value in xyxy[:4])
-        cv2.rectangle(self.image, (x1, y1), (x2, y2), color, self.line_width)
-        if label:
-            self._tab(x1, y1, label, color)
-
-    def _tab(self, x: int, y: int, label: str, color: Color) -> None:
-        width, height = text_size(label, self.text_scale, self.text_thickness)
-        margin = max(round(8 * self.text_scale), 2)
-        tab_width, tab_height = width + 2 * margin, height + 2 * margin
-        left = max(min(x, self.image.shape[1] - tab_width), 0)
-        top = y - tab_height if y >= tab_height else max(y, 0)
-        # What `cv2.rectangle` fills, without the wait for Python's lock after each call into OpenCV.
-        self.image[max(top, 0) : max(top + tab_height + 1, 0), left : left + tab_width + 1] = color
-        origin = (left + margin, top + margin + height)
-        draw_text(self.image, label, origin, self.text_scale, readable_on(color), self.text_thickness)
-
-    def result(self) -> np.ndarray:
-        """The image with everything drawn so far."""
-        return self.image
-
-
-def readable_on(bgr: Color) -> Color:
-    """Black or white, whichever contrasts more with a background."""
-    return (0, 0, 0) if _luma(bgr[::-1]) > 140 else (255, 255, 255)
-
-
-def _luma(rgb: Color) -> float:
-    """How bright a colour looks, 0-255 (weights of ITU-R BT.601)."""
-    red, green, blue = rgb
-    return 0.299 * red + 0.587 * green + 0.114 * blue
-
-
 def crop_box(xyxy: Sequence[float], image: np.ndarray, gain: float = 1.02, margin: int = 10) -> np.ndarray:
-    """Cut a box out of `image`, `gain` times as large plus `margin` pixels, as far as the image goes."""
+    """Crop a box from `image`, `gain` times as large plus `margin` pixels, clipped to the image."""
     x1, y1, x2, y2 = (float(value) for value in xyxy[:4])
     half_width = ((x2 - x1) * gain + margin) / 2
     half_height = ((y2 - y1) * gain + margin) / 2
@@ -182,8 +152,35 @@ def crop_box(xyxy: Sequence[float], image: np.ndarray, gain: float = 1.02, margi
 
 
 def save_crop(xyxy: Sequence[float], image: np.ndarray, file: Path) -> np.ndarray:
-    """Write the surroundings of a box to `file` (JPEG 95, colours at full resolution) and return them."""
+    """Write the crop of a box to `file` (JPEG 95, full chroma resolution) and return it."""
     crop = crop_box(xyxy, image)
     if crop.size:
         write_image(file, crop, full_chroma=True)
     return crop
+
+
+def write_image(path: Path, image: np.ndarray, quality: int = 95, full_chroma: bool = False) -> None:
+    """Write `image` ((H, W, 3) or (H, W) uint8, BGR) in the format of the suffix.
+
+    Args:
+        path: file to write; its folder is created if necessary.
+        image: pixels.
+        quality: JPEG quality.
+        full_chroma: JPEG without chroma subsampling, for crops to train on.
+
+    Raises:
+        DataError: the suffix is not among `WRITABLE_SUFFIXES`, or the image is empty.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in WRITABLE_SUFFIXES or image.size == 0:
+        raise DataError(f"{path}: cannot write an image of shape {image.shape} as {suffix or 'a file'}")
+    settings: list[int] = []
+    if suffix in JPEG_SUFFIXES:
+        settings = [cv2.IMWRITE_JPEG_QUALITY, quality]
+        if full_chroma:
+            settings += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    ok, encoded = cv2.imencode(suffix, image, settings)
+    if not ok:
+        raise DataError(f"{path}: OpenCV could not encode an image of shape {image.shape}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded.tobytes())

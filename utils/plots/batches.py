@@ -1,4 +1,4 @@
-"""One mosaic image of a batch, with its labels or with what a model found."""
+"""Draw a batch as a mosaic, with its labels or detections."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from utils.base.names import class_names
 from utils.plots.annotator import Annotator, colors, draw_text, text_size, write_image
 
 if TYPE_CHECKING:
@@ -17,15 +18,15 @@ if TYPE_CHECKING:
 
 Names = Mapping[int, str] | Sequence[str] | None
 MAX_SIDE = 1920  # pixels of the mosaic
-SHOWN_FROM = 0.25  # confidence
+PLOT_CONF = 0.25  # confidence threshold of drawn detections
 
 
 def output_to_target(detections: Sequence[torch.Tensor], max_det: int = 300) -> np.ndarray:
-    """Turn detections into rows for `plot_images`.
+    """Convert detections to rows for `plot_images`.
 
     Args:
         detections: per image (n, 6): x1, y1, x2, y2 in pixels of the batch, confidence, class.
-        max_det: at most so many of each image.
+        max_det: maximum detections per image.
 
     Returns:
         (m, 7) float32: image index, class, cx, cy, w, h in pixels, confidence.
@@ -49,22 +50,23 @@ def plot_images(
     names: Names = None,
     max_subplots: int = 16,
 ) -> np.ndarray:
-    """Draw a batch as a mosaic of at most 1920 pixels a side, and write it.
+    """Draw a batch as a mosaic of at most 1920 pixels per side, and write it.
 
     Args:
-        images: (B, 3, H, W) RGB, uint8 0-255 or floating 0-1; tensor or array. It is copied, never changed.
-        targets: (T, 6) targets with boxes as fractions of the image, or (n, 7) rows of
-            `output_to_target`, of which those above 0.25 confidence are drawn.
+        images: (B, 3, H, W) RGB, uint8 0-255 or floating point 0-1; tensor or array. It is not modified.
+        targets: (T, 6) targets with boxes as fractions of the image, or (n, 7) rows of `output_to_target`,
+            of which those with a confidence above 0.25 are drawn.
         paths: file of each image, for the captions.
-        fname: where to write; the suffix tells the format.
-        names: names of the classes; numbers are drawn without them.
-        max_subplots: at most so many images.
+        fname: image to write.
+        names: names of the classes; by default their numbers are drawn.
+        max_subplots: maximum number of images.
 
     Returns:
         The mosaic, (h, w, 3) uint8 BGR.
     """
     tiles = [_bgr(image) for image in images[:max_subplots]]
     rows = _numpy(targets) if len(targets) else np.zeros((0, 6), np.float32)
+    by_index = class_names(names) if names else {}
     columns = math.ceil(math.sqrt(max(len(tiles), 1)))
     lines = math.ceil(len(tiles) / columns) or 1
     height, width = tiles[0].shape[:2] if tiles else (1, 1)
@@ -73,10 +75,10 @@ def plot_images(
     mosaic = np.full((lines * height, columns * width, 3), 255, np.uint8)
     for index, tile in enumerate(tiles):
         y, x = index // columns * height, index % columns * width
-        place = mosaic[y : y + height, x : x + width]
-        place[:] = cv2.resize(tile, (width, height), interpolation=cv2.INTER_AREA) if shrink < 1 else tile
-        _draw_boxes(place, rows[rows[:, 0] == index], shrink, names)
-        _caption(place, Path(paths[index]).name if paths else "")
+        canvas = mosaic[y : y + height, x : x + width]
+        canvas[:] = cv2.resize(tile, (width, height), interpolation=cv2.INTER_AREA) if shrink < 1 else tile
+        _draw_boxes(canvas, rows[rows[:, 0] == index], shrink, by_index)
+        _caption(canvas, Path(paths[index]).name if paths else "")
     write_image(Path(fname), mosaic)
     return mosaic
 
@@ -86,35 +88,30 @@ def _numpy(values: Any) -> np.ndarray:
 
 
 def _bgr(image: Any) -> np.ndarray:
-    """(3, H, W) RGB -> a new (H, W, 3) uint8 BGR array."""
+    """Convert (3, H, W) RGB to a new (H, W, 3) uint8 BGR array."""
     array = _numpy(image)
     if array.dtype != np.uint8:
         array = (np.clip(array.astype(np.float32), 0, 1) * 255).round().astype(np.uint8)
     return np.array(array[::-1].transpose(1, 2, 0), order="C")
 
 
-def _draw_boxes(tile: np.ndarray, rows: np.ndarray, shrink: float, names: Names) -> None:
+def _draw_boxes(tile: np.ndarray, rows: np.ndarray, shrink: float, names: Mapping[int, str]) -> None:
     height, width = tile.shape[:2]
-    pen = Annotator(tile, line_width=max(round(min(height, width) / 250), 1))
+    annotator = Annotator(tile, line_width=max(round(min(height, width) / 250), 1))
     predicted = rows.shape[1] == 7
     unit = np.array([shrink] * 4) if predicted else np.array([width, height, width, height])
-    for row in rows[::-1] if predicted else rows:  # the most confident on top
-        if predicted and row[6] <= SHOWN_FROM:
+    for row in rows[::-1] if predicted else rows:  # the most confident last, on top
+        if predicted and row[6] <= PLOT_CONF:
             continue
         x, y, w, h = row[2:6] * unit
         kind = int(row[1])
-        label = f"{_name(names, kind)} {row[6]:.1f}" if predicted else _name(names, kind)
-        pen.box_label((x - w / 2, y - h / 2, x + w / 2, y + h / 2), label, colors(kind, bgr=True))
-
-
-def _name(names: Names, kind: int) -> str:
-    if names is None or (isinstance(names, Sequence) and not 0 <= kind < len(names)):
-        return str(kind)
-    return str(names.get(kind, kind)) if isinstance(names, Mapping) else str(names[kind])
+        name = names.get(kind, str(kind))
+        label = f"{name} {row[6]:.1f}" if predicted else name
+        annotator.box_label((x - w / 2, y - h / 2, x + w / 2, y + h / 2), label, colors(kind, bgr=True))
 
 
 def _caption(tile: np.ndarray, text: str) -> None:
-    """Frame an image and write its file's name on a dark tab at the top left."""
+    """Draw a frame around an image, and the name of its file at the top left."""
     height, width = tile.shape[:2]
     cv2.rectangle(tile, (0, 0), (width - 1, height - 1), (255, 255, 255), 2)
     if not text:

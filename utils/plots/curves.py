@@ -1,4 +1,4 @@
-"""Precision, recall, F1 and PR curves, and the confusion matrix."""
+"""Plot precision, recall, F1 and PR curves, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LEGEND_UP_TO = 20  # classes; more would not fit beside the plot
-NUMBERS_UP_TO = 29  # classes whose matrix cells have room for a number
-TICKS_UP_TO = 99  # classes whose names can still be read along an axis
+LEGEND_UP_TO = 20  # classes; more do not fit beside the plot
+NUMBERS_UP_TO = 29  # classes; with more, the cells of the matrix have no room for numbers
+TICKS_UP_TO = 99  # classes; with more, their names along the axes cannot be read
 DPI = 250
 
 
 def plot_pr_curve(
     px: np.ndarray, py: np.ndarray, ap: np.ndarray, path: Path, names: Sequence[str] = ()
 ) -> None:
-    """Draw precision over recall.
+    """Plot precision over recall.
 
     Args:
         px: (k,) recalls.
-        py: (n, k) precision of each class at them.
+        py: (n, k) precision of each class at these recalls.
         ap: (n, 10) average precision of each class at IoU 0.50 to 0.95.
         path: image to write.
         names: names of the n classes.
@@ -48,18 +48,20 @@ def plot_mc_curve(
     xlabel: str = "Confidence",
     ylabel: str = "Metric",
 ) -> None:
-    """Draw a metric over the confidence threshold, with its best point.
+    """Plot a metric over the confidence threshold; the legend names the maximum of the mean over classes.
 
     Args:
         px: (k,) confidences.
-        py: (n, k) metric of each class at them.
+        py: (n, k) metric of each class at these confidences.
         path: image to write.
         names: names of the n classes.
-        xlabel: text below.
-        ylabel: text beside; also in the title.
+        xlabel: label of the x axis.
+        ylabel: label of the y axis, also in the title.
     """
+    from utils.ops.metrics import smooth  # imported here because it needs PyTorch
+
     figure, axes = _curves(px, py, list(names))
-    mean = _smooth(_mean(py, len(px)), 0.05)
+    mean = smooth(_mean(py, len(px)), 0.05)[: len(px)]
     best = f"all classes {mean.max():.2f} at {px[mean.argmax()]:.3f}"
     axes.plot(px, mean, linewidth=3, color="blue", label=best)
     _finish(figure, axes, path, xlabel, ylabel, f"{ylabel}-{xlabel} Curve")
@@ -68,9 +70,9 @@ def plot_mc_curve(
 def plot_confusion_matrix(
     matrix: np.ndarray, path: Path, names: Sequence[str] = (), normalize: bool = True
 ) -> None:
-    """Draw a confusion matrix (nc + 1, nc + 1): rows predicted, columns true, the last is background.
+    """Plot a confusion matrix (nc + 1, nc + 1): rows predicted, columns true, the last is background.
 
-    With `normalize` each column sums to one. Cells that would read 0.00 stay empty.
+    With `normalize` each column sums to one. Cells below 0.005 are left empty.
     """
     nc = len(matrix) - 1
     shown = matrix / (matrix.sum(0, keepdims=True) + 1e-9) if normalize else matrix.astype(float)
@@ -105,7 +107,7 @@ def _write_cells(axes: Axes, shown: np.ndarray, highest: float, layout: str) -> 
 
 
 def _curves(px: np.ndarray, py: np.ndarray, labels: Sequence[str]) -> tuple[Figure, Axes]:
-    """A figure with one line per class: coloured and named when they are few, else grey."""
+    """Return a figure with a line per class: coloured, with a label, if there are few, else grey."""
     figure = new_figure(9, 6)
     axes = figure.add_subplot()
     few = 0 < len(labels) == len(py) <= LEGEND_UP_TO
@@ -113,7 +115,7 @@ def _curves(px: np.ndarray, py: np.ndarray, labels: Sequence[str]) -> tuple[Figu
         if few:
             color = tuple(channel / 255 for channel in colors_on_white(index))
             label = labels[index]
-            # matplotlib leaves labels that begin with an underscore out of the legend
+            # matplotlib omits labels that start with an underscore from the legend
             axes.plot(px, row, linewidth=1, color=color, label=f" {label}" if label[:1] == "_" else label)
         else:
             axes.plot(px, row, linewidth=1, color="0.75")
@@ -130,10 +132,3 @@ def _finish(figure: Figure, axes: Axes, path: Path, xlabel: str, ylabel: str, ti
 
 def _mean(py: np.ndarray, length: int) -> np.ndarray:
     return py.mean(0) if len(py) else np.zeros(length)
-
-
-def _smooth(values: np.ndarray, fraction: float) -> np.ndarray:
-    """Box filter over `fraction` of the curve, edges repeated."""
-    width = round(len(values) * fraction * 2) // 2 + 1
-    padded = np.pad(values, width // 2, mode="edge")
-    return np.convolve(padded, np.full(width, 1 / width), mode="valid")[: len(values)]

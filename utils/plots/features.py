@@ -1,4 +1,4 @@
-"""Feature maps of a layer as a grid of grey images, for `detect.py --visualize`."""
+"""Draw the feature maps of a layer as a grid of grey images, for `detect.py --visualize`."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from utils.plots.annotator import write_image
 
 MAX_CHANNELS = 32
 COLUMNS = 8
-_TILE = 128  # pixels of a tile's longer side
-_GAP = 4
+_TILE = 128  # longer side of a tile, in pixels
+_GAP = 4  # pixels between tiles
 
 
 def plot_features(
     maps: Any, layer_type: str, index: int, folder: Path, limit: int = MAX_CHANNELS
 ) -> Path | None:
-    """Write the first channels of the first image as a grid (.png) and as numbers (.npy).
+    """Write the first channels of the first image as a grid (.png) and as an array (.npy).
 
     Args:
-        maps: (B, C, h, w) tensor or array: what left the layer.
+        maps: (B, C, h, w) tensor or array, the output of the layer.
         layer_type: name of the layer's class, with or without its module.
-        index: place of the layer in the model.
-        folder: where `stageINDEX_TYPE_features.png` and `.npy` go.
-        limit: at most so many channels.
+        index: index of the layer in the model.
+        folder: folder for `stageINDEX_TYPE_features.png` and `.npy`.
+        limit: maximum number of channels.
 
     Returns:
-        The image; None for what has no channels to show (the head, a 1 x 1 map).
+        Path of the image; None, and no files, for outputs without feature maps (the head, 1 x 1 maps).
     """
     if not hasattr(maps, "shape") or len(maps.shape) != 4 or max(maps.shape[2:]) <= 1:
         return None
@@ -45,7 +45,7 @@ def plot_features(
 
 
 def _tile(channel: np.ndarray) -> np.ndarray:
-    """One channel in grey, its own range stretched from black to white."""
+    """Draw one channel in grey, its range scaled to 0-255."""
     low, high = float(np.nanmin(channel)), float(np.nanmax(channel))
     grey = np.nan_to_num((channel - low) / max(high - low, 1e-12) * 255).round().astype(np.uint8)
     gain = _TILE / max(channel.shape)
@@ -59,8 +59,8 @@ def _grid(tiles: list[np.ndarray]) -> np.ndarray:
     columns = min(COLUMNS, len(tiles))
     rows = math.ceil(len(tiles) / columns)
     sheet = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP), 255, np.uint8)
-    for place, tile in enumerate(tiles):
-        y = _GAP + place // columns * (height + _GAP)
-        x = _GAP + place % columns * (width + _GAP)
+    for index, tile in enumerate(tiles):
+        y = _GAP + index // columns * (height + _GAP)
+        x = _GAP + index % columns * (width + _GAP)
         sheet[y : y + height, x : x + width] = tile
     return sheet

@@ -1,4 +1,4 @@
-"""Figures without pyplot: no global state, so they can be drawn in any thread."""
+"""Make figures without pyplot, whose global state does not allow drawing in several threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of `width` x `height` inches on an Agg canvas."""
+    """Return an empty figure of `width` x `height` inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -22,7 +22,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path, dpi: int) -> None:
-    """Write a figure; letters that matplotlib's font lacks become boxes, without a warning for each."""
+    """Write a figure, without warnings for letters that matplotlib's font lacks (they become boxes)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -30,6 +30,6 @@ def save_figure(figure: Figure, path: Path, dpi: int) -> None:
 
 
 def literal(texts: Iterable[Any]) -> None:
-    """Show texts as they are: in a class name, `$` does not begin a formula."""
+    """Draw texts literally, so that `$` in a class name does not start a formula."""
     for text in texts:
         text.set_parse_math(False)

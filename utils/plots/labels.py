@@ -1,4 +1,4 @@
-"""Images of a dataset's labels: how many of each class, where boxes lie, how large they are."""
+"""Plot the labels of a dataset: number per class, positions and sizes of boxes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from utils.base.names import class_names
 from utils.plots.annotator import colors_on_white
 from utils.plots.figure import literal, new_figure, save_figure
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 DPI = 200
 DRAWN_BOXES = 1000
-NAMED_CLASSES = 29  # more names would run into each other
+NAMED_CLASSES = 29  # the names of more classes would overlap
 
 
 def plot_labels(
@@ -31,24 +32,20 @@ def plot_labels(
         save_dir: folder for the two images.
 
     Returns:
-        The files, or None when there is no label to draw.
+        The two files, or None if there are no labels.
     """
     if not len(labels):
         return None
     classes, xywh = labels[:, 0].astype(int), labels[:, 1:5].astype(float)
     overview, correlogram = save_dir / "labels.jpg", save_dir / "labels_correlogram.jpg"
-    _plot_overview(classes, xywh, [str(name) for name in _listed(names)], overview)
+    _plot_overview(classes, xywh, [name for _, name in sorted(class_names(names).items())], overview)
     _plot_correlogram(xywh, correlogram)
     return overview, correlogram
 
 
-def _listed(names: Mapping[int, str] | Sequence[str]) -> list[str]:
-    return [names[key] for key in sorted(names)] if isinstance(names, Mapping) else list(names)
-
-
 def _plot_overview(classes: np.ndarray, xywh: np.ndarray, names: list[str], path: Path) -> None:
     figure = new_figure(8, 8)
-    (histogram, boxes), (places, sizes) = figure.subplots(2, 2)
+    (histogram, boxes), (positions, sizes) = figure.subplots(2, 2)
     counts = np.bincount(classes, minlength=len(names))
     shades = [tuple(channel / 255 for channel in colors_on_white(i)) for i in range(len(counts))]
     histogram.bar(range(len(counts)), counts, color=shades)
@@ -58,30 +55,30 @@ def _plot_overview(classes: np.ndarray, xywh: np.ndarray, names: list[str], path
         literal(histogram.get_xticklabels())
     else:
         histogram.set_xlabel("classes")
-    boxes.imshow(_boxes_on_one_centre(classes[:DRAWN_BOXES], xywh[:DRAWN_BOXES, 2:]))
+    boxes.imshow(_centred_boxes(classes[:DRAWN_BOXES], xywh[:DRAWN_BOXES, 2:]))
     boxes.axis("off")
-    _histogram_2d(places, xywh[:, 0], xywh[:, 1], bins=50)
-    places.set(xlabel="x", ylabel="y")
+    _histogram_2d(positions, xywh[:, 0], xywh[:, 1], bins=50)
+    positions.set(xlabel="x", ylabel="y")
     _histogram_2d(sizes, xywh[:, 2], xywh[:, 3], bins=50)
     sizes.set(xlabel="width", ylabel="height")
-    for axes in (histogram, places, sizes):
+    for axes in (histogram, positions, sizes):
         axes.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path, DPI)
 
 
-def _boxes_on_one_centre(classes: np.ndarray, wh: np.ndarray, side: int = 1000) -> np.ndarray:
-    """Boxes around a common centre, small ones on top, (side, side, 3) RGB: shows shapes and sizes."""
+def _centred_boxes(classes: np.ndarray, wh: np.ndarray, side: int = 1000) -> np.ndarray:
+    """Draw boxes around a common centre, small ones on top, as (side, side, 3) RGB."""
     canvas = np.full((side, side, 3), 255, np.uint8)
-    middle = side // 2
+    centre = side // 2
     for index in np.argsort(-wh.prod(1)):
-        dx, dy = (round(float(fraction) * middle) for fraction in wh[index])
-        corners = (middle - dx, middle - dy), (middle + dx, middle + dy)
+        dx, dy = (round(float(fraction) * centre) for fraction in wh[index])
+        corners = (centre - dx, centre - dy), (centre + dx, centre + dy)
         cv2.rectangle(canvas, *corners, colors_on_white(int(classes[index])), 1)
     return canvas
 
 
 def _plot_correlogram(xywh: np.ndarray, path: Path) -> None:
-    """Each of x, y, width, height against each other; their own distributions on the diagonal."""
+    """Plot x, y, width and height against each other, with their distributions on the diagonal."""
     words = ("x", "y", "width", "height")
     figure = new_figure(9, 9)
     grid = figure.subplots(4, 4)
@@ -103,9 +100,9 @@ def _plot_correlogram(xywh: np.ndarray, path: Path) -> None:
 
 
 def _histogram_2d(axes: Axes, x: np.ndarray, y: np.ndarray, bins: int) -> None:
-    """Density of points in the unit square; empty cells stay white."""
+    """Plot the density of points in the unit square; empty cells are white."""
     counts, _, _ = np.histogram2d(np.clip(x, 0, 1), np.clip(y, 0, 1), bins=bins, range=((0, 1), (0, 1)))
-    # A few crowded cells would leave all others pale: the colour follows the square root.
+    # The square root keeps a few crowded cells from making all others pale.
     shown = np.where(counts > 0, np.sqrt(counts), np.nan).T
     axes.imshow(shown, origin="lower", extent=(0, 1, 0, 1), cmap="Blues", vmin=-0.3 * np.sqrt(counts.max()))
     axes.set(xlim=(0, 1), ylim=(0, 1))

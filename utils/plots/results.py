@@ -1,4 +1,4 @@
-"""Plots of csv tables: results.png of a training run, evolve.png of an evolution."""
+"""Plot csv tables: results.png of a training run, evolve.png of a hyperparameter evolution."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ COLUMNS = (
     *("train/box_loss", "train/obj_loss", "train/cls_loss", "metrics/precision", "metrics/recall"),
     *("val/box_loss", "val/obj_loss", "val/cls_loss", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
 )
-SIGMA = 3.0  # epochs
+SIGMA = 3.0  # of the Gaussian filter, in epochs
+_PANELS_PER_ROW = 5  # of evolve.png
 
 
 def plot_results(file: Path, output: Path | None = None) -> Path:
-    """Draw the ten columns of a results.csv, each with a smoothed course, as results.png beside it.
+    """Plot the ten columns of a results.csv, raw and smoothed, as results.png beside it.
 
     Raises:
-        DataError: no such file, no rows, or none of the columns.
+        DataError: the file does not exist, or has no rows or none of the columns.
     """
     table = read_results(file)
     epochs = table.get("epoch")
@@ -48,10 +49,10 @@ def plot_results(file: Path, output: Path | None = None) -> Path:
 
 
 def read_results(file: Path) -> dict[str, np.ndarray]:
-    """Columns of a results.csv by name, padding stripped; cells that are not numbers become NaN.
+    """Read the columns of a results.csv by name; cells that are not numbers become NaN.
 
     Raises:
-        DataError: unreadable, or no row below the header.
+        DataError: the file cannot be read, or has no row below the header.
     """
     try:
         with file.open(newline="", encoding="utf-8") as text:
@@ -75,7 +76,7 @@ def _number(text: str) -> float:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Gaussian filter that mirrors the curve at its ends."""
+    """Apply a Gaussian filter, with the curve mirrored at its ends."""
     radius = round(4 * SIGMA)
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / SIGMA) ** 2)
     if not len(values):
@@ -84,22 +85,19 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return np.convolve(padded, weights / weights.sum(), mode="valid")
 
 
-_COLUMNS = 5
-
-
 def plot_evolution(genes: Mapping[str, Sequence[float]], fitness: Sequence[float], output: Path) -> None:
-    """Draw a panel for each gene that has more than one value; later ones are darker, the best is marked.
+    """Plot the fitness over each gene that has more than one value; later candidates are darker.
 
     Args:
-        genes: values of each hyperparameter, candidate by candidate.
-        fitness: of the same candidates.
-        output: the image.
+        genes: values of each hyperparameter, one per candidate.
+        fitness: fitness of each candidate; the best one is marked.
+        output: image to write.
     """
     varied = {key: values for key, values in genes.items() if len(set(values)) > 1} or dict(genes)
     best = int(np.argmax(fitness))
-    rows = math.ceil(len(varied) / _COLUMNS)
-    figure = new_figure(3 * _COLUMNS, 2.6 * rows)
-    panels = figure.subplots(rows, _COLUMNS, squeeze=False, sharey=True).ravel()
+    rows = math.ceil(len(varied) / _PANELS_PER_ROW)
+    figure = new_figure(3 * _PANELS_PER_ROW, 2.6 * rows)
+    panels = figure.subplots(rows, _PANELS_PER_ROW, squeeze=False, sharey=True).ravel()
     order = np.arange(len(fitness))
     for axes, (key, values) in zip(panels, varied.items(), strict=False):
         axes.scatter(values, fitness, c=order, cmap="viridis_r", s=14, alpha=0.8, edgecolors="none")
@@ -109,6 +107,6 @@ def plot_evolution(genes: Mapping[str, Sequence[float]], fitness: Sequence[float
         axes.grid(alpha=0.25)
     for axes in panels[len(varied) :]:
         axes.set_axis_off()
-    for axes in panels[::_COLUMNS]:
+    for axes in panels[::_PANELS_PER_ROW]:
         axes.set_ylabel("fitness")
     save_figure(figure, output, 150)

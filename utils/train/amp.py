@@ -1,4 +1,4 @@
-"""The precision of the forward pass: float32, or half of it where that gives the same boxes."""
+"""Automatic mixed precision: choose the precision of the forward pass, and check FP16 against FP32."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from utils.base.log import LOG
 
 CHOICES = ("auto", "off", "fp16", "bf16")
 
-_TOLERANCE = 0.1  # of the image's side; broken half precision is off by far more, or not finite
+_TOLERANCE = 0.1  # of the image size; broken FP16 differs by far more, or is not finite
 _SIDE = 256
 
 
 def choose_precision(wanted: str, model: nn.Module) -> torch.dtype | None:
-    """What to compute in under autocast; None: float32 throughout.
+    """Return the dtype for autocast; None: FP32 throughout.
 
     Args:
-        wanted: of `--amp`. auto: float16 on CUDA if the boxes stay the same, which some cards fail.
+        wanted: value of `--amp`. auto: FP16 on CUDA if the boxes stay the same, which some GPUs fail.
         model: on its device.
 
     Raises:
-        ConfigError: the device cannot do it.
+        ConfigError: the device does not support it.
     """
     kind = next(model.parameters()).device.type
     if wanted == "off":
@@ -31,18 +31,18 @@ def choose_precision(wanted: str, model: nn.Module) -> torch.dtype | None:
         return torch.float16 if amp_works(model) else None
     if wanted == "fp16":
         if kind != "cuda":
-            raise ConfigError(f"--amp fp16: needs a CUDA GPU, and this is {kind.upper()}; bf16 may do here")
+            raise ConfigError(f"--amp fp16: needs a CUDA GPU, and this is {kind.upper()}; try bf16")
         return torch.float16
     if kind == "cuda" and not torch.cuda.is_bf16_supported():
-        raise ConfigError("--amp bf16: this GPU does not have it; fp16 does")
+        raise ConfigError("--amp bf16: this GPU does not support it; use fp16")
     if kind == "cpu" and not torch.backends.mkldnn.is_available():
-        raise ConfigError("--amp bf16: this build of torch does not have it on CPUs; leave it out")
+        raise ConfigError("--amp bf16: this build of torch does not support it on the CPU; use off")
     return torch.bfloat16
 
 
 @torch.inference_mode()
 def amp_works(model: nn.Module) -> bool:
-    """Compare the model's boxes in float32 and under autocast on a fixed image; only CUDA can pass."""
+    """Return whether boxes under autocast equal those in FP32 on a fixed image; False on other than CUDA."""
     device = next(model.parameters()).device
     if device.type != "cuda":
         return False

@@ -1,4 +1,4 @@
-"""The largest batch that fits (`--batch-size -1`): memory is a line over the size, measured at small ones."""
+"""AutoBatch (`--batch-size -1`): the largest batch that fits, by a linear fit of memory over batch size."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from utils.base.log import LOG
 if TYPE_CHECKING:
     from models.yolo import DetectionModel
 
-SIZES = (1, 2, 4, 8, 16)  # that are measured
+SIZES = (1, 2, 4, 8, 16)  # batch sizes that are measured
 FALLBACK = 16
 LARGEST = 1024
-_SHARE = 0.8  # of the memory that is free
+_SHARE = 0.8  # fraction of the free memory to use
 
 
 def choose_batch(memory: Callable[[int], int], free: int) -> int:
-    """The batch whose need is a fixed share of the free memory.
+    """Return the batch size that needs a fixed fraction of the free memory.
 
     Args:
-        memory: bytes that a training step with so many images takes; raises torch.OutOfMemoryError.
-        free: bytes.
+        memory: returns the bytes that a training step takes at a batch size; raises torch.OutOfMemoryError.
+        free: free memory in bytes.
 
     Returns:
-        The size; `FALLBACK` if the measurements make no sense.
+        The batch size; `FALLBACK` if the measurements are implausible.
     """
     sizes: list[int] = []
     needs: list[int] = []
@@ -41,7 +41,7 @@ def choose_batch(memory: Callable[[int], int], free: int) -> int:
         return sizes[0] if sizes else 1
     best = _fitting(sizes, needs, _SHARE * free)
     if len(sizes) < len(SIZES):
-        return min(best, sizes[-1])  # the next one did not fit, whatever the line says
+        return min(best, sizes[-1])  # the next size did not fit, whatever the linear fit says
     return best if 1 <= best <= LARGEST else FALLBACK
 
 
@@ -51,7 +51,7 @@ def _fitting(sizes: Sequence[int], needs: Sequence[int], limit: float) -> int:
 
 
 def measure_batch(model: DetectionModel, imgsz: int, precision: torch.dtype | None) -> int:
-    """Choose the batch for a model on a CUDA device by training steps on random images."""
+    """Choose the batch size for a model on a CUDA device by training steps on random images."""
     device = next(model.parameters()).device
     free, _ = torch.cuda.mem_get_info(device)
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -67,7 +67,7 @@ def measure_batch(model: DetectionModel, imgsz: int, precision: torch.dtype | No
         return torch.cuda.max_memory_allocated(device) - before
 
     training = model.training
-    kept = {key: value.clone() for key, value in model.state_dict().items()}  # of batch norms, too
+    kept = {key: value.clone() for key, value in model.state_dict().items()}  # batch norm statistics included
     model.train()
     try:
         best = choose_batch(memory, free)
@@ -76,7 +76,5 @@ def measure_batch(model: DetectionModel, imgsz: int, precision: torch.dtype | No
         model.load_state_dict(kept)
         model.train(training)
         torch.cuda.empty_cache()
-    LOG.info(
-        f"--batch-size -1: {best} images of {imgsz} px take about {_SHARE:.0%} of {free / 2**30:.1f} GiB"
-    )
+    LOG.info(f"--batch-size -1: {best} images of {imgsz} px use about {_SHARE:.0%} of {free / 2**30:.1f} GiB")
     return best

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,26 +19,26 @@ from utils.data.shards.index import index_place
 from utils.data.shards.table import ShardTable
 from utils.data.shards.urls import is_address
 from utils.loggers.available import choose, image_interval
-from utils.loggers.callbacks import CallbackList, Callbacks
+from utils.loggers.callbacks import CallbackList, Callbacks, PlotLogger
 from utils.loggers.logger_process import LoggerProcesses
-from utils.loggers.plot_logger import ImageLogger
 from utils.plots.batches import output_to_target, plot_images
 
 if TYPE_CHECKING:
     from utils.train.distributed import ProcessGroup
-    from utils.train.setup import Loaders
+    from utils.train.loaders import Loaders
+    from utils.train.train_options import TrainOptions
 
 
-SHOWN = 16  # images, the first of the validation
-SIDE = 480  # pixels of each
+SHOWN = 16  # number of plotted images
+SIDE = 480  # pixels of each plotted image
 _GRAY = 114
 
 
 class PredictionImages(Callbacks):
-    """Write predictions/epochN.jpg every so many epochs, at the end of their validation."""
+    """Plot detections on the first validation images to predictions/epochN.jpg, every `every` epochs."""
 
     def __init__(self, every: int, images: PackedImages) -> None:
-        """Draw every so many epochs what was found in the first of `images`, those of the validation."""
+        """Plot detections on the first of the validation `images` every `every` epochs."""
         self.every = every
         self.images = images
         self.folder = Path()
@@ -74,7 +73,7 @@ class PredictionImages(Callbacks):
 
 
 def _fitted(image: np.ndarray, detections: Tensor) -> tuple[np.ndarray, Tensor]:
-    """An image (3, SIDE, SIDE) RGB at the top left of a gray square, its detections moved with it."""
+    """Place an image at the top left of a gray square, (3, SIDE, SIDE) RGB, and scale its detections."""
     scale = SIDE / max(image.shape[:2])
     height, width = (max(round(side * scale), 1) for side in image.shape[:2])
     square = np.full((SIDE, SIDE, 3), _GRAY, np.uint8)
@@ -84,34 +83,36 @@ def _fitted(image: np.ndarray, detections: Tensor) -> tuple[np.ndarray, Tensor]:
 
 
 def make_callbacks(
-    opt: Namespace, user_callbacks: Sequence[Callbacks], process_group: ProcessGroup, loaders: Loaders
+    options: TrainOptions, user_callbacks: Sequence[Callbacks], process_group: ProcessGroup, loaders: Loaders
 ) -> CallbackList:
-    """The callbacks of a run: images, services, and the caller's own; one process tells them."""
+    """Return the callbacks of a run: plots, logging services, the user's own; none on ranks other than 0."""
     if not process_group.leads:
         return CallbackList()
-    own: list[Callbacks] = [] if opt.noplots else [ImageLogger()]
-    chosen = choose(opt)
-    if every := image_interval(opt, chosen):
+    own: list[Callbacks] = [] if options.noplots else [PlotLogger()]
+    chosen = choose(options)
+    if every := image_interval(options, chosen):
         own.append(PredictionImages(every, loaders.val.dataset.image_files))
     if chosen:
-        own.append(LoggerProcesses(chosen, dataset_files(opt, loaders) if opt.upload_dataset else None))
+        own.append(
+            LoggerProcesses(chosen, dataset_files(options, loaders) if options.upload_dataset else None)
+        )
     return CallbackList([*own, *user_callbacks])
 
 
-def dataset_files(opt: Namespace, loaders: Loaders) -> dict[str, Path]:
-    """The images and labels that `--upload_dataset` means, by their names below a common folder."""
+def dataset_files(options: TrainOptions, loaders: Loaders) -> dict[str, Path]:
+    """Return the images and labels of `--upload_dataset`, by their paths below a common folder."""
     sets = {"train": loaders.dataset, "val": loaders.val.dataset}
-    chosen = [part.image_files for name, part in sets.items() if opt.upload_dataset in (True, name)]
+    chosen = [part.image_files for name, part in sets.items() if options.upload_dataset in (True, name)]
     files = [path for images in chosen for path in _files_of(images)]
     if not files:
-        LOG.warning("--upload_dataset: the set lies at an address already; nothing is uploaded")
+        LOG.warning("--upload_dataset: the dataset is already at a URL; nothing is uploaded")
         return {}
     root = os.path.commonpath([path.parent for path in files])
     return {path.relative_to(root).as_posix(): path for path in files}
 
 
 def _files_of(table: PackedImages) -> Iterator[Path]:
-    """Images and label files, or shards and their indices, as far as they are on a disk."""
+    """Yield images and label files, or shards and their indices, that exist on a local disk."""
     if isinstance(table, ShardTable):
         shards = [shard.info.url for shard in table.shards if not is_address(shard.info.url)]
         files = [Path(file) for url in shards for file in (url, index_place(url))]

@@ -1,4 +1,7 @@
-"""The process group that torchrun starts: rendezvous, gradient sums, shared values; or the single process."""
+"""The processes that torchrun starts, or the single one: rendezvous, gradient sums, shared values.
+
+docs/design/0010 says why gradients are summed here rather than by DistributedDataParallel.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,10 @@ import json
 import os
 import time
 import uuid
-from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -19,20 +21,25 @@ from torch.distributed import PrefixStore, Store
 from utils.base.device import select_device
 from utils.base.errors import ConfigError, YoloError, first_line
 
-_PAUSE = 0.01  # seconds between two looks
+if TYPE_CHECKING:
+    from utils.train.train_options import TrainOptions
+
+_POLL = 0.01  # seconds between two checks of the store
 
 
-def meet(store: Store, rank: int, world: int, patience: timedelta) -> Store:
-    """Agree on a part of the store that belongs to this start of the processes alone.
+def fresh_store(store: Store, rank: int, world: int, patience: timedelta) -> Store:
+    """Agree on a fresh key prefix, so that stale addresses from killed processes are never used.
+
+    torchrun keeps its store over restarts, and a backend would connect to the keys of dead processes.
 
     Args:
-        store: one that all reach, perhaps with keys of processes that are gone.
+        store: reachable by all ranks; it may hold keys of processes that have ended.
         rank: of this process.
-        world: how many meet.
+        world: number of processes.
         patience: how long to wait for the others.
 
     Raises:
-        YoloError: not all have come in time.
+        YoloError: not all processes have joined in time.
     """
     own = uuid.uuid4().hex
     store.set(f"join/{rank}", own)
@@ -42,7 +49,7 @@ def meet(store: Store, rank: int, world: int, patience: timedelta) -> Store:
     while time.monotonic() < until:
         if rank == 0:
             joined = _joined(store, world)
-            if joined and joined != offered:  # at first, and when one of them has proved to be a dead one's
+            if joined and joined != offered:  # the first time, and after a token of a dead process
                 name, offered = uuid.uuid4().hex, joined
                 store.set("offer", json.dumps([name, joined]))
         elif store.check(["offer"]):
@@ -52,77 +59,77 @@ def meet(store: Store, rank: int, world: int, patience: timedelta) -> Store:
                 store.add(f"{name}/agreed", 1)
         if name and store.add(f"{name}/agreed", 0) == world - 1:
             return PrefixStore(name, store)
-        time.sleep(_PAUSE)
-    raise YoloError(f"process {rank} of {world} has waited {patience} for the others to start")
+        time.sleep(_POLL)
+    raise YoloError(f"process {rank} of {world} waited {patience} for the others to start")
 
 
 def _joined(store: Store, world: int) -> list[str]:
-    """The tokens of all ranks, or nothing as long as one is missing."""
+    """Return the tokens of all ranks, or nothing while one is missing."""
     keys = [f"join/{rank}" for rank in range(world)]
     return [store.get(key).decode() for key in keys] if store.check(keys) else []
 
 
 T = TypeVar("T")
-_PATIENCE = timedelta(hours=3)  # rank 0 may scan a large set, while the others wait
-# Words in the errors of gloo and NCCL when a connection is gone.
+_PATIENCE = timedelta(hours=3)  # the others wait while rank 0 scans a large dataset
+# Words in the errors of gloo and NCCL after a lost connection.
 _BROKEN = ("gloo", "NCCL", "Connection reset", "Connection closed", "Broken pipe", "store")
-_BUCKET = 25 << 20  # bytes of gradients that travel together
+_BUCKET = 25 << 20  # bytes of gradients reduced at once
 
 
 class ProcessGroup:
-    """One process; the base of several. All processes call the same methods in the same order."""
+    """A single process, and the interface of several. All ranks call the same methods in the same order."""
 
     rank, local_rank, world = 0, 0, 1
 
     def __init__(self) -> None:
-        """Stand alone."""
-        self.restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0  # as rank 0 knows
+        """Start a group of one."""
+        self.restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0  # by torchrun
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes, prints and draws."""
+        """Whether this is rank 0, which writes files, logs and plots."""
         return self.rank == 0
 
     def sums(self, counts: Sequence[int]) -> list[int]:
-        """Add up numbers over the processes."""
+        """Sum numbers over the ranks."""
         return list(counts)
 
     def any(self, number: int) -> int:
-        """The greatest number of any process: a signal that one has received is known to all."""
+        """Return the largest number of any rank, so that all know of a signal that one has received."""
         return number
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up the gradients over the processes, in place; where one has none, it counts as zero."""
+        """Sum the gradients over the ranks, in place; a missing gradient counts as zero."""
 
     def sum_tensor(self, values: Tensor) -> Tensor:
-        """Add up a small tensor over the processes."""
+        """Sum a small tensor over the ranks."""
         return values
 
     def gather(self, value: T) -> list[T]:
-        """The values of all processes, by rank."""
+        """Return the values of all ranks, in order."""
         return [value]
 
     def share(self, value: T) -> T:
-        """What rank 0 has."""
+        """Return the value of rank 0."""
         return value
 
     def align(self, *models: nn.Module) -> None:
-        """Copy all tensors of rank 0's models that are not trained, such as running means."""
+        """Broadcast the buffers of rank 0's models, such as running means."""
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
-        """Rank 0 runs the block first, so that the others find its files."""
+        """Run the block on rank 0 first, so that the others find its files."""
         yield
 
     def __enter__(self) -> ProcessGroup:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Leave the others."""
+        """Leave the group."""
 
 
 class TorchrunGroup(ProcessGroup):
-    """Several processes, on one machine or more."""
+    """Several processes, on one or more machines."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
@@ -131,27 +138,27 @@ class TorchrunGroup(ProcessGroup):
         store, self.rank, self.world = next(distributed.rendezvous("env://", timeout=_PATIENCE))
         distributed.init_process_group(
             backend,
-            store=meet(store, self.rank, self.world, _PATIENCE),
+            store=fresh_store(store, self.rank, self.world, _PATIENCE),
             rank=self.rank,
             world_size=self.world,
             timeout=_PATIENCE,
         )
         if self.leads:
             self.restarted = store.add("starts", 1) > 1
-        # Counts and signals are in CPU memory: over NCCL each would make the GPU wait.
-        words = distributed.new_group(backend="gloo", timeout=_PATIENCE) if backend == "nccl" else None
-        self._words = words if isinstance(words, distributed.ProcessGroup) else None
+        # Counts and signals stay in CPU memory: sent over NCCL, each would make the GPU wait.
+        cpu = distributed.new_group(backend="gloo", timeout=_PATIENCE) if backend == "nccl" else None
+        self._cpu = cpu if isinstance(cpu, distributed.ProcessGroup) else None
 
     def sums(self, counts: Sequence[int]) -> list[int]:
         """See `ProcessGroup.sums`."""
         values = torch.tensor(list(counts), dtype=torch.int64)
-        distributed.all_reduce(values, group=self._words)
+        distributed.all_reduce(values, group=self._cpu)
         return values.tolist()
 
     def any(self, number: int) -> int:
         """See `ProcessGroup.any`."""
         value = torch.tensor(number)
-        distributed.all_reduce(value, distributed.ReduceOp.MAX, group=self._words)
+        distributed.all_reduce(value, distributed.ReduceOp.MAX, group=self._cpu)
         return int(value)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -161,11 +168,11 @@ class TorchrunGroup(ProcessGroup):
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         # Last layers first: their gradients were finished first.
-        under_way = []
+        pending = []
         for gradients in _buckets([p.grad for p in reversed(trained) if p.grad is not None]):
             flat = torch.cat([g.reshape(-1) for g in gradients])
-            under_way.append((gradients, flat, distributed.all_reduce(flat, async_op=True)))
-        for gradients, flat, work in under_way:
+            pending.append((gradients, flat, distributed.all_reduce(flat, async_op=True)))
+        for gradients, flat, work in pending:
             work.wait()
             for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
                 gradient.copy_(summed.view(gradient.shape))
@@ -179,13 +186,13 @@ class TorchrunGroup(ProcessGroup):
     def gather(self, value: T) -> list[T]:
         """See `ProcessGroup.gather`."""
         found: list[Any] = [None] * self.world
-        distributed.all_gather_object(found, value, group=self._words)
+        distributed.all_gather_object(found, value, group=self._cpu)
         return found
 
     def share(self, value: T) -> T:
         """See `ProcessGroup.share`."""
         content = [value]
-        distributed.broadcast_object_list(content, src=0, group=self._words)
+        distributed.broadcast_object_list(content, src=0, group=self._cpu)
         return content[0]
 
     def align(self, *models: nn.Module) -> None:
@@ -198,23 +205,23 @@ class TorchrunGroup(ProcessGroup):
     def leader_first(self) -> Iterator[None]:
         """See `ProcessGroup.leader_first`."""
         if not self.leads:
-            distributed.barrier(group=self._words)
+            distributed.barrier(group=self._cpu)
         yield
         if self.leads:
-            distributed.barrier(group=self._words)
+            distributed.barrier(group=self._cpu)
 
     def __exit__(self, *raised: object) -> None:
-        """Leave the others; what the end of one of them breaks here is said in a line."""
+        """Destroy the process group; report the loss of another rank as a one-line error."""
         error = raised[1]
         if error is None:
             distributed.destroy_process_group()
         elif isinstance(error, RuntimeError) and any(word in str(error) for word in _BROKEN):
             reason = first_line(error)
-            raise YoloError(f"another process has ended, or cannot be reached ({reason})") from error
+            raise YoloError(f"another process has ended or cannot be reached ({reason})") from error
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
-    """Group tensors of one type up to `_BUCKET` bytes."""
+    """Group tensors of the same dtype into buckets of up to `_BUCKET` bytes."""
     bucket: list[Tensor] = []
     size = 0
     for tensor in tensors:
@@ -228,21 +235,22 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def is_launched() -> bool:
-    """Whether torchrun has started this process along with others."""
+    """Return whether torchrun has started this process along with others."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
-def make_process_group(opt: Namespace) -> ProcessGroup:
-    """The process_group that this process belongs to.
+def make_process_group(options: TrainOptions) -> ProcessGroup:
+    """Join the processes that torchrun has started, or make the group of a single process.
 
     Raises:
-        ConfigError: the batch cannot be divided, or this machine does not have the device.
+        ConfigError: the batch size is not a multiple of the processes, or the device does not exist.
     """
     if not is_launched():
         return ProcessGroup()
     world = int(os.environ["WORLD_SIZE"])
-    if opt.batch_size % world and not opt.resume:
+    if options.batch_size % world and not options.resume:
         raise ConfigError(
-            f"--batch-size {opt.batch_size}: expected a multiple of {world}; it is for all processes together"
+            f"--batch-size {options.batch_size}: expected a multiple of {world}, the number of processes "
+            "that share each batch"
         )
-    return TorchrunGroup(select_device(opt.device, verbose=False, keep_memory=False))
+    return TorchrunGroup(select_device(options.device, verbose=False, keep_memory=False))

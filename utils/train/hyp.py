@@ -1,4 +1,4 @@
-"""Hyperparameters: the yaml that holds them, their defaults, and their scaling for a model."""
+"""Hyperparameters: reading and checking the yaml, defaults, and scaling for a model."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Hyp = dict[str, float]
 
 # Key -> (default, lowest, highest). The defaults are those of hyp.scratch-low.yaml (formats, section 2).
 _KEYS: dict[str, tuple[float, float, float]] = {
-    "lr0": (0.01, 0, 10),  # learning rate at the start
-    "lrf": (0.01, 0, 1),  # ... at the end, as a fraction of lr0
+    "lr0": (0.01, 0, 10),  # initial learning rate
+    "lrf": (0.01, 0, 1),  # final learning rate as a fraction of lr0
     "momentum": (0.937, 0, 0.9999),  # of SGD; the first beta of Adam
     "weight_decay": (0.0005, 0, 1),  # for the nominal batch of 64
     "warmup_epochs": (3.0, 0, math.inf),
@@ -39,7 +39,7 @@ _KEYS: dict[str, tuple[float, float, float]] = {
     "scale": (0.5, 0, 1),
     "shear": (0.0, 0, 90),
     "perspective": (0.0, 0, 0.01),
-    "flipud": (0.0, 0, 1),  # probabilities, from here on
+    "flipud": (0.0, 0, 1),  # this and the following are probabilities
     "fliplr": (0.5, 0, 1),
     "mosaic": (1.0, 0, 1),
     "mixup": (0.0, 0, 1),
@@ -47,7 +47,7 @@ _KEYS: dict[str, tuple[float, float, float]] = {
 }
 _OPTIONAL: dict[str, tuple[float, float]] = {
     "anchors": (1, 100),  # anchors per level; their sizes are then fitted to the data
-    "label_smoothing": (0, 1),  # comes from the command line, and so stands in dumped files
+    "label_smoothing": (0, 1),  # a flag; part of the hyp.yaml that a run writes
 }
 
 
@@ -55,7 +55,7 @@ def load_hyp(source: str | dict[str, Any], label_smoothing: float = 0.0) -> Hyp:
     """Read hyperparameters from a yaml (path or bare name), or check those that a run has saved.
 
     Raises:
-        ConfigError: a file that is not there, an unknown key, or a value that is not a number in its range.
+        ConfigError: a missing file, an unknown key, or a value that is not a number within its range.
     """
     if isinstance(source, dict):
         return {**check_hyp(source, "the saved hyp"), "label_smoothing": label_smoothing}
@@ -64,7 +64,7 @@ def load_hyp(source: str | dict[str, Any], label_smoothing: float = 0.0) -> Hyp:
 
 
 def check_hyp(content: dict[str, Any], where: str | Path) -> Hyp:
-    """Check keys and values; keys that are missing get their default."""
+    """Check keys and values; missing keys get their default."""
     known = [*_KEYS, *_OPTIONAL]
     for key in content:
         if key not in known:
@@ -106,5 +106,5 @@ def scale_gains(hyp: Hyp, *, levels: int, nc: int, imgsz: int) -> Hyp:
 
 
 def describe_hyp(hyp: Hyp) -> str:
-    """All hyperparameters on one line."""
+    """Return all hyperparameters on one line."""
     return ", ".join(f"{key}={value:g}" for key, value in hyp.items())

@@ -21,10 +21,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignals:
-    """Hold signals back as long as it is entered; outside of the main thread it does nothing."""
+    """Context manager that delays SIGINT and SIGTERM until the end of a step (main thread only)."""
 
     def __init__(self) -> None:
-        self.received = 0  # the signal that asks for the end; 0: none
+        self.received = 0  # number of the signal that was received; 0: none
         self._before: dict[int, Any] = {}
         self._patient = True
 
@@ -39,8 +39,8 @@ class StopSignals:
             signal.signal(number, handler)
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Within this block a signal ends the run where it stands: nothing there would be half done."""
+    def immediate(self) -> Iterator[None]:
+        """Let signals end the process at any point of this block, which changes no state."""
         if self.received:
             self.end()
         self._patient = False
@@ -50,26 +50,26 @@ class StopSignals:
             self._patient = True
 
     def end(self) -> NoReturn:
-        """End as the signal would have done."""
+        """Raise what the signal would have raised."""
         if self.received == signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM)
         raise KeyboardInterrupt
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        again, self.received = self.received, number
-        if again or not self._patient:
+        second, self.received = self.received, number
+        if second or not self._patient:
             self.end()
-        LOG.warning("stopping after this step; once more stops at once")
+        LOG.warning("stopping after this step; a second signal stops immediately")
 
 
 class CheckpointHook:
-    """Save after every so many updates of the weights, and save and end when asked to.
+    """Hook between two training steps: save every n optimizer steps, and save and end after a stop signal.
 
     Args:
-        state: what is trained.
-        run: where to save.
-        signals: who may ask.
-        every: updates between two checkpoints; 0: none within an epoch.
+        state: of the training.
+        run: directory of the checkpoints.
+        signals: received so far.
+        every: optimizer steps between two checkpoints; 0: none within an epoch.
     """
 
     def __init__(self, state: TrainState, run: RunDir, signals: StopSignals, every: int = 0) -> None:
@@ -79,11 +79,11 @@ class CheckpointHook:
         self.every = every
 
     def __call__(self, first_batch: int, meter: LossMeter) -> None:
-        """Do what is due; the batches before `first_batch` of this epoch are trained.
+        """Save or end if it is time to; the batches before `first_batch` of this epoch are trained.
 
         Raises:
-            DivergedError: there is nothing good to save.
-            KeyboardInterrupt, SystemExit: the end was asked for, and all is saved.
+            DivergedError: a loss is not finite, so that the state is not worth saving.
+            KeyboardInterrupt, SystemExit: a signal was received, and the state is saved.
         """
         self.signals.received = self.state.process_group.any(self.signals.received)
         due = self.every and self.state.ema.updates % self.every == 0
@@ -95,10 +95,10 @@ class CheckpointHook:
             self.signals.end()
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """A block that changes nothing of the state: a signal ends it where it stands, and all is saved."""
+    def immediate(self) -> Iterator[None]:
+        """Let signals end this block, which does not change the state, at any point; the state is saved."""
         try:
-            with self.signals.at_once():
+            with self.signals.immediate():
                 yield
         except (KeyboardInterrupt, SystemExit):
             self.run.save(self.state.content(), best=False)

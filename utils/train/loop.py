@@ -1,4 +1,4 @@
-"""One epoch of training, a function for each phase of a batch."""
+"""One epoch of training, with a function for each phase of a batch."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from utils.train.loss_meter import LiveRow, LossMeter
 from utils.train.optim import Schedule
 from utils.train.state import TrainState
 
-MAX_NORM = 10.0  # of all gradients together
-QUAD_GAIN = 4  # a quad batch has a quarter of the images
-_SCALE_STREAM = 1  # keeps the draws of multi-scale apart from those of the images
+MAX_NORM = 10.0  # gradients are clipped to this 2-norm
+QUAD_GAIN = 4  # loss factor: a quad batch has a quarter of the images
+_SCALE_STREAM = 1  # random stream of --multi-scale, separate from those of the images
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How every epoch of a run is trained."""
+    """Settings of every epoch of a run."""
 
     schedule: Schedule
     imgsz: int
@@ -34,9 +34,9 @@ class TrainConfig:
     seed: int = 0
     multi_scale: bool = False
     quad: bool = False
-    frozen: Sequence[nn.Module] = ()  # layers that stay as they are
-    grafted: Sequence[nn.Parameter] = ()  # ... and parameters that do in the first epochs
-    graft_freeze: int = 0  # so many
+    frozen: Sequence[nn.Module] = ()  # layers that are never trained
+    grafted: Sequence[nn.Parameter] = ()  # parameters that are not trained in the first `graft_freeze` epochs
+    graft_freeze: int = 0
 
 
 def train_one_epoch(
@@ -47,28 +47,25 @@ def train_one_epoch(
     callbacks: CallbackList,
     checkpoint_hook: CheckpointHook | None = None,
 ) -> list[float]:
-    """Train on the loader's batches and return the epoch's mean box, obj and cls losses.
+    """Train on the batches of the loader and return the mean box, obj and cls losses of the epoch.
 
-    Gradients of an unfinished accumulation are dropped at the end, as in the original; so nothing
-    but the weights, their averages and a few counters passes from one epoch to the next.
+    Gradients of an unfinished accumulation are dropped at the end, as in the original. So nothing but the
+    weights, their EMA and a few counters passes from one epoch to the next.
 
     Args:
         epoch: counted from 0.
-        state: what is trained; its progress says where in the epoch to begin.
-        loader: the batches.
-        config: how.
-        callbacks: callbacks.
-        checkpoint_hook: called after each update of the weights, when no gradient waits and `state` is whole.
+        state: of the training; its progress says at which batch of the epoch to start.
+        loader: batches of images and targets.
+        config: settings of the run.
+        callbacks: called at each event.
+        checkpoint_hook: called after each optimizer step, when no gradient is pending.
 
     Raises:
         DivergedError: a loss or a gradient is not finite.
     """
     callbacks.on_train_epoch_start(epoch)
     first = state.progress.first_batch
-    hold = epoch < config.graft_freeze
-    for parameter in config.grafted:
-        parameter.requires_grad_(not hold)
-    set_train_mode(state.model, config.frozen, config.grafted if hold else ())
+    _prepare_model(state, config, freeze_grafted=epoch < config.graft_freeze)
     state.optimizer.zero_grad()
     loader.set_epoch(epoch, first)
     meter = LossMeter(state.device, epoch, state.progress.losses, first)
@@ -82,7 +79,9 @@ def train_one_epoch(
         if config.multi_scale:
             images = rescale(images, random_size(config, epoch, index), config.stride)
         # The targets stay on the CPU: assigning them elsewhere would wait for the device's queue.
-        meter.add(backward(state, images, batch.targets, config), index)
+        loss, items = compute_loss(state, images, batch.targets, config)
+        state.scaler.scale(loss).backward()
+        meter.add(state.process_group.sum_tensor(items), index)
         updated = step - state.progress.last_update >= config.schedule.accumulate(step)
         if updated:
             meter.watch(update_weights(state, step, callbacks), index)
@@ -98,8 +97,15 @@ def train_one_epoch(
     return meter.read()
 
 
+def _prepare_model(state: TrainState, config: TrainConfig, freeze_grafted: bool) -> None:
+    """Switch to training mode; frozen parameters and batch norms stay as they are."""
+    for parameter in config.grafted:
+        parameter.requires_grad_(not freeze_grafted)
+    set_train_mode(state.model, config.frozen, config.grafted if freeze_grafted else ())
+
+
 def is_stopped(state: TrainState, callbacks: CallbackList, updated: bool) -> bool:
-    """Whether a callback wants the run to end; processes of a process_group ask each other at each update."""
+    """Return whether a callback asks the run to end; several ranks agree on it at each optimizer step."""
     if state.process_group.world == 1:
         state.stopped = callbacks.stop
     elif updated:
@@ -108,32 +114,32 @@ def is_stopped(state: TrainState, callbacks: CallbackList, updated: bool) -> boo
 
 
 def set_train_mode(model: nn.Module, frozen: Iterable[nn.Module], held: Iterable[nn.Parameter] = ()) -> None:
-    """Switch to training, except for batch norms that are frozen or held: their statistics would drift."""
+    """Switch to training mode, except for frozen batch norms, whose statistics would drift."""
     model.train()
-    still = {id(module) for layer in frozen for module in layer.modules()}
+    fixed = {id(module) for layer in frozen for module in layer.modules()}
     weights = {id(parameter) for parameter in held}
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and (
-            id(module) in still or id(module.weight) in weights
+            id(module) in fixed or id(module.weight) in weights
         ):
             module.eval()
 
 
 def to_device(images: Tensor, device: torch.device) -> Tensor:
-    """Turn images (B, 3, H, W) uint8 into float 0-1 on the device, channels last in memory."""
+    """Convert images (B, 3, H, W) from uint8 to float 0-1 on the device, channels last in memory."""
     moved = images.to(device, non_blocking=True)
     return moved.to(torch.float32, memory_format=torch.channels_last).div_(255)
 
 
 def random_size(config: TrainConfig, epoch: int, index: int) -> int:
-    """Draw the image size of a batch: half to one and a half times the usual, in whole strides."""
+    """Draw the image size of a batch: 0.5 to 1.5 times imgsz, a multiple of the stride."""
     low, high = int(config.imgsz * 0.5), int(config.imgsz * 1.5) + config.stride
     drawn = int(generator(config.seed, epoch, index, _SCALE_STREAM).integers(low, high))
     return max(drawn // config.stride, 1) * config.stride
 
 
 def rescale(images: Tensor, longest: int, stride: int) -> Tensor:
-    """Resize images so that their longer side is about `longest`, both sides in whole strides."""
+    """Resize images so that their longer side is about `longest`, both sides multiples of the stride."""
     sides = images.shape[2:]
     ratio = longest / max(sides)
     if ratio == 1:
@@ -142,25 +148,24 @@ def rescale(images: Tensor, longest: int, stride: int) -> Tensor:
     return functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
 
-def backward(state: TrainState, images: Tensor, targets: Tensor, config: TrainConfig) -> Tensor:
-    """Run the model forward and back, adding to the gradients; return the three losses of the whole batch."""
+def compute_loss(
+    state: TrainState, images: Tensor, targets: Tensor, config: TrainConfig
+) -> tuple[Tensor, Tensor]:
+    """Run the model on a batch; return the loss to minimise and its three items (box, obj, cls)."""
     sums = state.process_group.sums if state.process_group.world > 1 else None
     with torch.autocast(state.device.type, dtype=state.precision, enabled=state.precision is not None):
         loss, items = state.loss(state.model(images), targets, sums)
-    if config.quad:
-        loss = loss * QUAD_GAIN
-    state.scaler.scale(loss).backward()
-    return state.process_group.sum_tensor(items)
+    return (loss * QUAD_GAIN if config.quad else loss), items
 
 
 def update_weights(state: TrainState, step: int, callbacks: CallbackList) -> Tensor:
-    """Make one step of the optimizer and of the moving average; return the gradients' norm.
+    """Make one step of the optimizer and of the EMA; return the norm of the gradients.
 
-    With a scaler the norm is given as 0: it skips the updates that overflow by itself.
+    With a GradScaler the norm is returned as 0, as the scaler skips steps that overflow by itself.
     """
     state.process_group.sum_gradients(state.model.parameters())
     state.scaler.unscale_(state.optimizer)
-    norm = clip_gradients(state.model.parameters(), MAX_NORM)
+    norm = nn.utils.clip_grad_norm_(state.model.parameters(), MAX_NORM, foreach=True)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     callbacks.on_before_zero_grad(step)
@@ -169,14 +174,3 @@ def update_weights(state: TrainState, step: int, callbacks: CallbackList) -> Ten
     state.progress.last_update = step
     callbacks.optimizer_step(step)
     return torch.zeros_like(norm) if state.scaler.is_enabled() else norm
-
-
-def clip_gradients(parameters: Iterable[nn.Parameter], most: float) -> Tensor:
-    """Scale all gradients so that their common 2-norm is at most `most`; return the norm before.
-
-    torch's own function has no fast path on the CPU, and none is needed: this is three calls.
-    """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
-    return norm

@@ -1,4 +1,4 @@
-"""The losses of an epoch: their means, the live row, and the guard against losses that are no numbers."""
+"""The losses of an epoch: running means, the progress row, and the check that they are finite."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from utils.base.progress import Bar
 
 LOSSES = ("box_loss", "obj_loss", "cls_loss")
 _COLUMNS = ("Epoch", "GPU_mem", *LOSSES, "Instances", "Size")
-_REFRESH = 0.3  # seconds between rows on an accelerator, where reading a loss waits for its queue
+_REFRESH = 0.3  # seconds between rows on an accelerator, where reading a loss synchronizes the device
 
 
 class DivergedError(YoloError):
-    """A loss or a gradient is no longer a number."""
+    """A loss or a gradient is not finite."""
 
 
 class LossMeter:
@@ -29,7 +29,7 @@ class LossMeter:
         self.epoch = epoch
         self.count = count
         self._sums = torch.tensor(list(sums) or [0.0] * len(LOSSES), device=device)
-        self._bad = torch.full((), math.inf, device=device)  # first batch that went wrong
+        self._bad = torch.full((), math.inf, device=device)  # first batch with a value that is not finite
 
     def add(self, items: Tensor, index: int) -> None:
         """Add the three losses of batch `index`."""
@@ -38,32 +38,32 @@ class LossMeter:
         self.watch(items.sum(), index)
 
     def watch(self, value: Tensor, index: int) -> None:
-        """Remember the first batch where `value` is not finite; the device is not waited for."""
+        """Remember the first batch where `value` is not finite, without synchronizing the device."""
         found = torch.where(torch.isfinite(value), math.inf, float(index))
         self._bad = torch.minimum(self._bad, found)
 
     def sums(self) -> list[float]:
-        """The three sums so far, from which another meter can go on."""
+        """Return the three sums so far, from which another meter can continue."""
         return self._sums.tolist()
 
     def read(self) -> list[float]:
-        """The three means so far.
+        """Return the three means so far.
 
         Raises:
-            DivergedError: a value was not finite; says where and why that happens.
+            DivergedError: a value was not finite; the message names the batch and likely causes.
         """
         sums, bad = self._sums.tolist(), self._bad.item()
         if bad < math.inf:
             raise DivergedError(
                 f"epoch {self.epoch}, batch {bad:.0f}: the loss or its gradient is not finite. Likely "
-                "causes: a learning rate that is too high (lr0 and warmup_bias_lr in --hyp), damaged start "
-                "weights, or labels that are wrong"
+                "causes: a learning rate that is too high (lr0 and warmup_bias_lr in --hyp), damaged initial "
+                "weights, or wrong labels"
             )
         return [value / max(self.count, 1) for value in sums]
 
 
 class LiveRow:
-    """The familiar table row of an epoch, brought up to date as batches pass."""
+    """The progress row of an epoch, updated after each batch."""
 
     def __init__(self, bar: Bar, meter: LossMeter, device: torch.device, epochs: int) -> None:
         self.bar = bar
@@ -74,7 +74,7 @@ class LiveRow:
         LOG.info(("\n" + "%11s" * len(_COLUMNS)) % _COLUMNS)
 
     def show(self, instances: int, size: int, last: bool) -> None:
-        """Write the row, unless the device would have to be waited for too often."""
+        """Update the row; on an accelerator not more often than every `_REFRESH` seconds."""
         if self.device.type != "cpu" and not last and time.monotonic() - self._shown < _REFRESH:
             return
         self._shown = time.monotonic()

@@ -15,13 +15,21 @@ from torch.optim import Optimizer
 from utils.train.hyp import Hyp
 
 M = TypeVar("M", bound=nn.Module)
+NOMINAL_BATCH = 64  # the hyperparameters were tuned for it; smaller batches are accumulated up to it
+MIN_WARMUP = 100  # batches, unless half of the run is shorter
+_NORMS = (
+    nn.modules.batchnorm._NormBase,  # batch and instance norm
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.LocalResponseNorm,
+)
 
 
 class ModelEMA(Generic[M]):
-    """Average every floating entry of a model's state (batch norm statistics included) over updates.
+    """Exponential moving average of the floating point entries of a model's state_dict.
 
-    The decay rises from 0 to `decay` over about `tau` updates, so the first ones count.
-    Make it when the model is final: anchors, classes and memory format are copied once.
+    The decay rises from 0 to `decay` over about `tau` updates, so that the first updates count. Create it
+    when the model is final: anchors, classes and memory format are copied once.
     """
 
     def __init__(self, model: M, decay: float = 0.9999, tau: float = 2000, updates: int = 0) -> None:
@@ -32,22 +40,22 @@ class ModelEMA(Generic[M]):
         self._own = _floating(self.model)
 
     def decay_at(self, updates: int) -> float:
-        """The weight of the old average in the given update, counted from 1."""
+        """Return the decay of the given update, counted from 1."""
         return self.decay * (1 - math.exp(-updates / self.tau))
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move the average a step towards `model`'s present weights."""
+        """Update the average with the current weights of `model`."""
         self.updates += 1
-        # One pass over all tensors; a Python loop over some 350 costs more than the arithmetic.
+        # One call for all tensors: a Python loop over 350 of them costs more than the arithmetic.
         torch._foreach_lerp_(self._own, _floating(model), 1 - self.decay_at(self.updates))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averaged weights, by the model's keys."""
+        """Return the averaged weights."""
         return self.model.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor], updates: int) -> None:
-        """Go on from saved weights and the number of updates behind them."""
+        """Restore saved weights and the number of updates they have had."""
         self.model.load_state_dict(state)
         self.updates = updates
 
@@ -56,27 +64,18 @@ def _floating(model: nn.Module) -> list[Tensor]:
     return [value for value in model.state_dict().values() if value.dtype.is_floating_point]
 
 
-NOMINAL_BATCH = 64  # hyperparameters were tuned for it; smaller batches are accumulated up to it
-_NORMS = (
-    nn.modules.batchnorm._NormBase,  # batch and instance norm
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.LocalResponseNorm,
-)
-
-
 def accumulation(batch_size: int) -> int:
-    """Batches that make up one update after the warm-up."""
+    """Return the number of batches per optimizer step after the warmup."""
     return max(round(NOMINAL_BATCH / batch_size), 1)
 
 
 def scaled_decay(weight_decay: float, batch_size: int) -> float:
-    """Weight decay in proportion to the images of one update."""
+    """Return the weight decay, scaled to the number of images per optimizer step."""
     return weight_decay * batch_size * accumulation(batch_size) / NOMINAL_BATCH
 
 
 def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-    """Split parameters into biases, weights (the only ones that decay) and weights of norm layers."""
+    """Split parameters into biases, weights (the only ones with weight decay) and weights of norm layers."""
     biases: list[nn.Parameter] = []
     weights: list[nn.Parameter] = []
     norms: list[nn.Parameter] = []
@@ -91,7 +90,7 @@ def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 
 
 def _own_parameters(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
-    seen: set[int] = set()  # a layer shared by two others comes twice
+    seen: set[int] = set()  # a layer that is shared by two others occurs twice
     for layer in model.modules():
         for name, parameter in layer.named_parameters(recurse=False):
             if id(parameter) not in seen:
@@ -107,17 +106,17 @@ def make_optimizer(
     new: Collection[str] = (),
     new_gain: float = 1.0,
 ) -> optim.Optimizer:
-    """Make SGD (with Nesterov momentum), Adam or AdamW over the three groups, in their order.
+    """Create SGD (with Nesterov momentum), Adam or AdamW over the three parameter groups, in their order.
 
-    Each group holds `initial_lr`, from which the schedule computes `lr`.
+    Each group has `initial_lr`, from which the schedule computes `lr`.
 
     Args:
-        model: whose parameters are to be trained.
+        model: to be trained.
         name: SGD, Adam or AdamW.
         hyp: hyperparameters.
         batch_size: of one forward pass.
-        new: names of parameters that start from nothing in a model that is pretrained otherwise.
-        new_gain: factor on their learning rate; unless it is 1 they get three groups of their own.
+        new: names of parameters that were not loaded from the initial weights.
+        new_gain: factor on their learning rate; unless it is 1 they get three separate groups.
     """
     kinds = parameter_groups(model)
     decays = (0.0, scaled_decay(hyp["weight_decay"], batch_size), 0.0)
@@ -145,9 +144,9 @@ def make_optimizer(
 
 
 def _start_momentum(optimizer: optim.SGD) -> None:
-    """Give every parameter its momentum, zero, now: the same steps as without.
+    """Create the momentum buffers, as zeros, before the first step; this does not change the steps.
 
-    Fused SGD fails on parameters that join later, such as those that `--graft-freeze` releases.
+    Fused SGD fails on parameters that are unfrozen later, such as those of `--graft-freeze`.
     """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
@@ -156,9 +155,13 @@ def _start_momentum(optimizer: optim.SGD) -> None:
 
 
 def describe_optimizer(optimizer: optim.Optimizer) -> str:
-    """The line that users know: kind, learning rate, and the sizes of the groups."""
-    biases, weights, norms, *apart = optimizer.param_groups
-    more = f", {sum(len(g['params']) for g in apart)} new with lr={apart[0]['initial_lr']:g}" if apart else ""
+    """Return the usual log line: optimizer, learning rate, and the sizes of the groups."""
+    biases, weights, norms, *separate = optimizer.param_groups
+    more = (
+        f", {sum(len(g['params']) for g in separate)} new with lr={separate[0]['initial_lr']:g}"
+        if separate
+        else ""
+    )
     return (
         f"{type(optimizer).__name__}(lr={weights['initial_lr']:g}) with parameter groups "
         f"{len(norms['params'])} weight(decay=0.0), "
@@ -168,10 +171,10 @@ def describe_optimizer(optimizer: optim.Optimizer) -> str:
 
 
 def restore_optimizer(optimizer: optim.Optimizer, state: dict) -> None:
-    """Load a saved state, each tensor in the memory order of its parameter.
+    """Load a saved state, each tensor in the memory format of its parameter.
 
-    Fused kernels walk parameter, gradient and momentum side by side through memory: a buffer in
-    another order (channels last or not) would be paired with the wrong weights.
+    Fused kernels iterate over parameter, gradient and momentum in memory order: a buffer in another
+    format (channels last or not) would be paired with the wrong weights.
     """
     optimizer.load_state_dict(state)
     for parameter, buffers in optimizer.state.items():
@@ -180,62 +183,62 @@ def restore_optimizer(optimizer: optim.Optimizer, state: dict) -> None:
                 buffers[key] = torch.empty_like(parameter).copy_(value)
 
 
-SHORTEST_WARMUP = 100  # batches, unless half of the run is shorter still
-
-
 def linear(epoch: float, epochs: int, lrf: float) -> float:
-    """Factor on the learning rate, falling from 1 to `lrf` in a straight line."""
+    """Return the learning rate factor, which falls linearly from 1 to `lrf`."""
     return (1 - epoch / epochs) * (1 - lrf) + lrf
 
 
 def cosine(epoch: float, epochs: int, lrf: float) -> float:
-    """Factor on the learning rate, falling from 1 to `lrf` along half a cosine."""
+    """Return the learning rate factor, which falls from 1 to `lrf` along half a cosine."""
     return 1 + (lrf - 1) * (1 - math.cos(math.pi * epoch / epochs)) / 2
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The course of a run of `epochs` times `batches` batches."""
+    """Learning rate, momentum and accumulation of a run, as pure functions of the step.
+
+    Nothing is remembered between steps, so a resumed run follows the same curve without a saved scheduler.
+    """
 
     hyp: Hyp
     epochs: int
-    batches: int  # in an epoch
+    batches: int  # per epoch
     batch_size: int
     cos_lr: bool = False
 
     @property
     def warmup(self) -> int:
-        """Batches of the warm-up: at least 100, at most half of the run; none if warmup_epochs is 0.
+        """Number of warmup batches: at least 100, at most half of the run; 0 if warmup_epochs is 0.
 
-        Without the upper bound a short run would never leave its warm-up.
+        Without the upper bound a short run would never leave its warmup.
         """
         if self.hyp["warmup_epochs"] == 0:
             return 0
-        wanted = max(round(self.hyp["warmup_epochs"] * self.batches), SHORTEST_WARMUP)
+        wanted = max(round(self.hyp["warmup_epochs"] * self.batches), MIN_WARMUP)
         return min(wanted, self.epochs * self.batches // 2)
 
     def factor(self, epoch: int) -> float:
-        """Factor on the learning rate in an epoch."""
+        """Return the learning rate factor of an epoch."""
         return (cosine if self.cos_lr else linear)(epoch, self.epochs, self.hyp["lrf"])
 
     def accumulate(self, step: int) -> int:
-        """Batches that make up an update at this step: 1 at first, up to the nominal batch."""
+        """Return the number of batches per optimizer step: 1 at the start, up to the nominal batch size."""
         return max(1, round(self._ramp(step, 1, NOMINAL_BATCH / self.batch_size)))
 
     def set(self, optimizer: Optimizer, step: int) -> None:
-        """Give the optimizer its rates and momentum for a step, counted in batches over the run.
+        """Set the learning rates and momentum of a step, counted in batches over the run.
 
-        In the warm-up the biases come down from `warmup_bias_lr`, all others up from 0.
+        In the warmup the rate of the biases falls from `warmup_bias_lr`; all others rise from 0.
         """
         factor = self.factor(step // self.batches)
         for index, group in enumerate(optimizer.param_groups):
-            start = self.hyp["warmup_bias_lr"] if index % 3 == 0 else 0.0  # three groups, perhaps twice
+            start = self.hyp["warmup_bias_lr"] if index % 3 == 0 else 0.0  # one or two sets of three groups
             group["lr"] = self._ramp(step, start, group["initial_lr"] * factor)
             if "momentum" in group:
                 group["momentum"] = self._ramp(step, self.hyp["warmup_momentum"], self.hyp["momentum"])
 
     def _ramp(self, step: int, start: float, end: float) -> float:
-        """From `start` at step 0 in a straight line to `end` at the end of the warm-up, and on."""
+        """Interpolate linearly from `start` at step 0 to `end` at the end of the warmup; `end` after it."""
         if step >= self.warmup:
             return end
         return start + (end - start) * step / self.warmup

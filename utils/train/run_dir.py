@@ -1,4 +1,4 @@
-"""The folder of a run: its options, its table of results, its checkpoints; and how a run ends early."""
+"""The directory of a run: its options, its table of results, its checkpoints; and how a run ends early."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import os
 import shutil
 import time
-from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from utils.train.loss_meter import DivergedError
 
 if TYPE_CHECKING:
     from utils.train.distributed import ProcessGroup
+    from utils.train.train_options import TrainOptions
     from utils.val.accumulator import EvalResult
 
 COLUMNS = (
@@ -38,12 +38,12 @@ COLUMNS = (
     *("x/lr0", "x/lr1", "x/lr2"),
 )
 METRICS = COLUMNS[4:11]
-_TRANSIENT = ("given", "resume", "save_dir")  # options that say nothing about the run
+_TRANSIENT = ("resume",)  # options that are not part of the run
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training gives back to a caller."""
+    """Result of a training: its directory, metrics and checkpoints."""
 
     save_dir: Path
     fitness: float  # of best.pt, or of the latest validation where there is none
@@ -60,52 +60,54 @@ class RunDir:
         self.last = folder / "weights" / "last.pt"
         self.best = folder / "weights" / "best.pt"
         self.table = folder / "results.csv"
-        self.metadata: dict[str, Any] = {}  # what each checkpoint says about the run
+        self.metadata: dict[str, Any] = {}  # stored in each checkpoint
         self.started = time.monotonic()
         self.first_epoch = 0
-        self.row: dict[str, float] = {}  # the last one of the table
+        self.row: dict[str, float] = {}  # of the latest epoch
 
     @classmethod
-    def choose(cls, opt: Namespace) -> RunDir:
-        """The first free folder for a new run, or the folder of the run that is resumed."""
-        if opt.resume:
-            return cls(Path(opt.save_dir))
-        name = Path(opt.cfg).stem if opt.name == "cfg" and opt.cfg else opt.name
-        return cls(increment_path(Path(opt.project) / name, exist_ok=opt.exist_ok))
+    def choose(cls, options: TrainOptions, resumed: Path | None = None) -> RunDir:
+        """Return the directory of the run that is resumed, or the first free one for a new run."""
+        if resumed is not None:
+            return cls(resumed)
+        name = Path(options.cfg).stem if options.name == "cfg" and options.cfg else options.name
+        return cls(increment_path(Path(options.project) / name, exist_ok=options.exist_ok))
 
     @classmethod
-    def of_process_group(cls, opt: Namespace, process_group: ProcessGroup) -> RunDir:
-        """The same folder for all processes; only one of them writes."""
-        chosen = process_group.share(cls.choose(opt).folder if process_group.leads else Path())
+    def of_process_group(
+        cls, options: TrainOptions, process_group: ProcessGroup, resumed: Path | None = None
+    ) -> RunDir:
+        """Return the same directory on all ranks; only rank 0 writes."""
+        chosen = process_group.share(cls.choose(options, resumed).folder if process_group.leads else Path())
         return cls(chosen) if process_group.leads else ReadOnlyRunDir(chosen)
 
     def __str__(self) -> str:
         return relative_to_cwd(self.folder)
 
     def open(
-        self, opt: Namespace, hyp: Hyp, epoch: int = 0, identity: Mapping[str, Any] | None = None
+        self, options: TrainOptions, hyp: Hyp, epoch: int = 0, metadata: Mapping[str, Any] | None = None
     ) -> None:
-        """Make the folder, write the options, and keep the rows of the table before `epoch`.
+        """Make the directory, write the options, and keep the rows of the table before `epoch`.
 
         Args:
-            opt: the options.
+            options: of train.py.
             hyp: hyperparameters.
-            epoch: the first one that is not complete.
-            identity: what the run is made with, see `run_identity`.
+            epoch: the first epoch that is not complete.
+            metadata: of the run, see `run_metadata`.
 
         Raises:
-            DataError: the folder cannot be written.
+            DataError: the directory cannot be written.
         """
         self.started, self.first_epoch = time.monotonic(), epoch
-        identity = dict(identity or {})
-        options = {key: value for key, value in vars(opt).items() if key not in _TRANSIENT}
-        options |= {"hyp": dict(hyp), "save_dir": str(self.folder)}
-        self.metadata = plain({"opt": options, "hyp": dict(hyp), **identity})
+        metadata = dict(metadata or {})
+        values = {key: value for key, value in options.shown().items() if key not in _TRANSIENT}
+        values |= {"hyp": dict(hyp), "save_dir": str(self.folder)}
+        self.metadata = plain({"opt": values, "hyp": dict(hyp), **metadata})
         try:
             self.last.parent.mkdir(parents=True, exist_ok=True)
-            for part in self.last.parent.glob(".*.part"):  # half a checkpoint, of a run that was killed
+            for part in self.last.parent.glob(".*.part"):  # unfinished checkpoints of a killed run
                 part.unlink()
-            write_yaml(self.folder / "opt.yaml", options | {"identity": identity})
+            write_yaml(self.folder / "opt.yaml", values | {"identity": metadata})
             write_yaml(self.folder / "hyp.yaml", dict(hyp))
             self._keep_rows(epoch)
         except OSError as error:
@@ -113,7 +115,7 @@ class RunDir:
             raise DataError(f"{self}: cannot write there ({reason}); choose another --project") from error
 
     def _keep_rows(self, epoch: int) -> None:
-        """Drop the rows that the run is about to write again: all of them in a new run."""
+        """Drop the rows of epochs that will be trained again: all of them in a new run."""
         rows: list[list[str]] = []
         if epoch and self.table.exists():
             with self.table.open(newline="") as file:
@@ -132,7 +134,7 @@ class RunDir:
     def save(self, content: dict[str, Any], *, best: bool, period: int = -1) -> None:
         """Write last.pt, and before it best.pt and epochN.pt when they are due.
 
-        In this order: a run that is killed in between goes on from the last.pt before, and writes them again.
+        In this order a run that is killed in between resumes from the last.pt before, and writes them again.
         """
         due = [self.best] if best else []
         if period > 0 and content["epoch"] % period == 0:
@@ -143,38 +145,38 @@ class RunDir:
             with first.open("rb") as source, atomic_write(path) as target:
                 shutil.copyfileobj(source, target)
 
-    def say_how_long(self, epoch: int) -> None:
-        """Print the epochs and hours of this call, `epoch` being the first that was not trained."""
+    def log_duration(self, epoch: int) -> None:
+        """Log the epochs and hours of this call; `epoch` is the first one that was not trained."""
         hours = (time.monotonic() - self.started) / 3600
         LOG.info(f"\n{epoch - self.first_epoch} epochs completed in {hours:.3f} hours.")
 
     def strip(self) -> None:
         """Reduce last.pt and best.pt to what inference needs."""
-        for path in (self.best, self.last):  # as long as last.pt is whole, a killed run can be finished
+        for path in (self.best, self.last):  # last.pt comes last: until then a killed run can be resumed
             if path.exists():
                 strip_checkpoint(path)
 
     def result(self, fitness: float, row: Mapping[str, float] | None = None) -> TrainResult:
-        """What the run gives back."""
+        """Return the result of the run; `row` holds the final metrics."""
         row = row or {}
         best, last = (path if path.exists() else None for path in (self.best, self.last))
         metrics = {name: row[name] for name in METRICS if name in row}
         return TrainResult(self.folder, fitness, metrics, best, last)
 
-    def say_how_to_resume(self) -> None:
-        """Print the command that goes on from the latest checkpoint."""
+    def log_resume_command(self) -> None:
+        """Log the command that resumes from the latest checkpoint."""
         if self.last.exists():
             path = relative_to_cwd(self.last)
-            LOG.info(f"To go on: {typed('train.py')} --resume {quoted(path)}")
+            LOG.info(f"To resume: {typed('train.py')} --resume {quoted(path)}")
         else:
-            LOG.info("No epoch is complete yet, so there is no checkpoint to go on from.")
+            LOG.info("No epoch is complete yet, so there is no checkpoint to resume from.")
 
 
 class ReadOnlyRunDir(RunDir):
-    """The folder of a run for a process that another one writes for."""
+    """The directory of a run on ranks other than 0, which write nothing."""
 
     def open(
-        self, opt: Namespace, hyp: Hyp, epoch: int = 0, identity: Mapping[str, Any] | None = None
+        self, options: TrainOptions, hyp: Hyp, epoch: int = 0, metadata: Mapping[str, Any] | None = None
     ) -> None:
         """Write nothing."""
 
@@ -185,51 +187,51 @@ class ReadOnlyRunDir(RunDir):
     def save(self, content: dict[str, Any], *, best: bool, period: int = -1) -> None:
         """Write nothing."""
 
-    def say_how_to_resume(self) -> None:
-        """Leave it to the process that writes."""
+    def log_resume_command(self) -> None:
+        """Log nothing: rank 0 does."""
 
 
 def quoted(path: str) -> str:
-    """A path as an argument on a command line."""
+    """Quote a path for a command line if it needs it."""
     return f'"{path}"' if " " in path or os.sep == "\\" else path
 
 
 def table_row(
     epoch: int, losses: Sequence[float], result: EvalResult | None, optimizer: Optimizer
 ) -> dict[str, float]:
-    """An epoch's row of results.csv; what was not measured is NaN."""
+    """Return the row of an epoch in results.csv; metrics that were not measured are NaN."""
     measured = result.results if result is not None else [math.nan] * len(METRICS)
     rates = [group["lr"] for group in optimizer.param_groups[:3]]  # those of new layers are a multiple
     return dict(zip(COLUMNS, (epoch, *losses, *measured, *rates), strict=True))
 
 
 class Closable(Protocol):
-    """Something with worker processes."""
+    """An object with worker processes."""
 
     def close(self) -> None:
-        """End them."""
+        """End the worker processes."""
 
 
 @contextmanager
 def guard(run: RunDir, loaders: Closable, callbacks: Callbacks) -> Iterator[None]:
-    """Whatever ends the training: say how to go on, end the worker processes, tell the callbacks."""
+    """However the training ends: log how to resume, end the worker processes, tear down the callbacks."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
-        run.say_how_to_resume()
+        run.log_resume_command()
         raise
     except DivergedError as error:
         kept = f". {relative_to_cwd(run.last)} is from before that" if run.last.exists() else ""
         raise DivergedError(f"{error}{kept}") from error
     except torch.OutOfMemoryError as error:
-        run.say_how_to_resume()
+        run.log_resume_command()
         raise YoloError("out of GPU memory: lower --batch-size or --imgsz") from error
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        run.say_how_to_resume()
+        run.log_resume_command()
         raise YoloError(
-            f"a process that loads images ended ({error}); if memory was short, lower --workers or --cache"
+            f"a dataloader worker ended ({error}); if memory was short, lower --workers or --cache"
         ) from error
     finally:
         loaders.close()

@@ -1,4 +1,4 @@
-"""What a run was made with: command, code, versions, time."""
+"""Metadata of a run: date, command, code, versions, and digests of the data."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from utils.data.dataset import DetectionDataset
 
 
-def run_identity(seed: int, sets: Mapping[str, DetectionDataset] | None = None) -> dict[str, Any]:
-    """Metadata for checkpoints and opt.yaml, as plain data; `sets` are the datasets by split."""
+def run_metadata(seed: int, sets: Mapping[str, DetectionDataset] | None = None) -> dict[str, Any]:
+    """Return the metadata that checkpoints and opt.yaml hold, as plain data; `sets` are datasets by split."""
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": list(sys.argv),
@@ -29,7 +29,7 @@ def run_identity(seed: int, sets: Mapping[str, DetectionDataset] | None = None) 
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes, and on how many threads: other ones give other roundings."""
+    """Return versions and threads of what computes: others may round differently."""
     import cv2
     import numpy
     import torch
@@ -44,7 +44,7 @@ def versions() -> dict[str, str]:
 
 
 def dataset_digest(dataset: DetectionDataset) -> dict[str, Any]:
-    """What tells a set from another one: images, labels, and a digest of files, sizes and labels."""
+    """Return the number of images and labels, and a digest of files, sizes and labels."""
     rows = dataset.labels.joined()
     digest = hashlib.sha256(dataset.shapes.tobytes() + dataset.labels.counts.tobytes() + rows.tobytes())
     digest.update(dataset.content.encode())
@@ -52,7 +52,7 @@ def dataset_digest(dataset: DetectionDataset) -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is not as it was when a checkpoint was written, a line for each; results will not be bit-equal."""
+    """List changes of data, versions and commit since a checkpoint: results may differ in the last bits."""
     found = []
     for split, old in (before.get("data") or {}).items():
         new = now["data"].get(split, {})
@@ -63,7 +63,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             for key, word in (("pictures", "images"), ("labels", "labels"))
             if new[key] != old[key]
         ]
-        what = "; ".join(counts) or "as many images and labels, but not the same ones"
+        what = "; ".join(counts) or "the same number of images and labels, but other ones"
         found.append(f"{split} data has changed: {what}")
     for name, old in (before.get("versions") or {}).items():
         new = now["versions"].get(name)
@@ -76,10 +76,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def git_info() -> dict[str, str | None]:
-    """Remote, branch and commit of the program's own checkout; None where there is none.
-
-    Asks the local repository only.
-    """
+    """Return remote, branch and commit of this checkout, from the local repository only; None if unknown."""
     questions = {
         "remote": ["config", "--get", "remote.origin.url"],
         "branch": ["rev-parse", "--abbrev-ref", "HEAD"],

@@ -1,4 +1,4 @@
-"""Stop when the model has not become better for a while."""
+"""The state of a training: everything that changes while it runs, and how it is saved and restored."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ if TYPE_CHECKING:
 
 @dataclass
 class EarlyStopping:
-    """Watch the fitness of each epoch; a patience of 0 never stops."""
+    """Stop when the fitness has not improved for `patience` epochs; 0 never stops."""
 
     patience: int = 100
     best_fitness: float = -1.0
     best_epoch: int = 0
-    possible_stop: bool = False  # the next epoch may be the last: validate it even with --noval
+    possible_stop: bool = False  # the next epoch may be the last one: it is validated even with --noval
 
     def __call__(self, epoch: int, fitness: float) -> bool:
-        """Note an epoch's fitness; True when training should end with it."""
+        """Record the fitness of an epoch; return True if training should stop after it."""
         if fitness > self.best_fitness:
             self.best_epoch, self.best_fitness = epoch, fitness
         self.possible_stop = self.exhausted(epoch + 1)
         return self.exhausted(epoch)
 
     def exhausted(self, epoch: int) -> bool:
-        """Whether the patience is over if this epoch brings nothing better."""
+        """Return whether the patience is exhausted unless this epoch improves the fitness."""
         return epoch - self.best_epoch >= (self.patience or math.inf)
 
     def describe(self) -> str:
-        """Why training ends, in words."""
+        """Return why training stops, as a sentence for the log."""
         return (
-            f"Stopping early: no better model in the last {self.patience} epochs. The best came from epoch "
-            f"{self.best_epoch} and is kept as best.pt. --patience sets how long to wait; 0 is forever."
+            f"Stopping early: no improvement in the last {self.patience} epochs. The best result, of epoch "
+            f"{self.best_epoch}, is saved as best.pt. Change --patience to wait longer; 0 disables it."
         )
 
     def state_dict(self) -> dict[str, float | int | bool]:
-        """What a resumed run needs; the patience may be changed on the way."""
+        """Return the state for a checkpoint; --patience may change when the run is resumed."""
         return {
             "best_fitness": self.best_fitness,
             "best_epoch": self.best_epoch,
@@ -62,7 +62,7 @@ class EarlyStopping:
         }
 
     def load_state_dict(self, state: dict[str, float | int | bool]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         self.best_fitness = float(state["best_fitness"])
         self.best_epoch = int(state["best_epoch"])
         self.possible_stop = bool(state["possible_stop"])
@@ -70,22 +70,22 @@ class EarlyStopping:
 
 @dataclass
 class Progress:
-    """Counters of a run; between two updates of the weights they say all that the tensors do not."""
+    """Counters of a run: all of its state between two optimizer steps that is not in tensors."""
 
     epoch: int = 0  # the first epoch that is not complete
-    first_batch: int = 0  # ... and its first batch that is not trained
-    losses: list[float] = field(default_factory=list)  # sums of its losses over the batches before
-    last_update: int = -1  # step, in batches over the run, of the latest update of the weights
+    first_batch: int = 0  # its first batch that is not trained
+    losses: list[float] = field(default_factory=list)  # sums of its losses over the trained batches
+    last_update: int = -1  # step (batches over the run) of the latest optimizer step
     best_fitness: float = 0.0
     fitness: float = 0.0  # of the latest validation
-    maps: list[float] = field(default_factory=list)  # mAP50-95 of each class then
+    maps: list[float] = field(default_factory=list)  # mAP50-95 of each class in the latest validation
 
     def note(self, first_batch: int, meter: LossMeter) -> None:
-        """Note how far the epoch is."""
+        """Record how many batches of the epoch are trained."""
         self.first_batch, self.losses = first_batch, meter.sums()
 
     def record(self, epoch: int, result: EvalResult | None) -> bool:
-        """Note that an epoch is complete; True if its validation is the best so far, or as good."""
+        """Record a complete epoch; return True if its fitness is the best so far, or equal to it."""
         self.epoch, self.first_batch, self.losses = epoch + 1, 0, []
         if result is None:
             return False
@@ -99,15 +99,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Origin:
-    """Keys of a model's tensors by where they came from; a head for other classes is in neither list."""
+    """Keys of a model's tensors by their origin; a head for other classes is in neither list."""
 
-    transferred: list[str] = field(default_factory=list)  # whole, from the weights it was started with
+    transferred: list[str] = field(default_factory=list)  # loaded completely from the initial weights
     new: list[str] = field(default_factory=list)
 
 
 @dataclass
 class TrainState:
-    """A model in training with all that has to come along for its training to go on."""
+    """A model in training, with everything that is needed to resume it exactly."""
 
     model: DetectionModel
     ema: ModelEMA[DetectionModel]
@@ -119,33 +119,33 @@ class TrainState:
     origin: Origin = field(default_factory=Origin)
     precision: torch.dtype | None = None  # of the forward pass; None: float32
     process_group: ProcessGroup = field(default_factory=ProcessGroup)
-    stopped: bool = False  # a callback has asked for the end
+    stopped: bool = False  # a callback has requested the end
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return next(self.model.parameters()).device
 
     @property
     def half(self) -> bool:
-        """Whether forward passes run in float16, in training and validation."""
+        """Whether forward passes run in FP16, in training and validation."""
         return self.precision == torch.float16
 
     def epochs_left(self, epochs: int) -> range:
-        """The epochs still to be trained; none where early stopping has already ended the run."""
+        """Return the remaining epochs; none if early stopping has already ended the run."""
         done = self.progress.epoch
         return range(done, done if self.stopper.exhausted(done - 1) else epochs)
 
     def content(self) -> dict[str, Any]:
-        """Content for a checkpoint, in float32 on the CPU, from which `restore` goes on exactly.
+        """Return the content of a checkpoint, FP32 on the CPU, from which `restore` continues exactly.
 
-        All processes of a process_group have to ask for it; those that do not lead get nothing.
+        All ranks have to call it; ranks other than 0 get an empty dict.
         """
         states = self.process_group.gather(random_state(self.device))
         if not self.process_group.leads:
             return {}
         return {
-            "epoch": self.progress.epoch - 1,  # the last one that is complete, as in the original
+            "epoch": self.progress.epoch - 1,  # the last complete epoch, as in the original
             "best_fitness": self.progress.best_fitness,
             "model": model_record(self.model),
             "ema": model_record(self.ema.model),
@@ -160,21 +160,23 @@ class TrainState:
         }
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Go on from what `content` gave.
+        """Restore what `content` returned.
 
         Raises:
-            DataError: something is missing in it, or does not fit this model.
+            DataError: an entry is missing or does not fit this model.
         """
         try:
             self.model.load_state_dict(content["model"]["state_dict"])
             self.ema.load_state_dict(content["ema"]["state_dict"], content["updates"])
             for model in (self.model, self.ema.model):
-                model.head.forget_grids()  # the AMP check ran with other anchors, perhaps
+                model.head.forget_grids()  # the AMP check may have cached them for other anchors
             restore_optimizer(self.optimizer, content["optimizer"])
             if self.scaler.is_enabled() and content["scaler"]:
                 self.scaler.load_state_dict(content["scaler"])
             self.loss.load_state_dict(content["loss"])
-            self.loss.anchors = self.model.head.anchors.detach().float().cpu().clone()  # perhaps fitted ones
+            self.loss.anchors = (
+                self.model.head.anchors.detach().float().cpu().clone()
+            )  # AutoAnchor may have changed them
             self.stopper.load_state_dict(content["stopper"])
             self.progress = Progress(**content["progress"])
             self._restore_random(content["random"])
@@ -182,8 +184,8 @@ class TrainState:
             raise DataError(f"the checkpoint cannot be resumed ({type(error).__name__}: {error})") from error
 
     def _restore_random(self, states: Any) -> None:
-        """Give each process its own generators back."""
-        states = [states] if isinstance(states, dict) else states  # as one process wrote them, once
+        """Restore the random number generators of each rank."""
+        states = [states] if isinstance(states, dict) else states  # older checkpoints of one process
         if len(states) == self.process_group.world:
             restore_random_state(states[self.process_group.rank], self.device)
         else:
@@ -194,7 +196,7 @@ class TrainState:
 
 
 def on_cpu(value: Any) -> Any:
-    """A nest of containers with every tensor on the CPU."""
+    """Copy nested containers with every tensor on the CPU."""
     if isinstance(value, Tensor):
         return value.detach().cpu()
     if isinstance(value, dict):
@@ -205,7 +207,7 @@ def on_cpu(value: Any) -> Any:
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
-    """States of the global generators; drop path draws from them, and a callback may."""
+    """Return the states of the global random number generators, which drop path and callbacks use."""
     kind, keys, *rest = np.random.get_state()
     return {
         "python": random.getstate(),
@@ -216,7 +218,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Put the global generators back where `random_state` found them."""
+    """Restore the global random number generators from what `random_state` returned."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, *rest = state["numpy"]

@@ -1,4 +1,4 @@
-"""Measure the model: its average after an epoch, and best.pt when all is done."""
+"""Validate the EMA after each epoch, and best.pt at the end of a training."""
 
 from __future__ import annotations
 
@@ -10,50 +10,52 @@ from utils.base.log import LOG, color
 from utils.base.paths import relative_to_cwd
 from utils.data.loader import Share
 from utils.train.run_dir import METRICS, TrainResult
-from utils.train.setup import Task
+from utils.train.task import TrainTask
 from utils.val.accumulator import EvalResult
-from utils.val.evaluate import evaluate
+from utils.val.evaluate import EvalConfig, evaluate
+from utils.val.outputs import OutputOptions
 
-FINAL_IOU = {True: 0.65, False: 0.6}  # COCO's results are published with 0.65
+FINAL_IOU = {True: 0.65, False: 0.6}  # NMS IoU threshold; COCO results are published with 0.65
 
 
-def validate_epoch(task: Task) -> EvalResult:
-    """Measure the moving average of the weights on the validation images."""
+def validate_epoch(task: TrainTask) -> EvalResult:
+    """Evaluate the EMA of the weights on the validation images."""
+    setup, state = task.setup, task.state
     return evaluate(
-        task.state.ema.model,
-        task.loaders.val,
-        task.data.names,
-        device=task.state.device,
-        half=task.state.half,
-        single_cls=task.opt.single_cls,
-        loss=task.state.loss,
-        callbacks=task.callbacks,
-        gather=task.state.process_group.gather,
+        state.ema.model,
+        setup.loaders.val,
+        setup.data.names,
+        EvalConfig(half=state.half, single_cls=setup.options.single_cls),
+        device=state.device,
+        loss=state.loss,
+        callbacks=setup.callbacks,
+        gather=setup.process_group.gather,
     )
 
 
-def finish(task: Task) -> TrainResult:
-    """Strip the checkpoints, measure best.pt once more as it will be used, and draw the results."""
-    run, progress = task.run, task.state.progress
-    if not task.state.process_group.leads:
+def finish(task: TrainTask) -> TrainResult:
+    """Strip the checkpoints, evaluate best.pt as it will be used, and plot the results."""
+    setup, progress = task.setup, task.state.progress
+    run = setup.run
+    if not setup.process_group.leads:
         return run.result(progress.best_fitness, run.row)
-    task.loaders.train.close()
-    run.say_how_long(progress.epoch)
+    setup.loaders.train.close()
+    run.log_duration(progress.epoch)
     run.strip()
     fitness, row = progress.best_fitness, dict(run.row)
     if run.best.exists():
         result = validate_best(task)
         fitness = result.fitness()
         row |= dict(zip(METRICS, result.results, strict=True))
-    task.callbacks.on_train_end(run.folder, row)
+    setup.callbacks.on_train_end(run.folder, row)
     LOG.info(f"Results saved to {color(str(run), 'bold')}")
     return run.result(fitness, row)
 
 
-def validate_best(task: Task) -> EvalResult:
-    """Measure the finished best.pt, print a row for each class, and draw curves and batches."""
-    path, state = task.run.best, task.state
-    task.loaders.val.set_share(Share())  # one process does it all, and draws
+def validate_best(task: TrainTask) -> EvalResult:
+    """Evaluate the final best.pt, log a row for each class, and plot curves and batches."""
+    setup, state, path = task.setup, task.state, task.setup.run.best
+    setup.loaders.val.set_share(Share())  # rank 0 evaluates all images
     LOG.info(f"\nValidating {relative_to_cwd(path)}...")
     device: torch.device = state.device
     model = load_for_inference(path, device)
@@ -61,18 +63,22 @@ def validate_best(task: Task) -> EvalResult:
     LOG.info(model.info())
     return evaluate(
         model,
-        task.loaders.val,
-        task.data.names,
+        setup.loaders.val,
+        setup.data.names,
+        EvalConfig(
+            iou_thres=FINAL_IOU[setup.data.is_coco],
+            single_cls=setup.options.single_cls,
+            half=state.half,
+            verbose=True,
+        ),
+        OutputOptions(
+            setup.run.folder,
+            plots=not setup.options.noplots,
+            save_json=setup.data.is_coco,
+            json_stem=path.stem,
+            coco_root=setup.data.root if setup.data.is_coco else None,
+        ),
         device=device,
-        half=state.half,
-        iou_thres=FINAL_IOU[task.data.is_coco],
-        single_cls=task.opt.single_cls,
         loss=state.loss,
-        save_dir=task.run.folder,
-        plots=not task.opt.noplots,
-        save_json=task.data.is_coco,
-        json_stem=path.stem,
-        data=task.data,
-        verbose=True,
-        callbacks=task.callbacks,
+        callbacks=setup.callbacks,
     )

@@ -1,4 +1,4 @@
-"""Match detections to labels image by image, and turn the matches into metrics."""
+"""Match detections to labels image by image, and compute metrics from the matches."""
 
 from __future__ import annotations
 
@@ -11,138 +11,53 @@ import torch
 from torch import Tensor
 
 from utils.base.log import LOG
-from utils.ops.metrics import ap_per_class, match_predictions
+from utils.ops.metrics import ap_per_class, fitness, match_predictions
 
 if TYPE_CHECKING:
-    from utils.ops.metrics import APResult, ConfusionMatrix, MatchRule
-
-
-@dataclass(frozen=True)
-class DetectionMatches:
-    """The matches of a set by image, from which any figure of any part of it can be made."""
-
-    correct: np.ndarray  # (n, 10) bool: whether each detection is right, for each demanded IoU
-    confidence: np.ndarray  # (n,)
-    found: np.ndarray  # (n,) class of each detection
-    image: np.ndarray  # (n,) its image
-    true: np.ndarray  # (m,) class of each label
-    true_image: np.ndarray  # (m,) its image
-    images: int
-
+    from utils.ops.metrics import APResult, MatchRule
 
 IOU_LEVELS = torch.linspace(0.5, 0.95, 10)
-
-
-class MatchAccumulator:
-    """The matches of all images so far, over nc classes."""
-
-    def __init__(self, nc: int, rule: MatchRule = "legacy", confusion: ConfusionMatrix | None = None) -> None:
-        self.nc = nc
-        self.rule = rule
-        self.confusion = confusion
-        self.seen = 0
-        self.batches: list[int] = []  # images of each
-        self._correct: list[Tensor] = []  # (n, 10) an image
-        self._detections: list[Tensor] = []  # (n, 2): confidence, class
-        self._classes: list[Tensor] = []  # (m,): class of each label
-
-    def add(self, detections: Tensor, labels: Tensor) -> None:
-        """Match one image's `detections` (n, 6) with its `labels` (m, 5): class, x1, y1, x2, y2.
-
-        Both are in pixels of the image itself.
-        """
-        self.seen += 1
-        self._correct.append(match_predictions(detections, labels, IOU_LEVELS, self.rule))
-        self._detections.append(detections[:, 4:6])
-        self._classes.append(labels[:, 0])
-        if self.confusion is not None:
-            self.confusion.process_batch(detections, labels)
-
-    @classmethod
-    def joined(cls, parts: Sequence[MatchAccumulator]) -> MatchAccumulator:
-        """One accumulator of several that had every so many-th batch each, in the order of the batches."""
-        whole = cls(parts[0].nc, parts[0].rule)
-        first = [0] * len(parts)  # image of each part that comes next
-        for turn in range(max(len(part.batches) for part in parts)):
-            for index, part in enumerate(parts):
-                if turn < len(part.batches):
-                    rows = slice(first[index], first[index] + part.batches[turn])
-                    whole._correct += part._correct[rows]
-                    whole._detections += part._detections[rows]
-                    whole._classes += part._classes[rows]
-                    whole.batches.append(part.batches[turn])
-                    first[index] = rows.stop
-        whole.seen = sum(part.seen for part in parts)
-        return whole
-
-    def label_counts(self) -> np.ndarray:
-        """Objects of each class in the labels, (nc,)."""
-        return np.bincount(_joined(self._classes, 0).astype(int), minlength=self.nc)
-
-    def matches(self) -> DetectionMatches:
-        """All matches, image by image."""
-        detections = _joined(self._detections, 2)
-        return DetectionMatches(
-            correct=_joined(self._correct, len(IOU_LEVELS)).astype(bool),
-            confidence=detections[:, 0],
-            found=detections[:, 1].astype(int),
-            image=np.repeat(np.arange(self.seen), [len(rows) for rows in self._detections]),
-            true=_joined(self._classes, 0).astype(int),
-            true_image=np.repeat(np.arange(self.seen), [len(rows) for rows in self._classes]),
-            images=self.seen,
-        )
-
-    def average_precision(self, names: dict[int, str]) -> APResult | None:
-        """Precision, recall and AP of each class that has labels; None if no detection is right."""
-        correct = _joined(self._correct, len(IOU_LEVELS)).astype(bool)
-        if not correct.any():
-            return None
-        found = _joined(self._detections, 2)
-        return ap_per_class(correct, found[:, 0], found[:, 1], _joined(self._classes, 0), names=names)
-
-    def maps(self, ap: APResult | None) -> np.ndarray:
-        """mAP50-95 of each class, (nc,); NaN for a class without labels."""
-        maps = np.where(self.label_counts() > 0, 0.0, np.nan)
-        if ap is not None:
-            maps[ap.classes] = ap.ap.mean(1)
-        return maps
-
-
-def _joined(parts: list[Tensor], columns: int) -> np.ndarray:
-    if not parts:
-        return np.zeros((0, columns) if columns else 0, np.float32)
-    return torch.cat(parts).numpy()
-
-
 HEADER = ("%22s" + "%11s" * 6) % ("Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95")
-_IOU_LEVELS = 10
 _ROW = "%22s" + "%11i" * 2 + "%11.3g" * 4
 
 
 @dataclass(frozen=True)
-class EvalResult:
-    """Figures of one validation.
+class DetectionMatches:
+    """All matches of a dataset, from which the metrics of any subset of its images can be computed."""
 
-    `maps` (nc,) holds mAP50-95 of each class, and NaN for a class without labels: nothing is known
-    about it. `filled_maps` replaces the NaN by the overall mAP, which is what the original reports.
+    correct: np.ndarray  # (n, 10) bool: whether each detection is correct at each IoU level
+    confidence: np.ndarray  # (n,)
+    found: np.ndarray  # (n,) class of each detection
+    image: np.ndarray  # (n,) image index of each detection
+    true: np.ndarray  # (m,) class of each label
+    true_image: np.ndarray  # (m,) image index of each label
+    images: int
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """Metrics of one validation.
+
+    `maps` (nc,) holds the mAP50-95 of each class, NaN for a class without labels, whose AP is unknown.
+    `filled_maps` has the overall mAP in place of NaN, which is what the original reports.
     """
 
     names: dict[int, str]
-    seen: int  # images
-    label_counts: np.ndarray  # (nc,) objects of each class
+    seen: int  # number of images
+    label_counts: np.ndarray  # (nc,) labels of each class
     maps: np.ndarray
     mp: float = 0.0
     mr: float = 0.0
     map50: float = 0.0
     map: float = 0.0
     losses: tuple[float, float, float] = (0.0, 0.0, 0.0)  # box, obj, cls: means over the batches
-    speeds: tuple[float, float, float] = (0.0, 0.0, 0.0)  # ms an image: prepare, infer, suppress
-    ap: APResult | None = None  # None: not a single detection is right
+    speeds: tuple[float, float, float] = (0.0, 0.0, 0.0)  # ms per image: pre-process, inference, NMS
+    ap: APResult | None = None  # None: no detection is correct
     matches: DetectionMatches | None = None
 
     @property
     def instances(self) -> int:
-        """Objects in the labels."""
+        """Number of labels."""
         return int(self.label_counts.sum())
 
     @property
@@ -157,32 +72,123 @@ class EvalResult:
 
     @property
     def class_ap(self) -> dict[str, np.ndarray]:
-        """AP of each class that has labels, (10,) at IoU 0.5 to 0.95; zeros where nothing is right."""
+        """AP (10,) at each IoU level, for each class that has labels; zeros if no detection is correct."""
         if self.ap is not None:
             return dict(zip(self.ap.names, self.ap.ap, strict=True))
         labelled = np.flatnonzero(self.label_counts)
-        return {self.names.get(int(c), str(c)): np.zeros(_IOU_LEVELS) for c in labelled}
+        return {self.names.get(int(c), str(c)): np.zeros(len(IOU_LEVELS)) for c in labelled}
 
     def fitness(self) -> float:
-        """One number to choose the best model by: 0.1 mAP50 + 0.9 mAP50-95."""
-        from utils.ops.metrics import fitness
-
+        """Return the number by which the best model is chosen: 0.1 mAP50 + 0.9 mAP50-95."""
         return fitness(self.map50, self.map)
+
+    def log(self, per_class: bool) -> None:
+        """Log the row `all` and, with `per_class`, one row for each class that has labels."""
+        LOG.info(_ROW, "all", self.seen, self.instances, *self.results[:4])
+        if not per_class or self.ap is None:
+            return
+        ap = self.ap
+        for row, index in enumerate(ap.classes):
+            metrics = (ap.p[row], ap.r[row], ap.ap[row, 0], ap.ap[row].mean())
+            LOG.info(_ROW, self.names[int(index)], self.seen, self.label_counts[index], *metrics)
 
     def __iter__(self) -> Iterator[Any]:
         """Unpack as the original's return value: results, maps, speeds."""
         return iter((self.results, self.filled_maps, self.speeds))
 
 
-def print_rows(result: EvalResult, per_class: bool) -> None:
-    """Print the row `all` and, if asked for, one row for each class that has labels."""
-    LOG.info(
-        _ROW, "all", result.seen, result.instances, result.mp, result.mr, result.map50, result.map
-    )  # fmt: skip
-    if not per_class or result.ap is None:
-        return
-    ap = result.ap
-    for row, index in enumerate(ap.classes):
-        count = result.label_counts[index]
-        figures = (ap.p[row], ap.r[row], ap.ap[row, 0], ap.ap[row].mean())
-        LOG.info(_ROW, result.names[int(index)], result.seen, count, *figures)
+class MatchAccumulator:
+    """Collect the matches of all images, over nc classes."""
+
+    def __init__(self, nc: int, rule: MatchRule = "legacy") -> None:
+        self.nc = nc
+        self.rule = rule
+        self.seen = 0  # number of images
+        self.batch_sizes: list[int] = []  # images of each batch
+        self._correct: list[Tensor] = []  # (n, 10) per image
+        self._detections: list[Tensor] = []  # (n, 2) per image: confidence, class
+        self._classes: list[Tensor] = []  # (m,) per image: class of each label
+
+    def add(self, detections: Tensor, labels: Tensor) -> None:
+        """Match the `detections` (n, 6) of one image with its `labels` (m, 5): class, x1, y1, x2, y2.
+
+        Both are in pixels of the original image.
+        """
+        self.seen += 1
+        self._correct.append(match_predictions(detections, labels, IOU_LEVELS, self.rule))
+        self._detections.append(detections[:, 4:6])
+        self._classes.append(labels[:, 0])
+
+    @classmethod
+    def merged(cls, parts: Sequence[MatchAccumulator]) -> MatchAccumulator:
+        """Merge the accumulators of n processes, of which process i has the batches i, i + n, i + 2n, ...
+
+        The images of the result are in the order in which one process would have seen them.
+        """
+        whole = cls(parts[0].nc, parts[0].rule)
+        first = [0] * len(parts)  # next image of each part
+        for turn in range(max(len(part.batch_sizes) for part in parts)):
+            for index, part in enumerate(parts):
+                if turn < len(part.batch_sizes):
+                    images = slice(first[index], first[index] + part.batch_sizes[turn])
+                    whole._correct += part._correct[images]
+                    whole._detections += part._detections[images]
+                    whole._classes += part._classes[images]
+                    whole.batch_sizes.append(part.batch_sizes[turn])
+                    first[index] = images.stop
+        whole.seen = sum(part.seen for part in parts)
+        return whole
+
+    def result(
+        self,
+        names: dict[int, str],
+        losses: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        speeds: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    ) -> EvalResult:
+        """Compute the metrics of all images; `losses` and `speeds` are passed on to the result."""
+        ap = self.average_precision(names)
+        label_counts = np.bincount(_concatenated(self._classes, 0).astype(int), minlength=self.nc)
+        maps = np.where(label_counts > 0, 0.0, np.nan)
+        means: dict[str, float] = {}
+        if ap is not None:
+            maps[ap.classes] = ap.ap.mean(1)
+            means = {"mp": ap.p.mean(), "mr": ap.r.mean(), "map50": ap.ap[:, 0].mean(), "map": ap.ap.mean()}
+        return EvalResult(
+            names=names,
+            seen=self.seen,
+            label_counts=label_counts,
+            maps=maps,
+            losses=losses,
+            speeds=speeds,
+            ap=ap,
+            matches=self.matches(),
+            **{key: float(value) for key, value in means.items()},
+        )
+
+    def matches(self) -> DetectionMatches:
+        """Return all matches as arrays."""
+        detections = _concatenated(self._detections, 2)
+        return DetectionMatches(
+            correct=_concatenated(self._correct, len(IOU_LEVELS)).astype(bool),
+            confidence=detections[:, 0],
+            found=detections[:, 1].astype(int),
+            image=np.repeat(np.arange(self.seen), [len(rows) for rows in self._detections]),
+            true=_concatenated(self._classes, 0).astype(int),
+            true_image=np.repeat(np.arange(self.seen), [len(rows) for rows in self._classes]),
+            images=self.seen,
+        )
+
+    def average_precision(self, names: dict[int, str]) -> APResult | None:
+        """Compute precision, recall and AP of each class that has labels; None if no detection is correct."""
+        correct = _concatenated(self._correct, len(IOU_LEVELS)).astype(bool)
+        if not correct.any():
+            return None
+        detections = _concatenated(self._detections, 2)
+        classes = _concatenated(self._classes, 0)
+        return ap_per_class(correct, detections[:, 0], detections[:, 1], classes, names=names)
+
+
+def _concatenated(parts: list[Tensor], columns: int) -> np.ndarray:
+    if not parts:
+        return np.zeros((0, columns) if columns else 0, np.float32)
+    return torch.cat(parts).numpy()

@@ -1,8 +1,7 @@
-"""Files that a validation writes: labels, COCO json, plots."""
+"""Files that a validation writes: labels, a COCO results file, plots."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,41 +12,114 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.base.errors import ConfigError
 from utils.base.log import LOG
-from utils.base.paths import atomic_write
-from utils.ops.boxes import xyxy2xywh, xyxy2xywhn
+from utils.base.names import UniqueNames
+from utils.ops.boxes import xyxy2xywhn
+from utils.ops.metrics import ConfusionMatrix
 from utils.plots.batches import output_to_target, plot_images
 from utils.plots.curves import plot_confusion_matrix, plot_mc_curve, plot_pr_curve
 from utils.plots.figure import new_figure
-from utils.val.coco_json import COCO_IDS, coco_scores, find_annotations
+from utils.val.coco_json import COCO_IDS, JsonWriter, coco_scores, find_annotations
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from utils.data.dataset_yaml import DataSpec
     from utils.ops.metrics import APResult
     from utils.val.accumulator import EvalResult
 
+PLOTTED_BATCHES = 3
+PLOTTED_BOXES = 15  # per image, those with the highest confidence; more would hide the image
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Files to write into a folder."""
+
+    folder: Path
+    plots: bool = False  # the first three batches, the curves and the confusion matrix
+    save_txt: bool = False  # labels/*.txt
+    save_conf: bool = False  # with the confidence in these files
+    save_json: bool = False  # <json_stem>_predictions.json
+    json_stem: str = "model"
+    coco_root: Path | None = None  # folder of the dataset if it is COCO, whose tools then score the json file
+
+
+class EvalOutputs:
+    """Writers of all files that the options ask for; without options nothing is written."""
+
+    def __init__(self, options: OutputOptions | None, names: dict[int, str]) -> None:
+        self.options = options
+        self.labels: LabelWriter | None = None
+        self.json: JsonWriter | None = None
+        self.plots: ValPlots | None = None
+        if options is None:
+            return
+        if options.save_txt:
+            self.labels = LabelWriter(options.folder / "labels", options.save_conf)
+        if options.save_json:
+            self.json = JsonWriter(COCO_IDS if options.coco_root is not None else ())
+        if options.plots:
+            self.plots = ValPlots(options.folder, names)
+
+    def batch(
+        self, index: int, images: Tensor, targets: Tensor, paths: Sequence[str], detections: list[Tensor]
+    ) -> None:
+        """Add a batch as the loader made it, and its detections in pixels of the batch."""
+        if self.plots is not None:
+            self.plots.batch(index, images, targets, paths, detections)
+
+    def image(self, path: Path, detections: Tensor, labels: Tensor, size_hw: tuple[int, int]) -> None:
+        """Add the `detections` (n, 6) and `labels` (m, 5) of one image, in its own pixels."""
+        if self.labels is not None:
+            self.labels.add(path, detections, size_hw)
+        if self.json is not None:
+            self.json.add(path, detections)
+        if self.plots is not None:
+            self.plots.confusion.process_batch(detections, labels)
+
+    def finish(self, result: EvalResult) -> EvalResult:
+        """Write what needs all images. Scores of the COCO tools replace mAP50 and mAP50-95 in the result."""
+        if self.plots is not None:
+            self.plots.finish(result.ap)
+        if self.json is None or self.options is None:
+            return result
+        path = self.options.folder / f"{self.options.json_stem}_predictions.json"
+        self.json.save(path)
+        root = self.options.coco_root
+        if root is None:
+            return result
+        annotations = find_annotations(root)
+        if annotations is None:
+            LOG.warning(f"no COCO scores: {root} has no annotations/instances_val2017.json")
+            return result
+        scores = coco_scores(path, annotations, self.json.image_ids)
+        return result if scores is None else replace(result, map=scores[0], map50=scores[1])
+
+    def close(self) -> None:
+        """Stop drawing; called after errors, too."""
+        if self.plots is not None:
+            self.plots.close()
+
 
 class LabelWriter:
-    """One text file an image, `class x y w h [confidence]` a line, as fractions of the image.
+    """Write one text file per image, with a line `class x y w h [confidence]` per detection.
 
-    A file is written whole, so a second run into the same folder replaces it. An image in which
-    nothing is found has no file. Images of one name in different folders get stem.txt, stem_2.txt...
+    Coordinates are fractions of the image. A later run into the same folder replaces the files; an image
+    without detections has none. Images of one name in different folders get cat.txt, cat2.txt, ...
     """
 
     def __init__(self, folder: Path, with_confidence: bool = False) -> None:
         self.folder = folder
         self.with_confidence = with_confidence
-        self._used: dict[str, int] = {}
+        self._names = UniqueNames()
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, path: Path, detections: Tensor, size_hw: tuple[int, int]) -> None:
-        """Write one image's `detections` (n, 6) in pixels of an image of (height, width) `size_hw`."""
-        file = self.folder / f"{self._free_stem(path)}.txt"
+        """Write the `detections` (n, 6) of one image, in pixels of its (height, width) `size_hw`."""
+        name = self._names.unique(path.stem)
+        if name != path.stem:
+            LOG.warning(f"several images are called {path.stem}: labels of {path} are in {name}.txt")
+        file = self.folder / f"{name}.txt"
         if not len(detections):
-            file.unlink(missing_ok=True)  # left by an earlier run into this folder
+            file.unlink(missing_ok=True)  # of an earlier run into this folder
             return
         boxes = xyxy2xywhn(detections[:, :4], w=size_hw[1], h=size_hw[0])
         columns = [detections[:, 5:6], boxes]
@@ -56,76 +128,33 @@ class LabelWriter:
         rows = torch.cat(columns, 1).tolist()
         file.write_text("".join(" ".join(f"{value:g}" for value in row) + "\n" for row in rows))
 
-    def _free_stem(self, path: Path) -> str:
-        count = self._used[path.stem] = self._used.get(path.stem, 0) + 1
-        if count == 1:
-            return path.stem
-        LOG.warning(f"several images are called {path.stem}: labels of {path} are in {path.stem}_{count}.txt")
-        return f"{path.stem}_{count}"
-
-
-class JsonWriter:
-    """Rows of a COCO results file: image_id, category_id, bbox (left, top, width, height), score."""
-
-    def __init__(self, class_ids: tuple[int, ...] | None = None) -> None:
-        self.class_ids = class_ids
-        self.rows: list[dict[str, object]] = []
-
-    def add(self, path: Path, detections: Tensor) -> None:
-        """Add one image's `detections` (n, 6) in its own pixels."""
-        image_id = image_id_of(path)
-        boxes = xyxy2xywh(detections[:, :4])
-        boxes[:, :2] -= boxes[:, 2:] / 2
-        for box, (score, index) in zip(boxes.tolist(), detections[:, 4:6].tolist(), strict=True):
-            self.rows.append(
-                {
-                    "image_id": image_id,
-                    "category_id": self.class_ids[int(index)] if self.class_ids else int(index),
-                    "bbox": [round(value, 3) for value in box],
-                    "score": round(score, 5),
-                }
-            )
-
-    def save(self, path: Path) -> None:
-        """Write all rows to `path`."""
-        with atomic_write(path, "w", encoding="utf-8") as file:
-            json.dump(self.rows, file)
-
-
-def image_id_of(path: Path) -> int | str:
-    """COCO names its images by number: the number if the stem is one, else the stem."""
-    return int(path.stem) if path.stem.isdecimal() else path.stem
-
-
-BATCHES = 3  # so many are drawn
-PER_IMAGE = 15  # boxes with the highest confidence; more would hide the image
-
 
 class ValPlots:
-    """Draw into `folder`, in a thread beside the work; `finish` waits and reports what went wrong."""
+    """Draw into `folder`, in a thread beside the validation; `finish` waits and raises its errors."""
 
     def __init__(self, folder: Path, names: dict[int, str]) -> None:
         self.folder = folder
         self.names = names
+        self.confusion = ConfusionMatrix(len(names))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="images")
         self._pending: list[Future[Any]] = []
-        self._draw(new_figure, 1, 1)  # loads matplotlib while the model works
+        self._draw(new_figure, 1, 1)  # loads matplotlib while the model runs
 
     def batch(
         self, index: int, images: Tensor, targets: Tensor, paths: Sequence[str], detections: list[Tensor]
     ) -> None:
         """Draw one of the first batches; `images` uint8, `targets` (T, 6), `detections` B x (n, 6)."""
-        if index >= BATCHES:
+        if index >= PLOTTED_BATCHES:
             return
         stem = self.folder / f"val_batch{index}"
-        found = output_to_target(detections, PER_IMAGE)
+        predicted = output_to_target(detections, PLOTTED_BOXES)
         self._draw(plot_images, images, targets, paths, f"{stem}_labels.jpg", self.names)
-        self._draw(plot_images, images, found, paths, f"{stem}_pred.jpg", self.names)
+        self._draw(plot_images, images, predicted, paths, f"{stem}_pred.jpg", self.names)
 
-    def finish(self, ap: APResult | None, confusion: np.ndarray) -> None:
-        """Draw the curves and the matrix, and wait for all that is being drawn."""
+    def finish(self, ap: APResult | None) -> None:
+        """Draw the curves and the confusion matrix, and wait until everything is drawn."""
         names = list(self.names.values())
-        self._draw(plot_confusion_matrix, confusion, self.folder / "confusion_matrix.png", names)
+        self._draw(plot_confusion_matrix, self.confusion.matrix, self.folder / "confusion_matrix.png", names)
         self._curves(ap)
         for pending in self._pending:
             pending.result()
@@ -136,7 +165,7 @@ class ValPlots:
 
     def _curves(self, ap: APResult | None) -> None:
         px = np.linspace(0, 1, 1000) if ap is None else ap.px
-        none = np.zeros((0, len(px)))  # nothing found: empty plots rather than those of an earlier run
+        none = np.zeros((0, len(px)))  # empty plots, which replace those of an earlier run
         names = [] if ap is None else [self.names[int(index)] for index in ap.classes]
         pr, scores = (none, np.zeros((0, 10))) if ap is None else (ap.prec_values, ap.ap)
         self._draw(plot_pr_curve, px, pr, scores, self.folder / "PR_curve.png", names)
@@ -147,79 +176,3 @@ class ValPlots:
 
     def _draw(self, function: Any, *args: Any, **kwargs: Any) -> None:
         self._pending.append(self._thread.submit(function, *args, **kwargs))
-
-
-@dataclass(frozen=True)
-class OutputOptions:
-    """What to write; the fields are the arguments of `evaluate`."""
-
-    save_dir: Path | None = None
-    plots: bool = False
-    save_txt: bool = False
-    save_hybrid: bool = False
-    save_conf: bool = False
-    save_json: bool = False
-    json_stem: str = "model"
-    data: DataSpec | None = None
-
-    def folder(self) -> Path:
-        """The folder to write into."""
-        if self.save_dir is None:
-            raise ConfigError("evaluate: plots and save_... need a save_dir")
-        return self.save_dir
-
-
-class EvalOutputs:
-    """Pass what is found to those who write it; nothing is opened that isn't options."""
-
-    def __init__(self, options: OutputOptions, names: dict[int, str]) -> None:
-        self.options = options
-        is_coco = options.data is not None and options.data.is_coco
-        self.labels = (
-            LabelWriter(options.folder() / "labels", options.save_conf)
-            if options.save_txt or options.save_hybrid
-            else None
-        )
-        self.json = JsonWriter(COCO_IDS if is_coco else None) if options.save_json else None
-        self.plots = ValPlots(options.folder(), names) if options.plots else None
-        self._image_ids: list[int | str] = []
-
-    def batch(
-        self, index: int, images: Tensor, targets: Tensor, paths: Sequence[str], detections: list[Tensor]
-    ) -> None:
-        """Take a batch as the loader delivered it, and its detections in pixels of the batch."""
-        if self.plots is not None:
-            self.plots.batch(index, images, targets, paths, detections)
-
-    def image(self, path: Path, detections: Tensor, size_hw: tuple[int, int]) -> None:
-        """Take one image's `detections` (n, 6) in its own pixels."""
-        self._image_ids.append(image_id_of(path))
-        if self.labels is not None:
-            self.labels.add(path, detections, size_hw)
-        if self.json is not None:
-            self.json.add(path, detections)
-
-    def finish(self, result: EvalResult, confusion: np.ndarray | None) -> EvalResult:
-        """Write what needs all images; COCO's own scores replace mAP50 and mAP50-95 in the result."""
-        if self.plots is not None and confusion is not None:
-            self.plots.finish(result.ap, confusion)
-        return self._save_json(self.json, result) if self.json is not None else result
-
-    def close(self) -> None:
-        """Stop drawing, whatever has happened."""
-        if self.plots is not None:
-            self.plots.close()
-
-    def _save_json(self, json: JsonWriter, result: EvalResult) -> EvalResult:
-        path = self.options.folder() / f"{self.options.json_stem}_predictions.json"
-        json.save(path)
-        LOG.info(f"{len(json.rows)} detections saved to {path}")
-        data = self.options.data
-        if data is None or not data.is_coco:
-            return result
-        annotations = find_annotations(data.root)
-        if annotations is None:
-            LOG.warning(f"no COCO scores: annotations/instances_val2017.json is not below {data.root}")
-            return result
-        scores = coco_scores(path, annotations, self._image_ids)
-        return result if scores is None else replace(result, map=scores[0], map50=scores[1])

@@ -19,13 +19,13 @@ time.sleep(60)
 """
 
 
-def test_a_process_that_ends_without_an_answer_is_an_error_with_its_last_words() -> None:
+def test_a_subprocess_that_ends_without_a_result_is_an_error_with_its_last_line() -> None:
     with pytest.raises(DataError, match=r"^ended with status 1: .*utils.no_such_module"):
         ask("utils.no_such_module", {}, quiet=True)
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="needs groups of processes")
-def test_who_is_stopped_stops_what_it_has_started(tmp_path: Path) -> None:
+def test_a_stopped_process_stops_its_subprocesses(tmp_path: Path) -> None:
     told = tmp_path / "pid"
 
     def stop(number: int, frame: object) -> None:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
+from models.config import config_names
 from models.graft import graft
 from models.weights import model_record, read_checkpoint, save_checkpoint
 from models.yolo import DetectionModel
 from tests.known import SHARED, needs_shared
 from tests.utils.export.test_every_format import exported
-from utils.base.paths import ROOT
 from utils.export.verify import TOLERANCE
 
-NANO = sorted(file.name for file in (ROOT / "models").rglob("yolov5n*LSKA.yaml"))
-VAN = sorted(file.name for file in (ROOT / "models").rglob("yolov5-van-*.yaml"))
-LARGER = sorted(file.name for file in (ROOT / "models").rglob("yolov5[smlx]*LSKA.yaml"))
+NANO = fnmatch.filter(config_names(), "yolov5n*LSKA.yaml")
+VAN = fnmatch.filter(config_names(), "yolov5-van-*.yaml")
+LARGER = fnmatch.filter(config_names(), "yolov5[smlx]*LSKA.yaml")
 
 
 def trained_like(cfg: str, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""LoggerProcesses that fail in every way a service can."""
+"""Loggers of services that fail in different ways."""
 
 from __future__ import annotations
 
@@ -8,77 +8,77 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.loggers.available import LoggerKind
-from utils.loggers.service import LoggingService
+from utils.loggers.available import Service
+from utils.loggers.service_logger import ServiceLogger
 
 
-class Diary(LoggingService):
-    """Write down what it is told."""
+class Diary(ServiceLogger):
+    """Writes what is logged to a file."""
 
     key = "diary"
 
-    def begin(self) -> None:
+    def start(self) -> None:
         self.file = self.folder / "diary.txt"
-        self._write(f"begin {'again' if self.resumed else 'new'} lr0={self.flat['hyp/lr0']}")
-        self.notes["run"] = 1
+        self._write(f"start {'resumed' if self.resumed else 'new'} lr0={self.parameters['hyp/lr0']}")
+        self.state["run"] = 1
 
-    def log_row(self, epoch: int, row: dict[str, float]) -> None:
-        self._write(f"row {epoch} {row}")
+    def log_metrics(self, epoch: int, metrics: dict[str, float]) -> None:
+        self._write(f"metrics {epoch} {metrics}")
 
     def log_image(self, name: str, path: Path, epoch: int) -> None:
         self._write(f"image {name} {epoch}")
 
-    def log_model(self, paths: Sequence[Path], aliases: Sequence[str]) -> None:
-        self._write(f"model {' '.join(path.name for path in paths)}: {', '.join(aliases)}")
+    def log_checkpoints(self, paths: Sequence[Path], aliases: Sequence[str]) -> None:
+        self._write(f"checkpoints {' '.join(path.name for path in paths)}: {', '.join(aliases)}")
 
-    def finish(self, done: bool) -> None:
-        self._write(f"finish {done}")
+    def finish(self, completed: bool) -> None:
+        self._write(f"finish {completed}")
 
     def _write(self, line: str) -> None:
         with self.file.open("a") as file:
             file.write(f"{line}\n")
 
 
-class Fails(LoggingService):
-    """Raise at the first row."""
+class Fails(ServiceLogger):
+    """Raises at the first metrics."""
 
     key = "fails"
 
-    def log_row(self, epoch: int, row: dict[str, float]) -> None:
+    def log_metrics(self, epoch: int, metrics: dict[str, float]) -> None:
         raise ConnectionError("the server\nis gone")
 
 
-class Dies(LoggingService):
-    """Take the whole process down."""
+class Dies(ServiceLogger):
+    """Kills its process."""
 
     key = "dies"
 
-    def begin(self) -> None:
+    def start(self) -> None:
         print("about to die", flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Asks(LoggingService):
-    """Want an answer from whoever sits at the terminal."""
+class Asks(ServiceLogger):
+    """Prompts for input."""
 
     key = "asks"
 
-    def begin(self) -> None:
+    def start(self) -> None:
         input("API key: ")
 
 
-class Hangs(LoggingService):
-    """Block for ever as soon as it is opened, and note which process that is."""
+class Hangs(ServiceLogger):
+    """Blocks for ever at its start, after it has written the id of its process."""
 
     key = "hangs"
 
-    def begin(self) -> None:
+    def start(self) -> None:
         (self.folder / "pid").write_text(str(os.getpid()))
         while True:
             time.sleep(3600)
 
 
-def kind(service: type[LoggingService]) -> LoggerKind:
-    """The entry that the table of services would have for it."""
-    target = f"{service.__module__}:{service.__name__}"
-    return LoggerKind(service.key, service.__name__, "json", target, lambda environment: True, "", ())
+def service_of(logger: type[ServiceLogger]) -> Service:
+    """Return a table entry for a logger."""
+    target = f"{logger.__module__}:{logger.__name__}"
+    return Service(logger.key, logger.__name__, "json", target, lambda environment: True, "", ())

@@ -1,4 +1,4 @@
-"""A network that leads nowhere."""
+"""A proxy that answers no request."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import threading
 
 
 class Sink:
-    """A proxy that answers nobody, and remembers who asked."""
+    """A proxy that closes every connection and records its requests."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.socket = socket.create_server(("127.0.0.1", 0))
-        self.address = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
@@ -22,4 +22,4 @@ class Sink:
             except OSError:  # closed
                 return
             with connection:
-                self.asked.append(connection.recv(200).decode(errors="replace").partition("\r\n")[0])
+                self.requests.append(connection.recv(200).decode(errors="replace").partition("\r\n")[0])

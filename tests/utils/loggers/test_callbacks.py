@@ -1,4 +1,4 @@
-"""Callbacks and the list that tells them all."""
+"""Callbacks, and lists of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.utils.train.small import small_models, small_set
 from utils.base.paths import ROOT
-from utils.loggers.callbacks import MOMENTS, CallbackList, Callbacks
+from utils.loggers.callbacks import EVENTS, CallbackList, Callbacks
 
 DOCUMENT = ROOT / "docs" / "loggers.md"
 ORIGINAL = {
@@ -45,20 +45,20 @@ class Notes(Callbacks):
         self.notes.append(f"{self.name} {epoch}")
 
 
-def test_all_moments_of_the_original_exist() -> None:
-    assert set(MOMENTS) == ORIGINAL
+def test_all_events_of_the_original_exist() -> None:
+    assert set(EVENTS) == ORIGINAL
 
 
-def test_every_callback_is_told_in_order() -> None:
+def test_callbacks_are_called_in_order() -> None:
     notes: list[str] = []
     callbacks = CallbackList([Notes("a", notes), Notes("b", notes)])
     callbacks.on_train_epoch_start(3)
-    callbacks.on_train_start()  # nobody listens
+    callbacks.on_train_start()  # no callback overrides it
 
     assert notes == ["a 3", "b 3"]
 
 
-def test_lists_nest_and_pass_a_wish_to_stop_on() -> None:
+def test_lists_can_be_nested_and_report_a_stop() -> None:
     notes: list[str] = []
     callback = Notes("a", notes)
     callbacks = CallbackList([CallbackList([callback])])
@@ -70,21 +70,21 @@ def test_lists_nest_and_pass_a_wish_to_stop_on() -> None:
     assert callbacks.stop
 
 
-def test_the_document_has_every_moment_with_its_arguments() -> None:
+def test_the_docs_list_every_event_with_its_arguments() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", DOCUMENT.read_text(), re.MULTILINE))
 
-    for moment in MOMENTS:
+    for event in EVENTS:
         arguments = [
-            name for name in inspect.signature(getattr(Callbacks, moment)).parameters if name != "self"
+            name for name in inspect.signature(getattr(Callbacks, event)).parameters if name != "self"
         ]
-        assert moment in rows and all(f"`{name}`" in rows[moment] for name in arguments), moment
+        assert event in rows and all(f"`{name}`" in rows[event] for name in arguments), event
 
 
-def test_the_example_of_the_document_is_a_whole_program(tmp_path: Path) -> None:
+def test_the_example_of_the_docs_runs(tmp_path: Path) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     (tmp_path / "example.py").write_text(example)
     small_set(tmp_path).rename(tmp_path / "cells.yaml")
-    small_models(tmp_path)[0].rename(tmp_path / "yolov5n.yaml")  # comes before the real one, and is quicker
+    small_models(tmp_path)[0].rename(tmp_path / "yolov5n.yaml")  # found before the real one, and faster
     done = subprocess.run(
         [sys.executable, "example.py"],
         cwd=tmp_path,

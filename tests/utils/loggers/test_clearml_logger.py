@@ -1,4 +1,4 @@
-"""ClearML in its offline mode, read back from the folder that it would import into a server."""
+"""ClearML in its offline mode, read back from the folder that could be imported into a server."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.utils.loggers.drive import MAP, drive, installed
 pytestmark = installed("clearml")
 
 
-def test_figures_and_checkpoints_are_in_the_offline_task(
+def test_metrics_and_checkpoints_are_in_the_offline_task(
     offline: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("CLEARML_OFFLINE_MODE", "1")
     drive("clearml", offline / "exp", range(2))
 
-    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     (folder,) = (path for path in (offline / ".clearml" / "cache" / "offline").iterdir() if path.is_dir())
     task = json.loads((folder / "task.json").read_text())
     assert task["name"] == "exp" and task["hyperparams"]["options"]["hyp/lr0"]["value"] == "0.01"

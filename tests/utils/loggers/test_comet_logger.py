@@ -20,15 +20,17 @@ def _messages(archive: Path) -> list[dict[str, Any]]:
         return [json.loads(line)["payload"] for line in content.read("messages.json").splitlines()]
 
 
-def test_a_resumed_run_goes_on_with_the_same_experiment(
+def test_a_resumed_run_continues_the_same_experiment(
     offline: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("COMET_OFFLINE_DIRECTORY", str(offline / "archives"))
-    drive("comet", offline / "exp", range(2), done=False)
+    drive("comet", offline / "exp", range(2), completed=False)
     drive("comet", offline / "exp", range(1, 3), resume="last.pt")
 
     archives = sorted((offline / "archives").glob("*.zip"), key=lambda path: path.stat().st_mtime)
-    assert not [one for one in caplog.records if one.levelno >= logging.WARNING] and len(archives) == 2
+    assert (
+        not [record for record in caplog.records if record.levelno >= logging.WARNING] and len(archives) == 2
+    )
     assert len({archive.name.partition("-")[0] for archive in archives}) == 1
     messages = [message for archive in archives for message in _messages(archive)]
     metrics = [m["metric"] for m in messages if m.get("metric")]

@@ -1,4 +1,4 @@
-"""MLflow with a folder in place of a server."""
+"""MLflow with a folder instead of a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = installed("mlflow")
 
 @pytest.fixture
 def client(offline: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Reads what services have logged."""
+    """Client that reads what was logged."""
     for name in ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_ALLOW_FILE_STORE"):
         monkeypatch.setenv(name, "true")
     from mlflow import MlflowClient
@@ -28,8 +28,8 @@ def runs(client: Any) -> list[Any]:
     return client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
 
 
-def test_a_resumed_run_goes_on_with_the_same_run(offline: Path, client: Any) -> None:
-    drive("mlflow", offline / "cells" / "exp", range(2), done=False, save_period=1)
+def test_a_resumed_run_continues_the_same_run(offline: Path, client: Any) -> None:
+    drive("mlflow", offline / "cells" / "exp", range(2), completed=False, save_period=1)
     (stopped,) = runs(client)
     drive("mlflow", offline / "cells" / "exp", range(1, 3), resume="last.pt", save_period=1)
 

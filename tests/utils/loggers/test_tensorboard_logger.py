@@ -1,4 +1,4 @@
-"""Event files, as TensorBoard reads them."""
+"""Event files, read back with TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = installed("tensorboard")
 
 
 def events(folder: Path) -> Any:
-    """What TensorBoard makes of a folder."""
+    """Load the event files of a folder with TensorBoard."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
@@ -21,7 +21,7 @@ def events(folder: Path) -> Any:
     return found
 
 
-def test_figures_images_and_options_are_shown(offline: Path) -> None:
+def test_metrics_images_and_options_are_logged(offline: Path) -> None:
     drive("tensorboard", offline / "exp")
 
     found = events(offline / "exp")
@@ -38,7 +38,7 @@ def test_figures_images_and_options_are_shown(offline: Path) -> None:
 
 
 def test_a_resumed_run_shows_each_epoch_once(offline: Path) -> None:
-    drive("tensorboard", offline / "exp", range(3), done=False)
+    drive("tensorboard", offline / "exp", range(3), completed=False)
     drive("tensorboard", offline / "exp", range(2, 4), resume="last.pt")
 
     assert [event.step for event in events(offline / "exp").Scalars(MAP)] == [0, 1, 2, 3]

@@ -17,9 +17,9 @@ def no_server(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
 
 
-def test_a_resumed_run_goes_on_with_the_same_run(offline: Path) -> None:
+def test_a_resumed_run_continues_the_same_run(offline: Path) -> None:
     folder = offline / "cells" / "exp"
-    drive("wandb", folder, range(2), done=False, entity="us")
+    drive("wandb", folder, range(2), completed=False, entity="us")
     drive("wandb", folder, range(1, 3), resume="last.pt", entity="us")
 
     found = records(folder)
@@ -63,11 +63,11 @@ def test_models_and_the_dataset_are_artifacts(offline: Path) -> None:
     assert artifacts[0].name == "cells"
 
 
-def test_without_a_key_it_fails_rather_than_asks(
+def test_without_a_key_it_fails_instead_of_prompting(
     offline: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("WANDB_MODE")
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
     drive("wandb", offline / "exp")
 
-    assert "Weights & Biases: UsageError" in caplog.text and "goes on without it" in caplog.text
+    assert "Weights & Biases: UsageError" in caplog.text and "continues without it" in caplog.text

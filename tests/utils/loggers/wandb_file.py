@@ -1,4 +1,4 @@
-"""Read what W&B writes offline: records of protobuf in the log format of LevelDB."""
+"""Read the files that W&B writes offline: protobuf records in the log format of LevelDB."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 _BLOCK = 32768
 _FILE_HEADER = 7
-_RECORD_HEADER = 7  # checksum, length, part: 1 whole, 2 first, 3 middle, 4 last
+_RECORD_HEADER = 7  # checksum, length, part: 1 full, 2 first, 3 middle, 4 last
 
 
 def messages(path: Path) -> Iterator[bytes]:
-    """The records of a file, put together from their parts."""
+    """Yield the records of a file, joined from their parts."""
     data, position, parts = path.read_bytes(), _FILE_HEADER, b""
     while position + _RECORD_HEADER <= len(data):
         if _BLOCK - position % _BLOCK < _RECORD_HEADER:  # too little is left of this block
@@ -30,7 +30,7 @@ def messages(path: Path) -> Iterator[bytes]:
 
 
 def records(folder: Path) -> list[tuple[str, Any]]:
-    """LoggerKind and content of every record below `folder`, oldest file first."""
+    """Return type and content of every record in `folder`, oldest file first."""
     from wandb.proto import wandb_internal_pb2
 
     found = []
@@ -43,5 +43,5 @@ def records(folder: Path) -> list[tuple[str, Any]]:
 
 
 def values(items: Any) -> dict[str, Any]:
-    """What is logged in a record: its items are JSON, under a key or a path of keys."""
+    """Return the values of a record by key, or path of keys; they are stored as JSON."""
     return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}

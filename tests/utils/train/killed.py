@@ -1,6 +1,6 @@
-"""Train, and be killed on the way: `python -m tests.utils.train.killed KILLS SEED FOLDER FLAGS...`.
+"""Kill a training many times and resume it: `python -m tests.utils.train.killed KILLS SEED FOLDER FLAGS...`.
 
-Imports once and forks a process for each attempt, so that 20 kills take seconds. Prints how often it killed.
+Imports once and forks a process for each attempt, so that 20 kills take seconds. Prints the number of kills.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 
 import train
-from utils.train import loop, resume, setup, validation  # noqa: F401 - so that children need not
+from utils.train import loop, resume, task, validation  # noqa: F401 - so that children need not
 
 
 def attempt(argv: list[str], seconds: float | None) -> int | None:
-    """Train in a process of its own, killed after so long; its exit status, None if it was killed."""
+    """Train in a subprocess that is killed after `seconds`; return its exit status, None if it was killed."""
     child = os.fork()
     if child == 0:
         sys.argv = ["train.py", *argv]
@@ -33,7 +33,7 @@ def attempt(argv: list[str], seconds: float | None) -> int | None:
 
 
 def main() -> None:
-    """Kill so often, at random moments, then let it finish."""
+    """Kill the training KILLS times at random moments, then let it finish."""
     kills, seed, folder, *flags = sys.argv[1:]
     last = Path(folder) / "weights" / "last.pt"
     draw = random.Random(int(seed))

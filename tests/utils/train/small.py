@@ -1,4 +1,4 @@
-"""A detector of four layers and a loader of drawn batches: training in milliseconds."""
+"""A detector of four layers and a loader of random batches, which train in milliseconds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CONFIG: dict[str, Any] = {
 
 
 def small_set(home: Path, train: int = 8, val: int = 4) -> Path:
-    """Draw a set of 64 x 64 pixels below `home`; its yaml."""
+    """Draw a dataset of 64 x 64 pixel images below `home`; return its yaml."""
     home.mkdir(exist_ok=True)
     make_shapes(home / "set", train=train, val=val, size=SIZE)
     splits = {"train": "images/train", "val": "images/val"}
@@ -43,7 +43,7 @@ def small_set(home: Path, train: int = 8, val: int = 4) -> Path:
 
 
 def small_models(home: Path) -> tuple[Path, Path]:
-    """Yamls of `CONFIG`, and of it with a gate before its last convolution."""
+    """Write yamls of `CONFIG` as it is, and with an LSKA gate before its last convolution."""
     gated = deepcopy(CONFIG)
     gated["head"] = [[-1, 1, "LSKA", [7]], *gated["head"]]
     gated["head"][-1] = [[3, 4], 1, "Detect", ["nc", "anchors"]]
@@ -53,7 +53,7 @@ def small_models(home: Path) -> tuple[Path, Path]:
 
 
 class DrawnLoader:
-    """Random images and boxes, the same for equal epoch and batch."""
+    """Random images and boxes, a function of epoch and batch."""
 
     def __init__(self, batches: int = 4) -> None:
         self.batches = batches
@@ -81,7 +81,7 @@ class DrawnLoader:
 
 
 def make_state(**changes: float) -> TrainState:
-    """A run before its first step; equal calls give equal weights."""
+    """Return the state before the first step; equal calls give equal weights."""
     torch.manual_seed(0)
     model = DetectionModel(CONFIG).to(memory_format=torch.channels_last)
     hyp = hyperparameters(**changes)
@@ -98,11 +98,11 @@ def make_state(**changes: float) -> TrainState:
 
 
 def hyperparameters(**changes: float) -> Hyp:
-    """The defaults with some changed."""
+    """Return the default hyperparameters with changes."""
     return check_hyp(changes, "test")
 
 
 def make_train_config(batches: int = 4, epochs: int = 4, batch_size: int = 64, **changes: Any) -> TrainConfig:
-    """How the small model is trained: an update for each batch, unless `batch_size` is given."""
+    """Return settings with an optimizer step for each batch, unless `batch_size` is given."""
     schedule = Schedule(hyperparameters(), epochs, batches, batch_size)
     return TrainConfig(schedule, SIZE, 32, **changes)

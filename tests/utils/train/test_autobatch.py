@@ -31,5 +31,5 @@ def _card(start: int, image: int, total: int) -> Callable[[int], int]:
         (500, 0, 1000, FALLBACK),
     ],
 )
-def test_most_of_the_memory_is_used(start: int, image: int, free: int, expected: int) -> None:
+def test_the_batch_size_uses_most_of_the_memory(start: int, image: int, free: int, expected: int) -> None:
     assert choose_batch(_card(start, image, free), free) == expected

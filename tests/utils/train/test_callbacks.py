@@ -12,7 +12,7 @@ from utils.plots.annotator import write_image
 from utils.train.callbacks import PredictionImages
 
 
-def test_detections_are_drawn_on_their_images_when_an_epoch_is_due(tmp_path: Path) -> None:
+def test_detections_are_plotted_every_n_epochs(tmp_path: Path) -> None:
     image = tmp_path / "1.jpg"
     write_image(image, np.zeros((50, 100, 3), np.uint8))
     found = torch.tensor([[10.0, 10, 90, 40, 0.9, 0]])

@@ -1,4 +1,4 @@
-"""Processes of one start find each other, whatever those of an earlier one have left in the store."""
+"""Ranks agree on a fresh key prefix, whatever earlier processes have left in the store."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ import pytest
 from torch.distributed import HashStore, PrefixStore, Store
 
 from utils.base.errors import YoloError
-from utils.train.distributed import meet
+from utils.train.distributed import fresh_store
 
 WORLD = 3
 
 
-def _meet_all(store: Store) -> list[Store]:
+def _join_all(store: Store) -> list[Store]:
+    def join(rank: int) -> Store:
+        return fresh_store(store, rank, WORLD, timedelta(seconds=20))
+
     with ThreadPoolExecutor(WORLD) as pool:
-        return list(pool.map(lambda rank: meet(store, rank, WORLD, timedelta(seconds=20)), range(WORLD)))
+        return list(pool.map(join, range(WORLD)))
 
 
-def test_each_start_has_a_part_of_the_store_to_itself() -> None:
+def test_each_start_uses_its_own_keys() -> None:
     store = HashStore()
     for start in range(20):
-        parts = _meet_all(store)
-        assert not any(part.check(["address"]) for part in parts), "nothing of the start before"
+        parts = _join_all(store)
+        assert not any(part.check(["address"]) for part in parts), "keys of the previous start are visible"
         parts[0].set("address", str(start))
         assert [part.get("address") for part in parts] == [str(start).encode()] * WORLD
 
 
-def test_one_that_died_before_all_had_met_is_replaced() -> None:
+def test_a_process_that_died_before_all_joined_is_replaced() -> None:
     store = HashStore()
-    with pytest.raises(YoloError, match="process 1 of 3 has waited"):
-        meet(store, 1, WORLD, timedelta(seconds=0.05))
-    parts = _meet_all(store)
+    with pytest.raises(YoloError, match="process 1 of 3 waited"):
+        fresh_store(store, 1, WORLD, timedelta(seconds=0.05))
+    parts = _join_all(store)
     parts[1].set("address", "here")
     assert parts[0].get("address") == b"here" and all(isinstance(part, PrefixStore) for part in parts)

@@ -52,7 +52,7 @@ def test_batch_norm_statistics_are_averaged_and_counters_are_not() -> None:
     assert ema.model.num_batches_tracked == 0
 
 
-def test_a_restored_average_goes_on_bit_for_bit() -> None:
+def test_a_restored_ema_continues_bit_for_bit() -> None:
     model = _toy()
     through = ModelEMA(model)
     _step(model, 0)

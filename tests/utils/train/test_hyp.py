@@ -39,7 +39,7 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path) -> None:
         ("degrees: [0, 1]", ("degrees", "[0, 1]")),
     ],
 )
-def test_mistakes_are_named(tmp_path: Path, line: str, words: tuple[str, ...]) -> None:
+def test_errors_name_the_key(tmp_path: Path, line: str, words: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError) as caught:
         load_hyp(_file(tmp_path, line + "\n"))
 

@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from tests.utils.train.small import SIZE, DrawnLoader, make_state, make_train_config
 from utils.loggers.callbacks import CallbackList, Callbacks
 from utils.train.loop import (
-    backward,
-    clip_gradients,
+    compute_loss,
     random_size,
     rescale,
     set_train_mode,
@@ -24,7 +22,7 @@ from utils.train.loss_meter import DivergedError, LossMeter
 NOBODY = CallbackList()
 
 
-def test_an_epoch_moves_weights_and_average_and_reports_its_losses() -> None:
+def test_an_epoch_updates_weights_and_ema_and_returns_losses() -> None:
     state = make_state()
     before = {key: value.clone() for key, value in state.model.state_dict().items()}
     losses = train_one_epoch(0, state, DrawnLoader(), make_train_config(), NOBODY)
@@ -44,7 +42,7 @@ def test_two_runs_are_equal_bit_for_bit() -> None:
         assert torch.equal(value, two.model.state_dict()[key]), key
 
 
-def test_updates_wait_for_the_nominal_batch_after_the_warm_up() -> None:
+def test_gradients_are_accumulated_to_the_nominal_batch_after_the_warmup() -> None:
     state = make_state()
     config = make_train_config(
         batches=40, epochs=1, batch_size=4
@@ -62,7 +60,7 @@ def test_updates_wait_for_the_nominal_batch_after_the_warm_up() -> None:
     assert steps[-1] - steps[-2] > 8
 
 
-def test_an_epoch_may_begin_in_its_middle() -> None:
+def test_an_epoch_can_be_resumed_at_any_batch() -> None:
     state = make_state()
     state.progress.first_batch = 3
     seen = []
@@ -76,7 +74,7 @@ def test_an_epoch_may_begin_in_its_middle() -> None:
     assert seen == [7]
 
 
-def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_causes() -> None:
+def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_causes() -> None:
     state = make_state()
     with torch.no_grad():
         state.model.head.m[0].bias.fill_(float("nan"))
@@ -85,7 +83,7 @@ def test_a_loss_that_is_no_number_stops_with_epoch_batch_and_causes() -> None:
         train_one_epoch(2, state, DrawnLoader(), make_train_config(), NOBODY)
 
 
-def test_a_gradient_that_overflows_is_noticed_though_the_loss_is_finite() -> None:
+def test_a_gradient_that_overflows_is_detected_with_a_finite_loss() -> None:
     meter = LossMeter(torch.device("cpu"), epoch=0)
     meter.add(torch.ones(3), 0)
     meter.watch(torch.tensor(float("inf")), 5)
@@ -120,26 +118,13 @@ def test_frozen_batch_norms_keep_their_statistics() -> None:
     assert frozen.bn.training
 
 
-@pytest.mark.parametrize("size", [0.01, 100.0])
-def test_gradients_are_clipped_like_torch_does(size: float) -> None:
-    ours, theirs = nn.Linear(5, 5), nn.Linear(5, 5)
-    for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
-        own.grad = torch.randn(own.shape) * size
-        other.grad = own.grad.clone()
-
-    norm = clip_gradients(ours.parameters(), 10.0)
-
-    assert norm == pytest.approx(float(nn.utils.clip_grad_norm_(theirs.parameters(), 10.0)), rel=1e-5)
-    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad)
-
-
-def test_images_become_fractions() -> None:
+def test_images_become_floats_from_0_to_1() -> None:
     images = to_device(torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1), torch.device("cpu"))
 
     assert images.flatten().tolist() == pytest.approx([0, 0.2, 1])
 
 
-def test_multi_scale_draws_whole_strides_from_half_to_one_and_a_half() -> None:
+def test_multi_scale_draws_multiples_of_the_stride_from_0_5_to_1_5() -> None:
     config = make_train_config()
     sizes = {random_size(config, epoch, index) for epoch in range(5) for index in range(20)}
 
@@ -148,13 +133,14 @@ def test_multi_scale_draws_whole_strides_from_half_to_one_and_a_half() -> None:
     assert rescale(torch.zeros(1, 3, SIZE, SIZE // 2), 96, 32).shape == (1, 3, 96, 64)
 
 
-def test_a_quad_batch_counts_fourfold() -> None:
+def test_the_loss_of_a_quad_batch_is_multiplied_by_four() -> None:
     plain, quad = make_state(), make_state()
     norms = []
     for state, config in ((plain, make_train_config()), (quad, make_train_config(quad=True))):
         state.model.train()
         batch = DrawnLoader().batch(0, 0)
-        backward(state, to_device(batch.images, state.device), batch.targets, config)
+        images = to_device(batch.images, state.device)
+        compute_loss(state, images, batch.targets, config)[0].backward()
         norms.append(float(state.model.model[0].conv.weight.grad.norm()))
 
     assert norms[1] == pytest.approx(4 * norms[0], rel=1e-4)

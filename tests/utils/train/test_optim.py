@@ -37,7 +37,7 @@ def test_biases_weights_norms_in_this_order() -> None:
     assert [p.shape for p in norms] == [net[1].weight.shape]
 
 
-def test_parameters_of_other_names_decay_and_shared_layers_come_once() -> None:
+def test_parameters_of_other_names_decay_and_shared_layers_occur_once() -> None:
     attention = nn.MultiheadAttention(4, 2)  # in_proj_weight, in_proj_bias
     biases, weights, norms = parameter_groups(nn.ModuleList([attention, attention]))
 
@@ -66,7 +66,7 @@ def test_fused_steps_equal_plain_ones_on_channels_last_weights() -> None:
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
-def test_a_restored_optimizer_goes_on_bit_for_bit(name: str) -> None:
+def test_a_restored_optimizer_continues_bit_for_bit(name: str) -> None:
     through, resumed = _net(), _net()
     one = make_optimizer(through, name, HYP, batch_size=64)
     two = make_optimizer(resumed, name, HYP, batch_size=64)

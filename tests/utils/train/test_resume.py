@@ -29,28 +29,29 @@ def test_options_come_from_the_run_and_some_from_the_command_line(
 ) -> None:
     last = _run(tmp_path / "exp", "--img", "96", "--epochs", "5", "--cfg", "yolov5n.yaml")
     caplog.set_level("INFO")
-    opt, checkpoint = find_run(parse_options(["--resume", str(last), "--epochs", "9", "--batch", "2"]))
+    run = find_run(parse_options(["--resume", str(last), "--epochs", "9", "--batch", "2"]))
+    opt = run.options
 
     assert (opt.imgsz, opt.epochs, opt.batch_size) == (96, 9, 16)
-    assert opt.hyp["lr0"] == 0.5
-    assert Path(opt.save_dir) == last.parents[1]
-    assert checkpoint.training is not None
+    assert isinstance(opt.hyp, dict) and opt.hyp["lr0"] == 0.5
+    assert run.folder == last.parents[1]
+    assert run.checkpoint.training is not None
     assert "--batch-size 2 is ignored" in caplog.text and "--epochs 9 (the run had 5)" in caplog.text
 
 
-def test_without_opt_yaml_the_checkpoint_brings_the_options(tmp_path: Path) -> None:
+def test_without_opt_yaml_the_options_come_from_the_checkpoint(tmp_path: Path) -> None:
     last = _run(tmp_path / "exp", "--img", "96")
     (tmp_path / "exp" / "opt.yaml").unlink()
 
-    assert find_run(parse_options(["--resume", str(last)]))[0].imgsz == 96
+    assert find_run(parse_options(["--resume", str(last)])).options.imgsz == 96
 
 
-def test_a_moved_run_goes_on_where_it_now_is(tmp_path: Path) -> None:
+def test_a_moved_run_continues_in_its_new_folder(tmp_path: Path) -> None:
     last = _run(tmp_path / "exp")
     (tmp_path / "exp").rename(tmp_path / "moved")
     moved = tmp_path / "moved" / last.relative_to(tmp_path / "exp")
 
-    assert Path(find_run(parse_options(["--resume", str(moved)]))[0].save_dir) == tmp_path / "moved"
+    assert find_run(parse_options(["--resume", str(moved)])).folder == tmp_path / "moved"
 
 
 def test_bare_resume_takes_the_checkpoint_written_last(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_bare_resume_takes_the_checkpoint_written_last(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path) == new
 
 
-def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
+def test_nothing_to_resume_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no last.pt below"):
         newest_checkpoint(tmp_path)
     with pytest.raises(ConfigError, match="nowhere.pt: no such file"):
@@ -77,13 +78,13 @@ def test_a_file_without_options_is_refused(tmp_path: Path) -> None:
         find_run(parse_options(["--resume", str(tmp_path / "last.pt")]))
 
 
-def test_what_has_changed_since_is_told() -> None:
+def test_changes_since_the_checkpoint_are_listed() -> None:
     data = {"pictures": 3, "labels": 9, "digest": "a"}
     before = {"data": {"train": data, "val": data}, "versions": {"torch": "2.4", "python": "3.11"}}
     now = {"data": {"train": data | {"labels": 8, "digest": "b"}, "val": data | {"digest": "b"}}}
     assert differences(before, now | {"versions": {"torch": "2.5", "python": "3.11"}}) == [
         "train data has changed: 8 labels, the run had 9",
-        "val data has changed: as many images and labels, but not the same ones",
+        "val data has changed: the same number of images and labels, but other ones",
         "torch is 2.5, the run had 2.4",
     ]
     assert differences({"git": {"commit": "a" * 40}}, now | {"git": {"commit": "b" * 40}}) == [

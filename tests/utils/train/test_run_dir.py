@@ -17,13 +17,13 @@ from utils.base.log import set_up_console
 from utils.loggers.callbacks import Callbacks
 from utils.train.loss_meter import DivergedError
 from utils.train.run_dir import COLUMNS, RunDir, guard, quoted, table_row
-from utils.train.run_metadata import run_identity
+from utils.train.run_metadata import run_metadata
 from utils.train.train_options import parse_options
 
 
 def _open(folder: Path, epoch: int = 0, *flags: str) -> RunDir:
     run = RunDir(folder)
-    run.open(parse_options(list(flags)), hyperparameters(), epoch, run_identity(seed=0))
+    run.open(parse_options(list(flags)), hyperparameters(), epoch, run_metadata(seed=0))
     return run
 
 
@@ -57,7 +57,7 @@ def test_options_are_written_as_plain_yaml_with_their_hyperparameters(tmp_path: 
     assert options["identity"]["versions"]["torch"] == torch.__version__
 
 
-def test_the_table_has_the_original_columns_and_no_doubled_rows(tmp_path: Path) -> None:
+def test_the_table_has_the_original_columns_and_no_duplicate_rows(tmp_path: Path) -> None:
     run = _open(tmp_path)
     for epoch in range(3):
         run.write_row(_row(epoch))
@@ -68,13 +68,13 @@ def test_the_table_has_the_original_columns_and_no_doubled_rows(tmp_path: Path) 
     assert [row[0] for row in _rows(run)[1:]] == ["0", "1", "2"]
 
 
-def test_a_new_run_in_an_old_folder_begins_a_new_table(tmp_path: Path) -> None:
+def test_a_new_run_in_an_old_folder_starts_a_new_table(tmp_path: Path) -> None:
     _open(tmp_path).write_row(_row(0))
 
     assert len(_rows(_open(tmp_path))) == 1
 
 
-def test_a_row_without_validation_says_so(tmp_path: Path) -> None:
+def test_a_row_without_validation_has_nan(tmp_path: Path) -> None:
     row = table_row(4, [1.0, 2.0, 3.0], None, make_state().optimizer)
 
     assert (row["epoch"], row["train/cls_loss"], row["x/lr2"]) == (4, 3.0, 0.01)
@@ -127,7 +127,7 @@ def test_an_interruption_prints_the_command_that_resumes(
     assert re.search(r'python train.py --resume ".*my run.*last.pt"', capsys.readouterr().out)
 
 
-def test_a_dead_worker_is_told_from_other_errors(tmp_path: Path) -> None:
+def test_a_killed_dataloader_worker_is_distinguished_from_other_errors(tmp_path: Path) -> None:
     run = _open(tmp_path)
     with pytest.raises(YoloError, match="killed.*--workers"), guard(run, Closing(), Callbacks()):
         raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")

@@ -26,7 +26,7 @@ def _schedule(case: dict) -> Schedule:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_warm_up_rises_as_in_the_original(case: dict) -> None:
+def test_the_warmup_is_that_of_the_original(case: dict) -> None:
     schedule = _schedule(case)
     parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(3)]
     optimizer = torch.optim.SGD([{"params": [p], "initial_lr": 0.01} for p in parameters], lr=0.01)
@@ -49,7 +49,7 @@ def test_weight_decay_and_accumulation_follow_the_batch_size(case: dict) -> None
     assert scaled_decay(0.0005, case["batch_size"]) == pytest.approx(case["weight_decay_scaled"])
 
 
-def test_a_short_run_leaves_its_warm_up_half_way() -> None:
+def test_the_warmup_is_at_most_half_of_the_run() -> None:
     schedule = Schedule(check_hyp({}, "defaults"), epochs=3, batches=13, batch_size=16)
 
     assert schedule.warmup == 3 * 13 // 2
@@ -57,7 +57,7 @@ def test_a_short_run_leaves_its_warm_up_half_way() -> None:
 
 
 @pytest.mark.parametrize("batches", [1, 1000])
-def test_no_warm_up_when_the_hyperparameters_say_so(batches: int) -> None:
+def test_warmup_epochs_0_disables_the_warmup(batches: int) -> None:
     schedule = Schedule(check_hyp({"warmup_epochs": 0}, "mine"), epochs=1, batches=batches, batch_size=64)
 
     optimizer = torch.optim.SGD([{"params": [torch.nn.Parameter(torch.zeros(1))], "initial_lr": 0.01}])

@@ -42,7 +42,7 @@ def test_a_run_resumed_from_a_file_ends_bit_equal(tmp_path: Path) -> None:
     assert through.ema.updates == resumed.ema.updates
 
 
-def test_anchors_that_were_fitted_come_back_everywhere() -> None:
+def test_autoanchor_results_are_restored_in_model_ema_and_loss() -> None:
     fitted, resumed = make_state(), make_state()
     fitted.model.head.set_anchors(fitted.model.head.anchors_px() * 1.5)
     fitted.ema = ModelEMA(fitted.model)
@@ -62,7 +62,7 @@ def test_a_file_of_another_model_is_refused() -> None:
         make_state().restore(content)
 
 
-def test_global_generators_go_on_where_they_were() -> None:
+def test_global_random_generators_are_restored() -> None:
     content = make_state().content()
     expected = torch.rand(3), np.random.rand(3)
     make_state().restore(content)
@@ -75,7 +75,7 @@ def _result(fitness: float) -> EvalResult:
     return EvalResult({0: "a"}, 1, np.ones(1, int), np.array([fitness]), map50=fitness, map=fitness)
 
 
-def test_progress_keeps_the_best_and_a_tie_is_as_good() -> None:
+def test_progress_keeps_the_best_fitness_and_counts_a_tie_as_best() -> None:
     progress = Progress()
 
     assert [progress.record(epoch, _result(f)) for epoch, f in enumerate([0.0, 0.5, 0.4, 0.5])] == [
@@ -84,7 +84,7 @@ def test_progress_keeps_the_best_and_a_tie_is_as_good() -> None:
     assert (progress.epoch, progress.best_fitness) == (4, 0.5)
 
 
-def test_the_epochs_left_end_where_patience_does() -> None:
+def test_no_epochs_are_left_once_patience_is_exhausted() -> None:
     state = make_state()
     state.progress.epoch = 4
     assert list(state.epochs_left(6)) == [4, 5]

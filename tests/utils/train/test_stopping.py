@@ -30,7 +30,7 @@ def test_patience_zero_never_stops() -> None:
     assert not any(stopper(epoch, 0.0) for epoch in range(1000))
 
 
-def test_a_restored_stopper_counts_on() -> None:
+def test_a_restored_stopper_continues_to_count() -> None:
     stopper = EarlyStopping(patience=3)
     for epoch, fitness in enumerate([0.5, 0.1, 0.1]):
         stopper(epoch, fitness)

@@ -23,7 +23,7 @@ IMAGES = 16  # in a batch of all processes
 
 
 class Part(DrawnLoader):
-    """This process's images of drawn batches."""
+    """The images of random batches that belong to this rank."""
 
     def __init__(self, batches: int, share: Share) -> None:
         super().__init__(batches)
@@ -44,7 +44,7 @@ class Part(DrawnLoader):
 
 
 def steps(process_group: ProcessGroup, out: Path) -> None:
-    """20 updates with frozen batch norms; losses and weights go to `out`."""
+    """Make 20 optimizer steps with frozen batch norms; save losses and weights to `out`."""
     state = make_state()
     state.process_group = process_group
     config = make_train_config(batches=10, frozen=list(state.model.model))
@@ -86,14 +86,14 @@ def measured(process_group: ProcessGroup, out: Path, weights: str) -> None:
 
 
 def fails(process_group: ProcessGroup, out: Path) -> None:
-    """The second process fails, while the first one waits for it."""
+    """Fail on rank 1 while rank 0 waits for it."""
     if process_group.rank == 1:
         raise YoloError("this one fails")
     process_group.sums([1])
 
 
 def main() -> None:
-    """Do the task that the command line names."""
+    """Run the task that the command line names."""
     task, out, *more = sys.argv[1:]
     torch.set_num_threads(1)
     with make_process_group(Namespace(device="cpu", batch_size=IMAGES, resume=False)) as process_group:

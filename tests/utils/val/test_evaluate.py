@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,15 +16,16 @@ from utils.data.loader import Batch
 from utils.loggers.callbacks import Callbacks
 from utils.val import outputs
 from utils.val.accumulator import EvalResult
-from utils.val.evaluate import evaluate
+from utils.val.evaluate import EvalConfig, evaluate
+from utils.val.outputs import OutputOptions
 
 
-def judge(model: Any, batches: list[Batch], names: dict[int, str] = NAMES, **kwargs: Any) -> EvalResult:
+def run(model: Any, batches: list[Batch], names: dict[int, str] = NAMES, **kwargs: Any) -> EvalResult:
     return evaluate(model, batches, names, device=torch.device("cpu"), **kwargs)
 
 
 def test_one_who_knows_all_the_labels_gets_full_marks() -> None:
-    result = judge(Knowing([found(LABELS)]), [batch(LABELS)])
+    result = run(Knowing([found(LABELS)]), [batch(LABELS)])
 
     assert (result.seen, result.instances, result.label_counts.tolist()) == (2, 3, [2, 1, 0])
     assert result.mr == 1
@@ -39,14 +39,14 @@ def test_boxes_meet_in_the_pixels_of_the_image_itself(tmp_path: Path) -> None:
     rows = [[0, 1, 0.5, 0.25, 0.5, 0.25]]
     large = batch(rows, images=1, scale=0.5)  # 128 px, seen at 64
 
-    judge(Knowing([found(rows)]), [large], save_txt=True, save_conf=True, save_dir=tmp_path)
+    run(Knowing([found(rows)]), [large], outputs=OutputOptions(tmp_path, save_txt=True, save_conf=True))
 
     text = (tmp_path / "labels" / "000000000000.txt").read_text()
     assert [float(word) for word in text.split()] == pytest.approx([1, 0.5, 0.25, 0.5, 0.25, 0.9])
 
 
 def test_a_set_without_labels_gives_zeros_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    result = judge(Knowing([found(LABELS)]), [batch([])])
+    result = run(Knowing([found(LABELS)]), [batch([])])
 
     assert result.results == (0,) * 7
     assert result.instances == 0
@@ -54,11 +54,11 @@ def test_a_set_without_labels_gives_zeros_and_says_so(caplog: pytest.LogCaptureF
 
 
 def test_a_set_without_images_gives_zeros() -> None:
-    assert judge(Knowing([]), []).seen == 0
+    assert run(Knowing([]), []).seen == 0
 
 
 def test_classes_without_labels_have_no_map() -> None:
-    result = judge(Knowing([[]]), [batch(LABELS)])
+    result = run(Knowing([[]]), [batch(LABELS)])
 
     assert np.array_equal(result.maps, [0, 0, np.nan], equal_nan=True)
     assert result.filled_maps.tolist() == [0, 0, 0]
@@ -66,7 +66,7 @@ def test_classes_without_labels_have_no_map() -> None:
 
 
 def test_absent_classes_count_as_average_for_those_who_need_a_number() -> None:
-    result = judge(Knowing([found(LABELS[:1])]), [batch(LABELS[:1], images=1)])
+    result = run(Knowing([found(LABELS[:1])]), [batch(LABELS[:1], images=1)])
 
     assert result.filled_maps == pytest.approx([0.995] * 3)
     (p, r, map50, map_, *losses), maps, speeds = result  # as the original's val.run returns it
@@ -77,21 +77,21 @@ def test_absent_classes_count_as_average_for_those_who_need_a_number() -> None:
 def test_detections_of_classes_without_labels_are_mentioned(caplog: pytest.LogCaptureFixture) -> None:
     stray = [[0, 2, 0.5, 0.5, 0.1, 0.1, 0.95]]
 
-    judge(Knowing([found(LABELS) + stray]), [batch(LABELS)])
+    run(Knowing([found(LABELS) + stray]), [batch(LABELS)])
 
-    assert "1 detections are of classes without a single label" in caplog.text
+    assert "1 detections are of classes without labels" in caplog.text
 
 
 def test_a_model_for_other_classes_is_refused() -> None:
     with pytest.raises(ConfigError, match="5 classes, the dataset 3"):
-        judge(Knowing([[]], nc=5), [batch(LABELS)])
+        run(Knowing([[]], nc=5), [batch(LABELS)])
 
 
 def test_single_cls_forgives_the_wrong_class() -> None:
     one_class = [[index, 0, *box] for index, _, *box in LABELS]
     model = Knowing([found(LABELS)])
 
-    result = judge(model, [batch(one_class)], {0: "item"}, single_cls=True)
+    result = run(model, [batch(one_class)], {0: "item"}, config=EvalConfig(single_cls=True))
 
     assert result.map50 == pytest.approx(0.995)
 
@@ -103,7 +103,7 @@ def test_losses_are_means_over_the_batches() -> None:
         seen.append((maps, targets))
         return torch.tensor(0.0), torch.tensor([1.0, 2.0, 3.0]) * len(seen)
 
-    result = judge(Knowing([[], []]), [batch(LABELS), batch(LABELS)], loss=loss)
+    result = run(Knowing([[], []]), [batch(LABELS), batch(LABELS)], loss=loss)
 
     assert result.losses == (1.5, 3.0, 4.5)
     assert seen[0][0][0].shape == (2, 3, 2, 2, 8)
@@ -115,20 +115,25 @@ def test_a_model_in_training_goes_on_training_afterwards() -> None:
     states: list[bool] = []
     model.register_forward_pre_hook(lambda module, _: states.append(module.training))
 
-    judge(model, [batch(LABELS)])
+    run(model, [batch(LABELS)])
 
     assert (states, model.training) == ([False], True)
 
 
 def test_images_reach_the_model_as_numbers_from_0_to_1() -> None:
     model = Knowing([[]])
-    judge(model, [batch(LABELS)])
+    run(model, [batch(LABELS)])
     assert model.inputs[0].dtype == torch.float32
     assert model.inputs[0].unique().tolist() == pytest.approx([100 / 255])
 
 
 def test_hybrid_labels_hold_the_truth_even_if_nothing_is_found(tmp_path: Path) -> None:
-    judge(Knowing([[]]), [batch(LABELS)], save_hybrid=True, save_dir=tmp_path)
+    run(
+        Knowing([[]]),
+        [batch(LABELS)],
+        config=EvalConfig(hybrid=True),
+        outputs=OutputOptions(tmp_path, save_txt=True),
+    )
 
     lines = (tmp_path / "labels" / "000000000000.txt").read_text().splitlines()
     assert sorted(line.split()[0] for line in lines) == ["0", "1"]
@@ -136,7 +141,7 @@ def test_hybrid_labels_hold_the_truth_even_if_nothing_is_found(tmp_path: Path) -
 
 def test_the_row_of_all_classes_ends_with_the_four_metrics(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    result = judge(Knowing([found(LABELS)]), [batch(LABELS)])
+    result = run(Knowing([found(LABELS)]), [batch(LABELS)])
 
     (row,) = [line.split() for line in caplog.messages if re.match(r"\s*all\s+\d", line)]
     assert row[1:3] == ["2", "3"]
@@ -149,7 +154,7 @@ def test_the_row_of_all_classes_ends_with_the_four_metrics(caplog: pytest.LogCap
 
 def test_training_prints_classes_only_when_asked(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    judge(
+    run(
         Knowing([found(LABELS)]), [batch(LABELS)], loss=lambda maps, targets: (torch.zeros(1), torch.zeros(3))
     )
     assert not [line for line in caplog.messages if line.split()[0] == "cell"]
@@ -159,7 +164,7 @@ def test_images_of_a_run_are_drawn_and_the_batch_stays_as_it_was(tmp_path: Path)
     scene = batch(LABELS)
     untouched = scene.images.clone()
 
-    judge(Knowing([found(LABELS)]), [scene], plots=True, save_dir=tmp_path)
+    run(Knowing([found(LABELS)]), [scene], outputs=OutputOptions(tmp_path, plots=True))
 
     assert torch.equal(scene.images, untouched)
     assert {file.name for file in tmp_path.iterdir()} == {
@@ -186,7 +191,7 @@ def test_callbacks_hear_every_moment() -> None:
         def on_val_end(self, result: Any) -> None:
             heard.append(f"end {result.seen}")
 
-    judge(Knowing([found(LABELS)]), [batch(LABELS)], callbacks=Recorder())
+    run(Knowing([found(LABELS)]), [batch(LABELS)], callbacks=Recorder())
 
     assert heard == ["start", "2 in 0", "1 in 1", "end 2"]
 
@@ -202,18 +207,11 @@ def test_scores_of_the_coco_tools_replace_ours(tmp_path: Path, monkeypatch: pyte
     truth = tmp_path / "annotations" / "instances_val2017.json"
     truth.parent.mkdir()
     truth.touch()
-    coco: Any = SimpleNamespace(is_coco=True, root=tmp_path)
+    written = OutputOptions(tmp_path, save_json=True, json_stem="m", coco_root=tmp_path)
 
-    result = judge(
-        Knowing([found(LABELS)]), [batch(LABELS)], save_json=True, json_stem="m", data=coco, save_dir=tmp_path
-    )
+    result = run(Knowing([found(LABELS)]), [batch(LABELS)], outputs=written)
 
     assert (result.map, result.map50, result.mp) == (0.3, 0.5, 1)
     assert asked == [(tmp_path / "m_predictions.json", truth, [0, 1])]
     rows = json.loads((tmp_path / "m_predictions.json").read_text())
     assert [row["category_id"] for row in rows] == [1, 2, 1]  # COCO counts from 1
-
-
-def test_something_to_write_needs_a_folder() -> None:
-    with pytest.raises(ConfigError, match="save_dir"):
-        judge(Knowing([[]]), [batch(LABELS)], save_txt=True)

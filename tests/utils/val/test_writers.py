@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.val.coco_json import COCO_IDS, coco_scores, find_annotations
-from utils.val.outputs import JsonWriter, LabelWriter
+from utils.val.coco_json import COCO_IDS, JsonWriter, coco_scores, find_annotations
+from utils.val.outputs import LabelWriter
 
 TWO = torch.tensor([[10.0, 20, 30, 60, 0.87654321, 1], [0, 0, 5, 5, 0.5, 0]])
 NONE = torch.zeros(0, 6)
@@ -34,7 +34,7 @@ def test_images_of_one_name_do_not_share_labels(tmp_path: Path) -> None:
     writer.add(Path("a/x.jpg"), TWO, (200, 100))
     writer.add(Path("b/x.jpg"), TWO[:1], (200, 100))
     assert len((tmp_path / "x.txt").read_text().splitlines()) == 2
-    assert len((tmp_path / "x_2.txt").read_text().splitlines()) == 1
+    assert len((tmp_path / "x2.txt").read_text().splitlines()) == 1
 
 
 def test_json_rows_are_as_coco_wants_them(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from utils.data.loader import Loader, make_loader
 from utils.data.samplers import Mix, Share
 from utils.data.shards.table import ShardTable
 from utils.loggers.callbacks import Callbacks
-from utils.train import setup
+from utils.train import loaders
 from utils.train.callbacks import PredictionImages, dataset_files
 
 BUFFER = 4
@@ -66,7 +66,7 @@ def test_losses_are_those_of_the_folder_in_the_same_order(
             loader.keys.mix = Mix(images.shard, BUFFER)
         return loader
 
-    monkeypatch.setattr(setup, "make_loader", in_their_order)
+    monkeypatch.setattr(loaders, "make_loader", in_their_order)
     near = train.run(**flags, data=str(folder.yaml), name="folder").save_dir
     _assert_equal(near, far)
     assert len(_outcome(near)[0].splitlines()) == 3
@@ -97,10 +97,10 @@ def test_what_is_found_in_shards_is_drawn(tmp_path: Path, flags: dict[str, Any])
 
 def test_shards_are_uploaded_as_they_are(tmp_path: Path) -> None:
     _, shards = make_both(tmp_path)
-    loaders: Any = Namespace(
+    opened: Any = Namespace(
         dataset=DetectionDataset(shards.train, 64), val=Namespace(dataset=DetectionDataset(shards.val, 64))
     )
-    found = dataset_files(Namespace(upload_dataset="val"), loaders)
+    found = dataset_files(Namespace(upload_dataset="val"), opened)
     assert sorted(found) == sorted(f"val-000{n}.{end}" for n in (0, 1) for end in ("tar", "index.npz"))
 
 

@@ -1,0 +1,161 @@
+"""The dataloaders of a run, and the weighted sampling of --image-weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from utils.data.dataset import DetectionDataset
+from utils.data.dataset_yaml import DataSpec, read_data_yaml
+from utils.data.letterbox import check_img_size
+from utils.data.loader import Loader, Share, make_loader
+from utils.train.distributed import ProcessGroup
+from utils.train.hyp import Hyp
+from utils.train.train_options import TrainOptions
+
+MIN_STRIDE = 32  # image sizes are multiples of it even where a model would take smaller steps
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """Dataloaders for training and validation, of the same image size."""
+
+    train: Loader
+    val: Loader
+    dataset: DetectionDataset  # behind `train`
+    imgsz: int
+    stride: int
+    batch_size: int
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self.train.close()
+        self.val.close()
+
+
+def read_data(options: TrainOptions) -> DataSpec:
+    """Read the dataset yaml; with --single-cls it has one class."""
+    data = read_data_yaml(options.data, allow_download=options.download)
+    if options.single_cls and data.nc != 1:
+        data.names, data.nc = {0: "item"}, 1
+    return data
+
+
+def make_loaders(
+    options: TrainOptions,
+    hyp: Hyp,
+    data: DataSpec,
+    stride: int,
+    process_group: ProcessGroup,
+    pin_memory: bool,
+) -> Loaders:
+    """Make the loaders; the batch size is at most the number of training images.
+
+    Several processes share each batch in training, and whole batches in validation.
+
+    Args:
+        options: of train.py.
+        hyp: hyperparameters of the augmentations.
+        data: the dataset.
+        stride: largest stride of the model.
+        process_group: whose ranks share the batches.
+        pin_memory: put batches into page-locked memory, for CUDA.
+
+    Raises:
+        DataError: a split without usable images.
+    """
+    stride = max(stride, MIN_STRIDE)
+    imgsz = check_img_size(options.imgsz, stride, floor=stride * 2)
+    with process_group.leader_first():  # rank 0 writes the label caches, which the others read
+        train_set, val_set = _make_datasets(options, hyp, data, imgsz, stride)
+    batch_size = min(options.batch_size, len(train_set))
+    train_loader = make_loader(
+        train_set,
+        options.batch_size if options.rect else batch_size,
+        workers=options.workers,
+        shuffle=True,
+        seed=options.seed,
+        quad=options.quad,
+        pin_memory=pin_memory,
+        share=Share(process_group.rank, process_group.world),
+        buffer=options.shuffle_buffer,
+    )
+    share = Share(process_group.rank, process_group.world, whole_batches=True)
+    val_loader = make_loader(
+        val_set, batch_size * 2, workers=options.workers, pin_memory=pin_memory, share=share
+    )
+    return Loaders(train_loader, val_loader, train_set, imgsz, stride, batch_size)
+
+
+def _make_datasets(
+    options: TrainOptions, hyp: Hyp, data: DataSpec, imgsz: int, stride: int
+) -> tuple[DetectionDataset, DetectionDataset]:
+    common: dict[str, Any] = {
+        "stride": stride, "single_cls": options.single_cls, "seed": options.seed, "names": data.names,
+    }  # fmt: skip
+    train_set = DetectionDataset(
+        data.train,
+        imgsz,
+        batch_size=options.batch_size,
+        augment=True,
+        hyp=hyp,
+        rect=options.rect,
+        cache=None if options.cache == "val" else options.cache,
+        fast_decode=options.fast_decode,
+        prefix="train: ",
+        **common,
+    )
+    val_set = DetectionDataset(
+        data.val,
+        imgsz,
+        batch_size=min(options.batch_size, len(train_set)) * 2,
+        rect=True,
+        cache=None if options.noval else "ram" if options.cache == "val" else options.cache,
+        pad=0.5,
+        prefix="val: ",
+        **common,
+    )
+    return train_set, val_set
+
+
+def update_image_weights(loaders: Loaders, nc: int, maps: Sequence[float]) -> None:
+    """Sample images of classes that are rare, or that the latest validation found hard, more often.
+
+    Args:
+        loaders: of the run.
+        nc: number of classes.
+        maps: mAP50-95 of each class in the latest validation, (nc,); empty before the first.
+    """
+    hard = np.array(maps) if len(maps) else None
+    weights = image_weights(loaders.dataset.labels, nc, hard)
+    loaders.train.set_weights(weights if weights.sum() > 0 else None)  # all zero: no class is hard any more
+
+
+def class_weights(labels: Sequence[np.ndarray], nc: int) -> np.ndarray:
+    """Return the inverse frequency of each class, (nc,) with sum 1; an absent class counts as one label.
+
+    Args:
+        labels: (n, 5) per image, class first.
+        nc: number of classes.
+    """
+    classes = [rows[:, 0].astype(int) for rows in labels]
+    counts = np.bincount(np.concatenate([np.zeros(0, int), *classes]), minlength=nc)
+    inverse = 1 / np.maximum(counts, 1)
+    return inverse / inverse.sum()
+
+
+def image_weights(labels: Sequence[np.ndarray], nc: int, maps: np.ndarray | None = None) -> np.ndarray:
+    """Return the weight of each image, (N,): the sum over its objects of how rare and hard their class is.
+
+    Args:
+        labels: (n, 5) per image, class first.
+        nc: number of classes.
+        maps: mAP50-95 of each class at the latest validation, (nc,); None before the first.
+    """
+    weights = class_weights(labels, nc)
+    if maps is not None:
+        weights = weights * (1 - maps) ** 2
+    return np.array([weights[rows[:, 0].astype(int)].sum() for rows in labels])
