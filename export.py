@@ -1,4 +1,4 @@
-"""Turn checkpoints into files that other runtimes read, and check each against PyTorch.
+"""Export checkpoints to formats that other runtimes read, and verify each file against PyTorch.
 
     python export.py --weights yolov5s.pt --include torchscript onnx
 
@@ -11,41 +11,49 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.base import script
 from utils.base.log import set_up_console
-from utils.base.script import main, print_args
-from utils.export.export_options import options_from, parse_options
+from utils.base.options import options_from, parse_options
+from utils.export.export_options import ExportOptions
 
 if TYPE_CHECKING:
     from utils.export.export_job import ExportReport
 
 
-def run(**keywords: Any) -> list[Path]:
-    """Export from Python: keywords are the flags with underscores; return the files that are right."""
+def run(**kwargs: Any) -> list[Path]:
+    """Export from Python.
+
+    Args:
+        **kwargs: fields of ExportOptions.
+
+    Returns:
+        The files and folders that were written and have passed verification.
+    """
     set_up_console()
-    return [report.file for report in export(options_from(keywords)) if not report.error]
+    return [report.file for report in export(options_from(ExportOptions, kwargs)) if not report.error]
 
 
-def export(opt: Namespace) -> list[ExportReport]:
-    """Export every file of `--weights` to every format of `--include`.
+def export(options: ExportOptions) -> list[ExportReport]:
+    """Export every checkpoint of `--weights` to every format of `--include`.
 
     Raises:
-        ConfigError, DataError: the weights or the device cannot be used.
+        ConfigError, DataError: the weights, the device or the calibration dataset cannot be used.
     """
     from models.weights import locate_weights
-    from utils.export.export_job import export_file, print_table
+    from utils.export.export_job import Exporter, print_table
 
-    files = [locate_weights(file) for file in opt.weights]  # all, before hours of work on the first
-    reports = [report for file in files for report in export_file(str(file), opt)]
+    files = [locate_weights(file) for file in options.weights]  # a missing file is reported before the work
+    reports = [report for file in files for report in Exporter(file, options).export()]
     print_table(reports)
     return reports
 
 
-def command_line() -> int:
-    """Parse before anything heavy is imported, then export; 1 if an export failed or differs."""
-    opt = parse_options()
-    print_args("export", opt)
-    return int(any(report.error for report in export(opt)))
+def main() -> int:
+    """Export from the command line; return 1 if an export failed or its output differs."""
+    options = parse_options(ExportOptions)
+    script.print_args("export", Namespace(**options.shown()))
+    return int(any(report.error for report in export(options)))
 
 
 if __name__ == "__main__":
-    main(command_line)
+    script.main(main)

@@ -1,64 +1,100 @@
-"""Put trained YOLOv5 weights into a config with other layers, such as one with attention.
+"""Transfer trained YOLOv5 weights into a config with other layers, such as one with attention.
 
 python graft.py --weights yolov5n.pt --cfg yolov5n-LSKA.yaml --output yolov5n-LSKA.pt
 """
 
 from __future__ import annotations
 
-import argparse
+from argparse import Namespace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from utils.base.script import main, parser, print_args
-
-
-def parse_opt() -> argparse.Namespace:
-    """Read the command line."""
-    p = parser(__doc__.splitlines()[0], prog="graft.py")
-    p.add_argument("--weights", default="yolov5s.pt", help="trained weights: official, own, or VAN's")
-    p.add_argument("--cfg", required=True, help="model yaml to fill")
-    p.add_argument("--output", default="", help="file to write; default: <cfg name>.pt in this folder")
-    p.add_argument("--nc", type=int, help="classes; default: those of the weights")
-    return p.parse_args()
+from utils.base import script
+from utils.base.errors import ConfigError, DataError
+from utils.base.log import LOG
+from utils.base.options import Options, flag, options_from, parse_options
 
 
-def run(weights: str, cfg: str, output: str = "", nc: int | None = None) -> Path:
-    """Graft, print the report and how far the outputs are apart, and write the new file."""
+@dataclass(frozen=True)
+class GraftOptions(Options):
+    """Options of graft.py."""
+
+    prog = "graft.py"
+    description = "Transfer trained weights into a config with other layers, such as one with attention."
+
+    weights: str = flag("yolov5s.pt", "trained weights: official, own, or of a VAN classifier")
+    cfg: str = flag("", "model yaml to fill (required)")
+    output: str = flag("", "file to write; empty: <cfg name>.pt in the current folder")
+    nc: int | None = flag(None, "number of classes; left out: that of the weights", between=(1, None))
+
+    def check(self) -> None:
+        """Check that there is something to fill, and a file to write."""
+        if not self.cfg:
+            raise ConfigError("--cfg is required: a model yaml such as yolov5s-LSKA.yaml")
+        if self.path.is_dir():
+            example = self.path / f"{Path(self.cfg).stem}.pt"
+            raise ConfigError(f"--output {self.path}: a folder; give a file name such as {example}")
+
+    @property
+    def path(self) -> Path:
+        """The file to write."""
+        return Path(self.output or f"{Path(self.cfg).stem}.pt")
+
+
+def graft_weights(options: GraftOptions) -> Path:
+    """Graft, log the report and the difference of the outputs, and write the new checkpoint.
+
+    Raises:
+        DataError: none of the weights fits the config.
+    """
     import torch
 
     from models.graft import graft, output_gap
-    from models.weights import build_model, locate_weights, model_record, read_checkpoint, save_checkpoint
+    from models.weights import (
+        VANCheckpoint,
+        build_model,
+        locate_weights,
+        model_record,
+        read_checkpoint,
+        save_checkpoint,
+    )
     from models.yolo import DetectionModel
-    from utils.base.errors import ConfigError, DataError
-    from utils.base.log import LOG
 
-    if nc is not None and nc < 1:
-        raise ConfigError(f"--nc {nc}: a whole number from 1 on is needed")
-    path = Path(output) if output else Path(f"{Path(cfg).stem}.pt")
-    if path.is_dir():
-        raise ConfigError(f"--output {path}: a folder; give a file name such as {path / Path(cfg).stem}.pt")
-    checkpoint = read_checkpoint(locate_weights(weights))
-    model = DetectionModel(cfg, ch=checkpoint.yaml.get("ch", 3), nc=nc or checkpoint.nc)
+    checkpoint = read_checkpoint(locate_weights(options.weights))
+    model = DetectionModel(options.cfg, ch=checkpoint.yaml.get("ch", 3), nc=options.nc or checkpoint.nc)
     report = graft(model, checkpoint)
     LOG.info(str(report))
     if len(report.moved) < 2:  # only the head's anchors or biases
         raise DataError(
-            f"{weights}: nothing of it fits {cfg}; they must be of the same scale (n, s, m, l, x)"
+            f"{options.weights}: nothing of it fits {options.cfg}; the scales (n, s, m, l, x) must be equal"
         )
-    if model.nc == checkpoint.nc and not checkpoint.classifier:
+    if model.nc == checkpoint.nc and not isinstance(checkpoint, VANCheckpoint):
         side = 2 * int(model.stride.max())
         image = torch.rand(1, model.yaml["ch"], side, side, generator=torch.Generator().manual_seed(0))
         gap = output_gap(build_model(checkpoint), model, image)
         LOG.info(f"Largest output difference to {checkpoint.path.name}: {gap:.2g}")
+    path = options.path
     save_checkpoint(path, {"epoch": -1, "model": model_record(model), "ema": None, "optimizer": None})
     LOG.info(f"Saved {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return path
 
 
-def _run_script() -> None:
-    opt = parse_opt()
-    print_args("graft", opt)
-    run(**vars(opt))
+def run(**kwargs: Any) -> Path:
+    """Graft with the flags of the command line as keywords, such as `cfg="yolov5s-LSKA.yaml"`.
+
+    Returns:
+        The file that was written.
+    """
+    return graft_weights(options_from(GraftOptions, kwargs))
+
+
+def main() -> None:
+    """Graft with the flags of the command line."""
+    options = parse_options(GraftOptions)
+    script.print_args("graft", Namespace(**options.shown()))
+    graft_weights(options)
 
 
 if __name__ == "__main__":
-    main(_run_script)
+    script.main(main)

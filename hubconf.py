@@ -149,10 +149,10 @@ def _plain_errors() -> _Any:
 
 def _open_file(path: str | _Path | _Sequence[str | _Path], autoshape: bool, device: _Any) -> _Any:
     from models.autoshape import AutoShape
-    from models.backends import load_backend, recognise
+    from models.backends import detect_format, load_backend
     from models.weights import build_model, locate_weights, read_checkpoint
 
-    if not autoshape and isinstance(path, str | _Path) and recognise(str(path)).name == "pt":
+    if not autoshape and isinstance(path, str | _Path) and detect_format(str(path)).name == "pt":
         return build_model(read_checkpoint(locate_weights(path))).to(device)
     backend = load_backend(path, device)
     return AutoShape(backend) if autoshape else backend

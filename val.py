@@ -10,7 +10,6 @@ original has it, `(p, r, map50, map, *losses), maps, speeds = val.run(...)`.
 
 from __future__ import annotations
 
-from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +73,7 @@ def _new_folder(options: ValOptions) -> Path:
 def main() -> None:
     """Validate as the command line says; nothing heavy is imported before it is parsed."""
     options = parse_options()
-    script.print_args("val", Namespace(**options.shown()))
+    script.print_args("val", options)
     validate(options)
 
 

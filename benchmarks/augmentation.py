@@ -21,7 +21,7 @@ from utils.base.yaml_io import read_yaml
 from utils.data.augment import adjust_hsv, draw_hsv_gains
 from utils.data.letterbox import GRAY, letterbox
 from utils.data.mosaic import mosaic4
-from utils.data.perspective import PerspectiveDraws, random_perspective, seen_part, warp_matrix
+from utils.data.perspective import PerspectiveDraws, random_perspective, visible_region, warp_matrix
 from utils.data.samples import Sample
 
 TARGET = "<= 1.25"
@@ -59,7 +59,7 @@ def pairs(size: int, boxes: int) -> dict[str, tuple[Work, Work]]:
     lay = bare_mosaic(tiles, centre, size)
     many = [PerspectiveDraws.draw(rng, hyp) for _ in range(DRAWS)]  # how much a warp shows depends on chance
     whole, bare_many = (2 * size, 2 * size), [bare_warp(draws, size) for draws in many]
-    views = [seen_part(draws, whole, (size, size)) for draws in many]
+    views = [visible_region(draws, whole, (size, size)) for draws in many]
     warps = {draws: bare_warp(draws, size) for draws in (affine, tilted)}
     return {
         f"{DRAWS} mosaics laid and warped": (

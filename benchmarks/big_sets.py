@@ -28,7 +28,7 @@ from utils.data import label_cache
 from utils.data.label_cache import Scan
 from utils.data.packed import PackedPaths, PackedPolygons, PackedRows
 from utils.data.scan import LabelledFiles, load_labels
-from utils.data.shards.index import ShardIndex, index_place, open_shards
+from utils.data.shards.index import ShardIndex, index_path, open_shards
 from utils.data.shards.store import shard_info
 
 BOXES = 7  # an image, as in COCO
@@ -103,7 +103,7 @@ def shards(home: Path, count: int, per_shard: int = 1000) -> None:
         names = "".join(f"{number:06}{one:06}.jpg\n" for one in range(per_shard)).encode()
         places = np.zeros(per_shard, np.int64)
         one = ShardIndex(np.frombuffer(names, np.uint8), places, places, scan, "0" * 64)
-        label_cache.save_somewhere(Path(index_place(str(path))), one.arrays(info))
+        label_cache.save_with_fallback(Path(index_path(str(path))), one.arrays(info))
         urls.append(str(path))
     seconds, (table, _) = timed(lambda: open_shards(urls, "synthetic"))
     print(f"{len(table):,} images in {len(urls):,} shards: opened in {seconds:.2f} s")

@@ -21,22 +21,22 @@ import cv2
 import torch
 from timing import ROOT, ResultTable, alternate, faster, parser, ratio
 
-import detect
 from models.backends import load_backend
 from models.backends.base import Backend
 from utils.base.log import LOG
+from utils.base.options import options_from
 from utils.base.paths import relative_to_cwd
 from utils.base.processes import usable_cores
 from utils.data.dataset import DetectionDataset
 from utils.data.dataset_yaml import read_data_yaml
 from utils.data.images import read_image
-from utils.data.letterbox import to_tensor
+from utils.data.letterbox import letterbox, to_tensor
 from utils.data.loader import make_loader
 from utils.ops.nms import non_max_suppression
 from utils.predict.detect_options import DetectOptions
+from utils.predict.detector import Prepared, prepare_frame
 from utils.predict.detector import detect as run_detect
-from utils.sources.files import Frame
-from utils.sources.source import find_source, fitting
+from utils.sources.source import FileSource, find_source
 from utils.val.evaluate import evaluate
 
 SHARED = ROOT.parent / "shared"
@@ -83,7 +83,7 @@ def options() -> argparse.Namespace:
 def detection(table: ResultTable, rounds: int, backend: Backend, folder: Path, size: int) -> None:
     """The loop of detect.py, with and without saving, alone and in batches."""
     frames = read(folder, backend, size)
-    images = [to_tensor([frame.image], CPU) for frame in frames]
+    images = [to_tensor([frame.letterboxed], CPU) for frame in frames]
 
     def bare() -> None:
         with torch.inference_mode():
@@ -111,34 +111,26 @@ def detection(table: ResultTable, rounds: int, backend: Backend, folder: Path, s
         table.add(ratio(f"  bound: {words}, none ever idle", "", seconds["bare"], [bound] * rounds, parts))
 
 
-def read(folder: Path, backend: Backend, size: int) -> list[Frame]:
+def read(folder: Path, backend: Backend, size: int) -> list[Prepared]:
     """All images, read and letterboxed."""
     source = find_source(str(folder))
-    return [frame for batch in source.batches(fitting(size, backend.stride, auto=True)) for frame in batch]
+    assert isinstance(source, FileSource)
+    return [prepare_frame(item, (size, size), backend.stride, auto=True) for item in source.items()]
 
 
 def run_on(backend: Backend, source: str, project: str, size: int, **flags: object) -> None:
     """Run detect.py's main function, with a model that is loaded already."""
-    values = vars(detect.make_parser().parse_args([]))
-    values |= {
-        "source": source,
-        "project": project,
-        "imgsz": size,
-        "device": "cpu",
-        "exist_ok": True,
-        **flags,
-    }
-    run_detect(DetectOptions(**values), load=lambda _: backend)
+    values = {"source": source, "project": project, "imgsz": size, "device": "cpu", "exist_ok": True}
+    run_detect(options_from(DetectOptions, {**values, **flags}), load=lambda _: backend)
 
 
-def beside_the_model(backend: Backend, frames: list[Frame], size: int) -> None:
+def beside_the_model(backend: Backend, frames: list[Prepared], size: int) -> None:
     """All that detect.py does for images but the forward and the labels drawn, once."""
-    fit = fitting(size, backend.stride, auto=True)
     with torch.inference_mode():
-        decoded = backend(to_tensor([frames[0].image], CPU))
-        for frame in frames:
+        decoded = backend(to_tensor([frames[0].letterboxed], CPU))
+        for frame, _ in frames:
             original = read_image(frame.path)
-            to_tensor([fit(original)], CPU)
+            to_tensor([letterbox(original, size, stride=backend.stride)[0]], CPU)
             non_max_suppression(decoded)
             cv2.imencode(frame.path.suffix, original, [cv2.IMWRITE_JPEG_QUALITY, 95])
 

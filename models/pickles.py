@@ -75,7 +75,7 @@ class Record:
         self.contents.extend(values)
 
     @property
-    def kind(self) -> str:
+    def class_name(self) -> str:
         """The class name without its module."""
         return self.origin.rpartition(".")[2]
 

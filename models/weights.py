@@ -1,8 +1,9 @@
-"""Weights: read official and own checkpoints, build models from them, save and strip."""
+"""Weights: find or download their file, read it, build its model; save and strip checkpoints."""
 
 from __future__ import annotations
 
 import difflib
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,21 +17,39 @@ from models.van_weights import classifier_state, detector_config
 from models.yolo import DetectionModel
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
-from utils.base.paths import ROOT, atomic_write, typed
+from utils.base.names import class_names
+from utils.base.paths import ROOT, atomic_write, cache_folder, typed
 from utils.base.yaml_io import plain
 
 FORMAT = "yolov5-lska"  # the value of `format` in files of our own
 VERSION = 1
+_METADATA = ("date", "git", "versions", "data", "command", "seed")  # keys that describe the training run
 
-_METADATA = ("date", "git", "versions", "data", "command", "seed")  # of the run: which one it was
+RELEASE = "https://github.com/ultralytics/yolov5/releases/download/v7.0"
+LICENCE = "AGPL-3.0 (https://github.com/ultralytics/yolov5)"
+_TIMEOUT = 8.0  # seconds until a download gives up where there is no network
+_LARGEST = 2**30  # bytes; the largest official file has a third of that
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """SHA-256 and size of a published file; None where we have not verified them."""
+
+    sha256: str | None = None
+    size: int | None = None
+
+
+OFFICIAL = {f"yolov5{scale}{p6}.pt": OfficialFile() for p6 in ("", "6") for scale in "nsmlx"} | {
+    "yolov5n.pt": OfficialFile("4f180cf23ba0717ada0badd6c685026d73d48f184d00fc159c2641284b2ac0a3", 4_062_133),
+}
 
 
 @dataclass
 class Checkpoint:
-    """What a checkpoint file holds, as plain data."""
+    """Content of a checkpoint file, as plain data."""
 
     path: Path
-    state: dict[str, Tensor]  # the EMA's if there is one, in the precision of the file
+    state: dict[str, Tensor]  # of the EMA if the file has one, in the precision of the file
     yaml: dict[str, Any]
     names: dict[int, str]
     stride: list[float]
@@ -39,17 +58,71 @@ class Checkpoint:
     opt: dict[str, Any] | None = None
     epoch: int = -1
     best_fitness: float | None = None
-    training: dict[str, Any] | None = None  # the whole content of a resumable file of our own
-    classifier: bool = False  # VAN's: its stages fit `yaml`, the rest of that detector is not there
-    metadata: dict[str, Any] = field(default_factory=dict)  # _METADATA
+    training: dict[str, Any] | None = None  # the whole content, where training can resume from it
+    metadata: dict[str, Any] = field(default_factory=dict)  # the keys of _METADATA
+
+
+@dataclass
+class VANCheckpoint(Checkpoint):
+    """Weights of a VAN classifier, which fill the backbone of the detector that `yaml` describes."""
+
+
+def locate_weights(name: str | Path) -> Path:
+    """Find a weights file: as given, in the project, in the cache folder, or by downloading an official one.
+
+    Raises:
+        ConfigError: there is no such file, and the name is not an official one.
+        DataError: the download of an official file failed; the message says what to do.
+    """
+    path = Path(name).expanduser()
+    for candidate in (path, ROOT / path):
+        if candidate.is_file():
+            return candidate
+    if path.name in OFFICIAL and path.parent.resolve() in (Path().resolve(), ROOT):
+        return download_official(path.name)
+    files = [file.name for file in path.parent.glob("*.pt")] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, sorted({*files, *OFFICIAL}), n=3)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    raise ConfigError(f"--weights {name}: no such file{hint}")
+
+
+def download_official(name: str) -> Path:
+    """Return an official weights file from the cache folder; download it if it is not there.
+
+    Raises:
+        ConfigError: the name is not official.
+        DataError: there is no network, or the download is not the published file.
+    """
+    from utils.base.download import download_file
+
+    if name not in OFFICIAL:
+        raise ConfigError(f"{name}: not an official weight file; those are {', '.join(OFFICIAL)}")
+    path, known = cache_folder() / "weights" / name, OFFICIAL[name]
+    if path.is_file() and _is_intact(path, known):
+        return path
+    path.unlink(missing_ok=True)
+    LOG.info(f"Downloading {name} from {RELEASE}. The licence of these weights is {LICENCE}.")
+    url = f"{RELEASE}/{name}"
+    download_file(url, path, sha256=known.sha256, size=known.size, limit=_LARGEST, timeout=_TIMEOUT)
+    if not _is_intact(path, known):
+        path.unlink()
+        raise DataError(f"{url}: the download is not a checkpoint and was deleted")
+    return path
+
+
+def _is_intact(path: Path, known: OfficialFile) -> bool:
+    """Whether hash and size are right, and the file is a zip, which a server's error page is not."""
+    from utils.base.download import matches
+
+    return matches(path, known.sha256, known.size) and zipfile.is_zipfile(path)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a .pt file of the original (v3 to v7, forks), of our own, or a VAN classifier's, as inert data.
+    """Read a .pt file as inert data: our own, one of YOLOv5 v3 to v7 or its forks, or a VAN classifier's.
 
     Raises:
         ConfigError: there is no such file.
-        DataError: it is not a checkpoint of a detection model.
+        DataError: it is not a checkpoint of a detection model, nor of a VAN classifier (`VANCheckpoint`).
     """
     path = Path(path)
     if not path.is_file():
@@ -59,25 +132,18 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         content = {"model": content}
     if not isinstance(content, dict):
         raise DataError(f"{path}: not a YOLOv5 checkpoint (it holds {type(content).__name__})")
-    if (state := classifier_state(content)) is not None:
-        return _classifier(path, state)
     model = content.get("ema") or content.get("model")
     if content.get("format") == FORMAT and isinstance(model, dict):
-        return _own(path, content, model)
+        return _from_state_dict(path, content, model)
     if isinstance(model, Record):
-        return _official(path, content, _unwrapped(model))
+        return _from_pickled_module(path, content, _unwrapped(model))
+    if (state := classifier_state(content)) is not None:
+        return _from_van(path, state)
     raise DataError(f"{path}: not a YOLOv5 checkpoint (no model in it)")
 
 
-def _classifier(path: Path, state: dict[str, Tensor]) -> Checkpoint:
-    try:
-        yaml = detector_config(state)
-    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise DataError(f"{path}: a damaged VAN classifier ({type(error).__name__}: {error})") from error
-    return Checkpoint(path, state, yaml, names={}, stride=[], nc=yaml["nc"], classifier=True)
-
-
-def _own(path: Path, content: dict[str, Any], model: dict[str, Any]) -> Checkpoint:
+def _from_state_dict(path: Path, content: dict[str, Any], model: dict[str, Any]) -> Checkpoint:
+    """A file of our own, as `save_checkpoint` writes it."""
     if content.get("version", 0) > VERSION:
         raise DataError(f"{path}: written by a newer version of this program; update it")
     try:
@@ -85,7 +151,7 @@ def _own(path: Path, content: dict[str, Any], model: dict[str, Any]) -> Checkpoi
             path=path,
             state=dict(model["state_dict"]),
             yaml=dict(model["yaml"]),
-            names={int(key): str(name) for key, name in model["names"].items()},
+            names=class_names(model["names"]),
             stride=[float(s) for s in model["stride"]],
             nc=int(model["yaml"]["nc"]),
             hyp=model.get("hyp"),
@@ -99,30 +165,23 @@ def _own(path: Path, content: dict[str, Any], model: dict[str, Any]) -> Checkpoi
         raise DataError(f"{path}: a damaged checkpoint ({type(error).__name__}: {error})") from error
 
 
-def _official(path: Path, content: dict[str, Any], model: Record) -> Checkpoint:
+def _from_pickled_module(path: Path, content: dict[str, Any], model: Record) -> Checkpoint:
+    """A file of YOLOv5 or one of its forks, which holds the pickled model."""
     yaml = model.get("yaml")
-    head = next((child for _, child in _records(model) if child.kind == "Detect"), None)
+    head = next((module for module in _modules(model) if module.class_name == "Detect"), None)
     if not isinstance(yaml, dict) or head is None:
         raise DataError(f"{path}: not a YOLOv5 detection model (it holds a {model.origin})")
-    state = {key: value for key, value in state_of(model) if not key.endswith("anchor_grid")}
-    stride = model.get("stride")
-    names = model.get("names")
     nc = int(head.get("nc") or yaml["nc"])
     yaml = {key: value for key, value in plain(yaml).items() if value is not None} | {"nc": nc}
-    for key, kind in (("activation", "Conv"), ("csp_activation", "BottleneckCSP")):
-        if activation := _activation(model, kind):
+    for key, block in (("activation", "Conv"), ("csp_activation", "BottleneckCSP")):
+        if activation := _old_activation(model, block):
             yaml[key] = activation
-    if isinstance(names, dict | list | tuple):
-        listed = names.items() if isinstance(names, dict) else enumerate(names)
-        labels = {int(key): str(name) for key, name in listed}
-    else:
-        labels = {i: str(i) for i in range(nc)}
-    epoch = content.get("epoch")
+    stride, names, epoch = model.get("stride"), model.get("names"), content.get("epoch")
     return Checkpoint(
         path=path,
-        state=state,
+        state={key: value for key, value in state_of(model) if not key.endswith("anchor_grid")},
         yaml=yaml,
-        names=labels,
+        names=class_names(names if isinstance(names, dict | list | tuple) else [str(i) for i in range(nc)]),
         stride=[float(s) for s in stride] if isinstance(stride, Tensor) else [],
         nc=nc,
         hyp=_plain_or_none(model.get("hyp")),
@@ -132,25 +191,34 @@ def _official(path: Path, content: dict[str, Any], model: Record) -> Checkpoint:
     )
 
 
+def _from_van(path: Path, state: dict[str, Tensor]) -> VANCheckpoint:
+    try:
+        yaml = detector_config(state)
+    except (KeyError, IndexError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise DataError(f"{path}: a damaged VAN classifier ({type(error).__name__}: {error})") from error
+    return VANCheckpoint(path, state, yaml, names={}, stride=[], nc=yaml["nc"])
+
+
 def _unwrapped(model: Record) -> Record:
     inner = model.get("module")
-    return inner if isinstance(inner, Record) and "DataParallel" in model.kind else model
+    return inner if isinstance(inner, Record) and "DataParallel" in model.class_name else model
 
 
-def _records(record: Record, prefix: str = "") -> Iterator[tuple[str, Record]]:
-    yield prefix, record
-    for name, child in (record.fields.get("_modules") or {}).items():
+def _modules(module: Record) -> Iterator[Record]:
+    """A module's record and those of all modules inside it."""
+    yield module
+    for child in (module.fields.get("_modules") or {}).values():
         if isinstance(child, Record):
-            yield from _records(child, f"{prefix}.{name}" if prefix else name)
+            yield from _modules(child)
 
 
-def _activation(model: Record, kind: str) -> str | None:
-    """The activation of the file's blocks of a kind as yaml text, where it is not SiLU (before v4)."""
-    for _, record in _records(model):
-        act = record.get("act") if record.kind == kind else None
-        if isinstance(act, Record) and act.kind in ("LeakyReLU", "Hardswish", "ReLU", "Mish"):
-            slope = act.get("negative_slope", 0.01) if act.kind == "LeakyReLU" else ""
-            return f"nn.{act.kind}({slope})"
+def _old_activation(model: Record, block: str) -> str | None:
+    """The activation of a model's blocks of one class, as yaml text; None for SiLU, the one since v4."""
+    for module in _modules(model):
+        act = module.get("act") if module.class_name == block else None
+        if isinstance(act, Record) and act.class_name in ("LeakyReLU", "Hardswish", "ReLU", "Mish"):
+            slope = act.get("negative_slope", 0.01) if act.class_name == "LeakyReLU" else ""
+            return f"nn.{act.class_name}({slope})"
     return None
 
 
@@ -159,16 +227,17 @@ def _plain_or_none(value: Any) -> dict[str, Any] | None:
 
 
 def build_model(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel:
-    """Build the checkpoint's model in float32, eval mode, and load its weights.
+    """Build the model of a checkpoint, in float32 and eval mode, with its weights.
 
     Args:
         checkpoint: what `read_checkpoint` returned.
-        nc: other classes than the file's; then the head's convolutions keep their fresh start.
+        nc: number of classes, if another than the file's; the convolutions of the head then keep their
+            random initialisation.
 
     Raises:
-        DataError: yaml and weights of the file don't belong together, or it holds no detector.
+        DataError: yaml and weights of the file do not belong together, or it holds a VAN classifier.
     """
-    if checkpoint.classifier:
+    if isinstance(checkpoint, VANCheckpoint):
         raise DataError(
             f"{checkpoint.path}: a VAN classifier, which finds no boxes; it can be grafted into a detector "
             f"that is then to be trained: {typed('train.py')} --weights {checkpoint.path}"
@@ -176,13 +245,13 @@ def build_model(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel
     nc = checkpoint.nc if nc is None else nc
     if nc != checkpoint.nc:
         model = DetectionModel(checkpoint.yaml, nc=nc, strides=checkpoint.stride)
-        fits = {k: v.float() for k, v in checkpoint.state.items() if _fits(model, k, v)}
+        own = model.state_dict()
+        fits = {k: v.float() for k, v in checkpoint.state.items() if k in own and own[k].shape == v.shape}
         model.load_state_dict(fits, strict=False)
     else:
-        with torch.device("meta"):  # no random start is drawn for weights that are about to be replaced
+        with torch.device("meta"):  # draw no random weights, as all are replaced
             model = DetectionModel(checkpoint.yaml, nc=nc, strides=checkpoint.stride)
-        fused = "model.0.conv.bias" in checkpoint.state
-        if fused:
+        if "model.0.conv.bias" in checkpoint.state:  # saved after fusing
             model.fuse()
         state = {k: v.float() if v.is_floating_point() else v for k, v in checkpoint.state.items()}
         try:
@@ -198,13 +267,8 @@ def build_model(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel
     return model.eval()
 
 
-def _fits(model: nn.Module, key: str, value: Tensor) -> bool:
-    own = model.state_dict()
-    return key in own and own[key].shape == value.shape
-
-
 class Ensemble(nn.Module):
-    """Several models whose boxes are pooled before suppression."""
+    """Several models whose boxes go through NMS together."""
 
     def __init__(self, members: Sequence[DetectionModel]) -> None:
         super().__init__()
@@ -222,40 +286,17 @@ class Ensemble(nn.Module):
 def load_for_inference(
     weights: str | Path | Sequence[str | Path], device: torch.device, fuse: bool = True
 ) -> DetectionModel | Ensemble:
-    """Build the model of each file for detection on `device`; several become an ensemble."""
+    """Build the model of each file for inference on `device`; several form an ensemble."""
     paths = [weights] if isinstance(weights, str | Path) else list(weights)
     models = []
     for path in paths:
         model = build_model(read_checkpoint(locate_weights(path))).requires_grad_(False)
         models.append(model.fuse().eval() if fuse else model)
-    together = models[0] if len(models) == 1 else Ensemble(models)
-    together.to(device)
-    return together
-
-
-def locate_weights(name: str | Path) -> Path:
-    """Find a weights file: as given, in the project, in the cache folder, else download an official name.
-
-    Raises:
-        ConfigError: not there and not an official name.
-        DataError: an official name that could not be downloaded; says what to do.
-    """
-    from models.release import OFFICIAL, download_official, is_official
-
-    path = Path(name).expanduser()
-    for candidate in (path, ROOT / path):
-        if candidate.is_file():
-            return candidate
-    if is_official(path.name) and path.parent.resolve() in (Path().resolve(), ROOT):
-        return download_official(path.name)
-    files = [file.name for file in path.parent.glob("*.pt")] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, sorted({*files, *OFFICIAL}), n=3)
-    hint = f"; did you mean {', '.join(near)}?" if near else ""
-    raise ConfigError(f"--weights {name}: no such file{hint}")
+    return (models[0] if len(models) == 1 else Ensemble(models)).to(device)
 
 
 def model_record(model: DetectionModel, half: bool = False) -> dict[str, Any]:
-    """A model as tensors and plain containers, for a checkpoint; tensors are copies on the CPU."""
+    """Return a model as tensors and plain containers, for a checkpoint; tensors are copies on the CPU."""
     state = {}
     for key, value in model.state_dict().items():
         value = value.detach().to("cpu", copy=True).contiguous()
@@ -271,14 +312,19 @@ def model_record(model: DetectionModel, half: bool = False) -> dict[str, Any]:
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all; it must hold tensors and plain containers only."""
+    """Write a checkpoint atomically; it must hold tensors and plain containers only."""
     content = {"format": FORMAT, "version": VERSION} | content
     with atomic_write(path) as file:
         torch.save(content, file)
 
 
 def strip_checkpoint(path: Path, out: Path | None = None) -> None:
-    """Keep what inference needs: the EMA as the model, half precision, nothing to resume."""
+    """Reduce a checkpoint to what inference needs: the EMA as the model, in FP16, without the optimizer.
+
+    Args:
+        path: the checkpoint.
+        out: where to write the result; None: over `path`.
+    """
     content = read_torch_file(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         checkpoint = read_checkpoint(path)
@@ -290,7 +336,7 @@ def strip_checkpoint(path: Path, out: Path | None = None) -> None:
     model = content.get("ema") or content["model"]
     state = {k: v.half() if v.is_floating_point() else v for k, v in model["state_dict"].items()}
     kept = {key: content[key] for key in ("opt", *_METADATA) if key in content}
-    gone = {key: None for key in ("best_fitness", "ema", "updates", "optimizer")}
-    save_checkpoint(out or path, {"epoch": -1, **gone, "model": {**model, "state_dict": state}, **kept})
+    removed = {key: None for key in ("best_fitness", "ema", "updates", "optimizer")}
+    save_checkpoint(out or path, {"epoch": -1, **removed, "model": {**model, "state_dict": state}, **kept})
     size = (out or path).stat().st_size / 1e6
     LOG.info(f"Optimizer stripped from {path},{f' saved as {out},' if out else ''} {size:.1f}MB")

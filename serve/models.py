@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.backends import load_backend
 from models.backends.base import Backend
+from models.backends.metadata import read_class_names
 from serve.batching import Batcher
 from serve.middleware import Metrics
 from serve.request import RequestParams
@@ -22,7 +23,6 @@ from utils.base.timing import Stopwatch
 from utils.data.letterbox import check_img_size, letterbox, to_tensor
 from utils.ops.boxes import scale_boxes
 from utils.ops.nms import non_max_suppression
-from utils.predict.detector import names_of
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def load_models(options: ServeOptions, metrics: Metrics) -> dict[str, ServedMode
         ConfigError, DataError: see `models.backends`.
     """
     device = select_device(options.device)
-    names = None if all(file.endswith(".pt") for file in options.weights) else names_of(options.data)
+    names = None if all(file.endswith(".pt") for file in options.weights) else read_class_names(options.data)
     stems = unique_stems([Path(file) for file in options.weights])
     loaded = {}
     for stem, file in zip(stems, options.weights, strict=True):

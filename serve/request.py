@@ -87,8 +87,8 @@ class _FormBuilder:
 
     def parser(self, content_type: str) -> FormParser:
         """Return a parser that keeps files in memory and reports to this builder."""
-        kind, parameters = parse_options_header(content_type)
-        if kind != b"multipart/form-data" or not parameters.get(b"boundary"):
+        media_type, parameters = parse_options_header(content_type)
+        if media_type != b"multipart/form-data" or not parameters.get(b"boundary"):
             raise RequestError(415, f"send multipart/form-data with the image in the field {FILE_FIELD!r}")
         return FormParser(
             "multipart/form-data",

@@ -133,12 +133,12 @@ _ERRORS = {
 }
 
 
-def upload_operation(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the OpenAPI operation of a route that takes an image and returns `schema`, or a JPEG.
+def upload_operation(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the OpenAPI operation of a route that takes an image and returns `result`, or a JPEG.
 
     FastAPI cannot derive it, as uploads are read without its help.
     """
-    fields = {key: {**kind, "description": text} for key, (kind, text) in _PARAMETERS.items()}
+    fields = {key: {**schema, "description": text} for key, (schema, text) in _PARAMETERS.items()}
     form = {
         "type": "object",
         "required": [FILE_FIELD],
@@ -146,12 +146,12 @@ def upload_operation(schema: dict[str, Any]) -> dict[str, Any]:
     }
     success = {
         "description": "Detections.",
-        "content": {"application/json": {"schema": schema}, "image/jpeg": {}},
+        "content": {"application/json": {"schema": result}, "image/jpeg": {}},
     }
     return {
         "parameters": [
-            {"name": key, "in": "query", "required": False, "schema": kind, "description": text}
-            for key, (kind, text) in _PARAMETERS.items()
+            {"name": key, "in": "query", "required": False, "schema": schema, "description": text}
+            for key, (schema, text) in _PARAMETERS.items()
         ],
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}},
         "responses": {"200": success, **{status: {"description": text} for status, text in _ERRORS.items()}},

@@ -94,8 +94,13 @@ class DetectionService:
         return self.models[name]
 
     async def _read_form(self, request: Request) -> Form:
-        kind, length = request.headers.get("content-type", ""), request.headers.get("content-length")
-        form = read_form(kind, length, request.stream(), self.options.max_upload)
+        headers = request.headers
+        form = read_form(
+            headers.get("content-type", ""),
+            headers.get("content-length"),
+            request.stream(),
+            self.options.max_upload,
+        )
         try:
             return await asyncio.wait_for(form, UPLOAD_SECONDS)
         except asyncio.TimeoutError as error:

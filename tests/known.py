@@ -1,4 +1,4 @@
-"""Golden numbers of the original (tests/golden) and the deterministic inputs they were made from."""
+"""Golden numbers of the original (tests/golden), and the inputs for which they were recorded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="../shared (weight
 
 @cache
 def golden(name: str) -> Any:
-    """Scalars of `tests/golden/NAME.json[.gz]`."""
+    """Load the numbers of `tests/golden/NAME.json[.gz]`."""
     path = HERE / "golden" / f"{name}.json"
     if path.exists():
         return json.loads(path.read_text())
@@ -30,20 +30,20 @@ def golden(name: str) -> Any:
 
 @cache
 def arrays(name: str) -> dict[str, np.ndarray]:
-    """Arrays of `tests/golden/NAME.npz`, by key."""
+    """Load the arrays of `tests/golden/NAME.npz`, by key."""
     with np.load(HERE / "golden" / f"{name}.npz") as file:
         return {key: file[key] for key in file.files}
 
 
 def pattern_image(height: int, width: int, k: int = 0) -> np.ndarray:
-    """A smooth (height, width, 3) uint8 image, made as the golden README says."""
+    """Make a smooth (height, width, 3) uint8 image, as the README of the golden numbers defines it."""
     y, x, c = np.ogrid[:height, :width, :3]
     value = np.abs((3 * y + 5 * x + 64 * c + k) % 512 - 256) + (x * y) % 17
     return np.clip(value, 0, 255).astype(np.uint8)
 
 
 def fill(module: torch.nn.Module, tag: int) -> None:
-    """Set every weight from its state_dict key alone, as the golden README says."""
+    """Set every weight from its state_dict key alone, as the README of the golden numbers defines it."""
     for key, value in module.state_dict().items():
         last = key.rsplit(".", 1)[-1]
         if not value.dtype.is_floating_point or last.startswith("anchor"):
@@ -64,5 +64,5 @@ def fill(module: torch.nn.Module, tag: int) -> None:
 
 
 def to_tensor(bgr: np.ndarray) -> torch.Tensor:
-    """uint8 NHWC BGR -> float NCHW RGB in 0-1."""
+    """Convert uint8 NHWC BGR to float NCHW RGB in 0-1, independently of the code under test."""
     return torch.from_numpy(np.ascontiguousarray(bgr[..., ::-1].transpose(0, 3, 1, 2))).float() / 255

@@ -1,4 +1,4 @@
-"""detect.py with a model that always finds the same, for the tests of it."""
+"""Run detect.py with a stand-in for the model, which always finds the same boxes."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from typing import Any
 import cv2
 import torch
 
-import detect
+from models.backends.base import Backend
+from utils.base.options import options_from
 from utils.predict.detect_options import DetectOptions
 from utils.predict.detector import DetectSummary
 from utils.predict.detector import detect as detect_with
 
 
-class Finder:
-    """Finds two boxes around the middle of anything: a cat (0.9) and, larger, a dog (0.6)."""
+class Finder(Backend):
+    """Finds two boxes around the centre of any image: a cat (0.9) and, larger, a dog (0.6)."""
 
-    stride, pt, fp16, device = 32, True, False, torch.device("cpu")
-    names = {0: "cat", 1: "dog/wolf"}
+    pt = True
 
     def __init__(self, stop_at: int = 0) -> None:
+        super().__init__("finder.pt", torch.device("cpu"))
+        self.names = {0: "cat", 1: "dog/wolf"}
         self.shapes: list[tuple[int, ...]] = []
         self.stop_at = stop_at
 
@@ -31,23 +33,24 @@ class Finder:
         if visualize is not None:
             layer = type("Layer", (), {"type": "models.blocks.conv.Conv", "i": 0})
             visualize(layer, images)
+        return self.infer(images)
+
+    def infer(self, images: torch.Tensor) -> torch.Tensor:
         batch, _, h, w = images.shape
         rows = [[w / 2, h / 2, 20, 10, 0.9, 1, 0], [w / 2, h / 2, 30, 30, 0.6, 0, 1], [5, 5, 4, 4, 0.1, 1, 0]]
         return torch.tensor([rows] * batch)
 
-    def warmup(self, shape: tuple[int, ...]) -> None:
-        pass
-
 
 class Blind(Finder):
-    def __call__(self, images: torch.Tensor, augment: bool = False, visualize: Any = None) -> torch.Tensor:
+    """Finds nothing."""
+
+    def infer(self, images: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(images), 1, 7)
 
 
 def look(source: Path | str, folder: Path, backend: Finder | None = None, **kwargs: Any) -> DetectSummary:
-    values = vars(detect.make_parser().parse_args([]))
-    values |= {"source": source, "project": str(folder), "imgsz": 64, "device": "cpu", **kwargs}
-    return detect_with(DetectOptions(**values), load=lambda _: backend or Finder())
+    values = {"source": source, "project": str(folder), "imgsz": 64, "device": "cpu", **kwargs}
+    return detect_with(options_from(DetectOptions, values), load=lambda _: backend or Finder())
 
 
 def made(folder: Path) -> set[str]:
@@ -55,7 +58,7 @@ def made(folder: Path) -> set[str]:
 
 
 def frames_of(file: Path) -> tuple[int, float, tuple[int, int]]:
-    """Frames that can be read, frames a second, (width, height)."""
+    """Return how many frames of a video can be read, its frames per second, and (width, height)."""
     capture = cv2.VideoCapture(str(file))
     fps = capture.get(cv2.CAP_PROP_FPS)
     size = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))

@@ -1,4 +1,4 @@
-"""A web server on 127.0.0.1 for tests: a table of paths and what each answers."""
+"""A web server on 127.0.0.1 for tests, with a response per path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass(frozen=True)
 class Answer:
-    """What one path answers; `promised` is a Content-Length that may be a lie, -1 for none."""
+    """The response of a path; `promised` is a Content-Length, possibly a wrong one, or -1 for none."""
 
     body: bytes = b""
     status: int = 200
@@ -21,7 +21,7 @@ class Answer:
 
 @dataclass
 class Site:
-    """A running server: its address, its answers (may be changed), and the paths asked for so far."""
+    """A running server: its URL, its responses, which may be changed, and the paths requested so far."""
 
     url: str
     answers: dict[str, Answer]
@@ -30,7 +30,7 @@ class Site:
 
 @contextmanager
 def serve(answers: dict[str, Answer]) -> Iterator[Site]:
-    """Answer GET and HEAD requests on a free port until the block ends."""
+    """Serve GET and HEAD requests on a free port until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:

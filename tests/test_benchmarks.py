@@ -10,7 +10,10 @@ import pytest
 import yaml
 
 import benchmarks
+from studies.compare.benchmark_options import BenchmarkOptions
 from tests.models.backends.files import NAMES, checkpoint
+from utils.base.errors import ConfigError
+from utils.base.options import parse_options
 from utils.base.paths import ROOT
 from utils.data.shapes import make_shapes
 
@@ -35,7 +38,7 @@ def run(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
 
 
-def test_every_format_gets_a_row_with_size_accuracy_and_time(home: Path) -> None:
+def test_every_format_has_a_row_with_size_accuracy_and_time(home: Path) -> None:
     done = run(home, "--include", "torchscript", "onnx", "--csv", str(home / "table.csv"))
 
     assert done.returncode == 0, done.stderr
@@ -46,7 +49,7 @@ def test_every_format_gets_a_row_with_size_accuracy_and_time(home: Path) -> None
     assert all(float(row["megabytes"]) > 0.01 and float(row["milliseconds"]) > 0 for row in rows)
 
 
-def test_hard_fail_makes_a_failure_of_what_is_below(home: Path) -> None:
+def test_hard_fail_gives_status_1_for_a_lower_map(home: Path) -> None:
     done = run(home, "--pt-only", "--hard-fail", "0.99")
 
     assert done.returncode == 1
@@ -54,22 +57,28 @@ def test_hard_fail_makes_a_failure_of_what_is_below(home: Path) -> None:
     assert run(home, "--pt-only", "--hard-fail").returncode == 0
 
 
-def test_a_format_that_fails_is_a_row_and_a_failure_only_if_asked(home: Path) -> None:
+def test_a_format_that_fails_gives_status_1_only_with_hard_fail(home: Path) -> None:
     words = ("--include", "tfjs", "--test")
-    calm, strict = run(home, *words), run(home, *words, "--hard-fail")
+    default, strict = run(home, *words), run(home, *words, "--hard-fail")
 
-    assert calm.returncode == 0 and strict.returncode == 1
-    assert "TensorFlow.js" in calm.stdout and "needs" in calm.stdout
+    assert default.returncode == 0 and strict.returncode == 1
+    assert "TensorFlow.js" in default.stdout and "needs" in default.stdout
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = "import sys, benchmarks; benchmarks.make_parser(); print({'torch', 'numpy'} & set(sys.modules))"
+    code = (
+        "import sys, benchmarks\nsys.argv[1:] = ['--help']\ntry:\n    benchmarks.main()\n"
+        "except SystemExit:\n    print({'torch', 'numpy'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "set()\n"
+    assert done.stdout.splitlines()[-1] == "set()"
 
 
-def test_a_number_is_needed(home: Path) -> None:
+def test_hard_fail_needs_a_number_from_0_to_1(home: Path) -> None:
     done = run(home, "--pt-only", "--hard-fail", "much")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("ERROR: --hard-fail much: a number from 0 to 1")
-    assert benchmarks.make_parser().parse_args([]).hard_fail is False
+    assert "--hard-fail: invalid float value: 'much'" in done.stderr.splitlines()[-1]
+    with pytest.raises(ConfigError, match=r"--hard-fail 2.0: expected a number from 0 to 1"):
+        benchmarks.run(hard_fail=2)
+    assert parse_options(BenchmarkOptions, []).hard_fail is False
+    assert parse_options(BenchmarkOptions, ["--hard-fail"]).hard_fail is True

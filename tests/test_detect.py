@@ -22,6 +22,7 @@ from tests.known import SHARED, golden, needs_shared
 from tests.looking import Blind, frames_of, look, made
 from tests.utils.sources.test_source import make_image_file, video
 from utils.base.errors import ConfigError, DataError
+from utils.base.options import parse_options
 from utils.base.paths import ROOT
 from utils.predict.detect_options import DetectOptions
 from utils.predict.detector import detect as detect_with
@@ -161,10 +162,9 @@ def test_nothing_readable_fails_and_names_the_source(tmp_path: Path) -> None:
 
 
 def test_a_wrong_source_or_class_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
-    values = vars(detect.make_parser().parse_args([]))
-    values |= {"source": "nowhere.jpg", "project": str(tmp_path / "runs")}
+    options = DetectOptions(source="nowhere.jpg", project=str(tmp_path / "runs"))
     with pytest.raises(ConfigError, match=r"nowhere\.jpg"):
-        detect_with(DetectOptions(**values), load=lambda _: pytest.fail("weights were loaded"))
+        detect_with(options, load=lambda _: pytest.fail("weights were loaded"))
     with pytest.raises(ConfigError, match="--classes 2"):
         look(make_image_file(tmp_path / "a.jpg"), tmp_path / "runs", classes=[2])
     assert not (tmp_path / "runs").exists()
@@ -191,7 +191,8 @@ def test_q_in_the_window_stops(tmp_path: Path, monkeypatch) -> None:
 
 def test_help_loads_nothing_heavy() -> None:
     code = (
-        "import sys, detect; detect.make_parser().format_help();"
+        "import sys, detect; from utils.base.options import build_parser;"
+        "build_parser(detect.DetectOptions).format_help();"
         "print([name for name in ('torch', 'cv2', 'numpy', 'yaml') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -208,7 +209,7 @@ def test_help_loads_nothing_heavy() -> None:
     ],
 )
 def test_the_command_lines_people_type(line: str) -> None:
-    DetectOptions(**vars(detect.make_parser().parse_args(line.split())))
+    parse_options(DetectOptions, line.split())
 
 
 # ---- the official weights -------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The programs in examples/ find what detect.py finds."""
+"""The programs in examples/ give the same detections as detect.py."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def node(*words: object) -> subprocess.CompletedProcess[str]:
-    line = [str(NODE), *map(str, words)]
+def node(*args: object) -> subprocess.CompletedProcess[str]:
+    line = [str(NODE), *map(str, args)]
     return subprocess.run(line, cwd=FOLDER, capture_output=True, text=True, timeout=120)
 
 
-def found_by_node(model: Path, image: Path, conf: float, *flags: object) -> list[dict[str, Any]]:
+def detect_with_node(model: Path, image: Path, conf: float, *flags: object) -> list[dict[str, Any]]:
     done = node("detect.mjs", model, image, "--conf", conf, *flags)
     assert done.returncode == 0, done.stderr
     (result,) = json.loads(done.stdout)
@@ -47,8 +47,8 @@ def found_by_node(model: Path, image: Path, conf: float, *flags: object) -> list
     return list(result["boxes"])
 
 
-def found_by_python(model: Path, file: Path, conf: float, side: int) -> torch.Tensor:
-    """(n, 6) xyxy in pixels, score, class: what detect.py does, before it rounds to whole pixels."""
+def detect_with_python(model: Path, file: Path, conf: float, side: int) -> torch.Tensor:
+    """Detect as detect.py does, before it rounds to whole pixels: (n, 6) xyxy in pixels, score, class."""
     backend, image = load_backend(model, CPU), read_image(file)
     fitted = letterbox(image, backend.imgsz or side, auto=False)[0]
     (rows,) = non_max_suppression(backend(to_tensor([fitted], CPU)), conf, 0.45, max_det=1000)
@@ -56,8 +56,8 @@ def found_by_python(model: Path, file: Path, conf: float, side: int) -> torch.Te
     return rows
 
 
-def found_by_script(model: Path, image: Path, conf: float, side: int, folder: Path) -> torch.Tensor:
-    """The same from the label files of detect.py."""
+def detect_with_script(model: Path, image: Path, conf: float, side: int, folder: Path) -> torch.Tensor:
+    """Run detect.py and read its label file, as `detect_with_python`."""
     detect.run(
         weights=str(model), source=str(image), imgsz=[side], conf_thres=conf, device="cpu", nosave=True,
         save_txt=True, save_conf=True, project=str(folder), name="python", exist_ok=True,
@@ -70,10 +70,10 @@ def found_by_script(model: Path, image: Path, conf: float, side: int, folder: Pa
 
 
 def assert_same(boxes: list[dict[str, Any]], expected: torch.Tensor, pixels: float = 0.1) -> None:
-    """As many boxes, and each at the place, of the class and nearly of the score of one of the others."""
+    """Assert that both have the same boxes, up to `pixels` and a score of 0.01, in any order."""
     assert len(boxes) == len(expected) > 0
     rows = torch.tensor([[*box["box"], box["score"], box["class"]] for box in boxes])
-    scale = torch.tensor([pixels] * 4 + [0.01, 0.5])  # what each column may be off
+    scale = torch.tensor([pixels] * 4 + [0.01, 0.5])  # tolerance of each column
     gap = ((rows[:, None] - expected[None]) / scale).abs().amax(2)
 
     assert gap.amin(1).max() < 1
@@ -82,7 +82,7 @@ def assert_same(boxes: list[dict[str, Any]], expected: torch.Tensor, pixels: flo
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small model, exported in three ways."""
+    """A folder with three exports of a small model."""
     folder = tmp_path_factory.mktemp("exported")
     for name, flags in {"plain": {}, "dynamic": {"dynamic": True}, "nms": {"nms": True}}.items():
         weights = folder / f"{name}.pt"
@@ -92,34 +92,34 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["plain", "nms"])
-def test_small_model_finds_the_same(tiny: Path, name: str) -> None:
-    boxes = found_by_node(tiny / f"{name}.onnx", IMAGES[0], 0.02)
+def test_small_model_gives_the_same_detections(tiny: Path, name: str) -> None:
+    boxes = detect_with_node(tiny / f"{name}.onnx", IMAGES[0], 0.02)
 
     assert {box["name"] for box in boxes} <= {"cell", "red plate"}
-    assert_same(boxes, found_by_python(tiny / f"{name}.onnx", IMAGES[0], 0.02, 96))
+    assert_same(boxes, detect_with_python(tiny / f"{name}.onnx", IMAGES[0], 0.02, 96))
 
 
-def test_size_is_free_with_a_dynamic_model(tiny: Path) -> None:
-    boxes = found_by_node(tiny / "dynamic.onnx", IMAGES[0], 0.02, "--img", 160)
+def test_dynamic_model_takes_any_size(tiny: Path) -> None:
+    boxes = detect_with_node(tiny / "dynamic.onnx", IMAGES[0], 0.02, "--img", 160)
 
-    assert_same(boxes, found_by_python(tiny / "dynamic.onnx", IMAGES[0], 0.02, 160))
+    assert_same(boxes, detect_with_python(tiny / "dynamic.onnx", IMAGES[0], 0.02, 160))
 
 
 @needs_shared
 @pytest.mark.parametrize("flags", [{}, {"nms": True}], ids=["plain", "nms"])
-def test_official_model_finds_the_same(tmp_path: Path, flags: dict[str, bool]) -> None:
+def test_official_model_gives_the_same_detections(tmp_path: Path, flags: dict[str, bool]) -> None:
     shutil.copy(SHARED / "weights" / "yolov5n.pt", tmp_path)
     (model,) = export.run(weights=str(tmp_path / "yolov5n.pt"), include=["onnx"], imgsz=[320], **flags)
     image = SHARED / "data" / "bus.jpg"
-    boxes = found_by_node(model, image, 0.25)
+    boxes = detect_with_node(model, image, 0.25)
 
     assert boxes[0]["name"] in ("bus", "person")
-    assert_same(boxes, found_by_python(model, image, 0.25, 320))
-    assert_same(boxes, found_by_script(model, image, 0.25, 320, tmp_path), pixels=0.6)  # it rounds
+    assert_same(boxes, detect_with_python(model, image, 0.25, 320))
+    assert_same(boxes, detect_with_script(model, image, 0.25, 320, tmp_path), pixels=0.6)  # detect.py rounds
 
 
 @pytest.mark.parametrize("size", [(64, 96), (97, 200), (480, 640), (333, 250), (1, 9)])
-def test_input_is_that_of_opencv_to_the_bit(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_input_is_bit_identical_to_that_of_opencv(tmp_path: Path, size: tuple[int, int]) -> None:
     rng = np.random.default_rng(size)
     image, raw = tmp_path / "a.png", tmp_path / "a.raw"
     cv2.imwrite(str(image), rng.integers(0, 256, (*size, 3), dtype=np.uint8))
@@ -137,20 +137,20 @@ writeFileSync({json.dumps(str(raw))}, letterbox(await readImage({json.dumps(str(
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("args", "status", "message"),
     [
         ((), 2, "usage:"),
-        (("a.onnx", "b.jpg", "--conf", "2"), 2, "--conf 2: a number from 0 to 1"),
+        (("a.onnx", "b.jpg", "--conf", "2"), 2, "--conf 2: expected a number from 0 to 1"),
         (("a.onnx", "b.jpg", "--img", "x"), 2, "--img x"),
         (("nowhere.onnx", "b.jpg"), 1, "nowhere.onnx"),
         (("detect.mjs", "b.jpg"), 1, "detect.mjs: not an ONNX file"),
     ],
 )
-def test_mistakes_are_told_on_a_line(words: tuple[str, ...], status: int, said: str) -> None:
-    done = node("detect.mjs", *words)
+def test_errors_are_one_line(args: tuple[str, ...], status: int, message: str) -> None:
+    done = node("detect.mjs", *args)
 
     assert done.returncode == status
-    assert said in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

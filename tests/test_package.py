@@ -97,7 +97,17 @@ def test_wheel_has_all_files(wheel: Path) -> None:
     assert not (scripts | wanted) - names, "add the suffix to package-data in pyproject.toml"
 
 
-@pytest.mark.parametrize("words", [("--help",), ("--version",), ("train", "--help"), ("val", "--help")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--help",),
+        ("--version",),
+        ("train", "--help"),
+        ("val", "--help"),
+        ("get", "--help"),
+        ("pack", "--help"),
+    ],
+)
 def test_help_loads_nothing_heavy(site: Path, here: Path, words: tuple[str, ...]) -> None:
     code = f"""
 import sys

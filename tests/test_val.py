@@ -51,7 +51,7 @@ def options(data: Path, **more: Any) -> dict[str, Any]:
 
 
 def measure(data: Path, **more: Any) -> EvalResult:
-    """Measure without images."""
+    """Measure without writing files."""
     return val.measure(options_from(options(data, **more)))
 
 
@@ -62,7 +62,7 @@ def name_of(case: dict[str, Any]) -> str:
 
 @needs_shared
 @pytest.mark.parametrize("case", golden("val_bccd")["runs"], ids=name_of)
-def test_figures_of_the_original(case: dict[str, Any]) -> None:
+def test_metrics_equal_the_original(case: dict[str, Any]) -> None:
     result = val.measure(
         options_from(
             {
@@ -85,7 +85,7 @@ def test_figures_of_the_original(case: dict[str, Any]) -> None:
     assert result.losses == (0, 0, 0)
 
 
-def test_a_run_leaves_images_labels_and_a_json(data: Path, tmp_path: Path) -> None:
+def test_a_run_writes_plots_labels_and_json(data: Path, tmp_path: Path) -> None:
     result = val.run(**options(data, save_txt=True, save_conf=True, save_json=True, conf_thres=0.0))
 
     assert (result.seen, result.instances) == (3, 2)
@@ -98,7 +98,7 @@ def test_a_run_leaves_images_labels_and_a_json(data: Path, tmp_path: Path) -> No
     assert {"val_batch1_pred.jpg", "PR_curve.png"} <= {file.name for file in folder.iterdir()}
 
 
-def test_each_run_has_its_own_folder(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_run_has_a_new_folder(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders: list[str] = []
 
     def measured(opt: object, folder: Path) -> None:
@@ -112,7 +112,7 @@ def test_each_run_has_its_own_folder(data: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @needs_shared
-def test_exported_files_get_the_figures_of_the_checkpoint(tmp_path: Path) -> None:
+def test_exported_files_have_the_metrics_of_the_checkpoint(tmp_path: Path) -> None:
     weights = Path(shutil.copy(SHARED / "weights" / "bccd_yolov5n.pt", tmp_path))
     images = sorted((SHARED / "data" / "bccd" / "images" / "val").glob("*.jpg"))[:10]
     (tmp_path / "ten.txt").write_text("\n".join(map(str, images)))
@@ -121,34 +121,32 @@ def test_exported_files_get_the_figures_of_the_checkpoint(tmp_path: Path) -> Non
     data.write_text(json.dumps({"path": str(tmp_path), "train": "ten.txt", "val": "ten.txt", "names": names}))
     files = export.run(weights=weights, include=["torchscript", "onnx"], imgsz=160)
 
-    square = measure(data, weights=weights, imgsz=160, batch_size=4, task="speed")  # as exported files see it
+    square = measure(data, weights=weights, imgsz=160, batch_size=4, task="speed")  # as for exported files
     found = [measure(data, weights=file, imgsz=160, batch_size=4) for file in files]
 
     assert square.map > 0.2
     assert [result.results for result in found] == [pytest.approx(square.results, abs=2e-3)] * 2
 
 
-def test_a_speed_test_measures_each_file_and_writes_nothing(data: Path, tmp_path: Path) -> None:
+def test_task_speed_measures_each_file_and_writes_nothing(data: Path, tmp_path: Path) -> None:
     result = val.run(**options(data, task="speed", weights=[str(checkpoint()), str(exported("onnx"))]))
     assert min(result.speeds) > 0
     assert not (tmp_path / "runs").exists()
 
 
-def test_one_class_for_all_needs_no_equal_numbers_of_classes(data: Path) -> None:
+def test_single_cls_accepts_another_number_of_classes(data: Path) -> None:
     other = write_yaml(data.parent, {0: "a", 1: "b", 2: "c"})
     with pytest.raises(ConfigError, match=r"has 2 classes, --data .* has 3"):
         measure(other)
     assert measure(other, single_cls=True).names == {0: "item"}
 
 
-def test_other_names_for_the_same_classes_are_suspicious(
-    data: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_other_names_of_classes_give_a_warning(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     measure(write_yaml(data.parent, {0: "cell", 1: "mouse"}))
     assert "class 1 is red plate in the weights, mouse in --data" in caplog.text
 
 
-def test_a_split_that_the_yaml_lacks_is_named(data: Path) -> None:
+def test_a_missing_split_is_an_error(data: Path) -> None:
     with pytest.raises(ConfigError, match=r"--task test: .*data.yaml has no key 'test'"):
         measure(data, task="test")
 
@@ -161,11 +159,11 @@ def test_images_without_labels_give_zeros(data: Path, caplog: pytest.LogCaptureF
     assert "no labels found" in caplog.text
 
 
-def test_several_checkpoints_are_measured_as_one(data: Path) -> None:
+def test_several_checkpoints_form_an_ensemble(data: Path) -> None:
     assert measure(data, weights=[str(checkpoint())] * 2).map == pytest.approx(measure(data).map)
 
 
-def test_a_study_goes_through_all_sizes(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_task_study_measures_all_sizes(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "SIZES", (32, 64))
     val.run(**options(data, task="study"))
     folder = tmp_path / "runs" / "exp"
@@ -189,18 +187,18 @@ def test_a_study_goes_through_all_sizes(data: Path, tmp_path: Path, monkeypatch:
         ("", {"conf_thres": 0.001, "iou_thres": 0.6, "max_det": 300, "batch_size": 32, "match": "legacy"}),
     ],
 )
-def test_every_flag_of_the_original_is_understood(line: str, expected: dict[str, object]) -> None:
+def test_flags_of_the_original(line: str, expected: dict[str, object]) -> None:
     opt = parse_options(line.split())
     assert {key: getattr(opt, key) for key in expected} == expected
 
 
-def test_a_high_threshold_spoils_the_map(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_high_confidence_threshold_gives_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     parse_options(["--conf-thres", "0.1"])
     assert "mAP will be too low" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("keywords", "complaint"),
+    ("keywords", "message"),
     [
         ({"img_sz": 320}, "no option 'img_sz'; did you mean imgsz"),
         ({"task": "vall"}, "--task vall: expected one of"),
@@ -208,18 +206,18 @@ def test_a_high_threshold_spoils_the_map(caplog: pytest.LogCaptureFixture) -> No
         ({"conf_thres": 2}, "--conf-thres 2"),
     ],
 )
-def test_what_cannot_be_is_refused(keywords: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(ConfigError, match=complaint):
+def test_invalid_options_are_errors(keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         options_from(keywords)
 
 
-def test_help_and_mistakes_are_answered_before_pytorch_is_loaded() -> None:
+def test_importing_val_does_not_load_pytorch() -> None:
     code = "import sys, val; print(sorted({'torch', 'numpy', 'cv2'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout == "[]\n"
 
 
-def test_a_mistake_leaves_no_folder(data: Path, tmp_path: Path) -> None:
+def test_a_failed_run_creates_no_folder(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         val.run(**options(data) | {"data": "nowhere.yaml"})
     assert not (tmp_path / "runs").exists()

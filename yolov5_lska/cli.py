@@ -1,4 +1,4 @@
-"""The command `yolov5-lska COMMAND ...`: each command is a script of the checkout, with the same flags."""
+"""The command `yolov5-lska COMMAND ...`: each command runs a script of the project, with the same flags."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import NoReturn
 from yolov5_lska import __version__
 from yolov5_lska.home import HOME, SCRIPTS, add_to_path
 
-# Name: a script, or a module that is run as with `python -m`, and what it does.
+# Name: (script, or arguments of `python -m`; description).
 COMMANDS = {
     "train": ("train.py", "train a detector, or search hyperparameters"),
-    "val": ("val.py", "measure a model on labelled images"),
-    "detect": ("detect.py", "find objects in images, videos and streams"),
-    "export": ("export.py", "turn checkpoints into files that other runtimes read"),
+    "val": ("val.py", "validate a model on labelled images"),
+    "detect": ("detect.py", "detect objects in images, videos and streams"),
+    "export": ("export.py", "export checkpoints to other formats"),
     "compare": ("compare.py", "compare models over several seeds"),
-    "graft": ("graft.py", "put trained weights into a config with other layers"),
-    "visualize": ("visualize.py", "show receptive fields, attention and heat maps"),
-    "benchmarks": ("benchmarks.py", "export to all formats, and measure each"),
-    "serve": ("serve", "answer requests over HTTP"),
-    "get": ("utils.data.get", "download the dataset that a data yaml names"),
-    "pack": ("utils.data.pack", "turn a dataset into shards"),
+    "graft": ("graft.py", "transfer trained weights to a config with other layers"),
+    "visualize": ("visualize.py", "draw receptive fields, attention and heat maps"),
+    "benchmarks": ("benchmarks.py", "export to all formats, and benchmark each"),
+    "serve": ("serve", "serve a model over HTTP"),
+    "get": ("utils.data get", "download the dataset that a data yaml names"),
+    "pack": ("utils.data pack", "pack a dataset into shards"),
 }
 
 
 def main() -> None:
-    """Run what the command line says; exit with 2 where it says nothing that there is."""
+    """Run a command; exit with status 2 if there is no such command."""
     words = sys.argv[1:]
     name = words[0] if words else ""
     if name in ("-h", "--help"):
@@ -38,16 +38,16 @@ def main() -> None:
     elif name in commands():
         _run(COMMANDS[name][0], words[1:])
     else:
-        _refuse(name)
+        _exit_unknown(name)
 
 
 def commands() -> dict[str, str]:
-    """Commands that are here, and what each does."""
+    """Return the commands that are installed, with their descriptions."""
     return {name: what for name, (target, what) in COMMANDS.items() if _file(target).exists()}
 
 
 def usage() -> str:
-    """What `--help` prints."""
+    """Return the text of `--help`."""
     lines = [f"  {name:12}{what}" for name, what in commands().items()]
     return "\n".join(
         [
@@ -55,7 +55,7 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "`yolov5-lska COMMAND --help` tells its flags. Results go to ./runs.",
+            "`yolov5-lska COMMAND --help` lists its flags. Results are written to ./runs.",
             "",
         ]
     )
@@ -64,20 +64,20 @@ def usage() -> str:
 def _file(target: str) -> Path:
     if target.endswith(".py"):
         return SCRIPTS / target
-    place = HOME.joinpath(*target.split("."))
-    return place if place.is_dir() else place.with_suffix(".py")
+    return HOME.joinpath(*target.split(" ")[0].split("."), "__main__.py")
 
 
 def _run(target: str, words: list[str]) -> None:
     add_to_path()
-    sys.argv = [str(_file(target)), *words]
+    module, *first = target.split(" ")
+    sys.argv = [str(_file(target)), *first, *words]
     if target.endswith(".py"):
         runpy.run_path(sys.argv[0], run_name="__main__")
     else:
-        runpy.run_module(target, run_name="__main__", alter_sys=True)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def _refuse(name: str) -> NoReturn:
+def _exit_unknown(name: str) -> NoReturn:
     near = difflib.get_close_matches(name, commands(), n=1)
     hint = f"did you mean {near[0]}?" if near else "see yolov5-lska --help"
     what = f"no command {name!r}" if name else "a command is needed"

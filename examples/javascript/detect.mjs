@@ -1,4 +1,4 @@
-// Find objects in images with an exported model; prints JSON.
+// Detect objects in images with an exported model; prints JSON.
 //
 //     node detect.mjs best.onnx image.jpg [more.png ...] [--conf 0.25] [--iou 0.45] [--img 640]
 
@@ -9,61 +9,61 @@ import { parseArgs } from 'node:util'
 
 import { InferenceSession, Tensor } from 'onnxruntime-node'
 
-import { readRows, suppress, toImage } from './boxes.mjs'
+import { nonMaxSuppression, readRows, scaleBoxes } from './boxes.mjs'
 import { parseNames, readMetadata } from './metadata.mjs'
 import { letterbox, readImage } from './image.mjs'
 
 const USAGE = 'usage: node detect.mjs MODEL.onnx IMAGE ... [--conf 0.25] [--iou 0.45] [--img 640]'
 
-/** A mistake in the command line. */
+/** An invalid command line. */
 class UsageError extends Error {}
 
-/** A model file, ready for images. */
+/** A loaded ONNX model. */
 export class Detector {
-  /** Open `file`; `side` is the input's size where the file takes any (export.py --dynamic). */
-  static async open(file, side = 640) {
+  /** Load `file`; `imgsz` is the input size of models with a dynamic one (export.py --dynamic). */
+  static async open(file, imgsz = 640) {
     const bytes = await readFile(file)
-    const notes = readMetadata(bytes)
+    const metadata = readMetadata(bytes)
     const session = await InferenceSession.create(bytes)
-    const [images] = session.inputMetadata
-    if (images.type !== 'float32') throw new Error(`${file}: takes ${images.type}; export without --half`)
-    const [batch, , height, width] = images.shape
+    const [input] = session.inputMetadata
+    if (input.type !== 'float32') throw new Error(`${file}: input is ${input.type}; export without --half`)
+    const [batch, , height, width] = input.shape
     if (typeof batch === 'number' && batch !== 1) {
-      throw new Error(`${file}: takes ${batch} images at a time; export with --batch-size 1 or --dynamic`)
+      throw new Error(`${file}: batch size is ${batch}; export with --batch-size 1 or --dynamic`)
     }
-    const stride = Number(notes.stride ?? 32)
-    const free = Math.ceil(side / stride) * stride
-    const size = [height, width].map((known) => (typeof known === 'number' ? known : free))
-    return new Detector(session, size, parseNames(notes.names), notes.nms !== undefined)
+    const stride = Number(metadata.stride ?? 32)
+    const dynamic = Math.ceil(imgsz / stride) * stride
+    const size = [height, width].map((known) => (typeof known === 'number' ? known : dynamic))
+    return new Detector(session, size, parseNames(metadata.names), metadata.nms !== undefined)
   }
 
-  constructor(session, size, names, suppressed) {
-    Object.assign(this, { session, size, names, suppressed })
+  constructor(session, size, names, hasNms) {
+    Object.assign(this, { session, size, names, hasNms })
   }
 
-  /** Boxes of an image {data, width, height}: [{name, class, score, box: [x1, y1, x2, y2]}], best first. */
-  async detect(image, confidence = 0.25, overlap = 0.45) {
+  /** Detect objects in an image {data, width, height}: [{name, class, score, box: [x1, y1, x2, y2]}], by score. */
+  async detect(image, confThreshold = 0.25, iouThreshold = 0.45) {
     const [height, width] = this.size
     const input = new Tensor('float32', letterbox(image, height, width), [1, 3, height, width])
     const results = await this.session.run({ [this.session.inputNames[0]]: input })
     const { data, dims } = results[this.session.outputNames[0]]
-    const boxes = this.suppressed
-      ? readRows(data, dims[1], confidence)
-      : suppress(data, dims[1], dims[2], confidence, overlap)
-    return toImage(boxes, height, width, image).map((box) => ({
+    const boxes = this.hasNms
+      ? readRows(data, dims[1], confThreshold)
+      : nonMaxSuppression(data, dims[1], dims[2], confThreshold, iouThreshold)
+    return scaleBoxes(boxes, height, width, image).map((box) => ({
       name: this.names[box.class] ?? String(box.class),
       ...box
     }))
   }
 }
 
-/** What the command line says. */
-function readOptions(words) {
-  const text = (standard) => ({ type: 'string', default: standard })
+/** Parse the command line. */
+function parseOptions(args) {
+  const text = (value) => ({ type: 'string', default: value })
   let parsed
   try {
     parsed = parseArgs({
-      args: words,
+      args,
       allowPositionals: true,
       options: {
         conf: text('0.25'),
@@ -82,17 +82,17 @@ function readOptions(words) {
   const [conf, iou, img] = [values.conf, values.iou, values.img].map(Number)
   for (const [flag, value] of Object.entries({ conf, iou })) {
     if (!(value >= 0 && value <= 1)) {
-      throw new UsageError(`--${flag} ${values[flag]}: a number from 0 to 1 is needed`)
+      throw new UsageError(`--${flag} ${values[flag]}: expected a number from 0 to 1`)
     }
   }
   if (!(Number.isInteger(img) && img > 0)) {
-    throw new UsageError(`--img ${values.img}: a number of pixels is needed`)
+    throw new UsageError(`--img ${values.img}: expected a number of pixels`)
   }
   return { model, images, conf, iou, img }
 }
 
 async function main() {
-  const options = readOptions(process.argv.slice(2))
+  const options = parseOptions(process.argv.slice(2))
   if (options.help) return console.log(USAGE)
   const detector = await Detector.open(options.model, options.img)
   const found = []
@@ -100,7 +100,7 @@ async function main() {
     const boxes = await detector.detect(await readImage(file), options.conf, options.iou)
     found.push({ file, boxes })
   }
-  // A ten-thousandth of a pixel is more than a model knows.
+  // Four decimals are more precise than any model.
   console.log(JSON.stringify(found, (_, value) => (typeof value === 'number' ? +value.toFixed(4) : value), 2))
 }
 

@@ -1,13 +1,13 @@
-// From an image file to the network's input, to the bit as detect.py makes it with OpenCV.
+// From an image file to the input of the network, bit-identical to that of detect.py, which uses OpenCV.
 
 import sharp from 'sharp'
 
 const GRAY = 114
-const ONE = 2048 // OpenCV's weights are whole numbers, in units of 1 / 2048
+const ONE = 2048 // OpenCV's interpolation weights are integers, in units of 1 / 2048
 
-/** Decode a file: {data, width, height}, data being RGB bytes, row by row, upright. */
+/** Decode a file, rotated upright: {data, width, height} with RGB bytes, row by row. */
 export async function readImage(file) {
-  // detect.py does not look at colour profiles either.
+  // detect.py ignores colour profiles, too.
   const image = sharp(file, { ignoreIcc: true, autoOrient: true }).toColourspace('srgb')
   try {
     const { data, info } = await image.removeAlpha().raw().toBuffer({ resolveWithObject: true })
@@ -17,7 +17,7 @@ export async function readImage(file) {
   }
 }
 
-/** Fit an image into (height, width) with gray around it: Float32Array (3, height, width), RGB in 0-1. */
+/** Letterbox an image to (height, width): Float32Array (3, height, width), RGB from 0 to 1. */
 export function letterbox(image, height, width) {
   const ratio = Math.min(height / image.height, width / image.width)
   const inner = {
@@ -39,7 +39,7 @@ export function letterbox(image, height, width) {
   return input
 }
 
-/** Scale RGB bytes bilinearly, with the whole-number arithmetic of OpenCV's INTER_LINEAR. */
+/** Resize RGB bytes bilinearly, with the integer arithmetic of OpenCV's INTER_LINEAR. */
 export function resize(image, width, height) {
   const { data, width: oldWidth, height: oldHeight } = image
   if (width === oldWidth && height === oldHeight) return data
@@ -70,19 +70,19 @@ export function resize(image, width, height) {
   return result
 }
 
-/** For each new pixel of a side the two old ones that it lies between, and their weights. */
+/** For each new pixel along a side: the two old pixels around it, and their weights. */
 function taps(oldSize, newSize) {
   return Array.from({ length: newSize }, (_, i) => {
-    const place = Math.fround((i + 0.5) * (oldSize / newSize) - 0.5)
-    const low = Math.floor(place)
-    const part = Math.fround(place - low)
-    const weights = [roundEven(Math.fround(1 - part) * ONE), roundEven(part * ONE)]
-    const within = (index) => Math.min(Math.max(index, 0), oldSize - 1)
-    return { near: within(low), far: within(low + 1), weights }
+    const position = Math.fround((i + 0.5) * (oldSize / newSize) - 0.5)
+    const low = Math.floor(position)
+    const fraction = Math.fround(position - low)
+    const weights = [roundEven(Math.fround(1 - fraction) * ONE), roundEven(fraction * ONE)]
+    const clip = (index) => Math.min(Math.max(index, 0), oldSize - 1)
+    return { near: clip(low), far: clip(low + 1), weights }
   })
 }
 
-/** To the nearest whole number, halves to the even one, as Python and OpenCV do. */
+/** Round to the nearest integer, halves to the even one, as Python and OpenCV do. */
 export function roundEven(value) {
   const low = Math.floor(value)
   if (value - low !== 0.5) return Math.round(value)

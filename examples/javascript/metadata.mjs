@@ -1,21 +1,21 @@
-// What an .onnx file says of itself: ONNX Runtime for Node.js reads the graph, but not these notes.
+// Metadata of an .onnx file, which ONNX Runtime for Node.js does not expose.
 
 const METADATA = 14 // field of ModelProto: repeated { key = 1, value = 2 }
 const ESCAPES = { n: '\n', t: '\t', r: '\r' }
-const TEXT = 2 // wire type of everything that has a length
+const LENGTH_DELIMITED = 2 // wire type of strings, bytes and messages
 
-/** Notes of a model file (Buffer) as {key: text}. */
+/** Read the metadata of a model file (Buffer) as {key: text}. */
 export function readMetadata(bytes) {
-  const notes = {}
+  const metadata = {}
   for (const [field, content] of fields(bytes)) {
     if (field !== METADATA) continue
     const entry = new Map(fields(content))
-    notes[String(entry.get(1) ?? '')] = String(entry.get(2) ?? '')
+    metadata[String(entry.get(1) ?? '')] = String(entry.get(2) ?? '')
   }
-  return notes
+  return metadata
 }
 
-/** Class names by number, from "{0: 'cell', 1: 'red plate'}" or "['cell', 'red plate']". */
+/** Parse class names by number, from "{0: 'cell', 1: 'red plate'}" or "['cell', 'red plate']". */
 export function parseNames(text = '') {
   const entries = /(?:(\d+)\s*:\s*)?(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)")/g
   const names = []
@@ -26,10 +26,10 @@ export function parseNames(text = '') {
   return names
 }
 
-/** [field number, content] of each field that has a length, in a protobuf message. */
+/** Yield [field number, content] of each length-delimited field of a protobuf message. */
 function* fields(bytes) {
   let at = 0
-  const number = () => {
+  const varint = () => {
     let value = 0
     for (let scale = 1; ; scale *= 128) {
       if (at >= bytes.length) throw new Error('not an ONNX file, or cut off')
@@ -39,13 +39,13 @@ function* fields(bytes) {
     }
   }
   while (at < bytes.length) {
-    const tag = number()
+    const tag = varint()
     const type = tag % 8
-    if (type === TEXT) {
-      const length = number()
+    if (type === LENGTH_DELIMITED) {
+      const length = varint()
       yield [Math.floor(tag / 8), bytes.subarray(at, at + length)]
       at += length
-    } else if (type === 0) number()
+    } else if (type === 0) varint()
     else if (type === 1 || type === 5) at += type === 1 ? 8 : 4
     else throw new Error('not an ONNX file, or cut off')
   }

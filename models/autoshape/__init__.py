@@ -12,18 +12,17 @@ from torch import Tensor, nn
 
 from models.autoshape.detections import Detections
 from models.autoshape.inputs import load_images
-from models.backends.base import Backend
+from models.backends.base import Backend, cpu_batch_size
 from models.backends.pytorch import PyTorchBackend
 from models.weights import Ensemble
 from models.yolo import DetectionModel
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.base.names import class_names
-from utils.base.timing import Stopwatch
+from utils.base.timing import STAGES, Stopwatch
 from utils.data.letterbox import letterbox, to_tensor
 from utils.ops.boxes import scale_boxes
 from utils.ops.nms import non_max_suppression
-from utils.predict.detector import GOOD_PIXELS, MOST_TOGETHER, STAGES
 
 __all__ = ["AutoShape", "Detections"]
 
@@ -63,7 +62,7 @@ class AutoShape(nn.Module):
     def __init__(self, model: Backend | nn.Module) -> None:
         super().__init__()
         if isinstance(model, DetectionModel | Ensemble):
-            model = PyTorchBackend.around(model)
+            model = PyTorchBackend.from_model(model)
         if not isinstance(model, Backend):
             raise ConfigError(f"AutoShape: a backend or DetectionModel is needed, not {type(model).__name__}")
         self.model = model
@@ -186,7 +185,7 @@ class AutoShape(nn.Module):
         """As many images together as are fast: on a CPU few, as a batch of large ones leaves its cache."""
         most = len(images)
         if self.model.pt and self.device.type == "cpu":
-            most = max(min(GOOD_PIXELS // (shape[0] * shape[1]), MOST_TOGETHER), 1)
+            most = cpu_batch_size(*shape)
         return (images[first : first + most] for first in range(0, len(images), most))
 
     def _precision(self) -> AbstractContextManager[Any]:
@@ -195,7 +194,7 @@ class AutoShape(nn.Module):
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> AutoShape:
         super()._apply(fn, recurse)
         if isinstance(self.model, PyTorchBackend):
-            self.model.follow()
+            self.model.sync_device()
         return self
 
 

@@ -16,12 +16,11 @@ from torch import Tensor
 
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
-from utils.base.names import UniqueNames, safe_name
+from utils.base.names import UniqueNames, describe_classes, safe_name
 from utils.base.paths import increment_path
-from utils.base.timing import Stopwatch
+from utils.base.timing import STAGES, Stopwatch
 from utils.ops.boxes import xyxy2xywh
 from utils.plots.annotator import Annotator, colors, crop_box, write_image
-from utils.predict.detector import STAGES, in_words
 
 if TYPE_CHECKING:
     import pandas
@@ -108,7 +107,7 @@ class Detections:
     def __str__(self) -> str:
         lines = []
         for number, (image, rows) in enumerate(zip(self.ims, self.pred, strict=True), start=1):
-            found = in_words(rows[:, 5].cpu().numpy(), self.names)
+            found = describe_classes(rows[:, 5].tolist(), self.names)
             lines.append(f"image {number}/{self.n}: {image.shape[0]}x{image.shape[1]} {found}")
         speeds = ", ".join(f"{value:.1f}ms {stage}" for value, stage in zip(self.t, STAGES, strict=True))
         return "\n".join((*lines, f"Speed: {speeds} per image at shape {self.s}"))

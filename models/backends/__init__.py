@@ -1,4 +1,4 @@
-"""Open a model file with the runtime that its name tells; utils/base/formats.py is the table of names."""
+"""Load a model with the runtime for its file name; utils/base/formats.py is the table of names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from models.backends.base import Backend
 
 
-# Format -> module, class, and which of the caller's choices mean something to it.
+# Format -> module, class, and the keywords of `load_backend` that it takes.
 _CLASSES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "torchscript": ("torchscript", "TorchScriptBackend", ("half",)),
     "onnx": ("onnx", "OnnxBackend", ("runtime",)),
@@ -47,68 +47,68 @@ def load_backend(
     fuse: bool = True,
     runtime: str = "",
 ) -> Backend:
-    """Open one model, or several checkpoints as an ensemble.
+    """Load one model, or several checkpoints as an ensemble.
 
     Args:
-        weights: file or files; only .pt files can be several.
+        weights: model path(s); several must be .pt files.
         device: where to run.
         names: class names for a file that holds none (`--data`).
-        half: half precision, where the format and the device allow it.
+        half: FP16, where the format and the device support it.
         dnn: run ONNX with OpenCV.
         fuse: fold batch norms of checkpoints into their convolutions.
-        runtime: what the file's runtime is to use: providers of ONNX Runtime, a device of OpenVINO.
+        runtime: ONNX Runtime providers, or an OpenVINO device.
 
     Raises:
-        ConfigError: a format that cannot be opened here, or several files of which one is no checkpoint.
-        DataError: a file that is missing or damaged.
+        ConfigError: a format that cannot be run here, or several files that are not all checkpoints.
+        DataError: a file that is missing or corrupt.
     """
     files = [str(weights)] if isinstance(weights, str | Path) else [str(file) for file in weights]
-    formats = [recognise(file) for file in files]
+    formats = [detect_format(file) for file in files]
     if len(files) != 1 and any(kind.name != "pt" for kind in formats):
-        raise ConfigError(f"--weights {' '.join(files)}: only .pt files can be joined to an ensemble")
+        raise ConfigError(f"--weights {' '.join(files)}: only .pt files can form an ensemble")
     kind = formats[0].name
     if dnn and kind != "onnx":
-        raise ConfigError(f"--dnn runs .onnx files with OpenCV; {files[0]} is none")
+        raise ConfigError(f"--dnn runs .onnx files with OpenCV, {files[0]} is not one")
     if runtime and kind not in ("onnx", "openvino"):
-        raise ConfigError(f"--runtime {runtime}: chooses for ONNX and OpenVINO files; {files[0]} is neither")
+        raise ConfigError(f"--runtime {runtime}: is for ONNX and OpenVINO files, {files[0]} is neither")
     if kind == "pt":
         from models.backends.pytorch import PyTorchBackend
 
         backend: Backend = PyTorchBackend(files, device, half=half, fuse=fuse)
     else:
         backend = _open(files[0], "dnn" if dnn else kind, device, half=half, runtime=runtime)
-    backend.name_classes(names)
+    backend.set_missing_names(names)
     return backend
 
 
-def recognise(file: str) -> Format:
-    """A file's format from its name.
+def detect_format(file: str) -> Format:
+    """Return the format of a model file from its name.
 
     Raises:
-        DataError: a `.pt` file that is a TorchScript program. Checkpoints are read as inert data, so
-            whoever wants a program to run has to say so by its name.
+        DataError: a `.pt` file that is a TorchScript program. Checkpoints are read as data and cannot run
+            code; only a file named .torchscript may.
     """
     kind = format_of(file)
     if kind.name == "pt" and _holds_program(Path(file).expanduser()):
         raise DataError(
             f"--weights {file}: not a checkpoint but a TorchScript program; "
-            "if you trust where it comes from, rename it to end in .torchscript"
+            "if you trust its origin, rename it to end in .torchscript"
         )
     return kind
 
 
 def _open(file: str, kind: str, device: torch.device, **choices: Any) -> Backend:
-    """Import the one runtime that is needed, and open the file."""
+    """Import the runtime of a format, and load the file."""
     if kind not in _CLASSES:
         raise ConfigError(f"--weights {file}: TensorFlow.js models run in browsers, not in Python")
     module, name, known = _CLASSES[kind]
-    opened = getattr(import_module(f"models.backends.{module}"), name)
-    backend: Backend = opened(file, device, **{key: choices[key] for key in known})
+    backend_class = getattr(import_module(f"models.backends.{module}"), name)
+    backend: Backend = backend_class(file, device, **{key: choices[key] for key in known})
     return backend
 
 
 def _holds_program(path: Path) -> bool:
-    """Whether a zip file is a TorchScript archive: those hold a `code` folder, checkpoints do not."""
+    """Return whether a file is a TorchScript archive: unlike checkpoints they have a folder `code`."""
     if not path.is_file() or not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

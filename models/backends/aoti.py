@@ -1,4 +1,4 @@
-"""Packages of AOTInductor (.pt2). They hold machine code: open those alone that you trust."""
+"""AOTInductor packages (.pt2). They hold machine code: load only files that you trust."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from utils.base.formats import existing_file
 
 
 class AotiBackend(Backend):
-    """A compiled model for the kind of machine that it was made on."""
+    """A model compiled by AOTInductor, for machines like the one on which it was exported."""
 
     def __init__(self, weights: str, device: torch.device) -> None:
         from torch._inductor import aoti_load_package
@@ -23,11 +23,11 @@ class AotiBackend(Backend):
             self.model = aoti_load_package(str(path))
             metadata = self.model.loader.get_metadata()
         except (RuntimeError, OSError) as error:
-            raise DataError(f"{weights}: no package of AOTInductor ({first_line(error)})") from error
-        told: dict[str, str] = {
+            raise DataError(f"{weights}: not an AOTInductor package ({first_line(error)})") from error
+        values: dict[str, str] = {
             key: metadata[key] for key in ("stride", "names", "imgsz", "batch") if key in metadata
         }
-        self.adopt(Metadata.of(told, weights))
+        self.apply_metadata(Metadata.of(values, weights))
 
     def infer(self, images: Tensor) -> Tensor:
         """Run the compiled model."""

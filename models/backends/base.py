@@ -1,9 +1,10 @@
-"""What `detect.py` and `val.py` see of a model, whatever file it came from."""
+"""The contract of all runtimes: what detect.py, val.py, AutoShape and the server see of a model."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -14,22 +15,37 @@ from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.ops.boxes import xyxy2xywh
 
-Watch = Callable[[nn.Module, Tensor], None]  # told of each layer and its output
+Watch = Callable[[nn.Module, Tensor], None]  # called with each layer and its output
+
+_CPU_BATCH_PIXELS, _MAX_CPU_BATCH = 8 * 320 * 320, 8
+
+
+def cpu_batch_size(height: int, width: int) -> int:
+    """Return the batch size at which PyTorch on a CPU runs images of this size fastest (measured).
+
+    Small images spend much of their time between layers and in Python; a batch of large ones does not fit
+    into the cache.
+    """
+    return max(min(_CPU_BATCH_PIXELS // (height * width), _MAX_CPU_BATCH), 1)
 
 
 class Backend(ABC):
-    """A model ready to run: `images` (B, 3, H, W) in 0-1 -> decoded (B, N, 5 + nc) in float32.
+    """A loaded model: images (B, 3, H, W) in 0-1 -> decoded boxes (B, N, 5 + nc) in float32.
+
+    A runtime is a subclass: its constructor loads the file, takes what the file says of its model with
+    `apply_metadata` and `read_input_shape`, and `infer` runs it.
 
     Attributes:
-        stride: the sides of images must be multiples of it.
+        file: the model path, for messages.
+        device: device of the images.
+        stride: image height and width must be multiples of it.
         names: class names by index.
-        device: where images are expected.
-        fp16: whether images are expected in half precision.
-        pt: a native PyTorch model, which takes any rectangle; others get full squares.
-        is_pytorch_model: the same, by its long name.
-        batch: the only batch size that the file takes, or None. Others are cut and padded to it.
-        imgsz: the only (height, width) that the file takes, or None.
-        suppressed: the file thins out its boxes itself.
+        fp16: whether images must be FP16.
+        pt: whether it is a PyTorch model, which takes any rectangle; others get the full `--imgsz`.
+        batch: the batch size of the file, or None for any; other batches are split and padded to it.
+        imgsz: the (height, width) of the file, or None for any.
+        has_nms: whether NMS is part of the file.
+        nms_conf: confidence threshold of that NMS.
     """
 
     pt = False
@@ -42,37 +58,37 @@ class Backend(ABC):
         self.fp16 = False
         self.batch: int | None = None
         self.imgsz: tuple[int, int] | None = None
-        self.suppressed = False
-        self.least_conf = 0.0  # of boxes that a file leaves which thins them out itself
+        self.has_nms = False
+        self.nms_conf = 0.0
 
-    def adopt(self, meta: Metadata) -> None:
-        """Take over what the file says of its model."""
-        self.stride, self.names, self.suppressed = meta.stride, meta.names, meta.suppressed
+    def apply_metadata(self, meta: Metadata) -> None:
+        """Take over stride, names, NMS and sizes that a file holds of its model."""
+        self.stride, self.names, self.has_nms = meta.stride, meta.names, meta.has_nms
         self.imgsz = meta.imgsz or self.imgsz
         self.batch = meta.batch or self.batch
-        self.least_conf = meta.least
+        self.nms_conf = meta.nms_conf
 
-    def read_shape(self, shape: Sequence[Any]) -> None:
-        """Take the batch and size that a file is fixed to from its input's shape; what is no number is free.
+    def read_input_shape(self, shape: Sequence[Any]) -> None:
+        """Take the fixed batch and image size from the shape of the input; names and -1 are dynamic sides.
 
         Raises:
-            DataError: the input is no batch of images.
+            DataError: the input is not a batch of images.
         """
         if len(shape) != 4:
             raise DataError(
-                f"--weights {self.file}: no detector: its input has {len(shape)} dimensions, not 4"
+                f"--weights {self.file}: not a detector: its input has {len(shape)} dimensions, expected 4"
             )
         batch, *sides = (side if isinstance(side, int) and side > 0 else None for side in shape)
         height, width = sides[:2] if sides[2] == 3 else sides[1:]
         self.batch = batch
         self.imgsz = (height, width) if height and width else None
 
-    def warn_of_thresholds(self, conf_thres: float) -> None:
-        """Tell that boxes which are asked for are gone already."""
-        if self.suppressed and conf_thres < self.least_conf:
+    def warn_about_conf_thres(self, conf_thres: float) -> None:
+        """Warn where the NMS in the file has a higher confidence threshold than the one asked for."""
+        if self.has_nms and conf_thres < self.nms_conf:
             LOG.warning(
-                f"{self.file} thins out its boxes itself and leaves those above {self.least_conf:g} only, "
-                f"whatever --conf-thres {conf_thres:g} says: a mAP of them is not that of the model"
+                f"{self.file} has NMS built in with confidence threshold {self.nms_conf:g}, so --conf-thres "
+                f"{conf_thres:g} has no effect and mAP is too low"
             )
 
     @property
@@ -82,19 +98,19 @@ class Backend(ABC):
 
     @property
     def is_pytorch_model(self) -> bool:
-        """Whether this is a native PyTorch model."""
+        """Whether this is a PyTorch model; the same as `pt`."""
         return self.pt
 
     @abstractmethod
     def infer(self, images: Tensor) -> Tensor:
-        """Run the model on images of the right size, kind and number."""
+        """Run the model on images of its device, precision, size and batch size."""
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, augment: bool = False, visualize: Watch | None = None) -> Tensor:
         """Return decoded boxes (B, N, 5 + nc), xywh in pixels of `images`.
 
         Raises:
-            ConfigError: a size that the file does not take, or an option that only .pt files have.
+            ConfigError: a size that the file does not accept, or an option of PyTorch models.
         """
         if augment or visualize:
             flag = "--augment" if augment else "--visualize"
@@ -109,44 +125,65 @@ class Backend(ABC):
         if self.batch is None or len(images) == self.batch:
             found = self.infer(images).float()
         else:
-            found = torch.cat([self._infer_part(part) for part in images.split(self.batch)])
-        return self._decoded(found) if self.suppressed else found
+            found = torch.cat([self._infer_padded(part) for part in images.split(self.batch)])
+        return self._as_decoded(found) if self.has_nms else found
 
     def warmup(self, shape: tuple[int, int, int, int] = (1, 3, 640, 640)) -> None:
-        """Run once on an empty image, so that the first real one does not pay for the set-up."""
+        """Run once on zeros, so that the set-up does not slow down the first image."""
         self(torch.zeros(shape, device=self.device))
 
-    def name_classes(self, names: dict[int, str] | None) -> None:
-        """Take names for a file that holds none: those given, else class0, class1, ..."""
+    def set_missing_names(self, names: dict[int, str] | None) -> None:
+        """Name the classes of a file that holds no names: as given, else class0, class1, ...
+
+        Raises:
+            ConfigError: a file with NMS, whose output does not say how many classes there are.
+        """
         if self.names:
             return
         if names:
             self.names = dict(names)
             return
-        if self.suppressed:
-            raise ConfigError(f"{self.file}: holds no class names; give those of its dataset with --data")
+        if self.has_nms:
+            raise ConfigError(f"{self.file}: holds no class names; give a data yaml with --data")
         height, width = self.imgsz or (2 * self.stride, 2 * self.stride)
         classes = self(torch.zeros(1, 3, height, width)).shape[2] - 5
         self.names = {index: f"class{index}" for index in range(classes)}
 
-    def _infer_part(self, images: Tensor) -> Tensor:
-        """Run at most `batch` images, filled up with empty ones."""
+    def _infer_padded(self, images: Tensor) -> Tensor:
+        """Run at most `batch` images, padded with zeros to that number."""
         assert self.batch is not None
         missing = self.batch - len(images)
         if missing:
             images = torch.cat((images, images.new_zeros(missing, *images.shape[1:])))
         return self.infer(images).float()[: self.batch - missing]
 
-    def _decoded(self, rows: Tensor) -> Tensor:
-        """What is left after suppression, (B, K, 6) xyxy, score, class -> (B, K, 5 + nc) as a head gives it.
+    def _as_decoded(self, rows: Tensor) -> Tensor:
+        """Convert the output of NMS, (B, K, 6) xyxy, confidence, class, to decoded boxes (B, K, 5 + nc).
 
-        Suppressed once more with the same thresholds, nothing of it changes.
+        A second NMS with the same thresholds keeps all of them.
         """
-        numbers = rows[..., 5].long()
-        if rows.shape[2] != 6 or int(numbers.max()) >= self.nc:
-            raise DataError(f"{self.file}: finds other classes than the {self.nc} that it names")
-        classes = torch.nn.functional.one_hot(numbers, max(self.nc, 1))
+        indices = rows[..., 5].long()
+        if rows.shape[2] != 6 or int(indices.max()) >= self.nc:
+            raise DataError(f"{self.file}: its output has classes beyond the {self.nc} that it names")
+        classes = torch.nn.functional.one_hot(indices, max(self.nc, 1))
         return torch.cat((xyxy2xywh(rows[..., :4]), rows[..., 4:5], classes.to(rows)), -1)
+
+
+def import_runtime(module: str, file: str, install: str) -> Any:
+    """Import the package that runs a model file.
+
+    Args:
+        module: name of the module.
+        file: the model file, for the message.
+        install: what is needed, and how to install it.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ConfigError(f"{file} needs {install}") from error
 
 
 def _size(size_hw: tuple[int, int]) -> str:

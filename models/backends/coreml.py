@@ -1,4 +1,4 @@
-"""Core ML packages, which only macOS runs. Written after Apple's documentation; never run by us."""
+"""Core ML packages, on macOS. Experimental: written from Apple's documentation, not run by the tests."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.backends.base import Backend
+from models.backends.base import Backend, import_runtime
 from models.backends.metadata import Metadata
 from utils.base.errors import ConfigError, DataError
 
 
 class CoreMlBackend(Backend):
-    """Core ML, an image at a time."""
+    """Core ML, one image at a time."""
 
     def __init__(self, weights: str, device: torch.device) -> None:
         super().__init__(weights, device)
@@ -25,17 +25,14 @@ class CoreMlBackend(Backend):
         path = Path(weights).expanduser()
         if not path.exists():
             raise DataError(f"--weights {weights}: no such file; make it with export.py")
-        try:
-            import coremltools
-        except ImportError as error:
-            raise ConfigError(f"{weights} needs: pip install coremltools") from error
+        coremltools = import_runtime("coremltools", weights, "Core ML: pip install coremltools")
         self.model: Any = coremltools.models.MLModel(str(path))
-        told = {key: self.model.user_defined_metadata[key] for key in ("stride", "names", "imgsz")}
-        self.adopt(Metadata.of(told, weights))
+        values = {key: self.model.user_defined_metadata[key] for key in ("stride", "names", "imgsz")}
+        self.apply_metadata(Metadata.of(values, weights))
         self.batch = 1
 
     def infer(self, images: Tensor) -> Tensor:
-        """Run the model on an image of 8 bits a channel, as its input wants it."""
+        """Run the model on an 8-bit image, which its input requires."""
         from PIL import Image
 
         rgb = (images[0].float() * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()

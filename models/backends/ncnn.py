@@ -6,35 +6,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.backends.base import Backend
+from models.backends.base import Backend, import_runtime
 from models.backends.metadata import from_yaml
-from utils.base.errors import ConfigError, DataError
+from utils.base.errors import DataError
 from utils.base.formats import existing_folder
 
 
 class NcnnBackend(Backend):
-    """NCNN on the CPU, an image at a time."""
+    """NCNN on the CPU, one image at a time."""
 
     def __init__(self, weights: str, device: torch.device) -> None:
         super().__init__(weights, device)
-        network, numbers = existing_folder(weights, "*.param", "*.bin")
-        try:
-            import ncnn
-        except ImportError as error:
-            raise ConfigError(f"{weights} needs NCNN: pip install ncnn") from error
+        network, parameters = existing_folder(weights, "*.param", "*.bin")
+        ncnn = import_runtime("ncnn", weights, "NCNN: pip install ncnn")
         self.mat = ncnn.Mat
         self.net = ncnn.Net()
         self.net.opt.num_threads = torch.get_num_threads()
         self.net.opt.use_vulkan_compute = False
-        if self.net.load_param(str(network)) or self.net.load_model(str(numbers)):
+        if self.net.load_param(str(network)) or self.net.load_model(str(parameters)):
             raise DataError(f"{weights}: NCNN cannot read it")
-        self.adopt(from_yaml(network.parent))
+        self.apply_metadata(from_yaml(network.parent))
         self.batch = 1
 
     def infer(self, images: Tensor) -> Tensor:
         """Run the network on one image."""
         with self.net.create_extractor() as extractor:
-            image = np.ascontiguousarray(images[0].cpu().numpy())  # Mat only points to it: it must live on
+            image = np.ascontiguousarray(images[0].cpu().numpy())  # Mat only points to it: it must stay alive
             extractor.input(self.net.input_names()[0], self.mat(image))
             _, found = extractor.extract(self.net.output_names()[0])
             return torch.from_numpy(np.array(found))[None].to(self.device)

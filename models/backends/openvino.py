@@ -1,4 +1,4 @@
-"""OpenVINO folders: a network in .xml and .bin, stride and names in .yaml."""
+"""OpenVINO folders: a network in .xml and .bin, metadata in .yaml."""
 
 from __future__ import annotations
 
@@ -9,39 +9,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.backends.base import Backend
+from models.backends.base import Backend, import_runtime
 from models.backends.metadata import from_yaml
 from utils.base.errors import ConfigError, DataError
 from utils.base.formats import FORMATS, existing_folder
 
 
 class OpenVinoBackend(Backend):
-    """OpenVINO on the device that it finds best, or the one of `--runtime`: CPU, GPU, NPU, AUTO."""
+    """OpenVINO on the device that it prefers, or on that of `--runtime`: CPU, GPU, NPU, AUTO."""
 
     def __init__(self, weights: str, device: torch.device, *, half: bool = False, runtime: str = "") -> None:
         super().__init__(weights, device)
         (network,) = existing_folder(weights, "*.xml")
         os.environ.setdefault("OPENVINO_TELEMETRY", "0")
-        try:
-            import openvino
-        except ImportError as error:
-            raise ConfigError(f"{weights} needs OpenVINO: {FORMATS['openvino'].install}") from error
+        openvino = import_runtime("openvino", weights, f"OpenVINO: {FORMATS['openvino'].install}")
         core = openvino.Core()
-        where = runtime or ("CPU" if core.available_devices == ["CPU"] else "AUTO")
+        device_name = runtime or ("CPU" if core.available_devices == ["CPU"] else "AUTO")
         try:
             model = core.read_model(network)
         except RuntimeError as error:
-            raise DataError(f"{weights}: OpenVINO cannot read it ({_line(error)})") from error
+            raise DataError(f"{weights}: OpenVINO cannot read it ({_reason(error)})") from error
         sides = model.inputs[0].partial_shape
-        self.read_shape([side.get_length() if side.is_static else None for side in sides])
+        self.read_input_shape([side.get_length() if side.is_static else None for side in sides])
         try:
-            self.model = core.compile_model(model, where, _settings(where, half))
+            self.model = core.compile_model(model, device_name, _settings(device_name, half))
         except RuntimeError as error:
             known = ", ".join(core.available_devices)
             raise ConfigError(
-                f"--runtime {where}: OpenVINO cannot run it there ({_line(error)}); devices here: {known}"
+                f"--runtime {device_name}: OpenVINO cannot run it there ({_reason(error)}); devices: {known}"
             ) from error
-        self.adopt(from_yaml(network.parent))
+        self.apply_metadata(from_yaml(network.parent))
 
     def infer(self, images: Tensor) -> Tensor:
         """Run the network on a numpy array."""
@@ -49,15 +46,16 @@ class OpenVinoBackend(Backend):
         return torch.from_numpy(self.model(array, share_inputs=True)[0].copy()).to(self.device)
 
 
-def _settings(where: str, half: bool) -> dict[str, Any]:
-    """As exact as the file, unless half precision is asked for; as many threads as PyTorch was given."""
+def _settings(device_name: str, half: bool) -> dict[str, Any]:
+    """Return settings for the precision of the file unless `half`, and the number of threads of PyTorch."""
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-    if where == "CPU":
+    if device_name == "CPU":
         settings["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
     if not half:
         settings["INFERENCE_PRECISION_HINT"] = "f32"
     return settings
 
 
-def _line(error: RuntimeError) -> str:
+def _reason(error: RuntimeError) -> str:
+    """Return the last line of an error's message; those before it are where in OpenVINO it was raised."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -14,7 +14,7 @@ from utils.base.names import class_names
 
 
 class PyTorchBackend(Backend):
-    """A model built from a .pt file; the only one with test-time augmentation and feature images."""
+    """A model of .pt files; the only runtime with test-time augmentation and feature maps."""
 
     pt = True
 
@@ -26,29 +26,29 @@ class PyTorchBackend(Backend):
         fp16 = half and device.type == "cuda"
         if device.type in ("cpu", "cuda"):
             model = model.to(memory_format=torch.channels_last)
-        self._take(model.half() if fp16 else model.float())
+        self._set_model(model.half() if fp16 else model.float())
 
     @classmethod
-    def around(cls, model: DetectionModel | Ensemble) -> PyTorchBackend:
-        """A model that is in memory already; it stays where and as it is, in eval mode."""
+    def from_model(cls, model: DetectionModel | Ensemble) -> PyTorchBackend:
+        """Wrap a model that is in memory, on its device and in its precision; it is put into eval mode."""
         backend = cls.__new__(cls)
         Backend.__init__(backend, "the model", next(model.parameters()).device)
-        backend._take(model)
+        backend._set_model(model)
         return backend
 
-    def _take(self, model: DetectionModel | Ensemble) -> None:
+    def _set_model(self, model: DetectionModel | Ensemble) -> None:
         self.model = model.eval()
         self.stride = max(int(model.stride.max()), 32)
         self.names = class_names(model.names)
-        self.follow()
+        self.sync_device()
 
-    def follow(self) -> None:
-        """Expect images where the model is now, and in its precision."""
+    def sync_device(self) -> None:
+        """Expect images on the device and in the precision that the model has now."""
         weight = next(self.model.parameters())
         self.device, self.fp16 = weight.device, weight.dtype == torch.float16
 
     def infer(self, images: Tensor) -> Tensor:
-        """Run the model without any option."""
+        """Run the model."""
         return _decoded(self.model(images))
 
     @torch.inference_mode()

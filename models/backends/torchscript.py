@@ -1,4 +1,4 @@
-"""TorchScript files; `config.txt` inside holds shape, stride and names."""
+"""TorchScript files; `config.txt` in them holds shape, stride and names."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from models.backends.base import Backend
 from models.backends.metadata import Metadata
-from utils.base.errors import DataError, first_line
+from utils.base.errors import DataError, first_line, one_line
 from utils.base.formats import existing_file
 
 
 class TorchScriptBackend(Backend):
-    """A traced model; it takes the image size that it was traced with."""
+    """A traced model, for the image size of its trace."""
 
     def __init__(self, weights: str, device: torch.device, *, half: bool = False) -> None:
         super().__init__(weights, device)
@@ -23,7 +23,7 @@ class TorchScriptBackend(Backend):
         extra = {"config.txt": ""}
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # announces the end of TorchScript
+                warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated
                 self.model = torch.jit.load(str(path), map_location=device, _extra_files=extra)
         except (RuntimeError, ValueError) as error:
             raise DataError(f"{weights}: not a TorchScript file ({first_line(error)})") from error
@@ -43,5 +43,5 @@ class TorchScriptBackend(Backend):
             shape = config.pop("shape", None)
             size = [shape[2], shape[3]] if shape else None
         except (IndexError, TypeError, ValueError) as error:
-            raise DataError(f"{self.file}: config.txt in it is damaged ({error})") from error
-        self.adopt(Metadata.of({**config, "imgsz": size}, self.file))
+            raise DataError(f"{self.file}: config.txt in it is corrupt ({one_line(error)})") from error
+        self.apply_metadata(Metadata.of({**config, "imgsz": size}, self.file))

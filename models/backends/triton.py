@@ -1,8 +1,10 @@
-"""A model on a Triton inference server: `--weights http://host:8000` or `grpc://host:8001`."""
+"""A model on a Triton inference server: `--weights http://host:8000` or `grpc://host:8001`.
+
+Experimental: tested with a stand-in for the server, over HTTP.
+"""
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 from urllib.parse import urlparse
 
@@ -10,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.backends.base import Backend
-from utils.base.errors import ConfigError, DataError
+from models.backends.base import Backend, import_runtime
+from utils.base.errors import DataError, one_line
 from utils.base.formats import TRITON
 
 
@@ -20,33 +22,30 @@ class TritonBackend(Backend):
 
     def __init__(self, url: str, device: torch.device) -> None:
         super().__init__(url, device)
-        place = urlparse(url)
-        kind = "grpc" if place.scheme == "grpc" else "http"
+        parts = urlparse(url)
+        transport = "grpc" if parts.scheme == "grpc" else "http"
+        self.client = import_runtime(f"tritonclient.{transport}", f"--weights {url}", TRITON.install)
+        ssl = {"ssl": True} if parts.scheme == "https" else {}
         try:
-            self.client = import_module(f"tritonclient.{kind}")
-        except ImportError as error:
-            raise ConfigError(f"--weights {url} needs: {TRITON.install}") from error
-        ssl = {"ssl": True} if place.scheme == "https" else {}
-        try:
-            self.server: Any = self.client.InferenceServerClient(url=place.netloc, **ssl)
+            self.server: Any = self.client.InferenceServerClient(url=parts.netloc, **ssl)
             self.model = self._first_model()
             metadata = self.server.get_model_metadata(self.model, **self._as_dict())
-        except Exception as error:  # each transport has its own kinds of error
-            raise DataError(f"--weights {url}: the server does not answer ({error})") from error
-        self.source, self.result = metadata["inputs"][0], metadata["outputs"][0]
-        self.fp16 = self.source["datatype"] == "FP16"
-        self.read_shape([int(side) for side in self.source["shape"]])
+        except Exception as error:  # each transport has its own error classes
+            raise DataError(f"--weights {url}: the server does not answer ({one_line(error)})") from error
+        self.input, self.output = metadata["inputs"][0], metadata["outputs"][0]
+        self.fp16 = self.input["datatype"] == "FP16"
+        self.read_input_shape([int(side) for side in self.input["shape"]])
 
     def infer(self, images: Tensor) -> Tensor:
-        """Ask the server."""
+        """Run the model on the server."""
         array = np.ascontiguousarray(images.cpu().numpy())
-        given = self.client.InferInput(self.source["name"], list(array.shape), self.source["datatype"])
-        given.set_data_from_numpy(array)
+        request = self.client.InferInput(self.input["name"], list(array.shape), self.input["datatype"])
+        request.set_data_from_numpy(array)
         try:
-            answer = self.server.infer(self.model, [given])
+            response = self.server.infer(self.model, [request])
         except Exception as error:  # as above
-            raise DataError(f"--weights {self.file}: the server failed ({error})") from error
-        return torch.from_numpy(answer.as_numpy(self.result["name"]).copy()).to(self.device)
+            raise DataError(f"--weights {self.file}: the server failed ({one_line(error)})") from error
+        return torch.from_numpy(response.as_numpy(self.output["name"]).copy()).to(self.device)
 
     def _first_model(self) -> str:
         listed = self.server.get_model_repository_index(**self._as_dict())

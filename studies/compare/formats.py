@@ -1,25 +1,25 @@
-"""One model in every format: how large, how right, how fast; each is measured by a process of its own."""
+"""Export a model to every format and compare size, accuracy and speed; each is validated in a subprocess."""
 
 from __future__ import annotations
 
 import csv
-import math
-from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from models.weights import locate_weights
+from studies.compare.benchmark_options import BenchmarkOptions
 from utils.base.device import select_device
-from utils.base.errors import ConfigError, DataError
-from utils.base.formats import FORMATS, format_of, known_format, size_of
+from utils.base.errors import DataError
+from utils.base.formats import FORMATS, format_of, size_of
 from utils.base.log import LOG
+from utils.base.options import options_from
 from utils.base.paths import check_writable
 from utils.base.processes import answer, ask
 from utils.data.dataset_yaml import read_data_yaml
-from utils.export.export_job import ExportReport, export_file
-from utils.export.export_options import has, options_from
+from utils.export.export_job import Exporter, ExportReport
+from utils.export.export_options import ExportOptions, supports
 from utils.export.verify import can_run
 from utils.val.measure import measure
 from utils.val.val_options import options_from as val_options_from
@@ -27,20 +27,20 @@ from utils.val.val_options import options_from as val_options_from
 
 @dataclass(frozen=True)
 class FormatRow:
-    """What is known of one format; None is not measured."""
+    """Results of one format; None is not measured."""
 
     format: str
     file: str = ""
     megabytes: float | None = None
-    difference: float | None = None  # to PyTorch, of the export
+    difference: float | None = None  # largest difference of the output from PyTorch's
     map50: float | None = None
     map: float | None = None
-    milliseconds: float | None = None  # of inference, an image
+    milliseconds: float | None = None  # inference time per image
     note: str = ""
     failed: bool = False
 
 
-_COLUMNS = (  # field, head, width, kind of number
+_COLUMNS = (  # field, heading, width, number format
     ("megabytes", "Size (MB)", 11, ".1f"),
     ("difference", "Difference", 12, ".1e"),
     ("map50", "mAP50", 9, ".4f"),
@@ -49,47 +49,48 @@ _COLUMNS = (  # field, head, width, kind of number
 )
 
 
-def measure_formats(opt: Namespace) -> list[FormatRow]:
-    """Export and measure as the flags of benchmarks.py say; print the table.
+def compare_formats(options: BenchmarkOptions) -> list[FormatRow]:
+    """Export and validate a model in every format, and print the table.
 
     Raises:
-        ConfigError, DataError: weights or data cannot be used.
+        ConfigError, DataError: the weights or the dataset cannot be used.
     """
-    opt = _checked(opt)
-    weights = locate_weights(opt.weights)
-    device = select_device(opt.device, verbose=False)
-    rounds = [] if opt.pt_only else _rounds(opt, device.type)  # at once: mistakes are told before the work
-    if not opt.test:
-        read_data_yaml(opt.data)
-    rows = [_measured(FormatRow("PyTorch", str(weights)), opt)]
-    for flags in rounds:
-        rows += [_measured(_row(report, flags), opt) for report in export_file(str(weights), flags)]
-    print_table(rows, test=opt.test)
-    if opt.csv:
-        write_table(rows, Path(opt.csv))
+    if options.csv:
+        check_writable(Path(options.csv).parent, "--csv")
+    weights = locate_weights(options.weights)
+    device = select_device(options.device, verbose=False)
+    exports = [] if options.pt_only else _exports(options, device.type)
+    if not options.test:
+        read_data_yaml(options.data)  # an error in it is reported before the work
+    rows = [_validate(FormatRow("PyTorch", str(weights)), options)]
+    for export in exports:
+        rows += [_validate(_row(report, export), options) for report in Exporter(weights, export).export()]
+    print_table(rows, test=options.test)
+    if options.csv:
+        write_table(rows, Path(options.csv))
     return rows
 
 
-def failures(rows: Sequence[FormatRow], hard_fail: bool | str | float) -> list[FormatRow]:
-    """The rows that make `--hard-fail` fail: those without a figure, and those below its number."""
+def failures(rows: Sequence[FormatRow], hard_fail: bool | float) -> list[FormatRow]:
+    """Return and log the rows that `--hard-fail` does not accept: failed, or with a lower mAP50-95."""
     if hard_fail is False:
         return []
-    least = _least(hard_fail)
-    wrong = [row for row in rows if row.failed or (row.map is not None and row.map < least)]
-    for row in wrong:
-        LOG.error(f"{row.format}: {row.note or f'mAP50-95 {row.map:.3f} is below {least}'}")
-    return wrong
+    minimum = 0.0 if hard_fail is True else hard_fail
+    failed = [row for row in rows if row.failed or (row.map is not None and row.map < minimum)]
+    for row in failed:
+        LOG.error(f"{row.format}: {row.note or f'mAP50-95 {row.map:.3f} is below {minimum}'}")
+    return failed
 
 
 def print_table(rows: Sequence[FormatRow], test: bool) -> None:
-    """Print a line a format."""
-    LOG.info(f"\n{'Format':24}{''.join(f'{head:>{width}}' for _, head, width, _ in _COLUMNS)}")
+    """Print a line for each format."""
+    LOG.info(f"\n{'Format':24}{''.join(f'{heading:>{width}}' for _, heading, width, _ in _COLUMNS)}")
     for row in rows:
-        values = ((getattr(row, name), width, kind) for name, _, width, kind in _COLUMNS)
-        cells = (" " * width if value is None else f"{value:{width}{kind}}" for value, width, kind in values)
+        values = ((getattr(row, name), width, spec) for name, _, width, spec in _COLUMNS)
+        cells = (" " * width if value is None else f"{value:{width}{spec}}" for value, width, spec in values)
         LOG.info(f"{row.format:24}{''.join(cells)}  {row.note}".rstrip())
     if test:
-        LOG.info("Nothing was measured (--test).")
+        LOG.info("Nothing was validated (--test).")
 
 
 def write_table(rows: Sequence[FormatRow], file: Path) -> None:
@@ -101,72 +102,54 @@ def write_table(rows: Sequence[FormatRow], file: Path) -> None:
         table.writerows(asdict(row) for row in rows)
 
 
-def _is_for(name: str, device: str) -> bool:
+def _exports(options: BenchmarkOptions, device: str) -> list[ExportOptions]:
+    """Return the options of export.py for all formats in FP32 or FP16, then for those with INT8."""
+    names = [name for name in options.include if _runs_on(name, device)]
+    shared = {key: getattr(options, key) for key in ("imgsz", "batch_size", "device", "data")}
+    if options.half:
+        names = [
+            name for name in names if supports(name, "half") and (device == "cuda" or name != "torchscript")
+        ]
+    exports = [{"include": names, "half": options.half}]
+    if options.int8:
+        exports.append({"include": [name for name in names if "int8" in FORMATS[name].endings], "int8": True})
+    return [options_from(ExportOptions, {**shared, **export}) for export in exports if export["include"]]
+
+
+def _runs_on(name: str, device: str) -> bool:
     kind = FORMATS[name]
     return kind.gpu if device == "cuda" else kind.cpu
 
 
-def _checked(opt: Namespace) -> Namespace:
-    include = [opt.include] if isinstance(opt.include, str) else opt.include
-    include = list(dict.fromkeys(known_format(name).name for name in include))
-    _least(opt.hard_fail)
-    if opt.csv:
-        check_writable(Path(opt.csv).parent, "--csv")
-    return Namespace(**{**vars(opt), "include": include})
-
-
-def _least(hard_fail: bool | str | float) -> float:
-    try:
-        least = float(hard_fail)
-    except ValueError:
-        least = math.nan
-    if isinstance(hard_fail, bool):
-        return 0.0
-    if not 0 <= least <= 1:
-        raise ConfigError(f"--hard-fail {hard_fail}: a number from 0 to 1, or nothing, is needed")
-    return least
-
-
-def _rounds(opt: Namespace, device: str) -> list[Namespace]:
-    """Flags of export.py for all formats in 32 or 16 bits, then for those that have 8 bits."""
-    names = [name for name in opt.include if _is_for(name, device)]
-    shared = {key: getattr(opt, key) for key in ("imgsz", "batch_size", "device", "data")}
-    if opt.half:
-        names = [name for name in names if has(name, "half") and (device == "cuda" or name != "torchscript")]
-    rounds = [options_from({**shared, "half": opt.half, "include": names})] if names else []
-    small = [name for name in names if "int8" in FORMATS[name].endings] if opt.int8 else []
-    return rounds + ([options_from({**shared, "int8": True, "include": small})] if small else [])
-
-
-def _row(report: ExportReport, flags: Namespace) -> FormatRow:
-    precision = " int8" if flags.int8 else " half" if flags.half else ""
+def _row(report: ExportReport, export: ExportOptions) -> FormatRow:
+    precision = " int8" if export.int8 else " half" if export.half else ""
     title = f"{FORMATS[report.format].title}{precision}"
     if report.error:
         return FormatRow(title, note=report.error, failed=True)
     return FormatRow(title, str(report.file), difference=report.difference, note=report.note)
 
 
-def _measured(row: FormatRow, opt: Namespace) -> FormatRow:
-    """The row with size, accuracy and time."""
+def _validate(row: FormatRow, options: BenchmarkOptions) -> FormatRow:
+    """Return the row with size, accuracy and time."""
     if row.failed:
         return row
     row = replace(row, megabytes=size_of(Path(row.file)) / 1e6)
-    if opt.test or not can_run(format_of(row.file)):
+    if options.test or not can_run(format_of(row.file)):
         return row
-    LOG.info(f"{row.format}: measuring {row.file}")
-    told = {key: getattr(opt, key) for key in ("data", "imgsz", "batch_size", "device", "half")}
+    LOG.info(f"{row.format}: validating {row.file}")
+    task = {key: getattr(options, key) for key in ("data", "imgsz", "batch_size", "device", "half")}
     try:
-        found = ask("studies.compare.formats", {**told, "weights": row.file}, quiet=True)
+        result = ask("studies.compare.formats", {**task, "weights": row.file}, quiet=True)
     except DataError as error:
         return replace(row, note=f"validation {error}", failed=True)
-    return replace(row, **found)
+    return replace(row, **result)
 
 
-def figures(task: dict[str, Any]) -> dict[str, Any]:
-    """mAP, and milliseconds an image, on squares for every format (the task `speed`)."""
+def _validate_in_this_process(task: dict[str, Any]) -> dict[str, Any]:
+    """Return mAP and milliseconds per image, on square images for every format (`--task speed`)."""
     result = measure(val_options_from({**task, "task": "speed", "workers": 0}))
     return {"map50": result.map50, "map": result.map, "milliseconds": result.speeds[1]}
 
 
 if __name__ == "__main__":
-    answer(figures)
+    answer(_validate_in_this_process)

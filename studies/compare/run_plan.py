@@ -22,7 +22,7 @@ RULES = 1  # raise it when a change of training or measuring changes the results
 # data, hyp and seed are in it by their content.
 _NOT_IN_DIGEST = {
     *("weights", "cfg", "attention", "data", "hyp", "seed"),
-    *("device", "workers", "local_rank", "cache", "download", "given"),
+    *("device", "workers", "local_rank", "cache", "download"),
     *("project", "name", "exist_ok", "save_period", "save_steps", "nosave", "noplots", "resume"),
     *("loggers", "entity", "upload_dataset", "bbox_interval", "artifact_alias"),
 }
@@ -73,10 +73,10 @@ def _settings(variant: Variant, data: DataSpec) -> dict[str, Any]:
     DetectionModel(config, nc=data.nc)  # fails now rather than after hours of training
     config.pop("yaml_file", None)
     # Defaults are left out, so that a new option does not change the digests of earlier runs.
-    defaults = vars(parse_options([]))
+    defaults = parse_options([]).shown()
     changes = {
         key: value
-        for key, value in vars(options).items()
+        for key, value in options.shown().items()
         if key not in _NOT_IN_DIGEST and value != defaults[key]
     }
     return plain(

@@ -23,7 +23,7 @@ _SETTINGS = "evolution.yaml"
 _NOT_FOR_CANDIDATES = (
     *("evolve", "evolve_method", "evolve_members", "evolve_budget", "evolve_population", "resume_evolve"),
     *("jobs", "ray", "hyp", "project", "name", "exist_ok", "resume", "noplots", "noval", "nosave"),
-    *("save_period", "local_rank", "given", "bucket"),
+    *("save_period", "local_rank", "bucket"),
 )
 _NOT_DECIDING = ("device", "workers", "cache", "save_steps", "loggers")  # do not change the results
 
@@ -49,7 +49,7 @@ def make_plan(options: TrainOptions) -> SearchPlan:
     # Absolute, as workers of a cluster have another working directory.
     options = changed(options, **{name: str(p.resolve()) for name, p in files.items() if p.is_file()})
     start, members = _read_start(options), _read_members(options)
-    defaults = vars(parse_options([]))
+    defaults = parse_options([]).shown()
     deciding = to_flags(
         options,
         [

@@ -15,7 +15,7 @@ from utils.base.errors import ConfigError
 from utils.base.names import UniqueNames
 from utils.data.letterbox import letterbox, to_tensor
 from utils.ops.boxes import scale_boxes
-from utils.sources.files import Frame
+from utils.sources.frame import Frame
 from utils.sources.source import FileSource, find_source
 
 _LONGEST = 1280  # pixels of an image in a figure
@@ -66,7 +66,7 @@ def open_images(source: str, vid_stride: int = 1) -> FileSource:
 
 def frames_of(source: FileSource, limit: int) -> Iterator[Frame]:
     """Yield the first `limit` images at full size."""
-    return islice((frame for batch in source.batches(lambda image: image) for frame in batch), limit)
+    return islice(source.read(), limit)
 
 
 class ModelInputs:
@@ -85,21 +85,21 @@ class ModelInputs:
     def make(self, frame: Frame) -> ModelInput:
         """Letterbox a frame with the least padding."""
         number = f"_{frame.frame_number}" if frame.frame_number else ""
-        fitted, ratios, pad = letterbox(frame.original, self.imgsz, auto=True, stride=self.stride)
-        height, width = frame.original.shape[:2]
+        fitted, ratios, pad = letterbox(frame.image, self.imgsz, auto=True, stride=self.stride)
+        height, width = frame.image.shape[:2]
         left, top = (round(half - 0.1) for half in pad)  # letterbox puts an odd pixel right and at the bottom
         inner_w, inner_h = (max(round(n * ratios[0]), 1) for n in (width, height))
         return ModelInput(
             name=self._names.unique(f"{frame.path.stem}{number}"),
             title=f"{frame.path.name}{f', frame {frame.frame_number}' if number else ''}",
-            image=_reduce(frame.original),
+            image=_reduce(frame.image),
             images=to_tensor([fitted], self.device),
             inner=(slice(top, top + inner_h), slice(left, left + inner_w)),
         )
 
     def full(self, frame: Frame) -> Tensor:
         """Pad a frame to all of --imgsz, so that maps of different images can be averaged."""
-        return to_tensor([letterbox(frame.original, self.imgsz, auto=False)[0]], self.device)
+        return to_tensor([letterbox(frame.image, self.imgsz, auto=False)[0]], self.device)
 
 
 def _reduce(image: np.ndarray) -> np.ndarray:

@@ -31,8 +31,9 @@ from utils.base.errors import ConfigError
 from utils.base.log import LOG, color
 from utils.base.paths import atomic_write, increment_path
 from utils.base.progress import Bar
+from utils.data.images import is_image
 from utils.data.letterbox import check_img_size
-from utils.sources.files import Frame, is_image
+from utils.sources.frame import Frame
 
 _TITLES = {
     "gradcam": "Grad-CAM of the scores of the boxes",

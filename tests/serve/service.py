@@ -69,10 +69,10 @@ def encoded(image: np.ndarray, suffix: str = ".png") -> bytes:
     return cv2.imencode(suffix, image)[1].tobytes()
 
 
-def saved(image: np.ndarray, kind: str, **more: Any) -> bytes:
+def saved(image: np.ndarray, image_format: str, **more: Any) -> bytes:
     """Encode an RGB image with PIL as the bytes of a file."""
     from PIL import Image
 
     file = BytesIO()
-    Image.fromarray(image).save(file, kind, **more)
+    Image.fromarray(image).save(file, image_format, **more)
     return file.getvalue()

@@ -61,21 +61,24 @@ def as_array(rows: list[dict[str, Any]]) -> np.ndarray:
 
 def test_rows_equal_the_detections_of_the_model(web: Any) -> None:
     image = make_image(1, 90, 120)
-    answer = send(web, content=encoded(image), data=LOW)
+    response = send(web, content=encoded(image), data=LOW)
 
-    assert answer.status_code == 200
-    rows = answer.json()
+    assert response.status_code == 200
+    rows = response.json()
     assert rows and all(list(row) == KEYS and row["name"] == NAMES[row["class"]] for row in rows)
     np.testing.assert_allclose(as_array(rows), detect_directly(image), atol=2e-3)
 
 
 def test_details_contain_sizes_and_times(web: Any) -> None:
-    answer = send(web, DETAILED, encoded(make_image(1, 90, 120)), params=LOW).json()
+    response = send(web, DETAILED, encoded(make_image(1, 90, 120)), params=LOW).json()
 
-    assert answer["size"] == {"width": 120, "height": 90} and answer["input"] == {"width": 64, "height": 64}
-    assert set(answer["times_ms"]) == {"decode", "queue", "inference", "nms", "total"}
-    assert answer["batch"] == 1 and answer["model"] == "tiny" and answer["conf"] == 0.001
-    assert list(answer["detections"][0]) == KEYS
+    assert response["size"] == {"width": 120, "height": 90} and response["input"] == {
+        "width": 64,
+        "height": 64,
+    }
+    assert set(response["times_ms"]) == {"decode", "queue", "inference", "nms", "total"}
+    assert response["batch"] == 1 and response["model"] == "tiny" and response["conf"] == 0.001
+    assert list(response["detections"][0]) == KEYS
 
 
 def test_parameters_filter_detections(web: Any) -> None:
@@ -105,19 +108,19 @@ def test_a_higher_confidence_threshold_only_removes_rows(web: Any) -> None:
 
 @pytest.mark.parametrize("how", [{"params": {"format": "image"}}, {"headers": {"Accept": "image/jpeg"}}])
 def test_the_annotated_image_is_returned_on_request(web: Any, how: dict[str, Any]) -> None:
-    answer = send(web, data=LOW, **how)
+    response = send(web, data=LOW, **how)
 
-    assert answer.headers["content-type"] == "image/jpeg"
-    drawn = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)
+    assert response.headers["content-type"] == "image/jpeg"
+    drawn = cv2.imdecode(np.frombuffer(response.content, np.uint8), cv2.IMREAD_COLOR)
     assert drawn.shape == make_image().shape
     assert np.abs(drawn.astype(int) - make_image()).max() > 60
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
-def test_image_formats_are_recognized_by_content(web: Any, kind: str) -> None:
-    answer = send(web, DETAILED, saved(make_image(), kind))
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_image_formats_are_recognized_by_content(web: Any, image_format: str) -> None:
+    response = send(web, DETAILED, saved(make_image(), image_format))
 
-    assert answer.status_code == 200 and answer.json()["size"] == {"width": 64, "height": 48}
+    assert response.status_code == 200 and response.json()["size"] == {"width": 64, "height": 48}
 
 
 def test_gray_16_bit_and_rotated_images_are_read(web: Any) -> None:
@@ -134,7 +137,7 @@ def test_gray_16_bit_and_rotated_images_are_read(web: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "status", "words"),
+    ("content", "status", "message"),
     [
         (b"GIF89a but not really", 415, "unknown format"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "unknown format"),
@@ -144,11 +147,11 @@ def test_gray_16_bit_and_rotated_images_are_read(web: Any) -> None:
         (bytes(1_200_000), 413, "larger than 1 MB"),
     ],
 )
-def test_invalid_uploads_are_rejected_with_one_line(content: bytes, status: int, words: str) -> None:
+def test_invalid_uploads_are_rejected_with_one_line(content: bytes, status: int, message: str) -> None:
     with client(max_megapixels=1, max_upload_mb=1) as web:
-        answer = send(web, content=content)
+        response = send(web, content=content)
 
-    assert answer.status_code == status and words in answer.json()["detail"]
+    assert response.status_code == status and message in response.json()["detail"]
 
 
 def test_the_upload_limit_holds_while_streaming() -> None:
@@ -163,9 +166,9 @@ def test_the_upload_limit_holds_while_streaming() -> None:
             yield bytes(100_000)
 
     with client(max_upload_mb=0.5) as web:
-        answer = stream(web.app, endless())
+        response = stream(web.app, endless())
 
-    assert answer == 413 and sent < 1_500_000
+    assert response == 413 and sent < 1_500_000
 
 
 def stream(app: Any, chunks: Iterator[bytes]) -> int:
@@ -177,16 +180,16 @@ def stream(app: Any, chunks: Iterator[bytes]) -> int:
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": next(chunks), "more_body": True}
 
-    async def answer(message: dict[str, Any]) -> None:
+    async def response(message: dict[str, Any]) -> None:
         nonlocal status
         status = message.get("status", status)
 
-    asyncio.run(app(scope_of(ROWS, b"multipart/form-data; boundary=x"), receive, answer))
+    asyncio.run(app(scope_of(ROWS, b"multipart/form-data; boundary=x"), receive, response))
     return status
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "message"),
     [
         ({"conf": "2"}, "conf=2: expected a number from 0 to 1"),
         ({"conf": "nan"}, "conf=nan"),
@@ -198,13 +201,13 @@ def stream(app: Any, chunks: Iterator[bytes]) -> int:
         ({"confidence": "0.5"}, "unknown parameter 'confidence'"),
     ],
 )
-def test_invalid_parameters_are_named(web: Any, values: dict[str, str], words: str) -> None:
-    for answer in (send(web, params=values), send(web, data=values)):
-        assert answer.status_code == 422 and words in answer.json()["detail"]
+def test_invalid_parameters_are_named(web: Any, values: dict[str, str], message: str) -> None:
+    for response in (send(web, params=values), send(web, data=values)):
+        assert response.status_code == 422 and message in response.json()["detail"]
 
 
 @pytest.mark.parametrize(
-    ("kind", "body"),
+    ("content_type", "body"),
     [
         ("multipart/form-data; boundary*=x; boundary*0=y", b"--x--"),
         (f"multipart/form-data; boundary={'b' * 300}", b"--"),
@@ -214,10 +217,10 @@ def test_invalid_parameters_are_named(web: Any, values: dict[str, str], words: s
         ),
     ],
 )
-def test_malformed_headers_are_rejected(web: Any, kind: str, body: bytes) -> None:
-    answer = web.post(ROWS, content=body, headers={"Content-Type": kind})
-    assert answer.status_code in (400, 415)
-    assert "\n" not in answer.json()["detail"]
+def test_malformed_headers_are_rejected(web: Any, content_type: str, body: bytes) -> None:
+    response = web.post(ROWS, content=body, headers={"Content-Type": content_type})
+    assert response.status_code in (400, 415)
+    assert "\n" not in response.json()["detail"]
 
 
 def test_invalid_forms_are_rejected(web: Any) -> None:
@@ -251,9 +254,9 @@ def test_uploads_are_never_written_to_disk(web: Any, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("name", ["nope", "..%2f..%2fREADME.md", "%2e%2e"])
 def test_unknown_models_and_files_are_not_found(web: Any, name: str) -> None:
-    answer = send(web, f"/v1/detect/{name}")
+    response = send(web, f"/v1/detect/{name}")
 
-    assert answer.status_code in (404, 405)
+    assert response.status_code in (404, 405)
     assert web.get("/../page.py").status_code == web.get("/options.py").status_code == 404
 
 
@@ -301,10 +304,10 @@ def test_metrics_count_requests_by_model_and_status() -> None:
             send(web)
         send(web, params={"conf": "7"})
         send(web, "/v1/detect/made-up")
-        answer = web.get("/metrics")
-        lines = answer.text.splitlines()
+        response = web.get("/metrics")
+        lines = response.text.splitlines()
 
-    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert "# TYPE yolov5_requests_total counter" in lines
     assert 'yolov5_requests_total{model="tiny",status="200"} 3.0' in lines
     assert 'yolov5_requests_total{model="tiny",status="422"} 1.0' in lines
@@ -342,9 +345,9 @@ def test_a_model_that_fails_is_a_500_and_the_next_request_is_served(
     model = web.service.models["tiny"]
     with monkeypatch.context() as patch:
         patch.setattr(model, "backend", Broken(model.backend))
-        answer = send(web)
+        response = send(web)
 
-    assert answer.status_code == 500 and "memory" not in answer.text
+    assert response.status_code == 500 and "memory" not in response.text
     assert send(web).status_code == 200
 
 
@@ -356,10 +359,10 @@ def test_exported_models_are_served_at_their_fixed_size() -> None:
     service = DetectionService(load_models(chosen, Metrics()), chosen, Metrics())
     with TestClient(make_app(service)) as web:
         path = f"/v1/detect/{file.stem}"
-        answer = send(web, path, encoded(make_image(1, 90, 120)), data=LOW)
+        response = send(web, path, encoded(make_image(1, 90, 120)), data=LOW)
         wrong = send(web, path, data={"imgsz": "96"})
 
-    assert answer.json()["input"] == {"width": SIDE, "height": SIDE} and answer.json()["detections"]
+    assert response.json()["input"] == {"width": SIDE, "height": SIDE} and response.json()["detections"]
     assert wrong.status_code == 422 and f"{SIDE}, the only input size" in wrong.json()["detail"]
 
 
@@ -376,8 +379,8 @@ def test_damaged_forms_never_cause_a_server_error(web: Any) -> None:
         body = bytearray(good)
         for _ in range(random.integers(1, 6)):
             body[random.integers(len(body))] = random.integers(256)
-        answer = web.post(ROWS, content=bytes(body), headers={"content-type": types[attempt % 7 // 5]})
-        assert answer.status_code in (400, 415, 422), body
+        response = web.post(ROWS, content=bytes(body), headers={"content-type": types[attempt % 7 // 5]})
+        assert response.status_code in (400, 415, 422), body
     assert web.post(ROWS, content=good, headers={"content-type": types[2]}).status_code == 415
 
 

@@ -155,8 +155,8 @@ def test_batched_detections_equal_those_of_single_requests() -> None:
     with client(max_wait_ms=1000, max_batch=4) as web, ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda request: post(web, request), requests))
 
-    assert {answer["batch"] for answer in alone} == {1}
-    assert max(answer["batch"] for answer in together) > 1
+    assert {response["batch"] for response in alone} == {1}
+    assert max(response["batch"] for response in together) > 1
     for one, other in zip(alone, together, strict=True):
         assert len(one["detections"]) == len(other["detections"]) > 0
         for a, b in zip(one["detections"], other["detections"], strict=True):

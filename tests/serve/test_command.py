@@ -39,7 +39,7 @@ def test_help_imports_neither_torch_nor_web_packages() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "status", "words"),
+    ("flags", "status", "message"),
     [
         (["--port", "x"], 2, "--port"),
         (["--conf-thres", "2"], 2, "--conf-thres 2.0: expected a number from 0 to 1"),
@@ -47,7 +47,7 @@ def test_help_imports_neither_torch_nor_web_packages() -> None:
         (["--host", "192.0.2.1"], 1, "cannot listen"),
     ],
 )
-def test_errors_are_one_line(flags: list[str], status: int, words: str) -> None:
+def test_errors_are_one_line(flags: list[str], status: int, message: str) -> None:
     pytest.importorskip("fastapi")
     pytest.importorskip("prometheus_client")
     pytest.importorskip("python_multipart")
@@ -55,7 +55,7 @@ def test_errors_are_one_line(flags: list[str], status: int, words: str) -> None:
     done = run("--weights", "x.pt", *flags)
 
     assert done.returncode == status
-    assert words in done.stderr and done.stderr.count("\n") == 1
+    assert message in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_port_in_use_is_reported_before_models_are_loaded() -> None:

@@ -1,4 +1,4 @@
-"""Download one file over http(s): checked, whole or not at all, and clear when there is no network."""
+"""Download a file over http(s), atomically, with checks of size and hash and one-line errors."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from utils.base.errors import ConfigError, DataError
 from utils.base.paths import atomic_write, file_sha256
 from utils.base.progress import Bar
 
-TIMEOUT = 15.0  # seconds of silence, to connect or between two chunks
-LARGEST = 64 * 2**30  # bytes; no single archive of the public sets comes near
+TIMEOUT = 15.0  # seconds without a response, on connecting or between two chunks
+MAX_BYTES = 64 * 2**30  # far more than any archive of the public datasets
 _CHUNK = 2**20
 
 
@@ -29,31 +29,31 @@ def download_file(
     *,
     sha256: str | None = None,
     size: int | None = None,
-    limit: int = LARGEST,
+    limit: int = MAX_BYTES,
     timeout: float = TIMEOUT,
 ) -> Path:
-    """Download `url` to `destination` unless the file is there with this sha256 and size.
+    """Download `url` to `destination`, unless that file exists with this sha256 and size.
 
     Args:
         url: http or https.
-        destination: file to write; it appears only when whole and checked.
+        destination: file to write, atomically and after all checks.
         sha256: expected hash, 64 hexadecimal digits.
         size: expected number of bytes.
-        limit: most bytes to accept where `size` is not known.
-        timeout: longest silence, seconds.
+        limit: maximum number of bytes to accept, if `size` is not known.
+        timeout: maximum time without a response, seconds.
 
     Raises:
-        ConfigError: not an http(s) address.
-        DataError: no network, an answer other than the file, or not the file that was expected.
+        ConfigError: not an http(s) URL.
+        DataError: no network, an HTTP error, or another size or hash than expected.
     """
-    _check_address(url)
+    _check_url(url)
     if destination.is_file() and matches(destination, sha256, size):
         return destination
     digest = hashlib.sha256()
     with _open(url, destination, timeout) as response:
-        promised = _promised_size(response)
-        _check_room(url, destination, promised, size, limit)
-        bar = Bar(_chunks(response, url), destination.name, total=_count(promised))
+        length = _content_length(response)
+        _check_size(url, destination, length, size, limit)
+        bar = Bar(_chunks(response, url), destination.name, total=_count_chunks(length))
         try:
             with atomic_write(destination) as file:
                 for chunk in bar:
@@ -61,8 +61,8 @@ def download_file(
                     digest.update(chunk)
                     bar.say(f"{destination.name} {file.tell() / 1e6:.1f} MB")
                     if file.tell() > min(size or limit, limit):
-                        raise DataError(f"{url}: more than the expected {size or limit:,} bytes arrive")
-                _check_whole(url, file.tell(), promised, size)
+                        raise DataError(f"{url}: received more than the expected {size or limit:,} bytes")
+                _check_complete(url, file.tell(), length, size)
                 if sha256 and digest.hexdigest() != sha256.lower():
                     raise DataError(f"{url}: sha256 is {digest.hexdigest()}, expected {sha256}; not kept")
         except OSError as error:
@@ -75,31 +75,31 @@ def download_bytes(url: str, *, limit: int, timeout: float = TIMEOUT, public: bo
 
     Args:
         url: http or https.
-        limit: most bytes to accept.
-        timeout: longest silence, seconds.
-        public: refuse addresses inside the machine or its network, where redirects lead, too. Where
-            strangers name the address, they would else look through this machine's eyes.
+        limit: maximum number of bytes to accept.
+        timeout: maximum time without a response, seconds.
+        public: refuse hosts and redirects inside the local network. Prevents server-side request forgery
+            when the URL comes from an untrusted client.
 
     Raises:
-        ConfigError: not an http(s) address, or one that `public` refuses.
-        DataError: no network, an answer other than the file, or more than `limit` bytes.
+        ConfigError: not an http(s) URL, or one that `public` refuses.
+        DataError: no network, an HTTP error, or more than `limit` bytes.
     """
-    _check_address(url)
+    _check_url(url)
     with _open(url, None, timeout, public) as response:
-        promised = _promised_size(response)
-        if promised is not None and promised > limit:
-            raise DataError(f"{url}: has {promised:,} bytes, more than the {limit:,} allowed; not downloaded")
+        length = _content_length(response)
+        if length is not None and length > limit:
+            raise DataError(f"{url}: has {length:,} bytes, more than the {limit:,} allowed; not downloaded")
         content = bytearray()
         for chunk in _chunks(response, url):
             content += chunk
             if len(content) > limit:
-                raise DataError(f"{url}: more than the {limit:,} bytes allowed arrive")
-    _check_whole(url, len(content), promised, None)
+                raise DataError(f"{url}: received more than the {limit:,} bytes allowed")
+    _check_complete(url, len(content), length, None)
     return bytes(content)
 
 
 def matches(path: Path, sha256: str | None, size: int | None) -> bool:
-    """Tell whether a file has this size and hash, as far as they are known."""
+    """Return whether a file has this size and hash; None is not checked."""
     if size is not None and path.stat().st_size != size:
         return False
     if sha256 is None:
@@ -107,8 +107,8 @@ def matches(path: Path, sha256: str | None, size: int | None) -> bool:
     return file_sha256(path) == sha256.lower()
 
 
-class _SameOrSafer(urllib.request.HTTPRedirectHandler):
-    """Follow redirects to http(s) only, never from https down to http, and inside only if that is allowed."""
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Follow redirects to http(s) only, not from https to http, and with `public` to public hosts only."""
 
     def __init__(self, public: bool = False) -> None:
         self.public = public
@@ -124,36 +124,36 @@ class _SameOrSafer(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _check_address(url: str) -> None:
+def _check_url(url: str) -> None:
     if urlsplit(url).scheme.lower() not in ("http", "https") or not urlsplit(url).hostname:
-        raise ConfigError(f"{url}: not an address to download from; http:// or https:// is needed")
+        raise ConfigError(f"{url}: not a URL to download from; expected http:// or https://")
 
 
 def _check_public(url: str) -> None:
-    """Refuse hosts that are this machine or near it; one that nobody knows is left to who opens it."""
+    """Refuse loopback and private hosts. Unknown hosts pass: opening the URL fails."""
     host = urlsplit(url).hostname or ""
     try:
-        found = {str(place[4][0]).partition("%")[0] for place in socket.getaddrinfo(host, None)}
+        found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):
         return
     if not all(ipaddress.ip_address(address).is_global for address in found):
-        raise ConfigError(f"{url}: {host} is not a public address; download it yourself, and give the file")
+        raise ConfigError(f"{url}: {host} is not a public address; download the file yourself")
 
 
 def _open(url: str, destination: Path | None, timeout: float, public: bool = False) -> Any:
     if public:
         _check_public(url)
-    opener = urllib.request.build_opener(_SameOrSafer(public))
+    opener = urllib.request.build_opener(_SafeRedirects(public))
     request = urllib.request.Request(url, headers={"User-Agent": "yolov5-lska"})
     try:
         return opener.open(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         with error:
-            raise DataError(f"{url}: the server answers {error.code} {error.reason}") from error
+            raise DataError(f"{url}: HTTP status {error.code} {error.reason}") from error
     except (OSError, HTTPException) as error:
-        place = f" and put it at {destination}" if destination else ""
+        where = f" and put it at {destination}" if destination else ""
         raise DataError(
-            f"{url}: cannot be reached ({_reason(error)}); without a network, download it elsewhere{place}"
+            f"{url}: cannot be reached ({_reason(error)}); without a network, download it elsewhere{where}"
         ) from error
 
 
@@ -162,7 +162,7 @@ def _chunks(response: Any, url: str) -> Iterator[bytes]:
         try:
             chunk = response.read(_CHUNK)
         except (OSError, HTTPException) as error:
-            raise DataError(f"{url}: the connection broke ({_reason(error)}); run it again") from error
+            raise DataError(f"{url}: the connection broke ({_reason(error)}); try again") from error
         if not chunk:
             return
         yield chunk
@@ -173,29 +173,29 @@ def _reason(error: Exception) -> str:
     return str(getattr(cause, "strerror", None) or cause) or type(error).__name__
 
 
-def _promised_size(response: Any) -> int | None:
+def _content_length(response: Any) -> int | None:
     text = response.headers.get("Content-Length", "")
     return int(text) if text.isdigit() else None
 
 
-def _count(size: int | None) -> int | None:
+def _count_chunks(size: int | None) -> int | None:
     return None if size is None else -(-size // _CHUNK)
 
 
-def _check_room(url: str, destination: Path, promised: int | None, size: int | None, limit: int) -> None:
-    if promised is None:
+def _check_size(url: str, destination: Path, length: int | None, size: int | None, limit: int) -> None:
+    if length is None:
         return
-    if size is not None and promised != size:
-        raise DataError(f"{url}: has {promised:,} bytes, expected {size:,}; not downloaded")
-    if promised > limit:
-        raise DataError(f"{url}: has {promised:,} bytes, more than the {limit:,} allowed; not downloaded")
+    if size is not None and length != size:
+        raise DataError(f"{url}: has {length:,} bytes, expected {size:,}; not downloaded")
+    if length > limit:
+        raise DataError(f"{url}: has {length:,} bytes, more than the {limit:,} allowed; not downloaded")
     folder = next(parent for parent in destination.absolute().parents if parent.exists())
     free = shutil.disk_usage(folder).free
-    if promised > free:
-        raise DataError(f"{url}: has {promised:,} bytes, but {folder} has only {free:,} free")
+    if length > free:
+        raise DataError(f"{url}: has {length:,} bytes, but {folder} has only {free:,} free")
 
 
-def _check_whole(url: str, got: int, promised: int | None, size: int | None) -> None:
-    expected = size if size is not None else promised
+def _check_complete(url: str, got: int, length: int | None, size: int | None) -> None:
+    expected = size if size is not None else length
     if expected is not None and got != expected:
-        raise DataError(f"{url}: broke off after {got:,} of {expected:,} bytes; run it again")
+        raise DataError(f"{url}: ended after {got:,} of {expected:,} bytes; try again")

@@ -21,7 +21,7 @@ class Format:
     title: str
     suffix: str  # how the file's (or folder's) name ends
     install: str = ""  # what brings the packages that write and run it
-    apart: bool = False  # written by a process of its own: the converter may crash, or change what it finds
+    subprocess: bool = False  # written in a subprocess: the converter may crash, or change global state
     runs: bool = True  # there is a runtime for Python
     gpu: bool = True  # runs on CUDA
     cpu: bool = True
@@ -45,16 +45,18 @@ FORMATS: dict[str, Format] = {
             gpu=False,
             endings={"int8": "_int8_openvino_model"},
         ),
-        Format("engine", "TensorRT", ".engine", "pip install tensorrt onnx", apart=True, cpu=False),
-        Format("coreml", "Core ML", ".mlpackage", "pip install coremltools", apart=True, gpu=False),
-        Format("saved_model", "TensorFlow SavedModel", "_saved_model", "pip install tensorflow", apart=True),
-        Format("pb", "TensorFlow GraphDef", ".pb", "pip install tensorflow", apart=True),
+        Format("engine", "TensorRT", ".engine", "pip install tensorrt onnx", subprocess=True, cpu=False),
+        Format("coreml", "Core ML", ".mlpackage", "pip install coremltools", subprocess=True, gpu=False),
+        Format(
+            "saved_model", "TensorFlow SavedModel", "_saved_model", "pip install tensorflow", subprocess=True
+        ),
+        Format("pb", "TensorFlow GraphDef", ".pb", "pip install tensorflow", subprocess=True),
         Format(
             "tflite",
             "TensorFlow Lite",
             ".tflite",
             "pip install litert-torch",
-            apart=True,
+            subprocess=True,
             gpu=False,
             endings={"": "-fp32.tflite", "half": "-fp16.tflite", "int8": "-int8.tflite"},
         ),
@@ -63,7 +65,7 @@ FORMATS: dict[str, Format] = {
             "Edge TPU",
             "_edgetpu.tflite",
             "pip install litert-torch, and Google's edgetpu_compiler",
-            apart=True,
+            subprocess=True,
             gpu=False,
             cpu=False,
             endings={"": "-int8_edgetpu.tflite"},
@@ -73,7 +75,7 @@ FORMATS: dict[str, Format] = {
             "TensorFlow.js",
             "_web_model",
             "pip install tensorflow, pipx install tensorflowjs, pipx inject tensorflowjs 'ydf<0.13'",
-            apart=True,
+            subprocess=True,
             runs=False,
             gpu=False,
         ),
@@ -82,12 +84,12 @@ FORMATS: dict[str, Format] = {
             "PaddlePaddle",
             "_paddle_model",
             "pip install paddlepaddle x2paddle",
-            apart=True,
+            subprocess=True,
             gpu=False,
         ),
-        Format("executorch", "ExecuTorch", ".pte", "pip install executorch", apart=True, gpu=False),
-        Format("pt2", "AOTInductor", ".pt2", "a C++ compiler", apart=True),
-        Format("ncnn", "NCNN", "_ncnn_model", "pip install ncnn pnnx", apart=True, gpu=False),
+        Format("executorch", "ExecuTorch", ".pte", "pip install executorch", subprocess=True, gpu=False),
+        Format("pt2", "AOTInductor", ".pt2", "a C++ compiler", subprocess=True),
+        Format("ncnn", "NCNN", "_ncnn_model", "pip install ncnn pnnx", subprocess=True, gpu=False),
     )
 }
 PYTORCH = Format("pt", "PyTorch", ".pt")

@@ -1,23 +1,28 @@
-"""Class names, and names for the files of a run."""
+"""Class names, and unique names for the files of a run."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 
 class UniqueNames:
-    """Names taken in this run. Who asks for one again gets it with a number: `cat`, `cat2`, `cat3`."""
+    """Names that are unique in one run: a name asked for again gets a number (`cat`, `cat2`, `cat3`).
+
+    Args:
+        reserved: names that are never made by adding a number, as they will be asked for later.
+    """
 
     def __init__(self, reserved: Iterable[str] = ()) -> None:
-        self._reserved = {os.path.normcase(name) for name in reserved}  # never made by adding a number
+        self._reserved = {os.path.normcase(name) for name in reserved}
         self._taken: set[str] = set()
         self._next: dict[str, int] = {}
 
     def unique(self, name: str, ending: str = "") -> str:
-        """`name` + `ending`, with a number in between if it is taken."""
+        """Return `name` + `ending`, with a number in between if it is taken."""
         whole = os.path.normcase(name + ending)
         if whole not in self._taken:
             self._taken.add(whole)
@@ -30,19 +35,19 @@ class UniqueNames:
         return f"{name}{number}{ending}"
 
     def unique_path(self, path: Path) -> Path:
-        """The same for a path: the number goes before its suffix."""
+        """Return `path`, with a number before its suffix if it is taken."""
         return Path(self.unique(str(path.with_suffix("")), path.suffix))
 
 
 def unique_stems(files: Sequence[Path]) -> list[str]:
-    """A stem for each file: its own, or with a number where an earlier file has the same."""
+    """Return a stem for each file: its own, or with a number where an earlier file has the same."""
     stems = [file.stem for file in files]
     names = UniqueNames(reserved=stems)
     return [names.unique(stem) for stem in stems]
 
 
 def class_names(names: object) -> dict[int, str]:
-    """Class names as files hold them, a list or a mapping with int or text keys, as {0: "person", ...}.
+    """Return class names, read from a list or a mapping with int or text keys, as {0: "person", ...}.
 
     Raises:
         ValueError: they are neither, or a key is not a number.
@@ -54,6 +59,13 @@ def class_names(names: object) -> dict[int, str]:
     raise ValueError(f"names are neither a list nor a mapping: {names!r:.80}")
 
 
+def describe_classes(classes: Iterable[float], names: Mapping[int, str]) -> str:
+    """Return how many objects there are of each class, such as `4 persons, 1 bus`."""
+    counts = sorted(Counter(map(int, classes)).items())
+    words = (f"{count} {names.get(index, index)}{'s' if count > 1 else ''}" for index, count in counts)
+    return ", ".join(words) or "(no detections)"
+
+
 def safe_name(name: str) -> str:
-    """A class's name as the name of a folder."""
+    """Return a class name as the name of a folder."""
     return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name).strip(". ") or "unnamed"

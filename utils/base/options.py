@@ -87,12 +87,13 @@ def flag(
     """Declare a field of `Options` that is a flag of the command line.
 
     Args:
-        default: value where the flag is not given; lists are copied.
+        default: value where the flag is not given; lists are copied. Without one the flag is required.
         help: text for `--help`.
         factory: makes a default that depends on the current folder or environment.
         group: heading under which `--help` lists the flag.
         aliases: further spellings such as `--img`.
-        spelled: the flag where it is not `--` and the name with dashes, such as `--local_rank`.
+        spelled: the flag where it is not `--` and the name with dashes, such as `--local_rank`; the name
+            itself makes a positional argument.
         const: value of a flag that is given without a value.
         choices: accepted values.
         between: least and greatest accepted value, both inclusive; None leaves an end open. Lists are
@@ -116,11 +117,11 @@ def build_parser(cls: type[Options], *, allow_abbrev: bool = True) -> argparse.A
     """Make the parser of a dataclass of options; unique prefixes such as `--batch 8` are accepted."""
     made = parser(cls.description, prog=cls.prog)
     made.allow_abbrev = allow_abbrev
-    groups: dict[str, Any] = {}
+    groups: dict[str, Any] = {"options": made}  # the group that argparse has itself
     for name, spec in _specs(cls).items():
         if spec.group not in groups:
             groups[spec.group] = made.add_argument_group(spec.group)
-        groups[spec.group].add_argument(*spec.flags, dest=name, **_argparse_keywords(spec))
+        groups[spec.group].add_argument(*spec.flags, **_argparse_keywords(name, spec))
     return made
 
 
@@ -242,9 +243,13 @@ def _spec(item: Field[Any], hint: Any) -> _Spec:
     )  # fmt: skip
 
 
-def _argparse_keywords(spec: _Spec) -> dict[str, Any]:
+def _argparse_keywords(name: str, spec: _Spec) -> dict[str, Any]:
     default = spec.default() if callable(spec.default) else spec.default
     words: dict[str, Any] = {"help": spec.help, "default": default}
+    if spec.flags[0].startswith("-"):
+        words["dest"] = name
+    if default is MISSING:
+        words |= {"default": argparse.SUPPRESS, "required": True} if "dest" in words else {"default": None}
     if spec.kind is bool:
         return {**words, "action": "store_true"}
     if spec.choices:

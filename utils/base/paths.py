@@ -25,10 +25,10 @@ def workplace() -> Path:
 
 
 def typed(program: str) -> str:
-    """Return the command that starts a script such as `train.py`, or a module such as `-m utils.data`."""
+    """Return the command that starts `train.py`, or `-m utils.data get`."""
     if not INSTALLED:
         return f"python {program}"
-    return f"yolov5-lska {program.removesuffix('.py').rpartition('.')[2]}"
+    return f"yolov5-lska {program.removesuffix('.py').rpartition(' ')[2]}"
 
 
 def relative_to_cwd(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Timers that synchronize the device before they are read."""
+"""Stopwatches that wait for the GPU to finish, and the stages of detection that they time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+
+STAGES = ("pre-process", "inference", "NMS")
 
 
 def now(device: torch.device | None = None) -> float:
@@ -20,7 +23,7 @@ def now(device: torch.device | None = None) -> float:
 
 
 class Stopwatch:
-    """Accumulate the time of `with` blocks: `total` over all, `last` of the latest, in seconds."""
+    """Time `with` blocks: `total` seconds of all, `last` of the latest."""
 
     def __init__(self, device: torch.device | None = None) -> None:
         self.device = device

@@ -1,72 +1,59 @@
-"""Unpack zip and tar archives that nobody has looked into: nothing leaves the folder, nothing explodes."""
+"""Unpack zip and tar archives from untrusted sources: only below a folder, and only up to a size."""
 
 from __future__ import annotations
 
 import lzma
 import os
-import shutil
 import stat
 import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from utils.base.errors import DataError
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-LARGEST = 200 * 2**30  # bytes unpacked; all of COCO is a tenth of that
-_HARMLESS = 2**30  # an archive that unpacks to less than this may be packed as tightly as it likes
-_MOST_RATIO = 100  # images hardly shrink, label files about tenfold
-_MOST_ENTRIES = 5_000_000
+MAX_BYTES = 200 * 2**30  # unpacked; COCO is a tenth of that
+_ANY_RATIO = 2**30  # bytes; archives that unpack to less may have any compression ratio
+_MAX_RATIO = 100  # images hardly shrink, label files about tenfold
+_MAX_MEMBERS = 5_000_000
 _JUNK = ("__MACOSX", ".DS_Store")
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One member of an archive, whatever its format."""
-
-    name: str
-    size: int
-    kind: str  # file, folder, or what it is instead
-    open: Callable[[], IO[bytes]]
-
-
 def is_archive(path: Path | str) -> bool:
-    """Tell from its name whether `safe_unpack` takes a file."""
+    """Return whether a file name is that of an archive which `safe_unpack` supports."""
     return str(path).lower().endswith(ARCHIVE_SUFFIXES)
 
 
-def safe_unpack(archive: Path, folder: Path, *, limit: int = LARGEST) -> Path:
-    """Unpack an archive into `folder`, all of it or nothing; return `folder`.
+def safe_unpack(archive: Path, folder: Path, *, limit: int = MAX_BYTES) -> Path:
+    """Unpack an archive into `folder`, completely or not at all; return `folder`.
 
-    What `folder` holds already stays, but files of the same name are replaced. Permissions and owners in
-    the archive are ignored.
+    Files that are in `folder` already stay, unless the archive has one of the same name. Permissions,
+    owners and times in the archive are ignored.
 
     Args:
         archive: zip, or tar with or without gzip, bzip2 or xz.
-        folder: where to; made if needed.
-        limit: most bytes to unpack.
+        folder: where to; created if it does not exist.
+        limit: maximum number of bytes to unpack.
 
     Raises:
-        DataError: damaged; too large unpacked; or an entry has an absolute path, climbs out with `..`, is
-            a link or a device, or comes twice.
+        DataError: damaged; too large; or a member has an absolute path, a path with `..`, is a link or a
+            device, or occurs twice.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         fresh = Path(temporary) / "new"
         fresh.mkdir()
         try:
-            with _entries(archive) as entries:
-                _write_all(archive, entries, fresh, limit)
+            checker = _MemberChecker(archive, fresh, limit)
+            if zipfile.is_zipfile(archive):
+                _unpack_zip(archive, fresh, checker)
+            else:
+                _unpack_tar(archive, fresh, checker)
         except _DAMAGE as error:
-            raise DataError(f"{archive}: damaged, or no archive of a known kind ({error})") from error
+            raise DataError(f"{archive}: damaged, or not an archive of a known kind ({error})") from error
         except OSError as error:
             raise DataError(f"{archive}: cannot be unpacked ({error.strerror or error})") from error
         merge(fresh, folder)
@@ -74,73 +61,75 @@ def safe_unpack(archive: Path, folder: Path, *, limit: int = LARGEST) -> Path:
 
 
 def merge(source: Path, target: Path) -> None:
-    """Move all of `source` into `target`: in one step where `target` does not exist."""
+    """Move all of `source` into `target`: by one rename if `target` does not exist."""
     if source.is_dir() and target.is_dir():
         for child in source.iterdir():
             merge(child, target / child.name)
     elif target.is_dir() or (source.is_dir() and target.exists()):
-        raise DataError(f"{target}: a file and a folder of that name meet; move it away first")
+        raise DataError(f"{target}: a file and a folder have the same name; move it away first")
     else:
         os.replace(source, target)
 
 
-@contextmanager
-def _entries(archive: Path) -> Iterator[Iterator[_Entry]]:
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as zipped:
-            yield _zip_entries(zipped, archive)
-    else:
-        with tarfile.open(archive) as tar:
-            yield _tar_entries(tar)
+class _MemberChecker:
+    """Check the members of an archive one after another, and the sum of their sizes."""
 
+    def __init__(self, archive: Path, folder: Path, limit: int) -> None:
+        self.archive = archive
+        self.folder = folder
+        self.limit = min(limit, max(_ANY_RATIO, _MAX_RATIO * archive.stat().st_size))
+        self.bytes = 0
+        self.members = 0
 
-def _zip_entries(zipped: zipfile.ZipFile, archive: Path) -> Iterator[_Entry]:
-    for info in zipped.infolist():
-        if info.flag_bits & 1:
-            raise DataError(f"{archive}: {info.filename} is encrypted; unpack it by hand")
-        mode = info.external_attr >> 16
-        kind = "folder" if info.is_dir() else "link" if stat.S_ISLNK(mode) else "file"
-        # orig_filename: zipfile itself cuts names at a NUL and turns backslashes on Windows
-        yield _Entry(info.orig_filename, info.file_size, kind, partial(zipped.open, info))
+    def accept(self, name: str, size: int, kind: str) -> bool:
+        """Return whether to unpack a member: False for junk files.
 
+        Args:
+            name: name in the archive.
+            size: bytes, unpacked.
+            kind: file, folder, or what else it is.
 
-def _tar_entries(tar: tarfile.TarFile) -> Iterator[_Entry]:
-    for info in tar:
-        kind = "file" if info.isreg() else "folder" if info.isdir() else "link or device"
-
-        def content(info: tarfile.TarInfo = info) -> IO[bytes]:
-            file = tar.extractfile(info)
-            assert file is not None  # only asked of regular files
-            return file
-
-        yield _Entry(info.name, info.size, kind, content)
-
-
-def _write_all(archive: Path, entries: Iterator[_Entry], folder: Path, limit: int) -> None:
-    largest = min(limit, max(_HARMLESS, _MOST_RATIO * archive.stat().st_size))
-    total = 0
-    for count, entry in enumerate(entries):
-        path = PurePosixPath(entry.name)
+        Raises:
+            DataError: the member is not safe, or the archive is too large.
+        """
+        path = PurePosixPath(name)
         if any(part in _JUNK for part in path.parts):
-            continue
-        _check_entry(archive, entry, path)
-        total += entry.size
-        if total > largest or count > _MOST_ENTRIES:
-            raise DataError(f"{archive}: unpacks to more than {largest:,} bytes; not unpacked")
-        target = folder / path
-        if entry.kind == "folder":
-            target.mkdir(parents=True, exist_ok=True)
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.exists():
-            raise DataError(f"{archive}: {entry.name!r} comes twice; not unpacked")
-        with entry.open() as content, target.open("xb") as file:
-            shutil.copyfileobj(content, file, 2**20)
+            return False
+        if kind not in ("file", "folder"):
+            raise DataError(f"{self.archive}: {name!r} is a {kind}; only files and folders are unpacked")
+        unusual = "\\" in name or "\0" in name or (path.parts and ":" in path.parts[0])
+        if path.is_absolute() or ".." in path.parts or unusual:
+            raise DataError(f"{self.archive}: {name!r} would be written outside of the folder; not unpacked")
+        self.bytes += size
+        self.members += 1
+        if self.bytes > self.limit or self.members > _MAX_MEMBERS:
+            raise DataError(f"{self.archive}: unpacks to more than {self.limit:,} bytes; not unpacked")
+        if kind == "file" and (self.folder / path).exists():
+            raise DataError(f"{self.archive}: {name!r} occurs twice; not unpacked")
+        return True
 
 
-def _check_entry(archive: Path, entry: _Entry, path: PurePosixPath) -> None:
-    if entry.kind not in ("file", "folder"):
-        raise DataError(f"{archive}: {entry.name!r} is a {entry.kind}; only files and folders are unpacked")
-    strange = "\\" in entry.name or "\0" in entry.name or ":" in path.parts[0] if path.parts else False
-    if path.is_absolute() or ".." in path.parts or strange:
-        raise DataError(f"{archive}: {entry.name!r} would be written outside of the folder; not unpacked")
+def _unpack_zip(archive: Path, folder: Path, checker: _MemberChecker) -> None:
+    with zipfile.ZipFile(archive) as zipped:
+        for info in zipped.infolist():
+            if info.flag_bits & 1:
+                raise DataError(f"{archive}: {info.filename} is encrypted; unpack it by hand")
+            is_link = stat.S_ISLNK(info.external_attr >> 16)
+            kind = "folder" if info.is_dir() else "link" if is_link else "file"
+            # orig_filename: zipfile itself cuts names at a NUL and replaces backslashes on Windows
+            if checker.accept(info.orig_filename, info.file_size, kind):
+                zipped.extract(info, folder)
+
+
+def _unpack_tar(archive: Path, folder: Path, checker: _MemberChecker) -> None:
+    with tarfile.open(archive) as tar:
+        # Python 3.11.3 and older have no filters; `checker` refuses what they refuse, and more.
+        tar.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
+        for info in tar:
+            kind = "file" if info.isreg() else "folder" if info.isdir() else "link or device"
+            if not checker.accept(info.name, info.size, kind):
+                continue
+            if kind == "folder":
+                (folder / info.name).mkdir(parents=True, exist_ok=True)
+            else:
+                tar.extract(info, folder, set_attrs=False)

@@ -1,6 +1,6 @@
-"""Change colours, mirror, blend and paste: augmentations that leave the geometry alone.
+"""Augmentations besides mosaic and perspective: HSV, flips, mixup, copy-paste, Albumentations.
 
-Each comes as a draw from a generator and a function of what was drawn, so that a test can replay any case.
+Random numbers are drawn by separate functions (`draw_...`), so that a test can repeat any case.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import numpy as np
 from utils.base.log import LOG
 from utils.data.samples import Sample, join_polygons
 
-MIXUP_BETA = 32.0  # both parameters of the beta distribution: mostly near one half
-MAX_COVERED = 0.30  # share of an object that a pasted one may hide
+MIXUP_BETA = 32.0  # both parameters of the beta distribution: ratios are mostly near one half
+MAX_COVERED = 0.30  # fraction of an object that a pasted one may cover
+EXTRA_PROBABILITY = 0.01  # of each Albumentations transform
+_EXTRA_TRANSFORMS = ("Blur", "MedianBlur", "ToGray", "CLAHE")
 
 
 def draw_hsv_gains(rng: np.random.Generator, hyp: Mapping[str, float]) -> np.ndarray:
@@ -37,13 +39,13 @@ def adjust_hsv(image: np.ndarray, gains: np.ndarray) -> np.ndarray:
 
 
 def draw_flips(rng: np.random.Generator, hyp: Mapping[str, float]) -> tuple[bool, bool]:
-    """Draw whether to turn an image upside down, and whether left to right."""
+    """Draw whether to flip an image upside down, and whether left to right."""
     up_down, left_right = (rng.random(2) < (hyp["flipud"], hyp["fliplr"])).tolist()
     return up_down, left_right
 
 
 def flip(image: np.ndarray, labels: np.ndarray, up_down: bool, left_right: bool) -> np.ndarray:
-    """Mirror an image; of its labels (n, 5), class and xywhn, the centres in place."""
+    """Flip an image and, in place, the centres of its labels (n, 5), class and xywhn."""
     if up_down:
         image = cv2.flip(image, 0)
         labels[:, 2] = 1 - labels[:, 2]
@@ -53,26 +55,26 @@ def flip(image: np.ndarray, labels: np.ndarray, up_down: bool, left_right: bool)
     return image
 
 
-def mixup(one: Sample, other: Sample, share: float) -> Sample:
-    """Blend two images of one size, `share` of the first; the objects of both count in full."""
-    blend = (one.image * share + other.image * (1 - share)).astype(np.uint8)
+def mixup(one: Sample, other: Sample, ratio: float) -> Sample:
+    """Blend two images of one size, `ratio` of the first; the objects of both are kept."""
+    blend = (one.image * ratio + other.image * (1 - ratio)).astype(np.uint8)
     return Sample(blend, np.concatenate((one.boxes, other.boxes)))
 
 
-def draw_pastes(rng: np.random.Generator, count: int, share: float) -> list[int]:
-    """Draw which of `count` objects to paste once more, in order."""
-    return rng.permutation(count)[: round(share * count)].tolist()
+def draw_pastes(rng: np.random.Generator, count: int, fraction: float) -> list[int]:
+    """Draw which fraction of `count` objects to paste, and in which order."""
+    return rng.permutation(count)[: round(fraction * count)].tolist()
 
 
 def copy_paste(sample: Sample, chosen: Sequence[int]) -> Sample:
-    """Paste objects once more, mirrored left to right in the image, where they hide little.
+    """Paste copies of objects, mirrored left to right in the image, where they cover little of others.
 
     Args:
-        sample: the image; only objects with a polygon can be pasted. It is changed in place.
+        sample: the sample, changed in place; only objects with a polygon can be pasted.
         chosen: indices of the objects, in the order of pasting.
 
     Returns:
-        The image with the new boxes and polygons after the old ones.
+        The sample, with the new boxes and polygons after the old ones.
     """
     width = sample.image.shape[1]
     boxes = list(sample.boxes)
@@ -95,24 +97,20 @@ def copy_paste(sample: Sample, chosen: Sequence[int]) -> Sample:
 
 
 def _covered(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Share of each of `others` (n, 4) xyxy that `box` (4,) hides: (n,)."""
+    """Compute the fraction of each of `others` (n, 4) xyxy that `box` (4,) covers: (n,)."""
     first, last = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    shared = (last - first).clip(0).prod(1)
-    return shared / ((others[:, 2:] - others[:, :2]).prod(1) + 1e-16)
-
-
-PROBABILITY = 0.01  # of each
-_KINDS = ("Blur", "MedianBlur", "ToGray", "CLAHE")
+    intersection = (last - first).clip(0).prod(1)
+    return intersection / ((others[:, 2:] - others[:, :2]).prod(1) + 1e-16)
 
 
 class ExtraTransforms:
-    """Transforms of colours and sharpness, each with its own small chance; boxes stay where they are.
+    """Optional Albumentations transforms of colour and sharpness, each applied with a small probability.
 
-    We draw the chances: Albumentations' `Compose`, once seeded, applies either all or none.
+    The probabilities are drawn here: a seeded `Compose` of Albumentations applies either all or none.
     """
 
-    def __init__(self, transforms: Sequence[Any], probability: float = PROBABILITY) -> None:
-        self.transforms = transforms  # that always act
+    def __init__(self, transforms: Sequence[Any], probability: float = EXTRA_PROBABILITY) -> None:
+        self.transforms = transforms  # each with p=1
         self.probability = probability
 
     def __call__(self, rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
@@ -126,23 +124,24 @@ class ExtraTransforms:
 
 
 def load_extra_transforms(prefix: str = "") -> ExtraTransforms | None:
-    """Make the transforms; None if Albumentations is not installed or too old."""
+    """Make the transforms; return None if Albumentations is not installed or too old."""
     try:
         import albumentations as album
     except ImportError:
         return None
     try:
-        transforms = [getattr(album, kind)(p=1.0) for kind in _KINDS]
+        transforms = [getattr(album, kind)(p=1.0) for kind in _EXTRA_TRANSFORMS]
     except (AttributeError, TypeError, ValueError) as error:
         LOG.warning(f"{prefix}albumentations {getattr(album, '__version__', '')} is not used: {error}")
         return None
-    LOG.info(f"{prefix}albumentations: {', '.join(f'{kind}(p={PROBABILITY})' for kind in _KINDS)}")
+    names = (f"{kind}(p={EXTRA_PROBABILITY})" for kind in _EXTRA_TRANSFORMS)
+    LOG.info(f"{prefix}albumentations: {', '.join(names)}")
     return ExtraTransforms(transforms)
 
 
 @contextmanager
 def _seeded(transform: Any, seed: int) -> Iterator[None]:
-    """Seed a transform; old versions draw from the global generators, which are put back afterwards."""
+    """Seed a transform; old versions use the global generators, whose states are restored afterwards."""
     if hasattr(transform, "set_random_seed"):
         transform.set_random_seed(seed)
         yield

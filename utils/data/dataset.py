@@ -1,4 +1,4 @@
-"""The images of a split with their labels, ready for the network: letterboxed, or augmented for training."""
+"""The labelled images of a split, ready for the network: letterboxed, or augmented for training."""
 
 from __future__ import annotations
 
@@ -29,90 +29,73 @@ from utils.data.augment import (
 from utils.data.letterbox import letterbox
 from utils.data.mosaic import TILES, MosaicDraws, mosaic4
 from utils.data.packed import PackedRows
-from utils.data.perspective import PerspectiveDraws, random_perspective, seen_part
+from utils.data.perspective import PerspectiveDraws, random_perspective, visible_region
 from utils.data.samples import Sample, SampleReader
 from utils.data.scan import load_labels
 from utils.data.shards.urls import Source
 from utils.ops.boxes import xyxy2xywhn
 
-
-@dataclass(frozen=True)
-class RectPlan:
-    """Which image goes into which batch, and how large each batch is."""
-
-    order: np.ndarray  # (N,) int: the images from wide to tall
-    batch: np.ndarray  # (N,) int: batch of each, in that order
-    shapes: np.ndarray  # (batches, 2) int: height, width
-
-
-def plan_rect(sizes_wh: np.ndarray, batch_size: int, imgsz: int, stride: int, pad: float) -> RectPlan:
-    """Sort images by shape and find the least rectangle for each batch.
-
-    Args:
-        sizes_wh: (N, 2) width and height of the images.
-        batch_size: images in a batch.
-        imgsz: longer side of the rectangle before rounding, pixels.
-        stride: sides become multiples of it.
-        pad: strides to add on each side before rounding up; 0.5 is what validation has always had.
-    """
-    tallness = sizes_wh[:, 1] / sizes_wh[:, 0]
-    order = tallness.argsort(kind="stable")
-    batch = np.arange(len(order)) // batch_size
-    starts = np.arange(0, len(order), batch_size)
-    widest = np.minimum.reduceat(tallness[order], starts)
-    tallest = np.maximum.reduceat(tallness[order], starts)
-    # Fractions of imgsz: a batch of wide images is as high as the tallest of them needs, and vice versa.
-    sides = np.stack((np.minimum(tallest, 1), np.minimum(1 / widest, 1)), 1)
-    return RectPlan(order, batch, np.ceil(sides * imgsz / stride + pad).astype(int) * stride)
-
-
-PARTNERS = 2 * TILES - 1  # other images that a sample may need: two mosaics less itself
-Shapes = tuple[tuple[int, int], tuple[tuple[float, float], tuple[float, float]]]
-_Made = tuple[int, np.ndarray, np.ndarray, Shapes | None]  # which image, BGR, labels (n, 5), see `Item`
+PARTNERS = 2 * TILES - 1  # other images that a sample may need: two mosaics, less the image itself
 
 
 class SampleKey(NamedTuple):
-    """Which sample: together with the seed it decides every pixel."""
+    """The identifier of a sample: together with the seed it determines every pixel."""
 
     epoch: int
     image_index: int
-    repeat: int = 0  # distinguishes repetitions within an epoch, which weighted sampling brings
-    partners: tuple[int, ...] = ()  # PARTNERS images to combine with, where the sampler chooses them
+    repeat: int = 0  # number of earlier samples of this image in the epoch (weighted sampling)
+    partners: tuple[int, ...] = ()  # PARTNERS images to combine with, if the sampler chooses them
+
+
+class RatioPad(NamedTuple):
+    """The scale and padding from an image file to the network's input."""
+
+    gain_hw: tuple[float, float]
+    pad_xy: tuple[float, float]  # pixels on the left and on top
+
+
+class Shapes(NamedTuple):
+    """The size of an image file, and how it was fitted into the input: to scale boxes back."""
+
+    original_hw: tuple[int, int]
+    ratio_pad: RatioPad
 
 
 class Item(NamedTuple):
-    """One image for the network."""
+    """One image for the network, and its labels."""
 
     image: Tensor  # (3, H, W) uint8 RGB
-    labels: Tensor  # (n, 6) float32: free for the index in the batch, class, xywhn
+    labels: Tensor  # (n, 6) float32: 0 (for the index in the batch), class, xywhn
     path: str
-    # (h0, w0) of the file, ((gain_h, gain_w), (pad_x, pad_y)) of its way into the input; None for a mosaic
-    shapes: Shapes | None
+    shapes: Shapes | None  # None for a mosaic
+
+
+_Augmented = tuple[int, np.ndarray, np.ndarray, Shapes | None]  # index, BGR image, labels (n, 5), shapes
 
 
 class DetectionDataset(Dataset[Item]):
     """Labelled images of one split.
 
-    Samples depend on nothing but (seed, epoch, index): neither on the order of access, nor on who asks.
+    A sample depends on (seed, epoch, index) only: not on the order of access, nor on the process.
 
     Args:
         sources: folders and lists of images, or shards.
-        imgsz: side of the input; the longer side of every image is scaled to it.
-        batch_size: of the loader; `rect` needs it.
+        imgsz: side of the input in pixels; the longer side of every image is scaled to it.
+        batch_size: batch size of the loader, for `rect`.
         stride: batch shapes are multiples of it.
-        augment: whether to train on the images; `hyp` says how.
-        hyp: hyperparameters (formats, section 2).
-        rect: rectangular batches, in a fixed order, without mosaics.
-        cache: ram or disk; by default small sets are kept in memory.
-        fast_decode: decode large JPEGs at a reduced size; their pixels differ a little.
-        single_cls: every object counts as class 0.
+        augment: augment the images, as `hyp` says.
+        hyp: hyperparameters.
+        rect: rectangular batches in a fixed order, without mosaics.
+        cache: ram or disk; by default small datasets are kept in memory.
+        fast_decode: decode large JPEGs at a reduced size; their pixels differ slightly.
+        single_cls: treat all objects as class 0.
         pad: see `plan_rect`.
-        seed: of all augmentations.
-        names: classes that labels may have; None allows any.
-        prefix: put before messages.
+        seed: seed of all augmentations.
+        names: class names by number; labels of other classes are errors. None allows any class.
+        prefix: text before log messages.
 
     Raises:
-        DataError: no usable image, or nothing labelled to train on.
+        DataError: no usable image, or `augment` and no labels.
     """
 
     def __init__(
@@ -141,7 +124,7 @@ class DetectionDataset(Dataset[Item]):
             files = files.take(plan.order)
             self._batch, self.batch_shapes = plan.batch, plan.shapes
         if single_cls:
-            files.labels = _as_one_class(files.labels)
+            files.labels = _to_single_class(files.labels)
         self.imgsz = imgsz
         self.batch_size = batch_size
         self.augment = augment
@@ -167,7 +150,7 @@ class DetectionDataset(Dataset[Item]):
     def _check_labels(self, sources: Sequence[Source], prefix: str) -> None:
         if self.labels.counts.any():
             return
-        message = f"{', '.join(map(str, sources))}: no labels found (formats: one .txt an image)"
+        message = f"{', '.join(map(str, sources))}: no labels found (one .txt per image is expected)"
         if self.augment:
             raise DataError(f"{message}; there is nothing to train on")
         LOG.warning(f"{prefix}{message}")
@@ -181,26 +164,26 @@ class DetectionDataset(Dataset[Item]):
         return self.sample(key, np.empty((3, *self.input_hw(key.image_index)), np.uint8))
 
     def input_hw(self, image_index: int) -> tuple[int, int]:
-        """(height, width) that the network gets image number `image_index` in."""
+        """Return the input size (height, width) of an image: that of its batch."""
         if self.batch_shapes is None:
             return self.imgsz, self.imgsz
         height, width = self.batch_shapes[self._batch[image_index]].tolist()
         return height, width
 
-    def sample(self, key: SampleKey, room: np.ndarray) -> Item:
-        """Make the sample of a key, its image in `room` (3, H, W) uint8, whose size `input_hw` tells."""
+    def sample(self, key: SampleKey, out: np.ndarray) -> Item:
+        """Make the sample of a key; its image is written to `out` (3, *input_hw) uint8."""
         index, image, labels, shapes = self._augmented(key) if self.augment else self._plain(key.image_index)
-        assert image.shape == (*room.shape[1:], 3)
-        cv2.split(image, mv=tuple(room[::-1]))  # BGR to RGB
+        assert image.shape == (*out.shape[1:], 3)
+        cv2.split(image, mv=tuple(out[::-1]))  # BGR to RGB
         rows = np.zeros((len(labels), 6), np.float32)
         rows[:, 1:] = labels
-        return Item(torch.from_numpy(room), torch.from_numpy(rows), str(self.image_files[index]), shapes)
+        return Item(torch.from_numpy(out), torch.from_numpy(rows), str(self.image_files[index]), shapes)
 
-    def _plain(self, index: int) -> _Made:
+    def _plain(self, index: int) -> _Augmented:
         index, sample, shapes = self._letterboxed(index)
         return index, sample.image, _normalized(sample), shapes
 
-    def _augmented(self, key: SampleKey) -> _Made:
+    def _augmented(self, key: SampleKey) -> _Augmented:
         rng = generator(self.seed, *key[:3])
         index = key.image_index
         shapes: Shapes | None = None
@@ -224,7 +207,7 @@ class DetectionDataset(Dataset[Item]):
         return flip(image, labels, up_down, left_right), labels
 
     def _mosaic(self, rng: np.random.Generator, index: int, partners: Sequence[int]) -> Sample:
-        """Four images around a corner, copied and warped to one image of `imgsz`."""
+        """Make a mosaic of four images, with copied objects, and warp it to one image of `imgsz`."""
         draws = MosaicDraws.draw(rng, index, len(self), self.imgsz, partners)
         tiles, size = [self._reader.sample(i)[1] for i in draws.indices], self.imgsz
         border = -(size // 2)
@@ -233,12 +216,12 @@ class DetectionDataset(Dataset[Item]):
             sample = copy_paste(sample, draw_pastes(rng, len(sample.boxes), self.hyp["copy_paste"]))
             return random_perspective(sample, PerspectiveDraws.draw(rng, self.hyp), (border, border))
         warp = PerspectiveDraws.draw(rng, self.hyp)
-        seen = seen_part(warp, (2 * size, 2 * size), (2 * (size + border), 2 * (size + border)))
-        sample = mosaic4(tiles, draws.centre_yx, size, seen)
+        visible = visible_region(warp, (2 * size, 2 * size), (2 * (size + border), 2 * (size + border)))
+        sample = mosaic4(tiles, draws.centre_yx, size, visible)
         return random_perspective(sample, warp, (border, border))
 
     def _letterboxed(self, index: int) -> tuple[int, Sample, Shapes]:
-        """One image, scaled and padded to the shape of its batch."""
+        """Read one image, scaled and padded to the shape of its batch."""
         shape = self.input_hw(index)
         index, sample, (h0, w0) = self._reader.sample(index)
         h, w = sample.image.shape[:2]
@@ -247,19 +230,49 @@ class DetectionDataset(Dataset[Item]):
         boxes = sample.boxes.copy()
         boxes[:, 1:] = boxes[:, 1:] * gain + np.tile(move, 2)
         polygons = [points * gain + move for points in sample.polygons]
-        shapes = (h0, w0), ((gain * h / h0, gain * w / w0), (pad_x, pad_y))
+        shapes = Shapes((h0, w0), RatioPad((gain * h / h0, gain * w / w0), (pad_x, pad_y)))
         return index, Sample(image, boxes, polygons), shapes
 
 
+@dataclass(frozen=True)
+class RectPlan:
+    """The order of the images, and the shapes of the batches, for rectangular batches."""
+
+    order: np.ndarray  # (N,) int: image indices from wide to tall
+    batch: np.ndarray  # (N,) int: batch of each image, in that order
+    shapes: np.ndarray  # (batches, 2) int: height, width
+
+
+def plan_rect(sizes_wh: np.ndarray, batch_size: int, imgsz: int, stride: int, pad: float) -> RectPlan:
+    """Sort images by aspect ratio and compute the smallest input shape for each batch.
+
+    Args:
+        sizes_wh: (N, 2) width and height of the images.
+        batch_size: images per batch.
+        imgsz: longer side of the shapes before rounding, pixels.
+        stride: sides are multiples of it.
+        pad: added to each side before rounding up, in strides; validation uses 0.5, as the original does.
+    """
+    tallness = sizes_wh[:, 1] / sizes_wh[:, 0]
+    order = tallness.argsort(kind="stable")
+    batch = np.arange(len(order)) // batch_size
+    starts = np.arange(0, len(order), batch_size)
+    widest = np.minimum.reduceat(tallness[order], starts)
+    tallest = np.maximum.reduceat(tallness[order], starts)
+    # As fractions of imgsz: a batch of wide images is as high as its tallest image needs, and vice versa.
+    sides = np.stack((np.minimum(tallest, 1), np.minimum(1 / widest, 1)), 1)
+    return RectPlan(order, batch, np.ceil(sides * imgsz / stride + pad).astype(int) * stride)
+
+
 def _normalized(sample: Sample) -> np.ndarray:
-    """Labels (n, 5) of a sample: class, xywhn clipped to the image."""
+    """Return the labels (n, 5) of a sample: class, xywhn clipped to the image."""
     labels = sample.boxes.astype(np.float32)
     height, width = sample.image.shape[:2]
     labels[:, 1:] = xyxy2xywhn(labels[:, 1:], width, height, clip=True, eps=1e-3)
     return labels
 
 
-def _as_one_class(labels: PackedRows) -> PackedRows:
+def _to_single_class(labels: PackedRows) -> PackedRows:
     rows = labels.rows.copy()
     rows[:, 0] = 0
     return PackedRows(rows, labels.starts, labels.counts)

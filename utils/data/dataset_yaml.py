@@ -1,4 +1,4 @@
-"""Read a data yaml: where the images of each split are, and what the classes are called."""
+"""Read a data yaml: the images of each split, and the class names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from utils.base.paths import find_file, relative_to_cwd, workplace
 from utils.base.yaml_io import read_yaml
 from utils.data.archive import is_archive, safe_unpack
 from utils.data.download import Download, download_data, parse_downloads
-from utils.data.shards.urls import Source, is_address, is_shards, list_shards
+from utils.data.shards.urls import Source, is_shards, is_url, list_shards
 
 YAML_SUFFIXES = (".yaml", ".yml")
 _DATASETS_DIR = "YOLOv5_DATASETS_DIR"
@@ -25,33 +25,33 @@ _COCO_VAL = "coco/val2017.txt"  # its class numbers differ from those of the off
 
 @dataclass
 class DataSpec:
-    """A dataset as its yaml describes it. Each split is a list of folders, lists of images, or shards."""
+    """A dataset as its yaml describes it; each split consists of folders, lists of images, or shards."""
 
     yaml: Path
     root: Path
     train: list[Source]
     val: list[Source]
-    test: list[Source]  # empty if the yaml has none
+    test: list[Source]  # may be empty
     names: dict[int, str]
     nc: int
     is_coco: bool
     download: list[Download]
-    raw: dict[str, Any]  # the yaml's content
+    raw: dict[str, Any]  # content of the yaml
 
 
 def read_data_yaml(name: str | Path, *, allow_download: bool = False) -> DataSpec:
-    """Read a data yaml and make sure that its validation images are there.
+    """Read a data yaml and make sure that its validation images exist.
 
-    A relative `path` (or split, where there is no `path`) is tried against the yaml's folder, the project
-    root and the current folder; the first place that holds images wins, and is printed.
+    A relative `path` (or split, if there is no `path`) is resolved against the yaml's folder, the project
+    root and the current folder; the first one that contains images is used, and logged.
 
     Args:
-        name: the yaml's path, bare name or address, or an archive with images and a yaml.
+        name: path, bare name or URL of the yaml, or an archive with images and a yaml.
         allow_download: download missing images without asking.
 
     Raises:
-        ConfigError: a yaml that cannot be found or is wrong, or a download that is not allowed.
-        DataError: the images are not there.
+        ConfigError: the yaml does not exist or is invalid, or a download is not allowed.
+        DataError: the images do not exist.
     """
     yaml, raw = _open(name)
     names = _read_names(raw, yaml)
@@ -61,9 +61,7 @@ def read_data_yaml(name: str | Path, *, allow_download: bool = False) -> DataSpe
         _generate(raw["generate"], root, yaml)
     elif _missing(root, splits["val"]):
         _download(raw, root, splits["val"], yaml, allow_download)
-    train, val, test = (
-        [_place(root, entry) for entry in splits[split]] for split in ("train", "val", "test")
-    )
+    train, val, test = ([_resolve(root, entry) for entry in entries] for entries in splits.values())
     LOG.info(f"data: {relative_to_cwd(yaml)}, images in {root}")
     return DataSpec(
         yaml=yaml,
@@ -80,13 +78,13 @@ def read_data_yaml(name: str | Path, *, allow_download: bool = False) -> DataSpe
 
 
 def datasets_dir() -> Path:
-    """Where downloaded datasets go: $YOLOv5_DATASETS_DIR, else `datasets` beside the project."""
+    """Return the folder of downloaded datasets: $YOLOv5_DATASETS_DIR, else `datasets` beside the project."""
     chosen = os.environ.get(_DATASETS_DIR)
     return Path(chosen).expanduser() if chosen else workplace().parent / "datasets"
 
 
 def _open(name: str | Path) -> tuple[Path, dict[str, Any]]:
-    """The yaml's path and content."""
+    """Return the path and content of a yaml; download it or unpack its archive if needed."""
     text = str(name)
     if text.lower().startswith(("http://", "https://")):
         target = Path.cwd() / text.split("?")[0].rsplit("/", 1)[-1]
@@ -104,7 +102,7 @@ def _open(name: str | Path) -> tuple[Path, dict[str, Any]]:
         safe_unpack(archive, folder)
     yamls = [path for suffix in YAML_SUFFIXES for path in folder.rglob(f"*{suffix}")]
     if not yamls:
-        raise ConfigError(f"--data {name}: there is no .yaml in it that describes the images")
+        raise ConfigError(f"--data {name}: contains no .yaml that describes the images")
     yaml = min(yamls, key=lambda path: (len(path.parts), path))
     raw = read_yaml(yaml)
     raw.pop("download", None)
@@ -112,7 +110,7 @@ def _open(name: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _read_names(raw: dict[str, Any], yaml: Path) -> dict[int, str]:
-    """Class names by number, 0 and up."""
+    """Return class names by number, from 0."""
     names = raw.get("names")
     if not names:
         raise ConfigError(f"{yaml}: 'names:' is missing; list the class names")
@@ -145,18 +143,18 @@ def _read_split(raw: dict[str, Any], split: str, yaml: Path) -> list[str]:
         )
     try:
         for entry in entries:
-            _place(yaml.parent, entry)
+            _resolve(yaml.parent, entry)
     except ConfigError as error:
         raise ConfigError(f"{yaml}: {split}: {error}") from error
     return entries
 
 
 def _find_root(raw: dict[str, Any], splits: dict[str, list[str]], yaml: Path) -> Path:
-    """The folder that splits are relative to; where it should be, if nothing is there yet."""
+    """Return the folder that splits are relative to; it may not exist yet."""
     roots = list(_roots(raw, yaml))
     for split in ("val", "train"):
         for root in roots:
-            if any(_place(root, entry).exists() for entry in splits[split] if not is_address(entry)):
+            if any(_resolve(root, entry).exists() for entry in splits[split] if not is_url(entry)):
                 return root
     if not raw.get("path") or len(roots) == 1:
         return roots[0]
@@ -164,7 +162,7 @@ def _find_root(raw: dict[str, Any], splits: dict[str, list[str]], yaml: Path) ->
 
 
 def _roots(raw: dict[str, Any], yaml: Path) -> Iterator[Path]:
-    """Folders that `path` may mean, in the order in which they are tried."""
+    """Yield the folders that `path` may stand for, in the order in which they are tried."""
     path = raw.get("path") or ""
     if not isinstance(path, str):
         raise ConfigError(f"{yaml}: path: expected a folder, found {path!r}")
@@ -178,22 +176,20 @@ def _roots(raw: dict[str, Any], yaml: Path) -> Iterator[Path]:
         yield datasets_dir() / given.name
 
 
-def _place(root: Path, entry: str) -> Source:
-    """Where an entry of a split is; some exports write `../train` for a folder beside the yaml."""
+def _resolve(root: Path, entry: str) -> Source:
+    """Return the path or shards of an entry; some exports write `../train` for a folder beside the yaml."""
     if is_shards(entry):
         return list_shards(entry, root)
-    if is_address(entry):
-        raise ConfigError(
-            f"{entry}: only shards (.tar) are read from an address; images have to be on a disk"
-        )
-    place = Path(os.path.normpath(root / Path(entry).expanduser()))
-    if entry.startswith("../") and not place.exists() and (beside := root / entry[3:]).exists():
+    if is_url(entry):
+        raise ConfigError(f"{entry}: only shards (.tar) are read from a URL; images have to be on a disk")
+    path = Path(os.path.normpath(root / Path(entry).expanduser()))
+    if entry.startswith("../") and not path.exists() and (beside := root / entry[3:]).exists():
         return beside
-    return place
+    return path
 
 
 def _missing(root: Path, entries: list[str]) -> list[Source]:
-    return [place for entry in entries if not (place := _place(root, entry)).exists()]
+    return [source for entry in entries if not (source := _resolve(root, entry)).exists()]
 
 
 def _generate(what: Any, root: Path, yaml: Path) -> None:
@@ -205,18 +201,18 @@ def _generate(what: Any, root: Path, yaml: Path) -> None:
 
 
 def _download(raw: dict[str, Any], root: Path, val: list[str], yaml: Path, allowed: bool) -> None:
-    """Download the images, if the yaml says where from."""
+    """Download the images, if the yaml names downloads; raise DataError if they are still missing."""
     downloads = parse_downloads(raw.get("download"), str(yaml))
     if downloads:
         download_data(downloads, root, allowed=allowed, name=yaml.name)
     if missing := _missing(root, val):
-        tried = dict.fromkeys(str(_missing(place, val[:1])[0]) for place in _roots(raw, yaml))
+        tried = dict.fromkeys(str(_missing(base, val[:1])[0]) for base in _roots(raw, yaml))
         looked = f"; looked for {', '.join(tried)}" if len(tried) > 1 else ""
         raise DataError(f"{yaml}: val: {missing[0]} does not exist{looked}")
 
 
 def _downloads_or_none(raw: dict[str, Any], yaml: Path) -> list[Download]:
-    """What could be downloaded; scripts of older yamls do no harm where the images are there."""
+    """Return the downloads; scripts of older yamls are ignored, as the images exist already."""
     try:
         return parse_downloads(raw.get("download"), str(yaml))
     except ConfigError:

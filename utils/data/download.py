@@ -1,4 +1,4 @@
-"""Download the public datasets that a data yaml names: addresses only, shown first, never a script."""
+"""Download the public datasets that data yamls name: only from URLs, after consent, never by a script."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from urllib.parse import unquote, urlsplit
 from utils.base.download import download_file
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
+from utils.base.paths import typed
 from utils.data.archive import is_archive, merge, safe_unpack
-
-__all__ = ["Download", "download_data", "download_file", "parse_downloads", "safe_unpack"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Download:
 
     @property
     def file_name(self) -> str:
-        """Last part of the address."""
+        """The last part of the URL's path."""
         return PurePosixPath(unquote(urlsplit(self.url).path)).name
 
     def __str__(self) -> str:
@@ -40,46 +39,66 @@ class Download:
 
 
 def parse_downloads(value: Any, where: str) -> list[Download]:
-    """Check the `download:` value of a data yaml.
+    """Parse the `download:` value of a data yaml.
 
     Args:
-        value: an address, or a list of addresses and of mappings {url, sha256, size, into}; None is no
-            download.
-        where: the yaml, for messages.
+        value: a URL, or a list of URLs and of mappings {url, sha256, size, into}; None for no download.
+        where: name of the yaml, for error messages.
 
     Raises:
-        ConfigError: anything else, above all the scripts of older yamls, which are never run.
+        ConfigError: any other value, above all the scripts of older yamls, which are never run.
     """
     if value is None:
         return []
     return [_parse(item, where) for item in (value if isinstance(value, list) else [value])]
 
 
+def _parse(item: Any, where: str) -> Download:
+    info = {"url": item} if isinstance(item, str) else item
+    if not isinstance(info, dict) or not isinstance(info.get("url"), str):
+        raise ConfigError(f"{where}: download: expected URLs or mappings with url:, got {item!r}")
+    url = info["url"].strip()
+    if not re.fullmatch(r"https?://[^\s/]+/\S+", url):
+        first = url.splitlines()[0][:60] if url else ""
+        raise ConfigError(
+            f"{where}: download: {first!r} is not an http(s) URL; scripts in a yaml are not run"
+        )
+    if unknown := set(info) - {"url", "sha256", "size", "into"}:
+        raise ConfigError(f"{where}: download: unknown key {sorted(map(str, unknown))[0]!r} beside url")
+    sha256, size, into = info.get("sha256"), info.get("size"), str(info.get("into", "."))
+    if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch(r"[0-9a-fA-F]{64}", sha256)):
+        raise ConfigError(f"{where}: download: sha256 {sha256!r} is not text of 64 hexadecimal digits")
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        raise ConfigError(f"{where}: download: size {size!r} is not a number of bytes")
+    if PurePosixPath(into).is_absolute() or ".." in PurePosixPath(into).parts or "\\" in into:
+        raise ConfigError(f"{where}: download: into {into!r} has to be a folder below path")
+    return Download(url, sha256, size, into)
+
+
 def download_data(
     downloads: Sequence[Download], root: Path, *, allowed: bool = False, name: str = "data yaml"
 ) -> None:
-    """Download files into a dataset's folder and unpack the archives among them.
+    """Download files into the folder of a dataset, and unpack the archives among them.
 
     An archive whose only entry is a folder with the name of `root` becomes `root`; any other is unpacked
-    below it. After a failure, a second run keeps what was downloaded.
+    below it. After an error, a second run keeps the files that were downloaded.
 
     Args:
-        downloads: what `parse_downloads` returned.
+        downloads: the result of `parse_downloads`.
         root: folder of the dataset.
-        allowed: go ahead; otherwise the user is asked, where there is one to ask.
-        name: of the yaml, for messages.
+        allowed: download without asking the user.
+        name: name of the yaml, for messages.
 
     Raises:
-        ConfigError: not allowed.
-        DataError: not to be had, or not what was expected.
+        ConfigError: the user has not agreed, or there is no terminal to ask.
+        DataError: a file cannot be downloaded, or has another size or hash than expected.
     """
     if not downloads:
         raise DataError(f"{name}: its images are not in {root}, and it names no download")
     if not allowed and not _user_agrees(downloads, root, name):
-        addresses = ", ".join(item.url for item in downloads)
-        raise ConfigError(
-            f"{name}: its images are not in {root}; `python -m utils.data.get {name}` downloads {addresses}"
-        )
+        urls = ", ".join(item.url for item in downloads)
+        command = f"{typed('-m utils.data get')} {name}"
+        raise ConfigError(f"{name}: its images are not in {root}; `{command}` downloads {urls}")
     kept = root.parent / f".{root.name}-downloads"
     for number, item in enumerate(downloads):
         LOG.info(f"Downloading {item}")
@@ -90,21 +109,6 @@ def download_data(
         else:
             download_file(item.url, root / item.into / item.file_name, sha256=item.sha256, size=item.size)
     shutil.rmtree(kept, ignore_errors=True)
-
-
-def _unpack_into(root: Path, archive: Path, target: Path) -> None:
-    # Unpacked beside the root, so that half of a set never looks like the set.
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
-        try:
-            fresh = safe_unpack(archive, Path(folder) / "unpacked")
-        except DataError:
-            archive.unlink()  # the next run downloads it again
-            raise
-        children = list(fresh.iterdir())
-        if len(children) == 1 and children[0].is_dir() and children[0].name == root.name:
-            fresh, target = children[0], root
-        target.parent.mkdir(parents=True, exist_ok=True)
-        merge(fresh, target)
 
 
 def _user_agrees(downloads: Sequence[Download], root: Path, name: str) -> bool:
@@ -119,23 +123,16 @@ def _user_agrees(downloads: Sequence[Download], root: Path, name: str) -> bool:
         return False
 
 
-def _parse(item: Any, where: str) -> Download:
-    info = {"url": item} if isinstance(item, str) else item
-    if not isinstance(info, dict) or not isinstance(info.get("url"), str):
-        raise ConfigError(f"{where}: download: expected addresses or mappings with url:, got {item!r}")
-    url = info["url"].strip()
-    if not re.fullmatch(r"https?://[^\s/]+/\S+", url):
-        first = url.splitlines()[0][:60] if url else ""
-        raise ConfigError(
-            f"{where}: download: {first!r} is no http(s) address; scripts in a yaml are not run"
-        )
-    if unknown := set(info) - {"url", "sha256", "size", "into"}:
-        raise ConfigError(f"{where}: download: unknown key {sorted(map(str, unknown))[0]!r} beside url")
-    sha256, size, into = info.get("sha256"), info.get("size"), str(info.get("into", "."))
-    if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch(r"[0-9a-fA-F]{64}", sha256)):
-        raise ConfigError(f"{where}: download: sha256 {sha256!r} is not text of 64 hexadecimal digits")
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-        raise ConfigError(f"{where}: download: size {size!r} is not a number of bytes")
-    if PurePosixPath(into).is_absolute() or ".." in PurePosixPath(into).parts or "\\" in into:
-        raise ConfigError(f"{where}: download: into {into!r} has to be a folder below path")
-    return Download(url, sha256, size, into)
+def _unpack_into(root: Path, archive: Path, target: Path) -> None:
+    # Unpacked beside the root, so that a partial dataset is never taken for the dataset.
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
+        try:
+            fresh = safe_unpack(archive, Path(folder) / "unpacked")
+        except DataError:
+            archive.unlink()  # the next run downloads it again
+            raise
+        children = list(fresh.iterdir())
+        if len(children) == 1 and children[0].is_dir() and children[0].name == root.name:
+            fresh, target = children[0], root
+        target.parent.mkdir(parents=True, exist_ok=True)
+        merge(fresh, target)

@@ -1,4 +1,4 @@
-"""Remember decoded and resized images: in memory that all workers share, or in a folder of their own."""
+"""Cache decoded and resized images, in memory that all workers share or in a folder."""
 
 from __future__ import annotations
 
@@ -18,59 +18,60 @@ from utils.base.log import LOG
 from utils.base.paths import cache_folder
 from utils.data.packed import PackedImages
 
-MARGIN = 1.1  # of free memory or disk over what the images need
-# Sets that are small against the machine are always remembered: decoding costs more than everything else.
-UNASKED_BYTES, UNASKED_SHARE = 512 * 2**20, 0.1
-_CGROUPS = (  # limit, usage, statistics: version 2, version 1
+MARGIN = 1.1  # free memory or disk that is required, relative to the size of the images
+# Small datasets are cached by default, as decoding takes longer than everything else: at most this many bytes
+# and this share of the free memory.
+DEFAULT_BYTES, DEFAULT_SHARE = 512 * 2**20, 0.1
+_CGROUPS = (  # files of limit, usage, statistics: version 2, version 1
     ("memory.max", "memory.current", "memory.stat"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
 )
 
 
 class ImageCache(Protocol):
-    """Images by their index; what is not there yet is put there by whoever decodes it."""
+    """Images by index; a worker that decodes an image puts it into the cache."""
 
     def get(self, index: int) -> np.ndarray | None:
-        """The image (h, w, 3), not to be written to; None if it isn't remembered."""
+        """Return an image (h, w, 3), which must not be written to; None if it is not cached."""
 
     def put(self, index: int, image: np.ndarray) -> None:
-        """Remember an image, unless its shape is not the one announced."""
+        """Cache an image, unless its shape is not the expected one."""
 
 
 def make_cache(
     kind: str | None, images: PackedImages, shapes_hw: np.ndarray, tag: str, prefix: str = ""
 ) -> ImageCache | None:
-    """Choose a cache for images of known shapes, or none where there is no room for it.
+    """Make a cache for images of known shapes; return None if there is no room for it.
 
     Args:
-        kind: ram, disk, or None for memory if the set is small.
+        kind: ram, disk, or None: ram if the dataset is small.
         images: the files.
         shapes_hw: (N, 2) int: height and width of each image when resized.
-        tag: how they are resized; images resized in another way are other images.
-        prefix: put before messages.
+        tag: the way in which images are resized; files of the disk cache with another tag are not used.
+        prefix: text before messages.
     """
     need = int(shapes_hw.prod(1).sum()) * 3
     if kind == "disk":
         return _make_disk_cache(images, tag, need, prefix)
     free = available_memory()
     if kind is None:
-        small = free is not None and need <= min(UNASKED_BYTES, UNASKED_SHARE * free)
+        small = free is not None and need <= min(DEFAULT_BYTES, DEFAULT_SHARE * free)
         return RamCache(shapes_hw) if small else None
     if free is not None and need * MARGIN > free:
         LOG.warning(
-            f"{prefix}--cache ram: {need * MARGIN / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free; "
+            f"{prefix}--cache ram: needs {need * MARGIN / 1e9:.1f} GB, {free / 1e9:.1f} GB are free; "
             "images are not cached (try --cache disk)"
         )
         return None
-    LOG.info(f"{prefix}Caching images ({need / 1e9:.1f}GB ram), each when it is first read")
+    LOG.info(f"{prefix}Caching images ({need / 1e9:.1f}GB ram), filled during the first epoch")
     return RamCache(shapes_hw)
 
 
 class RamCache:
-    """Images in one block of memory, which forked workers share.
+    """Images in one block of memory that forked workers share.
 
-    Pages cost memory only once an image is in them. A spawned worker starts with an empty block of its
-    own: more memory, the same images.
+    Pages take memory when an image is written to them. A spawned worker starts with an empty block of its
+    own.
     """
 
     def __init__(self, shapes_hw: np.ndarray) -> None:
@@ -84,7 +85,7 @@ class RamCache:
         block = mmap.mmap(-1, int(self._ends[-1]) + len(sizes))
         memory = np.frombuffer(block, np.uint8)
         self._pixels, self._present = memory[: self._ends[-1]], memory[self._ends[-1] :]
-        # Whoever sees an image marked as present, sees all of its pixels: a lock orders the two writes.
+        # The lock orders the writes: a process that sees an image marked as present sees all of its pixels.
         self._lock = multiprocessing.Lock()
 
     def get(self, index: int) -> np.ndarray | None:
@@ -98,7 +99,7 @@ class RamCache:
     def put(self, index: int, image: np.ndarray) -> None:
         if image.shape != (*self.shapes[index], 3):
             return
-        self._slot(index)[:] = image  # two workers may do this at once, with the same pixels
+        self._slot(index)[:] = image  # two workers may write at the same time, the same pixels
         with self._lock:
             self._present[index] = 1
 
@@ -115,7 +116,7 @@ class RamCache:
 
 
 class DiskCache:
-    """Resized images in the user's cache folder, by path, size and time of the original."""
+    """Resized images in a folder, by path, size and modification time of the original."""
 
     def __init__(self, images: PackedImages, tag: str, folder: Path) -> None:
         self.images = images
@@ -124,25 +125,25 @@ class DiskCache:
 
     def get(self, index: int) -> np.ndarray | None:
         try:
-            return np.load(self._place(index), allow_pickle=False)
-        except (OSError, ValueError, EOFError):  # not there, or cut off by a crash
+            return np.load(self._path(index), allow_pickle=False)
+        except (OSError, ValueError, EOFError):  # missing, or truncated by a crash
             return None
 
     def put(self, index: int, image: np.ndarray) -> None:
-        with contextlib.suppress(OSError):  # a full disk or a vanished original: it is decoded again
-            place = self._place(index)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=place.parent, suffix=".part")
+        with contextlib.suppress(OSError):  # the disk is full, or the original is gone
+            path = self._path(index)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
             try:
                 with os.fdopen(handle, "wb") as file:
                     np.save(file, image)
-                os.replace(name, place)
+                os.replace(name, path)
             except OSError:
                 os.unlink(name)  # noqa: PTH108
                 raise
 
-    def _place(self, index: int) -> Path:
-        key = f"{self.tag}\0{self.images.identity(index)}"
+    def _path(self, index: int) -> Path:
+        key = f"{self.tag}\0{self.images.fingerprint(index)}"
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
         return self.folder / digest[:2] / f"{digest[2:32]}.npy"
 
@@ -157,16 +158,16 @@ def _make_disk_cache(images: PackedImages, tag: str, need: int, prefix: str) -> 
         return None
     if need * MARGIN > free:
         LOG.warning(
-            f"{prefix}--cache disk: {need * MARGIN / 1e9:.1f} GB are needed in {folder} and "
-            f"{free / 1e9:.1f} GB free; images are not cached"
+            f"{prefix}--cache disk: needs {need * MARGIN / 1e9:.1f} GB in {folder}, "
+            f"{free / 1e9:.1f} GB are free; images are not cached"
         )
         return None
-    LOG.info(f"{prefix}Caching images ({need / 1e9:.1f}GB disk) in {folder}, each when it is first read")
+    LOG.info(f"{prefix}Caching images ({need / 1e9:.1f}GB disk) in {folder}, filled during the first epoch")
     return DiskCache(images, tag, folder)
 
 
 def available_memory() -> int | None:
-    """Bytes that may still be used without swapping, within the container's limit; None if unknown."""
+    """Return the bytes that can be used without swapping, within the container's limit; None if unknown."""
     known = [value for value in (_machine_memory(), *map(_group_memory, _CGROUPS)) if value is not None]
     return min(known, default=None)
 
@@ -182,7 +183,7 @@ def _machine_memory() -> int | None:
 
 
 def _group_memory(files: tuple[str, str, str]) -> int | None:
-    """What a control group (a container) leaves: pages of files that it counts can be given back."""
+    """Return the bytes left in a control group (container); cached pages of files count as free."""
     folder = Path("/sys/fs/cgroup")
     with contextlib.suppress(OSError, ValueError):  # no such group, or no limit (`max`)
         limit, used = (int((folder / name).read_text()) for name in files[:2])

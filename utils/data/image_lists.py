@@ -12,10 +12,10 @@ from utils.data.packed import PackedPaths
 
 
 def list_images(sources: Sequence[Path]) -> PackedPaths:
-    """List the images of folders (searched to any depth) and text lists, sorted, each once.
+    """List the images of folders (searched recursively) and text files, sorted, without duplicates.
 
     Raises:
-        DataError: a source that does not exist, or no image in any of them.
+        DataError: a source does not exist, or there are no images.
     """
     found: set[str] = set()
     for source in sources:
@@ -27,25 +27,25 @@ def list_images(sources: Sequence[Path]) -> PackedPaths:
             raise DataError(f"{source}: no such folder or list of images")
     images = [path for path in found if path.lower().endswith(IMAGE_SUFFIXES)]
     if not images:
-        places = ", ".join(map(str, sources))
-        raise DataError(f"{places}: no images there ({' '.join(s[1:] for s in IMAGE_SUFFIXES)})")
+        names = ", ".join(map(str, sources))
+        raise DataError(f"{names}: no images found ({' '.join(s[1:] for s in IMAGE_SUFFIXES)})")
     return PackedPaths.of(sorted(images))
 
 
 def label_path(image: Path) -> Path:
-    """Where the labels of an image are: `labels` in place of the last folder `images`, and .txt."""
+    """Return the path of an image's label file: .txt, and `labels` for the last folder `images`."""
     return Path(label_name(str(image)))
 
 
 def label_name(image: str) -> str:
-    """As `label_path`, from text to text."""
+    """Return the same as `label_path`, from text to text."""
     before, found, after = image.rpartition(f"{os.sep}images{os.sep}")
     moved = f"{before}{os.sep}labels{os.sep}{after}" if found else image
-    return f"{os.path.splitext(moved)[0]}.txt"  # noqa: PTH122 - see there
+    return f"{os.path.splitext(moved)[0]}.txt"  # noqa: PTH122 - faster than a Path
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    """Visible files below a folder; links to folders are followed, but not in circles."""
+    """Yield visible files below a folder; symbolic links to folders are followed once."""
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -58,11 +58,14 @@ def _walk(folder: Path) -> Iterator[str]:
 
 
 def _read_list(file: Path) -> Iterator[str]:
-    """Paths of a list, one a line: relative to the list if written with `./` or found there, else to here."""
+    """Yield the paths of a list, one per line.
+
+    They are relative to the list if they start with `./` or exist there, otherwise to the current folder.
+    """
     try:
         text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise DataError(f"{file}: {error.strerror or error}") from error
     for line in filter(None, map(str.strip, text.splitlines())):
-        beside = file.parent / line  # the line itself if that is absolute
+        beside = file.parent / line  # the line itself if it is absolute
         yield os.path.abspath(beside if line.startswith("./") or beside.exists() else line)

@@ -1,4 +1,4 @@
-"""Read images of any common kind as 8-bit BGR, upright."""
+"""Read images of any common format as 8-bit BGR, turned as their Exif data says."""
 
 from __future__ import annotations
 
@@ -18,21 +18,31 @@ VIDEO_SUFFIXES = (
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PFM_STARTS = (b"PF", b"Pf")
-_SHRUNK = {
+_SHRINK_FLAGS = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-_ORIENTATION = 0x0112  # Exif tag; from 5 on the sensor lay on its side
-_KNOWN_HEADERS = ("BMP", "JPEG", "MPO", "PNG", "TIFF", "WEBP")  # whose sizes PIL reads as OpenCV does
+_ORIENTATION = 0x0112  # Exif tag; values from 5 swap width and height
+_KNOWN_HEADERS = ("BMP", "JPEG", "MPO", "PNG", "TIFF", "WEBP")  # formats whose sizes PIL reads as OpenCV does
+
+
+def is_image(path: str | Path) -> bool:
+    """Return whether the suffix is one of an image, in upper or lower case."""
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_video(path: str | Path) -> bool:
+    """Return whether the suffix is one of a video, in upper or lower case."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 def read_image(path: str | Path) -> np.ndarray:
     """Read an image as BGR uint8 (H, W, 3), turned as its Exif data says; see `decode_image`.
 
     Raises:
-        DataError: no such file, or no image.
+        DataError: no such file, or not an image.
     """
     return decode_image(read_bytes(path), path)
 
@@ -40,56 +50,56 @@ def read_image(path: str | Path) -> np.ndarray:
 def decode_image(data: np.ndarray, name: str | Path, shrink: int = 1) -> np.ndarray:
     """Decode the bytes of an image, (n,) uint8, to BGR uint8 (H, W, 3), turned as its Exif data says.
 
-    16 bits are cut to the upper 8, floats 0-1 become 0-255, gray is repeated, transparency is dropped.
-    Of a JPEG that was cut off, what is there is returned.
+    Of 16-bit images the upper 8 bits are kept; floats 0-1 become 0-255; gray is repeated to three
+    channels; transparency is dropped. A truncated JPEG is returned as far as it goes.
 
     Args:
         data: the bytes.
-        name: what to call the image in a message.
-        shrink: 2, 4 or 8 decode a JPEG to this fraction of its sides, rounded up, in a fraction of the
-            time; other kinds come whole.
+        name: name of the image in error messages.
+        shrink: decode a JPEG to 1/2, 1/4 or 1/8 of its sides, rounded up, which is faster; other formats
+            are decoded at full size.
 
     Raises:
-        DataError: no image.
+        DataError: not an image.
     """
-    how = _SHRUNK[shrink if data[:2].tobytes() == _JPEG_START else 1]
-    image = _decode(data, how)
-    if image is None and _is_unfinished_jpeg(data):
-        image = _decode(np.concatenate((data, np.frombuffer(_JPEG_END, np.uint8))), how)
+    flags = _SHRINK_FLAGS[shrink if data[:2].tobytes() == _JPEG_START else 1]
+    image = _decode(data, flags)
+    if image is None and _is_truncated_jpeg(data):
+        image = _decode(np.concatenate((data, np.frombuffer(_JPEG_END, np.uint8))), flags)
     if image is None:
-        raise DataError(f"{name}: not an image that can be read (damaged, or of another kind)")
+        raise DataError(f"{name}: not an image that can be read (corrupt, or another format)")
     return image
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Find (width, height) of an image as `read_image` delivers it, from its header if possible.
+    """Return (width, height) of an image as `read_image` returns it, from its header if possible.
 
     Raises:
-        DataError: no such file, or no image.
+        DataError: no such file, or not an image.
     """
     with _open(path) as file:
         return _size(file, path)
 
 
 def check_image(path: str | Path, content: bytes | None = None) -> tuple[int, int]:
-    """Find (width, height) of an image, as `image_size` does, and look for damage that is cheap to see.
+    """Return (width, height) of an image, as `image_size` does, and detect truncated JPEG and PNG files.
 
     Args:
-        path: the file, or what to call the image.
-        content: its bytes, where they are at hand.
+        path: the file, or its name in error messages where `content` is given.
+        content: the bytes of the file, if they have been read already.
 
     Raises:
-        DataError: not to be read, or cut off.
+        DataError: unreadable or truncated.
     """
     with _open(path) if content is None else BytesIO(content) as file:
         size = _size(file, path)
         head, tail = _both_ends(file)
         if head.startswith(_JPEG_START) and _JPEG_END not in tail:
             bottom = _decode_file(file, path)[-16:]
-            if (bottom == bottom[:1, :1]).all():  # what the decoder puts in place of missing rows
-                raise DataError(f"{path}: the JPEG is cut off")
+            if (bottom == bottom[:1, :1]).all():  # the decoder repeats one row for all that are missing
+                raise DataError(f"{path}: the JPEG is truncated")
         elif head.startswith(b"\x89PNG") and b"IEND" not in tail:
-            raise DataError(f"{path}: the PNG is cut off")
+            raise DataError(f"{path}: the PNG is truncated")
         return size
 
 
@@ -129,14 +139,14 @@ def _size(file: BinaryIO, name: str | Path) -> tuple[int, int]:
     return width, height
 
 
-def _decode(data: np.ndarray, how: int) -> np.ndarray | None:
+def _decode(data: np.ndarray, flags: int) -> np.ndarray | None:
     if data.size == 0:
         return None
     try:
-        # OpenCV has no 8-bit reading of floats: it would cut 0-1 down to 0 and 1.
-        image = None if data[:2].tobytes() in _PFM_STARTS else cv2.imdecode(data, how)
+        # OpenCV would cut the floats of a PFM, 0-1, to 0 and 1.
+        image = None if data[:2].tobytes() in _PFM_STARTS else cv2.imdecode(data, flags)
         return _from_float(cv2.imdecode(data, cv2.IMREAD_UNCHANGED)) if image is None else image
-    except cv2.error:  # larger than OpenCV's limit, or damaged in a way that it does not expect
+    except cv2.error:  # larger than OpenCV's limit, or corrupt in an unexpected way
         return None
 
 
@@ -149,12 +159,12 @@ def _from_float(image: np.ndarray | None) -> np.ndarray | None:
     return np.ascontiguousarray(np.broadcast_to(levels[..., :3], (*levels.shape[:2], 3)).astype(np.uint8))
 
 
-def _is_unfinished_jpeg(data: np.ndarray) -> bool:
+def _is_truncated_jpeg(data: np.ndarray) -> bool:
     return data[:2].tobytes() == _JPEG_START and data[-2:].tobytes() != _JPEG_END
 
 
 def _header_size(file: BinaryIO) -> tuple[int, int] | None:
-    """(width, height) from the header, turned upright; None where only decoding tells."""
+    """Return (width, height) from the header, after Exif rotation; None where the image has to be decoded."""
     from PIL import Image
 
     try:
@@ -162,7 +172,7 @@ def _header_size(file: BinaryIO) -> tuple[int, int] | None:
             if header.format not in _KNOWN_HEADERS:
                 return None
             width, height = header.size
-            # PIL has turned the size of a TIFF already. A PNG without Exif before its pixels has none.
+            # PIL applies the rotation of a TIFF itself. A PNG without Exif data before its pixels has none.
             upright = header.format in ("TIFF", "BMP") or "exif" not in header.info
             turned = not upright and header.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
@@ -171,7 +181,7 @@ def _header_size(file: BinaryIO) -> tuple[int, int] | None:
 
 
 def _both_ends(file: BinaryIO) -> tuple[bytes, bytes]:
-    """First 8 bytes and the last few thousand: cameras write notes after the end marker."""
+    """Return the first 8 bytes and the last 8192: cameras append data after the end marker."""
     file.seek(0)
     head = file.read(8)
     size = file.seek(0, 2)

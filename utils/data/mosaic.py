@@ -1,4 +1,4 @@
-"""Put four images around a common corner."""
+"""Mosaic augmentation: four images around a common corner."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ View = tuple[slice, slice]  # rows and columns of the canvas
 
 @dataclass(frozen=True)
 class MosaicDraws:
-    """What chance decides about a mosaic: where its tiles meet, and which images they are."""
+    """The random choices of a mosaic: where its tiles meet, and which images they are."""
 
     centre_yx: tuple[int, int]
-    indices: tuple[int, ...]  # of the images, as they stand: top left, top right, bottom left, bottom right
+    indices: tuple[int, ...]  # of the images: top left, top right, bottom left, bottom right
 
     @classmethod
     def draw(
@@ -31,14 +31,14 @@ class MosaicDraws:
         imgsz: int,
         partners: Sequence[int] = (),
     ) -> MosaicDraws:
-        """Draw a mosaic with image `index` in it and three others of `count`.
+        """Draw a mosaic of image `index` and three others of `count`.
 
         Args:
-            rng: source of chance.
-            index: the image that has to be in.
-            count: images there are.
+            rng: random generator.
+            index: an image that is part of the mosaic.
+            count: number of images in the dataset.
             imgsz: half of the mosaic's side.
-            partners: the three others, where the caller has chosen them.
+            partners: the three others, if the caller has chosen them.
         """
         y, x = (int(v) for v in rng.uniform(imgsz / 2, imgsz * 3 / 2, 2))
         drawn = rng.integers(count, size=TILES - 1).tolist()
@@ -47,27 +47,27 @@ class MosaicDraws:
 
 
 def mosaic4(
-    tiles: Sequence[Sample], centre_yx: tuple[int, int], imgsz: int, seen: View | None = None
+    tiles: Sequence[Sample], centre_yx: tuple[int, int], imgsz: int, visible: View | None = None
 ) -> Sample:
-    """Lay four images on a gray canvas of twice `imgsz`, each touching the centre with a corner.
+    """Paste four images on a gray canvas of side 2 * imgsz, each with a corner at the centre.
 
-    What reaches beyond the canvas is cut off; boxes and polygons are clipped to it.
+    Images, boxes and polygons are clipped to the canvas.
 
     Args:
-        tiles: as they stand: top left, top right, bottom left, bottom right.
+        tiles: top left, top right, bottom left, bottom right.
         centre_yx: where they meet.
         imgsz: half of the canvas's side.
-        seen: the part of the canvas that somebody looks at; elsewhere its pixels are anything. None: all.
+        visible: the part of the canvas that is needed; pixels elsewhere are undefined. None is all of it.
     """
     side = 2 * imgsz
-    rows, columns = seen or (slice(0, side), slice(0, side))
+    rows, columns = visible or (slice(0, side), slice(0, side))
     canvas = np.empty((side, side, 3), np.uint8)
     (y, x), moves, polygons = centre_yx, [], []
-    for place, tile in enumerate(tiles):
+    for number, tile in enumerate(tiles):
         height, width = tile.image.shape[:2]
-        top, above = (y, slice(y, side)) if place >= 2 else (y - height, slice(0, y))
-        left, beside = (x, slice(x, side)) if place % 2 else (x - width, slice(0, x))
-        _paste(canvas, tile.image, (top, left), (_common(rows, above), _common(columns, beside)))
+        top, above = (y, slice(y, side)) if number >= 2 else (y - height, slice(0, y))
+        left, beside = (x, slice(x, side)) if number % 2 else (x - width, slice(0, x))
+        _paste(canvas, tile.image, (top, left), (_intersect(rows, above), _intersect(columns, beside)))
         moves.append((left, top, left, top))
         if tile.polygons:
             polygons.append([(points + (left, top)).clip(0, side) for points in tile.polygons])
@@ -80,17 +80,17 @@ def mosaic4(
     return Sample(canvas, joined, join_polygons(list(zip(counts, polygons, strict=True))))
 
 
-def _common(one: slice, other: slice) -> slice:
-    """What two ranges share; empty, though not negative, where that is nothing."""
+def _intersect(one: slice, other: slice) -> slice:
+    """Return the intersection of two ranges; an empty one has the length 0, never a negative one."""
     start = max(one.start, other.start)
     return slice(start, max(min(one.stop, other.stop), start))
 
 
 def _paste(canvas: np.ndarray, image: np.ndarray, corner_yx: tuple[int, int], part: View) -> None:
-    """Fill a part of the canvas with an image whose top left corner lies there, and with gray around it."""
+    """Fill a part of the canvas: with an image whose top left corner is given, and gray around it."""
     (top, left), (rows, columns) = corner_yx, part
-    inner_y = _common(rows, slice(top, top + image.shape[0]))
-    inner_x = _common(columns, slice(left, left + image.shape[1]))
+    inner_y = _intersect(rows, slice(top, top + image.shape[0]))
+    inner_x = _intersect(columns, slice(left, left + image.shape[1]))
     for gray_y, gray_x in (
         (slice(rows.start, inner_y.start), columns),
         (slice(inner_y.stop, rows.stop), columns),

@@ -1,12 +1,13 @@
-"""Millions of paths, label rows and polygons in a few flat arrays, which look like lists.
+"""Millions of paths, label rows and polygons in a few flat arrays that are indexed like lists.
 
-A list of Python objects costs hundreds of bytes an entry, and forked workers copy it page by page as they
-count references. Arrays are shared as they are: an entry is a view, made when it is asked for.
+A list of Python objects takes hundreds of bytes per entry, and forked workers copy it page by page because
+reading an object changes its reference count. Flat arrays stay shared: an entry is a view, made on access.
 """
 
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar, overload
@@ -19,87 +20,89 @@ from utils.data.images import decode_image, read_bytes
 T = TypeVar("T")
 
 
-class _Table(Sequence[T]):
-    """Entries by number; a subclass makes one, and a table of some of them."""
+class _PackedSequence(Sequence[T]):
+    """Base class: a sequence whose entries are made on access."""
 
+    @abstractmethod
     def __len__(self) -> int:
-        raise NotImplementedError
+        """Return the number of entries."""
 
+    @abstractmethod
+    def take(self, indices: np.ndarray) -> _PackedSequence[T]:
+        """Return the entries with these indices (or where a mask is true) in that order; data is shared."""
+
+    @abstractmethod
     def _entry(self, index: int) -> T:
-        raise NotImplementedError
-
-    def take(self, indices: np.ndarray) -> _Table[T]:
-        """A table of the entries with these numbers (or of those where a mask is true)."""
-        raise NotImplementedError
+        """Return an entry; 0 <= index < len(self)."""
 
     @overload
     def __getitem__(self, index: int) -> T: ...
     @overload
-    def __getitem__(self, index: slice) -> _Table[T]: ...
-    def __getitem__(self, index: int | slice) -> T | _Table[T]:
+    def __getitem__(self, index: slice) -> _PackedSequence[T]: ...
+    def __getitem__(self, index: int | slice) -> T | _PackedSequence[T]:
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
         number = int(index)
         if not -len(self) <= number < len(self):
-            raise IndexError(f"no entry {number} of {len(self)}")
+            raise IndexError(f"index {number} of {len(self)} entries")
         return self._entry(number % len(self))
 
 
-class PackedImages(_Table[Path]):
-    """Where images are, and how to get at them."""
+class PackedImages(_PackedSequence[Path]):
+    """Images: their paths as entries, and access to their content."""
 
+    @abstractmethod
+    def take(self, indices: np.ndarray) -> PackedImages:
+        """Return the images with these indices (or where a mask is true) in that order."""
+
+    @abstractmethod
     def read(self, index: int) -> np.ndarray:
-        """The bytes of an image's file, (n,) uint8.
+        """Return the bytes of an image file, (n,) uint8.
 
         Raises:
-            DataError: they cannot be read.
+            DataError: the file cannot be read.
         """
-        raise NotImplementedError
+
+    @abstractmethod
+    def fingerprint(self, index: int) -> str:
+        """Return a text that changes when the image file does: its path, size and modification time.
+
+        Raises:
+            OSError: the file does not exist any more.
+        """
 
     def read_image(self, index: int, shrink: int = 1) -> np.ndarray:
-        """An image as BGR uint8 (H, W, 3); for `shrink` see `decode_image`.
+        """Decode an image to BGR uint8 (H, W, 3); for `shrink` see `decode_image`.
 
         Raises:
-            DataError: it cannot be read.
+            DataError: the image cannot be read.
         """
         return decode_image(self.read(index), self.title(index), shrink)
 
     def title(self, index: int) -> str:
-        """What to call an image in a message."""
+        """Return the name of an image for messages."""
         return str(self[index])
 
     def named(self, path: str) -> np.ndarray:
-        """The image of a path as the table gives it; quick for the first ones.
+        """Decode the image with this path, as the entries give it; fast for the first images.
 
         Raises:
-            DataError: it cannot be read, or is not in the table.
+            DataError: the image cannot be read, or is not among the entries.
         """
         index = next((index for index, one in enumerate(self) if str(one) == path), None)
         if index is None:
-            raise DataError(f"{path}: not in the set")
+            raise DataError(f"{path}: not an image of this dataset")
         return self.read_image(index)
-
-    def identity(self, index: int) -> str:
-        """What changes when an image does: its place, size and time.
-
-        Raises:
-            OSError: it is not there any more.
-        """
-        raise NotImplementedError
-
-    def take(self, indices: np.ndarray) -> PackedImages:
-        """See `_Table.take`."""
-        raise NotImplementedError
 
 
 class PackedPaths(PackedImages):
-    """Paths below a common folder.
+    """Image files below a common folder.
 
     Args:
         root: the folder.
-        text: (bytes,) uint8, the paths below it one after another.
-        starts: (N,) where each begins.
-        ends: (N,) where it ends.
+        text: (bytes,) uint8, the relative paths one after another.
+        starts: (N,) first byte of each path.
+        ends: (N,) end of each path.
     """
 
     def __init__(self, root: str, text: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> None:
@@ -110,7 +113,7 @@ class PackedPaths(PackedImages):
 
     @classmethod
     def of(cls, paths: Iterable[str]) -> PackedPaths:
-        """A table of paths; at least one."""
+        """Pack paths; at least one."""
         paths = list(paths)
         folders = {path.rpartition(os.sep)[0] or os.sep for path in paths}
         root = os.path.commonpath([os.path.abspath(folder) for folder in folders])
@@ -125,35 +128,32 @@ class PackedPaths(PackedImages):
     def __len__(self) -> int:
         return len(self.starts)
 
-    def _entry(self, index: int) -> Path:
-        return Path(self.root + self.place(index))
+    def take(self, indices: np.ndarray) -> PackedPaths:
+        return PackedPaths(self.root, self.text, self.starts[indices], self.ends[indices])
 
-    def place(self, index: int) -> str:
-        """A path as text, below the common folder."""
+    def _entry(self, index: int) -> Path:
+        return Path(self.root + self.relative_path(index))
+
+    def relative_path(self, index: int) -> str:
+        """Return a path as text, relative to the common folder."""
         return os.fsdecode(self.text[self.starts[index] : self.ends[index]].tobytes())
 
     def read(self, index: int) -> np.ndarray:
-        """See `PackedImages.read`."""
         return read_bytes(self[index])
 
-    def identity(self, index: int) -> str:
-        """See `PackedImages.identity`."""
+    def fingerprint(self, index: int) -> str:
         path = self[index]
         stat = path.stat()
         return f"{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}"
 
-    def take(self, indices: np.ndarray) -> PackedPaths:
-        """See `_Table.take`; the text is shared."""
-        return PackedPaths(self.root, self.text, self.starts[indices], self.ends[indices])
 
-
-class PackedRows(_Table[np.ndarray]):
-    """Some rows for each entry.
+class PackedRows(_PackedSequence[np.ndarray]):
+    """A variable number of rows per entry.
 
     Args:
-        rows: (R, ...) all of them.
-        starts: (N,) the first row of each entry.
-        counts: (N,) how many it has.
+        rows: (R, ...) all rows.
+        starts: (N,) first row of each entry.
+        counts: (N,) number of rows of each entry.
     """
 
     def __init__(self, rows: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> None:
@@ -164,35 +164,26 @@ class PackedRows(_Table[np.ndarray]):
     def __len__(self) -> int:
         return len(self.starts)
 
+    def take(self, indices: np.ndarray) -> PackedRows:
+        return PackedRows(self.rows, self.starts[indices], self.counts[indices])
+
     def _entry(self, index: int) -> np.ndarray:
         start = self.starts[index]
         return self.rows[start : start + self.counts[index]]
 
-    def take(self, indices: np.ndarray) -> PackedRows:
-        """See `_Table.take`; the rows are shared."""
-        return PackedRows(self.rows, self.starts[indices], self.counts[indices])
-
-    def numbers(self) -> np.ndarray:
-        """The rows of all entries, in their order, as numbers into `rows`."""
-        before = np.cumsum(self.counts) - self.counts
-        return np.repeat(self.starts - before, self.counts) + np.arange(self.counts.sum())
-
-    def owners(self) -> np.ndarray:
-        """The entry that each of `numbers` belongs to."""
-        return np.repeat(np.arange(len(self)), self.counts)
-
     def joined(self) -> np.ndarray:
-        """The rows of all entries, in their order."""
-        return self.rows[self.numbers()]
+        """Return the rows of all entries in their order, (sum of counts, ...)."""
+        before = np.cumsum(self.counts) - self.counts
+        return self.rows[np.repeat(self.starts - before, self.counts) + np.arange(self.counts.sum())]
 
 
-class PackedPolygons(_Table[list[np.ndarray]]):
+class PackedPolygons(_PackedSequence[list[np.ndarray]]):
     """The polygons of each entry's rows: (k, 2) each, k = 0 for a box; an empty list if all are boxes.
 
     Args:
-        points: (P, 2) of all polygons.
-        ends: (R,) where the points of each row end.
-        rows: the rows of each entry; only their numbers are used.
+        points: (P, 2) points of all polygons.
+        ends: (R,) end of each row's points.
+        rows: the rows of each entry; only their starts and counts are used.
     """
 
     def __init__(self, points: np.ndarray, ends: np.ndarray, rows: PackedRows) -> None:
@@ -203,15 +194,14 @@ class PackedPolygons(_Table[list[np.ndarray]]):
     def __len__(self) -> int:
         return len(self.of_entry)
 
+    def take(self, indices: np.ndarray) -> PackedPolygons:
+        return PackedPolygons(self.points, self.ends, self.of_entry.take(indices))
+
     def _entry(self, index: int) -> list[np.ndarray]:
         first = int(self.of_entry.starts[index])
         last = first + int(self.of_entry.counts[index])
-        begin = int(self.ends[first - 1]) if first else 0
-        if last == first or self.ends[last - 1] == begin:
+        start = int(self.ends[first - 1]) if first else 0
+        if last == first or self.ends[last - 1] == start:
             return []
         ends = self.ends[first:last]
-        return [self.points[a:b] for a, b in zip((begin, *ends[:-1]), ends, strict=True)]
-
-    def take(self, indices: np.ndarray) -> PackedPolygons:
-        """See `_Table.take`; the points are shared."""
-        return PackedPolygons(self.points, self.ends, self.of_entry.take(indices))
+        return [self.points[a:b] for a, b in zip((start, *ends[:-1]), ends, strict=True)]

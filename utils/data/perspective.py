@@ -1,4 +1,4 @@
-"""Rotate, scale, shear, move and tilt an image together with its boxes and polygons."""
+"""Perspective augmentation: rotate, scale, shear, translate and tilt an image with its boxes and polygons."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from utils.data.letterbox import GRAY
 from utils.data.samples import Sample
 from utils.ops.boxes import clip_boxes
 
-MIN_SIDE = 2  # pixels; smaller boxes teach nothing
+MIN_SIDE = 2  # pixels; smaller boxes are dropped
 MAX_ASPECT = 100
-_SMALLEST_AREA = 1e-6  # shrunk further an image is a point: where it came from is not worth a division
-# Share of a box's area that has to stay in sight; a polygon tells what is left much more exactly.
+# Fraction of a box's area that has to stay visible; what is left of a polygon is known much more exactly.
 MIN_AREA_BOX, MIN_AREA_POLYGON = 0.10, 0.01
+_MIN_DETERMINANT = 1e-6  # below it the image has shrunk to a point, and the warp cannot be inverted
 
 
 @dataclass(frozen=True)
 class PerspectiveDraws:
-    """What chance decides about a warp; the defaults leave the image as it is."""
+    """The random choices of a warp; the defaults leave the image as it is."""
 
     perspective_x: float = 0.0  # per pixel
     perspective_y: float = 0.0
@@ -30,7 +30,7 @@ class PerspectiveDraws:
     scale: float = 1.0
     shear_x_deg: float = 0.0
     shear_y_deg: float = 0.0
-    translate_x_frac: float = 0.5  # where the middle of the input goes, as a fraction of the output
+    translate_x_frac: float = 0.5  # of the output, where the centre of the input goes
     translate_y_frac: float = 0.5
 
     @classmethod
@@ -46,12 +46,12 @@ class PerspectiveDraws:
 
 
 def random_perspective(sample: Sample, draws: PerspectiveDraws, border: tuple[int, int] = (0, 0)) -> Sample:
-    """Warp an image as drawn, and keep the objects of which enough stays in sight.
+    """Warp an image, and keep the objects of which enough stays visible.
 
     Args:
         sample: the image with boxes in pixels.
-        draws: what to do.
-        border: rows and columns to add on each side; negative ones cut a mosaic down to its middle.
+        draws: the warp.
+        border: rows and columns to add on each side; negative values crop a mosaic to its centre.
 
     Returns:
         The warped image with its boxes, without polygons.
@@ -70,9 +70,9 @@ def random_perspective(sample: Sample, draws: PerspectiveDraws, border: tuple[in
 
 
 def warp_matrix(draws: PerspectiveDraws, in_hw: Sequence[int], out_hw: Sequence[int]) -> np.ndarray:
-    """Matrix (3, 3) that takes a point (x, y, 1) of the input to the output.
+    """Return the matrix (3, 3) that maps a point (x, y, 1) of the input to the output.
 
-    Centre the image, tilt, rotate and scale, shear, move: from right to left.
+    The steps, from right to left: centre, tilt, rotate and scale, shear, translate.
     """
     centre, tilt, shear, move = np.eye(3), np.eye(3), np.eye(3), np.eye(3)
     centre[:2, 2] = -in_hw[1] / 2, -in_hw[0] / 2
@@ -86,21 +86,24 @@ def warp_matrix(draws: PerspectiveDraws, in_hw: Sequence[int], out_hw: Sequence[
     return move @ shear @ turn @ tilt @ centre
 
 
-def seen_part(draws: PerspectiveDraws, in_hw: tuple[int, int], out_hw: Sequence[int]) -> tuple[slice, slice]:
-    """Rows and columns of the input that the output shows; all of them if the image is tilted."""
+def visible_region(
+    draws: PerspectiveDraws, in_hw: tuple[int, int], out_hw: Sequence[int]
+) -> tuple[slice, slice]:
+    """Return the rows and columns of the input that are visible in the output; all if it is tilted."""
     height, width = in_hw
     (a, b, x), (c, d, y) = warp_matrix(draws, in_hw, out_hw)[:2].tolist()
-    area = a * d - b * c  # of what becomes of a pixel
-    if draws.perspective_x or draws.perspective_y or abs(area) < _SMALLEST_AREA:
+    determinant = a * d - b * c
+    if draws.perspective_x or draws.perspective_y or abs(determinant) < _MIN_DETERMINANT:
         return slice(0, height), slice(0, width)
     ends = [(u - x, v - y) for u in (0, out_hw[1]) for v in (0, out_hw[0])]
-    columns, rows = [(d * u - b * v) / area for u, v in ends], [(a * v - c * u) / area for u, v in ends]
-    return _around(rows, height), _around(columns, width)
+    columns = [(d * u - b * v) / determinant for u, v in ends]
+    rows = [(a * v - c * u) / determinant for u, v in ends]
+    return _range_of(rows, height), _range_of(columns, width)
 
 
-def _around(places: Sequence[float], limit: int) -> slice:
-    """Pixels from the least to the greatest place, and the neighbours that interpolation reads."""
-    first, last = math.floor(min(places)) - 2, math.ceil(max(places)) + 3
+def _range_of(positions: Sequence[float], limit: int) -> slice:
+    """Return the pixels from the least to the greatest position, and the neighbours for interpolation."""
+    first, last = math.floor(min(positions)) - 2, math.ceil(max(positions)) + 3
     return slice(min(max(first, 0), limit), min(max(last, 0), limit))
 
 
@@ -112,15 +115,15 @@ def box_candidates(
     min_area: float | np.ndarray = MIN_AREA_BOX,
     eps: float = 1e-16,
 ) -> np.ndarray:
-    """Tell which boxes are still worth learning after a warp: (n,) bool.
+    """Select the boxes that are large enough after a warp: (n,) bool.
 
     Args:
-        before_xyxy: (n, 4) boxes before the warp, scaled as the warp scales.
+        before_xyxy: (n, 4) boxes before the warp, times its scale.
         after_xyxy: (n, 4) the same boxes after the warp, clipped.
-        min_side: width and height have to exceed it, pixels.
-        max_aspect: the longer side has to be less than this many times the shorter.
-        min_area: share of the area that has to be left; one number, or one a box.
-        eps: guards divisions by the sides of empty boxes.
+        min_side: width and height have to be larger, pixels.
+        max_aspect: the longer side divided by the shorter has to be smaller.
+        min_area: fraction of the area that has to be left; one number, or one per box.
+        eps: avoids divisions by zero.
     """
     w0, h0 = (before_xyxy[:, 2:4] - before_xyxy[:, :2]).T
     w, h = (after_xyxy[:, 2:4] - after_xyxy[:, :2]).T
@@ -146,7 +149,7 @@ def _warp_boxes(sample: Sample, matrix: np.ndarray, scale: float, out_hw: tuple[
 
 
 def _warp_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Take points (n, 2) through the matrix."""
+    """Map points (n, 2) by the matrix."""
     moved = points @ matrix[:, :2].T + matrix[:, 2]
     if matrix[2, 0] == 0 and matrix[2, 1] == 0:
         return moved[:, :2]
@@ -154,7 +157,7 @@ def _warp_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def bounds_inside(points: np.ndarray, shape_hw: Sequence[float]) -> np.ndarray:
-    """Bound the part of a closed polygon (n, 2) that lies in an image: xyxy (4,), zeros if none does."""
+    """Return the bounds of the part of a polygon (n, 2) inside an image: xyxy (4,), zeros if it is empty."""
     limit = np.array((shape_hw[1], shape_hw[0]), float)
     if (points >= 0).all() and (points <= limit).all():
         return np.concatenate((points.min(0), points.max(0)))
@@ -164,7 +167,7 @@ def bounds_inside(points: np.ndarray, shape_hw: Sequence[float]) -> np.ndarray:
 
 
 def _clip_edges(starts: np.ndarray, steps: np.ndarray, limit: np.ndarray) -> np.ndarray:
-    """Cut each edge `start + t * step`, t in 0-1, to the image (Liang and Barsky); return the ends left."""
+    """Clip each edge `start + t * step`, t in 0-1, to the image (Liang and Barsky); return the ends."""
     with np.errstate(divide="ignore", invalid="ignore"):
         crossings = np.stack((-starts / steps, (limit - starts) / steps))  # where an edge meets the borders
     parallel = steps == 0
@@ -177,7 +180,7 @@ def _clip_edges(starts: np.ndarray, steps: np.ndarray, limit: np.ndarray) -> np.
 
 
 def _covered_corners(points: np.ndarray, limit: np.ndarray) -> np.ndarray:
-    """Corners of the image that the polygon covers, (k, 2): where it reaches beyond, they bound it."""
+    """Return the corners of the image that lie inside the polygon, (k, 2)."""
     polygon = points.astype(np.float32)
     width, height = limit.tolist()
     corners = [(0.0, 0.0), (width, 0.0), (width, height), (0.0, height)]

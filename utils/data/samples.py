@@ -1,4 +1,4 @@
-"""One image with its objects, on its way through the augmentations."""
+"""Samples: an image with its objects in pixels, read from files, on its way through the augmentations."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ class Sample:
 
     image: np.ndarray  # (H, W, 3) uint8 BGR
     boxes: np.ndarray  # (n, 5) float32: class, x1, y1, x2, y2
-    # One (k, 2) polygon a box, without points where only the box is known; or no entry at all.
+    # One (k, 2) polygon per box, k = 0 where only the box is known; or empty for all boxes.
     polygons: Sequence[np.ndarray] = field(default_factory=list)
 
 
 def join_polygons(samples: Sequence[tuple[int, Sequence[np.ndarray]]]) -> list[np.ndarray]:
-    """Chain the polygons of several images, given as (number of boxes, polygons) of each."""
+    """Concatenate the polygons of several images, given as (number of boxes, polygons) of each."""
     if not any(polygons for _, polygons in samples):
         return []
-    nothing = np.zeros((0, 2), np.float32)
+    no_points = np.zeros((0, 2), np.float32)
     joined: list[np.ndarray] = []
     for count, polygons in samples:
-        joined += polygons if polygons else [nothing] * count
+        joined += polygons if polygons else [no_points] * count
     return joined
 
 
 class SampleReader:
-    """Samples by their index. One that cannot be read any more is replaced by the next that can.
+    """Read samples by index; an image that cannot be read any more is replaced by the next readable one.
 
     Args:
         files: images and labels.
-        imgsz: what the longer side of every image is scaled to.
-        smooth: OpenCV's interpolation for shrinking; small images are enlarged bilinearly.
+        imgsz: length of the longer side after resizing, pixels.
+        smooth: OpenCV interpolation for shrinking; small images are enlarged bilinearly.
         cache: see `make_cache`.
         fast_decode: decode JPEGs of at least twice `imgsz` at a half, quarter or eighth of their size.
-        prefix: put before messages.
+        prefix: text before log messages.
     """
 
     def __init__(
@@ -61,44 +61,44 @@ class SampleReader:
         self.files = files
         self.imgsz = imgsz
         self.smooth = smooth
-        shapes_hw = np.array([scaled_hw(h, w, imgsz) for w, h in files.sizes.astype(int).tolist()])
         self.fast_decode = fast_decode
+        shapes_hw = np.array([scaled_hw(h, w, imgsz) for w, h in files.sizes.astype(int).tolist()])
         tag = f"{imgsz} {smooth}{' fast' if fast_decode else ''}"
         self._cache = make_cache(cache, files.images, shapes_hw, tag, prefix)
-        self._unreadable: set[int] = set()  # already told
+        self._unreadable: set[int] = set()  # images that were reported
 
     def sample(self, index: int) -> tuple[int, Sample, tuple[int, int]]:
-        """Read an image, or the one that takes its place.
+        """Read a sample.
 
         Returns:
-            Which image it is, the image with boxes in pixels (the image is not to be written to), and
-            (height, width) of its file.
+            The index of the image that was read (another one if image `index` is unreadable), the sample,
+            whose image must not be written to, and (height, width) of the file.
 
         Raises:
-            DataError: none of the images can be read.
+            DataError: no image can be read.
         """
         index, image, original_hw = self._read_or_next(index)
         height, width = image.shape[:2]
         size = np.array((width, height), np.float32)
         polygons = [points * size for points in self.files.polygons[index]]
-        return index, Sample(image, _in_pixels(self.files.labels[index], size), polygons), original_hw
+        return index, Sample(image, _to_pixels(self.files.labels[index], size), polygons), original_hw
 
     def _read_or_next(self, index: int) -> tuple[int, np.ndarray, tuple[int, int]]:
         count = len(self.files.images)
         for candidate in ((index + step) % count for step in range(count)):
             try:
                 return candidate, *self._read(candidate)
-            except DownloadError:  # the next ones would be missing too, and hours of pauses between tries
+            except DownloadError:  # the next images would fail too, after hours of repeated tries
                 raise
             except DataError as error:
                 if candidate not in self._unreadable:
-                    LOG.warning(f"{error}; the next image takes its place")
+                    LOG.warning(f"{error}; the next image is used instead")
                 self._unreadable.add(candidate)
         folder = self.files.images[index].parent
         raise DataError(f"{folder}: none of the {count} images can be read any more")
 
     def _read(self, index: int) -> tuple[np.ndarray, tuple[int, int]]:
-        """Image `index` scaled, and (height, width) of its file."""
+        """Return an image resized to `imgsz`, and (height, width) of its file."""
         width, height = self.files.sizes[index].astype(int).tolist()
         if self._cache is not None and (image := self._cache.get(index)) is not None:
             return image, (height, width)
@@ -112,32 +112,35 @@ class SampleReader:
         return image, (h0, w0)
 
     def _decode(self, index: int, height: int, width: int) -> tuple[np.ndarray, tuple[int, int]]:
-        """An image, reduced where that is allowed, and the true size of its file; given is what it had."""
+        """Decode an image, at a reduced size if allowed; return it and (height, width) of the file.
+
+        `height` and `width` are the size of the file when it was scanned; it may have been replaced since.
+        """
         shrink = least_shrink(max(height, width), self.imgsz) if self.fast_decode else 1
         image = self.files.images.read_image(index, shrink)
         if shrink > 1 and image.shape[:2] == (-(-height // shrink), -(-width // shrink)):
             return image, (height, width)
-        if shrink > 1 and image.shape[:2] != (height, width):  # another file by now: how large is it?
+        if shrink > 1 and image.shape[:2] != (height, width):  # a new file, whose full size is not known
             image = self.files.images.read_image(index)
         return image, (image.shape[0], image.shape[1])
 
 
-def _in_pixels(labels: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Turn labels (n, 5), class and xywhn, into class and xyxy in an image of `size` (2,) width, height."""
+def scaled_hw(height: int, width: int, imgsz: int) -> tuple[int, int]:
+    """Return (height, width) with the longer side scaled to `imgsz`, rounded up as in the original."""
+    ratio = imgsz / max(height, width)
+    return min(math.ceil(height * ratio), imgsz), min(math.ceil(width * ratio), imgsz)
+
+
+def least_shrink(side: int, wanted: int) -> int:
+    """Return the largest factor (8, 4, 2 or 1) by which `side` can be divided and stay at least `wanted`."""
+    return next((shrink for shrink in (8, 4, 2) if side >= shrink * wanted), 1)
+
+
+def _to_pixels(labels: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Convert labels (n, 5), class and xywhn, to class and xyxy in an image of `size` (2,) width, height."""
     boxes = np.empty_like(labels)
     boxes[:, 0] = labels[:, 0]
     centre, half = labels[:, 1:3] * size, labels[:, 3:] * size / 2
     np.subtract(centre, half, out=boxes[:, 1:3])
     np.add(centre, half, out=boxes[:, 3:])
     return boxes
-
-
-def least_shrink(side: int, wanted: int) -> int:
-    """By how much a decoder may divide the longer side of an image: 1, 2, 4, or 8; never below `wanted`."""
-    return next((shrink for shrink in (8, 4, 2) if side >= shrink * wanted), 1)
-
-
-def scaled_hw(height: int, width: int, imgsz: int) -> tuple[int, int]:
-    """(height, width) with the longer side scaled to `imgsz`, fractions rounded up as in the original."""
-    ratio = imgsz / max(height, width)
-    return min(math.ceil(height * ratio), imgsz), min(math.ceil(width * ratio), imgsz)

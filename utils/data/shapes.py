@@ -1,4 +1,4 @@
-"""The dataset that needs no download: drawn shapes, the same for the same seed, in YOLO layout."""
+"""A dataset that needs no download: drawn shapes in YOLO layout, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from utils.base.log import LOG
 from utils.base.seeds import generator
 
 NAMES = ("circle", "square", "triangle", "star", "ring")
-VERSION = 1  # raise it when the images change: older folders are then drawn again
+VERSION = 1  # raise it when the images change: datasets of older versions are then drawn again
 MARKER = "shapes.json"
 
-_EMPTY_SHARE = 0.04  # images without an object, as real sets have them
-_LEAST_VISIBLE = 0.55  # share of a shape that stays uncovered by the shapes before it
-_LEAST_INSIDE = 0.75  # share of a shape that stays inside the image
-_SUBPIXEL = 4  # binary digits after the point in the coordinates that cv2.fillPoly takes
+_EMPTY_FRACTION = 0.04  # images without objects, as in real datasets
+_MIN_VISIBLE = 0.55  # fraction of a shape that other shapes may not cover
+_MIN_INSIDE = 0.75  # fraction of a shape that is inside the image
+_SUBPIXEL_BITS = 4  # fractional bits of the coordinates for cv2.fillPoly
 
 
 def make_shapes(root: Path, seed: int = 0, train: int = 320, val: int = 80, size: int = 320) -> Path:
-    """Draw the dataset into `root` unless it is there already; return `root`.
+    """Draw the dataset into `root` unless it exists already; return `root`.
 
-    `root` gets images/{train,val}/NNNN.jpg, labels/{train,val}/NNNN.txt and a marker with the version. It
-    appears whole or not at all. A folder of an older version is replaced.
+    Writes images/{train,val}/NNNN.jpg, labels/{train,val}/NNNN.txt and a marker file with the version,
+    atomically. A dataset of an older version is replaced.
 
     Args:
         root: folder of the dataset.
-        seed: images are equal for equal seeds.
-        train: images to train on.
-        val: images to validate on.
+        seed: equal seeds give equal images.
+        train: number of training images.
+        val: number of validation images.
         size: side of the images, pixels.
 
     Raises:
-        DataError: `root` holds something else, or cannot be written.
+        DataError: `root` contains other files, or cannot be written.
     """
     info = {"version": VERSION, "seed": seed, "train": train, "val": val, "size": size}
     if _is_current(root, info):
@@ -53,11 +53,11 @@ def make_shapes(root: Path, seed: int = 0, train: int = 320, val: int = 80, size
             _draw_split(fresh, "train", seed, range(train), size)
             _draw_split(fresh, "val", seed, range(train, train + val), size)
             (fresh / MARKER).write_text(json.dumps(info) + "\n")
-            _put_in_place(fresh, root, info, Path(folder) / "old")
+            _move_to(fresh, root, info, Path(folder) / "old")
     except OSError as error:
         raise DataError(
             f"{root}: the shapes cannot be drawn there ({error.strerror or error}); "
-            "give --data another set, or change path: in data/shapes.yaml"
+            "give another --data, or change path: in data/shapes.yaml"
         ) from error
     return root
 
@@ -67,27 +67,27 @@ def draw_image(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one image of shapes on a textured, noisy background.
 
-    A box spans the whole shape inside the image, with the part that a later shape covers: at least
-    half of each shape shows.
+    A box bounds the whole shape inside the image, including the part that later shapes cover; at least
+    half of each shape is visible.
 
     Args:
-        rng: source of every random choice.
-        height: of the image, pixels.
-        width: of the image, pixels.
-        objects: how many shapes to place; by default 2 to 5, and none in a few images.
+        rng: random generator.
+        height: image height, pixels.
+        width: image width, pixels.
+        objects: number of shapes; by default 2 to 5, and 0 in a few images.
 
     Returns:
         image (height, width, 3) uint8 BGR and labels (n, 5) float32: class, cx, cy, w, h as fractions.
-        n falls short of `objects` when no more shapes find room.
+        n is less than `objects` if there is no room for more shapes.
     """
     if objects is None:
-        objects = 0 if rng.random() < _EMPTY_SHARE else int(rng.integers(2, 6))
+        objects = 0 if rng.random() < _EMPTY_FRACTION else int(rng.integers(2, 6))
     canvas, ground = _background(rng, height, width)
     colours = [ground]
-    visible: list[tuple[np.ndarray, int]] = []  # what still shows of each shape, and its area at first
+    visible: list[tuple[np.ndarray, int]] = []  # visible mask and full area of each shape
     rows = []
     for _ in range(objects):
-        found = _find_room(rng, height, width, visible)
+        found = _choose_shape(rng, height, width, visible)
         if found is None:
             break
         kind, mask = found
@@ -101,13 +101,13 @@ def draw_image(
 
 
 def save_jpeg(path: Path, image: np.ndarray, quality: int = 90) -> None:
-    """Write a BGR image as JPEG, whatever characters its path has."""
+    """Write a BGR image as JPEG; unlike cv2.imwrite it accepts any path on Windows."""
     path.write_bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())
 
 
 @cache
 def _contours(name: str) -> tuple[np.ndarray, ...]:
-    """Closed polygons of a shape, each (points, 2), inside the circle of radius 1 around the origin."""
+    """Return the closed polygons of a shape, each (points, 2), in the unit circle around the origin."""
     if name == "ring":
         return _corners(np.ones(72)), _corners(np.full(72, 0.55))
     corners = {"circle": 72, "square": 4, "triangle": 3, "star": 10}[name]
@@ -122,52 +122,52 @@ def _corners(radii: np.ndarray) -> np.ndarray:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
 
 
-def _find_room(
+def _choose_shape(
     rng: np.random.Generator, height: int, width: int, visible: list[tuple[np.ndarray, int]]
 ) -> tuple[int, np.ndarray] | None:
-    """Choose a class and a place that leave enough of every shape in sight, itself included.
+    """Choose a class and a position that leave enough of every shape visible.
 
     Returns:
-        class and mask (height, width) bool; None when 30 places did not do.
+        The class and the mask (height, width) bool; None if 30 positions were tried in vain.
     """
     kind = int(rng.integers(len(NAMES)))
-    # Mostly large, so that a small network learns them within minutes; some smaller.
+    # Mostly large, so that a small network learns them within minutes.
     low, high = (0.28, 0.48) if rng.random() < 0.75 else (0.17, 0.28)
     for _ in range(30):
         radius = rng.uniform(low, high) * min(height, width) / 2
-        mask, area = _place(rng, NAMES[kind], height, width, radius)
+        mask, area = _random_mask(rng, NAMES[kind], height, width, radius)
         inside = int(mask.sum())
-        covers_none = all((shown & ~mask).sum() >= _LEAST_VISIBLE * whole for shown, whole in visible)
-        if inside >= _LEAST_INSIDE * area and covers_none:
+        covers_none = all((shown & ~mask).sum() >= _MIN_VISIBLE * whole for shown, whole in visible)
+        if inside >= _MIN_INSIDE * area and covers_none:
             return kind, mask
     return None
 
 
-def _place(
+def _random_mask(
     rng: np.random.Generator, name: str, height: int, width: int, radius: float
 ) -> tuple[np.ndarray, float]:
-    """Turn, stretch and move a shape: its mask (height, width) bool, and its area in or out of it."""
+    """Place a shape at random; return its mask (height, width) bool, and its area before clipping."""
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     stretch = np.array([1.0, rng.uniform(0.85, 1.0)]) * radius
     centre = rng.uniform(0.05, 0.95, 2) * (width, height)
     contours = [((points * stretch) @ turn + centre).astype(np.float32) for points in _contours(name)]
     mask = np.zeros((height, width), np.uint8)
-    fixed = [np.rint(points * 2**_SUBPIXEL).astype(np.int32) for points in contours]
-    cv2.fillPoly(mask, fixed, 1, shift=_SUBPIXEL)  # an inner polygon becomes a hole
+    fixed = [np.rint(points * 2**_SUBPIXEL_BITS).astype(np.int32) for points in contours]
+    cv2.fillPoly(mask, fixed, 1, shift=_SUBPIXEL_BITS)  # an inner polygon becomes a hole
     area = abs(cv2.contourArea(contours[0])) - sum(abs(cv2.contourArea(hole)) for hole in contours[1:])
     return mask.astype(bool), area
 
 
 def _fractions(mask: np.ndarray) -> tuple[float, float, float, float]:
-    """Centre and size of the pixels set in `mask`, as fractions of its width and height."""
+    """Return centre and size of the bounding box of `mask`, as fractions of its width and height."""
     height, width = mask.shape
     x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
     return (x + w / 2) / width, (y + h / 2) / height, w / width, h / height
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A canvas (height, width, 3) float32 of clouds, grain, stripes and lines, and its colour (3,)."""
+    """Draw a textured background (height, width, 3) float32; return it and its mean colour (3,)."""
     bright = rng.uniform(30, 100) if rng.random() < 0.5 else rng.uniform(150, 220)
     ground = np.clip(bright + rng.uniform(-30, 30, 3), 0, 255).astype(np.float32)
     canvas = np.empty((height, width, 3), np.float32)
@@ -188,22 +188,22 @@ def _background(rng: np.random.Generator, height: int, width: int) -> tuple[np.n
 
 
 def _distinct_colour(rng: np.random.Generator, used: list[np.ndarray]) -> np.ndarray:
-    """Of ten random colours, the one farthest from those in use (the first of them is the ground's)."""
+    """Return the one of ten random colours that is farthest from those in use (first: the background)."""
     colours = rng.uniform(15, 245, (10, 3)).astype(np.float32)
-    apart = np.linalg.norm(colours[:, None] - np.stack(used), axis=2)
-    apart[:, 1:] *= 1.5  # two shapes may look more alike than a shape and the ground
-    return colours[apart.min(axis=1).argmax()]
+    distance = np.linalg.norm(colours[:, None] - np.stack(used), axis=2)
+    distance[:, 1:] *= 1.5  # two shapes may look more alike than a shape and the ground
+    return colours[distance.min(axis=1).argmax()]
 
 
 def _paint(rng: np.random.Generator, canvas: np.ndarray, mask: np.ndarray, colour: np.ndarray) -> None:
-    """Fill the mask with a colour that brightens along one direction; edges blend over a pixel."""
+    """Fill the mask with a colour gradient; edges are blended over one pixel."""
     x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
-    here = slice(y, y + h), slice(x, x + w)
+    region = slice(y, y + h), slice(x, x + w)
     angle, depth = rng.uniform(0, 2 * np.pi), rng.uniform(0, 25)
     down = np.linspace(-1, 1, h, dtype=np.float32)[:, None] * np.float32(np.sin(angle) * depth)
     across = np.linspace(-1, 1, w, dtype=np.float32)[None] * np.float32(np.cos(angle) * depth)
-    alpha = cv2.blur(mask[here].astype(np.float32), (2, 2))[..., None]
-    canvas[here] += alpha * (colour + (down + across)[..., None] - canvas[here])
+    alpha = cv2.blur(mask[region].astype(np.float32), (2, 2))[..., None]
+    canvas[region] += alpha * (colour + (down + across)[..., None] - canvas[region])
 
 
 def _draw_split(root: Path, split: str, seed: int, numbers: range, size: int) -> None:
@@ -218,19 +218,19 @@ def _draw_split(root: Path, split: str, seed: int, numbers: range, size: int) ->
 
 
 def _is_current(root: Path, info: dict[str, Any]) -> bool:
-    """Tell whether `root` is the dataset that `info` describe; refuse a folder that isn't ours."""
+    """Return whether `root` is the dataset that `info` describes; raise DataError for other folders."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
         return json.loads((root / MARKER).read_text()) == info
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{root}: exists, but was not drawn by this program (no readable {MARKER}); move it away first"
+            f"{root}: contains other files (there is no readable {MARKER}); move it away first"
         ) from error
 
 
-def _put_in_place(fresh: Path, root: Path, info: dict[str, Any], old: Path) -> None:
-    """Rename `fresh` to `root`; a set that another process put there meanwhile is as good."""
+def _move_to(fresh: Path, root: Path, info: dict[str, Any], old: Path) -> None:
+    """Rename `fresh` to `root`, unless another process has drawn the same dataset meanwhile."""
     if root.exists() and any(root.iterdir()):
         if _is_current(root, info):
             return

@@ -1,4 +1,4 @@
-"""ExecuTorch (.pte), for phones and microcontrollers, with XNNPACK's kernels."""
+"""ExecuTorch (.pte) for phones and microcontrollers, with XNNPACK kernels."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
-from utils.export.export_options import ExportOptions
+from utils.export.export_settings import ExportSettings
 from utils.export.output import append_metadata, move
 
 
-def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:
-    """Lower `model` to a program; stride and names follow it as a zip archive.
+def export_executorch(model: nn.Module, images: Tensor, path: Path, settings: ExportSettings) -> None:
+    """Lower `model` to a program; its metadata is appended as a zip archive.
 
     Raises:
-        ConfigError: the package is missing.
+        ConfigError: ExecuTorch is missing.
     """
     try:
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -30,5 +30,5 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
     with tempfile.TemporaryDirectory(prefix="executorch-") as folder:
         draft = Path(folder, "model.pte")
         draft.write_bytes(lowered.buffer)
-        append_metadata(draft, options.metadata(images))
+        append_metadata(draft, settings.metadata(images))
         move(draft, path)

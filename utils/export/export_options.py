@@ -1,30 +1,21 @@
-"""The flags of export.py, and what an exporter is told; needs nothing but the standard library."""
+"""Flags of export.py. Needs nothing but the standard library, so that `--help` is fast."""
 
 from __future__ import annotations
 
-import argparse
-import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from functools import partial
 
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS, known_format
 from utils.base.log import LOG
-from utils.base.script import parser
+from utils.base.options import Options, changed, flag, flag_of
 
-if TYPE_CHECKING:
-    from torch import Tensor
+OPSETS = 11, 20  # oldest and newest that PyTorch's TorchScript-based ONNX exporter writes
+EXPERIMENTAL = ("engine", "coreml", "edgetpu")  # the tests cannot run their files
 
-    from models.yolo import DetectionModel
-
-OLDEST_OPSET, NEWEST_OPSET = 11, 20  # what PyTorch's TorchScript-based exporter writes
-
-
-_SUPPRESS = ("onnx", "openvino", "engine", "saved_model", "pb")
-# Flags that mean something to some formats only.
-_MEANT_FOR = {
+# Options that only some formats have.
+_WITH_NMS = ("onnx", "openvino", "engine", "saved_model", "pb")
+_FORMATS_WITH = {
     "optimize": ("torchscript",),
     "dynamic": ("onnx", "openvino", "engine"),
     "simplify": ("onnx", "engine"),
@@ -33,183 +24,95 @@ _MEANT_FOR = {
     "per_tensor": ("tflite", "edgetpu"),
     "cache": ("engine",),
     "mlmodel": ("coreml",),
-    "nms": _SUPPRESS,
-    "agnostic_nms": _SUPPRESS,
+    "nms": _WITH_NMS,
+    "agnostic_nms": _WITH_NMS,
 }
-_NEED_GPU_FOR_HALF = ("torchscript", "engine")
+_HALF_NEEDS_GPU = ("torchscript", "engine")
+
+_general = partial(flag, group="all formats")
+_precision = partial(flag, group="precision")
+_nms = partial(flag, group="NMS in the model")
+_specific = partial(flag, group="some formats")
 
 
 @dataclass(frozen=True)
-class ExportOptions:
-    """What the formats need beside the model and an example batch."""
+class ExportOptions(Options):
+    """Options of export.py."""
 
-    stride: int
-    names: dict[int, str] = field(default_factory=dict)
-    half: bool = False
-    int8: bool = False
-    per_tensor: bool = False
-    dynamic: bool = False
-    simplify: bool = False
-    optimize: bool = False
-    mlmodel: bool = False
-    verbose: bool = False
-    opset: int = 17
-    workspace: int = 4  # GB
-    cache: str = ""
-    nms: bool = False
-    agnostic_nms: bool = False
-    topk_per_class: int = 100
-    topk_all: int = 100
-    iou_thres: float = 0.45
-    conf_thres: float = 0.25
-    calibration_images: Callable[[], Sequence[Tensor]] | None = (
-        None  # for calibration: (1, 3, H, W) in 0-1 each
+    prog, description = "export.py", "Export checkpoints to formats that other runtimes read."
+
+    weights: list[str] = _general(["yolov5s.pt"], "checkpoint path(s), exported one after another")
+    include: list[str] = _general(
+        ["torchscript"],
+        f"formats: {', '.join(FORMATS)}. Experimental, as the tests do not run them: "
+        f"{', '.join(EXPERIMENTAL)}",
     )
+    imgsz: tuple[int, int] = _general(
+        (640, 640), "image size (pixels): height and width", aliases=("--img", "--img-size")
+    )
+    batch_size: int = _general(1, "batch size", between=(1, None))
+    device: str = _general("cpu", "cpu, mps, or a CUDA device such as 0")
+    inplace: bool = _general(False, "accepted, without effect: the decoded boxes are the same")
+    verbose: bool = _general(False, "show the messages of the converters")
 
-    def for_format(self, name: str) -> ExportOptions:
-        """The same without what a format does not have; that is mentioned."""
-        given = [flag for flag in _MEANT_FOR if getattr(self, flag, False)]
-        absent = [flag for flag in given if name not in _MEANT_FOR[flag]]
-        if absent:
-            flags = ", ".join(f"--{flag.replace('_', '-')}" for flag in absent)
-            LOG.warning(f"{name}: written without {flags}, which it does not have")
-        without: dict[str, Any] = {flag: "" if flag == "cache" else False for flag in absent}
-        return replace(self, **without)
+    half: bool = _precision(False, "FP16; not with --dynamic")
+    int8: bool = _precision(False, "INT8, for formats that have it")
+    per_tensor: bool = _precision(False, "tflite: per-tensor quantization")
+    data: str = _precision("data/coco128.yaml", "dataset yaml; --int8 is calibrated on its training images")
+    calibration: int = _precision(100, "number of calibration images", between=(1, None))
+
+    nms: bool = _nms(False, "add NMS to the model; its output is (B, K, 6)")
+    agnostic_nms: bool = _nms(False, "class-agnostic NMS")
+    topk_per_class: int = _nms(100, "maximum detections per class", between=(1, None))
+    topk_all: int = _nms(100, "maximum detections per image, K", between=(1, None))
+    iou_thres: float = _nms(0.45, "NMS IoU threshold", between=(0, 1))
+    conf_thres: float = _nms(0.25, "confidence threshold", between=(0, 1))
+
+    dynamic: bool = _specific(False, "dynamic batch size, height and width")
+    opset: int = _specific(17, "onnx: opset version", between=OPSETS)
+    simplify: bool = _specific(False, "onnx: simplify the graph with onnxslim")
+    optimize: bool = _specific(False, "torchscript: optimize for mobile devices; CPU only")
+    keras: bool = _specific(False, "accepted, without effect: Keras's TFSMLayer loads a saved_model")
+    mlmodel: bool = _specific(False, "coreml: write the older .mlmodel format")
+    workspace: int = _specific(4, "engine: workspace size (GB)", between=(1, None))
+    cache: str = _specific("", "engine: timing cache file")
+
+    def check(self) -> None:
+        """Resolve the names of formats and check options that depend on each other.
+
+        Raises:
+            ConfigError: an unknown format, or options that exclude each other.
+        """
+        include = list(dict.fromkeys(known_format(name).name for name in self.include))
+        object.__setattr__(self, "include", include)
+        if self.half and self.dynamic:
+            raise ConfigError("--half and --dynamic exclude each other: choose one")
+        if self.half and self.int8:
+            raise ConfigError("--half and --int8 exclude each other: choose one")
+        gpu_only = [name for name in include if name in _HALF_NEEDS_GPU]
+        if self.half and self.device == "cpu" and gpu_only:
+            names = " ".join(gpu_only)
+            raise ConfigError(f"--half needs a GPU for {names}: add --device 0, or leave out {names}")
+        if self.optimize and self.device != "cpu":
+            raise ConfigError(f"--optimize is for the CPU: leave out --device {self.device}")
+        for name, formats in _FORMATS_WITH.items():
+            if getattr(self, name) and not set(formats) & set(include):
+                LOG.warning(f"{flag_of(type(self), name)} has no effect: it is for {', '.join(formats)}")
 
     @property
     def precision(self) -> str:
-        """`int8`, `half`, or empty for float32."""
+        """`int8`, `half`, or empty for FP32."""
         return "int8" if self.int8 else "half" if self.half else ""
 
-    def metadata(self, images: Tensor | None = None) -> dict[str, Any]:
-        """Metadata for a file; with its example batch, the only size that it takes."""
-        told: dict[str, Any] = {"stride": self.stride, "names": self.names}
-        if self.nms:
-            told["nms"] = {"conf": self.conf_thres, "iou": self.iou_thres}
-        if images is not None:
-            told |= {"imgsz": list(images.shape[2:]), "batch": len(images)}
-        return told
+    def for_format(self, name: str) -> ExportOptions:
+        """Return the options for one format; those that it does not have are reset, with a warning."""
+        absent = [key for key in _FORMATS_WITH if getattr(self, key) and not supports(name, key)]
+        if absent:
+            flags = ", ".join(flag_of(type(self), key) for key in absent)
+            LOG.warning(f"{name}: written without {flags}, which it does not support")
+        return changed(self, include=[name], **{key: "" if key == "cache" else False for key in absent})
 
 
-if TYPE_CHECKING:
-    # model, images (B, 3, H, W), file to write, options -> None
-    Exporter = Callable[[DetectionModel, Tensor, Path, ExportOptions], None]
-
-
-def has(name: str, flag: str) -> bool:
-    """Whether a flag means something to a format."""
-    return name in _MEANT_FOR[flag]
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of export.py, its flags grouped by the formats that they are for."""
-    parse = parser("Turn checkpoints into files that other runtimes read.", prog="export.py")
-    _all_formats(parse.add_argument_group("all formats"))
-    group = parse.add_argument_group("precision")
-    group.add_argument("--half", action="store_true", help="16-bit floats; not with --dynamic")
-    group.add_argument("--int8", action="store_true", help="8-bit integers, where a format has them")
-    group.add_argument("--per-tensor", action="store_true", help="tflite: one scale a tensor")
-    group.add_argument("--data", default="data/coco128.yaml", help="its images calibrate --int8")
-    group.add_argument("--calibration", type=int, default=100, help="how many of its images")
-    _suppression(parse.add_argument_group("suppression in the model"))
-    _some_formats(parse.add_argument_group("some formats"))
-    return parse
-
-
-def _all_formats(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--weights", nargs="+", default=["yolov5s.pt"], help="checkpoints, exported in turn")
-    group.add_argument("--include", nargs="+", default=["torchscript"], help=f"of {', '.join(FORMATS)}")
-    group.add_argument(
-        "--imgsz", "--img", "--img-size", nargs="+", type=int, default=[640, 640], help="height and width"
-    )
-    group.add_argument("--batch-size", type=int, default=1, help="images in a batch")
-    group.add_argument("--device", default="cpu", help="cpu, mps, or a GPU such as 0")
-    group.add_argument("--inplace", action="store_true", help="accepted; the decoded boxes are the same")
-    group.add_argument("--verbose", action="store_true", help="let the exporters talk")
-
-
-def _suppression(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--nms", action="store_true", help="suppress in the model; its output is (B, K, 6)")
-    group.add_argument("--agnostic-nms", action="store_true", help="boxes of different classes compete, too")
-    group.add_argument("--topk-per-class", type=int, default=100, help="boxes kept of a class")
-    group.add_argument("--topk-all", type=int, default=100, help="boxes kept in all, K")
-    group.add_argument("--iou-thres", type=float, default=0.45, help="overlap that makes two boxes one")
-    group.add_argument("--conf-thres", type=float, default=0.25, help="lowest confidence")
-
-
-def _some_formats(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--dynamic", action="store_true", help="free batch size, height and width")
-    group.add_argument("--opset", type=int, default=17, help="onnx: opset version")
-    group.add_argument("--simplify", action="store_true", help="onnx: simplify the graph with onnxslim")
-    group.add_argument("--optimize", action="store_true", help="torchscript: for mobile devices; CPU only")
-    group.add_argument("--keras", action="store_true", help="accepted: Keras's TFSMLayer loads a saved_model")
-    group.add_argument("--mlmodel", action="store_true", help="coreml: the old file format")
-    group.add_argument("--workspace", type=int, default=4, help="engine: GB of work memory")
-    group.add_argument("--cache", default="", help="engine: timing cache file")
-
-
-def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse a command line and check what can be checked without PyTorch."""
-    return check_options(build_parser().parse_args(argv))
-
-
-def options_from(keywords: dict[str, Any]) -> argparse.Namespace:
-    """Options from keywords, which are the flags with underscores.
-
-    Raises:
-        ConfigError: a keyword that is no flag.
-    """
-    opt = build_parser().parse_args([])
-    for key in keywords:
-        if not hasattr(opt, key):
-            near = difflib.get_close_matches(key, vars(opt), n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"export.run has no option {key}{hint}")
-    return check_options(argparse.Namespace(**{**vars(opt), **keywords}))
-
-
-def check_options(opt: argparse.Namespace) -> argparse.Namespace:
-    """Bring values into their final form.
-
-    Raises:
-        ConfigError: an unknown format, a size that is none, or flags that exclude each other.
-    """
-    opt.weights = [
-        str(file) for file in ([opt.weights] if isinstance(opt.weights, str | Path) else opt.weights)
-    ]
-    opt.include = [opt.include] if isinstance(opt.include, str) else opt.include
-    opt.include = list(dict.fromkeys(known_format(name).name for name in opt.include))
-    sizes = [opt.imgsz] if isinstance(opt.imgsz, int) else list(opt.imgsz)
-    if len(sizes) not in (1, 2) or min(sizes) < 1:
-        raise ConfigError(f"--imgsz {' '.join(map(str, sizes))}: one size, or height and width, is needed")
-    opt.imgsz = sizes * 2 if len(sizes) == 1 else sizes
-    _check_values(opt)
-    for flag, formats in _MEANT_FOR.items():
-        if getattr(opt, flag) and not set(formats) & set(opt.include):
-            names = ", ".join(formats)
-            LOG.warning(f"--{flag.replace('_', '-')} changes nothing here: it is for {names}")
-    return opt
-
-
-def _check_values(opt: argparse.Namespace) -> None:
-    without_gpu = [name for name in opt.include if name in _NEED_GPU_FOR_HALF]
-    counts = opt.topk_per_class, opt.topk_all, opt.calibration, opt.workspace
-    for wrong, words in (
-        (opt.batch_size < 1, f"--batch-size {opt.batch_size}: at least 1 is needed"),
-        (opt.half and opt.dynamic, "--half and --dynamic exclude each other: choose one"),
-        (opt.half and opt.int8, "--half and --int8 exclude each other: choose one"),
-        (
-            opt.half and opt.device == "cpu" and without_gpu,
-            f"--half needs a GPU for {' '.join(without_gpu)}: add --device 0, or leave one of them out",
-        ),
-        (opt.optimize and opt.device != "cpu", f"--optimize is for the CPU: leave out --device {opt.device}"),
-        (
-            not OLDEST_OPSET <= opt.opset <= NEWEST_OPSET,
-            f"--opset {opt.opset}: {OLDEST_OPSET} to {NEWEST_OPSET} can be written",
-        ),
-        (min(counts) < 1, "--topk-per-class, --topk-all, --calibration, --workspace: at least 1 is needed"),
-        (not 0 <= opt.conf_thres <= 1, f"--conf-thres {opt.conf_thres}: 0 to 1 is needed"),
-        (not 0 <= opt.iou_thres <= 1, f"--iou-thres {opt.iou_thres}: 0 to 1 is needed"),
-    ):
-        if wrong:
-            raise ConfigError(words)
+def supports(name: str, option: str) -> bool:
+    """Whether the format `name` has an option such as `half`, which not all formats have."""
+    return name in _FORMATS_WITH[option]

@@ -1,4 +1,4 @@
-"""NCNN by pnnx: a folder with model.ncnn.param, model.ncnn.bin and metadata.yaml."""
+"""NCNN, converted by pnnx: a folder with model.ncnn.param, model.ncnn.bin and metadata.yaml."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from utils.base.errors import ConfigError, DataError
 from utils.base.formats import FORMATS
-from utils.export.export_options import ExportOptions
-from utils.export.output import move, whole_folder, write_metadata
-from utils.export.torchscript import traced
+from utils.export.export_settings import ExportSettings
+from utils.export.output import atomic_folder, move, write_metadata
+from utils.export.pytorch import trace
 
 
-def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:
-    """Trace `model` and convert the trace; weights stay in 32 bits unless `--half`.
+def export_ncnn(model: nn.Module, images: Tensor, path: Path, settings: ExportSettings) -> None:
+    """Trace `model` and convert the trace; weights are FP32, or FP16 with `--half`.
 
     Raises:
-        ConfigError: a package is missing, or more than one image at a time is asked for.
+        ConfigError: pnnx is missing, or the batch has several images.
         DataError: pnnx failed.
     """
     if len(images) != 1:
@@ -29,14 +29,14 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
     except ImportError as error:
         raise ConfigError(f"--include ncnn needs: {FORMATS['ncnn'].install}") from error
     with tempfile.TemporaryDirectory(prefix="ncnn-") as work:
-        traced(model, images.contiguous()).save(f"{work}/model.pt")
+        trace(model, images.contiguous()).save(f"{work}/model.pt")
         shape = ",".join(map(str, images.shape))
-        command = [pnnx.EXEC_PATH, "model.pt", f"inputshape=[{shape}]", f"fp16={int(options.half)}"]
+        command = [pnnx.EXEC_PATH, "model.pt", f"inputshape=[{shape}]", f"fp16={int(settings.half)}"]
         done = subprocess.run(command, cwd=work, capture_output=True, text=True, errors="replace")
-        made = [Path(work, f"model.ncnn.{kind}") for kind in ("param", "bin")]
-        if done.returncode or not all(file.is_file() for file in made):
+        files = [Path(work, f"model.ncnn.{kind}") for kind in ("param", "bin")]
+        if done.returncode or not all(file.is_file() for file in files):
             raise DataError(f"pnnx failed: {(done.stderr or done.stdout).strip()[-300:]}")
-        with whole_folder(path) as folder:
-            for file in made:
+        with atomic_folder(path) as folder:
+            for file in files:
                 move(file, folder / file.name)
-            write_metadata(folder / "metadata.yaml", options.metadata(images))
+            write_metadata(folder / "metadata.yaml", settings.metadata(images))

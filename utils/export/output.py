@@ -1,4 +1,4 @@
-"""Write what an exporter makes whole or not at all, with its metadata."""
+"""Write exported files and folders atomically, with their metadata."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from utils.base.paths import atomic_write
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path` that takes its place when all is in it."""
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as beside:
-        draft, old = Path(beside, "new"), Path(beside, "old")
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder that replaces `path` when the block ends without an error."""
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as work:
+        draft, old = Path(work, "new"), Path(work, "old")
         draft.mkdir()
         yield draft
         if path.is_dir():
@@ -30,17 +30,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def move(file: Path, path: Path) -> None:
-    """Put a finished file, which may be on another disk, in its place."""
+    """Copy a file, which may be on another disk, to `path` atomically."""
     with atomic_write(path) as target, file.open("rb") as source:
         shutil.copyfileobj(source, target)
 
 
 def write_metadata(file: Path, metadata: dict[str, Any]) -> None:
-    """Write stride, names and the like as yaml."""
+    """Write metadata such as stride and names as yaml."""
     file.write_text(yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def append_metadata(file: Path, metadata: dict[str, Any]) -> None:
-    """Append a zip archive with one text to a file whose readers don't mind."""
+    """Append metadata as a zip archive to a file; readers of flatbuffers ignore what follows them."""
     with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("metadata.txt", str(metadata))

@@ -1,4 +1,4 @@
-"""PaddlePaddle by X2Paddle: a folder with the program, its numbers, and stride and names (.yaml)."""
+"""PaddlePaddle, converted by X2Paddle: a folder with the program, its weights and a yaml of metadata."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
-from utils.export.export_options import ExportOptions
-from utils.export.output import whole_folder, write_metadata
+from utils.export.export_settings import ExportSettings
+from utils.export.output import atomic_folder, write_metadata
 
 
-def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions) -> None:
+def export_paddle(model: nn.Module, images: Tensor, path: Path, settings: ExportSettings) -> None:
     """Convert `model`, traced on `images`.
 
     Raises:
-        ConfigError: a package is missing.
+        ConfigError: X2Paddle is missing.
     """
     try:
         from x2paddle.convert import pytorch2paddle
@@ -27,9 +27,9 @@ def export(model: nn.Module, images: Tensor, path: Path, options: ExportOptions)
     with tempfile.TemporaryDirectory(prefix="paddle-") as work:
         pytorch2paddle(module=model, save_dir=work, jit_type="trace", input_examples=[images.contiguous()],
                        disable_feedback=True)  # fmt: skip
-        with whole_folder(path) as folder:
+        with atomic_folder(path) as folder:
             for file in Path(work, "inference_model").iterdir():
                 shutil.copyfile(file, folder / file.name)
             write_metadata(
-                folder / f"{path.name.removesuffix('_paddle_model')}.yaml", options.metadata(images)
+                folder / f"{path.name.removesuffix('_paddle_model')}.yaml", settings.metadata(images)
             )

@@ -1,45 +1,64 @@
-"""TensorFlow Lite by LiteRT Torch: images (B, H, W, 3) in, boxes as fractions of the image out."""
+"""TensorFlow Lite and Edge TPU by LiteRT Torch: images (B, H, W, 3) in, normalized boxes out."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from utils.base.errors import ConfigError
+from utils.base.errors import ConfigError, DataError
 from utils.base.formats import FORMATS
-from utils.export.export_options import ExportOptions
+from utils.export.export_settings import ExportSettings
 from utils.export.output import append_metadata, move
 from utils.export.wrappers import ChannelsLast
 
-# Names of all that comes before the head, whose pixels need more than 8 bits. LiteRT Torch names what an
-# operation makes after the module that it comes from.
-BEFORE_DETECT = "^(?!.*(head.Detect_|ChannelsLast;|serving_default_output)).*$"
+# Regular expressions for the tensors that --int8 quantizes. LiteRT Torch names a tensor after the module
+# that computes it. The head's decoded boxes need more than 8 bits, but the Edge TPU has no floats.
+BEFORE_HEAD = "^(?!.*(head.Detect_|ChannelsLast;|serving_default_output)).*$"
+EVERYTHING = ".*"
 
 
-def export(
-    model: nn.Module, images: Tensor, path: Path, options: ExportOptions, scope: str = BEFORE_DETECT
-) -> None:
-    """Convert `model`; `--half` stores 16-bit weights, `--int8` computes in 8 bits.
-
-    `scope` is a regular expression for the names of what `--int8` computes in 8 bits.
+def export_tflite(model: nn.Module, images: Tensor, path: Path, settings: ExportSettings) -> None:
+    """Convert `model`; `--half` stores FP16 weights, `--int8` quantizes all layers before the head.
 
     Raises:
-        ConfigError: a package is missing.
+        ConfigError: LiteRT Torch is missing.
     """
     with tempfile.TemporaryDirectory(prefix="tflite-") as folder:
-        draft = Path(folder, "model.tflite")
-        write_floats(model, images, draft)
-        if options.int8 or options.half:
-            draft = _reduced(draft, options, scope)
-        append_metadata(draft, options.metadata(images))
-        move(draft, path)
+        file = _convert(model, images, Path(folder), settings, BEFORE_HEAD)
+        append_metadata(file, settings.metadata(images))
+        move(file, path)
 
 
-def write_floats(model: nn.Module, images: Tensor, path: Path) -> None:
-    """Write the model in float32, without metadata."""
+def export_edgetpu(model: nn.Module, images: Tensor, path: Path, settings: ExportSettings) -> None:
+    """Quantize all of `model` and compile it with Google's edgetpu_compiler. Experimental: not tested.
+
+    Raises:
+        ConfigError: no `--int8`, or a package or the compiler is missing.
+        DataError: the compiler failed.
+    """
+    if settings.calibration_images is None:
+        raise ConfigError("--include edgetpu needs --int8, and --data with images to calibrate with")
+    compiler = shutil.which("edgetpu_compiler")
+    if compiler is None:
+        raise ConfigError("--include edgetpu needs edgetpu_compiler: https://coral.ai/docs/edgetpu/compiler")
+    with tempfile.TemporaryDirectory(prefix="edgetpu-") as folder:
+        file = _convert(model, images, Path(folder), settings, EVERYTHING)
+        command = [compiler, "-s", "-o", folder, file.name]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        compiled = file.with_name(f"{file.stem}_edgetpu.tflite")
+        if done.returncode or not compiled.is_file():
+            raise DataError(f"edgetpu_compiler failed: {(done.stderr or done.stdout).strip()[-300:]}")
+        append_metadata(compiled, settings.metadata(images))
+        move(compiled, path)
+
+
+def _convert(model: nn.Module, images: Tensor, folder: Path, settings: ExportSettings, scope: str) -> Path:
+    """Write a file without metadata to `folder`; `scope` selects what `--int8` quantizes."""
     try:
         import litert_torch
     except ImportError as error:
@@ -47,41 +66,46 @@ def write_floats(model: nn.Module, images: Tensor, path: Path) -> None:
     height, width = images.shape[2:]
     wrapped = ChannelsLast(model, (height, width)).eval()
     channels_last = images.permute(0, 2, 3, 1).contiguous()
-    litert_torch.convert(wrapped, (channels_last,)).export(str(path))
+    file = folder / "float.tflite"
+    litert_torch.convert(wrapped, (channels_last,)).export(str(file))
+    if settings.int8 or settings.half:
+        return _quantize(file, settings, scope)
+    return file
 
 
-def _reduced(draft: Path, options: ExportOptions, scope: str) -> Path:
-    """The same model with 16-bit weights, or in 8 bits but for its ends."""
+def _quantize(file: Path, settings: ExportSettings, scope: str) -> Path:
+    """Write the model of `file` with FP16 weights or in INT8, next to it."""
     from ai_edge_quantizer import qtyping, quantizer
-    from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
-    q = quantizer.Quantizer(str(draft))
-    every = qtyping.TFLOperationName.ALL_SUPPORTED
-    if options.half:
-        floats = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
-        stored = qtyping.OpQuantizationConfig(weight_tensor_config=floats, explicit_dequantize=True)
-        q.update_quantization_recipe(".*", every, stored, AlgorithmName.FLOAT_CASTING)
-        made = q.quantize()
-    else:
-        made = _calibrated(q, qtyping, options, scope)
-    path = draft.with_name("reduced.tflite")
-    made.export_model(path)
+    q = quantizer.Quantizer(str(file))
+    result = _to_half(q, qtyping) if settings.half else _to_int8(q, qtyping, settings, scope)
+    path = file.with_name("quantized.tflite")
+    result.export_model(path)
     return path
 
 
-def _calibrated(q: Any, qtyping: Any, options: ExportOptions, scope: str) -> Any:
-    grain = (
-        qtyping.QuantGranularity.TENSORWISE if options.per_tensor else qtyping.QuantGranularity.CHANNELWISE
+def _to_half(q: Any, qtyping: Any) -> Any:
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    floats = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+    config = qtyping.OpQuantizationConfig(weight_tensor_config=floats, explicit_dequantize=True)
+    q.update_quantization_recipe(
+        ".*", qtyping.TFLOperationName.ALL_SUPPORTED, config, AlgorithmName.FLOAT_CASTING
     )
+    return q.quantize()
+
+
+def _to_int8(q: Any, qtyping: Any, settings: ExportSettings, scope: str) -> Any:
+    granularity = qtyping.QuantGranularity
     q.add_static_config(
         scope,
         qtyping.TFLOperationName.ALL_SUPPORTED,
         activation_num_bits=8,
         weight_num_bits=8,
-        weight_granularity=grain,
+        weight_granularity=granularity.TENSORWISE if settings.per_tensor else granularity.CHANNELWISE,
     )
-    assert options.calibration_images is not None
+    assert settings.calibration_images is not None
     samples = [
-        {"args_0": image.permute(0, 2, 3, 1).contiguous().numpy()} for image in options.calibration_images()
+        {"args_0": image.permute(0, 2, 3, 1).contiguous().numpy()} for image in settings.calibration_images()
     ]
     return q.quantize(q.calibrate({"serving_default": samples}))

@@ -1,4 +1,4 @@
-"""Run an exported file as detect.py would, and compare it with PyTorch."""
+"""Verify an exported file: run it as detect.py does, and compare its output with PyTorch's."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
+from models.backends import load_backend
 from models.yolo import DetectionModel
 from utils.base.formats import Format
-from utils.base.paths import ROOT
-from utils.data.images import IMAGE_SUFFIXES, read_image
-from utils.data.letterbox import letterbox
-from utils.export.export_options import ExportOptions
+from utils.export.export_settings import ExportSettings
 from utils.ops.iou import box_iou
 from utils.ops.nms import non_max_suppression
 
-# Float32 runtimes differ from PyTorch in the order of sums only (measured: yolov5n at 320 in ONNX Runtime,
-# 2e-6). Wrong anchors, strides or weights are off by a hundredth and more.
+# FP32 runtimes differ from PyTorch in the order of sums only (measured: yolov5n at 320 in ONNX Runtime,
+# 2e-6). Wrong anchors, strides or weights change the output by a hundredth and more.
 TOLERANCE = 1e-4
-FLOORS = 10  # times its own rounding error a badly conditioned model (untrained, say) may differ
-TOLERANCE_HALF = 2e-2  # half precision keeps 11 bits of every value
-SURE, GOOD_OVERLAP = 0.5, 0.6  # score and IoU for comparisons with 8-bit models ...
-LEAST_SHARE = 0.8  # ... of whose boxes this part has to be found again
-MANY = 10_000  # boxes of an image, more than any limit
+TOLERANCE_HALF = 2e-2  # FP16 keeps 11 bits of every value
+ROUNDING_FACTOR = 10  # an ill-conditioned model may differ by this multiple of its own rounding error
+
+# INT8 models are compared by their detections.
+INT8_CONF, INT8_NMS_IOU = 0.5, 0.45  # PyTorch's detections
+INT8_MATCH_IOU = 0.6  # two detections of the same object
+INT8_MIN_RECALL = 0.8
+INT8_BATCHES = 8  # number of calibration batches to compare on
+
+NO_LIMIT = 10_000  # detections per image, more than any limit in a file
+
+Runtime = Callable[[Tensor], Tensor]  # images (B, 3, H, W) -> decoded output (B, N, 5 + nc)
 
 
 @dataclass(frozen=True)
@@ -45,32 +48,109 @@ class Difference:
         return max(self.boxes, self.scores)
 
 
-def compare(expected: Tensor, found: Tensor, images: Tensor) -> Difference:
-    """Compare decoded outputs (B, N, 5 + nc) for `images` (B, 3, H, W).
+def can_run(kind: Format) -> bool:
+    """Whether this machine can run files of a format."""
+    return kind.runs and kind.name != "edgetpu" and (kind.name != "coreml" or sys.platform == "darwin")
+
+
+def verify(
+    kind: Format, file: Path, model: DetectionModel, images: Tensor, settings: ExportSettings
+) -> tuple[float | None, str]:
+    """Compare a file's output with that of `model` on the example batch (B, 3, H, W).
+
+    Returns:
+        The largest difference, None if it was not computed; and a note, which may be empty.
+
+    Raises:
+        ValueError: the file cannot be run, or the difference is too large.
+    """
+    if not can_run(kind):
+        return None, "not run: no runtime for it here"
+    half = settings.half and kind.name == "torchscript"  # other formats convert images by themselves
+    runtime = load_backend(file, images.device, names=dict(model.names), half=half)
+    if settings.int8:
+        return _verify_int8(runtime, model, images, settings)
+    largest = max(_verify_batch(runtime, model, batch, settings) for batch in _batches(images, settings))
+    return largest, ""
+
+
+def _verify_batch(runtime: Runtime, model: DetectionModel, images: Tensor, settings: ExportSettings) -> float:
+    """Return the largest difference on a batch."""
+    with torch.inference_mode():
+        # Channels last, as detect.py's images are: some runtimes ignore strides.
+        channels_last = images.contiguous(memory_format=torch.channels_last)
+        expected, actual = model(images)[0], runtime(channels_last)
+    if settings.nms:
+        difference = compare_detections(expected, actual, images, settings)
+    else:
+        difference = compare_outputs(expected, actual, images)
+    if difference.largest > TOLERANCE:
+        limit = TOLERANCE_HALF if settings.half else _rounding_tolerance(model, images)
+        if difference.largest > limit:
+            raise ValueError(f"the output differs from PyTorch by {difference.largest:.1e}")
+    return difference.largest
+
+
+def _verify_int8(
+    runtime: Runtime, model: DetectionModel, images: Tensor, settings: ExportSettings
+) -> tuple[float | None, str]:
+    """Check that an INT8 file finds the same objects; its boxes and scores all differ a little."""
+    calibration = settings.calibration_images
+    batches = calibration()[:INT8_BATCHES] if calibration else [images]
+    recalls, largest = [], 0.0
+    for batch in batches:
+        batch = batch.to(images.device)
+        with torch.inference_mode():
+            expected, actual = model(batch)[0], runtime(batch)
+        if not settings.nms:
+            largest = max(largest, compare_outputs(expected, actual, batch).largest)
+        recalls.append(detection_recall(expected, actual))
+    recall = sum(recalls) / len(recalls)
+    if recall < INT8_MIN_RECALL:
+        raise ValueError(
+            f"the INT8 model finds {recall:.0%} of PyTorch's boxes, less than {INT8_MIN_RECALL:.0%}; "
+            "calibrate with images like those it will run on (--data)"
+        )
+    return None if settings.nms else largest, f"finds {recall:.0%} of the boxes"
+
+
+def _batches(images: Tensor, settings: ExportSettings) -> list[Tensor]:
+    """Return the example batch; with `--dynamic` also one of another size and number of images."""
+    if not settings.dynamic:
+        return [images]
+    stride, width = settings.stride, images.shape[3]
+    narrower = max(stride, (width // 2) // stride * stride)
+    return [images, torch.cat((images, images))[..., :narrower].contiguous()]
+
+
+def compare_outputs(expected: Tensor, actual: Tensor, images: Tensor) -> Difference:
+    """Compare decoded outputs (B, N, 5 + nc) for `images` (B, 3, H, W), row by row.
 
     Raises:
         ValueError: the shapes differ, or a value is not finite.
     """
-    expected, found = expected.detach().cpu().double(), found.detach().cpu().double()
-    if expected.shape != found.shape:
-        raise ValueError(f"output has shape {tuple(found.shape)} instead of {tuple(expected.shape)}")
-    if not torch.isfinite(found).all():
-        raise ValueError("output holds values that are not finite")
-    gap = (expected - found).abs()
+    expected, actual = expected.detach().cpu().double(), actual.detach().cpu().double()
+    if expected.shape != actual.shape:
+        raise ValueError(f"output has shape {tuple(actual.shape)} instead of {tuple(expected.shape)}")
+    if not torch.isfinite(actual).all():
+        raise ValueError("output has values that are not finite")
+    gap = (expected - actual).abs()
     size = expected[..., :4].abs().clamp(min=max(images.shape[2:]))
     return Difference(float((gap[..., :4] / size).max()), float(gap[..., 4:].max()))
 
 
-def compare_found(expected: Tensor, found: Tensor, images: Tensor, options: ExportOptions) -> Difference:
-    """Compare what is left of decoded outputs (B, N, 5 + nc) after suppression, box by box.
+def compare_detections(
+    expected: Tensor, actual: Tensor, images: Tensor, settings: ExportSettings
+) -> Difference:
+    """Compare decoded outputs (B, N, 5 + nc) for `images` (B, 3, H, W) after NMS, box by box.
 
     Raises:
-        ValueError: not the same boxes.
+        ValueError: the number of boxes or a class differs.
     """
-    o, difference = options, Difference(0.0, 0.0)
-    pairs = _detections(expected, found, o.conf_thres, o.iou_thres, agnostic=o.agnostic_nms)
+    s, boxes, scores = settings, 0.0, 0.0
+    pairs = _detections(expected, actual, s.conf_thres, s.conf_thres, s.iou_thres, agnostic=s.agnostic_nms)
     for index, (ours, theirs) in enumerate(pairs):
-        ours = _best(ours, o)
+        ours = _top_k(ours, s)
         if len(ours) != len(theirs):
             raise ValueError(f"image {index}: {len(theirs)} boxes instead of {len(ours)}")
         if len(ours):
@@ -78,152 +158,59 @@ def compare_found(expected: Tensor, found: Tensor, images: Tensor, options: Expo
             gap = (ours - theirs[nearest]).abs()
             if gap[:, 5].any():
                 raise ValueError(f"image {index}: boxes of other classes")
-            boxes, scores = float(gap[:, :4].max()) / max(images.shape[2:]), float(gap[:, 4].max())
-            difference = Difference(max(difference.boxes, boxes), max(difference.scores, scores))
-    return difference
+            boxes = max(boxes, float(gap[:, :4].max()) / max(images.shape[2:]))
+            scores = max(scores, float(gap[:, 4].max()))
+    return Difference(boxes, scores)
 
 
-def _best(rows: Tensor, o: ExportOptions) -> Tensor:
-    """Of rows (n, 6), best first, as many as a file keeps."""
-    if o.agnostic_nms:
-        return rows[: min(o.topk_per_class, o.topk_all)]
-    same = (rows[:, None, 5] == rows[None, :, 5]).tril(-1)  # those of its class that are better
-    return rows[same.sum(1) < o.topk_per_class][: o.topk_all]
+def detection_recall(expected: Tensor, actual: Tensor) -> float:
+    """Return the fraction of PyTorch's confident boxes that the file finds too, from 0 to 1.
 
-
-def share_found(expected: Tensor, found: Tensor) -> float:
-    """Of the boxes that PyTorch is sure of, the part that the file finds as well, from 0 to 1.
-
-    Of an untrained model, which is sure of nothing, how near the scores are: 1 less their mean difference.
+    An untrained model has no confident boxes: then return 1 less the mean difference of the scores.
     """
-    sure, known = 0, 0
-    for ours, theirs in _detections(expected, found, SURE, 0.45, weaker=SURE / 2):
-        sure += len(ours)
+    total, matched = 0, 0
+    for ours, theirs in _detections(expected, actual, INT8_CONF, INT8_CONF / 2, INT8_NMS_IOU):
+        total += len(ours)
         if len(ours) and len(theirs):
-            overlaps = box_iou(ours[:, :4], theirs[:, :4]) > GOOD_OVERLAP
-            same = ours[:, None, 5] == theirs[None, :, 5]
-            known += int((overlaps & same).any(1).sum())
-    if sure:
-        return known / sure
-    return 1 - float((expected[..., 4:].cpu() - found[..., 4:].cpu()).abs().mean())
+            overlaps = box_iou(ours[:, :4], theirs[:, :4]) > INT8_MATCH_IOU
+            same_class = ours[:, None, 5] == theirs[None, :, 5]
+            matched += int((overlaps & same_class).any(1).sum())
+    if total:
+        return matched / total
+    return 1 - float((expected[..., 4:].cpu() - actual[..., 4:].cpu()).abs().mean())
+
+
+def rounding_error(model: DetectionModel, images: Tensor) -> Difference:
+    """Compare a model's FP32 output with that of its copy in FP64."""
+    with torch.inference_mode():
+        exact = deepcopy(model).double()(images.double())[0]
+        return compare_outputs(exact, model(images)[0], images)
+
+
+def _rounding_tolerance(model: DetectionModel, images: Tensor) -> float:
+    """Return the tolerance for an ill-conditioned model, such as an untrained one."""
+    return min(ROUNDING_FACTOR * rounding_error(model, images).largest, TOLERANCE_HALF)
 
 
 def _detections(
     expected: Tensor,
-    found: Tensor,
-    conf: float,
+    actual: Tensor,
+    expected_conf: float,
+    actual_conf: float,
     iou: float,
-    weaker: float | None = None,
     agnostic: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    least = conf if weaker is None else weaker
-    ours = non_max_suppression(expected.detach().cpu().float(), conf, iou, agnostic=agnostic, max_det=MANY)
-    theirs = non_max_suppression(found.detach().cpu().float(), least, iou, agnostic=agnostic, max_det=MANY)
+    """Yield the detections (n, 6) of both outputs, image by image."""
+    ours, theirs = (
+        non_max_suppression(output.detach().cpu().float(), conf, iou, agnostic=agnostic, max_det=NO_LIMIT)
+        for output, conf in ((expected, expected_conf), (actual, actual_conf))
+    )
     return zip(ours, theirs, strict=True)
 
 
-def rounding_error(model: DetectionModel, images: Tensor) -> Difference:
-    """What float32 costs the model itself: compare it with its copy in float64."""
-    with torch.inference_mode():
-        exact = deepcopy(model).double()(images.double())[0]
-        return compare(exact, model(images)[0], images)
-
-
-def example_images(
-    imgsz: tuple[int, int], batch_size: int, folder: Path = ROOT / "data" / "images"
-) -> Tensor:
-    """A batch (B, 3, H, W) in 0-1 of an image from `folder`, or of a drawn pattern if it has none."""
-    files = sorted(file for file in folder.glob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-    image = read_image(files[0]) if files else _pattern()
-    boxed = letterbox(image, imgsz, auto=False)[0]
-    rgb = np.ascontiguousarray(boxed[..., ::-1].transpose(2, 0, 1))
-    return (torch.from_numpy(rgb).float() / 255).repeat(batch_size, 1, 1, 1)
-
-
-def _pattern() -> np.ndarray:
-    """An image (480, 640, 3) of circles on a slope of colours."""
-    y, x = np.mgrid[:480, :640]
-    image = np.stack((x * 255 // 639, y * 255 // 479, (x + y) * 255 // 1118), -1).astype(np.uint8)
-    for index in range(6):
-        cv2.circle(image, (60 + 100 * index, 240), 20 + 8 * index, (250 - 40 * index, 30, 40 * index), -1)
-    return image
-
-
-OpenFile = Callable[[Path], Callable[[Tensor], Tensor]]  # a file -> what runs it
-INT8_IMAGES = 8  # of the calibration's, on which the boxes of an 8-bit model are looked for
-
-
-def can_run(kind: Format) -> bool:
-    """Whether files of this kind run on this machine."""
-    return kind.runs and kind.name != "edgetpu" and (kind.name != "coreml" or sys.platform == "darwin")
-
-
-def verify(
-    kind: Format,
-    file: Path,
-    model: DetectionModel,
-    images: Tensor,
-    options: ExportOptions,
-    open_file: OpenFile,
-) -> tuple[float | None, str]:
-    """The largest difference to PyTorch, and a word on it where there is one.
-
-    Raises:
-        ValueError: it is larger than it may be.
-    """
-    if not can_run(kind):
-        return None, "not run: no runtime for it here"
-    runtime = open_file(file)
-    if options.int8:
-        return _verify_int8(runtime, model, images, options)
-    largest = 0.0
-    for trial in _trials(kind.name, images, options):
-        with torch.inference_mode():
-            # detect.py's images have their channels last, too: a runtime may stumble over that
-            expected, found = model(trial)[0], runtime(trial.contiguous(memory_format=torch.channels_last))
-        if options.nms:
-            difference = compare_found(expected, found, trial, options)
-        else:
-            difference = compare(expected, found, trial)
-        if difference.largest > TOLERANCE:
-            own = TOLERANCE_HALF if options.half else _own_error(model, trial)
-            if difference.largest > own:
-                raise ValueError(f"{file.name} differs from PyTorch by {difference.largest:.1e}")
-        largest = max(largest, difference.largest)
-    return largest, ""
-
-
-def _verify_int8(
-    runtime: Callable[[Tensor], Tensor], model: DetectionModel, images: Tensor, options: ExportOptions
-) -> tuple[float | None, str]:
-    """8 bits move every box and score a little: what counts is whether the same objects are found."""
-    batches = options.calibration_images()[:INT8_IMAGES] if options.calibration_images else [images]
-    shares, largest = [], 0.0
-    for batch in batches:
-        trial = batch.to(images.device)
-        with torch.inference_mode():
-            expected, found = model(trial)[0], runtime(trial)
-        if not options.nms:
-            largest = max(largest, compare(expected, found, trial).largest)
-        shares.append(share_found(expected, found))
-    share = sum(shares) / len(shares)
-    if share < LEAST_SHARE:
-        raise ValueError(
-            f"the 8-bit model finds {share:.0%} of PyTorch's boxes, fewer than {LEAST_SHARE:.0%}; "
-            "calibrate with images like those that it is for (--data)"
-        )
-    return None if options.nms else largest, f"finds {share:.0%} of the boxes"
-
-
-def _own_error(model: DetectionModel, trial: Tensor) -> float:
-    """What a badly conditioned model may differ by: some times its own rounding error."""
-    return min(FLOORS * rounding_error(model, trial).largest, TOLERANCE_HALF)
-
-
-def _trials(name: str, images: Tensor, options: ExportOptions) -> list[Tensor]:
-    """The example batch; for an export of free sizes another number and size as well."""
-    if not (options.dynamic and name in ("onnx", "openvino", "engine")):
-        return [images]
-    stride, width = options.stride, images.shape[3]
-    narrower = max(stride, (width // 2) // stride * stride)
-    return [images, torch.cat((images, images))[..., :narrower].contiguous()]
+def _top_k(detections: Tensor, settings: ExportSettings) -> Tensor:
+    """Return those of detections (n, 6), best first, that a file with NMS keeps."""
+    if settings.agnostic_nms:
+        return detections[: min(settings.topk_per_class, settings.topk_all)]
+    better_of_class = (detections[:, None, 5] == detections[None, :, 5]).tril(-1)
+    return detections[better_of_class.sum(1) < settings.topk_per_class][: settings.topk_all]

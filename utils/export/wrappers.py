@@ -1,4 +1,4 @@
-"""A model as some runtimes want it: images with their channels last, or boxes already thinned out."""
+"""Wrap a model for runtimes that need channels-last images, or that run NMS themselves."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from utils.export.export_options import ExportOptions
+from utils.export.export_settings import ExportSettings
 from utils.ops.boxes import xywh2xyxy
 
 
 class ChannelsLast(nn.Module):
-    """TensorFlow's way: images (B, H, W, 3); boxes as fractions of the image, which suits 8 bits.
+    """A model with TensorFlow's layout: images (B, H, W, 3) in, boxes normalized to 0-1 out.
 
     Args:
         model: (B, 3, H, W) -> ((B, N, 5 + nc) decoded,)
@@ -31,52 +31,52 @@ class ChannelsLast(nn.Module):
         return torch.cat((decoded[..., :4] * self.scale, decoded[..., 4:]), -1)
 
 
-class Suppressed(nn.Module):
-    """A model that ends in ONNX's NonMaxSuppression, which ONNX Runtime, OpenVINO and TensorRT know.
+class WithNMS(nn.Module):
+    """A model that ends in ONNX's NonMaxSuppression, which ONNX Runtime, OpenVINO and TensorRT support.
 
     Shape:
-        (B, 3, H, W) -> (B, K, 6) xyxy in pixels, score, class; best first, filled up with zeros to K
+        (B, 3, H, W) -> (B, K, 6) xyxy in pixels, score, class; best first, padded with zeros to K
     """
 
-    def __init__(self, model: nn.Module, options: ExportOptions) -> None:
+    def __init__(self, model: nn.Module, settings: ExportSettings) -> None:
         super().__init__()
         self.model = model
-        self.options = options
+        self.settings = settings
 
     def forward(self, images: Tensor) -> Tensor:
-        o = self.options
+        s = self.settings
         decoded = self.model(images)[0].float()
         boxes = xywh2xyxy(decoded[..., :4])
         scores, classes = (decoded[..., 5:] * decoded[..., 4:5]).max(-1)
-        if o.agnostic_nms:
+        if s.agnostic_nms:
             columns = scores[:, None]
-        else:  # a box competes in its best class alone, as in detect.py
-            columns = scores[:, None] * (classes[:, None] == torch.arange(len(o.names)).view(1, -1, 1))
-        kept = _NonMaxSuppression.apply(boxes, columns, o.topk_per_class, o.iou_thres, o.conf_thres)
+        else:  # a box competes in its best class only, as in detect.py
+            columns = scores[:, None] * (classes[:, None] == torch.arange(len(s.names)).view(1, -1, 1))
+        kept = _NonMaxSuppression.apply(boxes, columns, s.topk_per_class, s.iou_thres, s.conf_thres)
         image, column, box = kept.unbind(1)
-        left = torch.zeros_like(columns).index_put((image, column, box), columns[image, column, box])
-        # Columns of zeros behind, lest there are fewer boxes than K.
-        best, places = nn.functional.pad(left.flatten(1), (0, o.topk_all)).topk(o.topk_all)
-        places = places % boxes.shape[1]
-        rows = boxes.gather(1, places[..., None].expand(-1, -1, 4))
-        kinds = classes.gather(1, places).to(rows.dtype)
-        found = torch.cat((rows, best[..., None], kinds[..., None]), -1)
-        return found * (best > 0)[..., None]
+        kept_scores = torch.zeros_like(columns).index_put((image, column, box), columns[image, column, box])
+        # Padded with K zeros, in case there are fewer than K scores.
+        best, indices = nn.functional.pad(kept_scores.flatten(1), (0, s.topk_all)).topk(s.topk_all)
+        indices = indices % boxes.shape[1]
+        best_boxes = boxes.gather(1, indices[..., None].expand(-1, -1, 4))
+        best_classes = classes.gather(1, indices).to(best_boxes.dtype)
+        rows = torch.cat((best_boxes, best[..., None], best_classes[..., None]), -1)
+        return rows * (best > 0)[..., None]
 
 
 class _NonMaxSuppression(torch.autograd.Function):
-    """The operator of ONNX; in PyTorch a stand-in that is good for tracing alone."""
+    """ONNX's operator. In PyTorch it returns a dummy result, which suffices for tracing."""
 
     @staticmethod
-    def forward(ctx: Any, boxes: Tensor, scores: Tensor, most: int, iou: float, conf: float) -> Tensor:
+    def forward(ctx: Any, boxes: Tensor, scores: Tensor, limit: int, iou: float, conf: float) -> Tensor:
         return torch.zeros((1, 3), dtype=torch.int64)
 
     @staticmethod
-    def symbolic(g: Any, boxes: Any, scores: Any, most: int, iou: float, conf: float) -> Any:
+    def symbolic(g: Any, boxes: Any, scores: Any, limit: int, iou: float, conf: float) -> Any:
         def constant(value: float, dtype: torch.dtype) -> Any:
             return g.op("Constant", value_t=torch.tensor([value], dtype=dtype))
 
-        limits = (
-            constant(most, torch.int64), constant(iou, torch.float32), constant(conf, torch.float32)
+        thresholds = (
+            constant(limit, torch.int64), constant(iou, torch.float32), constant(conf, torch.float32)
         )  # fmt: skip
-        return g.op("NonMaxSuppression", boxes, scores, *limits)
+        return g.op("NonMaxSuppression", boxes, scores, *thresholds)

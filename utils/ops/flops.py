@@ -23,46 +23,46 @@ def on_meta(module: nn.Module, *inputs: Any) -> Any:
         return torch.func.functional_call(module, state, inputs, strict=False)
 
 
-def macs(leaf: nn.Module, received: Tensor, made: Any) -> float:
-    """Return the multiply-adds of a leaf module, counted as YOLOv5 counts.
+def macs(layer: nn.Module, x: Tensor, output: Any) -> float:
+    """Return the multiply-adds of a layer, counted as YOLOv5 counts.
 
     A convolution costs its outputs times (inputs per group) k^2, a linear layer inputs times
     outputs, an affine norm four per value, self-attention its projections and products; all other
     modules cost nothing.
     """
-    if isinstance(leaf, nn.MultiheadAttention):  # its projections are functional calls, without hooks
-        length, batch, width = received.shape
+    if isinstance(layer, nn.MultiheadAttention):  # its projections are functional calls, without hooks
+        length, batch, width = x.shape
         return batch * (4 * length * width**2 + 2 * length**2 * width)
-    if isinstance(leaf, nn.Conv2d):
-        return made.numel() * leaf.weight[0].numel()
-    if isinstance(leaf, nn.ConvTranspose2d):
-        return received.numel() * leaf.weight[0].numel()
-    if isinstance(leaf, nn.Linear):
-        return made.numel() * leaf.in_features
-    return 4.0 * received.numel()
+    if isinstance(layer, nn.Conv2d):
+        return output.numel() * layer.weight[0].numel()
+    if isinstance(layer, nn.ConvTranspose2d):
+        return x.numel() * layer.weight[0].numel()
+    if isinstance(layer, nn.Linear):
+        return output.numel() * layer.in_features
+    return 4.0 * x.numel()
 
 
-def macs_with_biases(leaf: nn.Module, received: Tensor, made: Any) -> float:
+def macs_with_biases(layer: nn.Module, x: Tensor, output: Any) -> float:
     """Return `macs` plus an addition for each bias, with two per value for a norm.
 
     This gives the numbers of the VAN paper (arXiv:2202.09741: 0.88, 2.52 and 5.03 G).
     """
-    if isinstance(leaf, nn.BatchNorm2d | nn.LayerNorm):
-        return 2.0 * received.numel()
-    biased = getattr(leaf, "bias", None) is not None
-    return macs(leaf, received, made) + (made.numel() if biased else 0)
+    if isinstance(layer, nn.BatchNorm2d | nn.LayerNorm):
+        return 2.0 * x.numel()
+    biased = getattr(layer, "bias", None) is not None
+    return macs(layer, x, output) + (output.numel() if biased else 0)
 
 
 def macs_by_module(
     module: nn.Module, *inputs: Any, cost: Callable[[nn.Module, Tensor, Any], float] = macs
 ) -> dict[nn.Module, float]:
-    """Return the `cost` of every leaf module that has one, for inputs on the meta device."""
+    """Return the `cost` of every layer that has one, for inputs on the meta device."""
     counted: dict[nn.Module, float] = {}
 
-    def count(leaf: nn.Module, received: tuple[Tensor, ...], made: Any) -> None:
-        counted[leaf] = counted.get(leaf, 0.0) + cost(leaf, received[0], made)
+    def count(layer: nn.Module, x: tuple[Tensor, ...], output: Any) -> None:
+        counted[layer] = counted.get(layer, 0.0) + cost(layer, x[0], output)
 
-    hooks = [leaf.register_forward_hook(count) for leaf in module.modules() if isinstance(leaf, _COUNTED)]
+    hooks = [layer.register_forward_hook(count) for layer in module.modules() if isinstance(layer, _COUNTED)]
     try:
         on_meta(module, *inputs)
     finally:

@@ -51,12 +51,12 @@ def bbox_iou(box1: Tensor, box2: Tensor, xywh: bool = True, kind: Kind = "iou", 
     iou = inter / union
     if kind == "iou":
         return iou
-    around_w = a.right.maximum(b.right) - a.left.minimum(b.left)
-    around_h = a.bottom.maximum(b.bottom) - a.top.minimum(b.top)
+    enclosing_w = a.right.maximum(b.right) - a.left.minimum(b.left)
+    enclosing_h = a.bottom.maximum(b.bottom) - a.top.minimum(b.top)
     if kind == "giou":
-        around = around_w * around_h + eps
-        return iou - (around - union) / around
-    distance = _centre_distance(a, b) / (around_w**2 + around_h**2 + eps)
+        enclosing = enclosing_w * enclosing_h + eps
+        return iou - (enclosing - union) / enclosing
+    distance = _centre_distance(a, b) / (enclosing_w**2 + enclosing_h**2 + eps)
     if kind == "diou":
         return iou - distance
     aspect = (_angle(b) - _angle(a)) ** 2 * (4 / math.pi**2)

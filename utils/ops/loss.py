@@ -123,31 +123,31 @@ class DetectionLoss:
     def _level(self, level: Tensor, matches: AnchorMatches) -> tuple[Tensor, Tensor, Tensor]:
         """Compute the box, objectness and class loss of one level, without gains."""
         logits = level[..., 4].float()
-        wanted = logits.new_zeros(logits.shape)  # contiguous, whatever the memory format of the maps
+        target = logits.new_zeros(logits.shape)  # contiguous, whatever the memory format of the maps
         box = cls = logits.new_zeros(())
         if len(matches.row):
             chosen = level[matches.image_index, matches.anchor_index, matches.row, matches.column].float()
             iou = bbox_iou(_decode(chosen, matches.anchors), matches.box, kind="ciou")
             box = (1 - iou).mean()
             # Objectness learns the IoU; its loss must have no gradient to the boxes.
-            self._write_objectness(wanted, matches, iou.detach().clamp(0))
+            self._write_objectness(target, matches, iou.detach().clamp(0))
             if self.nc > 1:
                 classes = torch.full_like(chosen[:, 5:], self.negative)
                 classes.scatter_(1, matches.class_index[:, None], self.positive)
                 cls = binary_loss(chosen[:, 5:], classes, self.cls_pw, self.gamma)
-        return box, binary_loss(logits, wanted, self.obj_pw, self.gamma), cls
+        return box, binary_loss(logits, target, self.obj_pw, self.gamma), cls
 
-    def _write_objectness(self, wanted: Tensor, matches: AnchorMatches, iou: Tensor) -> None:
-        """Set the objectness targets of matched cells in `wanted` (B, A, h, w); see `duplicates`."""
-        _, anchors, rows, columns = wanted.shape
+    def _write_objectness(self, target: Tensor, matches: AnchorMatches, iou: Tensor) -> None:
+        """Set the objectness targets of matched cells in `target` (B, A, h, w); see `duplicates`."""
+        _, anchors, rows, columns = target.shape
         cell = (matches.image_index * anchors + matches.anchor_index) * rows + matches.row
         cell = cell * columns + matches.column
         value = 1 - self.iou_ratio + self.iou_ratio * iou
         if self.duplicates == "last":
             order = torch.arange(len(cell), device=cell.device)
-            winner = torch.zeros_like(wanted, dtype=torch.long).view(-1)
+            winner = torch.zeros_like(target, dtype=torch.long).view(-1)
             value = value[winner.scatter_reduce_(0, cell, order, "amax")[cell]]
-        wanted.view(-1).scatter_reduce_(0, cell, value, "amax")
+        target.view(-1).scatter_reduce_(0, cell, value, "amax")
 
     def _rebalance(self, objectness: Sequence[float]) -> None:
         """Move the weight of each level towards the inverse of its loss; that of stride 16 remains 1."""
@@ -163,22 +163,22 @@ def smooth_labels(epsilon: float) -> tuple[float, float]:
     return 1 - epsilon / 2, epsilon / 2
 
 
-def binary_loss(logits: Tensor, wanted: Tensor, positive_weight: float = 1.0, gamma: float = 0.0) -> Tensor:
+def binary_loss(logits: Tensor, target: Tensor, positive_weight: float = 1.0, gamma: float = 0.0) -> Tensor:
     """Compute the mean binary cross entropy, or the focal loss (Lin et al., arXiv:1708.02002).
 
     Args:
         logits: any shape.
-        wanted: target probabilities, of the same shape.
+        target: target probabilities, of the same shape.
         positive_weight: weight of the positive part.
         gamma: focusing parameter of the focal loss; 0 for plain cross entropy.
     """
     weight = None if positive_weight == 1 else logits.new_full((), positive_weight)
     if gamma <= 0:
-        return F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weight)
-    entropy = F.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weight, reduction="none")
+        return F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight)
+    entropy = F.binary_cross_entropy_with_logits(logits, target, pos_weight=weight, reduction="none")
     probability = logits.sigmoid()
-    alpha = wanted * FOCAL_ALPHA + (1 - wanted) * (1 - FOCAL_ALPHA)
-    error = wanted * (1 - probability) + (1 - wanted) * probability
+    alpha = target * FOCAL_ALPHA + (1 - target) * (1 - FOCAL_ALPHA)
+    error = target * (1 - probability) + (1 - target) * probability
     error = error.clamp(min=1e-7)  # the power of zero has no gradient when gamma < 1
     return (entropy * alpha * error**gamma).mean()
 

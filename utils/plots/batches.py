@@ -34,10 +34,10 @@ def output_to_target(detections: Sequence[torch.Tensor], max_det: int = 300) -> 
     blocks = [np.zeros((0, 7), np.float32)]
     for index, rows in enumerate(detections):
         found = _numpy(rows)[:max_det].astype(np.float32)
-        x1, y1, x2, y2, confidence, kind = found[:, :6].T
+        x1, y1, x2, y2, confidence, cls = found[:, :6].T
         image = np.full(len(found), index, np.float32)
         blocks.append(
-            np.stack([image, kind, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, confidence], axis=1)
+            np.stack([image, cls, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, confidence], axis=1)
         )
     return np.concatenate(blocks)
 
@@ -104,10 +104,10 @@ def _draw_boxes(tile: np.ndarray, rows: np.ndarray, shrink: float, names: Mappin
         if predicted and row[6] <= PLOT_CONF:
             continue
         x, y, w, h = row[2:6] * unit
-        kind = int(row[1])
-        name = names.get(kind, str(kind))
+        cls = int(row[1])
+        name = names.get(cls, str(cls))
         label = f"{name} {row[6]:.1f}" if predicted else name
-        annotator.box_label((x - w / 2, y - h / 2, x + w / 2, y + h / 2), label, colors(kind, bgr=True))
+        annotator.box_label((x - w / 2, y - h / 2, x + w / 2, y + h / 2), label, colors(cls, bgr=True))
 
 
 def _caption(tile: np.ndarray, text: str) -> None:

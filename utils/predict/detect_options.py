@@ -1,60 +1,76 @@
-"""What detect.py can be asked for."""
+"""Options of detect.py: its flags, and the keywords of `detect.run`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
-from utils.base.checks import Checked, height_width, listed
+from utils.base.options import Options, flag
+from utils.base.paths import ROOT, relative_to_cwd, runs_folder
+
+_inputs = partial(flag, group="model and source")
+_inference = partial(flag, group="inference")
+_outputs = partial(flag, group="results to save")
+_drawing = partial(flag, group="drawing")
 
 
 @dataclass(frozen=True)
-class DetectOptions(Checked):
-    """The flags of detect.py, by their names; checked."""
+class DetectOptions(Options):
+    """What to detect objects in, with which model, and what to save."""
 
-    weights: list[str]
-    source: str
-    data: str
-    imgsz: tuple[int, int]  # height, width
-    conf_thres: float
-    iou_thres: float
-    max_det: int
-    device: str
-    view_img: bool
-    save_txt: bool
-    save_format: int
-    save_csv: bool
-    save_conf: bool
-    save_crop: bool
-    nosave: bool
-    classes: list[int] | None
-    agnostic_nms: bool
-    augment: bool
-    visualize: bool
-    update: bool
-    project: str
-    name: str
-    exist_ok: bool
-    line_thickness: int
-    hide_labels: bool
-    hide_conf: bool
-    half: bool
-    dnn: bool
-    vid_stride: int
-    batch_size: int
-    runtime: str
+    prog, description = "detect.py", "Detect objects in images, videos and streams."
 
-    def __post_init__(self) -> None:
-        """Bring loose values into form (`weights="a.pt"`, `imgsz=640`) and refuse impossible ones."""
-        put = object.__setattr__
-        put(self, "weights", [str(name) for name in listed(self.weights)])
-        put(self, "source", str(self.source))
-        put(self, "imgsz", height_width(self.imgsz))
-        put(self, "classes", None if self.classes is None else [int(c) for c in listed(self.classes)])
-        for name in ("conf_thres", "iou_thres"):
-            self._require(name, 0 <= getattr(self, name) <= 1, "a number from 0 to 1")
-        for name in ("max_det", "line_thickness", "vid_stride"):
-            self._require(name, getattr(self, name) >= 1, "a whole number from 1")
-        self._require("batch_size", self.batch_size >= 0, "a whole number from 1, or 0 to choose one")
-        self._require("save_format", self.save_format in (0, 1), "0 (centre and size) or 1 (corners)")
-        self._require("weights", bool(self.weights), "at least one file")
-        self._require("classes", min(self.classes or [0]) >= 0, "class numbers from 0")
+    weights: list[str] = _inputs(["yolov5s.pt"], "model path(s); several .pt files form an ensemble")
+    source: str = _inputs(
+        help="file, folder, glob, list (.txt), camera number, URL, list of streams (.streams), or screen",
+        factory=lambda: relative_to_cwd(ROOT / "data" / "images"),
+    )
+    vid_stride: int = _inputs(1, "use every n-th frame of a video or stream", between=(1, None))
+    data: str = _inputs(
+        help="data yaml with class names, for models that hold none",
+        factory=lambda: relative_to_cwd(ROOT / "data" / "coco128.yaml"),
+    )
+
+    imgsz: tuple[int, int] = _inference(
+        (640, 640), "image size (pixels), one side or h w", aliases=("--img", "--img-size")
+    )
+    batch_size: int = _inference(
+        0, "batch size; 0: automatic", between=(0, None), expected="a whole number from 1, or 0 to choose one"
+    )
+    conf_thres: float = _inference(0.25, "confidence threshold", between=(0, 1))
+    iou_thres: float = _inference(0.45, "NMS IoU threshold", between=(0, 1))
+    max_det: int = _inference(1000, "maximum detections per image", between=(1, None))
+    classes: list[int] | None = _inference(
+        None, "detect these class indices only", between=(0, None), expected="class indices from 0"
+    )
+    agnostic_nms: bool = _inference(False, "class-agnostic NMS")
+    augment: bool = _inference(False, "test-time augmentation (.pt models)")
+    device: str = _inference("", "cpu, mps, or a CUDA device such as 0; empty: the best available")
+    runtime: str = _inference("", "ONNX Runtime providers, or an OpenVINO device")
+    half: bool = _inference(False, "FP16 inference (CUDA only)")
+    dnn: bool = _inference(False, "run ONNX models with OpenCV DNN")
+
+    nosave: bool = _outputs(False, "do not save images and videos")
+    save_txt: bool = _outputs(False, "save labels/*.txt, one line per box")
+    save_format: int = _outputs(
+        0,
+        "box format of labels: 0 for xywh (centre, size), 1 for xyxy (corners), both normalized",
+        choices=(0, 1),
+    )
+    save_conf: bool = _outputs(False, "save confidences in labels")
+    save_csv: bool = _outputs(False, "save predictions.csv, one line per box")
+    save_crop: bool = _outputs(False, "save cropped boxes as crops/CLASS/*.jpg")
+    visualize: bool = _outputs(False, "save feature maps of every layer")
+    project: str = _outputs(help="folder of run folders", factory=lambda: runs_folder("detect"))
+    name: str = _outputs("exp", "name of the run folder")
+    exist_ok: bool = _outputs(False, "write to the run folder even if it exists")
+    update: bool = _outputs(False, "strip the optimizer from the first file of --weights afterwards")
+
+    view_img: bool = _drawing(False, "show results in a window")
+    line_thickness: int = _drawing(3, "thickness of boxes (pixels)", between=(1, None))
+    hide_labels: bool = _drawing(False, "draw boxes without labels")
+    hide_conf: bool = _drawing(False, "draw labels without confidences")
+
+    def check(self) -> None:
+        """Check that there is a model."""
+        self.require("weights", bool(self.weights), "at least one model path")

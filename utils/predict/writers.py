@@ -1,10 +1,9 @@
-"""DetectOutputs of detect.py: images, videos, labels, csv, crops, and the window."""
+"""What detect.py writes and shows: images, videos, labels, csv, crops, and a window."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -17,14 +16,18 @@ import numpy as np
 from utils.base.errors import DataError
 from utils.base.log import LOG
 from utils.base.names import UniqueNames, safe_name, unique_stems
+from utils.data.images import is_video
 from utils.plots.annotator import WRITABLE_SUFFIXES, Annotator, colors, save_crop, write_image
 from utils.predict.detect_options import DetectOptions
-from utils.predict.parallel import BoundedExecutor
-from utils.sources.files import Frame, is_video
+from utils.predict.parallel import WorkerPool
+from utils.sources.frame import Frame
+
+CSV_HEADER = ("Image Name", "Prediction", "Confidence")
+MAX_WAITING = 8  # images that may wait to be written
 
 
 class Window:
-    """One window per source; `q` in any of them asks to stop."""
+    """A window for each file or stream of the source."""
 
     def __init__(self) -> None:
         self._works = True
@@ -39,7 +42,7 @@ class Window:
             self._opened = True
             return cv2.waitKey(1) & 0xFF != ord("q")
         except cv2.error:
-            LOG.warning("--view-img: this OpenCV has no windows (opencv-python-headless?); going on without")
+            LOG.warning("--view-img: this OpenCV cannot show windows (opencv-python-headless?); continuing")
             self._works = False
             return True
 
@@ -49,12 +52,8 @@ class Window:
             cv2.destroyAllWindows()
 
 
-CSV_HEADER = ("Image Name", "Prediction", "Confidence")
-WAITING = 8  # images that may wait for being written
-
-
 class VideoFile:
-    """An mp4 file that grows frame by frame; playable once it is closed."""
+    """An mp4 file that is written frame by frame; it can be played once it is closed."""
 
     def __init__(self, path: Path, fps: float, width: int, height: int) -> None:
         self.size = (width, height)
@@ -63,25 +62,33 @@ class VideoFile:
             raise DataError(f"{path}: OpenCV cannot write this video ({width}x{height}, mp4v)")
 
     def write(self, image: np.ndarray) -> None:
-        """Append a frame; one of another size (a camera that changed) is resized."""
+        """Append a frame (H, W, 3) BGR; resized if its size is not that of the video."""
         if image.shape[1::-1] != self.size:
             image = cv2.resize(image, self.size)
         self._writer.write(image)
 
     def close(self) -> None:
-        """Write the index without which no player opens the file."""
+        """Write the index, without which players cannot open the file."""
         self._writer.release()
 
 
 class DetectOutputs:
-    """Write what `options` ask for into `folder`; a context manager that closes every file.
+    """Writer of a run's results; a context manager that closes every file.
 
-    Files of an earlier run with the same names are replaced, never appended to. Files of this run never
-    replace each other: the second `cat.jpg` becomes `cat2.jpg`, in all kinds of output.
+    Files of an earlier run with the same names are replaced, never appended to. Files of one run never
+    replace each other: results of a second `cat.jpg` are named `cat2`, in all kinds of output.
 
-    Labels and the table are written at once. If there is a `pool`, it writes images and crops, a thread of
-    their own videos, and errors there are raised by a later `write` or at the end. When the context ends, for
-    whatever reason, all is written.
+    Labels and the csv file are written at once. `workers` write images and crops, a thread of their own
+    videos; errors there are raised by a later `write` or at the end of the context. It ends when everything
+    is written, also after an exception.
+
+    Args:
+        folder: the run folder.
+        files: the source's files, in order; results are named after them.
+        names: class names by index.
+        options: what to save, and how to draw.
+        save_images: save images and videos.
+        workers: threads for images and videos.
     """
 
     def __init__(
@@ -91,7 +98,7 @@ class DetectOutputs:
         names: Mapping[int, str],
         options: DetectOptions,
         save_images: bool,
-        pool: Executor | None,
+        workers: WorkerPool,
     ) -> None:
         self.folder = folder
         self.names = names
@@ -105,9 +112,7 @@ class DetectOutputs:
         self._stack = ExitStack()
         self._table: Any = None
         self._table_file: IO[str] | None = None
-        self._stills = BoundedExecutor(pool, WAITING)
-        self._film_thread = ThreadPoolExecutor(1, "film") if pool else None  # one: frames have an order
-        self._films = BoundedExecutor(self._film_thread, WAITING)
+        self._workers = workers
 
     def __enter__(self) -> DetectOutputs:
         if self.options.save_txt:
@@ -118,10 +123,8 @@ class DetectOutputs:
             self._table = csv.writer(self._table_file)
             self._table.writerow(CSV_HEADER)
         self._stack.callback(self._close_videos)
-        if self._film_thread is not None:
-            self._stack.enter_context(self._film_thread)
-        self._stack.enter_context(self._films)
-        self._stack.enter_context(self._stills)
+        self._video_jobs = self._stack.enter_context(self._workers.job_queue(MAX_WAITING, ordered=True))
+        self._image_jobs = self._stack.enter_context(self._workers.job_queue(MAX_WAITING))
         return self
 
     def __exit__(
@@ -130,23 +133,27 @@ class DetectOutputs:
         self._stack.__exit__(kind, error, trace)
 
     def stem(self, frame: Frame) -> str:
-        """What the files of this frame's source are called in this run."""
+        """Return the stem of the result files of a frame's file or stream."""
         return self._stems[frame.index - 1]
 
     def frame_stem(self, frame: Frame) -> str:
-        """The same with the number of the frame, where there is more than one."""
+        """Return `stem`, with the number of the frame where there are several."""
         number = "" if frame.kind == "image" else f"_{frame.frame_number}"
         return self.stem(frame) + number
+
+    def feature_folder(self, frame: Frame) -> Path:
+        """Return the folder for feature maps of a frame."""
+        return self.folder / self.frame_stem(frame)
 
     def write(self, frame: Frame, rows: np.ndarray) -> np.ndarray:
         """Write one frame's results.
 
         Args:
-            frame: what was looked at; boxes are drawn into its `original`.
-            rows: (n, 6) detections in whole pixels of `original`, the most confident first.
+            frame: boxes are drawn into its `image`.
+            rows: (n, 6) detections in whole pixels of `image`, the most confident first.
 
         Returns:
-            The image, with boxes if it is to be shown now.
+            The image; with --view-img the boxes are drawn already, else a thread may draw them later.
         """
         if self.options.save_txt:
             self._write_labels(frame, rows)
@@ -156,30 +163,30 @@ class DetectOutputs:
         path = self._image_path(frame) if self.save_images else None
         shown = self.options.view_img
         if shown:
-            self._mark(frame, rows, crops, draw=True)
+            self._crop_and_draw(frame, rows, crops, draw=True)
         if path or (crops and not shown):
-            threads = self._stills if frame.kind == "image" else self._films
-            threads.do(partial(self._finish, frame, rows, [] if shown else crops, path, draw=not shown))
-        return frame.original
+            jobs = self._image_jobs if frame.kind == "image" else self._video_jobs
+            jobs.put(partial(self._write_image, frame, rows, [] if shown else crops, path, draw=not shown))
+        return frame.image
 
-    def _finish(
+    def _write_image(
         self, frame: Frame, rows: np.ndarray, crops: list[Path], path: Path | None, draw: bool
     ) -> None:
-        """Do what takes time: crops, boxes, and the file at `path`."""
-        self._mark(frame, rows, crops, draw and path is not None)
+        """Write crops, draw boxes, and write the image or append it to its video, in a thread."""
+        self._crop_and_draw(frame, rows, crops, draw and path is not None)
         if path is None:
             return
         if frame.kind == "image":
-            write_image(path, frame.original)
+            write_image(path, frame.image)
         else:
-            self._video(frame, path).write(frame.original)
+            self._video(frame, path).write(frame.image)
 
-    def _mark(self, frame: Frame, rows: np.ndarray, crops: list[Path], draw: bool) -> None:
-        """Write crops, then draw into what they were cut from."""
-        for row, path in zip(rows[::-1], crops, strict=False):  # no paths, no crops
-            save_crop(row[:4], frame.original, path)
+    def _crop_and_draw(self, frame: Frame, rows: np.ndarray, crops: list[Path], draw: bool) -> None:
+        """Write crops, if they have paths, then draw boxes into the image from which they were cut."""
+        for row, path in zip(rows[::-1], crops, strict=False):
+            save_crop(row[:4], frame.image, path)
         if draw:
-            self._draw(frame.original, rows)
+            self._draw(frame.image, rows)
 
     def _write_labels(self, frame: Frame, rows: np.ndarray) -> None:
         path = self._names.unique_path(self.folder / "labels" / f"{self.frame_stem(frame)}.txt")
@@ -187,7 +194,7 @@ class DetectOutputs:
             path.unlink(missing_ok=True)  # of an earlier run
             return
         corners = self.options.save_format == 1
-        lines = label_lines(rows, frame.original.shape[:2], corners, self.options.save_conf)
+        lines = label_lines(rows, frame.image.shape[:2], corners, self.options.save_conf)
         path.write_text("".join(lines), encoding="utf-8")
         self.label_files += 1
 
@@ -199,23 +206,23 @@ class DetectOutputs:
             self._table_file.flush()
 
     def _crop_paths(self, frame: Frame, rows: np.ndarray) -> list[Path]:
-        """A file for each crop, the least confident first."""
+        """Return a path for each crop, the least confident first."""
         folders = [self.folder / "crops" / safe_name(self.name(row[5])) for row in rows[::-1]]
         return [self._names.unique_path(folder / f"{self.stem(frame)}.jpg") for folder in folders]
 
     def _draw(self, image: np.ndarray, rows: np.ndarray) -> None:
-        pen = Annotator(image, self.options.line_thickness)
+        annotator = Annotator(image, self.options.line_thickness)
         for row in rows[::-1]:
             label = "" if self.options.hide_labels else self.name(row[5])
             if label and not self.options.hide_conf:
                 label += f" {row[4]:.2f}"
-            pen.box_label(row[:4], label, colors(int(row[5]), bgr=True))
+            annotator.box_label(row[:4], label, colors(int(row[5]), bgr=True))
 
     def _image_path(self, frame: Frame) -> Path:
-        """The file for an image, or for the video that a frame belongs to."""
+        """Return the path for an image, or for the video that a frame belongs to."""
         if frame.kind == "image":
             suffix = frame.path.suffix
-            if suffix.lower() not in WRITABLE_SUFFIXES:  # dng, mpo, pfm can be read only
+            if suffix.lower() not in WRITABLE_SUFFIXES:  # dng, mpo and pfm can only be read
                 suffix = ".jpg"
             return self._names.unique_path(self.folder / f"{self.stem(frame)}{suffix}")
         if frame.index not in self._video_paths:
@@ -224,9 +231,9 @@ class DetectOutputs:
 
     def _video(self, frame: Frame, path: Path) -> VideoFile:
         if frame.index not in self._videos:
-            if frame.kind == "video":  # one after another; streams stay open side by side
+            if frame.kind == "video":  # read one after another, unlike streams
                 self._close_videos()
-            height, width = frame.original.shape[:2]
+            height, width = frame.image.shape[:2]
             self._videos[frame.index] = VideoFile(path, frame.fps, width, height)
         return self._videos[frame.index]
 
@@ -234,34 +241,34 @@ class DetectOutputs:
         while self._videos:
             self._videos.popitem()[1].close()
 
-    def name(self, kind: float) -> str:
-        """A class's name, or its number if it has none."""
-        return str(self.names.get(int(kind), int(kind)))
+    def name(self, index: float) -> str:
+        """Return the name of a class, or its index if it has none."""
+        return str(self.names.get(int(index), int(index)))
 
 
 def label_lines(rows: np.ndarray, shape_hw: tuple[int, int], corners: bool, confidence: bool) -> list[str]:
-    """Lines of a label file, the least confident first: class, four fractions, and the confidence if asked.
+    """Return lines of a label file, the least confident first: class, box as fractions, and confidence.
 
     Args:
         rows: (n, 6) x1, y1, x2, y2 in pixels, confidence, class.
-        shape_hw: size of the image.
-        corners: fractions are x1 y1 x2 y2, else centre and size.
-        confidence: append it.
+        shape_hw: height and width of the image in pixels.
+        corners: write boxes as x1 y1 x2 y2, else as centre and size.
+        confidence: append the confidence.
     """
     height, width = shape_hw
     lines = []
-    for x1, y1, x2, y2, score, kind in rows[::-1].astype(float):
+    for x1, y1, x2, y2, score, index in rows[::-1].astype(float):
         if corners:
             box = (x1 / width, y1 / height, x2 / width, y2 / height)
         else:
             box = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
-        values = (kind, *box, score) if confidence else (kind, *box)
+        values = (index, *box, score) if confidence else (index, *box)
         lines.append(" ".join(f"{value:g}" for value in values) + "\n")
     return lines
 
 
 def _stems_by_kind(files: list[Path]) -> list[str]:
-    """Unique stems; images and videos may share one, their files end differently anyway."""
+    """Return unique stems; an image and a video may share one, as their suffixes differ."""
     videos = {index for index, file in enumerate(files) if is_video(file)}
     stems = [""] * len(files)
     for group in ([i for i in range(len(files)) if i not in videos], sorted(videos)):
@@ -269,5 +276,5 @@ def _stems_by_kind(files: list[Path]) -> list[str]:
             stems[index] = stem
     renamed = [file for file, stem in zip(files, stems, strict=True) if file.stem != stem]
     if renamed:
-        LOG.info(f"{len(renamed)} files share their names with others, their results end in a number")
+        LOG.info(f"{len(renamed)} files share their names with others; their results get a number")
     return stems

@@ -1,90 +1,54 @@
-"""Turn `--source` into frames: files here, streams and screens from their own modules."""
+"""Open `--source`: image and video files are read here, streams and screens in `streams`."""
 
 from __future__ import annotations
 
+import glob
+import os
+import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
-from contextlib import closing
-from functools import partial
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 import cv2
 
-from utils.base.errors import DataError, one_line
+from utils.base.download import download_file
+from utils.base.errors import ConfigError, DataError, one_line
 from utils.base.log import LOG
-from utils.data.download import download_file
-from utils.data.images import read_image
-from utils.data.letterbox import letterbox
-from utils.sources.files import Fit, Frame, delivered_fps, find_files, is_image, is_video
-from utils.sources.prefetch import in_turn
-from utils.sources.screen import ScreenSource, is_screen
-from utils.sources.streams import StreamSource, read_stream_list
+from utils.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video, read_image
+from utils.sources.frame import Frame, strided_fps
+from utils.sources.streams import ScreenSource, StreamSource, read_stream_list
 
-__all__ = ["FileSource", "Frame", "Source", "find_source", "fitting", "open_source"]
-
-AHEAD = 4  # images that a pool reads before they are needed
+_SCREEN = re.compile(r"screen(\s+-?\d+)*", re.IGNORECASE)  # not `screenshot.png` or a folder `screens`
+_STREAM_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
 
 
-class Source(Protocol):
-    """Something to look at. Nothing is opened before the first batch."""
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file of a source that has not been read yet; see `Frame` for `index` and `count`."""
 
-    live: bool  # frames come by themselves: do not work ahead
-    saves_images: bool  # False for list files, of which the original saves no images
-    files: list[Path]  # names of what will be delivered, in order
-    skipped: int  # files or streams that could not be read, so far
+    path: Path
+    index: int
+    count: int
 
-    def batches(self, fit: Fit, pool: Executor | None = None) -> Iterator[list[Frame]]:
-        """Yield frames that belong together in time; one each, except for several streams.
+    def read(self) -> Frame:
+        """Read the image.
 
-        Args:
-            fit: prepares an image for the network.
-            pool: threads that may read ahead; None: nothing is read before it is needed.
+        Raises:
+            DataError: no such file, or not an image.
         """
-        ...
-
-
-def find_source(source: str, vid_stride: int = 1) -> Source:
-    """Tell what a source is and check that it is there, without opening it.
-
-    Raises:
-        ConfigError: it does not exist, or is written wrongly.
-        DataError: a folder, glob or list without a usable file, or an address that cannot be downloaded.
-    """
-    if is_screen(source):
-        return ScreenSource(source)
-    if source.isascii() and source.isdigit():
-        return StreamSource(source, [source], vid_stride)
-    if source.lower().endswith(".streams"):
-        return StreamSource(source, read_stream_list(Path(source).expanduser(), source), vid_stride)
-    scheme = urlsplit(source).scheme.lower() if "://" in source else ""
-    if scheme in ("http", "https") and (name := _media_name(source)):
-        source = str(_download_here(source, name))
-    elif scheme in ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp"):
-        return StreamSource(source, [source], vid_stride)
-    files, missing = find_files(source)
-    return FileSource(source, files, vid_stride, skipped=missing)
-
-
-def fitting(imgsz: int | Sequence[int], stride: int, auto: bool) -> Fit:
-    """A function that letterboxes an image for the network."""
-    shape = imgsz if isinstance(imgsz, int) else (imgsz[0], imgsz[1])
-    fit = partial(letterbox, new_shape=shape, auto=auto, stride=stride)
-    return lambda image: fit(image)[0]
-
-
-def open_source(
-    source: str, *, imgsz: int | Sequence[int], stride: int = 32, auto: bool = True, vid_stride: int = 1
-) -> Iterator[list[Frame]]:
-    """Find a source and yield its frames, letterboxed to `imgsz`; see `find_source` for the errors."""
-    return find_source(source, vid_stride).batches(fitting(imgsz, stride, auto))
+        return Frame(self.path, read_image(self.path), "image", self.index, self.count)
 
 
 class FileSource:
-    """Images, then videos, from the disk."""
+    """Image files, then video files.
 
-    live = False
+    Attributes:
+        files: absolute paths.
+        skipped: files that could not be read so far, and missing entries of a list.
+        saves_images: whether detect.py saves images; for lists (.txt) the original does not.
+    """
 
     def __init__(self, source: str, files: Sequence[Path], vid_stride: int = 1, skipped: int = 0) -> None:
         self.source = source
@@ -93,43 +57,50 @@ class FileSource:
         self.skipped = skipped
         self.saves_images = not source.lower().endswith(".txt")
 
-    def batches(self, fit: Fit, pool: Executor | None = None) -> Iterator[list[Frame]]:
-        """Yield every image and every frame; what cannot be read costs one line and is counted.
+    def items(self) -> Iterator[ImageFile | Frame]:
+        """Yield image files unread, so that they can be read in parallel, and all frames of videos."""
+        for index, path in enumerate(self.files, start=1):
+            if is_image(path):
+                yield ImageFile(path, index, len(self.files))
+            else:
+                with self.skipping(path):
+                    yield from self._video(path, index)
 
-        Images are read and fitted by `pool`; frames of videos are not, as each needs the one before.
+    def read(self) -> Iterator[Frame]:
+        """Yield all images and frames of videos; files that cannot be read are logged and counted.
 
         Raises:
-            DataError: nothing could be read, raised at the end.
+            DataError: no file could be read; raised at the end.
         """
-        delivered = 0
-        numbered = list(enumerate(self.files, start=1))
-        wanted = [(index, path) for index, path in numbered if is_image(path)]
-        with closing(in_turn(partial(self._image, fit), wanted, pool, AHEAD)) as images:
-            for index, path in numbered:
-                still = is_image(path)
-                try:
-                    for frame in (next(images).result(),) if still else self._video(path, index, fit):
-                        delivered += 1
-                        yield [frame]
-                except (DataError, OSError, cv2.error) as error:
-                    message = one_line(error).removeprefix(f"{path}: ")
-                    LOG.warning(f"{path}: skipped, {message}")
-                    self.skipped += 1
-        if not delivered:
-            raise DataError(f"--source {self.source}: none of its {len(self.files)} files could be read")
+        found = False
+        for item in self.items():
+            with self.skipping(item.path):
+                frame = item.read() if isinstance(item, ImageFile) else item
+                found = True
+                yield frame
+        if not found:
+            raise self.nothing_read()
 
-    def _image(self, fit: Fit, numbered: tuple[int, Path]) -> Frame:
-        index, path = numbered
-        image = read_image(path)
-        return Frame(path, image, fit(image), "image", index, len(self.files))
+    @contextmanager
+    def skipping(self, path: Path) -> Iterator[None]:
+        """Log and count an error of reading `path` instead of raising it."""
+        try:
+            yield
+        except (DataError, OSError, cv2.error) as error:
+            LOG.warning(f"{path}: skipped, {one_line(error).removeprefix(f'{path}: ')}")
+            self.skipped += 1
 
-    def _video(self, path: Path, index: int, fit: Fit) -> Iterator[Frame]:
-        """Every `vid_stride`-th frame, so as many as the whole strides that fit into the video."""
+    def nothing_read(self) -> DataError:
+        """Return the error of a source of which no file could be read."""
+        return DataError(f"--source {self.source}: none of its {len(self.files)} files could be read")
+
+    def _video(self, path: Path, index: int) -> Iterator[Frame]:
+        """Yield every `vid_stride`-th frame; an incomplete stride at the end gives none."""
         capture = cv2.VideoCapture(str(path))
         try:
             if not capture.isOpened():
                 raise DataError(f"{path}: not a video that OpenCV can open")
-            fps = delivered_fps(capture.get(cv2.CAP_PROP_FPS), self.vid_stride)
+            fps = strided_fps(capture.get(cv2.CAP_PROP_FPS), self.vid_stride)
             total = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0) // self.vid_stride
             number = 0
             while all(capture.grab() for _ in range(self.vid_stride)):
@@ -137,24 +108,117 @@ class FileSource:
                 if not ok:
                     break
                 number += 1
-                yield Frame(path, image, fit(image), "video", index, len(self.files), number, total, fps)
+                yield Frame(path, image, "video", index, len(self.files), number, total, fps)
             if not number:
                 raise DataError(f"{path}: no frame could be read (--vid-stride {self.vid_stride})")
         finally:
             capture.release()
 
 
+Source = FileSource | StreamSource | ScreenSource
+
+
+def find_source(source: str, vid_stride: int = 1) -> Source:
+    """Return what a `--source` means; that it exists is checked, but nothing is opened yet.
+
+    Raises:
+        ConfigError: it does not exist, or is malformed.
+        DataError: a folder, glob or list without a usable file, or a URL that cannot be downloaded.
+    """
+    if _SCREEN.fullmatch(source.strip()):
+        return ScreenSource(source)
+    if source.isascii() and source.isdigit():
+        return StreamSource(source, [source], vid_stride)
+    if source.lower().endswith(".streams"):
+        return StreamSource(source, read_stream_list(Path(source).expanduser(), source), vid_stride)
+    scheme = urlsplit(source).scheme.lower() if "://" in source else ""
+    if scheme in ("http", "https") and (name := _media_name(source)):
+        source = str(_download(source, name))
+    elif scheme in _STREAM_SCHEMES:
+        return StreamSource(source, [source], vid_stride)
+    files, missing = find_files(source)
+    return FileSource(source, files, vid_stride, skipped=missing)
+
+
+def find_files(source: str) -> tuple[list[Path], int]:
+    """List the usable files of a file, folder, glob or list: images first, then videos, each file once.
+
+    Returns:
+        Absolute paths (symbolic links are kept, so that names stay), and the number of missing list entries.
+
+    Raises:
+        ConfigError: the source does not exist.
+        DataError: it holds no image and no video.
+    """
+    missing = 0
+    if source.lower().endswith(".txt"):
+        found, missing = _read_list(Path(source).expanduser(), source)
+    elif (expanded := _expand(source)) is not None:
+        found = expanded
+    else:
+        raise ConfigError(f"--source {source}: no such file or folder")
+    unique = list(dict.fromkeys(Path(os.path.abspath(path)) for path in found))
+    usable = [path for path in unique if is_image(path)] + [path for path in unique if is_video(path)]
+    if not usable:
+        images, videos = (" ".join(names).replace(".", "") for names in (IMAGE_SUFFIXES, VIDEO_SUFFIXES))
+        raise DataError(f"--source {source}: no image ({images}) and no video ({videos}) there")
+    return usable, missing
+
+
+def _read_list(file: Path, source: str) -> tuple[list[Path], int]:
+    """Read a list of one path, folder or glob per line, relative to the current folder or to the list."""
+    try:
+        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise ConfigError(f"--source {source}: {reason}") from error
+    found: list[Path] = []
+    missing = 0
+    for line in filter(None, map(str.strip, text.splitlines())):
+        beside = str(file.parent / line)
+        # In lists of the original `./` means the folder of the list, so that is tried first.
+        candidates = (beside, line) if line.startswith("./") else (line, beside)
+        paths = next((files for files in map(_expand, candidates) if files), None)
+        if paths is None:
+            LOG.warning(f"{file}: {line}: skipped, no such file or folder")
+            missing += 1
+        found += paths or []
+    return found, missing
+
+
+def _expand(text: str) -> list[Path] | None:
+    """Return the files of one path, folder or glob; None if there are none.
+
+    A path that exists is preferred to a pattern, so `[1]` and `*` in names of folders are taken literally.
+    """
+    path = Path(text).expanduser()
+    try:
+        if path.is_dir():
+            return sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != ".")
+        if path.exists():
+            return [path]
+    except OSError as error:
+        raise DataError(f"--source {text}: {error.strerror}") from error
+    if "*" not in text:
+        return None
+    # Brackets are more often part of a name than a set of letters.
+    for pattern in (str(path).replace("[", "[[]"), str(path)):
+        if matches := sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207 - also absolute
+            return [Path(match) for match in matches if Path(match).is_file()]
+    return None
+
+
 def _media_name(url: str) -> str:
-    """The file's name if an address is one of an image or video, else nothing."""
+    """Return the file name of a URL of an image or video, else an empty string."""
     name = Path(unquote(urlsplit(url).path).replace("\\", "/")).name
     return name if is_image(name) or is_video(name) else ""
 
 
-def _download_here(url: str, name: str) -> Path:
-    """Download to the current folder, as the original does; what is there already is used."""
+def _download(url: str, name: str) -> Path:
+    """Download to the current folder, as the original does; an existing file is used as it is."""
     path = Path(name).absolute()
     if path.exists():
-        LOG.info(f"{url}: {path} is there already, and used")
+        LOG.info(f"{url}: using {path}, which exists already")
     else:
         download_file(url, path)
     return path

@@ -1,31 +1,31 @@
-"""Cameras and network streams: one reader thread each, of which only the newest frame counts."""
+"""Live sources: screens, and cameras and network streams, each read by a thread."""
 
 from __future__ import annotations
 
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import cv2
 import numpy as np
 
-from utils.base.errors import ConfigError, DataError
+from utils.base.errors import ConfigError, DataError, one_line
 from utils.base.log import LOG
-from utils.sources.files import Fit, Frame, delivered_fps
+from utils.sources.frame import Frame, strided_fps
 
 RECONNECTS = 10  # attempts before a lost stream counts as ended
-RECONNECT_PAUSE = 1.0  # seconds between them
-_POLL = 0.2  # seconds; waits end now and then, so that Ctrl-C gets through on every platform
+RECONNECT_WAIT = 1.0  # seconds between them
+_POLL = 0.2  # seconds; short waits, as on some platforms Ctrl-C does not interrupt a wait
 
 
 def read_stream_list(file: Path, source: str) -> list[str]:
-    """Read a `.streams` file: one camera number or address per line; blank lines and # lines are skipped.
+    """Read a `.streams` file: one camera number or URL per line; blank lines and # lines are skipped.
 
     Raises:
-        ConfigError: unreadable, or no line left.
+        ConfigError: unreadable, or without a stream.
     """
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
@@ -33,12 +33,12 @@ def read_stream_list(file: Path, source: str) -> list[str]:
         raise ConfigError(f"--source {source}: {getattr(error, 'strerror', None) or error}") from error
     streams = [line for line in lines if line and not line.startswith("#")]
     if not streams:
-        raise ConfigError(f"--source {source}: the file names no stream; one address or number per line")
+        raise ConfigError(f"--source {source}: no stream in it; expected a URL or camera number per line")
     return streams
 
 
 def stream_name(stream: str) -> str:
-    """A stream's address as a file name; user and password are left out."""
+    """Return the URL of a stream as a file name, without user name and password."""
     parts = urlsplit(stream)
     if parts.scheme and parts.netloc:
         host = parts.netloc.rpartition("@")[2]
@@ -47,9 +47,13 @@ def stream_name(stream: str) -> str:
 
 
 class StreamSource:
-    """Cameras and streams, read at the same time."""
+    """Cameras and streams, read at the same time; a slow consumer misses frames.
 
-    live = True  # whoever is slow gets newer frames, not more of them
+    Attributes:
+        files: names of the streams, valid as file names.
+        skipped: streams that could not be opened.
+    """
+
     saves_images = True
 
     def __init__(self, source: str, streams: Sequence[str], vid_stride: int = 1) -> None:
@@ -59,13 +63,13 @@ class StreamSource:
         self.files = [Path(stream_name(stream)) for stream in self.streams]
         self.skipped = 0
 
-    def batches(self, fit: Fit, pool: Executor | None = None) -> Iterator[list[Frame]]:
-        """Yield the frames that are new since the last time, at most one of each stream.
+    def batches(self) -> Iterator[list[Frame]]:
+        """Yield the frames that are new since the last batch, at most one of each stream.
 
-        Ends when all streams have ended. A stream that broke off shows black until it is back.
+        Ends when all streams have ended. A lost stream gives black frames until it is open again.
 
         Raises:
-            DataError: not one of the streams could be opened.
+            DataError: none of the streams could be opened.
         """
         changed = threading.Condition()
         stop = threading.Event()
@@ -74,22 +78,21 @@ class StreamSource:
             reader.start()
         try:
             while fresh := _wait_for_frames(readers, changed):
-                yield [self._frame(place, readers[place], image, fit) for place, image in fresh]
+                yield [self._frame(index, readers[index], image) for index, image in fresh]
             if not any(reader.delivered for reader in readers):
                 raise DataError(f"--source {self.source}: no stream could be opened")
         finally:
             stop.set()
             self.skipped = sum(reader.ended and not reader.delivered for reader in readers)
             for reader in readers:
-                reader.join(timeout=2)  # a camera that hangs must not keep the program
+                reader.join(timeout=2)  # a camera that hangs must not block the exit
 
-    def _frame(self, place: int, reader: _Reader, image: np.ndarray, fit: Fit) -> Frame:
+    def _frame(self, index: int, reader: _Reader, image: np.ndarray) -> Frame:
         return Frame(
-            path=self.files[place],
-            original=image,
-            image=fit(image),
+            self.files[index],
+            image,
             kind="stream",
-            index=place + 1,
+            index=index + 1,
             count=len(self.streams),
             frame_number=reader.delivered,
             fps=reader.fps,
@@ -97,7 +100,7 @@ class StreamSource:
 
 
 class _Reader(threading.Thread):
-    """Keep the newest frame of one stream; open, read and release happen in this thread alone."""
+    """Thread that opens and reads one stream, and keeps its newest frame."""
 
     def __init__(
         self, stream: str, vid_stride: int, changed: threading.Condition, stop: threading.Event
@@ -111,7 +114,7 @@ class _Reader(threading.Thread):
         self._black = np.zeros((480, 640, 3), np.uint8)
         self.delivered = 0
         self.ended = False
-        self.fps = delivered_fps(0, vid_stride)
+        self.fps = strided_fps(0, vid_stride)
 
     def run(self) -> None:
         capture: cv2.VideoCapture | None = None
@@ -120,7 +123,7 @@ class _Reader(threading.Thread):
             if capture is None:
                 LOG.warning(f"{stream_name(self.stream)}: skipped, cannot be opened")
             while capture is not None and not self.stop.is_set():
-                self._read_until_it_breaks(capture)
+                self._read_until_lost(capture)
                 finite = capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
                 capture.release()
                 capture = None if finite or self.stop.is_set() else self._reconnect()
@@ -134,30 +137,30 @@ class _Reader(threading.Thread):
                 self.changed.notify_all()
 
     def take(self) -> np.ndarray | None:
-        """The newest frame, once; the caller holds `changed`."""
+        """Return the newest frame, once; None if there is no new one. The caller holds `changed`."""
         image, self.newest = self.newest, None
         self.delivered += image is not None
         return image
 
     def _open(self) -> cv2.VideoCapture | None:
-        address = resolve(self.stream)
-        capture = cv2.VideoCapture(int(address) if address.isdigit() else address)
+        url = resolve(self.stream)
+        capture = cv2.VideoCapture(int(url) if url.isdigit() else url)
         if not capture.isOpened():
             capture.release()
             return None
-        self.fps = delivered_fps(capture.get(cv2.CAP_PROP_FPS), self.vid_stride)
+        self.fps = strided_fps(capture.get(cv2.CAP_PROP_FPS), self.vid_stride)
         return capture
 
-    def _read_until_it_breaks(self, capture: cv2.VideoCapture) -> None:
+    def _read_until_lost(self, capture: cv2.VideoCapture) -> None:
         # A recording could be read faster than it plays; a camera sets the pace itself.
-        pause = 1 / self.fps if capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0 else 0.0
+        wait = 1 / self.fps if capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0 else 0.0
         while not self.stop.is_set():
             grabbed = all(capture.grab() for _ in range(self.vid_stride))
             ok, image = capture.retrieve() if grabbed else (False, None)
             if not ok or image is None:
                 return
             self._publish(image)
-            self.stop.wait(pause)
+            self.stop.wait(wait)
 
     def _publish(self, image: np.ndarray) -> None:
         with self.changed:
@@ -170,34 +173,34 @@ class _Reader(threading.Thread):
         LOG.warning(f"{name}: lost, trying to open it again")
         for _ in range(RECONNECTS):
             self._publish(self._black.copy())
-            if self.stop.wait(RECONNECT_PAUSE):
+            if self.stop.wait(RECONNECT_WAIT):
                 return None
             if (capture := self._open()) is not None:
-                LOG.info(f"{name}: back again")
+                LOG.info(f"{name}: open again")
                 return capture
-        LOG.warning(f"{name}: given up after {RECONNECTS} attempts")
+        LOG.warning(f"{name}: ended, could not be opened again in {RECONNECTS} attempts")
         return None
 
 
 def _wait_for_frames(
     readers: Sequence[_Reader], changed: threading.Condition
 ) -> list[tuple[int, np.ndarray]]:
-    """Take what is new, (place of the stream, frame); empty when all streams have ended."""
+    """Wait for new frames and return them with the indices of their streams; empty when all have ended."""
     with changed:
         while True:
-            taken = [(place, reader.take()) for place, reader in enumerate(readers)]
-            fresh = [(place, image) for place, image in taken if image is not None]
+            taken = [(index, reader.take()) for index, reader in enumerate(readers)]
+            fresh = [(index, image) for index, image in taken if image is not None]
             if fresh or all(reader.ended for reader in readers):
                 return fresh
             changed.wait(_POLL)
 
 
 def resolve(stream: str) -> str:
-    """The address of the video behind a YouTube page; others stay as they are.
+    """Return the URL of the video of a YouTube page; other streams are returned as they are.
 
     Raises:
         ConfigError: yt-dlp is not installed.
-        DataError: it finds no video.
+        DataError: yt-dlp finds no video.
     """
     host = (urlsplit(stream).hostname or "").removeprefix("www.")
     if host not in ("youtube.com", "m.youtube.com", "youtu.be"):
@@ -206,9 +209,79 @@ def resolve(stream: str) -> str:
         from yt_dlp import YoutubeDL
         from yt_dlp.utils import DownloadError
     except ImportError as error:
-        raise ConfigError(f"--source {stream}: YouTube needs yt-dlp; pip install yt-dlp") from error
+        raise ConfigError(f"--source {stream}: YouTube needs: pip install yt-dlp") from error
     try:
-        with YoutubeDL({"format": "best[ext=mp4]/best", "quiet": True}) as tube:
-            return str(tube.extract_info(stream, download=False)["url"])
+        with YoutubeDL({"format": "best[ext=mp4]/best", "quiet": True}) as downloader:
+            return str(downloader.extract_info(stream, download=False)["url"])
     except DownloadError as error:
-        raise DataError(f"--source {stream}: {error}") from error
+        raise DataError(f"--source {stream}: {one_line(error)}") from error
+
+
+class ScreenSource:
+    """A monitor: `screen [n]`, `screen l t w h` or `screen n l t w h` (pixels); it never ends.
+
+    Attributes:
+        monitor: its number; 0 is all monitors together.
+        area: left, top, width and height; None for all of the monitor.
+    """
+
+    saves_images = True
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.monitor, self.area = _parse_screen(source)
+        self.files = [Path(re.sub(r"\W+", "_", source.strip().lower()))]
+        self.skipped = 0
+        self._mss = _import_mss(source)
+
+    def batches(self) -> Iterator[list[Frame]]:
+        """Yield one screenshot at a time.
+
+        Raises:
+            ConfigError: no such monitor, or no screen at all.
+        """
+        number = 0
+        try:
+            grabber = self._mss.mss()
+        except self._mss.exception.ScreenShotError as error:
+            raise ConfigError(f"--source {self.source}: no screen here ({one_line(error)})") from error
+        with grabber:
+            region = self._region(grabber.monitors)
+            while True:
+                image = np.array(grabber.grab(region), np.uint8)[..., :3].copy()  # BGRA -> BGR
+                number += 1
+                yield [Frame(self.files[0], image, "screen", frame_number=number)]
+
+    def _region(self, monitors: list[dict[str, int]]) -> dict[str, int]:
+        if self.monitor >= len(monitors):
+            raise ConfigError(f"--source {self.source}: expected a monitor from 0 to {len(monitors) - 1}")
+        monitor = monitors[self.monitor]
+        if self.area is None:
+            return monitor
+        left, top, width, height = self.area
+        return {
+            "left": monitor["left"] + left,
+            "top": monitor["top"] + top,
+            "width": width or monitor["width"],
+            "height": height or monitor["height"],
+        }
+
+
+def _parse_screen(source: str) -> tuple[int, tuple[int, int, int, int] | None]:
+    """Return (monitor, area); the monitor is 0, all of them together, where none is given."""
+    numbers = [int(word) for word in source.split()[1:]]
+    if len(numbers) in (0, 1):
+        return (numbers[0] if numbers else 0), None
+    if len(numbers) in (4, 5) and min(numbers[-2:]) >= 0:
+        left, top, width, height = numbers[-4:]
+        return (numbers[0] if len(numbers) == 5 else 0), (left, top, width, height)
+    raise ConfigError(f"--source {source}: expected screen [n], screen l t w h, or screen n l t w h")
+
+
+def _import_mss(source: str) -> Any:
+    try:
+        import mss
+        import mss.exception
+    except ImportError as error:
+        raise ConfigError(f"--source {source}: the screen needs: pip install mss") from error
+    return mss

@@ -15,9 +15,9 @@ from torch import Tensor
 from utils.base.log import LOG
 from utils.data.image_lists import label_path
 from utils.data.packed import PackedImages
-from utils.data.shards.index import index_place
+from utils.data.shards.index import index_path
 from utils.data.shards.table import ShardTable
-from utils.data.shards.urls import is_address
+from utils.data.shards.urls import is_url
 from utils.loggers.available import choose, image_interval
 from utils.loggers.callbacks import CallbackList, Callbacks, PlotLogger
 from utils.loggers.logger_process import LoggerProcesses
@@ -114,8 +114,8 @@ def dataset_files(options: TrainOptions, loaders: Loaders) -> dict[str, Path]:
 def _files_of(table: PackedImages) -> Iterator[Path]:
     """Yield images and label files, or shards and their indices, that exist on a local disk."""
     if isinstance(table, ShardTable):
-        shards = [shard.info.url for shard in table.shards if not is_address(shard.info.url)]
-        files = [Path(file) for url in shards for file in (url, index_place(url))]
+        shards = [shard.info.url for shard in table.shards if not is_url(shard.info.url)]
+        files = [Path(file) for url in shards for file in (url, index_path(url))]
     else:
         images = [path.absolute() for path in table]
         files = [*images, *map(label_path, images)]

@@ -32,7 +32,7 @@ def measure(options: ValOptions, folder: Path | None = None) -> EvalResult:
         options.weights, device, names=data.names, half=options.half, dnn=options.dnn, runtime=options.runtime
     )
     _check_classes(backend, data, options)
-    backend.warn_of_thresholds(options.conf_thres)
+    backend.warn_about_conf_thres(options.conf_thres)
     height, width = backend.imgsz or (0, 0)
     if height != width:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""`--task study`: accuracy and speed over a range of image sizes, as tables and one plot."""
+"""Measure accuracy and speed over a range of image sizes (`--task study`), as tables and a plot."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from utils.base.log import LOG
+from utils.base.names import unique_stems
 from utils.plots.figure import new_figure, save_figure
 from utils.val.accumulator import EvalResult
 
 SIZES = tuple(range(256, 1537, 128))
-_FASTEST_MS, _AXIS_MS = 0, 57  # the original's axes, widened when points would fall outside
+# Axes of the plot, as in the original; they are extended to show all points.
+_AXIS_MS = 57
 _AXIS_MAP = (25, 55)
 
 
@@ -22,18 +24,17 @@ def study(
 ) -> None:
     """Call `measure(weights, size)` for all sizes; write study_*.txt, study.zip and study.png.
 
-    A text file has one row a size: P, R, mAP50, mAP50-95, three losses (0), and the milliseconds
-    an image takes to prepare, to infer and to suppress.
+    A text file has a row per size: P, R, mAP50, mAP50-95, three losses (0), and the milliseconds per image
+    of pre-process, inference and NMS.
     """
     tables: dict[str, np.ndarray] = {}
     files: list[Path] = []
-    for file in weights:
+    for file, stem in zip(weights, unique_stems([Path(file) for file in weights]), strict=True):
         rows = []
         for size in SIZES:
             LOG.info(f"study: {file} at {size} pixels")
             result = measure(file, size)
             rows.append((*result.results, *result.speeds))
-        stem = Path(file).stem
         files.append(folder / f"study_{data_stem}_{stem}.txt")
         tables[stem] = np.array(rows)
         np.savetxt(files[-1], tables[stem], fmt="%10.4g")
@@ -45,7 +46,7 @@ def study(
 
 
 def plot_study(tables: Mapping[str, np.ndarray], path: Path) -> None:
-    """Plot mAP50-95 over the time of inference, one line for each table of (sizes, 10)."""
+    """Plot mAP50-95 over inference time, a line for each table (sizes, 10)."""
     figure = new_figure(8, 4)
     axes = figure.add_subplot()
     for name, rows in tables.items():
@@ -53,9 +54,9 @@ def plot_study(tables: Mapping[str, np.ndarray], path: Path) -> None:
     times = np.concatenate([rows[:, 8] for rows in tables.values()])
     scores = np.concatenate([rows[:, 3] * 100 for rows in tables.values()])
     axes.set(
-        xlabel="inference (ms an image)",
+        xlabel="inference (ms per image)",
         ylabel="mAP50-95 (%)",
-        xlim=(_FASTEST_MS, max(_AXIS_MS, times.max() * 1.05)),
+        xlim=(0, max(_AXIS_MS, times.max() * 1.05)),
         ylim=(min(_AXIS_MAP[0], scores.min() - 1), max(_AXIS_MAP[1], scores.max() + 1)),
     )
     axes.grid(alpha=0.2)

@@ -13,8 +13,8 @@ from torch import Tensor
 from models.weights import load_for_inference, model_record, save_checkpoint
 from models.yolo import DetectionModel
 from tests.known import fill, pattern_image, to_tensor
-from utils.export import exporter
-from utils.export.export_options import ExportOptions
+from utils.export import export_function
+from utils.export.export_settings import ExportSettings
 
 NAMES = {0: "cell", 1: "red plate"}
 CPU = torch.device("cpu")
@@ -69,9 +69,8 @@ def exported(name: str, dynamic: bool = False) -> Path:
     model = load_for_inference(checkpoint(), CPU)
     assert isinstance(model, DetectionModel)
     model.head.export = True
-    make = exporter(name)
-    assert make is not None
-    make(model, example(), path, ExportOptions(32, NAMES, dynamic=dynamic))
+    make = export_function(name)
+    make(model, example(), path, ExportSettings(stride=32, names=NAMES, include=[name], dynamic=dynamic))
     return path
 
 

@@ -15,14 +15,14 @@ from tests.models.backends.files import CPU, NAMES, SIDE, checkpoint, example, e
 from utils.base.errors import ConfigError, DataError
 from utils.base.formats import format_of
 from utils.base.paths import ROOT
-from utils.export import exporter
-from utils.export.export_options import ExportOptions
+from utils.export import export_function
+from utils.export.export_settings import ExportSettings
 from utils.ops.nms import non_max_suppression
 
 RUNTIMES = ("torchscript", "onnx")
 
 
-def test_a_checkpoint_brings_names_stride_and_any_rectangle() -> None:
+def test_a_checkpoint_has_names_and_stride_and_takes_any_rectangle() -> None:
     backend = load_backend([str(checkpoint())], CPU)
 
     assert (backend.names, backend.nc, backend.stride) == (NAMES, 2, 32)
@@ -31,7 +31,7 @@ def test_a_checkpoint_brings_names_stride_and_any_rectangle() -> None:
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-def test_an_exported_file_finds_what_pytorch_finds(name: str) -> None:
+def test_an_exported_file_gives_the_boxes_of_pytorch(name: str) -> None:
     backend = load_backend([str(exported(name))], CPU)
 
     assert (backend.names, backend.stride, backend.imgsz) == (NAMES, 32, (SIDE, SIDE))
@@ -40,19 +40,19 @@ def test_an_exported_file_finds_what_pytorch_finds(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-def test_more_images_than_the_file_was_made_for_are_no_problem(name: str) -> None:
+def test_larger_batches_than_the_exported_one_are_split(name: str) -> None:
     backend = load_backend([str(exported(name))], CPU)
     torch.testing.assert_close(backend(example(3)), expected(example(3)), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-def test_a_file_of_one_size_refuses_another_and_says_what_to_do(name: str) -> None:
+def test_a_file_of_one_size_names_it_when_given_another(name: str) -> None:
     backend = load_backend([str(exported(name))], CPU)
     with pytest.raises(ConfigError, match=f"images of 64x64 only, not 96x96; use --imgsz {SIDE}"):
         backend(example(side=96))
 
 
-def test_free_sizes_are_free() -> None:
+def test_a_dynamic_file_takes_any_size_and_batch() -> None:
     backend = load_backend([str(exported("onnx", dynamic=True))], CPU)
     assert (backend.imgsz, backend.batch) == (None, None)
     torch.testing.assert_close(backend(example(2, 96)), expected(example(2, 96)), rtol=1e-4, atol=1e-3)
@@ -64,30 +64,30 @@ def test_opencv_runs_onnx_too() -> None:
     torch.testing.assert_close(backend(example(2)), expected(example(2)), rtol=1e-3, atol=1e-2)
 
 
-def test_opencv_without_names_counts_the_classes() -> None:
+def test_opencv_without_names_numbers_the_classes() -> None:
     backend = load_backend([str(exported("onnx"))], CPU, dnn=True)
     assert backend.names == {0: "class0", 1: "class1"}
 
 
-def test_dnn_is_for_onnx() -> None:
+def test_dnn_is_for_onnx_files() -> None:
     with pytest.raises(ConfigError, match=r"--dnn runs .onnx files"):
         load_backend([str(checkpoint())], CPU, dnn=True)
 
 
-def test_a_program_does_not_run_under_the_name_of_a_checkpoint(tmp_path: Path) -> None:
+def test_a_torchscript_program_named_pt_is_not_run(tmp_path: Path) -> None:
     disguised = tmp_path / "model.pt"
     shutil.copy(exported("torchscript"), disguised)
     with pytest.raises(DataError, match=r"model.pt: not a checkpoint but a TorchScript program.*rename"):
         load_backend([str(disguised)], CPU)
 
 
-def test_several_checkpoints_vote() -> None:
+def test_several_checkpoints_form_an_ensemble() -> None:
     backend = load_backend([str(checkpoint()), str(checkpoint())], CPU)
     alone = expected(example())
     torch.testing.assert_close(backend(example()), torch.cat((alone, alone), 1))
 
 
-def test_only_checkpoints_vote() -> None:
+def test_only_checkpoints_form_an_ensemble() -> None:
     with pytest.raises(ConfigError, match="ensemble"):
         load_backend([str(checkpoint()), str(exported("onnx"))], CPU)
 
@@ -99,7 +99,7 @@ def test_test_time_augmentation_needs_a_checkpoint() -> None:
         load_backend([str(exported("onnx"))], CPU)(example(), augment=True)
 
 
-def test_feature_images_pass_through() -> None:
+def test_visualize_is_called_with_every_layer() -> None:
     layers: list[str] = []
     load_backend([str(checkpoint())], CPU)(
         example(), visualize=lambda layer, output: layers.append(type(layer).__name__)
@@ -107,7 +107,7 @@ def test_feature_images_pass_through() -> None:
     assert layers == ["Conv", "Conv", "C3", "Conv"]
 
 
-def test_formats_that_python_cannot_run_say_so() -> None:
+def test_formats_without_a_python_runtime_are_an_error() -> None:
     with pytest.raises(ConfigError, match="run in browsers, not in Python"):
         load_backend(["yolov5s_web_model"], CPU)
 
@@ -126,12 +126,12 @@ def test_formats_that_python_cannot_run_say_so() -> None:
         ("best", "pt"),
     ],
 )
-def test_names_of_files_tell_the_format(file: str, kind: str) -> None:
+def test_the_file_name_decides_the_format(file: str, kind: str) -> None:
     assert format_of(file).name == kind
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
-def test_missing_and_damaged_files_are_named(name: str, tmp_path: Path) -> None:
+def test_missing_and_corrupt_files_are_named(name: str, tmp_path: Path) -> None:
     path = tmp_path / f"model.{name}"
     with pytest.raises(DataError, match=f"model.{name}: no such file"):
         load_backend([str(path)], CPU)
@@ -140,7 +140,7 @@ def test_missing_and_damaged_files_are_named(name: str, tmp_path: Path) -> None:
         load_backend([str(path)], CPU)
 
 
-def test_names_in_a_file_are_read_and_never_run(tmp_path: Path) -> None:
+def test_names_in_a_file_are_never_evaluated(tmp_path: Path) -> None:
     import onnx
 
     marker, file = tmp_path / "owned", tmp_path / "hostile.onnx"
@@ -153,7 +153,7 @@ def test_names_in_a_file_are_read_and_never_run(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
-def test_onnx_runtime_reports_to_nobody(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_telemetry_of_onnx_runtime_is_disabled(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its wheels (1.32) report to Microsoft unless this variable is set before they are loaded."""
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
     program = f"""
@@ -162,16 +162,16 @@ from models.backends import load_backend
 assert "onnxruntime" not in sys.modules
 load_backend({str(exported("onnx"))!r}, torch.device("cpu"))
 assert "onnxruntime" in sys.modules
-print("switch", os.environ.get("ORT_DISABLE_TELEMETRY"))
+print("variable", os.environ.get("ORT_DISABLE_TELEMETRY"))
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
-    assert "switch 1" in done.stdout, done.stderr
+    assert "variable 1" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(
-    "facts",
+    "values",
     [
         {"stride": "0"},
         {"stride": "-32"},
@@ -184,41 +184,44 @@ print("switch", os.environ.get("ORT_DISABLE_TELEMETRY"))
         {"nms": {"iou": 0.4}},
     ],
 )
-def test_metadata_of_the_wrong_kind_are_an_error_of_one_line(facts: dict[str, object]) -> None:
-    with pytest.raises(DataError, match=r"^m.onnx: stride or names in its metadata are damaged") as caught:
-        Metadata.of(facts, "m.onnx")
+def test_corrupt_metadata_are_a_one_line_error(values: dict[str, object]) -> None:
+    with pytest.raises(DataError, match=r"^m.onnx: stride or names in its metadata are corrupt") as caught:
+        Metadata.of(values, "m.onnx")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "5", "'a'", "[" * 5000])
-def test_a_text_that_is_no_mapping_is_an_error_too(tmp_path: Path, text: str) -> None:
+def test_metadata_that_are_not_a_mapping_are_an_error(tmp_path: Path, text: str) -> None:
     file = tmp_path / "model.pte"
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("metadata.txt", text)
-    with pytest.raises(DataError, match=r"model.pte: .*metadata are damaged"):
+    with pytest.raises(DataError, match=r"model.pte: .*metadata are corrupt"):
         from_zip(file)
 
 
-def test_a_file_that_is_no_detector_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_detector_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "linear.onnx"
     torch.onnx.export(torch.nn.Linear(3, 3), (torch.rand(2, 3),), str(file), dynamo=False)
-    with pytest.raises(DataError, match=r"linear.onnx: no detector: its input has 2 dimensions"):
+    with pytest.raises(DataError, match=r"linear.onnx: not a detector: its input has 2 dimensions"):
         load_backend(str(file), CPU)
 
 
-def test_a_file_that_thins_out_its_boxes_says_below_what_they_are_gone(
+def test_a_file_with_nms_warns_about_a_lower_confidence_threshold(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = tiny_model()
     model.head.export = True
-    options = ExportOptions(32, NAMES, nms=True, conf_thres=0.2)
-    exporter("onnx")(model, example(), tmp_path / "nms.onnx", options)
+    options = ExportSettings(stride=32, names=NAMES, include=["onnx"], nms=True, conf_thres=0.2)
+    export_function("onnx")(model, example(), tmp_path / "nms.onnx", options)
     backend = load_backend(str(tmp_path / "nms.onnx"), CPU)
 
-    backend.warn_of_thresholds(0.25)
+    backend.warn_about_conf_thres(0.25)
     assert not caplog.messages
-    backend.warn_of_thresholds(0.001)
-    assert "leaves those above 0.2 only, whatever --conf-thres 0.001 says" in caplog.messages[0]
+    backend.warn_about_conf_thres(0.001)
+    assert (
+        "NMS built in with confidence threshold 0.2, so --conf-thres 0.001 has no effect"
+        in caplog.messages[0]
+    )
     found = non_max_suppression(backend(example()), 0.2, 0.45)[0]
     own = non_max_suppression(expected(example()), 0.2, 0.45)[0]
     torch.testing.assert_close(found, own, rtol=1e-4, atol=1e-3)

@@ -13,7 +13,7 @@ from studies.explain.gates import GateMap
 from studies.explain.heatmap import Heat
 from studies.explain.map_figures import draw_gates, draw_heat
 from studies.explain.model_inputs import ModelInput, ModelInputs
-from utils.sources.files import Frame
+from utils.sources.frame import Frame
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list:
 
 def make_input(height: int = 60, width: int = 80) -> ModelInput:
     image = np.full((height, width, 3), 128, np.uint8)
-    return ModelInputs((64, 64), 32, torch.device("cpu")).make(Frame(Path("a.jpg"), image, image))
+    return ModelInputs((64, 64), 32, torch.device("cpu")).make(Frame(Path("a.jpg"), image))
 
 
 def gate(block: str, low: float, high: float) -> GateMap:

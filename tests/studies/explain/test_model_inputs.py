@@ -11,12 +11,12 @@ import torch
 from studies.explain.model_inputs import ModelInputs, frames_of, open_images
 from tests.utils.sources.test_source import make_image_file, video
 from utils.base.errors import ConfigError
-from utils.sources.files import Frame
+from utils.sources.frame import Frame
 
 
 def frame(height: int, width: int, name: str = "a.jpg", number: int = 0) -> Frame:
     image = np.zeros((height, width, 3), np.uint8)
-    return Frame(Path(name), image, image, frame_number=number)
+    return Frame(Path(name), image, frame_number=number)
 
 
 def make_inputs(imgsz: tuple[int, int] = (64, 64)) -> ModelInputs:
@@ -26,7 +26,7 @@ def make_inputs(imgsz: tuple[int, int] = (64, 64)) -> ModelInputs:
 @pytest.mark.parametrize(("height", "width"), [(40, 60), (60, 41), (64, 64), (3000, 1999), (7, 300)])
 def test_the_padding_is_cropped_exactly(height: int, width: int) -> None:
     shot = frame(height, width)
-    shot.original[:] = 255
+    shot.image[:] = 255
     item = make_inputs().make(shot)
     grey = (item.images[0, 0].numpy() * 255).round()
     inner = item.crop(grey)
@@ -36,7 +36,7 @@ def test_the_padding_is_cropped_exactly(height: int, width: int) -> None:
 
 def test_maps_and_boxes_are_scaled_back() -> None:
     shot = frame(200, 400)
-    shot.original[100:140, 300:340] = 255
+    shot.image[100:140, 300:340] = 255
     item = make_inputs().make(shot)
     bright = item.crop(item.images[0, 0].numpy())
     row, column = np.unravel_index(bright.argmax(), bright.shape)

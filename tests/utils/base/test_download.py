@@ -1,4 +1,4 @@
-"""Downloading: the right file, whole, or nothing and one clear line."""
+"""Downloads: the complete and correct file, or no file and a one-line error."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         yield running
 
 
-def test_a_file_arrives_with_the_right_content(site: Site, tmp_path: Path) -> None:
+def test_a_file_is_downloaded(site: Site, tmp_path: Path) -> None:
     got = download_file(f"{site.url}/file.bin", tmp_path / "deep er" / "f.bin", sha256=SHA256, size=len(BODY))
 
     assert got.read_bytes() == BODY
     assert got == tmp_path / "deep er" / "f.bin"
 
 
-def test_a_file_without_a_promised_length_arrives(site: Site, tmp_path: Path) -> None:
+def test_a_file_without_content_length_is_downloaded(site: Site, tmp_path: Path) -> None:
     site.answers["/stream"] = Answer(BODY, promised=-1)
 
     assert download_file(f"{site.url}/stream", tmp_path / "f").read_bytes() == BODY
@@ -44,7 +44,7 @@ def test_a_redirect_is_followed(site: Site, tmp_path: Path) -> None:
     assert download_file(f"{site.url}/old", tmp_path / "f", sha256=SHA256).read_bytes() == BODY
 
 
-def test_a_good_file_is_not_downloaded_again_and_a_bad_one_is(site: Site, tmp_path: Path) -> None:
+def test_only_a_file_with_another_hash_is_downloaded_again(site: Site, tmp_path: Path) -> None:
     path = tmp_path / "f"
     download_file(f"{site.url}/file.bin", path, sha256=SHA256)
     download_file(f"{site.url}/file.bin", path, sha256=SHA256)
@@ -57,15 +57,15 @@ def test_a_good_file_is_not_downloaded_again_and_a_bad_one_is(site: Site, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("answer", "facts", "message"),
+    ("answer", "expected", "message"),
     [
-        (Answer(status=404), {}, "the server answers 404"),
-        (Answer(BODY, promised=len(BODY) + 9), {}, "broke off after|connection broke"),
+        (Answer(status=404), {}, "HTTP status 404"),
+        (Answer(BODY, promised=len(BODY) + 9), {}, "ended after|connection broke"),
         (Answer(BODY), {"sha256": "0" * 64}, f"sha256 is {SHA256}, expected 0000"),
         (Answer(BODY), {"size": len(BODY) + 1}, "has 1,280,000 bytes, expected 1,280,001"),
-        (Answer(BODY, promised=-1), {"size": len(BODY) + 1}, "broke off after 1,280,000 of 1,280,001"),
+        (Answer(BODY, promised=-1), {"size": len(BODY) + 1}, "ended after 1,280,000 of 1,280,001"),
         (Answer(BODY), {"limit": 1000}, "more than the 1,000 allowed"),
-        (Answer(BODY, promised=-1), {"limit": 1000}, "more than the expected 1,000 bytes arrive"),
+        (Answer(BODY, promised=-1), {"limit": 1000}, "received more than the expected 1,000 bytes"),
         (Answer(promised=2**62), {"limit": 2**63}, "free"),
         (
             Answer(status=302, headers={"Location": "file:///etc/passwd"}),
@@ -75,32 +75,32 @@ def test_a_good_file_is_not_downloaded_again_and_a_bad_one_is(site: Site, tmp_pa
         (Answer(status=302, headers={"Location": "ftp://127.0.0.1/x"}), {}, "redirected to ftp:"),
     ],
 )
-def test_anything_else_is_refused_and_leaves_no_file(
-    site: Site, tmp_path: Path, answer: Answer, facts: dict[str, Any], message: str
+def test_any_other_response_is_an_error_and_leaves_no_file(
+    site: Site, tmp_path: Path, answer: Answer, expected: dict[str, Any], message: str
 ) -> None:
     site.answers["/x"] = answer
 
     with pytest.raises(DataError, match=message):
-        download_file(f"{site.url}/x", tmp_path / "f", **facts)
+        download_file(f"{site.url}/x", tmp_path / "f", **expected)
 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_server_is_said_in_one_line_with_the_way_out(tmp_path: Path) -> None:
+def test_a_missing_server_is_a_one_line_error_with_advice(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # bound, but nobody listens
-        address = f"http://127.0.0.1:{free.getsockname()[1]}/f"
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/f"
         with pytest.raises(DataError, match=r"cannot be reached \(Connection refused\).*put it at .*/f$"):
-            download_file(address, tmp_path / "f")
+            download_file(url, tmp_path / "f")
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/f", "/etc/passwd", "http:///f", ""])
-def test_only_http_addresses_are_taken(url: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not an address"):
+def test_only_http_urls_are_accepted(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a URL"):
         download_file(url, tmp_path / "f")
 
 
-def test_a_file_can_come_into_memory(site: Site) -> None:
+def test_a_file_is_downloaded_into_memory(site: Site) -> None:
     assert download_bytes(f"{site.url}/file.bin", limit=len(BODY)) == BODY
     for promised in (None, -1):
         site.answers["/file.bin"] = Answer(BODY, promised=promised)
@@ -110,14 +110,14 @@ def test_a_file_can_come_into_memory(site: Site) -> None:
         download_bytes("file:///etc/hostname", limit=10)
 
 
-def test_what_is_inside_is_not_public(site: Site) -> None:
+def test_local_hosts_are_not_public(site: Site) -> None:
     for url in (f"{site.url}/file.bin", f"http://localhost:{site.url.rpartition(':')[2]}/file.bin"):
         with pytest.raises(ConfigError, match="not a public address"):
             download_bytes(url, limit=len(BODY), public=True)
     assert not site.asked
 
 
-def test_a_redirect_to_the_inside_is_not_public(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redirects_to_local_hosts_are_not_public(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     from utils.base import download as module
 
     site.answers["/away"] = Answer(status=302, headers={"Location": f"{site.url}/file.bin"})

@@ -84,6 +84,26 @@ def test_values_that_are_not_accepted_are_named(keywords: dict[str, object], mes
     assert message in str(caught.value)
 
 
+@dataclass(frozen=True)
+class Copy(Options):
+    """A positional argument and a required flag."""
+
+    prog, description = "copy.py", "An example."
+
+    source: str = flag(help="path", spelled="source")
+    output: str = flag(help="path")
+
+
+def test_positional_arguments_and_required_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    options = parse_options(Copy, ["a", "--output", "b"])
+
+    assert (options.source, options.output, options.given) == ("a", "b", ("source", "output"))
+    for line in ([], ["a"], ["--output", "b"]):
+        with pytest.raises(SystemExit):
+            parse_options(Copy, line)
+    assert "the following arguments are required: --output" in capsys.readouterr().err
+
+
 def test_copies_keep_what_was_given_and_are_checked_again() -> None:
     options = parse_options(Example, ["--half"])
 

@@ -1,4 +1,4 @@
-"""How much memory a forked process makes its own by reading the tables of a set: `python -m` prints KiB."""
+"""Measure how much memory a forked process copies by reading a packed dataset; `python -m` prints KiB."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.data.scan import LabelledFiles
 
 
 def many_images(images: int) -> LabelledFiles:
-    """As many images with 3 boxes each."""
+    """Return this number of images with 3 boxes each."""
     counts = np.full(images, 3)
     rows = PackedRows(np.zeros((3 * images, 5), np.float32), np.cumsum(counts) - counts, counts)
     polygons = PackedPolygons(np.zeros((0, 2), np.float32), np.zeros(3 * images, np.int64), rows)
@@ -23,7 +23,7 @@ def many_images(images: int) -> LabelledFiles:
 
 
 def _read_all(files: LabelledFiles, found: Queue[int]) -> None:
-    """Look at everything twice, and tell how much memory became private the second time."""
+    """Read everything twice; put the KiB that became private the second time into the queue."""
 
     def private() -> int:
         lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
@@ -31,19 +31,19 @@ def _read_all(files: LabelledFiles, found: Queue[int]) -> None:
 
     gc.disable()
     before = 0
-    for turn in range(2):
+    for repeat in range(2):
         for index in range(len(files.images)):
             assert len(files.labels[index]) == 3 and files.polygons[index] == []
             assert files.images[index].suffix
-        if turn == 0:
+        if repeat == 0:
             before = private()
     found.put(private() - before)
 
 
 if __name__ == "__main__":
     fork = multiprocessing.get_context("fork")
-    told: Queue[int] = fork.Queue()
-    worker = fork.Process(target=_read_all, args=(many_images(20_000), told))
+    results: Queue[int] = fork.Queue()
+    worker = fork.Process(target=_read_all, args=(many_images(20_000), results))
     worker.start()
-    print(told.get(timeout=60))
+    print(results.get(timeout=60))
     worker.join()

@@ -1,4 +1,4 @@
-"""Compare images with the golden ones, and make the small datasets that the tests read."""
+"""Compare images with golden ones, and make small datasets for the tests."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ OPENCV_5 = cv2.__version__.startswith("5.")
 
 
 def golden_pattern(text: str) -> np.ndarray:
-    """The image that `pattern_image(h,w,k)` or `pattern_HxW_kK` names."""
+    """Return the image named `pattern_image(h,w,k)` or `pattern_HxW_kK`."""
     height, width, k = map(int, re.findall(r"\d+", text))
     return pattern_image(height, width, k)
 
 
 def golden_image(name: str) -> np.ndarray:
-    """An image of the golden letterbox cases."""
+    """Return an image of the golden letterbox cases."""
     if name.startswith("pattern"):
         return golden_pattern(name)
     folder = SHARED / "data" / ("bccd/images/train" if name.startswith("Blood") else "")
@@ -34,7 +34,7 @@ def golden_image(name: str) -> np.ndarray:
 
 
 def assert_same_image(image: np.ndarray, golden: dict[str, Any], off: int = 2) -> None:
-    """Equal bit for bit with OpenCV 5; with others the recorded pixels within `off`."""
+    """Compare bit by bit with OpenCV 5; with other versions, the recorded pixels within `off`."""
     assert list(image.shape) == golden.get("shape", golden.get("out_shape", [*golden.get("hw", []), 3]))
     if OPENCV_5:
         assert hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest() == golden["sha256"]

@@ -1,4 +1,4 @@
-"""Archives: what is in them arrives, and nothing else happens, whatever they hold."""
+"""Archives: all files are unpacked, and unsafe members are refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("suffix", ["zip", "tar.gz"])
-def test_all_files_arrive_and_junk_does_not(tmp_path: Path, suffix: str) -> None:
+def test_all_files_but_junk_are_unpacked(tmp_path: Path, suffix: str) -> None:
     files = FILES | {"__MACOSX/set/._a.jpg": b"junk", "set/.DS_Store": b"junk"}
     path = tmp_path / f"a.{suffix}"
     if suffix == "zip":
@@ -47,7 +47,7 @@ def test_all_files_arrive_and_junk_does_not(tmp_path: Path, suffix: str) -> None
     assert content(safe_unpack(path, tmp_path / "out")) == FILES
 
 
-def test_several_archives_share_a_folder(tmp_path: Path) -> None:
+def test_several_archives_are_unpacked_into_one_folder(tmp_path: Path) -> None:
     make_zip(tmp_path / "a.zip", {"images/1.jpg": b"one", "note.txt": b"old"})
     make_zip(tmp_path / "b.zip", {"images/2.jpg": b"two", "note.txt": b"new"})
 
@@ -61,7 +61,7 @@ def test_several_archives_share_a_folder(tmp_path: Path) -> None:
     "name", ["../evil.txt", "a/../../evil.txt", "/tmp/evil.txt", "..\\evil.txt", "C:/evil.txt", "C:evil.txt"]
 )
 @pytest.mark.parametrize("suffix", ["zip", "tar.gz"])
-def test_a_path_that_leaves_the_folder_is_refused(tmp_path: Path, name: str, suffix: str) -> None:
+def test_paths_outside_of_the_folder_are_refused(tmp_path: Path, name: str, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     if suffix == "zip":
         make_zip(path, {"good.txt": b"", name: b"evil"})
@@ -94,8 +94,8 @@ def test_a_symbolic_link_in_a_zip_is_refused(tmp_path: Path) -> None:
         safe_unpack(tmp_path / "a.zip", tmp_path / "out")
 
 
-def test_an_archive_that_explodes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("utils.data.archive._HARMLESS", 10_000)
+def test_a_zip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utils.data.archive._ANY_RATIO", 10_000)
     make_zip(tmp_path / "bomb.zip", {f"{n}": bytes(500_000) for n in range(4)})
 
     with pytest.raises(DataError, match="unpacks to more than"):
@@ -104,7 +104,7 @@ def test_an_archive_that_explodes_is_refused(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "out").exists()
 
 
-def test_the_limit_is_on_the_sum(tmp_path: Path) -> None:
+def test_the_limit_applies_to_the_sum_of_sizes(tmp_path: Path) -> None:
     make_zip(tmp_path / "a.zip", {"1": bytes(600), "2": bytes(600)})
 
     with pytest.raises(DataError, match="more than 1,000 bytes"):
@@ -128,14 +128,14 @@ def test_a_damaged_archive_leaves_nothing(tmp_path: Path, suffix: str, cut: int)
     assert sorted(tmp_path.iterdir()) == [path]
 
 
-def test_an_entry_that_comes_twice_is_refused(tmp_path: Path) -> None:
+def test_duplicate_members_are_refused(tmp_path: Path) -> None:
     make_tar(tmp_path / "a.tgz", (tarfile.TarInfo("x"), b"1"), (tarfile.TarInfo("x"), b"2"))
 
-    with pytest.raises(DataError, match="'x' comes twice"):
+    with pytest.raises(DataError, match="'x' occurs twice"):
         safe_unpack(tmp_path / "a.tgz", tmp_path / "out")
 
 
-def test_names_tell_archives() -> None:
+def test_archives_are_recognized_by_their_names() -> None:
     assert is_archive("Set.ZIP")
     assert is_archive("a.tar.gz")
     assert not is_archive("a.jpg")

@@ -21,14 +21,14 @@ NO_BOXES = np.zeros((0, 5), np.float32)
 
 
 @pytest.mark.parametrize("case", GOLDEN["augment_hsv"], ids=lambda case: case["image"])
-def test_colours_equal_the_original(case: dict[str, Any]) -> None:
+def test_hsv_equals_the_original(case: dict[str, Any]) -> None:
     image = golden_pattern(case["image"])
     before = image.copy()
     assert_same_image(adjust_hsv(image, np.array(case["gains_r"])), case["output"], off=3)
     assert (image == before).all()
 
 
-def test_colour_gains_stay_in_their_ranges() -> None:
+def test_hsv_gains_stay_in_their_ranges() -> None:
     rng, hyp = np.random.default_rng(0), {"hsv_h": 0.015, "hsv_s": 0.7, "hsv_v": 0.4}
     gains = np.stack([draw_hsv_gains(rng, hyp) for _ in range(1000)])
     np.testing.assert_allclose(gains.max(0), [1.015, 1.7, 1.4], rtol=0.02)
@@ -62,12 +62,12 @@ def test_objects_without_a_polygon_are_not_pasted() -> None:
     assert [len(points) for points in pasted.polygons] == [0, 3, 3]
 
 
-def test_as_many_are_pasted_as_asked_for() -> None:
+def test_the_fraction_of_pasted_objects() -> None:
     chosen = draw_pastes(np.random.default_rng(0), 10, 0.4)
     assert len(set(chosen)) == 4
 
 
-def test_mirroring_twice_gives_the_image_back() -> None:
+def test_flipping_twice_restores_the_image() -> None:
     image, labels = pattern_image(20, 30), np.array([[1, 0.2, 0.3, 0.1, 0.2]], np.float32)
     once = flip(image, labels, up_down=True, left_right=True)
     np.testing.assert_allclose(labels, [[1, 0.8, 0.7, 0.1, 0.2]])
@@ -75,7 +75,7 @@ def test_mirroring_twice_gives_the_image_back() -> None:
     assert (flip(once, labels, up_down=True, left_right=True) == image).all()
 
 
-def test_mirroring_is_as_frequent_as_asked_for() -> None:
+def test_the_frequency_of_flips() -> None:
     rng = np.random.default_rng(0)
     flips = np.array([draw_flips(rng, {"flipud": 0.1, "fliplr": 0.5}) for _ in range(4000)])
     np.testing.assert_allclose(flips.mean(0), [0.1, 0.5], atol=0.03)

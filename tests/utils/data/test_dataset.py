@@ -63,13 +63,13 @@ def test_validation_images_are_letterboxed_and_labels_follow(tmp_path: Path) -> 
         assert item.labels[:, 1].tolist() == data.labels[index][:, 0].tolist()
 
 
-def test_the_network_sees_rgb(tmp_path: Path) -> None:
+def test_images_are_rgb(tmp_path: Path) -> None:
     images = make_set(tmp_path, 1, sizes=((64, 64),))
     item = DetectionDataset([images], 64)[0]
     assert (item.image.numpy().transpose(1, 2, 0)[..., ::-1] == pattern_image(64, 64)).all()
 
 
-def test_rectangular_batches_sort_everything_together(tmp_path: Path) -> None:
+def test_rectangular_batches_sort_images_labels_and_sizes_alike(tmp_path: Path) -> None:
     data = DetectionDataset([make_set(tmp_path, 8, sizes=SIZES)], 64, batch_size=3, rect=True, pad=0.5)
     assert data.batch_shapes is not None
     assert (np.diff(data.shapes[:, 1] / data.shapes[:, 0]) >= 0).all()
@@ -129,7 +129,7 @@ def test_labels_of_augmented_images_stay_in_the_image(tmp_path: Path) -> None:
 
 
 def test_boxes_follow_their_object_through_all_augmentations(tmp_path: Path) -> None:
-    """A bright square on black: where the label says it is, it is bright, and nowhere else."""
+    """A bright square on black: the image is bright inside the boxes and dark outside."""
     folder, size = tmp_path / "images", 128
     folder.mkdir()
     for number in range(4):
@@ -149,11 +149,11 @@ def test_boxes_follow_their_object_through_all_augmentations(tmp_path: Path) -> 
         for x1, y1, x2, y2 in xywhn2xyxy(item.labels[:, 2:].numpy(), size, size).round().astype(int):
             marked[y1:y2, x1:x2] = True
         assert (marked & ~bright).mean() < 0.03
-        unmarked.append((bright & ~marked).mean())  # remnants at the border of which too little is left
+        unmarked.append((bright & ~marked).mean())  # parts at the border whose boxes were dropped
     assert np.mean(unmarked) < 0.02
 
 
-def test_copies_of_outlined_objects_are_labelled(tmp_path: Path) -> None:
+def test_pasted_objects_are_labelled(tmp_path: Path) -> None:
     images = make_set(tmp_path, 4)
     for path in (tmp_path / "labels/train").iterdir():
         path.write_text("2 0.1 0.1 0.3 0.1 0.3 0.4 0.1 0.4\n")
@@ -194,7 +194,7 @@ def test_no_labels_at_all(
 
 
 @pytest.mark.parametrize("augment", [False, True])
-def test_an_image_that_vanishes_is_replaced_and_told_once(
+def test_an_unreadable_image_is_replaced_and_reported_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, augment: bool
 ) -> None:
     monkeypatch.setattr(LOG, "propagate", True)
@@ -207,11 +207,11 @@ def test_an_image_that_vanishes_is_replaced_and_told_once(
         assert Path(item.path).name == "003.png"
         assert item.shapes is not None
         assert item.shapes[0] == SIZES[3]
-    warnings = [text for text in caplog.messages if "takes its place" in text]
+    warnings = [text for text in caplog.messages if "is used instead" in text]
     assert [Path(text.split(": ")[0]).name for text in warnings] == ["001.png", "002.png"]
 
 
-def test_it_is_an_error_when_all_images_vanish(tmp_path: Path) -> None:
+def test_no_readable_image_is_an_error(tmp_path: Path) -> None:
     images = make_set(tmp_path, 2)
     data = DetectionDataset([images], 64)
     for path in images.iterdir():
@@ -234,7 +234,7 @@ def test_one_image_is_enough(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("augment", [False, True])
-def test_an_image_is_written_where_it_is_wanted(tmp_path: Path, augment: bool) -> None:
+def test_an_image_is_written_to_the_given_array(tmp_path: Path, augment: bool) -> None:
     data = DetectionDataset([make_set(tmp_path)], 64, augment=augment, hyp=HYP)
     batch = np.zeros((2, 3, *data.input_hw(3)), np.uint8)
     item = data.sample(SampleKey(0, 3), batch[1])

@@ -18,7 +18,7 @@ SPLITS = {"train": "images/train", "val": "images/val"}
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project root of its own, so that nothing is found by chance."""
+    """Use an empty project root."""
     root = tmp_path / "project"
     root.mkdir()
     monkeypatch.setattr(paths, "ROOT", root)
@@ -40,17 +40,17 @@ def make_splits(root: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("place", ["yamls", "project", "elsewhere"])
+@pytest.mark.parametrize("base", ["yamls", "project", "elsewhere"])
 def test_a_relative_path_is_tried_against_yaml_project_and_current_folder(
     tmp_path: Path,
     project: Path,
-    place: str,
+    base: str,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(LOG, "propagate", True)
     caplog.set_level("INFO", logger=LOG.name)
-    root = make_splits(tmp_path / place / "sets/my set [1]")
+    root = make_splits(tmp_path / base / "sets/my set [1]")
     data = read_data_yaml(write(tmp_path / "yamls/data.yaml", path="sets/my set [1]"))
     assert data.root == root
     assert (data.train, data.val, data.test) == ([root / "images/train"], [root / "images/val"], [])
@@ -114,18 +114,18 @@ def test_names_are_a_list_or_a_mapping(tmp_path: Path, project: Path, names: Any
         ({"generate": "circles"}, "only 'shapes'"),
     ],
 )
-def test_mistakes_are_named(tmp_path: Path, project: Path, content: dict[str, Any], message: str) -> None:
+def test_errors_name_the_key(tmp_path: Path, project: Path, content: dict[str, Any], message: str) -> None:
     make_splits(tmp_path / "set")
     with pytest.raises(ConfigError, match=f"data.yaml: .*{message}"):
         read_data_yaml(write(tmp_path / "set/data.yaml", **content))
 
 
-def test_an_unknown_yaml_is_named(project: Path) -> None:
+def test_an_unknown_yaml_is_an_error(project: Path) -> None:
     with pytest.raises(ConfigError, match=r"--data nowhere\.yaml"):
         read_data_yaml("nowhere.yaml")
 
 
-def test_missing_images_are_named_with_the_places_looked_at(tmp_path: Path, project: Path) -> None:
+def test_missing_images_are_an_error_that_lists_the_searched_paths(tmp_path: Path, project: Path) -> None:
     with pytest.raises(DataError, match=r"images/val does not exist; looked for .*project/set/images/val"):
         read_data_yaml(write(tmp_path / "data.yaml", path="set"))
 
@@ -147,7 +147,7 @@ def test_scripts_are_refused_and_never_run(tmp_path: Path, project: Path, script
     assert not marker.exists()
 
 
-def test_a_script_does_no_harm_where_the_images_are_there(tmp_path: Path, project: Path) -> None:
+def test_a_script_is_ignored_if_the_images_exist(tmp_path: Path, project: Path) -> None:
     """As in the yamls of the original."""
     make_splits(tmp_path / "set")
     data = read_data_yaml(write(tmp_path / "set/data.yaml", download="import os\n"))
@@ -183,7 +183,7 @@ def test_shapes_are_drawn_on_first_use(
 
 
 @pytest.mark.parametrize("inner", ["", "deep/er/"])
-def test_an_archive_brings_its_own_yaml(
+def test_an_archive_contains_its_own_yaml(
     tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch, inner: str
 ) -> None:
     monkeypatch.setenv("YOLOv5_DATASETS_DIR", str(tmp_path / "sets"))

@@ -1,4 +1,4 @@
-"""Downloads of data yamls: addresses only, with consent, into the right folder."""
+"""Downloads of data yamls: only from URLs, with consent, into the right folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tests.serving import Answer, Site, serve
 from utils.base.errors import ConfigError, DataError
 from utils.base.paths import ROOT
 from utils.base.yaml_io import read_yaml
-from utils.data import download, get
+from utils.data import __main__ as commands
+from utils.data import download
 from utils.data.download import Download, download_data, parse_downloads
 
 PUBLIC = sorted((ROOT / "data").glob("*.yaml"))
@@ -38,7 +39,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         yield running
 
 
-def test_archives_and_files_land_below_the_root(site: Site, tmp_path: Path) -> None:
+def test_archives_and_files_are_put_below_the_root(site: Site, tmp_path: Path) -> None:
     root = tmp_path / "cells"
     own = site.answers["/own.zip"].body
     download_data(
@@ -58,10 +59,10 @@ def test_archives_and_files_land_below_the_root(site: Site, tmp_path: Path) -> N
         "cells/labels/val/1.txt",
         "cells/annotations/note.json",
     }
-    assert [folder.name for folder in tmp_path.iterdir()] == ["cells"]  # nothing left beside it
+    assert [folder.name for folder in tmp_path.iterdir()] == ["cells"]  # no temporary folder is left
 
 
-def test_after_a_failure_only_the_rest_is_downloaded(site: Site, tmp_path: Path) -> None:
+def test_after_an_error_only_the_missing_files_are_downloaded(site: Site, tmp_path: Path) -> None:
     wanted = [Download(f"{site.url}/own.zip"), Download(f"{site.url}/late.zip")]
     with pytest.raises(DataError, match="404"):
         download_data(wanted, tmp_path / "cells", allowed=True)
@@ -86,7 +87,7 @@ def test_a_damaged_archive_is_downloaded_again(site: Site, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("answer", "downloads"), [("y", True), ("Yes ", True), ("n", False), ("", False)])
-def test_a_person_is_shown_the_addresses_and_asked(
+def test_the_user_is_shown_the_urls_and_asked(
     site: Site,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -108,16 +109,18 @@ def test_a_person_is_shown_the_addresses_and_asked(
     assert f"{site.url}/own.zip" in caplog.text
 
 
-def test_nobody_to_ask_means_no(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_there_is_no_download(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(download.sys, "stdin", io.StringIO("y\n"))
 
-    with pytest.raises(ConfigError, match=r"python -m utils.data.get cells.yaml` downloads http://127"):
+    with pytest.raises(ConfigError, match=r"python -m utils.data get cells.yaml` downloads http://127"):
         download_data([Download(f"{site.url}/own.zip")], tmp_path / "cells", name="cells.yaml")
 
     assert site.asked == []
 
 
-def test_the_command_line_downloads_what_a_yaml_names(
+def test_the_command_get_downloads_a_dataset(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     yaml = tmp_path / "mine.yaml"
@@ -125,19 +128,19 @@ def test_the_command_line_downloads_what_a_yaml_names(
         f"path: cells\ntrain: images/val\nval: images/val\nnames: [a]\ndownload: {site.url}/own.zip\n"
     )
     monkeypatch.setenv("YOLOv5_DATASETS_DIR", str(tmp_path))
-    monkeypatch.setattr("sys.argv", ["get", str(yaml)])
+    monkeypatch.setattr("sys.argv", ["-m", "get", str(yaml)])
 
-    get.main()
+    commands.main()
 
     assert (tmp_path / "cells" / "images" / "val" / "1.jpg").read_bytes() == b"one"
 
 
-def test_a_yaml_without_download_says_so(tmp_path: Path) -> None:
+def test_a_yaml_without_download_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="names no download"):
         download_data([], tmp_path / "cells", allowed=True)
 
 
-def test_all_forms_of_a_download_are_read() -> None:
+def test_all_forms_of_a_download_are_parsed() -> None:
     url, sha256 = "https://host/a%20b.zip?x=1", "0" * 64
 
     assert parse_downloads(None, "d.yaml") == []
@@ -151,13 +154,13 @@ def test_all_forms_of_a_download_are_read() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("bash data/scripts/get_coco.sh", "'bash data/scripts/get_coco.sh' is no http.* are not run"),
-        ("import os\nos.system('rm -rf /')", "'import os' is no http"),
-        ("file:///etc/passwd", "no http"),
-        ("ftp://host/a.zip", "no http"),
-        ("", "no http"),
-        (5, "expected addresses"),
-        ([{"sha256": "0" * 64}], "expected addresses"),
+        ("bash data/scripts/get_coco.sh", "'bash data/scripts/get_coco.sh' is not an http.* are not run"),
+        ("import os\nos.system('rm -rf /')", "'import os' is not an http"),
+        ("file:///etc/passwd", "not an http"),
+        ("ftp://host/a.zip", "not an http"),
+        ("", "not an http"),
+        (5, "expected URLs"),
+        ([{"sha256": "0" * 64}], "expected URLs"),
         ([{"url": "https://h/a.zip", "run": "x"}], "unknown key 'run'"),
         ([{"url": "https://h/a.zip", "sha256": "abc"}], "sha256 'abc'"),
         ([{"url": "https://h/a.zip", "size": "big"}], "size 'big'"),
@@ -165,13 +168,13 @@ def test_all_forms_of_a_download_are_read() -> None:
         ([{"url": "https://h/a.zip", "into": "/etc"}], "into '/etc'"),
     ],
 )
-def test_what_is_no_address_is_refused_by_name(value: Any, message: str) -> None:
+def test_invalid_downloads_are_errors(value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"d\.yaml: download: .*{message}"):
         parse_downloads(value, "d.yaml")
 
 
 @pytest.mark.parametrize("path", PUBLIC, ids=lambda path: path.name)
-def test_the_public_yamls_are_complete(path: Path) -> None:
+def test_the_shipped_yamls_are_complete(path: Path) -> None:
     content = read_yaml(path)
 
     assert {"path", "train", "val", "names"} <= set(content)

@@ -1,4 +1,4 @@
-"""Albumentations need not be installed: stand-ins show what happens when it is."""
+"""Transforms by Albumentations, replaced by fakes, as it need not be installed."""
 
 import random
 import sys
@@ -19,7 +19,7 @@ IMAGE = np.zeros((8, 8, 3), np.uint8)
 
 
 class Modern:
-    """Draws from a generator of its own, as since version 1.4.19."""
+    """Draw from an own generator, as version 1.4.19 and later do."""
 
     def __init__(self, p: float = 1.0) -> None:
         self.p = p
@@ -32,7 +32,7 @@ class Modern:
 
 
 class Old:
-    """Draws from the global generators."""
+    """Draw from the global generators."""
 
     def __init__(self, p: float = 1.0) -> None:
         self.p = p
@@ -42,7 +42,7 @@ class Old:
 
 
 @pytest.mark.parametrize("kind", [Modern, Old])
-def test_results_follow_from_the_generator_alone(kind: type) -> None:
+def test_results_depend_on_the_generator_only(kind: type) -> None:
     extra = ExtraTransforms([kind(), kind()], probability=0.5)
     forward = [extra(np.random.default_rng(seed), IMAGE) for seed in range(20)]
     state = random.getstate(), str(np.random.get_state())
@@ -52,7 +52,7 @@ def test_results_follow_from_the_generator_alone(kind: type) -> None:
     assert (random.getstate(), str(np.random.get_state())) == state
 
 
-def test_each_acts_with_its_own_chance() -> None:
+def test_each_transform_is_drawn_independently() -> None:
     extra = ExtraTransforms([Modern(), Modern()], probability=0.5)
     unchanged = sum(not extra(np.random.default_rng(seed), IMAGE).any() for seed in range(1000))
     assert 200 < unchanged < 300  # a quarter, not a half
@@ -73,6 +73,6 @@ def test_training_uses_what_is_installed(tmp_path: Path, monkeypatch: pytest.Mon
     assert DetectionDataset([images], 64)._extra is None
 
 
-def test_an_old_version_is_told_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "albumentations", SimpleNamespace(Blur=Modern))
     assert load_extra_transforms() is None

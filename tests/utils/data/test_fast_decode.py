@@ -1,4 +1,4 @@
-"""Training may decode large JPEGs at a reduced size; nothing but their pixels changes."""
+"""Decoding large JPEGs at a reduced size changes nothing but their pixels."""
 
 from pathlib import Path
 
@@ -36,14 +36,14 @@ def opened(images: Path, size: int, fast: bool, cache: str | None = None) -> Det
     return DetectionDataset([images], size, augment=True, hyp=PLAIN, cache=cache, fast_decode=fast)
 
 
-def test_an_image_is_never_decoded_smaller_than_it_is_wanted() -> None:
+def test_an_image_is_never_decoded_smaller_than_needed() -> None:
     assert [least_shrink(side, 640) for side in (600, 1279, 1280, 2559, 2560, 5119, 5120, 99999)] == [
         1, 1, 2, 2, 4, 4, 8, 8,
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("turned", [1, 6])
-def test_labels_shapes_and_the_look_stay(tmp_path: Path, turned: int) -> None:
+def test_labels_and_shapes_are_the_same_and_pixels_are_similar(tmp_path: Path, turned: int) -> None:
     images = jpeg_set(tmp_path, turned)
     fast, whole = opened(images, 64, True), opened(images, 64, False)
     for index in range(len(SIZES)):
@@ -55,13 +55,13 @@ def test_labels_shapes_and_the_look_stay(tmp_path: Path, turned: int) -> None:
     assert not torch.equal(fast[0].image, whole[0].image)
 
 
-def test_small_images_stay_bit_for_bit(tmp_path: Path) -> None:
+def test_small_images_are_equal_bit_by_bit(tmp_path: Path) -> None:
     images = jpeg_set(tmp_path)
     fast, whole = opened(images, 80, True), opened(images, 80, False)
     assert [torch.equal(fast[i].image, whole[i].image) for i in range(4)] == [False, False, True, True]
 
 
-def test_whoever_does_not_ask_gets_whole_images(tmp_path: Path) -> None:
+def test_images_are_decoded_in_full_by_default(tmp_path: Path) -> None:
     images = jpeg_set(tmp_path)
     validated, fast = DetectionDataset([images], 64), opened(images, 64, True)
     assert not validated._reader.fast_decode
@@ -69,21 +69,21 @@ def test_whoever_does_not_ask_gets_whole_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_caches_do_not_mix_the_two(tmp_path: Path, own_cache_folder: Path, cache: str) -> None:
+def test_caches_distinguish_the_two(tmp_path: Path, own_cache_folder: Path, cache: str) -> None:
     images = jpeg_set(tmp_path)
     expected = {}
     for fast in (True, False):
         bare = opened(images, 64, fast)
         bare._reader._cache = None
         expected[fast] = bare[0].image
-    for fast in (True, False, True):  # on disk, the second finds what the first has left, and so on
+    for fast in (True, False, True):  # on disk, each finds the files of the one before
         data = opened(images, 64, fast, cache)
         assert torch.equal(data[0].image, expected[fast])
         assert torch.equal(data[0].image, expected[fast])
     assert len(list(own_cache_folder.rglob("*.npy"))) == (2 if cache == "disk" else 0)
 
 
-def test_a_file_that_has_become_another_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_a_replaced_file_is_read_in_full(tmp_path: Path) -> None:
     images = jpeg_set(tmp_path)
     fast = opened(images, 64, True)
     other = pattern_image(300, 300)
@@ -92,7 +92,7 @@ def test_a_file_that_has_become_another_is_taken_as_it_is(tmp_path: Path) -> Non
     assert shapes is not None and shapes[0] == (300, 300)
 
 
-def test_the_place_of_a_jpeg_may_be_taken_by_another_kind(tmp_path: Path) -> None:
+def test_a_jpeg_may_be_replaced_by_another_format(tmp_path: Path) -> None:
     images = jpeg_set(tmp_path)
     fast, whole = opened(images, 64, True), opened(images, 64, False)
     pixels = np.ascontiguousarray(pattern_image(*SIZES[0]))

@@ -32,7 +32,7 @@ DIFFERENCES = {
 }  # fmt: skip
 
 
-def test_the_six_files_of_the_original_are_there() -> None:
+def test_the_six_files_of_the_original_exist() -> None:
     assert {path.name for path in HYPS.iterdir()} >= {f"hyp.{name}.yaml" for name in DIFFERENCES}
 
 

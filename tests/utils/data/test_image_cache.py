@@ -18,7 +18,7 @@ def make_image(index: int, value: int) -> np.ndarray:
     return np.full((*SHAPES[index], 3), value, np.uint8)
 
 
-def test_memory_gives_back_what_was_put_in() -> None:
+def test_the_ram_cache_returns_what_was_put_in() -> None:
     cache = RamCache(SHAPES)
     assert cache.get(0) is cache.get(1) is None
     cache.put(1, make_image(1, 7))
@@ -30,7 +30,7 @@ def test_memory_gives_back_what_was_put_in() -> None:
         found[0, 0, 0] = 1
 
 
-def test_an_image_of_another_shape_is_not_kept() -> None:
+def test_an_image_of_another_shape_is_not_cached() -> None:
     cache = RamCache(SHAPES)
     cache.put(0, make_image(1, 7))
     assert cache.get(0) is None
@@ -49,7 +49,7 @@ def test_forked_processes_share_the_memory() -> None:
     assert (found == 9).all()
 
 
-def test_the_disk_cache_follows_its_original_and_stays_out_of_the_dataset(
+def test_the_disk_cache_is_outside_of_the_dataset_and_notices_changed_images(
     tmp_path: Path, own_cache_folder: Path
 ) -> None:
     images = make_set(tmp_path, 2)
@@ -75,26 +75,28 @@ def test_damaged_files_of_the_disk_cache_are_replaced(tmp_path: Path, own_cache_
     assert np.load(kept).shape == (48, 64, 3)
 
 
-def test_other_ways_of_resizing_are_other_images(tmp_path: Path) -> None:
+def test_images_resized_in_another_way_are_not_used(tmp_path: Path) -> None:
     images = list_images([make_set(tmp_path, 1)])
     DiskCache(images, "64 1", tmp_path / "cache").put(0, make_image(0, 3))
     assert DiskCache(images, "64 1", tmp_path / "cache").get(0) is not None
     assert DiskCache(images, "64 3", tmp_path / "cache").get(0) is None
 
 
-def test_small_sets_are_remembered_unasked_and_large_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_datasets_are_cached_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_cache, "available_memory", lambda: 10_000)
     assert isinstance(make_cache(None, [], SHAPES, ""), RamCache)
     assert make_cache(None, [], SHAPES * 4, "") is None
 
 
-def test_memory_is_checked_before(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_ram_cache_is_not_used_without_enough_memory(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(LOG, "propagate", True)
     monkeypatch.setattr(image_cache, "available_memory", lambda: 100)
     assert make_cache("ram", [], SHAPES, "") is None
     assert "--cache ram" in caplog.messages[0]
 
 
-def test_there_is_memory() -> None:
+def test_available_memory_is_plausible() -> None:
     free = available_memory()
     assert free is None or 2**20 < free < 2**50

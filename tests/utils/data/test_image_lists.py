@@ -19,14 +19,16 @@ def test_a_folder_is_searched_to_any_depth(tmp_path: Path) -> None:
     assert list(list_images([root])) == wanted
 
 
-def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_symbolic_links_are_followed_once(tmp_path: Path) -> None:
     touch(tmp_path / "set/a.jpg", tmp_path / "elsewhere/b.jpg")
     (tmp_path / "set/more").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/back").symlink_to(tmp_path / "set")
     assert [path.name for path in list_images([tmp_path / "set"])] == ["a.jpg", "b.jpg"]
 
 
-def test_lists_name_images_beside_them_or_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_name_images_relative_to_them_or_to_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     touch(
         tmp_path / "set/images/a.jpg",
         tmp_path / "set/images/b.jpg",
@@ -49,8 +51,8 @@ def test_several_sources_are_joined(tmp_path: Path) -> None:
     assert len(list_images([tmp_path / "one", tmp_path / "two", tmp_path / "one"])) == 2
 
 
-def test_nothing_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no images there"):
+def test_missing_images_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no images found"):
         list_images([tmp_path])
     with pytest.raises(DataError, match="nowhere: no such folder"):
         list_images([tmp_path / "nowhere"])
@@ -61,9 +63,9 @@ def test_nothing_there_is_told(tmp_path: Path) -> None:
     [
         ("/d/images/train/a.jpg", "/d/labels/train/a.txt"),
         ("/images/d/images/a.b.png", "/images/d/labels/a.b.txt"),
-        ("/d/images/a.jpg", "/d/images/a.txt"),
+        ("/d/photos/a.jpg", "/d/photos/a.txt"),
         ("/d/myimages/a.jpg", "/d/myimages/a.txt"),
     ],
 )
-def test_where_labels_are(image: str, labels: str) -> None:
+def test_path_of_the_label_file(image: str, labels: str) -> None:
     assert label_path(Path(image)) == Path(labels)

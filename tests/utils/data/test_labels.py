@@ -4,30 +4,30 @@ import pytest
 from utils.data.labels import parse_labels
 
 BOX = "1 0.5 0.5 0.2 0.2"
-OUTLINE = "2 0.1 0.1 0.5 0.1 0.5 0.7"
+POLYGON = "2 0.1 0.1 0.5 0.1 0.5 0.7"
 
 
 def test_boxes_and_blank_lines() -> None:
     labels = parse_labels(f"\n0 0.25 0.5 0.1 1\r\n\n  {BOX}  \n")
     np.testing.assert_allclose(labels.rows, [[0, 0.25, 0.5, 0.1, 1], [1, 0.5, 0.5, 0.2, 0.2]])
     assert labels.lines.tolist() == [2, 4]
-    assert labels.polygons == labels.faults == []
+    assert labels.polygons == labels.errors == []
 
 
-def test_an_empty_file_has_no_labels_and_no_faults() -> None:
+def test_an_empty_file_has_no_labels_and_no_errors() -> None:
     labels = parse_labels(" \n\n")
     assert labels.rows.shape == (0, 5)
-    assert labels.faults == []
+    assert labels.errors == []
 
 
 def test_a_polygon_is_bounded_by_a_box() -> None:
-    labels = parse_labels(OUTLINE)
+    labels = parse_labels(POLYGON)
     np.testing.assert_allclose(labels.rows, [[2, 0.3, 0.4, 0.4, 0.6]], atol=1e-6)
     np.testing.assert_allclose(labels.polygons[0], [[0.1, 0.1], [0.5, 0.1], [0.5, 0.7]])
 
 
 def test_boxes_beside_polygons_stay_boxes() -> None:
-    labels = parse_labels(f"{BOX}\n{OUTLINE}")
+    labels = parse_labels(f"{BOX}\n{POLYGON}")
     np.testing.assert_allclose(labels.rows[0], [1, 0.5, 0.5, 0.2, 0.2])
     assert [len(points) for points in labels.polygons] == [0, 3]
 
@@ -48,24 +48,24 @@ def test_boxes_beside_polygons_stay_boxes() -> None:
         ("0 0.1 0.1 0.5 0.1 0.5 1.7", "1.7 is not in 0-1"),
     ],
 )
-def test_a_bad_line_is_told_and_leaves_the_others_alone(line: str, reason: str) -> None:
-    labels = parse_labels(f"{BOX}\n{line}\n{OUTLINE}")
+def test_a_bad_line_is_reported_and_the_others_are_used(line: str, reason: str) -> None:
+    labels = parse_labels(f"{BOX}\n{line}\n{POLYGON}")
     assert labels.rows[:, 0].tolist() == [1, 2]
     assert labels.lines.tolist() == [1, 3]
-    (fault,) = labels.faults
-    assert fault.startswith(f"line 2: {reason}")
+    (error,) = labels.errors
+    assert error.startswith(f"line 2: {reason}")
 
 
 def test_what_the_original_accepts_is_accepted() -> None:
-    over_the_border = "0 0.95 0.5 0.2 0.2"
-    whole_but_written_with_a_point = "1.0 0.5 0.5 0 1"
-    labels = parse_labels(f"{over_the_border}\n{whole_but_written_with_a_point}")
+    beyond_the_border = "0 0.95 0.5 0.2 0.2"
+    class_with_a_decimal_point = "1.0 0.5 0.5 0 1"
+    labels = parse_labels(f"{beyond_the_border}\n{class_with_a_decimal_point}")
     assert len(labels.rows) == 2
 
 
-def test_equal_rows_count_once_and_come_sorted() -> None:
-    labels = parse_labels(f"{OUTLINE}\n{BOX}\n{OUTLINE}")
+def test_duplicate_rows_are_removed_and_the_rest_is_sorted() -> None:
+    labels = parse_labels(f"{POLYGON}\n{BOX}\n{POLYGON}")
     assert labels.rows[:, 0].tolist() == [1, 2]
     assert labels.lines.tolist() == [2, 1]
     assert [len(points) for points in labels.polygons] == [0, 3]
-    assert "twice" in labels.notes[0]
+    assert "duplicate" in labels.notes[0]

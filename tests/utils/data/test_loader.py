@@ -46,7 +46,7 @@ def assert_equal(one: list[Batch], other: list[Batch]) -> None:
         assert torch.equal(a.targets, b.targets)
 
 
-def test_batches_hold_every_image_once_and_count_their_labels(tmp_path: Path) -> None:
+def test_batches_contain_every_image_once_and_number_their_labels(tmp_path: Path) -> None:
     data = DetectionDataset([make_set(tmp_path, 7)], 64)
     batches = list(make_loader(data, 3, workers=0, shuffle=True))
     assert [batch.images.shape for batch in batches] == [(3, 3, 64, 64), (3, 3, 64, 64), (1, 3, 64, 64)]
@@ -58,16 +58,16 @@ def test_batches_hold_every_image_once_and_count_their_labels(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("mode", [{}, {"quad": True}, {"image_weights": np.arange(1.0, 8)}])
-def test_the_number_of_workers_changes_nothing(tmp_path: Path, mode: dict[str, Any]) -> None:
-    alone, helped = (
+def test_batches_do_not_depend_on_the_number_of_workers(tmp_path: Path, mode: dict[str, Any]) -> None:
+    without, with_workers = (
         epochs(make_loader(train_set(tmp_path), 4, workers=n, shuffle=True, seed=3, **mode), 0, 1)
         for n in (0, 2)
     )
-    assert_equal(alone, helped)
+    assert_equal(without, with_workers)
 
 
 def test_spawned_workers_make_the_same_batches(tmp_path: Path) -> None:
-    """Workers that share nothing with us, as on Windows and macOS."""
+    """Spawned workers share nothing with the main process, as on Windows and macOS."""
     loader = make_loader(train_set(tmp_path), 4, workers=1)
     if loader.workers == 0:
         pytest.skip("one core")
@@ -89,7 +89,7 @@ def test_order_depends_on_seed_and_epoch_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_can_be_entered_in_the_middle(tmp_path: Path, workers: int) -> None:
+def test_an_epoch_can_be_resumed(tmp_path: Path, workers: int) -> None:
     whole = epochs(make_loader(train_set(tmp_path), 2, workers=0, shuffle=True), 5)
     loader = make_loader(train_set(tmp_path), 2, workers=workers, shuffle=True)
     list(loader)
@@ -103,7 +103,7 @@ def test_an_epoch_can_be_entered_in_the_middle(tmp_path: Path, workers: int) -> 
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_epoch_can_be_left_in_the_middle(tmp_path: Path, workers: int) -> None:
+def test_an_epoch_can_be_left_early(tmp_path: Path, workers: int) -> None:
     loader = make_loader(train_set(tmp_path), 2, workers=workers)
     next(iter(loader))
     loader.set_epoch(1)
@@ -111,7 +111,7 @@ def test_an_epoch_can_be_left_in_the_middle(tmp_path: Path, workers: int) -> Non
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_errors_of_workers_arrive_as_they_are(tmp_path: Path, workers: int) -> None:
+def test_errors_of_workers_are_raised_unchanged(tmp_path: Path, workers: int) -> None:
     data = train_set(tmp_path, 2)
     for path in data.image_files:
         path.unlink()
@@ -120,7 +120,7 @@ def test_errors_of_workers_arrive_as_they_are(tmp_path: Path, workers: int) -> N
     assert str(caught.value).endswith("none of the 2 images can be read any more")
 
 
-def test_weights_choose_the_images(tmp_path: Path) -> None:
+def test_images_are_drawn_in_proportion_to_weights(tmp_path: Path) -> None:
     data = train_set(tmp_path)
     loader = make_loader(data, 4, workers=0, image_weights=np.array([0, 0, 1, 0, 3.0, 0, 0]))
     counts: Counter[int] = Counter()
@@ -169,7 +169,7 @@ def test_quads_tile_four_images_or_enlarge_one() -> None:
     for row in tiled.labels:
         x, y = int(row[2] * 12), int(row[3] * 16)
         assert tiled.image[0, y, x] == row[1]
-    assert tiled.image[0, 12, 2] == 1  # the second stands below the first
+    assert tiled.image[0, 12, 2] == 1  # the second is below the first
     torch.testing.assert_close(tiled.labels[:, 4:], torch.tensor([[0.1, 0.2]]).repeat(4, 1))
     enlarged = make_quad(items[2:] + items[:2], enlarge=True)
     assert (enlarged.image == 2).all()
@@ -186,7 +186,7 @@ def test_quad_batches_have_a_quarter_of_the_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "wanted", "most"), [(1, 8, 0), (2, 8, 2), (16, 0, 0), (16, 1, 1)])
-def test_no_more_workers_than_useful(tmp_path: Path, batch_size: int, wanted: int, most: int) -> None:
+def test_the_number_of_workers_is_limited(tmp_path: Path, batch_size: int, wanted: int, most: int) -> None:
     assert make_loader(train_set(tmp_path), batch_size, workers=wanted).workers <= most
 
 
@@ -220,7 +220,7 @@ def test_ctrl_c_ends_quietly(tmp_path: Path) -> None:
     while "ready" not in process.stdout.readline():
         assert process.poll() is None
     time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
     assert errors.splitlines() == ["WARNING: stopped by Ctrl-C"]

@@ -31,7 +31,7 @@ def test_mosaic_equals_the_original(case: dict[str, Any]) -> None:
     assert_same_image(result.image, case["output"], off=3)
 
 
-def test_every_mosaic_holds_its_own_image_and_a_centre_near_the_middle() -> None:
+def test_a_mosaic_contains_its_own_image_anywhere_and_its_centre_varies() -> None:
     rng = np.random.default_rng(0)
     draws = [MosaicDraws.draw(rng, index=7, count=9, imgsz=64) for _ in range(500)]
     centres = np.array([draw.centre_yx for draw in draws])
@@ -39,23 +39,23 @@ def test_every_mosaic_holds_its_own_image_and_a_centre_near_the_middle() -> None
     assert centres.max() == 95
     assert all(7 in draw.indices for draw in draws)
     assert {index for draw in draws for index in draw.indices} == set(range(9))
-    places = [draw.indices.index(7) for draw in draws]
-    assert set(places) == {0, 1, 2, 3}
+    positions = [draw.indices.index(7) for draw in draws]
+    assert set(positions) == {0, 1, 2, 3}
 
 
 def test_polygons_move_with_their_tile() -> None:
     polygon = np.array([[0, 0], [10, 0], [10, 10]], np.float32)
     box = np.array([[0, 0, 0, 10, 10]], np.float32)
     image = np.zeros((20, 20, 3), np.uint8)
-    plain, outlined = Sample(image, box), Sample(image, box, [polygon])
-    mosaic = mosaic4([plain, plain, plain, outlined], (30, 32), 32)
+    plain, with_polygon = Sample(image, box), Sample(image, box, [polygon])
+    mosaic = mosaic4([plain, plain, plain, with_polygon], (30, 32), 32)
     assert [len(points) for points in mosaic.polygons] == [0, 0, 0, 3]
     np.testing.assert_allclose(mosaic.polygons[3], polygon + (32, 30))
     np.testing.assert_allclose(mosaic.boxes[3], [0, 32, 30, 42, 40])
 
 
 @pytest.mark.parametrize("centre", [(10, 50), (32, 32), (60, 5)])
-def test_the_part_that_is_seen_is_that_of_the_whole(centre: tuple[int, int]) -> None:
+def test_the_visible_part_equals_that_of_the_whole_mosaic(centre: tuple[int, int]) -> None:
     tiles = [Sample(pattern_image(h, w, 9 * h), np.ones((1, 5), np.float32)) for h, w in SIZES]
     whole = mosaic4(tiles, centre, 32)
     for rows in (slice(0, 64), slice(0, 9), slice(20, 40), slice(40, 40)):

@@ -1,4 +1,4 @@
-"""Flat arrays that look like lists."""
+"""Flat arrays that are indexed like lists."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PATHS = ["/set/images/ü b/1.jpg", "/set/images/2.jpg", "/set/other/3.jpg"]
 ROWS = PackedRows(np.arange(12.0).reshape(6, 2), np.array([0, 2, 2]), np.array([2, 0, 4]))
 
 
-def test_paths_come_out_as_they_went_in() -> None:
+def test_paths_are_returned_unchanged() -> None:
     table = PackedPaths.of(PATHS)
     assert list(table) == [Path(path) for path in PATHS]
-    assert (table.root, table.place(1)) == ("/set/", "images/2.jpg")
+    assert (table.root, table.relative_path(1)) == ("/set/", "images/2.jpg")
     assert table[-1] == Path(PATHS[2]) and list(table[:2]) == list(table)[:2]
     assert list(table.take(np.array([2, 0]))) == [Path(PATHS[2]), Path(PATHS[0])]
     with pytest.raises(IndexError):
@@ -32,16 +32,15 @@ def test_paths_come_out_as_they_went_in() -> None:
 @pytest.mark.parametrize(
     "paths", [["a.jpg"], ["/a.jpg", "/b.jpg"], ["x/a.jpg", "/y/b.jpg"], ["/s/\udcff.jpg"]]
 )
-def test_odd_paths_come_out_too(paths: list[str]) -> None:
+def test_unusual_paths_are_returned_unchanged(paths: list[str]) -> None:
     assert [str(path) for path in PackedPaths.of(paths)] == paths
 
 
 def test_rows_are_views_in_any_order() -> None:
     assert [len(rows) for rows in ROWS] == [2, 0, 4]
     assert np.shares_memory(ROWS[2], ROWS.rows)
-    turned = ROWS.take(np.array([2, 0]))
-    assert turned.joined()[:, 0].tolist() == [4, 6, 8, 10, 0, 2]
-    assert turned.owners().tolist() == [0, 0, 0, 0, 1, 1]
+    reordered = ROWS.take(np.array([2, 0]))
+    assert reordered.joined()[:, 0].tolist() == [4, 6, 8, 10, 0, 2]
     assert np.array_equal(ROWS.take(np.array([], int)).joined(), np.zeros((0, 2)))
 
 
@@ -56,7 +55,7 @@ def test_polygons_belong_to_their_rows() -> None:
     assert table.take(np.array([2]))[0][1].tolist() == points[3:].tolist()
 
 
-def test_an_image_takes_few_bytes_beside_its_boxes() -> None:
+def test_an_image_takes_less_than_100_bytes_besides_its_boxes() -> None:
     images = 20_000
     gc.collect()
     tracemalloc.start()
@@ -68,7 +67,7 @@ def test_an_image_takes_few_bytes_beside_its_boxes() -> None:
     assert (held - boxes) / images < 100
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's account of memory")
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs smaps_rollup of Linux")
 def test_workers_copy_nothing() -> None:
     command = [sys.executable, "-m", "tests.utils.data.copied"]  # a process without pytest's own memory
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)

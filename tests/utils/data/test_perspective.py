@@ -10,7 +10,7 @@ from utils.data.perspective import (
     bounds_inside,
     box_candidates,
     random_perspective,
-    seen_part,
+    visible_region,
 )
 from utils.data.samples import Sample
 
@@ -31,7 +31,7 @@ def test_warp_equals_the_original(case: dict[str, Any]) -> None:
     np.testing.assert_allclose(warped.boxes, ARRAYS[f"{name}/targets_out"], atol=1e-3)
 
 
-def test_the_right_boxes_are_kept() -> None:
+def test_box_candidates_equal_the_original() -> None:
     case = GOLDEN["box_candidates"]
     before, after = (np.array(case[key]) for key in ("box1_xyxy_rows", "box2_xyxy_rows"))
     assert box_candidates(before, after).tolist() == case["out"]
@@ -42,13 +42,13 @@ def test_draws_stay_in_their_ranges() -> None:
     hyp = {"perspective": 0.001, "degrees": 10.0, "scale": 0.5, "shear": 3.0, "translate": 0.1}
     rng = np.random.default_rng(0)
     drawn = np.array([list(vars(PerspectiveDraws.draw(rng, hyp)).values()) for _ in range(2000)])
-    middle, reach = np.array([0, 0, 0, 1, 0, 0, 0.5, 0.5]), np.array([0.001, 0.001, 10, 0.5, 3, 3, 0.1, 0.1])
-    offsets = (drawn - middle) / reach
+    centre, reach = np.array([0, 0, 0, 1, 0, 0, 0.5, 0.5]), np.array([0.001, 0.001, 10, 0.5, 3, 3, 0.1, 0.1])
+    offsets = (drawn - centre) / reach
     assert (np.abs(offsets) <= 1).all()
     np.testing.assert_allclose(offsets.std(0), 1 / np.sqrt(3), rtol=0.05)  # of uniform draws
 
 
-def test_an_image_without_objects_is_warped_too() -> None:
+def test_an_image_without_objects_is_warped() -> None:
     sample = Sample(pattern_image(40, 60), np.zeros((0, 5), np.float32))
     warped = random_perspective(sample, PerspectiveDraws(scale=0.5))
     assert warped.boxes.shape == (0, 5)
@@ -60,13 +60,13 @@ def test_an_image_without_objects_is_warped_too() -> None:
     [
         ([(10, 10), (30, 12), (20, 40)], (10, 10, 30, 40)),
         ([(-50, -50), (-20, -50), (-20, -20)], (0, 0, 0, 0)),
-        ([(-50, -50), (500, -50), (500, 500), (-50, 500)], (0, 0, 100, 80)),  # it covers all
+        ([(-50, -50), (500, -50), (500, 500), (-50, 500)], (0, 0, 100, 80)),  # it covers the image
         ([(-50, -50), (30, -50), (30, 500), (-50, 500)], (0, 0, 30, 80)),  # the left side of it
         ([(-20, 40), (50, 20), (120, 40), (50, 60)], (0, 20, 100, 60)),
         ([(-10, 70), (20, 100), (-10, 100)], (0, 80, 0, 80)),  # touches one corner
     ],
 )
-def test_a_polygon_is_bounded_where_it_is_in_sight(
+def test_bounds_of_the_visible_part_of_a_polygon(
     points: list[tuple[float, float]], expected: tuple[float, ...]
 ) -> None:
     found = bounds_inside(np.array(points, float), (80, 100))
@@ -74,19 +74,19 @@ def test_a_polygon_is_bounded_where_it_is_in_sight(
 
 
 @pytest.mark.skipif(not OPENCV_5, reason="hash of another OpenCV")
-def test_nothing_drawn_leaves_the_image_alone() -> None:
+def test_default_draws_leave_the_image_unchanged() -> None:
     image = pattern_image(40, 60)
     assert random_perspective(Sample(image, np.zeros((0, 5))), PerspectiveDraws()).image is image
 
 
 @pytest.mark.parametrize("perspective", [0.0, 0.001])
-def test_nothing_is_seen_but_the_seen_part(perspective: float) -> None:
+def test_the_output_depends_on_the_visible_region_only(perspective: float) -> None:
     rng, image = np.random.default_rng(0), pattern_image(120, 120)
     hyp = {"perspective": perspective, "degrees": 40.0, "scale": 0.9, "shear": 20.0, "translate": 0.4}
     left_out = 0
     for _ in range(200):
         draws = PerspectiveDraws.draw(rng, hyp)
-        rows, columns = seen_part(draws, (120, 120), (60, 60))
+        rows, columns = visible_region(draws, (120, 120), (60, 60))
         other = rng.integers(0, 256, image.shape, np.uint8)
         other[rows, columns] = image[rows, columns]
         left_out += (other != image).any()
@@ -97,6 +97,6 @@ def test_nothing_is_seen_but_the_seen_part(perspective: float) -> None:
     assert (left_out == 0) == (perspective > 0)
 
 
-def test_a_flattened_image_is_seen_whole() -> None:
+def test_all_of_a_flattened_image_counts_as_visible() -> None:
     flat = PerspectiveDraws(shear_x_deg=45, shear_y_deg=45)
-    assert seen_part(flat, (40, 60), (40, 60)) == (slice(0, 40), slice(0, 60))
+    assert visible_region(flat, (40, 60), (40, 60)) == (slice(0, 40), slice(0, 60))

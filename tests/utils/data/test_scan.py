@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from utils.base.errors import DataError
 from utils.base.log import LOG
 from utils.data import scan
 from utils.data.image_lists import list_images
-from utils.data.label_cache import Scan
+from utils.data.label_cache import Scan, Subject
 from utils.data.scan import load_labels
 
 CACHE = Path("labels/train.cache.npz")
@@ -24,7 +25,7 @@ def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> p
 
 @pytest.fixture
 def scans(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Images that were looked at."""
+    """Images that were checked."""
     seen: list[Path] = []
     check = scan.check_image
 
@@ -37,14 +38,14 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def rewrite(path: Path, text: str) -> None:
-    """Write a file with a later time: clocks of file systems are coarse."""
+    """Write a file with a later modification time: file systems have coarse clocks."""
     later = path.stat().st_mtime_ns + 10**9 if path.exists() else None
     path.write_text(text)
     if later:
         os.utime(path, ns=(later, later))
 
 
-def test_what_can_be_used_is_used_and_the_rest_is_named(
+def test_bad_images_and_lines_are_skipped_with_a_warning(
     tmp_path: Path, said: pytest.LogCaptureFixture
 ) -> None:
     images = make_set(tmp_path, 8)
@@ -63,16 +64,16 @@ def test_what_can_be_used_is_used_and_the_rest_is_named(
     assert [len(rows) for rows in files.labels] == [1, 0, 0, 1, 2]
     assert files.sizes.tolist() == [[80, 60]] * 5
     lines = said.messages
-    assert lines[-1] == "train: in all 3 images and 4 lines of labels are skipped"
+    assert lines[-1] == "train: 3 images and 4 label lines are skipped in total"
     assert f"train: Scanning {tmp_path / CACHE}... 4 images, 2 backgrounds, 2 corrupt" in lines[0]
     assert any(f"{labels}/000.txt: line 2: 2 values" in line for line in lines)
-    assert any(f"{labels}/003.txt: no good line is left" in line for line in lines)
+    assert any(f"{labels}/003.txt: no valid line is left" in line for line in lines)
     assert any(f"{images}/004.png: skipped, not an image" in line for line in lines)
     assert any(f"{labels}/005.txt: line 2: class 9 is not in 0-2" in line for line in lines)
-    assert any(f"{labels}/006.txt: no good line is left" in line for line in lines)
+    assert any(f"{labels}/006.txt: no valid line is left" in line for line in lines)
 
 
-def test_processes_find_what_threads_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_and_threads_give_the_same_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = list_images([make_set(tmp_path, 7)])
     (tmp_path / "labels/train/003.txt").write_text("0 0.5\n")
     (tmp_path / "images/train/004.png").write_bytes(b"junk")
@@ -80,12 +81,12 @@ def test_processes_find_what_threads_find(tmp_path: Path, monkeypatch: pytest.Mo
     scans = []
     for many in (100, 1):
         monkeypatch.setattr(scan, "_MANY", many)
-        scans.append(Scan.joined(list(scan.check_all(images))).plain_arrays())
+        scans.append(Scan.concatenate(list(scan.scan_images(images))).to_arrays())
     assert all(np.array_equal(scans[0][name], scans[1][name]) for name in scans[0])
     assert scans[0]["status"].tolist() == [0, 0, 0, 2, 2, 0, 0]
 
 
-def test_other_files_have_another_digest_and_other_times_have_not(tmp_path: Path) -> None:
+def test_the_content_digest_depends_on_files_but_not_on_their_times(tmp_path: Path) -> None:
     images = make_set(tmp_path, 3)
     before = load_labels([images]).content
     os.utime(images / "001.png", ns=(0, 10**18))
@@ -114,17 +115,17 @@ def test_a_second_run_reads_the_cache_and_repeats_the_warnings(
     images = make_set(tmp_path)
     (tmp_path / "labels/train/000.txt").write_text("0 0.5\n1 0.5 0.5 0.2 0.2\n")
     first = load_labels([images])
-    seen, told = len(scans), list(said.messages)
+    checked, messages = len(scans), list(said.messages)
     said.clear()
     second = load_labels([images])
-    assert len(scans) == seen == 6
-    assert said.messages == told
+    assert len(scans) == checked == 6
+    assert said.messages == messages
     assert list(first.images) == list(second.images)
     assert all((a == b).all() for a, b in zip(first.labels, second.labels, strict=True))
 
 
 @pytest.mark.parametrize("change", ["label", "new image", "lost image", "moved"])
-def test_the_cache_follows_the_content(tmp_path: Path, scans: list[Path], change: str) -> None:
+def test_the_cache_is_used_only_for_the_same_files(tmp_path: Path, scans: list[Path], change: str) -> None:
     images = make_set(tmp_path / "a")
     load_labels([images])
     scans.clear()
@@ -142,6 +143,17 @@ def test_the_cache_follows_the_content(tmp_path: Path, scans: list[Path], change
     assert files.images[0].parent == images
     if change == "label":
         assert files.labels[0][0, 0] == 2
+
+
+def test_notes_of_older_files_are_read(tmp_path: Path) -> None:
+    """They hold booleans: whether a note is about the labels."""
+    images = list_images([make_set(tmp_path, 1)])
+    arrays = Scan.concatenate(list(scan.scan_images(images))).to_arrays()
+    old = [(0, False, "a"), (0, True, "b"), (0, True, "line 1: c; the line is skipped")]
+    arrays["notes"] = np.frombuffer(json.dumps(old).encode(), np.uint8)
+    old_scan = Scan.from_arrays(arrays)
+    assert [note.subject for note in old_scan.notes] == [Subject.IMAGE, Subject.LABELS, Subject.LINE]
+    assert Scan.from_arrays(old_scan.to_arrays()).notes == old_scan.notes
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04K\x01.", b"PK\x03\x04 cut off"])
@@ -176,7 +188,9 @@ def test_a_cache_with_pickles_is_never_unpickled(tmp_path: Path) -> None:
     assert len(load_labels([images]).images) == 6
 
 
-def test_a_read_only_folder_is_left_alone(tmp_path: Path, own_cache_folder: Path, scans: list[Path]) -> None:
+def test_in_a_read_only_folder_the_cache_goes_to_the_cache_folder(
+    tmp_path: Path, own_cache_folder: Path, scans: list[Path]
+) -> None:
     images = make_set(tmp_path)
     (tmp_path / "labels").chmod(0o555)
     try:
@@ -199,7 +213,7 @@ def test_nothing_but_the_cache_is_written(tmp_path: Path) -> None:
     assert after == before
 
 
-def test_splits_that_share_a_folder_keep_caches_apart(tmp_path: Path, scans: list[Path]) -> None:
+def test_splits_that_share_a_folder_have_separate_caches(tmp_path: Path, scans: list[Path]) -> None:
     one, two = make_set(tmp_path, split="one"), make_set(tmp_path, split="two")
     load_labels([one, two])
     load_labels([two])
@@ -209,7 +223,7 @@ def test_splits_that_share_a_folder_keep_caches_apart(tmp_path: Path, scans: lis
     assert not scans
 
 
-def test_it_is_an_error_when_nothing_is_left(tmp_path: Path) -> None:
+def test_a_dataset_without_usable_images_is_an_error(tmp_path: Path) -> None:
     images = make_set(tmp_path, 2)
     for path in images.iterdir():
         path.write_bytes(b"junk")
@@ -217,11 +231,11 @@ def test_it_is_an_error_when_nothing_is_left(tmp_path: Path) -> None:
         load_labels([images])
 
 
-def test_many_warnings_are_cut_short(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+def test_the_number_of_warnings_is_limited(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
     images = make_set(tmp_path, 3)
     (tmp_path / "labels/train/001.txt").write_text("0\n" * 70 + "0 0.5 0.5 0.1 0.1\n")
     load_labels([images])
     warnings = [record.getMessage() for record in said.records if record.levelname == "WARNING"]
     assert len(warnings) == 52
-    assert warnings[-2].startswith("... and 20 more")
-    assert warnings[-1] == "in all 0 images and 70 lines of labels are skipped"
+    assert warnings[-2].startswith("... and 20 more warnings")
+    assert warnings[-1] == "0 images and 70 label lines are skipped in total"

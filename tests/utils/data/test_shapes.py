@@ -1,4 +1,4 @@
-"""The drawn dataset: repeatable, whole, and labelled exactly."""
+"""The drawn dataset: reproducible, complete, and labelled exactly."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_image_has_a_label_file_of_legal_rows(tmp_path: Path) -> None:
     root = make_shapes(tmp_path / "shapes", train=12, val=4, size=128)
 
     files = sorted((root / "images").rglob("*.jpg"))
-    assert len({file.stem for file in files}) == 16  # names differ between the splits, too
+    assert len({file.stem for file in files}) == 16  # names differ between the splits
     for file in files:
         image = cv2.imread(str(file))
         assert image is not None
@@ -86,7 +86,7 @@ def test_most_of_each_shape_shows(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (mask & ~later).sum() >= 0.5 * mask.sum()
 
 
-def test_a_set_that_is_there_is_left_alone(tmp_path: Path) -> None:
+def test_an_existing_dataset_is_not_drawn_again(tmp_path: Path) -> None:
     root = make_shapes(tmp_path / "shapes", train=2, val=1, size=64)
     (root / "labels" / "train.cache").write_text("a cache")
     before = {file: file.stat().st_mtime_ns for file in root.rglob("*")}
@@ -96,7 +96,7 @@ def test_a_set_that_is_there_is_left_alone(tmp_path: Path) -> None:
     assert {file: file.stat().st_mtime_ns for file in root.rglob("*")} == before
 
 
-def test_an_older_version_is_replaced_whole(tmp_path: Path) -> None:
+def test_an_older_version_is_replaced(tmp_path: Path) -> None:
     root = make_shapes(tmp_path / "shapes", train=2, val=1, size=64)
     marker = json.loads((root / MARKER).read_text())
     (root / MARKER).write_text(json.dumps(marker | {"version": 0}))
@@ -106,7 +106,7 @@ def test_an_older_version_is_replaced_whole(tmp_path: Path) -> None:
 
     assert json.loads((root / MARKER).read_text()) == marker
     assert not (root / "labels" / "train" / "stale.txt").exists()
-    assert [entry.name for entry in tmp_path.iterdir()] == ["shapes"]  # nothing left beside it
+    assert [entry.name for entry in tmp_path.iterdir()] == ["shapes"]  # no temporary folder is left
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,16 +120,16 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_text("dear")
 
-    with pytest.raises(DataError, match=f"{tmp_path.name}.*not drawn by this program"):
+    with pytest.raises(DataError, match=f"{tmp_path.name}.*contains other files"):
         make_shapes(tmp_path, train=1, val=1, size=64)
 
     assert (tmp_path / "holiday.jpg").read_text() == "dear"
 
 
-def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(DataError, match="file/shapes: the shapes cannot be drawn there"):
@@ -140,7 +140,7 @@ def test_the_yaml_names_the_classes_in_order() -> None:
     assert tuple(read_yaml(ROOT / "data" / "shapes.yaml")["names"].values()) == NAMES
 
 
-def test_own_images_for_detection_are_shipped() -> None:
+def test_images_for_detection_are_shipped() -> None:
     images = sorted((ROOT / "data" / "images").glob("*.jpg"))
 
     assert len(images) == 4

@@ -1,4 +1,4 @@
-"""Each format, where its packages are installed: written, opened again, and the same boxes in it."""
+"""Every format whose packages are installed: export it, load it, and compare the boxes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import export
 from tests.known import SHARED, needs_shared
 from tests.models.backends.files import checkpoint
 from utils.base.formats import FORMATS, size_of
+from utils.base.options import options_from
 from utils.base.paths import ROOT
 from utils.export.export_job import ExportReport
-from utils.export.export_options import options_from
+from utils.export.export_options import ExportOptions
 from utils.export.verify import TOLERANCE
 
 PACKAGES = {
@@ -57,15 +58,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def exported(folder: Path, name: str, **more: object) -> ExportReport:
-    """What came of one export."""
+    """Export the checkpoint of a folder to one format."""
     needs_packages(name)
     keywords = {"weights": str(folder / "tiny.pt"), "include": [name], "imgsz": 64, **more}
-    (report,) = export.export(options_from(keywords))
+    (report,) = export.export(options_from(ExportOptions, keywords))
     return report
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-def test_a_file_has_pytorchs_boxes_and_detect_finds_them(folder: Path, name: str) -> None:
+def test_a_file_has_the_boxes_of_pytorch_and_detect_finds_them(folder: Path, name: str) -> None:
     report = exported(folder, name)
 
     assert report.error == ""
@@ -81,7 +82,7 @@ def test_a_file_has_pytorchs_boxes_and_detect_finds_them(folder: Path, name: str
 
 
 def found_by_detect(folder: Path, weights: Path) -> list[list[float]]:
-    """Lines of the label files that detect.py writes."""
+    """Return the rows of the label files that detect.py writes."""
     words = ["--weights", str(weights), "--source", str(folder / "images"), "--img", "64", "--nosave"]
     words += ["--save-txt", "--save-conf", "--conf-thres", "0.2", "--project", str(folder / "runs")]
     command = [sys.executable, "detect.py", *words, "--name", weights.name, "--exist-ok", "--device", "cpu"]
@@ -95,7 +96,7 @@ def found_by_detect(folder: Path, weights: Path) -> list[list[float]]:
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino", "tflite"])
-def test_8_bits_find_the_same_objects(folder: Path, name: str) -> None:
+def test_int8_finds_the_same_objects(folder: Path, name: str) -> None:
     report = exported(folder, name, int8=True, data=str(folder / "data.yaml"))
 
     assert report.error == ""
@@ -106,8 +107,8 @@ def test_8_bits_find_the_same_objects(folder: Path, name: str) -> None:
 
 @needs_shared
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
-def test_8_bits_find_what_a_trained_model_is_sure_of(tmp_path: Path, name: str) -> None:
-    """The tiny model above is sure of nothing; this one is of most cells."""
+def test_int8_finds_the_confident_boxes_of_a_trained_model(tmp_path: Path, name: str) -> None:
+    """Unlike the tiny model, this one has high confidences."""
     shutil.copy(SHARED / "weights" / "bccd_yolov5n.pt", tmp_path / "tiny.pt")
     words = f"path: {SHARED / 'data' / 'bccd'}\ntrain: images/train\nval: images/val\nnames: [a, b, c]\n"
     (tmp_path / "data.yaml").write_text(words)
@@ -118,20 +119,20 @@ def test_8_bits_find_what_a_trained_model_is_sure_of(tmp_path: Path, name: str) 
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
-def test_8_bits_of_a_fixed_batch_are_calibrated_with_such_batches(folder: Path, name: str) -> None:
+def test_int8_is_calibrated_with_batches_of_the_fixed_size(folder: Path, name: str) -> None:
     report = exported(folder, name, int8=True, data=str(folder / "data.yaml"), batch_size=2)
     assert report.error == ""
 
 
 @pytest.mark.parametrize("limits", [{"topk_all": 5}, {"topk_per_class": 2}])
 @pytest.mark.parametrize("name", ["onnx", "openvino", "saved_model"])
-def test_a_file_keeps_as_many_boxes_as_it_is_told(folder: Path, name: str, limits: dict[str, int]) -> None:
+def test_a_file_with_nms_keeps_at_most_k_boxes(folder: Path, name: str, limits: dict[str, int]) -> None:
     report = exported(folder, name, nms=True, conf_thres=0.01, **limits)
     assert report.error == ""
 
 
 @pytest.mark.parametrize("name", ["onnx", "openvino", "tflite"])
-def test_16_bits_round_a_little(folder: Path, name: str) -> None:
+def test_half_differs_by_rounding_only(folder: Path, name: str) -> None:
     half = exported(folder, name, half=True)
 
     assert half.error == ""
@@ -140,53 +141,48 @@ def test_16_bits_round_a_little(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize("agnostic", [False, True])
 @pytest.mark.parametrize("name", ["onnx", "openvino", "saved_model", "pb"])
-def test_suppression_in_the_file_keeps_what_detect_keeps(folder: Path, name: str, agnostic: bool) -> None:
+def test_nms_in_the_file_keeps_the_boxes_of_detect(folder: Path, name: str, agnostic: bool) -> None:
     report = exported(folder, name, nms=True, agnostic_nms=agnostic, conf_thres=0.05, topk_all=50)
 
     assert report.error == ""
     assert report.difference is not None and report.difference < TOLERANCE
 
 
-def test_what_a_format_has_not_is_left_out_and_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_options_that_a_format_lacks_are_reset_with_a_warning(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     keywords = {"weights": str(folder / "tiny.pt"), "imgsz": 64, "nms": True, "optimize": False}
-    reports = export.export(options_from({**keywords, "include": ["torchscript", "onnx"]}))
+    reports = export.export(options_from(ExportOptions, {**keywords, "include": ["torchscript", "onnx"]}))
 
     assert [report.error for report in reports] == ["", ""]
-    assert "torchscript: written without --nms, which it does not have" in caplog.messages
+    assert "torchscript: written without --nms, which it does not support" in caplog.messages
     assert b"nms" not in (folder / "tiny.torchscript").read_bytes().split(b"config.txt")[1][:300]
 
 
-def test_8_bits_without_images_are_a_mistake_told_at_once(folder: Path) -> None:
-    command = [
-        sys.executable,
-        "export.py",
-        "--weights",
-        str(folder / "tiny.pt"),
-        "--include",
-        "onnx",
-        "--int8",
-    ]
-    done = subprocess.run(
-        [*command, "--data", "nowhere.yaml"], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
+def test_int8_without_a_dataset_is_an_error_before_the_export(folder: Path) -> None:
+    command = [sys.executable, "export.py", "--weights", str(folder / "tiny.pt"), "--include", "onnx"]
+    command += ["--int8", "--data", "nowhere.yaml"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.startswith("ERROR: --data nowhere.yaml: no such file")
 
 
 def test_a_missing_package_is_named_and_the_others_are_written(folder: Path) -> None:
-    """In a process in which OpenVINO and X2Paddle cannot be imported."""
+    """OpenVINO and NNCF cannot be imported in the subprocess."""
     code = (
         "import sys, json; sys.modules['openvino'] = sys.modules['nncf'] = None; import export\n"
-        "from utils.export.export_options import options_from\n"
-        f"opt = options_from(dict(weights={str(folder / 'tiny.pt')!r}, include=['openvino', 'onnx']))\n"
-        "print(json.dumps([report.error for report in export.export(opt)]))"
+        "from utils.base.options import options_from\n"
+        "from utils.export.export_options import ExportOptions\n"
+        f"keywords = dict(weights={str(folder / 'tiny.pt')!r}, include=['openvino', 'onnx'])\n"
+        "reports = export.export(options_from(ExportOptions, keywords))\n"
+        "print(json.dumps([report.error for report in reports]))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     errors = json.loads(done.stdout.splitlines()[-1])
     assert errors == ["--include openvino needs: pip install openvino nncf", ""]
 
 
-def test_a_converter_that_crashes_costs_its_format_alone(
+def test_a_converter_that_crashes_does_not_stop_the_others(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(folder / "broken"))
@@ -196,7 +192,7 @@ def test_a_converter_that_crashes_costs_its_format_alone(
         "    os.write(2, b'no memory\\n'); os.abort()\n"
     )
     keywords = {"weights": str(folder / "tiny.pt"), "include": ["ncnn", "torchscript"], "imgsz": 64}
-    crashed, made = export.export(options_from(keywords))
+    crashed, made = export.export(options_from(ExportOptions, keywords))
 
     assert crashed.error == "the converter ended with status -6: no memory"
     assert made.error == ""

@@ -1,4 +1,4 @@
-"""Networks with attention, in the formats that people deploy: less than a ten thousandth from PyTorch."""
+"""Networks with attention in other formats: their output differs from PyTorch by less than 1e-4."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LARGER = fnmatch.filter(config_names(), "yolov5[smlx]*LSKA.yaml")
 
 
 def trained_like(cfg: str, file: Path) -> None:
-    """A checkpoint of the official weights in a config, with new layers that do something."""
+    """Save a checkpoint of a config with the official weights, and new layers that are not the identity."""
     torch.manual_seed(0)
     model = DetectionModel(cfg)
     graft(model, read_checkpoint(SHARED / "weights" / "yolov5n.pt"))
@@ -34,8 +34,8 @@ def trained_like(cfg: str, file: Path) -> None:
     save_checkpoint(file, {"model": model_record(model)})
 
 
-def settled(cfg: str, file: Path) -> None:
-    """A checkpoint of an untrained network whose batch norms have seen an image."""
+def untrained(cfg: str, file: Path) -> None:
+    """Save a checkpoint of an untrained network with batch-norm statistics of random images."""
     torch.manual_seed(0)
     model = DetectionModel(cfg).train()
     for module in model.modules():
@@ -70,7 +70,7 @@ def test_attention_is_the_same_in_other_formats(tmp_path: Path, cfg: str, name: 
 @pytest.mark.slow
 @pytest.mark.parametrize("cfg", [*VAN, *LARGER])
 def test_every_size_is_written(tmp_path: Path, cfg: str) -> None:
-    """Untrained networks of this depth cost float32 itself more than TOLERANCE: export.py allows for that."""
-    settled(cfg, tmp_path / "tiny.pt")
+    """FP32 rounding errors of untrained networks this deep exceed TOLERANCE, which export.py allows."""
+    untrained(cfg, tmp_path / "tiny.pt")
     for name in ("torchscript", "onnx", "openvino", "tflite"):
         assert exported(tmp_path, name, imgsz=128).error == "", name

@@ -1,4 +1,4 @@
-"""A proxy that answers no request."""
+"""A proxy that no request gets past."""
 
 from __future__ import annotations
 

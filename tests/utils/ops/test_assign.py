@@ -1,4 +1,4 @@
-"""Assignment: the original's matches, row by row, and what follows from the rule itself."""
+"""Assignment: the matches of the original, row by row, and properties of the rule."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_matches_equal_the_original_in_its_order(stored: str, case: str, level: 
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_as_many_matches_as_the_original(name: str) -> None:
+def test_the_number_of_matches_equals_the_original(name: str) -> None:
     case = CASES[name]
     anchor_t = case["hyp_overrides"].get("anchor_t", 4.0)
     anchors = torch.tensor(case["anchors_grid_units"])
@@ -51,7 +51,7 @@ def test_as_many_matches_as_the_original(name: str) -> None:
     assert shared == case["duplicate_cells"]
 
 
-def test_the_vector_of_the_reference_page() -> None:
+def test_a_small_example() -> None:
     targets = torch.tensor(
         [
             [0, 0, 0.5, 0.5, 0.3, 0.4],
@@ -60,24 +60,24 @@ def test_the_vector_of_the_reference_page() -> None:
             [1, 0, 0.05, 0.95, 0.08, 0.09],
         ]
     )
-    fine, middle, coarse = assign_targets(targets, ANCHORS, [(8, 8), (4, 4), (2, 2)])
+    fine, medium, coarse = assign_targets(targets, ANCHORS, [(8, 8), (4, 4), (2, 2)])
     assert cells(fine)[:5].tolist() == [[0, 0, 4, 4], [0, 0, 2, 1], [1, 0, 6, 6], [1, 0, 7, 0], [0, 1, 4, 4]]
-    wanted = torch.tensor([[0, 0, 1.2, 1.6], [0.08, 0.2, 2.0, 1.4], [0, 0, 1.2, 1.6]])
-    torch.testing.assert_close(middle.box[:3], wanted, atol=1e-5, rtol=0)
-    assert [len(m.row) for m in (fine, middle, coarse)] == [31, 16, 0]
+    expected = torch.tensor([[0, 0, 1.2, 1.6], [0.08, 0.2, 2.0, 1.4], [0, 0, 1.2, 1.6]])
+    torch.testing.assert_close(medium.box[:3], expected, atol=1e-5, rtol=0)
+    assert [len(m.row) for m in (fine, medium, coarse)] == [31, 16, 0]
 
 
 @pytest.fixture
-def crowd() -> Tensor:
+def many_targets() -> Tensor:
     generator = torch.Generator().manual_seed(0)
     targets = torch.rand(500, 6, generator=generator)
     targets[:, :2] = (targets[:, :2] * 3).floor()
     return targets
 
 
-def test_every_match_can_be_predicted(crowd: Tensor) -> None:
-    """Decoding reaches centres from -0.5 to 1.5 of a cell and sizes up to 4 anchors; targets are inside."""
-    for matches in assign_targets(crowd, ANCHORS, [(24, 40), (12, 20), (6, 10)]):
+def test_every_match_is_in_the_range_of_the_decoded_boxes(many_targets: Tensor) -> None:
+    """Decoding reaches centres from -0.5 to 1.5 of a cell and sizes up to 4 anchors."""
+    for matches in assign_targets(many_targets, ANCHORS, [(24, 40), (12, 20), (6, 10)]):
         assert len(matches.row) > 0
         assert (matches.box[:, :2] >= -0.5).all()
         assert (matches.box[:, :2] <= 1.5).all()
@@ -85,7 +85,7 @@ def test_every_match_can_be_predicted(crowd: Tensor) -> None:
         assert (matches.box[:, 2:] > matches.anchors / 4).all()
 
 
-def test_no_objects_and_objects_without_size_match_nothing() -> None:
+def test_no_objects_and_objects_of_size_zero_have_no_matches() -> None:
     point = torch.tensor([[0, 0, 0.5, 0.5, 0, 0]])
     for targets in (torch.zeros(0, 6), point):
         matches = assign_targets(targets, ANCHORS, [(8, 8), (4, 4), (2, 2)])
@@ -93,7 +93,7 @@ def test_no_objects_and_objects_without_size_match_nothing() -> None:
         assert all(m.box.shape == (0, 4) and m.anchors.shape == (0, 2) for m in matches)
 
 
-def test_centres_on_the_edge_of_the_image_get_a_cell_inside() -> None:
+def test_centres_on_the_border_of_the_image_have_a_cell_inside() -> None:
     corners = torch.tensor([[0, 0, x, y, 0.2, 0.2] for x in (0.0, 1.0) for y in (0.0, 1.0)])
     for matches, size in zip(
         assign_targets(corners, ANCHORS, [(8, 8), (4, 4), (2, 2)]), (8, 4, 2), strict=True

@@ -1,4 +1,4 @@
-"""Boxes: the original's numbers, both kinds of array, and what happens in place."""
+"""Boxes: the numbers of the original, for arrays and tensors, and what is modified in place."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ CONVERSIONS = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("given", "convert", "wanted"), CONVERSIONS)
-def test_conversions_equal_the_original_and_leave_their_input_alone(
-    kind: Callable[[np.ndarray], Any], given: str, convert: Callable[[Any], Any], wanted: str
+@pytest.mark.parametrize(("given", "convert", "expected"), CONVERSIONS)
+def test_conversions_equal_the_original_and_do_not_modify_their_input(
+    kind: Callable[[np.ndarray], Any], given: str, convert: Callable[[Any], Any], expected: str
 ) -> None:
     boxes = kind(GOLDEN[given])
     result = convert(boxes)
     assert type(result) is type(boxes)
     assert result.dtype == boxes.dtype
-    np.testing.assert_allclose(np.asarray(result), GOLDEN[wanted], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.asarray(result), GOLDEN[expected], rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(np.asarray(boxes), GOLDEN[given])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_columns_after_the_fourth_pass_through(kind: Callable[[np.ndarray], Any]) -> None:
+def test_columns_after_the_fourth_are_kept(kind: Callable[[np.ndarray], Any]) -> None:
     rows = kind(np.array([[[10.0, 20, 4, 6, 0.9, 3]]], np.float32))
     there = ops.xywh2xyxy(rows)
     assert np.asarray(there).tolist() == [[[8, 17, 12, 23, np.float32(0.9), 3]]]
@@ -47,7 +47,7 @@ def test_columns_after_the_fourth_pass_through(kind: Callable[[np.ndarray], Any]
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("convert", [ops.xywh2xyxy, ops.xyxy2xywh, ops.xywhn2xyxy, ops.xyxy2xywhn])
-def test_no_boxes_stay_no_boxes(
+def test_empty_arrays_are_converted_to_empty_arrays(
     kind: Callable[[np.ndarray], Any], convert: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     assert convert(kind(np.zeros((0, 4), np.float32))).shape == (0, 4)
@@ -62,7 +62,7 @@ def test_clipping_works_in_place(kind: Callable[[np.ndarray], Any]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", golden("07_boxes")["scale_boxes"])
-def test_boxes_find_back_into_the_image(kind: Callable[[np.ndarray], Any], case: dict[str, Any]) -> None:
+def test_boxes_are_scaled_to_the_image(kind: Callable[[np.ndarray], Any], case: dict[str, Any]) -> None:
     rows = kind(np.concatenate((GOLDEN["px_xyxy"], np.full((12, 2), -7, np.float32)), 1))
     assert ops.scale_boxes(case["img1_shape"], rows, case["img0_shape"], case["ratio_pad"]) is rows
     np.testing.assert_allclose(np.asarray(rows)[:, :4], case["out"], rtol=1e-5, atol=1e-4)
@@ -84,12 +84,12 @@ def test_polygons_equal_the_original() -> None:
         np.testing.assert_allclose(scaled, known[f"scale_segments_{key}"], rtol=1e-4, atol=1e-4)
 
 
-def test_resampling_follows_the_closed_line() -> None:
+def test_resampled_points_follow_the_closed_polygon() -> None:
     square = np.array([[0, 0], [4, 0], [4, 4], [0, 4]], np.float32)
     (walk,) = ops.resample_segments([square], 9)
     assert walk.tolist() == [[0, 0], [2, 0], [4, 0], [4, 2], [4, 4], [2, 4], [0, 4], [0, 2], [0, 0]]
 
 
-def test_a_polygon_outside_the_image_has_no_box() -> None:
+def test_a_polygon_outside_the_image_has_a_box_of_zeros() -> None:
     assert ops.segment2box(np.array([[-5.0, 2], [700, 3]]), 640, 640).tolist() == [0, 0, 0, 0]
     assert ops.segments2boxes([]).shape == (0, 4)

@@ -1,4 +1,4 @@
-"""The confusion matrix: the original's counts on request, every false alarm by default."""
+"""Confusion matrix: the counts of the original with `legacy`, every false positive by default."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ def count(name: str, legacy: bool) -> ConfusionMatrix:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_legacy_count_equals_the_original(name: str) -> None:
+def test_the_legacy_matrix_equals_the_original(name: str) -> None:
     np.testing.assert_array_equal(count(name, legacy=True).matrix, CASES[name]["matrix"])
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_default_adds_false_alarms_and_nothing_else(name: str) -> None:
+def test_the_default_adds_false_positives_and_nothing_else(name: str) -> None:
     ours = count(name, legacy=False).matrix
     np.testing.assert_array_equal(ours[:, :-1], np.array(CASES[name]["matrix"])[:, :-1])
     found = GOLDEN[f"{name.removesuffix('_then_none')}/detections"]
     assert ours[:-1].sum() == (found[:, 4] > 0.25).sum()
 
 
-def test_the_vector_of_the_reference_page() -> None:
+def test_a_small_example() -> None:
     matrix = ConfusionMatrix(2)
     matrix.process_batch(FOUND, LABELS)
     assert matrix.matrix.tolist() == [[0, 0, 1], [1, 1, 0], [0, 1, 0]]
-    right, wrong = matrix.tp_fp()
-    assert (right.tolist(), wrong.tolist()) == ([0, 1], [1, 1])
+    tp, fp = matrix.tp_fp()
+    assert (tp.tolist(), fp.tolist()) == ([0, 1], [1, 1])
 
 
-def test_false_alarms_in_background_images_count() -> None:
+def test_false_positives_in_background_images_count() -> None:
     ours, legacy = ConfusionMatrix(2), ConfusionMatrix(2, legacy=True)
     for matrix in (ours, legacy):
         matrix.process_batch(FOUND, torch.zeros(0, 5))
@@ -64,7 +64,7 @@ def test_false_alarms_in_background_images_count() -> None:
     assert not legacy.matrix.any()
 
 
-def test_labels_of_images_without_detections_are_missed() -> None:
+def test_labels_of_images_without_detections_are_false_negatives() -> None:
     for found in (None, torch.zeros(0, 6)):
         matrix = ConfusionMatrix(2)
         matrix.process_batch(found, LABELS)

@@ -1,4 +1,4 @@
-"""The loss: the original's numbers and gradients, and what must hold for any maps and targets."""
+"""Loss: the values and gradients of the original, and properties for any maps and targets."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from utils.base.errors import ConfigError
 from utils.ops.loss import DetectionLoss, Duplicates, binary_loss, smooth_labels
 
 GOLDEN = arrays("05_loss")
-FACTS = golden("05_loss")
-CASES = FACTS["cases"]
+SCALARS = golden("05_loss")
+CASES = SCALARS["cases"]
 BASE = CASES["A/base"]
 
 
 def make_loss(case: dict[str, Any], duplicates: Duplicates | None = None, **hyp: float) -> DetectionLoss:
-    """The original's loss: the last match of a cell counts, unless it was told to sort them by IoU."""
+    """Make the loss of the original: the last match of a cell counts, unless matches are sorted by IoU."""
     return DetectionLoss(
         torch.tensor(case["anchors_grid_units"]),
         case["stride"],
         case["nc"],
-        FACTS["hyp_scratch_low"] | case["hyp_overrides"] | hyp,
+        SCALARS["hyp_scratch_low"] | case["hyp_overrides"] | hyp,
         case["autobalance"],
         duplicates=duplicates or ("max" if case["sort_obj_iou"] else "last"),
         iou_ratio=case["gr"],
@@ -54,8 +54,8 @@ def test_loss_and_gradient_equal_the_original(name: str) -> None:
         maps = golden_maps(case)
         total, items = loss(maps, targets)
         total.backward()
-        wanted = [step[key] for key in ("loss", "lbox", "lobj", "lcls")]
-        np.testing.assert_allclose([total.item(), *items.tolist()], wanted, rtol=1e-5)
+        expected = [step[key] for key in ("loss", "lbox", "lobj", "lcls")]
+        np.testing.assert_allclose([total.item(), *items.tolist()], expected, rtol=1e-5)
         grads = gradients(maps)
         np.testing.assert_allclose([g.norm().item() for g in grads], step["grad_norms"], rtol=1e-4)
         np.testing.assert_allclose([g.abs().sum().item() for g in grads], step["grad_abs_sum"], rtol=1e-4)
@@ -69,7 +69,7 @@ def test_every_gradient_of_the_base_case_equals_the_original() -> None:
         np.testing.assert_allclose(grad.numpy(), GOLDEN[f"A/base/grad{level}"], atol=1e-5)
 
 
-def test_the_vector_of_the_reference_page() -> None:
+def test_a_small_example() -> None:
     numbers = 2 * np.sin(0.37 * np.arange(2 * 3 * 8 * (64 + 16 + 4)))
     maps, start = [], 0
     for n in (8, 4, 2):
@@ -97,16 +97,18 @@ def test_the_vector_of_the_reference_page() -> None:
 
 
 def test_focal_loss_and_label_smoothing_equal_the_original() -> None:
-    logits, wanted = torch.from_numpy(GOLDEN["focal/pred"]), torch.from_numpy(GOLDEN["focal/true"])
-    known = FACTS["focal"]
-    assert binary_loss(logits, wanted).item() == pytest.approx(known["bce"], rel=1e-5)
-    assert binary_loss(logits, wanted, gamma=1.5).item() == pytest.approx(known["focal_g1_5_a0_25"], rel=1e-5)
-    for epsilon, positive, negative in FACTS["smooth_bce"]:
+    logits, expected = torch.from_numpy(GOLDEN["focal/pred"]), torch.from_numpy(GOLDEN["focal/true"])
+    known = SCALARS["focal"]
+    assert binary_loss(logits, expected).item() == pytest.approx(known["bce"], rel=1e-5)
+    assert binary_loss(logits, expected, gamma=1.5).item() == pytest.approx(
+        known["focal_g1_5_a0_25"], rel=1e-5
+    )
+    for epsilon, positive, negative in SCALARS["smooth_bce"]:
         assert smooth_labels(epsilon) == pytest.approx((positive, negative))
 
 
-def test_objects_in_one_cell_demand_the_greatest_iou_in_any_order() -> None:
-    """What the original decides by the order of writing, and at random on a GPU."""
+def test_objects_in_one_cell_have_the_greatest_iou_as_target_in_any_order() -> None:
+    """In the original the order of writing decides, which is random on a GPU."""
     case = CASES["A/edges"]
     loss, targets, maps = make_loss(case, "max"), golden_targets(case), golden_maps(case)
     forward, backward = (loss(maps, t)[1][1].item() for t in (targets, targets.flip(0)))
@@ -115,7 +117,7 @@ def test_objects_in_one_cell_demand_the_greatest_iou_in_any_order() -> None:
     assert last != pytest.approx(last_backward, rel=1e-4)
 
 
-def test_autocast_changes_nothing_but_the_precision_of_the_maps() -> None:
+def test_autocast_changes_only_the_precision_of_the_maps() -> None:
     maps, targets = golden_maps(BASE), golden_targets(BASE)
     plain = make_loss(BASE)([level.detach().bfloat16().float() for level in maps], targets)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -127,13 +129,13 @@ def test_autocast_changes_nothing_but_the_precision_of_the_maps() -> None:
 
 
 def test_maps_may_have_any_memory_format() -> None:
-    """A model in channels_last emits maps whose anchors vary faster than their rows and columns."""
+    """Maps of a channels_last model have a smaller stride for anchors than for rows and columns."""
     maps, targets = golden_maps(BASE), golden_targets(BASE)
     strided = [level.permute(0, 2, 3, 1, 4).contiguous().permute(0, 3, 1, 2, 4) for level in maps]
     torch.testing.assert_close(make_loss(BASE)(strided, targets), make_loss(BASE)(maps, targets))
 
 
-def test_images_without_objects_still_teach_objectness() -> None:
+def test_images_without_objects_have_an_objectness_loss_only() -> None:
     maps = golden_maps(BASE)
     total, items = make_loss(BASE)(maps, torch.zeros(0, 6))
     total.backward()
@@ -152,7 +154,7 @@ def test_extreme_logits_give_finite_gradients(gamma: float) -> None:
     assert all(torch.isfinite(grad).all() for grad in gradients(maps))
 
 
-def test_autobalance_goes_on_from_its_saved_state() -> None:
+def test_autobalance_continues_from_its_state_dict() -> None:
     case = CASES["A/autobalance_2_steps"]
     first, second = make_loss(case), make_loss(case)
     first(golden_maps(case), golden_targets(case))

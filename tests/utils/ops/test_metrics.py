@@ -1,4 +1,4 @@
-"""Matching and AP: the original's figures, the other matching rule, and sets with nothing in them."""
+"""Matching and AP: the numbers of the original, the rule of COCO, and empty datasets."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from utils.ops.metrics import (
 )
 
 GOLDEN = arrays("06_metrics")
-FACTS = golden("06_metrics")
+SCALARS = golden("06_metrics")
 IOUV = torch.linspace(0.5, 0.95, 10)
 
 
 def ap_of(name: str) -> APResult:
     tp, conf, found, labels = (GOLDEN[f"{name}/{key}"] for key in ("tp", "conf", "pred_cls", "target_cls"))
-    names = {int(key): str(value) for key, value in FACTS["ap_cases"][name]["names"].items()}
+    names = {int(key): str(value) for key, value in SCALARS["ap_cases"][name]["names"].items()}
     return ap_per_class(tp, conf, found, labels, names=names)
 
 
-@pytest.mark.parametrize("name", FACTS["ap_cases"])
+@pytest.mark.parametrize("name", SCALARS["ap_cases"])
 def test_average_precision_equals_the_original(name: str) -> None:
-    ours, wanted = ap_of(name), FACTS["ap_cases"][name]
-    assert ours.classes.tolist() == wanted["unique_classes"]
+    ours, expected = ap_of(name), SCALARS["ap_cases"][name]
+    assert ours.classes.tolist() == expected["unique_classes"]
     assert ours.classes.dtype.kind == "i"
     for key in ("tp", "fp", "p", "r", "f1", "ap"):
-        np.testing.assert_allclose(getattr(ours, key), wanted[key], atol=1e-6, err_msg=key)
-    assert ours.ap[:, 0].mean() == pytest.approx(wanted["map50"], abs=1e-6)
-    assert ours.ap.mean() == pytest.approx(wanted["map50_95"], abs=1e-6)
+        np.testing.assert_allclose(getattr(ours, key), expected[key], atol=1e-6, err_msg=key)
+    assert ours.ap[:, 0].mean() == pytest.approx(expected["map50"], abs=1e-6)
+    assert ours.ap.mean() == pytest.approx(expected["map50_95"], abs=1e-6)
     for curve in (ours.p_curve, ours.r_curve, ours.f1_curve, ours.prec_values):
         assert curve.shape == (len(ours.classes), len(ours.px))
 
 
-def test_the_vector_of_the_reference_page() -> None:
+def test_a_small_example() -> None:
     tp = np.array([[1, 1], [1, 0], [0, 0], [1, 1], [0, 0], [1, 0]], bool)
     conf = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
     ours = ap_per_class(tp, conf, np.array([0, 0, 0, 1, 1, 0]), np.array([0, 0, 0, 1, 1]))
@@ -57,7 +57,7 @@ def test_the_vector_of_the_reference_page() -> None:
     assert ap == pytest.approx(0.82835, abs=1e-5)
 
 
-@pytest.mark.parametrize("case", FACTS["compute_ap"].values())
+@pytest.mark.parametrize("case", SCALARS["compute_ap"].values())
 def test_the_envelope_equals_the_original(case: dict[str, Any]) -> None:
     ap, envelope, recalls = compute_ap(np.array(case["recall"]), np.array(case["precision"], float))
     assert ap == pytest.approx(case["ap"], abs=1e-9)
@@ -66,34 +66,34 @@ def test_the_envelope_equals_the_original(case: dict[str, Any]) -> None:
 
 
 def test_smoothing_and_fitness_equal_the_original() -> None:
-    known = FACTS["smooth"]
+    known = SCALARS["smooth"]
     np.testing.assert_allclose(smooth(np.array(known["y"]), known["f"]), known["out"], atol=1e-12)
-    known = FACTS["fitness"]
+    known = SCALARS["fitness"]
     np.testing.assert_allclose([fitness(row[2], row[3]) for row in known["x"]], known["out"], atol=1e-12)
     assert fitness(*known["x"][0][2:4]) == pytest.approx(known["out"][0])
 
 
-def test_class_names_come_with_the_figures() -> None:
+def test_metrics_have_class_names() -> None:
     assert ap_of("three_classes").names == ("a", "b", "c")
     assert ap_per_class(np.zeros((0, 10)), np.zeros(0), np.zeros(0), np.array([4])).names == ("4",)
 
 
 @pytest.mark.parametrize(("found", "labels"), [(0, 0), (0, 3), (3, 0)])
-def test_nothing_found_or_nothing_there_gives_zeros(found: int, labels: int) -> None:
+def test_no_detections_or_no_labels_give_zeros(found: int, labels: int) -> None:
     ours = ap_per_class(np.ones((found, 10), bool), np.ones(found), np.zeros(found), np.zeros(labels))
     assert ours.ap.shape == (1 if labels else 0, 10)
-    for figure in (ours.ap, ours.p, ours.r, ours.f1, ours.tp, ours.fp):
-        assert not figure.any()
+    for metric in (ours.ap, ours.p, ours.r, ours.f1, ours.tp, ours.fp):
+        assert not metric.any()
 
 
-def test_detections_of_classes_without_labels_are_counted_apart() -> None:
+def test_detections_of_classes_without_labels_are_counted_separately() -> None:
     tp = np.ones((3, 1), bool)
     ours = ap_per_class(tp, np.array([0.9, 0.8, 0.7]), np.array([0, 7, 7]), np.array([0]))
     assert ours.classes.tolist() == [0]
     assert (ours.p[0], ours.stray) == (1, 2)
 
 
-@pytest.mark.parametrize("name", FACTS["process_batch"])
+@pytest.mark.parametrize("name", SCALARS["process_batch"])
 def test_matches_equal_the_original(name: str) -> None:
     found, labels = (torch.from_numpy(GOLDEN[f"{name}/{key}"]) for key in ("detections", "labels"))
     correct = match_predictions(found, labels, IOUV)
@@ -105,8 +105,8 @@ def rows(*boxes: tuple[float, ...]) -> Tensor:
     return torch.tensor(boxes)
 
 
-def test_the_two_rules_differ_where_boxes_crowd() -> None:
-    """Two detections overlap the first label most; the second of them overlaps the other label as well."""
+def test_the_two_rules_differ_where_boxes_overlap() -> None:
+    """Both detections overlap the first label most; the second detection also overlaps the second label."""
     labels = rows((0, 0, 0, 10, 10), (0, 3, 0, 13, 10))
     found = rows((0, 0, 10, 10, 0.9, 0), (1, 0, 11, 10, 0.8, 0))
     assert match_predictions(found, labels, IOUV[:1]).tolist() == [[True], [False]]
@@ -136,7 +136,7 @@ def test_the_coco_rule_is_greedy_by_confidence(name: str) -> None:
         assert ours[:, level].tolist() == coco_by_definition(found, labels, least.item())
 
 
-def test_one_label_is_found_once() -> None:
+def test_a_label_has_one_match() -> None:
     found = rows(*[(0, 0, 10, 10, 0.9, 0)] * 5)
     rules: tuple[MatchRule, ...] = ("legacy", "coco")
     for rule in rules:

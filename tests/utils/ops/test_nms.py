@@ -1,4 +1,4 @@
-"""Suppression: the original's rows, and the promises it did not keep (no dropped images, no NaN)."""
+"""NMS: the rows of the original; unlike there, no image is dropped and NaN has no effect."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def test_rows_equal_the_original(name: str) -> None:
     assert torch.equal(decoded, before)
     assert [len(rows) for rows in ours] == CASES[name]["n_out"]
     for i, rows in enumerate(ours):
-        wanted = stored[f"{name}/out{i}"]
-        np.testing.assert_allclose(ordered(rows.numpy()), ordered(wanted), atol=1e-3)
-        np.testing.assert_allclose(rows[:, 4].numpy(), wanted[:, 4], atol=1e-6)
+        expected = stored[f"{name}/out{i}"]
+        np.testing.assert_allclose(ordered(rows.numpy()), ordered(expected), atol=1e-3)
+        np.testing.assert_allclose(rows[:, 4].numpy(), expected[:, 4], atol=1e-6)
 
 
 def ordered(rows: np.ndarray) -> np.ndarray:
-    """Rows of equal score, whose order nobody promises, sorted by class."""
+    """Sort rows of equal score, whose order is not defined, by class."""
     return rows[np.lexsort((rows[:, 0], rows[:, 5], -rows[:, 4]))]
 
 
-def test_the_vector_of_the_reference_page() -> None:
+def test_a_small_example() -> None:
     (best,) = non_max_suppression(THREE_CLASSES)
     torch.testing.assert_close(
         best, torch.tensor([[5, 5, 15, 15, 0.81, 0], [5, 5, 15, 15, 0.63, 1]]), atol=1e-6, rtol=0
@@ -80,7 +80,7 @@ def random_boxes(count: int, nc: int = 3, batch: int = 1, seed: int = 0) -> Tens
 
 
 def greedy(xyxy: Tensor, group: Tensor, iou_thres: float, max_det: int) -> list[int]:
-    """Suppression by definition, one candidate after the other, best first."""
+    """Compute NMS by its definition, one candidate after the other, best first."""
     from utils.ops.iou import box_iou
 
     overlap = box_iou(xyxy.double(), xyxy.double(), eps=0) > iou_thres
@@ -92,8 +92,8 @@ def greedy(xyxy: Tensor, group: Tensor, iou_thres: float, max_det: int) -> list[
 
 
 @pytest.mark.parametrize("max_det", [3, 10, 1000])
-def test_stopping_early_changes_nothing(max_det: int) -> None:
-    """With 4 * 3 and 4 * 10 candidates at first, the search has to widen; the result is the greedy one."""
+def test_stopping_early_does_not_change_the_result(max_det: int) -> None:
+    """The first 4 * max_det candidates are too few for 3 and 10 detections, so more have to be processed."""
     centre = torch.rand(200, 2, generator=torch.Generator().manual_seed(1)) * 60
     xyxy = torch.cat((centre, centre + 40), 1)
     group = torch.arange(200) % 2
@@ -103,42 +103,42 @@ def test_stopping_early_changes_nothing(max_det: int) -> None:
 
 
 @pytest.mark.parametrize("offset", [0.0, 7680.0, 50_000.0])
-def test_classes_stay_apart_in_images_of_any_size(offset: float) -> None:
+def test_classes_are_independent_in_images_of_any_size(offset: float) -> None:
     """A box of class 0, 7680 px further right, is where the original compares those of class 1."""
     boxes = torch.tensor([[offset + 20, 7700, 30, 30, 0.9, 1, 0], [20, 20, 30, 30, 0.8, 0, 1]])
     (rows,) = non_max_suppression(boxes[None])
     assert rows[:, 5].tolist() == [0, 1]
 
 
-def test_small_overlaps_are_judged_right_in_the_last_of_many_classes() -> None:
+def test_iou_of_small_boxes_is_exact_in_the_last_of_many_classes() -> None:
     pair = torch.zeros(2, 5 + 1000)
     pair[:, :4] = torch.tensor([[100.0, 100, 2, 2], [100.6, 100, 2, 2]])  # IoU 1.4 / 2.6 = 0.538
     pair[:, 4], pair[:, -1] = torch.tensor([0.9, 0.8]), 1
     assert [len(non_max_suppression(pair[None], 0.25, t)[0]) for t in (0.53, 0.55)] == [1, 2]
 
 
-def test_one_absurd_box_does_not_disturb_the_others() -> None:
+def test_one_huge_box_does_not_affect_the_others() -> None:
     rows = random_boxes(50)
-    absurd = rows[:, :1].clone()
-    absurd[..., :4] = 1e30
-    absurd[..., 4:] = 1
+    huge = rows[:, :1].clone()
+    huge[..., :4] = 1e30
+    huge[..., 4:] = 1
     alone = non_max_suppression(rows)[0]
-    together = non_max_suppression(torch.cat((rows, absurd), 1))[0]
+    together = non_max_suppression(torch.cat((rows, huge), 1))[0]
     assert torch.equal(together[1:], alone)
 
 
 @pytest.mark.parametrize("column", [0, 3, 4, 6])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_rows_that_are_not_numbers_are_dropped(column: int, value: float) -> None:
-    spoilt = random_boxes(40)
-    spoilt[0, ::2, column] = value
-    clean = non_max_suppression(spoilt[:, 1::2])[0]
+def test_rows_with_nan_or_inf_are_dropped(column: int, value: float) -> None:
+    damaged = random_boxes(40)
+    damaged[0, ::2, column] = value
+    clean = non_max_suppression(damaged[:, 1::2])[0]
     assert len(clean)
-    assert torch.equal(non_max_suppression(spoilt)[0], clean)
+    assert torch.equal(non_max_suppression(damaged)[0], clean)
 
 
 def test_no_image_of_an_untrained_model_is_dropped() -> None:
-    """The original ran out of its time here and returned [300, 0, 0, 0]."""
+    """The original reaches its time limit here and returns [300, 0, 0, 0] detections."""
     decoded = random_boxes(25200, nc=3, batch=4)
     found = non_max_suppression(decoded, 0.001, 0.6, multi_label=True)
     assert [len(rows) for rows in found] == [300] * 4
@@ -159,7 +159,7 @@ def test_equal_scores_keep_their_order() -> None:
     assert (found[:, 0].diff() > 0).all()
 
 
-def test_half_precision_is_compared_in_float32() -> None:
+def test_fp16_is_processed_in_float32() -> None:
     rows = random_boxes(200)
     (found,) = non_max_suppression(rows.half())
     assert found.dtype == torch.float32
@@ -172,7 +172,7 @@ def test_thresholds_out_of_range_are_named(conf: float, iou: float) -> None:
         non_max_suppression(random_boxes(1), conf, iou)
 
 
-def test_torchvision_still_imports_after_its_kernel_was_loaded_alone() -> None:
+def test_torchvision_can_be_imported_after_its_library_was_loaded() -> None:
     nms._nms_kernel()
     import torchvision
 
@@ -180,8 +180,8 @@ def test_torchvision_still_imports_after_its_kernel_was_loaded_alone() -> None:
     assert torchvision.ops.nms(box, torch.ones(1), 0.5).tolist() == [0]
 
 
-def _greedy(rows: list[list[float]], conf: float, iou: float) -> list[tuple[float, ...]]:
-    """Suppression as one would write it by hand: class by class, box by box, nothing at once."""
+def _plain_nms(rows: list[list[float]], conf: float, iou: float) -> list[tuple[float, ...]]:
+    """Compute NMS in plain Python: class by class, box by box."""
     found: list[tuple[float, ...]] = []
     for cls in range(len(rows[0]) - 5):
         kept: list[tuple[float, ...]] = []
@@ -202,11 +202,11 @@ def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
-def test_what_is_done_at_once_equals_what_is_done_by_hand() -> None:
+def test_nms_equals_plain_python() -> None:
     drawn = torch.rand(3, 150, 10, generator=torch.Generator().manual_seed(5))
     drawn[..., :4] *= torch.tensor([100, 100, 60, 60])
     ours = non_max_suppression(drawn, 0.1, 0.5, multi_label=True, max_det=1000)
     for image, rows in zip(drawn.tolist(), ours, strict=True):
-        wanted = _greedy(image, 0.1, 0.5)
-        assert 100 < len(rows) == len(wanted)
-        np.testing.assert_allclose(rows.numpy(), wanted, atol=1e-4)
+        expected = _plain_nms(image, 0.1, 0.5)
+        assert 100 < len(rows) == len(expected)
+        np.testing.assert_allclose(rows.numpy(), expected, atol=1e-4)

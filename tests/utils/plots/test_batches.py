@@ -11,7 +11,7 @@ def image(path) -> np.ndarray:
     return cv2.imread(str(path))
 
 
-def test_the_batch_is_not_changed(tmp_path) -> None:
+def test_the_batch_is_not_modified(tmp_path) -> None:
     for images in (torch.rand(2, 3, 64, 96), torch.randint(0, 255, (2, 3, 64, 96), dtype=torch.uint8)):
         before = images.clone()
         targets = torch.tensor([[0, 1, 0.5, 0.5, 0.5, 0.5]])
@@ -21,7 +21,7 @@ def test_the_batch_is_not_changed(tmp_path) -> None:
         assert torch.equal(targets, kept)
 
 
-def test_floating_and_byte_images_look_the_same_in_rgb(tmp_path) -> None:
+def test_float_and_uint8_images_give_the_same_plot(tmp_path) -> None:
     red = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     red[:, 0] = 255
     one = plot_images(red, [], None, tmp_path / "a.png")
@@ -30,14 +30,14 @@ def test_floating_and_byte_images_look_the_same_in_rgb(tmp_path) -> None:
     assert one[16, 16].tolist() == [0, 0, 255]  # BGR
 
 
-def test_sixteen_large_images_fit_in_1920_and_further_ones_are_left_out(tmp_path) -> None:
+def test_at_most_16_images_are_scaled_to_1920_pixels(tmp_path) -> None:
     images = torch.zeros(20, 3, 640, 512, dtype=torch.uint8)
     mosaic = plot_images(images, torch.zeros(0, 6), None, tmp_path / "a.jpg")
     assert mosaic.shape == (1920, 1536, 3)
     assert image(tmp_path / "a.jpg").shape == mosaic.shape
 
 
-def test_no_empty_row_below_five_images(tmp_path) -> None:
+def test_five_images_have_no_empty_row(tmp_path) -> None:
     assert plot_images(torch.zeros(5, 3, 64, 64), [], None, tmp_path / "a.jpg").shape == (128, 192, 3)
 
 
@@ -53,20 +53,20 @@ def test_labels_are_fractions_and_detections_are_pixels(tmp_path) -> None:
     assert np.array_equal(drawn[0], drawn[1])
 
 
-def test_unsure_detections_are_not_drawn(tmp_path) -> None:
+def test_detections_of_low_confidence_are_not_drawn(tmp_path) -> None:
     images = torch.zeros(1, 3, 100, 100)
     found = output_to_target([torch.tensor([[10.0, 10, 80, 80, 0.25, 3]])])
     assert not (plot_images(images, found, None, tmp_path / "a.jpg")[3:-3, 3:-3]).any()
 
 
-def test_output_to_target_numbers_the_images_and_keeps_the_first() -> None:
+def test_output_to_target_has_image_indices_and_at_most_max_det_rows() -> None:
     detections = [torch.zeros(0, 6), torch.tensor([[0.0, 0, 10, 20, 0.9, 1], [0, 0, 4, 4, 0.8, 2]])]
     rows = output_to_target(detections, max_det=1)
     assert rows.tolist() == [[1, 1, 5, 10, 10, 20, np.float32(0.9)]]
     assert output_to_target([]).shape == (0, 7)
 
 
-def test_empty_batch_and_unknown_class_do_no_harm(tmp_path) -> None:
+def test_an_empty_batch_and_an_unknown_class_are_drawn(tmp_path) -> None:
     plot_images(torch.zeros(0, 3, 32, 32), [], [], tmp_path / "a.jpg")
     plot_images(
         torch.zeros(1, 3, 32, 32), np.array([[0, 7, 0.5, 0.5, 0.5, 0.5]]), None, tmp_path / "b.jpg", ["a"]

@@ -17,7 +17,7 @@ PX = np.linspace(0, 1, 1000)
 
 
 def size(path: Path) -> tuple[int, int]:
-    """(width, height)"""
+    """Return (width, height) of an image file."""
     image = cv2.imread(str(path))
     return image.shape[1], image.shape[0]
 
@@ -34,7 +34,7 @@ def test_results_png_has_the_documented_size(rows: int, tmp_path) -> None:
     assert size(plot_results(write_results(tmp_path / "results.csv", rows))) == (2400, 1200)
 
 
-def test_results_are_read_by_name_and_gaps_are_nan(tmp_path) -> None:
+def test_results_are_read_by_name_and_missing_cells_are_nan(tmp_path) -> None:
     file = write_results(tmp_path / "results.csv", 2)
     file.write_text(file.read_text() + "2, oops\n")
     table = read_results(file)
@@ -62,7 +62,7 @@ def test_curves_have_the_documented_size_and_take_any_class_name(tmp_path) -> No
     assert size(tmp_path / "PR_curve.png") == size(tmp_path / "F1_curve.png") == (2250, 1500)
 
 
-def test_curves_of_no_class_and_of_many(tmp_path) -> None:
+def test_curves_of_no_class_and_of_many_classes(tmp_path) -> None:
     plot_pr_curve(PX, np.zeros((0, 1000)), np.zeros((0, 10)), tmp_path / "none.png")
     plot_mc_curve(PX, np.tile(PX, (30, 1)), tmp_path / "many.png", [str(i) for i in range(30)])
     assert (tmp_path / "none.png").exists()
@@ -78,19 +78,19 @@ def test_confusion_matrix_of_any_size(nc: int, normalize: bool, tmp_path) -> Non
     assert np.array_equal(matrix, before)
 
 
-def test_labels_make_two_images(tmp_path) -> None:
+def test_plot_labels_writes_two_images(tmp_path) -> None:
     labels = np.array([[0, 0.5, 0.5, 0.1, 0.1], [1, 1.0, 0.0, 1.0, 1.0]], np.float32)
-    made = plot_labels(labels, {0: "a", 1: "b", 2: "never seen"}, tmp_path / "run [1]")
+    made = plot_labels(labels, {0: "a", 1: "b", 2: "without labels"}, tmp_path / "run [1]")
     assert made is not None
     assert [path.name for path in made] == ["labels.jpg", "labels_correlogram.jpg"]
     assert size(made[0]) == (1600, 1600)
 
 
-def test_no_labels_make_no_image(tmp_path) -> None:
+def test_without_labels_no_image_is_written(tmp_path) -> None:
     assert plot_labels(np.zeros((0, 5)), ["a"], tmp_path) is None
 
 
-def test_features_are_written_as_grid_and_numbers(tmp_path) -> None:
+def test_feature_maps_are_written_as_image_and_array(tmp_path) -> None:
     maps = np.random.default_rng(0).random((2, 40, 6, 10)).astype(np.float32)
     path = plot_features(maps, "models.blocks.csp.C3", 4, tmp_path)
     assert path == tmp_path / "stage4_C3_features.png"
@@ -101,7 +101,7 @@ def test_features_are_written_as_grid_and_numbers(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("maps", [np.zeros((1, 8, 1, 1)), [np.zeros(3)], np.zeros((1, 10, 85))])
-def test_what_is_no_map_is_left_out(maps, tmp_path) -> None:
+def test_outputs_without_feature_maps_are_skipped(maps, tmp_path) -> None:
     assert plot_features(maps, "Detect", 24, tmp_path) is None
     assert not list(tmp_path.iterdir())
 
@@ -117,10 +117,10 @@ def test_importing_plots_loads_no_matplotlib() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_an_evolution_shows_the_genes_that_moved(tmp_path: Path) -> None:
+def test_an_evolution_shows_the_genes_that_vary(tmp_path: Path) -> None:
     genes = {f"gene{number}": [number, number, 0.5] for number in range(7)} | {"fixed": [1.0, 1.0, 1.0]}
     plot_evolution(genes, [0.1, 0.3, 0.2], tmp_path / "evolve.png")
     plot_evolution({"alone": [0.1]}, [0.0], tmp_path / "one.png")
 
     wide, one = size(tmp_path / "evolve.png"), size(tmp_path / "one.png")
-    assert wide[0] == one[0] and wide[1] == 2 * one[1], "seven of eight, in two rows"
+    assert wide[0] == one[0] and wide[1] == 2 * one[1], "seven of eight genes, in two rows"

@@ -1,20 +1,26 @@
+from __future__ import annotations
+
 import pytest
 
-import detect
 from utils.base.errors import ConfigError
+from utils.base.options import options_from, parse_options
 from utils.predict.detect_options import DetectOptions
 
 
-def options(**kwargs) -> DetectOptions:
-    return DetectOptions(**{**vars(detect.make_parser().parse_args([])), **kwargs})
+def options(**keywords: object) -> DetectOptions:
+    return options_from(DetectOptions, keywords)
 
 
-def test_loose_values_are_brought_into_form() -> None:
+def test_keywords_take_single_values_where_the_command_line_takes_several() -> None:
     got = options(weights="a.pt", imgsz=320, classes=3)
     assert (got.weights, got.imgsz, got.classes) == (["a.pt"], (320, 320), [3])
     assert options(imgsz=[320, 640]).imgsz == (320, 640)
-    assert options().imgsz == (640, 640)
-    assert options().classes is None
+    assert options(img=64).imgsz == (64, 64)
+
+
+def test_keywords_and_the_command_line_have_the_same_defaults() -> None:
+    assert options() == parse_options(DetectOptions, [])
+    assert (options().imgsz, options().classes, options().conf_thres) == ((640, 640), None, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +39,6 @@ def test_loose_values_are_brought_into_form() -> None:
         ("weights", []),
     ],
 )
-def test_impossible_values_name_the_flag(name: str, value: object) -> None:
+def test_a_value_out_of_range_is_an_error_that_names_the_flag(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} "):
         options(**{name: value})

@@ -9,7 +9,8 @@ import pytest
 
 from utils.base.errors import ConfigError, DataError
 from utils.sources import source as source_module
-from utils.sources.source import FileSource, find_source, open_source
+from utils.sources.frame import Frame
+from utils.sources.source import FileSource, ImageFile, find_source
 from utils.sources.streams import StreamSource
 
 
@@ -22,7 +23,7 @@ def make_image_file(path: Path, height: int = 40, width: int = 60) -> Path:
 
 
 def video(path: Path, frames: int = 6, fps: float = 12, size: tuple[int, int] = (64, 48)) -> Path:
-    """Frame k (from 0) is grey 10 * k, then round again."""
+    """Write a video whose frame k, from 0, is grey 10 * k modulo 250."""
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size)
     for k in range(frames):
@@ -35,11 +36,11 @@ def names(source: str) -> list[str]:
     return [path.name for path in find_source(source).files]
 
 
-def frames(source: str, **kwargs) -> list:
-    return [frame for batch in open_source(source, imgsz=64, **kwargs) for frame in batch]
+def frames(source: str, vid_stride: int = 1) -> list[Frame]:
+    return list(find_source(source, vid_stride).read())
 
 
-def test_folder_is_not_searched_below_and_images_come_before_videos(tmp_path: Path) -> None:
+def test_subfolders_are_not_searched_and_images_come_before_videos(tmp_path: Path) -> None:
     for name in ("b.JPG", "a.png", "below/c.jpg", ".hidden.jpg"):
         make_image_file(tmp_path / name)
     video(tmp_path / "A.mp4")
@@ -77,7 +78,7 @@ def test_list_names_files_folders_and_globs_relative_to_here_or_to_itself(
 
 
 @pytest.mark.parametrize("source", ["nowhere.jpg", "nowhere", "no*where", "nowhere.txt", "nowhere.streams"])
-def test_what_does_not_exist_is_named(source: str) -> None:
+def test_a_missing_source_is_named(source: str) -> None:
     with pytest.raises(ConfigError, match="nowhere|no\\*where"):
         find_source(source)
 
@@ -95,7 +96,7 @@ def test_unreadable_files_are_skipped_and_counted(tmp_path: Path) -> None:
     (tmp_path / "c.mp4").write_bytes(b"no video")
     make_image_file(tmp_path / "d.jpg")
     source = find_source(str(tmp_path))
-    got = [frame for batch in source.batches(lambda image: image) for frame in batch]
+    got = list(source.read())
     assert [frame.path.name for frame in got] == ["d.jpg"]
     assert source.skipped == 3
     assert (got[0].index, got[0].count) == (3, 4)
@@ -107,14 +108,13 @@ def test_nothing_readable_is_an_error_that_names_the_source(tmp_path: Path) -> N
         frames(str(tmp_path / "a.jpg"))
 
 
-def test_images_are_fitted_to_the_network(tmp_path: Path) -> None:
-    file = make_image_file(tmp_path / "a.png", 40, 60)
-    (frame,) = frames(str(file))
-    assert frame.original.shape == (40, 60, 3)
-    assert frame.image.shape == (64, 64, 3)
-    assert next(open_source(str(file), imgsz=(128, 128)))[0].image.shape == (96, 128, 3)
-    assert next(open_source(str(file), imgsz=(64, 128), auto=False))[0].image.shape == (64, 128, 3)
-    assert frame.kind == "image"
+def test_images_are_listed_unread_and_videos_frame_by_frame(tmp_path: Path) -> None:
+    make_image_file(tmp_path / "a.png", 40, 60)
+    video(tmp_path / "b.mp4", frames=2)
+    file, *shots = find_source(str(tmp_path)).items()
+    assert file == ImageFile(tmp_path / "a.png", 1, 2)
+    assert (file.read().image.shape, file.read().kind) == ((40, 60, 3), "image")
+    assert [(shot.frame_number, shot.index) for shot in shots] == [(1, 2), (2, 2)]
 
 
 def test_video_frames_are_numbered_and_timed(tmp_path: Path) -> None:
@@ -126,14 +126,14 @@ def test_video_frames_are_numbered_and_timed(tmp_path: Path) -> None:
 def test_vid_stride_takes_every_nth_frame_and_slows_down(tmp_path: Path) -> None:
     got = frames(str(video(tmp_path / "a.mp4", frames=7, fps=12)), vid_stride=3)
     assert [(frame.frame_number, frame.total, frame.fps) for frame in got] == [(1, 2, 4.0), (2, 2, 4.0)]
-    assert [round(frame.original.mean() / 10) for frame in got] == [2, 5]
+    assert [round(frame.image.mean() / 10) for frame in got] == [2, 5]
 
 
 def test_several_videos_and_one_shorter_than_the_stride(tmp_path: Path) -> None:
     for name, count in (("a.mp4", 4), ("b.mp4", 1), ("c.MP4", 2)):
         video(tmp_path / name, frames=count)
     source = find_source(str(tmp_path), vid_stride=2)
-    got = [frame.path.name for batch in source.batches(lambda image: image) for frame in batch]
+    got = [frame.path.name for frame in source.read()]
     assert got == ["a.mp4", "a.mp4", "c.MP4"]
     assert source.skipped == 1
 
@@ -152,7 +152,7 @@ def test_several_videos_and_one_shorter_than_the_stride(tmp_path: Path) -> None:
         ("HTTP://host/a.mp4", FileSource),
     ],
 )
-def test_addresses_are_told_apart(source: str, kind: type, tmp_path: Path, monkeypatch) -> None:
+def test_urls_of_files_are_no_streams(source: str, kind: type, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     downloaded = []
 
@@ -219,21 +219,21 @@ def two_monitors(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_screen_regions(source: str, shape: tuple, corner: list) -> None:
-    batches = open_source(source, imgsz=64)
+    batches = find_source(source).batches()
     first, second = next(batches)[0], next(batches)[0]
-    assert first.original.shape == shape
-    assert first.original[0, 0].tolist() == corner
+    assert first.image.shape == shape
+    assert first.image[0, 0].tolist() == corner
     assert (first.frame_number, second.frame_number) == (1, 2)
 
 
 @pytest.mark.usefixtures("two_monitors")
 @pytest.mark.parametrize("source", ["screen 1 2", "screen 1 2 3 4 5 6", "screen 7"])
-def test_screens_that_cannot_be(source: str) -> None:
+def test_a_malformed_or_missing_screen_is_an_error(source: str) -> None:
     with pytest.raises(ConfigError, match="screen"):
-        next(open_source(source, imgsz=64))
+        next(find_source(source).batches())
 
 
-def test_a_file_called_like_a_screen_is_a_file(tmp_path: Path) -> None:
+def test_a_file_named_like_a_screen_is_a_file(tmp_path: Path) -> None:
     file = make_image_file(tmp_path / "screenshot 1.png")
     assert names(str(file)) == ["screenshot 1.png"]
     assert names(os.path.relpath(file)) == ["screenshot 1.png"]

@@ -13,17 +13,17 @@ from utils.sources.streams import StreamSource, read_stream_list, stream_name
 
 
 class Camera:
-    """Stand-in for cv2.VideoCapture: endless, breaks off after some frames, never comes from a file."""
+    """Stand-in for cv2.VideoCapture of a camera that is steady, breaks off after two frames, or is dead."""
 
     opened: list[str] = []
     lasts = {"steady": 10**9, "breaks": 2, "dead": 0}
 
-    def __init__(self, address: str) -> None:
-        self.left = self.lasts.get(address, 0)
-        if address == "breaks" and address in self.opened:
+    def __init__(self, url: str) -> None:
+        self.left = self.lasts.get(url, 0)
+        if url == "breaks" and url in self.opened:
             self.left = 10**9  # it comes back
         self.alive = self.left > 0
-        self.opened.append(address)
+        self.opened.append(url)
 
     def isOpened(self) -> bool:  # noqa: N802
         return self.alive
@@ -46,19 +46,15 @@ class Camera:
 @pytest.fixture
 def cameras(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams.cv2, "VideoCapture", Camera)
-    monkeypatch.setattr(streams, "RECONNECT_PAUSE", 0.01)
+    monkeypatch.setattr(streams, "RECONNECT_WAIT", 0.01)
     Camera.opened = []
-
-
-def same(image: np.ndarray) -> np.ndarray:
-    return image
 
 
 def running() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("stream ")]
 
 
-def test_streams_file_leaves_out_blank_lines_and_notes(tmp_path: Path) -> None:
+def test_blank_lines_and_comments_of_a_streams_file_are_skipped(tmp_path: Path) -> None:
     file = tmp_path / "my.streams"
     file.write_text("0\n\n# the yard\nrtsp://cam/1\n")
     assert read_stream_list(file, str(file)) == ["0", "rtsp://cam/1"]
@@ -67,16 +63,16 @@ def test_streams_file_leaves_out_blank_lines_and_notes(tmp_path: Path) -> None:
         read_stream_list(file, str(file))
 
 
-def test_names_are_fit_for_files_and_keep_no_password() -> None:
+def test_stream_names_are_valid_file_names_without_a_password() -> None:
     assert stream_name("rtsp://admin:secret@10.0.0.7:554/ch 1?x=1") == "rtsp_10_0_0_7_554_ch_1_x_1"
     assert stream_name("0") == "0"
     assert stream_name("???") == "stream"
 
 
-def test_recorded_streams_end_by_themselves(tmp_path: Path) -> None:
+def test_recorded_streams_end(tmp_path: Path) -> None:
     files = [str(video(tmp_path / name, frames=4, fps=100)) for name in ("a.mp4", "b c.mp4")]
     source = StreamSource("x.streams", files)
-    got = [frame for batch in source.batches(same) for frame in batch]
+    got = [frame for batch in source.batches() for frame in batch]
     assert {frame.index for frame in got} == {1, 2}
     for index in (1, 2):
         numbers = [frame.frame_number for frame in got if frame.index == index]
@@ -87,7 +83,7 @@ def test_recorded_streams_end_by_themselves(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("cameras")
 def test_two_live_streams_come_together_and_closing_ends_the_threads() -> None:
-    batches = StreamSource("x", ["steady", "steady"]).batches(same)
+    batches = StreamSource("x", ["steady", "steady"]).batches()
     time.sleep(0)
     sizes = []
     for batch, _ in zip(batches, range(20), strict=False):
@@ -100,20 +96,20 @@ def test_two_live_streams_come_together_and_closing_ends_the_threads() -> None:
 
 @pytest.mark.usefixtures("cameras")
 def test_only_the_newest_frame_counts() -> None:
-    batches = StreamSource("x", ["steady"]).batches(same)
+    batches = StreamSource("x", ["steady"]).batches()
     numbers = [next(batches)[0].frame_number]
     time.sleep(0.1)
     numbers += [next(batches)[0].frame_number for _ in range(2)]
     batches.close()
-    assert numbers == [1, 2, 3]  # what nobody asked for is not queued
+    assert numbers == [1, 2, 3]  # missed frames are not queued
 
 
 @pytest.mark.usefixtures("cameras")
-def test_a_stream_that_breaks_off_is_black_until_it_is_back() -> None:
-    batches = StreamSource("x", ["breaks"]).batches(same)
+def test_a_lost_stream_is_black_until_it_is_open_again() -> None:
+    batches = StreamSource("x", ["breaks"]).batches()
     seen = []
     for batch in batches:
-        seen.append(int(batch[0].original.max()))
+        seen.append(int(batch[0].image.max()))
         if 0 in seen and seen[-1] == 200:
             break
     batches.close()
@@ -122,17 +118,17 @@ def test_a_stream_that_breaks_off_is_black_until_it_is_back() -> None:
 
 
 @pytest.mark.usefixtures("cameras")
-def test_one_dead_stream_is_counted_and_the_others_go_on() -> None:
+def test_a_dead_stream_is_counted_and_the_others_continue() -> None:
     source = StreamSource("x", ["dead", "steady"])
-    batches = source.batches(same)
+    batches = source.batches()
     assert {next(batches)[0].index for _ in range(5)} == {2}
     batches.close()
     assert source.skipped == 1
 
 
 @pytest.mark.usefixtures("cameras")
-def test_no_stream_at_all_is_an_error() -> None:
+def test_it_is_an_error_if_no_stream_can_be_opened() -> None:
     source = StreamSource("rtsp://nobody", ["dead", "dead"])
     with pytest.raises(DataError, match="rtsp://nobody"):
-        list(source.batches(same))
+        list(source.batches())
     assert source.skipped == 2

@@ -20,7 +20,7 @@ def test_labels_are_fractions_of_the_image(tmp_path: Path) -> None:
     assert (tmp_path / "x.txt").read_text() == "1 0.2 0.2 0.2 0.2\n0 0.025 0.0125 0.05 0.025\n"
 
 
-def test_a_second_run_replaces_the_labels(tmp_path: Path) -> None:
+def test_a_second_run_replaces_the_label_files(tmp_path: Path) -> None:
     for rows in (TWO, TWO):
         LabelWriter(tmp_path, with_confidence=True).add(Path("x.jpg"), rows, (200, 100))
     assert len((tmp_path / "x.txt").read_text().splitlines()) == 2
@@ -29,7 +29,7 @@ def test_a_second_run_replaces_the_labels(tmp_path: Path) -> None:
     assert not (tmp_path / "x.txt").exists()
 
 
-def test_images_of_one_name_do_not_share_labels(tmp_path: Path) -> None:
+def test_images_of_one_name_have_separate_label_files(tmp_path: Path) -> None:
     writer = LabelWriter(tmp_path)
     writer.add(Path("a/x.jpg"), TWO, (200, 100))
     writer.add(Path("b/x.jpg"), TWO[:1], (200, 100))
@@ -37,7 +37,7 @@ def test_images_of_one_name_do_not_share_labels(tmp_path: Path) -> None:
     assert len((tmp_path / "x2.txt").read_text().splitlines()) == 1
 
 
-def test_json_rows_are_as_coco_wants_them(tmp_path: Path) -> None:
+def test_json_rows_have_the_format_of_coco(tmp_path: Path) -> None:
     writer = JsonWriter(COCO_IDS)
     writer.add(Path("000000000139.jpg"), TWO[:1])
     writer.add(Path("cell 7.jpg"), TWO[1:])
@@ -49,7 +49,7 @@ def test_json_rows_are_as_coco_wants_them(tmp_path: Path) -> None:
     ]
 
 
-def test_coco_has_80_classes_in_91_numbers() -> None:
+def test_coco_ids_are_80_numbers_from_1_to_90() -> None:
     assert (len(COCO_IDS), COCO_IDS[0], COCO_IDS[11], COCO_IDS[-1]) == (80, 1, 13, 90)
 
 
@@ -60,7 +60,7 @@ def test_annotations_are_found_below_the_dataset(tmp_path: Path) -> None:
     assert find_annotations(tmp_path) == file
 
 
-def test_without_the_tools_there_are_no_coco_scores(
+def test_coco_scores_need_the_coco_tools(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name in ("pycocotools", "pycocotools.coco", "faster_coco_eval"):
@@ -69,12 +69,12 @@ def test_without_the_tools_there_are_no_coco_scores(
     assert "pip install" in caplog.text
 
 
-def test_coco_scores_come_from_the_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_coco_scores_are_computed_by_the_coco_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Truth:
         def __init__(self, path: str) -> None:
             self.path = path
 
-        def loadRes(self, path: str) -> str:  # noqa: N802 - the name of the real one
+        def loadRes(self, path: str) -> str:  # noqa: N802 - the name in the package
             return path
 
     class Scorer:
@@ -87,24 +87,24 @@ def test_coco_scores_come_from_the_tools(tmp_path: Path, monkeypatch: pytest.Mon
         def summarize(self) -> None:
             self.stats = [0.4, 0.6] if self.params.imgIds == [7] else [0.0, 0.0]
 
-    pretended = types.ModuleType("faster_coco_eval")
-    pretended.__dict__.update(COCO=Truth, COCOeval_faster=Scorer)
+    fake = types.ModuleType("faster_coco_eval")
+    fake.__dict__.update(COCO=Truth, COCOeval_faster=Scorer)
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
-    monkeypatch.setitem(sys.modules, "faster_coco_eval", pretended)
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", fake)
 
     assert coco_scores(tmp_path / "p.json", tmp_path / "a.json", [7]) == (0.4, 0.6)
 
 
-def test_annotations_that_do_not_fit_cost_only_a_warning(
+def test_errors_of_the_coco_tools_give_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(path: str) -> None:
+    def fail(path: str) -> None:
         raise AssertionError("Results do not correspond to current coco set")
 
-    pretended = types.ModuleType("faster_coco_eval")
-    pretended.__dict__.update(COCO=refuse, COCOeval_faster=None)
+    fake = types.ModuleType("faster_coco_eval")
+    fake.__dict__.update(COCO=fail, COCOeval_faster=None)
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
-    monkeypatch.setitem(sys.modules, "faster_coco_eval", pretended)
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", fake)
 
     assert coco_scores(tmp_path / "p.json", tmp_path / "a.json", [7]) is None
     assert "do not correspond" in caplog.text

@@ -1,6 +1,7 @@
-"""Download the shards that an epoch is about to need, while it trains on those before.
+"""Download the shards that an epoch needs next, while the model trains on the present ones.
 
-A process of its own does it: a thread might hold a lock while the loader forks its workers, and so stop them.
+A separate process does it: a thread might hold a lock at the moment when the loader forks its workers, and
+block them.
 """
 
 from __future__ import annotations
@@ -22,24 +23,25 @@ from utils.base.paths import ROOT
 from utils.data.shards.store import ShardInfo, local_copy
 from utils.data.shards.table import ShardTable
 
-_AHEAD = 2  # shards beyond those in use
+_AHEAD = 2  # shards to download beyond those in use
 
 
 class ShardPrefetcher:
-    """Keep some shards ahead of the batches.
+    """Download shards ahead of the batches that use them.
 
     Args:
-        images: of the training.
-        order: of the epoch, numbers of images.
-        start: place in the order where the epoch is begun; what was needed before it is left alone.
-        reach: how many places further a batch may look for images to combine with its own.
+        images: images of the dataset.
+        order: (N,) image indices in the order of the epoch.
+        start: position in `order` where the epoch starts; shards that are only used before it are ignored.
+        reach: how many positions ahead a batch may look for images to combine with its own.
     """
 
     def __init__(self, images: ShardTable, order: np.ndarray, start: int = 0, reach: int = 0) -> None:
-        self._start, self._reach, self._told = start, reach, 0
+        self._reach = reach
+        self._requested = 0  # shards
         numbers, first = np.unique(images.shard[order[start:]], return_index=True)
         by_use = np.argsort(first)
-        self._first = first[by_use] + start  # place in the order where each shard is first needed
+        self._first = first[by_use] + start  # position in `order` where each shard is needed first
         shards = [images.shards[number] for number in numbers[by_use]]
         with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False, encoding="utf-8") as file:
             json.dump([[asdict(shard.info), shard.sha256] for shard in shards], file)
@@ -49,31 +51,31 @@ class ShardPrefetcher:
             stdin=subprocess.PIPE,
             text=True,
         )
-        self.reach(start)
+        self.advance(start)
 
-    def reach(self, place: int) -> None:
-        """The images before this place of the order are done."""
-        wanted = int(np.searchsorted(self._first, place + self._reach, side="right")) + _AHEAD
+    def advance(self, position: int) -> None:
+        """Request the shards that are needed from this position of the order on."""
+        wanted = int(np.searchsorted(self._first, position + self._reach, side="right")) + _AHEAD
         pipe = self._child.stdin
-        if wanted <= self._told or pipe is None:
+        if wanted <= self._requested or pipe is None:
             return
-        self._told = wanted
-        with suppress(BrokenPipeError):  # it has met an error, which whoever needs the shard will tell
-            pipe.write(f"{wanted}\n")  # few bytes for each shard: the pipe is never full
+        self._requested = wanted
+        with suppress(BrokenPipeError):  # a download failed; the loader raises the error
+            pipe.write(f"{wanted}\n")  # a few bytes for each shard: the pipe is never full
             pipe.flush()
 
     def close(self) -> None:
-        """Download no more."""
+        """Stop downloading."""
         self._child.terminate()
         with suppress(BrokenPipeError):
             self._child.communicate()
 
 
 def main() -> None:
-    """Download the shards of a list up to the number that each line of standard input says."""
-    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(0))  # half a file is removed on the way out
+    """Download the shards listed in a file; each line of stdin says how many of them to have."""
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(0))  # removes a partial download
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    LOG.disabled = True  # what it cannot download is told by whoever needs it
+    LOG.disabled = True  # the process that needs a shard reports what went wrong
     file = Path(sys.argv[1])
     shards = json.loads(file.read_text(encoding="utf-8"))
     file.unlink()

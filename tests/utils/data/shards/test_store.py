@@ -1,4 +1,4 @@
-"""Shards behind an address: downloaded once, checked, kept within limits."""
+"""Shards at URLs: downloaded once, checked, kept within limits."""
 
 import os
 import re
@@ -26,7 +26,7 @@ HYP = {
 
 
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "_PAUSE", 0.0)
 
 
@@ -41,13 +41,13 @@ def remote(site: Site) -> ShardList:
 
 
 @pytest.mark.parametrize("patterns", [("*",), ("*.tar",)], ids=["with indices", "without"])
-def test_what_comes_over_http_is_what_is_on_the_disk(tmp_path: Path, patterns: tuple[str, ...]) -> None:
+def test_remote_shards_give_the_same_batches_as_local_ones(tmp_path: Path, patterns: tuple[str, ...]) -> None:
     _, shards = make_both(tmp_path)
     local = DetectionDataset(shards.train, 64, augment=True, hyp=HYP)
     with serve(answers(tmp_path / "shards", *patterns)) as site:
         far = DetectionDataset([remote(site)], 64, augment=True, hyp=HYP)
         downloaded = [path for path in site.asked if path.endswith(".tar")]
-        assert len(downloaded) == (0 if "*" in patterns else COUNT), "only to look at what no index describes"
+        assert len(downloaded) == (0 if "*" in patterns else COUNT), "only to make an index"
         for workers in (0, 2):
             loaders = [make_loader(data, 4, workers=workers, shuffle=True, buffer=4) for data in (local, far)]
             for one, other in zip(*loaders, strict=True):
@@ -55,11 +55,11 @@ def test_what_comes_over_http_is_what_is_on_the_disk(tmp_path: Path, patterns: t
             for loader in loaders:
                 loader.close()
         downloaded = [path for path in site.asked if path.endswith(".tar")]
-        assert len(downloaded) == COUNT, "each once, whoever asks for it"
+        assert len(downloaded) == COUNT, "each once, by any process"
         assert len(load_labels([remote(site)]).images) == 10
 
 
-def test_another_signature_is_the_same_shard(tmp_path: Path) -> None:
+def test_a_url_with_another_signature_is_the_same_shard(tmp_path: Path) -> None:
     make_both(tmp_path)
     kept = answers(tmp_path / "shards", "train-0000.tar")
     with serve({f"/train-0000.tar?s={n}": one for n in (1, 2) for one in kept.values()}) as site:
@@ -69,7 +69,7 @@ def test_another_signature_is_the_same_shard(tmp_path: Path) -> None:
         assert [path for path in site.asked if ".tar" in path] == ["/train-0000.tar?s=1"]
 
 
-def test_a_connection_that_breaks_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_download_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_both(tmp_path)
     with serve(answers(tmp_path / "shards", "*")) as site:
         whole = site.answers["/train-0001.tar"]
@@ -78,7 +78,7 @@ def test_a_connection_that_breaks_is_tried_again(tmp_path: Path, monkeypatch: py
         site.answers["/train-0001.tar"] = half
         with pytest.raises(DownloadError, match=r"/train-0001.tar: "):
             local_copy(info)
-        assert not list(store.shards_folder().glob("*.tar")), "no half a shard is left"
+        assert not list(store.shards_folder().glob("*.tar")), "no partial shard is left"
 
         def fix(seconds: float) -> None:
             site.answers["/train-0001.tar"] = whole
@@ -88,7 +88,7 @@ def test_a_connection_that_breaks_is_tried_again(tmp_path: Path, monkeypatch: py
 
 
 def _failure(data: DetectionDataset, workers: int) -> str:
-    """What ends an epoch; the workers, which have the server's socket from the fork, are gone afterwards."""
+    """Return the error of an epoch; end the workers, which inherit the server's socket by the fork."""
     loader = make_loader(data, 4, workers=workers)
     try:
         list(loader)
@@ -99,7 +99,7 @@ def _failure(data: DetectionDataset, workers: int) -> str:
     return ""
 
 
-def test_a_shard_that_is_gone_ends_the_epoch_with_its_address(tmp_path: Path) -> None:
+def test_a_missing_shard_is_an_error_that_names_its_url(tmp_path: Path) -> None:
     make_both(tmp_path)
     with serve(answers(tmp_path / "shards", "*")) as site:
         data = DetectionDataset([remote(site)], 64)
@@ -109,7 +109,7 @@ def test_a_shard_that_is_gone_ends_the_epoch_with_its_address(tmp_path: Path) ->
             assert re.match(rf"{site.url}/train-000\d.tar: cannot be read", _failure(data, workers))
 
 
-def test_an_index_of_another_shard_is_found_out(tmp_path: Path) -> None:
+def test_an_index_of_another_shard_is_detected(tmp_path: Path) -> None:
     make_both(tmp_path)
     with serve(answers(tmp_path / "shards", "*")) as site:
         data = DetectionDataset([remote(site)], 64)
@@ -119,8 +119,8 @@ def test_an_index_of_another_shard_is_found_out(tmp_path: Path) -> None:
             data[0]
 
 
-def test_a_replaced_shard_is_noticed_without_times(tmp_path: Path) -> None:
-    """By a server that tells nothing but sizes."""
+def test_a_replaced_shard_is_detected_without_times(tmp_path: Path) -> None:
+    """The server reports sizes only."""
     make_both(tmp_path)
     kept = {name: Answer(one.body) for name, one in answers(tmp_path / "shards", "*.tar").items()}
     with serve(kept) as site:
@@ -132,7 +132,7 @@ def test_a_replaced_shard_is_noticed_without_times(tmp_path: Path) -> None:
         assert DetectionDataset([remote(site)], 64)[0].labels[0, 1] == 2
 
 
-def test_what_is_ahead_is_downloaded_from_where_a_run_goes_on(tmp_path: Path) -> None:
+def test_a_resumed_epoch_downloads_only_the_shards_that_it_needs(tmp_path: Path) -> None:
     make_both(tmp_path)
     with serve(answers(tmp_path / "shards", "*")) as site:
         data = DetectionDataset([remote(site)], 64)
@@ -147,15 +147,15 @@ def test_what_is_ahead_is_downloaded_from_where_a_run_goes_on(tmp_path: Path) ->
             loader.set_weights(np.ones(10))
 
 
-def test_copies_used_long_ago_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_least_recently_used_copies_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = store.shards_folder()
     folder.mkdir(parents=True)
     for age, name in enumerate("abc"):
         (folder / f"{name}.tar").write_bytes(bytes(1000))
         os.utime(folder / f"{name}.tar", (10**9 - age, 10**9 - age))
     monkeypatch.setenv(store.LIMIT_VARIABLE, str(3.5e-6))
-    store.make_room(1000, keep=folder / "new.tar")
+    store.free_space(1000, keep=folder / "new.tar")
     assert sorted(path.name for path in folder.glob("*.tar")) == ["a.tar", "b.tar"]
-    monkeypatch.setenv(store.LIMIT_VARIABLE, "much")
+    monkeypatch.setenv(store.LIMIT_VARIABLE, "many")
     with pytest.raises(store.ConfigError, match="expected a number of gigabytes"):
-        store.make_room(1000, keep=folder / "new.tar")
+        store.free_space(1000, keep=folder / "new.tar")

@@ -1,4 +1,4 @@
-"""Training from shards is training from the folder: same images, same losses, same exact resume."""
+"""Training from shards equals training from a folder: the same images, losses and exact resume."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.utils.data.shards.sets import make_both
 from tests.utils.train.small import small_models
 from utils.data.dataset import DetectionDataset
 from utils.data.loader import Loader, make_loader
-from utils.data.samplers import Mix, Share
+from utils.data.samplers import ShardShuffle, Share
 from utils.data.shards.table import ShardTable
 from utils.loggers.callbacks import Callbacks
 from utils.train import loaders
@@ -26,7 +26,7 @@ BUFFER = 4
 
 
 class StopAt(Callbacks):
-    """End a run after so many batches, as if it had been killed."""
+    """Stop a run after a number of batches, as if it had been killed."""
 
     def __init__(self, batches: int) -> None:
         self.batches = batches
@@ -60,20 +60,20 @@ def test_losses_are_those_of_the_folder_in_the_same_order(
     images = DetectionDataset(shards.train, 64).image_files
     assert isinstance(images, ShardTable)
 
-    def in_their_order(dataset: DetectionDataset, *args: Any, **kwargs: Any) -> Loader:
+    def in_shard_order(dataset: DetectionDataset, *args: Any, **kwargs: Any) -> Loader:
         loader = make_loader(dataset, *args, **kwargs)
         if dataset.augment:
-            loader.keys.mix = Mix(images.shard, BUFFER)
+            loader.keys.shard_shuffle = ShardShuffle(images.shard, BUFFER)
         return loader
 
-    monkeypatch.setattr(loaders, "make_loader", in_their_order)
+    monkeypatch.setattr(loaders, "make_loader", in_shard_order)
     near = train.run(**flags, data=str(folder.yaml), name="folder").save_dir
     _assert_equal(near, far)
     assert len(_outcome(near)[0].splitlines()) == 3
 
 
 @pytest.mark.parametrize("batches", [2, 4])
-def test_a_run_goes_on_within_a_shard(tmp_path: Path, flags: dict[str, Any], batches: int) -> None:
+def test_a_run_is_resumed_within_a_shard(tmp_path: Path, flags: dict[str, Any], batches: int) -> None:
     _, shards = make_both(tmp_path)
     whole = train.run(**flags, data=str(shards.yaml), name="whole").save_dir
     train.run(**flags, data=str(shards.yaml), name="cut", callbacks=[StopAt(batches)])
@@ -84,7 +84,7 @@ def test_a_run_goes_on_within_a_shard(tmp_path: Path, flags: dict[str, Any], bat
     _assert_equal(whole, cut)
 
 
-def test_what_is_found_in_shards_is_drawn(tmp_path: Path, flags: dict[str, Any]) -> None:
+def test_predictions_on_images_of_shards_are_drawn(tmp_path: Path, flags: dict[str, Any]) -> None:
     _, shards = make_both(tmp_path)
     data = DetectionDataset(shards.val, 64, rect=True).image_files
     drawn = PredictionImages(1, data)
@@ -104,7 +104,7 @@ def test_shards_are_uploaded_as_they_are(tmp_path: Path) -> None:
     assert sorted(found) == sorted(f"val-000{n}.{end}" for n in (0, 1) for end in ("tar", "index.npz"))
 
 
-def test_processes_share_out_the_batches_of_one(tmp_path: Path) -> None:
+def test_processes_divide_each_batch(tmp_path: Path) -> None:
     _, shards = make_both(tmp_path)
     data = DetectionDataset(shards.train, 64)
     whole = [batch.images for batch in make_loader(data, 4, workers=0, shuffle=True, buffer=BUFFER)]

@@ -1,4 +1,4 @@
-"""Labelled batches and pretended models for the tests of validation."""
+"""Labelled batches and a fake model for the tests of validation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIDE = 64
 
 
 def batch(rows: list[list[float]], images: int = 2, first: int = 0, scale: float = 1.0) -> Batch:
-    """Images of 64 px whose originals are 64 / `scale` px; `rows` are image, class, xywhn."""
+    """Make images of 64 px whose originals have 64 / `scale` px; `rows` are image, class, xywhn."""
     native = (round(SIDE / scale), round(SIDE / scale))
     return Batch(
         torch.full((images, 3, SIDE, SIDE), 100, dtype=torch.uint8),
@@ -25,12 +25,12 @@ def batch(rows: list[list[float]], images: int = 2, first: int = 0, scale: float
 LABELS = [[0, 0, 0.3, 0.3, 0.25, 0.25], [0, 1, 0.7, 0.7, 0.3, 0.2], [1, 0, 0.5, 0.5, 0.5, 0.5]]
 
 
-class Knowing(torch.nn.Module):
-    """A model that answers each batch with given boxes: per batch rows of image, class, xywhn, score."""
+class FakeModel(torch.nn.Module):
+    """A model that returns given boxes: for each batch rows of image, class, xywhn, score."""
 
-    def __init__(self, answers: list[list[list[float]]], nc: int = len(NAMES)) -> None:
+    def __init__(self, detections: list[list[list[float]]], nc: int = len(NAMES)) -> None:
         super().__init__()
-        self.answers = answers
+        self.detections = detections
         self.nc = nc
         self.calls = 0
         self.inputs: list[Tensor] = []
@@ -39,7 +39,7 @@ class Knowing(torch.nn.Module):
         self.inputs.append(images)
         decoded = torch.zeros(len(images), 8, 5 + self.nc)
         used = [0] * len(images)
-        for index, kind, x, y, w, h, score in self.answers[self.calls]:
+        for index, kind, x, y, w, h, score in self.detections[self.calls]:
             row = decoded[int(index), used[int(index)]]
             row[:5] = torch.tensor([x * SIDE, y * SIDE, w * SIDE, h * SIDE, 1.0])
             row[5 + int(kind)] = score
@@ -48,6 +48,6 @@ class Knowing(torch.nn.Module):
         return decoded, [torch.ones(len(images), 3, 2, 2, 5 + self.nc)]
 
 
-def found(rows: list[list[float]], score: float = 0.9) -> list[list[float]]:
-    """Label rows as answers of a model."""
+def as_detections(rows: list[list[float]], score: float = 0.9) -> list[list[float]]:
+    """Return label rows as detections."""
     return [[*row, score - 0.01 * index] for index, row in enumerate(rows)]

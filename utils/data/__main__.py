@@ -1,0 +1,78 @@
+"""Dataset commands: `python -m utils.data get coco128`, `python -m utils.data pack x.yaml --output y`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.base import script
+from utils.base.log import LOG
+from utils.base.options import Options, flag, parse_options
+
+
+@dataclass(frozen=True)
+class GetOptions(Options):
+    """The options of `get`."""
+
+    prog, description = "-m utils.data get", "Download the dataset that a data yaml names."
+
+    data: str = flag(help="data yaml: a path, or the name of one in data/, such as coco128", spelled="data")
+
+
+@dataclass(frozen=True)
+class PackOptions(Options):
+    """The options of `pack`."""
+
+    prog, description = "-m utils.data pack", "Pack a dataset into shards, with their indices and a yaml."
+
+    data: str = flag(help="data yaml", spelled="data")
+    output: str = flag(help="folder of the shards")
+    per_shard: int = flag(1000, "images per shard", between=(1, None))
+    seed: int = flag(0, "seed of the order of the training images", between=(0, None))
+    keep_order: bool = flag(False, "do not shuffle the training images")
+    exist_ok: bool = flag(False, "write into a folder that contains shards already")
+
+
+def get(words: Sequence[str]) -> None:
+    """Download a dataset unless its images exist."""
+    name = parse_options(GetOptions, words).data
+
+    from utils.data.dataset_yaml import read_data_yaml
+
+    spec = read_data_yaml(name if Path(name).suffix else f"{name}.yaml", allow_download=True)
+    LOG.info(f"{spec.yaml.name}: {spec.nc} classes, ready to use with --data {spec.yaml.name}")
+
+
+def pack(words: Sequence[str]) -> None:
+    """Pack a dataset into shards."""
+    options = parse_options(PackOptions, words)
+
+    from utils.data.dataset_yaml import read_data_yaml
+    from utils.data.shards.pack import log_summary, pack_dataset
+
+    yaml = pack_dataset(
+        read_data_yaml(options.data),
+        Path(options.output),
+        per_shard=options.per_shard,
+        seed=None if options.keep_order else options.seed,
+        exist_ok=options.exist_ok,
+    )
+    log_summary(yaml)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"get": get, "pack": pack}
+
+
+def main() -> None:
+    """Run the command that the command line names."""
+    parse = script.parser("Commands for datasets; see COMMAND --help.", prog="-m utils.data")
+    parse.add_argument("command", choices=COMMANDS, help="download a dataset, or pack one into shards")
+    parse.add_argument("words", nargs=argparse.REMAINDER, help="arguments of the command")
+    parsed = parse.parse_args()
+    COMMANDS[parsed.command](parsed.words)
+
+
+if __name__ == "__main__":
+    script.main(main)
