@@ -54,7 +54,7 @@ class LSKAttention(nn.Module):
 
 
 class C3LSKA(C3):
-    """C3 with a large kernel gate behind its merging convolution (docs/design/0002-where-lska-stands.md).
+    """C3 with a large kernel gate behind its merging convolution (docs/design/0002-where-lska-is-placed.md).
 
     Args:
         c1: input channels.

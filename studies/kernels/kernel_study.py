@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from studies.kernels.cases import Case, make_groups
 from studies.kernels.cost_table import CostRow, markdown, read_csv, write_csv
+from studies.kernels.curves_options import CurvesOptions
 from studies.kernels.measure_cost import ROUNDS, measure
 from studies.kernels.plot_cost import draw_all
 from utils.base.log import LOG
@@ -19,8 +20,6 @@ from utils.base.progress import Bar
 
 if TYPE_CHECKING:
     import torch
-
-    from studies.curves import CurvesOptions
 
 CSV = "curves.csv"
 
