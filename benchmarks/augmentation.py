@@ -36,7 +36,7 @@ def main() -> None:
     p.add_argument("--boxes", type=int, default=12, help="number of boxes per image; BCCD has 12")
     opt = p.parse_args()
     cv2.setNumThreads(0)
-    table = ResultTable("Augmentations beside bare OpenCV", opt.csv)
+    table = ResultTable("Augmentations against bare OpenCV", opt.csv)
     for size in opt.sizes:
         for what, (ours, bare) in pairs(size, opt.boxes).items():
             assert "as shown" in what or np.array_equal(ours(), bare()), f"{what}: pixels differ"

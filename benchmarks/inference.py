@@ -49,7 +49,7 @@ def main() -> None:
     opt = options()
     LOG.addHandler(logging.NullHandler())
     LOG.propagate = False
-    table = ResultTable("detect.py and val.py beside the bare forward", opt.csv)
+    table = ResultTable("detect.py and val.py against the bare forward", opt.csv)
     backend = load_backend([opt.weights], CPU)
     with tempfile.TemporaryDirectory() as folder:
         for size in opt.img:
