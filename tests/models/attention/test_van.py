@@ -84,10 +84,10 @@ def test_designs_differ_only_in_their_kernels(design: str, k: int) -> None:
     size = SIZES["tiny"]
     width = sum(c * n for c, n in zip(size.channels, size.blocks, strict=True))
 
-    def apart(name: str) -> int:
+    def other_parameters(name: str) -> int:
         return parameters(hollow(k=k, design=name)) - width * (taps[name] + biases[name])
 
-    assert apart(design) == apart("LSKA")
+    assert other_parameters(design) == other_parameters("LSKA")
 
 
 def test_state_dict_keys_in_order() -> None:
