@@ -11,17 +11,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from studies.compare.compare_options import CompareOptions, read_comparison, read_val_options
 from utils.base import script
 from utils.base.log import LOG, color
-from utils.base.options import parse_known_options
+from utils.base.options import changed, parse_known_options
 from utils.base.paths import check_writable, increment_path, relative_to_cwd, typed
 
 if TYPE_CHECKING:
     from studies.compare.examples import Example
     from studies.compare.records import Records
+    from utils.train.train_options import TrainOptions
+    from utils.val.val_options import ValOptions
 
 
 def compare_seeds(options: CompareOptions, rest: Sequence[str], argv: Sequence[str]) -> Path:
@@ -29,7 +31,6 @@ def compare_seeds(options: CompareOptions, rest: Sequence[str], argv: Sequence[s
     from studies.compare import report, run_plan, runs
     from studies.jobs.pool import make_runner
     from utils.base.device import select_device
-    from utils.base.options import changed
 
     comparison = read_comparison(options, rest)
     if not options.ray:  # a cluster has devices of its own
@@ -76,15 +77,14 @@ def write_again(options: CompareOptions) -> Path:
 
 
 def _examples(
-    options: CompareOptions, data_options: Any, weights: dict[str, Path], split: str
+    options: CompareOptions, how: TrainOptions | ValOptions, weights: dict[str, Path], split: str
 ) -> tuple[Example, ...]:
-    """Choose example images; `data_options` are those of train.py or val.py."""
+    """Choose example images; `how` has the data, image size and device."""
     if not options.examples:
         return ()
     from studies.compare.examples import Split, find_examples
     from utils.data.dataset_yaml import read_data_yaml
 
-    how = data_options
     images = Split(read_data_yaml(how.data), split, how.imgsz, how.single_cls, how.device)
     return tuple(find_examples(weights, images, options.examples))
 

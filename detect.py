@@ -8,7 +8,6 @@ From Python: `detect.run(weights="yolov5s.pt", source="image.jpg")`.
 
 from __future__ import annotations
 
-from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from utils.base import script
@@ -27,7 +26,7 @@ def run(**kwargs: Any) -> DetectSummary:
 def main() -> None:
     """Parse the command line, then detect objects."""
     options = parse_options(DetectOptions)
-    script.print_args("detect", Namespace(**options.shown()))
+    script.print_args("detect", options)
     _detect(options)
 
 

@@ -7,7 +7,6 @@ From Python: `files = export.run(weights="yolov5s.pt", include=["onnx"])`.
 
 from __future__ import annotations
 
-from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +50,7 @@ def export(options: ExportOptions) -> list[ExportReport]:
 def main() -> int:
     """Export from the command line; return 1 if an export failed or its output differs."""
     options = parse_options(ExportOptions)
-    script.print_args("export", Namespace(**options.shown()))
+    script.print_args("export", options)
     return int(any(report.error for report in export(options)))
 
 

@@ -5,7 +5,6 @@ python graft.py --weights yolov5n.pt --cfg yolov5n-LSKA.yaml --output yolov5n-LS
 
 from __future__ import annotations
 
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,7 @@ def run(**kwargs: Any) -> Path:
 def main() -> None:
     """Graft with the flags of the command line."""
     options = parse_options(GraftOptions)
-    script.print_args("graft", Namespace(**options.shown()))
+    script.print_args("graft", options)
     graft_weights(options)
 
 

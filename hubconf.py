@@ -12,18 +12,18 @@ from collections.abc import Sequence as _Sequence
 from pathlib import Path as _Path
 from typing import Any as _Any
 
-# What is public and can be called here is an entry point: hence the underlines.
+# Public callables of this module are entry points, so everything else starts with an underscore.
 dependencies = ["torch", "torchvision", "numpy", "cv2", "yaml"]
 
 
 def _check_packages() -> None:
-    """Make sure that `models` and `utils` are those of this folder: other programs have such names, too."""
+    """Check that `models` and `utils` are those of this folder, as other programs use the same names."""
     for name in ("models", "utils"):
-        places = getattr(_sys.modules.get(name), "__path__", None if name in _sys.modules else [_HERE / name])
-        if _HERE / name not in [_Path(place).resolve() for place in places or ()]:
+        paths = getattr(_sys.modules.get(name), "__path__", None if name in _sys.modules else [_HERE / name])
+        if _HERE / name not in [_Path(path).resolve() for path in paths or ()]:
             raise ImportError(
                 f"hubconf.py: this program has imported another module called {name}; load the model before "
-                "it, or in a process of its own"
+                "it, or in a separate process"
             )
 
 
@@ -37,27 +37,27 @@ def custom(
     _verbose: bool = True,
     device: _Any = None,
 ) -> _Any:
-    """Open a model file: .pt, several of them as an ensemble, or any exported format.
+    """Load a model file: .pt, several of them as an ensemble, or any exported format.
 
     Args:
-        path: the file or files.
-        autoshape: take images of any kind and size; otherwise the network itself, to train or to change.
-        _verbose: say what is done.
-        device: "cpu", 0, "cuda:0", a torch.device; None for the best there is.
+        path: model path(s).
+        autoshape: return a model for images of any type and size; otherwise the network, to train or change.
+        _verbose: log what is done.
+        device: "cpu", 0, "cuda:0", or a torch.device; None for the best available.
 
     Returns:
         AutoShape; without `autoshape` a DetectionModel, or the backend of an exported format.
 
     Raises:
-        ConfigError, DataError: no such file, or not one that can be opened.
+        ConfigError, DataError: a file that does not exist or cannot be loaded.
     """
-    place = _prepare(_verbose, device)
+    torch_device = _prepare(_verbose, device)
     with _plain_errors():
-        return _open_file(path, autoshape, place)
+        return _load_file(path, autoshape, torch_device)
 
 
 def _entry(name: str, cfg: str = "") -> _Callable[..., _Any]:
-    """The entry point of an official model, or of a config into which its weights are grafted."""
+    """Make the entry point of an official model, or of a config into which its weights are grafted."""
 
     def entry(
         pretrained: bool = True,
@@ -67,31 +67,31 @@ def _entry(name: str, cfg: str = "") -> _Callable[..., _Any]:
         _verbose: bool = True,
         device: _Any = None,
     ) -> _Any:
-        place = _prepare(_verbose, device)
+        torch_device = _prepare(_verbose, device)
         with _plain_errors():
             if pretrained and (channels, classes) == (3, 80) and not cfg:
-                return _open_file(f"{name}.pt", autoshape, place)
+                return _load_file(f"{name}.pt", autoshape, torch_device)
             weights = f"{name}.pt" if pretrained else ""
-            return _build(cfg or f"{name}.yaml", weights, channels, classes, autoshape, place)
+            return _build(cfg or f"{name}.yaml", weights, channels, classes, autoshape, torch_device)
 
     entry.__name__ = entry.__qualname__ = name + "_lska" * bool(cfg)
-    entry.__doc__ = f"""Make {_Path(cfg).stem if cfg else name}.
+    entry.__doc__ = f"""Build {_Path(cfg).stem if cfg else name}.
 
     Args:
-        pretrained: with the weights of {name}.pt, as far as they fit: of a head for other classes, what finds
-            objects of any class. The file is looked for in the current folder, the project, and the cache
-            folder, and else downloaded.
-        channels: of the images.
-        classes: how many.
-        autoshape: take images of any kind and size; otherwise the network itself, to train or to change.
-        _verbose: say what is done.
-        device: "cpu", 0, "cuda:0", a torch.device; None for the best there is.
+        pretrained: load the weights of {name}.pt, as far as they fit; a head for other classes keeps its box
+            and objectness weights. The file is searched for in the current folder, the project and the
+            cache folder, else downloaded.
+        channels: number of image channels.
+        classes: number of classes.
+        autoshape: return a model for images of any type and size; otherwise the network, to train or change.
+        _verbose: log what is done.
+        device: "cpu", 0, "cuda:0", or a torch.device; None for the best available.
 
     Returns:
         AutoShape, or a DetectionModel without `autoshape`.
 
     Raises:
-        ConfigError, DataError: the weights are not to be had, or a number is none.
+        ConfigError, DataError: weights that cannot be loaded, or an invalid number.
     """
     return entry
 
@@ -114,7 +114,7 @@ yolov5x_lska = _entry("yolov5x", "yolov5x-LSKA.yaml")
 
 
 def _prepare(verbose: bool, device: _Any) -> _Any:
-    """Let warnings, and with `verbose` everything, be heard; return the torch device."""
+    """Set the log level, to warnings without `verbose`; return the torch device."""
     import logging
 
     import torch
@@ -129,7 +129,7 @@ def _prepare(verbose: bool, device: _Any) -> _Any:
 
 
 def _plain_errors() -> _Any:
-    """Say `no such file` without the flag of a script that nobody has typed."""
+    """Remove `--weights` from messages of errors, as there is no command line here."""
     from contextlib import contextmanager
 
     from utils.base.errors import YoloError
@@ -147,7 +147,7 @@ def _plain_errors() -> _Any:
     return translated()
 
 
-def _open_file(path: str | _Path | _Sequence[str | _Path], autoshape: bool, device: _Any) -> _Any:
+def _load_file(path: str | _Path | _Sequence[str | _Path], autoshape: bool, device: _Any) -> _Any:
     from models.autoshape import AutoShape
     from models.backends import detect_format, load_backend
     from models.weights import build_model, locate_weights, read_checkpoint
@@ -159,7 +159,7 @@ def _open_file(path: str | _Path | _Sequence[str | _Path], autoshape: bool, devi
 
 
 def _build(cfg: str, weights: str, channels: int, classes: int, autoshape: bool, device: _Any) -> _Any:
-    """A model from a yaml, with what fits of some weights."""
+    """Build a model from a yaml, with the weights that fit of a checkpoint."""
     import torch
 
     from models.autoshape import AutoShape
@@ -171,7 +171,7 @@ def _build(cfg: str, weights: str, channels: int, classes: int, autoshape: bool,
 
     for name, number in (("channels", channels), ("classes", classes)):
         if not isinstance(number, int) or number < 1:
-            raise ConfigError(f"{name}={number!r}: a whole number from 1 on is needed")
+            raise ConfigError(f"{name}={number!r}: expected a whole number from 1")
     model = DetectionModel(cfg, ch=channels, nc=classes)
     if weights:
         LOG.info(str(graft(model, read_checkpoint(locate_weights(weights)), keep_anchors=True)))

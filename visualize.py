@@ -8,7 +8,6 @@ From Python: `visualize.run(weights=["a.pt", "b.pt"], source="images/")`. See do
 
 from __future__ import annotations
 
-from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from studies.explain.visualize_options import VisualizeOptions
@@ -33,7 +32,7 @@ def run(**kwargs: Any) -> VisualizeSummary:
 def main() -> None:
     """Draw figures as the command line says."""
     options = parse_options(VisualizeOptions)
-    script.print_args("visualize", Namespace(**options.shown()))
+    script.print_args("visualize", options)
     from studies.explain.visualizers import visualize  # heavy, so that --help and usage errors are fast
 
     visualize(options)

@@ -1,4 +1,4 @@
-"""The chain of 1-D convolutions in LSKA: compiled form beside the plain one, and beside the memory's limit.
+"""The chain of 1-D convolutions in LSKA: compiled against plain PyTorch, and against the memory bandwidth.
 
 python benchmarks/attention.py
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from timing import ResultTable, alternate, faster, parser, ratio, span, timed
+from timing import ResultTable, alternate, faster, format_seconds, parser, ratio, timed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,14 +19,14 @@ KERNELS = (11, 23, 35)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark."""
     import torch
 
     from utils.base.device import keep_freed_memory
 
-    keep_freed_memory()  # as all scripts do
+    keep_freed_memory()  # as all scripts of the project do
     p = parser(__doc__)
-    p.add_argument("--batch", type=int, default=1, help="images")
+    p.add_argument("--batch", type=int, default=1, help="batch size")
     opt = p.parse_args()
     table = ResultTable("Large separable kernels", opt.csv)
     for threads in (1, 2):
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def measure(table: ResultTable, opt: Any, shape: tuple[int, int, int, int], k: int, copying: float) -> None:
-    """Forward alone, and forward with backward, of one shape; against the faster of the plain layouts."""
+    """Measure forward, and forward with backward, of one shape against the faster plain memory format."""
     import torch
 
     from models.attention.lska import LSKA
@@ -48,12 +48,16 @@ def measure(table: ResultTable, opt: Any, shape: tuple[int, int, int, int], k: i
     block = LSKA(shape[1], k, init="paper")
     stages = [block.conv0h, block.conv0v, block.conv_spatial_h, block.conv_spatial_v]
     x = torch.randn(shape)
-    last = x.to(memory_format=torch.channels_last)
-    sides = {"ours": (separable_chain, last), "plain, channels last": (plain, last), "plain": (plain, x)}
+    channels_last = x.to(memory_format=torch.channels_last)
+    sides = {
+        "ours": (separable_chain, channels_last),
+        "plain, channels last": (plain, channels_last),
+        "plain": (plain, x),
+    }
     name = f"{shape[1]} x {shape[2]} x {shape[3]}, k={k}, {torch.get_num_threads()} threads"
-    moved = {"forward": 2, "both": 5}  # maps read or written: x, y; backward x, its gradient and that of y
+    moved = {"forward": 2, "both": 5}  # maps read or written: x and y; in backward x and both gradients
     for kind, work in (("forward", forward), ("both", both)):
-        calls = {key: partial(work, run, given, stages) for key, (run, given) in sides.items()}
+        calls = {key: partial(work, run, images, stages) for key, (run, images) in sides.items()}
         seconds = alternate(calls, opt.rounds)
         best = min(("plain, channels last", "plain"), key=lambda key: sorted(seconds[key])[opt.rounds // 2])
         table.add(faster(f"{name}, {kind}", ">= 2", seconds, "ours", best))
@@ -64,20 +68,20 @@ def measure(table: ResultTable, opt: Any, shape: tuple[int, int, int, int], k: i
                 "",
                 seconds["ours"],
                 [limit] * opt.rounds,
-                f"limit {span(limit)}",
+                f"limit {format_seconds(limit)}",
             )
         )
 
 
 def plain(x: Tensor, stages: Sequence[nn.Conv2d]) -> Tensor:
-    """The convolutions one after the other."""
+    """Apply the convolutions one after another."""
     for stage in stages:
         x = stage(x)
     return x
 
 
 def forward(run: Callable[..., Tensor], x: Tensor, stages: Sequence[nn.Conv2d]) -> None:
-    """Without gradients."""
+    """Run the chain without gradients."""
     import torch
 
     with torch.inference_mode():
@@ -85,7 +89,7 @@ def forward(run: Callable[..., Tensor], x: Tensor, stages: Sequence[nn.Conv2d]) 
 
 
 def both(run: Callable[..., Tensor], x: Tensor, stages: Sequence[nn.Conv2d]) -> None:
-    """With the gradients of the map and of all weights."""
+    """Run the chain and compute the gradients of the input and of all weights."""
     import torch
 
     x = x.detach().requires_grad_()
@@ -95,7 +99,7 @@ def both(run: Callable[..., Tensor], x: Tensor, stages: Sequence[nn.Conv2d]) -> 
 
 
 def bandwidth(size: int = 1 << 25) -> float:
-    """Bytes a second, read and written, of copying arrays that no cache holds."""
+    """Return bytes per second, read and written, when copying arrays that are larger than the caches."""
     import torch
 
     a, b = torch.zeros(size), torch.zeros(size)

@@ -1,11 +1,11 @@
-"""Time each augmentation beside the bare OpenCV calls in it.
+"""Time each augmentation against the bare OpenCV calls in it.
 
     python benchmarks/augmentation.py
     python benchmarks/augmentation.py --sizes 320 640 1280 --boxes 30
 
-The bare side gets its numbers ready made: no draws, no tables, no boxes. Both sides give the same pixels,
-which is checked; but "as shown" the package lays only the part of a mosaic that its warp will show. As in
-a worker, OpenCV has one thread.
+The bare side does not draw random numbers, build tables or move boxes. Both sides must give the same pixels,
+except "as shown": there the package composes only the part of a mosaic that its warp will show. OpenCV uses
+one thread, as in a data loader worker.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ Work = Callable[[], Any]
 
 
 def main() -> None:
-    """Measure all, and print a line for each."""
-    make = parser(__doc__)
-    make.add_argument("--sizes", type=int, nargs="+", default=[320, 640], help="sides of the input")
-    make.add_argument("--boxes", type=int, default=12, help="objects in an image; BCCD has 12")
-    opt = make.parse_args()
+    """Run the benchmark."""
+    p = parser(__doc__)
+    p.add_argument("--sizes", type=int, nargs="+", default=[320, 640], help="image sizes (pixels)")
+    p.add_argument("--boxes", type=int, default=12, help="number of boxes per image; BCCD has 12")
+    opt = p.parse_args()
     cv2.setNumThreads(0)
-    table = ResultTable("Augmentations beside bare OpenCV", opt.csv)
+    table = ResultTable("Augmentations against bare OpenCV", opt.csv)
     for size in opt.sizes:
         for what, (ours, bare) in pairs(size, opt.boxes).items():
-            assert "as shown" in what or np.array_equal(ours(), bare()), f"{what}: other pixels"
+            assert "as shown" in what or np.array_equal(ours(), bare()), f"{what}: pixels differ"
             seconds = alternate({"package": ours, "OpenCV": bare}, opt.rounds, least=0.05)
             table.add(slower(f"{what} at {size}, {opt.boxes} boxes", TARGET, seconds, "package", "OpenCV"))
 
 
 def pairs(size: int, boxes: int) -> dict[str, tuple[Work, Work]]:
-    """Our side and the bare side of each augmentation."""
+    """Return the package's function and the bare one for each augmentation."""
     rng = np.random.default_rng(0)
     hyp = read_yaml(ROOT / "data/hyps/hyp.scratch-low.yaml")
-    tiles = [drawn(rng, size * 3 // 4, size, boxes) for _ in range(4)]
+    tiles = [random_sample(rng, size * 3 // 4, size, boxes) for _ in range(4)]
     centre = int(size * 1.1), int(size * 0.9)
     border = -(size // 2), -(size // 2)
-    laid = mosaic4(tiles, centre, size)
+    mosaic = mosaic4(tiles, centre, size)
     affine = PerspectiveDraws.draw(rng, hyp)
     tilted = PerspectiveDraws.draw(rng, {**hyp, "perspective": 0.0005})
     gains = draw_hsv_gains(rng, hyp)
-    square, photo = drawn(rng, size, size, boxes).image, drawn(rng, 960, 1280, boxes).image
-    lay = bare_mosaic(tiles, centre, size)
-    many = [PerspectiveDraws.draw(rng, hyp) for _ in range(DRAWS)]  # how much a warp shows depends on chance
+    square, photo = random_sample(rng, size, size, boxes).image, random_sample(rng, 960, 1280, boxes).image
+    compose = bare_mosaic(tiles, centre, size)
+    many = [PerspectiveDraws.draw(rng, hyp) for _ in range(DRAWS)]  # how much a warp shows is random
     whole, bare_many = (2 * size, 2 * size), [bare_warp(draws, size) for draws in many]
     views = [visible_region(draws, whole, (size, size)) for draws in many]
     warps = {draws: bare_warp(draws, size) for draws in (affine, tilted)}
@@ -69,20 +69,20 @@ def pairs(size: int, boxes: int) -> dict[str, tuple[Work, Work]]:
                     for draws, view in zip(many, views, strict=True)
                 ]
             ),
-            lambda: np.stack([warp(lay()) for warp in bare_many]),
+            lambda: np.stack([warp(compose()) for warp in bare_many]),
         ),
-        "mosaic laid, all of it": (lambda: mosaic4(tiles, centre, size).image, lay),
+        "mosaic laid, all of it": (lambda: mosaic4(tiles, centre, size).image, compose),
         f"{DRAWS} mosaics laid as shown": (
             lambda: sum(mosaic4(tiles, centre, size, view).image.size for view in views),
-            lambda: sum(lay().size for _ in many),
+            lambda: sum(compose().size for _ in many),
         ),
         "affine warp of a mosaic": (
-            lambda: random_perspective(laid, affine, border).image,
-            lambda: warps[affine](laid.image),
+            lambda: random_perspective(mosaic, affine, border).image,
+            lambda: warps[affine](mosaic.image),
         ),
         "perspective warp of a mosaic": (
-            lambda: random_perspective(laid, tilted, border).image,
-            lambda: warps[tilted](laid.image),
+            lambda: random_perspective(mosaic, tilted, border).image,
+            lambda: warps[tilted](mosaic.image),
         ),
         "HSV": (lambda: adjust_hsv(square, gains), bare_hsv(square, gains)),
         "letterbox of 1280 x 960": (
@@ -92,8 +92,8 @@ def pairs(size: int, boxes: int) -> dict[str, tuple[Work, Work]]:
     }
 
 
-def drawn(rng: np.random.Generator, height: int, width: int, boxes: int) -> Sample:
-    """A blurred image with boxes."""
+def random_sample(rng: np.random.Generator, height: int, width: int, boxes: int) -> Sample:
+    """Make a sample of a blurred random image with boxes."""
     image = cv2.GaussianBlur(rng.integers(0, 256, (height, width, 3), dtype=np.uint8), (0, 0), 3)
     first, side = rng.uniform(0, 0.8, (boxes, 2)), rng.uniform(0.05, 0.2, (boxes, 2))
     corners = np.concatenate((first, first + side), 1) * (width, height, width, height)
@@ -101,8 +101,8 @@ def drawn(rng: np.random.Generator, height: int, width: int, boxes: int) -> Samp
 
 
 def bare_mosaic(tiles: list[Sample], centre_yx: tuple[int, int], size: int) -> Work:
-    """Gray, and four copies."""
-    places = []
+    """Return a function that copies four tiles to a gray canvas."""
+    copies = []
     for number, tile in enumerate(tiles):
         height, width = tile.image.shape[:2]
         top = centre_yx[0] if number >= 2 else centre_yx[0] - height
@@ -111,11 +111,11 @@ def bare_mosaic(tiles: list[Sample], centre_yx: tuple[int, int], size: int) -> W
         last = np.minimum((top + height, left + width), 2 * size)
         rows, columns = (slice(a, b) for a, b in zip(first, last, strict=True))
         source = tile.image[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-        places.append((source, rows, columns))
+        copies.append((source, rows, columns))
 
     def work() -> np.ndarray:
         canvas = np.full((2 * size, 2 * size, 3), GRAY[0], np.uint8)
-        for source, rows, columns in places:
+        for source, rows, columns in copies:
             cv2.copyTo(source, None, canvas[rows, columns])
         return canvas
 
@@ -123,7 +123,7 @@ def bare_mosaic(tiles: list[Sample], centre_yx: tuple[int, int], size: int) -> W
 
 
 def bare_warp(draws: PerspectiveDraws, size: int) -> Callable[[np.ndarray], np.ndarray]:
-    """One call of OpenCV."""
+    """Return a function that warps an image with one call of OpenCV."""
     matrix, out = warp_matrix(draws, (2 * size, 2 * size), (size, size)), (size, size)
     if draws.perspective_x or draws.perspective_y:
         return lambda image: cv2.warpPerspective(image, matrix, out, borderValue=GRAY)
@@ -131,7 +131,7 @@ def bare_warp(draws: PerspectiveDraws, size: int) -> Callable[[np.ndarray], np.n
 
 
 def bare_hsv(image: np.ndarray, gains: np.ndarray) -> Work:
-    """There, a table, and back."""
+    """Return a function that converts to HSV, applies a lookup table, and converts back."""
     levels = np.arange(256)[:, None] * gains
     levels[:, 0] %= 180
     table = levels.clip(0, 255).astype(np.uint8)[None]
@@ -144,7 +144,7 @@ def bare_hsv(image: np.ndarray, gains: np.ndarray) -> Work:
 
 
 def bare_letterbox(image: np.ndarray, size: int) -> Work:
-    """Scale, and pad above and below."""
+    """Return a function that scales an image and pads it at the top and bottom."""
     height = size * image.shape[0] // image.shape[1]
     pad = (size - height) // 2
 

@@ -1,9 +1,9 @@
-"""How large datasets open: scan speed, cached index, memory an image, shards.
+"""Large datasets: speed of the label scan and of the cached index, memory per image, shards.
 
     python benchmarks/big_sets.py                # 20,000 files, an index of 1,000,000 images
     python benchmarks/big_sets.py --files 100000
 
-Files are drawn below a temporary folder; the scan is timed beside the bare reading of the same files.
+Files are generated in a temporary folder; the scan is compared with just reading the same files.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from utils.data.scan import LabelledFiles, load_labels
 from utils.data.shards.index import ShardIndex, index_path, open_shards
 from utils.data.shards.store import shard_info
 
-BOXES = 7  # an image, as in COCO
+BOXES = 7  # per image, as in COCO
 
 
 def main() -> None:
-    """Measure all, and print a line for each."""
-    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parse.add_argument("--files", type=int, default=20_000, help="images with label files")
-    parse.add_argument("--index", type=int, default=1_000_000, help="images of the synthetic index")
-    opt = parse.parse_args()
+    """Run the benchmark."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--files", type=int, default=20_000, help="number of images with label files")
+    p.add_argument("--index", type=int, default=1_000_000, help="number of images in the synthetic index")
+    opt = p.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         os.environ["YOLOV5_CONFIG_DIR"] = str(home / "cache")
@@ -49,14 +49,14 @@ def main() -> None:
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what came out."""
+    """Return the seconds of a call, and its result."""
     start = time.perf_counter()
     result = work()
     return time.perf_counter() - start, result
 
 
 def files(home: Path, count: int) -> None:
-    """Scan a folder cold and cached, beside the bare reading of its label files."""
+    """Scan a folder without and with its cache, and compare with just reading the files."""
     images, labels = home / "images", home / "labels"
     images.mkdir()
     labels.mkdir()
@@ -69,13 +69,13 @@ def files(home: Path, count: int) -> None:
     cold, found = timed(lambda: load_labels([images]))
     cached, _ = timed(lambda: load_labels([images]))
     assert len(found.images) == count
-    print(f"{count:,} files: bare reading of both {count / bare:,.0f} images a second")
-    print(f"  scan {count / cold:,.0f} a second ({cold / bare:.1f} times the bare reading)")
-    print(f"  cached {count / cached:,.0f} a second: size and time of each file are checked")
+    print(f"{count:,} files: just reading both: {count / bare:,.0f} images per second")
+    print(f"  scan: {count / cold:,.0f} per second ({cold / bare:.1f} times as long as reading)")
+    print(f"  cached: {count / cached:,.0f} per second; size and modification time of each file are checked")
 
 
 def index(home: Path, count: int) -> None:
-    """Open a synthetic index, and count its bytes."""
+    """Load a synthetic index and compute its size in memory."""
     scan = synthetic(count)
     label_cache.save_scan(home / "x.cache.npz", "key", scan)
     seconds, opened = timed(lambda: label_cache.load_scan(home / "x.cache.npz", "key", count))
@@ -87,12 +87,14 @@ def index(home: Path, count: int) -> None:
     held = LabelledFiles(names, labels, polygons, opened.sizes)
     arrays = (names.text, names.starts, names.ends, labels.starts, labels.counts, held.sizes)
     size = sum(array.nbytes for array in arrays)
-    print(f"{count:,} images: index opened in {seconds:.2f} s, {size / count:.0f} bytes each beside boxes")
+    print(
+        f"{count:,} images: index opened in {seconds:.2f} s, {size / count:.0f} bytes per image without boxes"
+    )
     print(f"  boxes: {(labels.rows.nbytes + polygons.ends.nbytes) / len(labels.rows):.0f} bytes each, mapped")
 
 
 def shards(home: Path, count: int, per_shard: int = 1000) -> None:
-    """Open synthetic shards of as many images by their indices, freshness check included."""
+    """Open synthetic shards by their indices, including the check that these are up to date."""
     scan = synthetic(per_shard)
     urls = []
     for number in range(count // per_shard):
@@ -101,8 +103,8 @@ def shards(home: Path, count: int, per_shard: int = 1000) -> None:
             shard.addfile(tarfile.TarInfo("x"), io.BytesIO())
         info = shard_info(str(path))
         names = "".join(f"{number:06}{one:06}.jpg\n" for one in range(per_shard)).encode()
-        places = np.zeros(per_shard, np.int64)
-        one = ShardIndex(np.frombuffer(names, np.uint8), places, places, scan, "0" * 64)
+        offsets = np.zeros(per_shard, np.int64)
+        one = ShardIndex(np.frombuffer(names, np.uint8), offsets, offsets, scan, "0" * 64)
         label_cache.save_with_fallback(Path(index_path(str(path))), one.arrays(info))
         urls.append(str(path))
     seconds, (table, _) = timed(lambda: open_shards(urls, "synthetic"))
@@ -110,7 +112,7 @@ def shards(home: Path, count: int, per_shard: int = 1000) -> None:
 
 
 def synthetic(count: int) -> Scan:
-    """A scan of images with boxes."""
+    """Make the result of a scan of images with boxes."""
     return Scan(
         status=np.zeros(count, np.uint8),
         sizes=np.full((count, 2), 640, np.int32),

@@ -1,10 +1,10 @@
-"""Time the decoders of JPEG on small and large images, and what --fast-decode saves.
+"""JPEG decoders on small and large images, and the effect of --fast-decode.
 
     python benchmarks/decoding.py                        # needs simplejpeg: pip install simplejpeg
     python benchmarks/decoding.py --images ../shared/data/bccd/images/train
 
-One thread. Ratios are to OpenCV, which the package uses: above 1, the other is faster. The sides say how many
-pixels differ from OpenCV's.
+One thread. Ratios are relative to OpenCV, which the package uses: above 1, the other decoder is faster. The
+column `sides` has the share of values that differ from OpenCV's.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from utils.data.dataset import DetectionDataset
 from utils.data.images import decode_image
 
 Decoder = Callable[[bytes], np.ndarray]
-SIZE = 640  # that large images are decoded for
+SIZE = 640  # image size (pixels) for which large images are decoded
 LARGE_WH = 4000, 3000
 
 
 def main() -> None:
-    """Measure all, and print a line for each."""
-    make = parser(__doc__)
-    home = next((p / "shared/data/bccd" for p in ROOT.parents if (p / "shared/data/bccd").is_dir()), None)
-    default = str(home / "images/train") if home else ""
-    make.add_argument("--images", default=default, help="folder of small JPEGs; by default BCCD's")
-    opt = make.parse_args()
+    """Run the benchmark."""
+    p = parser(__doc__)
+    folders = (parent / "shared/data/bccd/images/train" for parent in ROOT.parents)
+    default = next((str(folder) for folder in folders if folder.is_dir()), "")
+    p.add_argument("--images", default=default, help="folder of small JPEGs; default: BCCD's")
+    opt = p.parse_args()
     small = sorted(Path(opt.images).glob("*.jpg"))[:20] if opt.images else []
     if not small:
-        sys.exit(f"--images {opt.images or 'DIR'}: no *.jpg there; give a folder of small JPEGs")
+        sys.exit(f"--images {opt.images or 'DIR'}: expected a folder of small *.jpg files")
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     table = ResultTable("Decoding", opt.csv)
@@ -51,8 +51,8 @@ def main() -> None:
 
 
 def compare_decoders(what: str, files: list[bytes], rounds: int) -> list[Ratio]:
-    """Each decoder beside OpenCV."""
-    known = decoders()
+    """Compare each decoder with OpenCV."""
+    functions = decoders()
 
     def all_of(decode: Decoder) -> Callable[[], None]:
         def work() -> None:
@@ -61,23 +61,23 @@ def compare_decoders(what: str, files: list[bytes], rounds: int) -> list[Ratio]:
 
         return work
 
-    seconds = alternate({name: all_of(decode) for name, decode in known.items()}, rounds, least=0.05)
+    seconds = alternate({name: all_of(decode) for name, decode in functions.items()}, rounds, least=0.05)
     lines = []
-    for name, decode in known.items():
+    for name, decode in functions.items():
         if name != "OpenCV":
-            found, wanted = decode(files[0]), known["OpenCV"](files[0])
+            actual, expected = decode(files[0]), functions["OpenCV"](files[0])
             line = faster(f"{name}, {what}", "", seconds, name, "OpenCV")
-            other = f", {(found != wanted).mean():.0%} of values differ"
+            other = f", {(actual != expected).mean():.0%} of values differ"
             lines.append(Ratio(line.what, "", line.median, line.low, line.high, line.sides + other))
     return lines
 
 
 def decoders() -> dict[str, Decoder]:
-    """Name and function of each decoder; all give BGR (H, W, 3), torchvision a view of its planes."""
+    """Return the decoders by name; all return BGR (H, W, 3), torchvision a view of its planes."""
     try:
         import simplejpeg
     except ImportError:
-        sys.exit("this benchmark compares with simplejpeg: pip install simplejpeg")
+        sys.exit("this benchmark needs: pip install simplejpeg")
     from PIL import Image
     from torchvision.io import ImageReadMode, decode_jpeg
 
@@ -97,7 +97,7 @@ def decoders() -> dict[str, Decoder]:
 
 
 def large_jpeg() -> bytes:
-    """A drawn image of 12 megapixels with soft shapes and the grain of a sensor."""
+    """Return a random image of 12 megapixels with soft shapes and sensor noise, as JPEG."""
     rng = np.random.default_rng(0)
     width, height = LARGE_WH
     soft = cv2.resize(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8), (width, height))
@@ -110,7 +110,7 @@ def large_jpeg() -> bytes:
 
 
 def reduced(data: bytes, rounds: int) -> list[Ratio]:
-    """A training sample from one file and from a mosaic of four, with and without --fast-decode."""
+    """Compare samples of one file and of a mosaic, with and without --fast-decode."""
     lines = []
     LOG.disabled = True
     with tempfile.TemporaryDirectory() as folder:
@@ -137,7 +137,7 @@ def reduced(data: bytes, rounds: int) -> list[Ratio]:
 
 
 def sample(images: Path, mosaic: float, fast: bool) -> Callable[[], object]:
-    """What makes one training sample from files, without a cache of images."""
+    """Return a function that makes a training sample from files, without an image cache."""
     from utils.base.yaml_io import read_yaml
 
     hyp = {**read_yaml(ROOT / "data/hyps/hyp.scratch-low.yaml"), "mosaic": mosaic}
@@ -147,7 +147,7 @@ def sample(images: Path, mosaic: float, fast: bool) -> Callable[[], object]:
 
 
 def fidelity(name: str, found: np.ndarray, best: np.ndarray, usual: np.ndarray) -> Ratio:
-    """PSNR against shrinking by area, as validation does, over that of training without the flag, in dB."""
+    """Compare PSNR (dB) with and without the flag; the reference is area interpolation, as in validation."""
     ours, theirs = (float(cv2.PSNR(image, best)) for image in (found, usual))
     ratio = ours / theirs
     what = "--fast-decode, PSNR against shrinking by area"

@@ -1,4 +1,4 @@
-"""The forward pass of a .pt file beside ONNX Runtime's of the same model, each in a process of its own.
+"""Forward pass of a .pt file against ONNX Runtime with the same model, each in its own process.
 
     python benchmarks/forward.py --weights yolov5n.pt
 
@@ -7,26 +7,29 @@ Needs onnx and onnxruntime.
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from timing import ROOT, ResultTable, TimedProcess, alternate, parser, serve, slower
+from timing import ROOT, ResultTable, TimedProcess, alternate, parser, run_rounds, slower
 
 BATCHES = (1, 8)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark."""
     p = parser(__doc__)
-    p.add_argument("--weights", default=str(ROOT.parent / "shared" / "weights" / "yolov5n.pt"))
-    p.add_argument("--img", type=int, default=640)
-    p.add_argument("--batch", type=int, default=1, help="of a side in its own process")
-    p.add_argument("--side", default="", help="of a side in its own process")
-    p.add_argument("--onnx", default="", help="of a side in its own process")
+    p.add_argument(
+        "--weights", default=str(ROOT.parent / "shared" / "weights" / "yolov5n.pt"), help="checkpoint path"
+    )
+    p.add_argument("--img", type=int, default=640, help="image size (pixels)")
+    p.add_argument("--batch", type=int, default=1, help=argparse.SUPPRESS)
+    p.add_argument("--side", default="", help=argparse.SUPPRESS)
+    p.add_argument("--onnx", default="", help=argparse.SUPPRESS)
     opt = p.parse_args()
     if opt.side:
-        _serve(opt)
+        _run_side(opt)
         return
     if not Path(opt.weights).is_file():
         p.error(f"--weights {opt.weights}: no such file")
@@ -34,20 +37,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         onnx = export(opt.weights, Path(folder) / "model.onnx", opt.img)
         for batch in BATCHES:
-            settings = [
-                "--weights",
-                opt.weights,
-                "--img",
-                str(opt.img),
-                "--batch",
-                str(batch),
-                "--onnx",
-                onnx,
-            ]
+            flags = ["--weights", opt.weights, "--img", str(opt.img), "--batch", str(batch), "--onnx", onnx]
             names = {"ours": True, "ONNX Runtime": True, "plain eager": False}
             sides = {
-                name: TimedProcess(__file__, "--side", name, *settings, native=own)
-                for name, own in names.items()
+                name: TimedProcess(__file__, "--side", name, *flags, native=native)
+                for name, native in names.items()
             }
             seconds = alternate(
                 dict(sides), opt.rounds * (3 if batch == 1 else 1), warm=3, least=0, pause=0.1
@@ -60,20 +54,20 @@ def main() -> None:
 
 
 def export(weights: str, path: Path, img: int) -> str:
-    """The model as ONNX, for batches of any size."""
+    """Export the model to ONNX with dynamic batch size; return the file."""
     import contextlib
     import io
 
     import export as script
 
     with contextlib.redirect_stdout(io.StringIO()):
-        copied = path.with_name(Path(weights).name)
-        copied.write_bytes(Path(weights).read_bytes())
-        script.run(weights=str(copied), imgsz=[img], include=["onnx"], dynamic=True)
-    return str(copied.with_suffix(".onnx"))
+        copy = path.with_name(Path(weights).name)
+        copy.write_bytes(Path(weights).read_bytes())
+        script.run(weights=str(copy), imgsz=[img], include=["onnx"], dynamic=True)
+    return str(copy.with_suffix(".onnx"))
 
 
-def _serve(opt: Any) -> None:
+def _run_side(opt: Any) -> None:
     import torch
 
     images = torch.rand(opt.batch, 3, opt.img, opt.img, generator=torch.Generator().manual_seed(0))
@@ -86,13 +80,13 @@ def _serve(opt: Any) -> None:
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = torch.get_num_threads()
         session = onnxruntime.InferenceSession(opt.onnx, settings, providers=["CPUExecutionProvider"])
-        given = {session.get_inputs()[0].name: images.numpy()}
+        inputs = {session.get_inputs()[0].name: images.numpy()}
 
         def work() -> None:
-            session.run(None, given)
+            session.run(None, inputs)
     else:
         work = _torch_work(opt, images)
-    serve(work)
+    run_rounds(work)
 
 
 def _torch_work(opt: Any, images: Any) -> Any:
@@ -103,10 +97,10 @@ def _torch_work(opt: Any, images: Any) -> Any:
         from utils.base.device import select_device
 
         backend = load_backend([opt.weights], select_device("cpu", verbose=False))
-        given = images.to(memory_format=torch.channels_last)
+        channels_last = images.to(memory_format=torch.channels_last)
 
         def infer() -> None:
-            backend(given)
+            backend(channels_last)
 
         return infer
     from models.weights import load_for_inference

@@ -1,10 +1,10 @@
-"""Images a second of detect.py and val.py, beside the bare forward of the same model and shapes.
+"""Images per second of detect.py and val.py, against the bare forward of the same model and shapes.
 
     python benchmarks/inference.py
     python benchmarks/inference.py --weights best.pt --source images/ --data cells.yaml --img 320 640
 
-`bare` is the model alone on images that lie ready in memory, one at a time, on all cores. detect.py goes
-from the files on the disk to the files on the disk, all included but the loading of the weights.
+`bare` is the model alone on images in memory, one at a time, on all cores. detect.py is measured from reading
+the files to writing the results, without loading the weights.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from utils.val.evaluate import evaluate
 
 SHARED = ROOT.parent / "shared"
 CPU = torch.device("cpu")
-LARGE = 480  # sizes beyond are measured on every third image
+LARGE = 480  # larger image sizes are measured on every third image
 
 
 def main() -> None:
-    """Measure, and print a line for each."""
+    """Run the benchmark."""
     opt = options()
     LOG.addHandler(logging.NullHandler())
     LOG.propagate = False
-    table = ResultTable("detect.py and val.py beside the bare forward", opt.csv)
+    table = ResultTable("detect.py and val.py against the bare forward", opt.csv)
     backend = load_backend([opt.weights], CPU)
     with tempfile.TemporaryDirectory() as folder:
         for size in opt.img:
@@ -63,16 +63,20 @@ def main() -> None:
 
 
 def options() -> argparse.Namespace:
-    """Read the command line; what is missing is an error before anything is measured."""
+    """Read the command line; a missing file is an error before anything is measured."""
     data = SHARED / "data"
     p = parser(__doc__)
-    own = SHARED / "weights" / "bccd_yolov5n.pt"
-    p.add_argument("--weights", default=relative_to_cwd(own), help="checkpoint, with the classes of the data")
-    p.add_argument("--source", default=relative_to_cwd(data / "bccd" / "images" / "test"), help="images")
+    weights = SHARED / "weights" / "bccd_yolov5n.pt"
     p.add_argument(
-        "--data", default=relative_to_cwd(data / "bccd.yaml"), help="labelled data; its test split"
+        "--weights", default=relative_to_cwd(weights), help="checkpoint with the classes of --data"
     )
-    p.add_argument("--img", nargs="+", type=int, default=[320, 640], help="sizes in pixels")
+    p.add_argument(
+        "--source", default=relative_to_cwd(data / "bccd" / "images" / "test"), help="folder of images"
+    )
+    p.add_argument(
+        "--data", default=relative_to_cwd(data / "bccd.yaml"), help="dataset yaml; its test split is used"
+    )
+    p.add_argument("--img", nargs="+", type=int, default=[320, 640], help="image size(s) (pixels)")
     opt = p.parse_args()
     for flag in ("weights", "source", "data"):
         if not Path(getattr(opt, flag)).exists():
@@ -81,7 +85,7 @@ def options() -> argparse.Namespace:
 
 
 def detection(table: ResultTable, rounds: int, backend: Backend, folder: Path, size: int) -> None:
-    """The loop of detect.py, with and without saving, alone and in batches."""
+    """Measure detect.py with and without saving, for single images and batches."""
     frames = read(folder, backend, size)
     images = [to_tensor([frame.letterboxed], CPU) for frame in frames]
 
@@ -90,8 +94,8 @@ def detection(table: ResultTable, rounds: int, backend: Backend, folder: Path, s
             for image in images:
                 backend(image)
 
-    with tempfile.TemporaryDirectory() as place:
-        run = partial(run_on, backend, str(folder), place, size)
+    with tempfile.TemporaryDirectory() as output:
+        run = partial(run_on, backend, str(folder), output, size)
         sides: dict[str, Callable[[], object]] = {
             "bare": bare,
             "detect": run,
@@ -99,11 +103,11 @@ def detection(table: ResultTable, rounds: int, backend: Backend, folder: Path, s
             "batch 8": partial(run, batch_size=8),
         }
         seconds = alternate(sides, rounds)
-    where = f"{len(frames)} images at {size}"
-    table.add(faster(f"detect.py, images a second, {where}", ">= 0.95", seconds, "detect", "bare"))
+    images_at_size = f"{len(frames)} images at {size}"
+    table.add(faster(f"detect.py, images a second, {images_at_size}", ">= 0.95", seconds, "detect", "bare"))
     table.add(faster("  without saving", "", seconds, "nosave", "bare"))
     table.add(faster("  --batch-size 8, saving", "", seconds, "batch 8", "bare"))
-    files = cpu_of(one_thread(lambda: beside_the_model(backend, frames, size)))
+    files = cpu_of(one_thread(lambda: without_model(backend, frames, size)))
     for words, work in (("a core for each image", one_thread(bare)), ("all cores for each image", bare)):
         forward = cpu_of(work)
         bound = (forward + files) / usable_cores()
@@ -112,20 +116,20 @@ def detection(table: ResultTable, rounds: int, backend: Backend, folder: Path, s
 
 
 def read(folder: Path, backend: Backend, size: int) -> list[Prepared]:
-    """All images, read and letterboxed."""
+    """Read and letterbox all images."""
     source = find_source(str(folder))
     assert isinstance(source, FileSource)
     return [prepare_frame(item, (size, size), backend.stride, auto=True) for item in source.items()]
 
 
 def run_on(backend: Backend, source: str, project: str, size: int, **flags: object) -> None:
-    """Run detect.py's main function, with a model that is loaded already."""
+    """Run detect.py with a model that is already loaded."""
     values = {"source": source, "project": project, "imgsz": size, "device": "cpu", "exist_ok": True}
     run_detect(options_from(DetectOptions, {**values, **flags}), load=lambda _: backend)
 
 
-def beside_the_model(backend: Backend, frames: list[Prepared], size: int) -> None:
-    """All that detect.py does for images but the forward and the labels drawn, once."""
+def without_model(backend: Backend, frames: list[Prepared], size: int) -> None:
+    """Do the work of detect.py once, except the forward pass and drawing."""
     with torch.inference_mode():
         decoded = backend(to_tensor([frames[0].letterboxed], CPU))
         for frame, _ in frames:
@@ -136,19 +140,19 @@ def beside_the_model(backend: Backend, frames: list[Prepared], size: int) -> Non
 
 
 def one_thread(work: Callable[[], None]) -> Callable[[], None]:
-    """The same work with one thread of PyTorch's."""
+    """Return `work` with PyTorch limited to one thread."""
 
-    def alone() -> None:
+    def limited() -> None:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         work()
         torch.set_num_threads(threads)
 
-    return alone
+    return limited
 
 
 def cpu_of(work: Callable[[], None]) -> float:
-    """Processor seconds of a call, after one that warms up."""
+    """Return the CPU seconds of a call, after a warm-up call."""
     work()
     start = time.process_time()
     work()
@@ -156,7 +160,7 @@ def cpu_of(work: Callable[[], None]) -> float:
 
 
 def validation(table: ResultTable, rounds: int, backend: Backend, yaml: str, size: int) -> None:
-    """The loop of val.py without images, beside the bare forward of the same batches."""
+    """Compare val.py, without plots, with the bare forward of the same batches."""
     spec = read_data_yaml(yaml)
     before = set(Path(yaml).resolve().parent.rglob("*.cache.npz"))
     dataset = DetectionDataset(

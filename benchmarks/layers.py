@@ -1,10 +1,10 @@
-"""Which layers a runtime spends its time on: the 1-D convolutions of attention beside all others.
+"""Share of the time of each kind of layer, by runtime: 1-D convolutions of attention and all others.
 
 python benchmarks/layers.py --cfg yolov5n-head-LSKA.yaml --img 320
 
-The figure of a kind of layer is its share of the time over its share of the multiply-adds: about 1 is usual;
-far above it, the runtime has no good kernel. Depth-wise convolutions are bound by memory: for them more is
-usual in any runtime, and what plain PyTorch needs for them stands beside.
+The number in brackets is the share of the time over the share of the multiply-adds. About 1 is usual; much
+more means that the runtime has no good kernel. Depth-wise convolutions are memory-bound: for them, more is
+usual in any runtime, and PyTorch is the reference.
 """
 
 from __future__ import annotations
@@ -31,24 +31,26 @@ Times = Counter[str]  # ms by kind of layer, "all" among them
 
 
 def main() -> None:
-    """Measure, and print a table."""
+    """Run the benchmark."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--cfg", nargs="+", default=["yolov5n-LSKA.yaml", "yolov5n-head-LSKA.yaml"])
-    p.add_argument("--img", type=int, default=320)
-    p.add_argument("--rounds", type=int, default=30)
+    p.add_argument(
+        "--cfg", nargs="+", default=["yolov5n-LSKA.yaml", "yolov5n-head-LSKA.yaml"], help="model yaml(s)"
+    )
+    p.add_argument("--img", type=int, default=320, help="image size (pixels)")
+    p.add_argument("--rounds", type=int, default=30, help="number of forward passes")
     opt = p.parse_args()
     for cfg in opt.cfg:
         report(cfg, opt.img, opt.rounds)
 
 
 def report(cfg: str, side: int, rounds: int) -> None:
-    """One model in every runtime."""
+    """Print the table of one model."""
     import torch
 
     from models.yolo import DetectionModel
-    from utils.export.export_options import ExportOptions
-    from utils.export.onnx import export
-    from utils.export.verify import example_images
+    from utils.export.export_settings import ExportSettings
+    from utils.export.inputs import example_images
+    from utils.export.onnx import export_onnx
 
     torch.manual_seed(0)
     model = DetectionModel(cfg).eval().requires_grad_(False).fuse()
@@ -62,35 +64,35 @@ def report(cfg: str, side: int, rounds: int) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.onnx")
-        export(model, images, file, ExportOptions(32, {0: "x"}))
-        found = {
+        export_onnx(model, images, file, ExportSettings(include=["onnx"], stride=32, names={0: "x"}))
+        results = {
             "PyTorch": in_pytorch(model, images, rounds),
             "ONNX Runtime": in_onnxruntime(file, images, rounds, Path(folder)),
             "OpenVINO": in_openvino(model, images, rounds),
         }
-    print(f"{'ms in all':46}  " + "  ".join(f"{name} {times['all']:.1f}" for name, times in found.items()))
+    print(f"{'total ms':46}  " + "  ".join(f"{name} {times['all']:.1f}" for name, times in results.items()))
     for kind in (*KINDS, REST):
         share = work[kind] / total
         cells = []
-        for name, times in found.items():
-            part = times[kind] / times["all"]
-            cells.append(f"{name} {part:.1%} ({part / share:.1f})")
+        for name, times in results.items():
+            time_share = times[kind] / times["all"]
+            cells.append(f"{name} {time_share:.1%} ({time_share / share:.1f})")
         print(f"{kind:28}{share:>18.2%}  " + "  ".join(cells))
 
 
 def kind_of(name: str) -> str:
-    """The kind of a convolution from its name, which has the module's path in it."""
+    """Return the kind of a convolution from its name, which contains the module's path."""
     return next((kind for kind, pattern in KINDS.items() if pattern.search(name)), REST)
 
 
 def multiply_adds(model: Any, images: Any) -> Counter[str]:
-    """Of every kind of convolution."""
+    """Count the multiply-adds of every kind of convolution."""
     import torch
 
     counted: Counter[str] = Counter()
 
     def count(name: str) -> Any:
-        def hook(module: Any, given: Any, out: Any) -> None:
+        def hook(module: Any, inputs: Any, out: Any) -> None:
             counted[kind_of(name)] += out.numel() * module.weight[0].numel()
 
         return hook
@@ -108,7 +110,7 @@ def multiply_adds(model: Any, images: Any) -> Counter[str]:
 
 
 def in_pytorch(model: Any, images: Any, rounds: int) -> Times:
-    """Convolution by convolution: hooks make attention run as PyTorch's own layers, without our kernels."""
+    """Time each convolution with hooks, which also make attention run without the compiled kernels."""
     import time
 
     import torch
@@ -117,10 +119,10 @@ def in_pytorch(model: Any, images: Any, rounds: int) -> Times:
     starts: dict[Any, float] = {}
     names = {module: name for name, module in model.named_modules() if isinstance(module, torch.nn.Conv2d)}
 
-    def before(module: Any, given: Any) -> None:
+    def before(module: Any, inputs: Any) -> None:
         starts[module] = time.perf_counter()
 
-    def after(module: Any, given: Any, out: Any) -> None:
+    def after(module: Any, inputs: Any, out: Any) -> None:
         times[kind_of(names[module])] += 1e3 * (time.perf_counter() - starts[module]) / rounds
 
     hooks = [module.register_forward_pre_hook(before) for module in names]
@@ -139,7 +141,7 @@ def in_pytorch(model: Any, images: Any, rounds: int) -> Times:
 
 
 def in_onnxruntime(file: Path, images: Any, rounds: int, folder: Path) -> Times:
-    """From its own profile."""
+    """Read the times from ONNX Runtime's profile."""
     from utils.base.device import disable_ort_telemetry
 
     disable_ort_telemetry()
@@ -156,15 +158,15 @@ def in_onnxruntime(file: Path, images: Any, rounds: int, folder: Path) -> Times:
     times: Times = Counter()
     for event in json.loads(Path(session.end_profiling()).read_text()):
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            spent = event["dur"] / 1e3 / rounds
-            times["all"] += spent
+            milliseconds = event["dur"] / 1e3 / rounds
+            times["all"] += milliseconds
             if "Conv" in event["args"]["op_name"]:
-                times[kind_of(event["name"].replace("/", " "))] += spent
+                times[kind_of(event["name"].replace("/", " "))] += milliseconds
     return times
 
 
 def in_openvino(model: Any, images: Any, rounds: int) -> Times:
-    """From its performance counters."""
+    """Read the times from OpenVINO's performance counters."""
     import openvino
     import torch
 
@@ -176,10 +178,10 @@ def in_openvino(model: Any, images: Any, rounds: int) -> Times:
     for _ in range(rounds):
         request.infer([images.contiguous().numpy()])
         for node in request.profiling_info:
-            spent = node.real_time.total_seconds() * 1e3 / rounds
-            times["all"] += spent
+            milliseconds = node.real_time.total_seconds() * 1e3 / rounds
+            times["all"] += milliseconds
             if "Conv" in node.node_type:
-                times[kind_of(node.node_name.replace("/", " "))] += spent
+                times[kind_of(node.node_name.replace("/", " "))] += milliseconds
     return times
 
 

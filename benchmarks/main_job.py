@@ -1,9 +1,9 @@
-"""Time the four jobs that everybody runs, and the bare work inside them on the same machine.
+"""Time the four most common jobs, and the bare forward and training step on the same machine.
 
     python benchmarks/main_job.py --weights yolov5n.pt --trained best.pt --data bccd.yaml --images test
 
-Wall time of whole processes; the bare forward and training step are medians, measured between the
-jobs, so that a noisy machine shows in both. Nothing else should run.
+Wall time of whole processes. The bare forward and training step are medians, measured between the jobs,
+so that noise of the machine is visible in both. Nothing else should run.
 """
 
 from __future__ import annotations
@@ -24,28 +24,42 @@ IMGSZ, BATCH = 320, 16
 def parse_opt() -> argparse.Namespace:
     """Read the command line."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--weights", required=True, help="what training and detection start from")
-    p.add_argument("--trained", required=True, help="weights with the classes of the data, for val.py")
-    p.add_argument("--data", required=True, help="data yaml")
-    p.add_argument("--images", required=True, help="folder for detect.py")
-    p.add_argument("--repeats", type=int, default=1, help="runs of each job; the median counts")
+    p.add_argument("--weights", required=True, help="checkpoint for training and detection")
+    p.add_argument(
+        "--trained", required=True, help="checkpoint with the classes of the dataset, for validation"
+    )
+    p.add_argument("--data", required=True, help="dataset yaml")
+    p.add_argument("--images", required=True, help="folder of images for detection")
+    p.add_argument(
+        "--repeats", type=int, default=1, help="number of runs of each job; the median is reported"
+    )
     return p.parse_args()
 
 
 def jobs(opt: argparse.Namespace, folder: str) -> dict[str, list[str]]:
-    """Command line of each job."""
-    size, to = ["--img", str(IMGSZ)], ["--project", folder, "--exist-ok"]
+    """Return the command line of each job."""
+    size, output = ["--img", str(IMGSZ)], ["--project", folder, "--exist-ok"]
     train = ["train.py", *size, "--batch", str(BATCH), "--epochs", "3", "--data", opt.data]
     return {
-        "train, 3 epochs": [*train, "--weights", opt.weights, "--noval", "--nosave", "--noplots", *to],
-        "detect": ["detect.py", "--weights", opt.weights, "--source", opt.images, *size, *to],
-        "val": ["val.py", "--weights", opt.trained, "--data", opt.data, "--batch", str(BATCH), *size, *to],
+        "train, 3 epochs": [*train, "--weights", opt.weights, "--noval", "--nosave", "--noplots", *output],
+        "detect": ["detect.py", "--weights", opt.weights, "--source", opt.images, *size, *output],
+        "val": [
+            "val.py",
+            "--weights",
+            opt.trained,
+            "--data",
+            opt.data,
+            "--batch",
+            str(BATCH),
+            *size,
+            *output,
+        ],
         "--help": ["train.py", "--help"],
     }
 
 
 def wall(command: list[str]) -> float:
-    """Seconds of a whole process."""
+    """Return the seconds of a whole process."""
     start = time.perf_counter()
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, cwd=sys.path[0])
     if done.returncode:
@@ -54,7 +68,7 @@ def wall(command: list[str]) -> float:
 
 
 def bare(weights: str, repeats: int = 9) -> tuple[float, float]:
-    """Median seconds of a fused forward of one image, and of a training step of a batch."""
+    """Return the median seconds of a fused forward of one image and of a training step of a batch."""
     import torch
 
     from models.weights import build_model, load_for_inference, read_checkpoint
@@ -84,7 +98,7 @@ def bare(weights: str, repeats: int = 9) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Run the benchmark."""
     opt = parse_opt()
     with tempfile.TemporaryDirectory() as folder:
         print(f"{'job':18}{'seconds':>10}{'bare forward ms':>18}{'bare step ms':>15}")

@@ -1,9 +1,9 @@
-"""Time what follows the forward pass of a validation: suppression, matching and average precision.
+"""Time the post-processing of a validation: NMS, matching and average precision.
 
     python benchmarks/metrics.py
 
-Suppression stands beside per-image, per-class Python code with the same result. Matching and average
-precision have 5,000 images of 300 detections; each run is a process, whose memory is measured.
+NMS is compared with Python code that loops over images and classes and has the same result. Matching and
+average precision are measured on 5,000 images with 300 detections each, in a process of their own.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from utils.ops.metrics import ConfusionMatrix
 from utils.ops.nms import non_max_suppression
 from utils.val.accumulator import MatchAccumulator
 
-CONF, IOU, MAX_DET = 0.001, 0.6, 300  # of val.py
+CONF, IOU, MAX_DET = 0.001, 0.6, 300  # defaults of val.py
 CLASSES, SIDE = 80, 640
 ANCHORS = {8: ((10, 13), (16, 30), (33, 23)), 16: ((30, 61), (62, 45), (59, 119))}
 ANCHORS[32] = ((116, 90), (156, 198), (373, 326))
-SECONDS, MEGABYTES = 10.0, 1024.0  # what matching and average precision may take
-OBJECTS = 7.2  # an image, as in COCO val2017
+SECONDS, MEGABYTES = 10.0, 1024.0  # limits for matching and average precision
+OBJECTS = 7.2  # per image, as in COCO val2017
 
 
 def main() -> None:
-    """Measure all, and print a line for each."""
-    make = parser(__doc__)
-    make.add_argument("--images", type=int, default=16, help="of the batch for suppression")
-    make.add_argument("--set", type=int, default=5000, help="images to match")
-    make.add_argument("--job", choices=("legacy", "coco"), help=argparse.SUPPRESS)
-    opt = make.parse_args()
+    """Run the benchmark."""
+    p = parser(__doc__)
+    p.add_argument("--images", type=int, default=16, help="batch size for NMS")
+    p.add_argument("--set", type=int, default=5000, help="number of images to match")
+    p.add_argument("--job", choices=("legacy", "coco"), help=argparse.SUPPRESS)
+    opt = p.parse_args()
     torch.set_num_threads(1)
     if opt.job:
         print(json.dumps(match_set(opt.set, opt.job)))
         return
     table = ResultTable("Suppression and metrics", opt.csv)
-    suppression(table, opt.images, min(opt.rounds, 3))
+    nms(table, opt.images, min(opt.rounds, 3))
     for rule, rounds in (("legacy", min(opt.rounds, 3)), ("coco", min(opt.rounds, 3))):
         metrics(table, opt.set, rule, rounds)
 
 
-def suppression(table: ResultTable, images: int, rounds: int) -> None:
-    """An early epoch: 30,000 candidates an image; what Python finds has to be the same to the bit."""
+def nms(table: ResultTable, images: int, rounds: int) -> None:
+    """Compare NMS of an early epoch, 30,000 candidates per image; the results must be bit-equal."""
     decoded = early_epoch(images)
     found: dict[str, list[Tensor]] = {}
     sides = {
@@ -59,18 +59,18 @@ def suppression(table: ResultTable, images: int, rounds: int) -> None:
     }
     seconds = alternate(sides, rounds, warm=0)
     same = zip(found["package"], found["python"], strict=True)
-    assert all(torch.equal(one, other) for one, other in same), "the two disagree"
+    assert all(torch.equal(one, other) for one, other in same), "the results differ"
     what = f"NMS of {images} images, 30,000 candidates each"
     table.add(faster(what, ">= 10", seconds, "package", "Python"))
 
 
 def package(decoded: Tensor) -> list[Tensor]:
-    """As validation does."""
+    """Run NMS as validation does."""
     return non_max_suppression(decoded, CONF, IOU, multi_label=True, max_det=MAX_DET)
 
 
 def early_epoch(images: int) -> Tensor:
-    """What a head says that has learnt little: (images, 25200, 85), scores a little above nothing."""
+    """Return decoded boxes (images, 25200, 85) with low scores, as of a model in an early epoch."""
     generator = torch.Generator().manual_seed(0)
     levels = []
     for stride, anchors in ANCHORS.items():
@@ -79,9 +79,9 @@ def early_epoch(images: int) -> Tensor:
         for width, height in anchors:
             size = torch.tensor((width, height)).expand(x.numel(), 2)
             levels.append(torch.cat((torch.stack((x, y), 2).view(-1, 2), size), 1))
-    places = torch.cat(levels)
-    decoded = torch.rand(images, len(places), 5 + CLASSES, generator=generator)
-    decoded[..., :4] = places * (0.9 + 0.2 * decoded[..., :4])
+    boxes = torch.cat(levels)
+    decoded = torch.rand(images, len(boxes), 5 + CLASSES, generator=generator)
+    decoded[..., :4] = boxes * (0.9 + 0.2 * decoded[..., :4])
     decoded[..., 4] = 0.002 + 0.018 * decoded[..., 4]
     products = decoded[..., 5:] * decoded[..., 4:5]
     for rows, scores in zip(decoded, products, strict=True):  # 30,000 products above the threshold
@@ -90,7 +90,7 @@ def early_epoch(images: int) -> Tensor:
 
 
 def in_python(decoded: Tensor) -> list[Tensor]:
-    """Greedy suppression, image by image, class by class, box by box."""
+    """Run greedy NMS in loops over images, classes and boxes."""
     results = []
     for rows in decoded.numpy():
         half = rows[:, 2:4] / 2
@@ -110,7 +110,7 @@ def in_python(decoded: Tensor) -> list[Tensor]:
 
 
 def survivors(xyxy: np.ndarray) -> list[int]:
-    """Boxes (n, 4), best first, that no better one overlaps by more than IOU."""
+    """Return the indices of the boxes (n, 4), best first, that greedy NMS keeps."""
     area = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
     left, kept = np.arange(len(xyxy)), []
     while len(left):
@@ -123,7 +123,7 @@ def survivors(xyxy: np.ndarray) -> list[int]:
 
 
 def metrics(table: ResultTable, images: int, rule: str, rounds: int) -> None:
-    """Seconds and megabytes of matching, confusion matrix and average precision."""
+    """Measure time and memory of matching, confusion matrix and average precision."""
     command = [sys.executable, str(Path(__file__).resolve()), "--job", rule, "--set", str(images)]
     runs = []
     for _ in range(rounds):
@@ -137,17 +137,17 @@ def metrics(table: ResultTable, images: int, rule: str, rounds: int) -> None:
 
 
 def match_set(images: int, rule: str) -> dict[str, float]:
-    """Match drawn images one by one, and turn the matches into figures; seconds and added memory."""
+    """Match random images one by one and compute average precision; return seconds and added memory."""
     rng = np.random.default_rng(0)
     accumulator = MatchAccumulator(CLASSES, "coco" if rule == "coco" else "legacy")
-    drawn = [image(rng) for _ in range(50)]  # shown again and again, moved: drawing takes no memory
-    accumulator.add(*moved(drawn[0], 0))
+    samples = [random_image(rng) for _ in range(50)]  # reused with changes, which takes no memory
+    accumulator.add(*changed(samples[0], 0))
     accumulator.average_precision({})
     accumulator, confusion = MatchAccumulator(CLASSES, accumulator.rule), ConfusionMatrix(CLASSES)
     before = peak_megabytes()
     seconds, labels = 0.0, 0
     for number in range(images):
-        detections, true = moved(drawn[number % len(drawn)], number)
+        detections, true = changed(samples[number % len(samples)], number)
         labels += len(true)
         seconds += timed(lambda d=detections, t=true: accumulator.add(d, t))  # type: ignore[misc]
         seconds += timed(lambda d=detections, t=true: confusion.process_batch(d, t))  # type: ignore[misc]
@@ -156,13 +156,13 @@ def match_set(images: int, rule: str) -> dict[str, float]:
 
 
 def peak_megabytes() -> float:
-    """Most memory that this process has had; `getrusage` counts what its parent had, too."""
+    """Return the peak memory of this process; `getrusage` would include that of its parent."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
 
 
-def image(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Detections (300, 6), best first, about as many near each object as elsewhere; labels (n, 5)."""
+def random_image(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Return detections (300, 6), best first, of which half are near an object, and labels (n, 5)."""
     count = int(rng.poisson(OBJECTS)) + 1
     first = rng.uniform(0, SIDE - 200, (count, 2))
     boxes = np.concatenate((first, first + rng.uniform(10, 200, (count, 2))), 1)
@@ -178,9 +178,9 @@ def image(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return detections, np.column_stack((classes, boxes))
 
 
-def moved(drawn: Sequence[np.ndarray], number: int) -> tuple[Tensor, Tensor]:
-    """An image again, with other classes and confidences."""
-    detections, labels = (torch.from_numpy(part.astype(np.float32)) for part in drawn)
+def changed(sample: Sequence[np.ndarray], number: int) -> tuple[Tensor, Tensor]:
+    """Return detections and labels with other classes and confidences."""
+    detections, labels = (torch.from_numpy(array.astype(np.float32)) for array in sample)
     detections[:, 4] *= 0.5 + 0.5 * ((number * 0.618) % 1)
     detections[:, 5] = (detections[:, 5] + number) % CLASSES
     labels[:, 0] = (labels[:, 0] + number) % CLASSES

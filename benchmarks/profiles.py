@@ -1,4 +1,4 @@
-"""Where the time of a training step and of a forward pass goes, by torch.profiler.
+"""Profile a training step and a forward pass with torch.profiler.
 
 python benchmarks/profiles.py
 py-spy record -f raw -o detect.txt -- python detect.py --weights yolov5n.pt --source DIR --img 320
@@ -6,6 +6,7 @@ py-spy record -f raw -o detect.txt -- python detect.py --weights yolov5n.pt --so
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,10 @@ PASSES = 6
 
 
 def main() -> None:
-    """Profile both and print what takes more than a hundredth."""
+    """Profile both and print the operators that take more than 1 % of the time."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     import torch
 
     from utils.base.device import keep_freed_memory
@@ -32,7 +36,7 @@ def main() -> None:
 
 
 def shares(what: str, work: Callable[[], Any]) -> None:
-    """Print the operators' shares of the time on the processor, children left out."""
+    """Print the share of CPU time of each operator, without its children."""
     import torch
 
     for _ in range(3):
@@ -42,11 +46,11 @@ def shares(what: str, work: Callable[[], Any]) -> None:
             with torch.profiler.record_function("(Python, and our kernels without gradients)"):
                 work()
     events = sorted(profile.key_averages(), key=lambda event: -event.self_cpu_time_total)
-    whole = sum(event.self_cpu_time_total for event in events)
-    print(f"\n{what}: {whole / PASSES / 1e3:.1f} ms")
+    total = sum(event.self_cpu_time_total for event in events)
+    print(f"\n{what}: {total / PASSES / 1e3:.1f} ms")
     for event in events:
-        if event.self_cpu_time_total > whole / 100:
-            print(f"    {event.self_cpu_time_total / whole:6.1%}  {event.key}")
+        if event.self_cpu_time_total > total / 100:
+            print(f"    {event.self_cpu_time_total / total:6.1%}  {event.key}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How long scripts take to start: their help, and detect.py on one image beside bare imports.
+"""Start-up time of the scripts: `--help`, and detect.py on one image against bare imports.
 
     python benchmarks/startup.py
     python benchmarks/startup.py --weights yolov5n.pt --source image.jpg
 
-Whole processes, one after another in turns. A line whose unit is a second divides by one second.
+Times of whole processes. A row in seconds is a ratio to one second.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ BARE, ALL = "import torch, cv2", "import torch, torchvision, cv2"
 
 
 def main() -> None:
-    """Measure, and print a line for each."""
+    """Run the benchmark."""
     p = parser(__doc__)
-    p.add_argument("--weights", default=relative_to_cwd(SHARED / "weights" / "yolov5n.pt"), help="checkpoint")
-    p.add_argument("--source", default=relative_to_cwd(SHARED / "data" / "bus.jpg"), help="one image")
+    p.add_argument(
+        "--weights", default=relative_to_cwd(SHARED / "weights" / "yolov5n.pt"), help="checkpoint path"
+    )
+    p.add_argument("--source", default=relative_to_cwd(SHARED / "data" / "bus.jpg"), help="image path")
     opt = p.parse_args()
     for flag in ("weights", "source"):
         if not Path(getattr(opt, flag)).is_file():
@@ -41,14 +43,14 @@ def main() -> None:
 
 
 def one_image(table: ResultTable, rounds: int, weights: str, source: str, folder: str) -> None:
-    """detect.py from nothing to the written image."""
+    """Measure detect.py on one image, from start to the written result."""
     words = ["--weights", weights, "--source", source, "--project", folder, "--exist-ok", "--device", "cpu"]
     forwards: list[float] = []
 
     def whole() -> None:
-        said = python(str(ROOT / "detect.py"), *words)
-        found = re.search(r"([\d.]+)ms inference", said)
-        assert found, said
+        output = python(str(ROOT / "detect.py"), *words)
+        found = re.search(r"([\d.]+)ms inference", output)
+        assert found, output
         forwards.append(float(found.group(1)) / 1e3)
 
     sides = {"detect.py": whole, BARE: lambda: python("-c", BARE), ALL: lambda: python("-c", ALL)}
@@ -64,7 +66,7 @@ def one_image(table: ResultTable, rounds: int, weights: str, source: str, folder
 
 
 def python(*words: str) -> str:
-    """Run Python on a command line, and return what it prints."""
+    """Run Python with a command line and return its output."""
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=Path.cwd())
     if done.returncode:
         sys.exit(f"{' '.join(words)} ended with {done.returncode}: {done.stderr.strip()[-300:]}")

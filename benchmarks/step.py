@@ -1,14 +1,15 @@
-"""The bare training step, its memory, and what attention costs in it.
+"""The bare training step: its speed, its memory, and the cost of attention.
 
-    python benchmarks/step.py                 # all; or --part memory, time (of which speed, cost)
+    python benchmarks/step.py                 # all; or --part memory, time (both speed and cost), speed, cost
 
-A step is forward, loss, backward, optimizer and moving average, on a batch that is in memory already.
-The plain side is what PyTorch does by itself: contiguous maps, batch norm and SiLU apart, its default SGD,
-an average tensor by tensor, memory as the C library hands it out. Both sides start from the same weights.
+A step is forward, loss, backward, optimizer and moving average, on a batch in memory. The plain side is
+PyTorch by default: contiguous maps, batch norm and SiLU as separate layers, default SGD, a moving average
+tensor by tensor, the C library's memory settings. Both sides start from the same weights.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 import sys
 from collections.abc import Callable
@@ -19,12 +20,12 @@ from timing import (
     ResultTable,
     TimedProcess,
     alternate,
+    current_memory,
     faster,
     parser,
     peak_memory,
-    present_memory,
     ratio,
-    serve,
+    run_rounds,
     slower,
     timed,
 )
@@ -38,8 +39,7 @@ if TYPE_CHECKING:
 Step = Callable[[], float]
 
 HYP = {"box": 0.05, "obj": 1.0, "cls": 0.5, "lr0": 1e-4, "momentum": 0.937, "weight_decay": 5e-4}
-OF_A_SIDE = "of a side in its own process"
-# Blocks on small maps, asked to be nearly free, and on large ones.
+# Blocks on small feature maps, which should cost nearly nothing, and on large ones.
 COST = (
     ("yolov5n.yaml", "yolov5n-LSKA.yaml", "<= 1.02"),
     ("yolov5s.yaml", "yolov5s-LSKA.yaml", "<= 1.02"),
@@ -49,16 +49,18 @@ COST = (
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark."""
     p = parser(__doc__)
-    p.add_argument("--part", default="all", choices=("all", "time", "speed", "memory", "cost"))
-    p.add_argument("--side", default="", help=OF_A_SIDE)
-    p.add_argument("--cfg", default="yolov5n.yaml", help=OF_A_SIDE)
-    p.add_argument("--img", type=int, default=320, help="image size of the part `speed`")
-    p.add_argument("--batch", type=int, default=16, help="images of a batch")
+    p.add_argument(
+        "--part", default="all", choices=("all", "time", "speed", "memory", "cost"), help="what to measure"
+    )
+    p.add_argument("--side", default="", help=argparse.SUPPRESS)
+    p.add_argument("--cfg", default="yolov5n.yaml", help=argparse.SUPPRESS)
+    p.add_argument("--img", type=int, default=320, help="image size (pixels) of the part `speed`")
+    p.add_argument("--batch", type=int, default=16, help="batch size of the part `speed`")
     opt = p.parse_args()
     if opt.side:
-        _serve(opt)
+        _run_side(opt)
         return
     table = ResultTable("Training step", opt.csv)
     if opt.part in ("all", "time", "speed"):
@@ -72,28 +74,28 @@ def main() -> None:
 
 
 def speed(table: ResultTable, cfg: str, opt: Any) -> None:
-    """Our step beside the plain one, and how far their losses are apart."""
+    """Compare our step with the plain one, and their losses."""
     settings = ["--cfg", cfg, "--img", str(opt.img), "--batch", str(opt.batch)]
     plain = TimedProcess(__file__, "--side", "plain", *settings, native=False)
     ours = TimedProcess(__file__, "--side", "ours", *settings)
     seconds = alternate({"ours": ours, "plain": plain}, opt.rounds, least=0, pause=0.1)
     name = cfg.removesuffix(".yaml")
     table.add(faster(f"step of {name}, {opt.batch} at {opt.img}", ">= 1.4", seconds, "ours", "plain"))
-    apart = [abs(a["loss"] / b["loss"] - 1) for a, b in zip(ours.answers, plain.answers, strict=True)]
-    print(f"    losses of {len(apart)} steps: relative difference at most {max(apart):.1e}")
+    errors = [abs(a["loss"] / b["loss"] - 1) for a, b in zip(ours.results, plain.results, strict=True)]
+    print(f"    losses of {len(errors)} steps: relative difference at most {max(errors):.1e}")
     ours.close()
     plain.close()
 
 
 def memory(table: ResultTable, opt: Any) -> None:
-    """Peak memory of yolov5s at 640: training, bare step, recomputing, plain; and the time of recomputing."""
+    """Compare the peak memory of yolov5s at 640 in training, bare, recomputing and plain steps."""
     settings = ["--cfg", "yolov5s.yaml", "--img", "640", "--batch", "16"]
     peaks: dict[str, list[float]] = {}
     seconds: dict[str, list[float]] = {}
     for name in ("train.py", "ours", "recomputing", "plain"):
         side = TimedProcess(__file__, "--side", name, *settings, native=name != "plain")
         seconds[name] = [timed(side) for _ in range(1 if name == "train.py" else 4)][1:]
-        peaks[name] = [side.answers[-1]["peak"] - side.answers[-1]["start"]]
+        peaks[name] = [side.results[-1]["peak"] - side.results[-1]["start"]]
         side.close()
     shown = {name: f"{name} {peak[0] / 2**30:.2f} GiB" for name, peak in peaks.items()}
     for what, target, new, old in (
@@ -142,7 +144,7 @@ def _forward(model: DetectionModel, image: Tensor) -> None:
 
 
 def _with_plain_chain(work: Callable[[], Any]) -> None:
-    """Run with PyTorch's convolutions in place of the compiled chain."""
+    """Run with PyTorch's convolutions instead of the compiled chain."""
     from utils.native import chain
 
     kept, chain.is_native = chain.is_native, lambda x, stages: False
@@ -153,7 +155,7 @@ def _with_plain_chain(work: Callable[[], Any]) -> None:
 
 
 def make_model(cfg: str, last: bool) -> DetectionModel:
-    """A model with the same weights in every process."""
+    """Make a model with the same weights in every process."""
     import torch
 
     from models.yolo import DetectionModel
@@ -164,7 +166,7 @@ def make_model(cfg: str, last: bool) -> DetectionModel:
 
 
 def make_batch(side: int, batch: int, layout: torch.memory_format) -> tuple[Tensor, Tensor]:
-    """Images, and targets (12 an image)."""
+    """Make random images, and 12 targets per image."""
     import torch
 
     torch.manual_seed(1)
@@ -174,7 +176,7 @@ def make_batch(side: int, batch: int, layout: torch.memory_format) -> tuple[Tens
 
 
 def ours_step(model: DetectionModel, side: int, batch: int) -> Step:
-    """The step as train.py does it."""
+    """Return the training step of train.py."""
     import torch
 
     from utils.ops.loss import DetectionLoss
@@ -198,7 +200,7 @@ def ours_step(model: DetectionModel, side: int, batch: int) -> Step:
 
 
 def plain_step(model: DetectionModel, side: int, batch: int) -> Step:
-    """The step as PyTorch does it when nobody thinks about speed."""
+    """Return a training step that is not optimized for speed."""
     import torch
 
     from utils.ops.loss import DetectionLoss
@@ -230,23 +232,23 @@ def plain_step(model: DetectionModel, side: int, batch: int) -> Step:
     return step
 
 
-def _serve(opt: Any) -> None:
+def _run_side(opt: Any) -> None:
     from utils.base.device import keep_freed_memory
 
     if opt.side == "train.py":
-        serve(_whole_training)
+        run_rounds(_whole_training)
         return
     if opt.side == "ours":
         keep_freed_memory()
     model = make_model(opt.cfg, opt.side != "plain")
     model.checkpoint_activations = opt.side == "recomputing"
-    start = present_memory()
+    start = current_memory()
     step = (plain_step if opt.side == "plain" else ours_step)(model, opt.img, opt.batch)
-    serve(lambda: {"loss": step(), "peak": peak_memory(), "start": start})
+    run_rounds(lambda: {"loss": step(), "peak": peak_memory(), "start": start})
 
 
 def _whole_training() -> dict[str, float]:
-    """An epoch of yolov5s at 640 on images drawn for it: loader, step, checkpoint, no validation."""
+    """Train yolov5s at 640 for an epoch on random images, without validation."""
     import tempfile
     from pathlib import Path
 
@@ -256,7 +258,7 @@ def _whole_training() -> dict[str, float]:
     import train
 
     make_model("yolov5s.yaml", True)
-    start = present_memory()
+    start = current_memory()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         for kind in ("images", "labels"):

@@ -17,83 +17,24 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-
-class TimedProcess:
-    """The parent's end: call it, and the process does a round."""
-
-    def __init__(self, script: str, *arguments: str, native: bool = True) -> None:
-        environment = {**os.environ, "YOLOV5_NATIVE": "1" if native else "0"}
-        self.answers: list[dict[str, Any]] = []
-        self._process = subprocess.Popen(
-            [sys.executable, script, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        self._read()
-
-    def __call__(self) -> dict[str, Any]:
-        """What a round gave; its last line is kept in `answers`, too."""
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        self.answers.append(self._read())
-        return self.answers[-1]
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("{"):
-                answer: dict[str, Any] = json.loads(line)
-                return answer
-        raise RuntimeError(f"{self._process.args} ended before its turn")
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-
-def serve(work: Callable[[], dict[str, Any] | None]) -> None:
-    """The process's end: a round for each line."""
-    print("{}", flush=True)
-    for _ in sys.stdin:
-        print(json.dumps(work() or {}), flush=True)
-
-
-def present_memory() -> float:
-    """Bytes that this process has in memory now."""
-    import psutil
-
-    return float(psutil.Process().memory_info().rss)
-
-
-def peak_memory() -> float:
-    """Most bytes that this process has had in memory."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
-
-
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the packages of the project, from whichever folder the script is started
+sys.path.insert(0, str(ROOT))  # the project's packages, whatever the current folder is
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """One line of the table. A target reads `>= 1.4` or `<= 1.15`; empty: only reported."""
+    """One row of the table. A target is written `>= 1.4` or `<= 1.15`; rows without one are only reported."""
 
     what: str
     target: str
     median: float
     low: float  # quartiles of the rounds
     high: float
-    sides: str  # what was timed, as `new 1.20 ms, old 2.40 ms`
+    sides: str  # what was timed, such as `new 1.20 ms, old 2.40 ms`
 
     @property
-    def verdict(self) -> str:
-        """Whether the median meets the target."""
+    def status(self) -> str:
+        """`met`, `missed`, or empty without a target."""
         if not self.target:
             return ""
         sign, bound = self.target.split()
@@ -101,8 +42,37 @@ class Ratio:
         return "met" if met else "missed"
 
 
+def ratio(what: str, target: str, over: Sequence[float], under: Sequence[float], sides: str = "") -> Ratio:
+    """Compute `over` / `under` for each round, and the quartiles."""
+    rounds = sorted(a / b for a, b in zip(over, under, strict=True))
+    low, median, high = statistics.quantiles(rounds, n=4) if len(rounds) > 1 else rounds * 3
+    return Ratio(what, target, median, low, high, sides)
+
+
+def faster(what: str, target: str, seconds: dict[str, list[float]], new: str, old: str) -> Ratio:
+    """Compute how many times faster `new` is than `old`."""
+    return ratio(what, target, seconds[old], seconds[new], _both(seconds, new, old))
+
+
+def slower(what: str, target: str, seconds: dict[str, list[float]], new: str, old: str) -> Ratio:
+    """Compute the time of `new` as a multiple of the time of `old`."""
+    return ratio(what, target, seconds[new], seconds[old], _both(seconds, new, old))
+
+
+def _both(seconds: dict[str, list[float]], new: str, old: str) -> str:
+    return ", ".join(f"{name} {format_seconds(statistics.median(seconds[name]))}" for name in (new, old))
+
+
+def format_seconds(seconds: float) -> str:
+    """Format a duration in s, ms or µs."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"
+
+
 def timed(work: Callable[[], Any]) -> float:
-    """Seconds of one call."""
+    """Return the seconds of one call."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
@@ -115,15 +85,18 @@ def alternate(
     least: float = 0.01,
     pause: float = 0.0,
 ) -> dict[str, list[float]]:
-    """Seconds of each side in each round; the sides take turns, and the order changes from round to round.
+    """Time functions in turns; the order is reversed from round to round.
 
     Args:
-        sides: what to call, by name.
-        rounds: that count.
-        warm: rounds before, that do not.
-        least: seconds a measurement lasts at least; short calls are repeated.
-        pause: seconds before each measurement, and then a call that does not count: the idle threads of
-            another process spin for a while, on our cores.
+        sides: functions by name.
+        rounds: number of measurements of each.
+        warm: number of calls before, which are not measured.
+        least: minimum seconds of a measurement; short calls are repeated.
+        pause: seconds to wait before each measurement, followed by a call that is not measured. Idle
+            threads of another process keep spinning for a while, on the same cores.
+
+    Returns:
+        Seconds per call, by name and round.
     """
     repeats = {}
     for name, work in sides.items():
@@ -144,50 +117,79 @@ def alternate(
     return seconds
 
 
-def ratio(what: str, target: str, over: Sequence[float], under: Sequence[float], sides: str = "") -> Ratio:
-    """The ratio `over` / `under`, round by round."""
-    rounds = sorted(a / b for a, b in zip(over, under, strict=True))
-    low, middle, high = statistics.quantiles(rounds, n=4) if len(rounds) > 1 else rounds * 3
-    return Ratio(what, target, middle, low, high, sides)
+class TimedProcess:
+    """A subprocess that does one round of work per call, see `run_rounds`."""
+
+    def __init__(self, script: str, *arguments: str, native: bool = True) -> None:
+        environment = {**os.environ, "YOLOV5_NATIVE": "1" if native else "0"}
+        self.results: list[dict[str, Any]] = []
+        self._process = subprocess.Popen(
+            [sys.executable, script, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self._read()
+
+    def __call__(self) -> dict[str, Any]:
+        """Run a round; its result is also appended to `results`."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        self.results.append(self._read())
+        return self.results[-1]
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                result: dict[str, Any] = json.loads(line)
+                return result
+        raise RuntimeError(f"{self._process.args} ended before it returned a result")
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
 
 
-def span(seconds: float) -> str:
-    """Seconds in a unit that reads well."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1e6:.3g} µs"
+def run_rounds(work: Callable[[], dict[str, Any] | None]) -> None:
+    """Run `work` once per line of stdin and print its result as JSON: the subprocess of TimedProcess."""
+    print("{}", flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(work() or {}), flush=True)
 
 
-def faster(what: str, target: str, seconds: dict[str, list[float]], new: str, old: str) -> Ratio:
-    """How many times faster `new` is than `old`."""
-    return ratio(what, target, seconds[old], seconds[new], _both(seconds, new, old))
+def current_memory() -> float:
+    """Return the resident memory of this process in bytes."""
+    import psutil
+
+    return float(psutil.Process().memory_info().rss)
 
 
-def slower(what: str, target: str, seconds: dict[str, list[float]], new: str, old: str) -> Ratio:
-    """The time of `new` as a multiple of the time of `old`."""
-    return ratio(what, target, seconds[new], seconds[old], _both(seconds, new, old))
-
-
-def _both(seconds: dict[str, list[float]], new: str, old: str) -> str:
-    return ", ".join(f"{name} {span(statistics.median(seconds[name]))}" for name in (new, old))
+def peak_memory() -> float:
+    """Return the peak resident memory of this process in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
 class ResultTable:
-    """Prints each line when it is known, and keeps all for a csv file."""
+    """Prints each row when it is added, and writes all rows to a csv file."""
 
     def __init__(self, title: str, path: str = "") -> None:
         self.path = Path(path) if path else None
-        self.lines: list[Ratio] = []
+        self.rows: list[Ratio] = []
         print(f"{title}\n{describe_machine()}\n", flush=True)
         print(f"{'what':58}{'target':>9}{'ratio':>8}{'quartiles':>15}  {'':7}sides")
 
-    def add(self, line: Ratio) -> None:
-        """Print a line; the csv file is written again, so that nothing is lost when a run is stopped."""
-        self.lines.append(line)
-        spread = f"{line.low:.3g}-{line.high:.3g}"
+    def add(self, row: Ratio) -> None:
+        """Print a row and rewrite the csv file, so that an interrupted run keeps its results."""
+        self.rows.append(row)
+        spread = f"{row.low:.3g}-{row.high:.3g}"
         print(
-            f"{line.what:58}{line.target:>9}{line.median:8.3g}{spread:>15}  {line.verdict:7}{line.sides}",
+            f"{row.what:58}{row.target:>9}{row.median:8.3g}{spread:>15}  {row.status:7}{row.sides}",
             flush=True,
         )
         if self.path:
@@ -195,15 +197,15 @@ class ResultTable:
             with self.path.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file, lineterminator="\n")
                 writer.writerow([*(field.name for field in fields(Ratio)), "verdict"])
-                writer.writerows([*_rounded(line), line.verdict] for line in self.lines)
+                writer.writerows([*_rounded(row), row.status] for row in self.rows)
 
 
-def _rounded(line: Ratio) -> list[Any]:
-    return [f"{value:.4g}" if isinstance(value, float) else value for value in astuple(line)]
+def _rounded(row: Ratio) -> list[Any]:
+    return [f"{value:.4g}" if isinstance(value, float) else value for value in astuple(row)]
 
 
 def describe_machine() -> str:
-    """Processor, cores and versions, as one line."""
+    """Return processor, number of threads and PyTorch version as one line."""
     import torch
 
     model = platform.processor() or platform.machine()
@@ -214,9 +216,9 @@ def describe_machine() -> str:
     return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def parser(words: str | None) -> argparse.ArgumentParser:
-    """The options that all benchmarks share."""
-    made = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--rounds", type=int, default=9, help="measurements of each side")
-    made.add_argument("--csv", default="", help="file for the figures")
-    return made
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Make a parser with the flags that all benchmarks share."""
+    p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--rounds", type=int, default=9, help="number of measurements of each side")
+    p.add_argument("--csv", default="", help="csv file to write the results to")
+    return p

@@ -1,9 +1,9 @@
-"""Whether loading keeps up: images a second of the training loop, beside the bare step on one batch.
+"""Images per second of the training loop, against the bare step on one batch: does loading keep up?
 
     python benchmarks/training.py --weights yolov5n.pt --data bccd.yaml
 
-An epoch of the real loop, then bare steps, in turns and in one process; workers wait during bare steps.
-The first epoch fills the cache of images and does not count. `--images` limits the training set.
+Epochs of the training loop and bare steps alternate in one process; workers wait during bare steps. The
+first epoch, which fills the image cache, is not counted. `--images` limits the training set.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ BARE_STEPS = 3
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark."""
     p = parser(__doc__)
     p.set_defaults(rounds=5)
-    p.add_argument("--weights", default=str(SHARED / "weights" / "yolov5n.pt"))
-    p.add_argument("--data", default=str(SHARED / "data" / "bccd.yaml"))
-    p.add_argument("--img", type=int, nargs="+", default=[320, 640])
-    p.add_argument("--workers", type=int, nargs="+", default=[1, 2])
-    p.add_argument("--images", type=int, default=96, help="of the training set")
+    p.add_argument("--weights", default=str(SHARED / "weights" / "yolov5n.pt"), help="checkpoint path")
+    p.add_argument("--data", default=str(SHARED / "data" / "bccd.yaml"), help="dataset yaml")
+    p.add_argument("--img", type=int, nargs="+", default=[320, 640], help="image size(s) (pixels)")
+    p.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="number(s) of workers")
+    p.add_argument("--images", type=int, default=96, help="number of training images")
     opt = p.parse_args()
     for path in (opt.weights, opt.data):
         if not Path(path).is_file():
@@ -44,20 +44,20 @@ def main() -> None:
 
 
 def measure(table: ResultTable, opt: Any, img: int, workers: int, mosaic: bool) -> None:
-    """One setting."""
+    """Measure one setting."""
     loop_rates, bare_rates = [], []
     with tempfile.TemporaryDirectory() as folder, quiet():
         for loop, bare in epochs(opt, Path(folder), img, workers, mosaic):
             loop_rates.append(loop)
             bare_rates.append(bare)
-    middle = len(loop_rates) // 2
-    sides = f"loop {sorted(loop_rates)[middle]:.1f}, bare step {sorted(bare_rates)[middle]:.1f} images/s"
+    median = len(loop_rates) // 2
+    sides = f"loop {sorted(loop_rates)[median]:.1f}, bare step {sorted(bare_rates)[median]:.1f} images/s"
     name = f"{img} px, {workers} workers, {'mosaic' if mosaic else 'no mosaic'}"
     table.add(ratio(name, ">= 0.9", loop_rates, bare_rates, sides))
 
 
 def epochs(opt: Any, home: Path, img: int, workers: int, mosaic: bool) -> Iterator[tuple[float, float]]:
-    """Images a second of the loop and of the bare step, once a round."""
+    """Yield images per second of the loop and of the bare step, for each round."""
     from utils.loggers.callbacks import CallbackList
     from utils.train import loop
     from utils.train.distributed import make_process_group
@@ -66,55 +66,46 @@ def epochs(opt: Any, home: Path, img: int, workers: int, mosaic: bool) -> Iterat
 
     given = {"weights": opt.weights, "data": subset(opt, home), "imgsz": img, "workers": workers}
     given |= {"epochs": opt.rounds + 1, "noval": True, "noplots": True, "loggers": ["none"]}
-    settings = options_from(
-        {
-            **given,
-            "epochs": opt.rounds + 1,
-            "noval": True,
-            "noautoanchor": True,
-            "noplots": True,
-            "loggers": ["none"],
-        }
-    )
+    settings = options_from({**given, "noautoanchor": True})
     with make_process_group(settings) as process_group:
         setup = build_setup(settings, None, process_group)
         setup.hyp["mosaic"] = float(mosaic)
         loaders, state = setup.loaders, make_state(setup)
         config = make_train_config(setup, state)
-        nobody = CallbackList()
+        no_callbacks = CallbackList()
         clock = make_clock()
-        listening = CallbackList([clock])
+        callbacks = CallbackList([clock])
         for epoch in state.epochs_left(settings.epochs):
             clock.ends.clear()
-            loop.train_one_epoch(epoch, state, loaders.train, config, listening)
+            loop.train_one_epoch(epoch, state, loaders.train, config, callbacks)
             state.progress.record(epoch, None)
             if epoch == 0:
                 continue
             images = (len(clock.ends) - 1) * loaders.batch_size
             rate = images / (clock.ends[-1] - clock.ends[0])
-            yield rate, bare_rate(state, config, clock.batch, nobody)
+            yield rate, bare_rate(state, config, clock.batch, no_callbacks)
         loaders.close()
 
 
-def bare_rate(state: Any, config: Any, batch: tuple[Any, Any], nobody: Any) -> float:
-    """Images a second of forward, loss, backward and what the loop does of updates."""
+def bare_rate(state: Any, config: Any, batch: tuple[Any, Any], callbacks: Any) -> float:
+    """Return images per second of forward, loss, backward and as many updates as the loop makes."""
     from utils.train import loop
 
     images, targets = loop.to_device(batch[0], state.device), batch[1]
-    time.sleep(0.5)  # for workers to finish what they have begun
+    time.sleep(0.5)  # until the workers have finished their batches
     times = []
     for number in range(BARE_STEPS + 1):
         start = time.perf_counter()
         loop.compute_loss(state, images, targets, config)[0].backward()
         if number % config.schedule.accumulate(10**6) == 0:
-            loop.update_weights(state, state.progress.last_update, nobody)
+            loop.update_weights(state, state.progress.last_update, callbacks)
         times.append(time.perf_counter() - start)
     state.optimizer.zero_grad()
     return len(images) * BARE_STEPS / sum(times[1:])
 
 
 def make_clock() -> Any:
-    """A callback that notes when batches end, and keeps one for the bare step."""
+    """Make a callback that records when batches end, and keeps one for the bare step."""
     from utils.loggers.callbacks import Callbacks
 
     class Clock(Callbacks):
@@ -130,7 +121,7 @@ def make_clock() -> Any:
 
 
 def subset(opt: Any, home: Path) -> str:
-    """A data yaml of the first images, in whole batches."""
+    """Write a dataset yaml with the first `--images` training images."""
     from utils.data.dataset_yaml import read_data_yaml
 
     data = read_data_yaml(opt.data)
@@ -145,7 +136,7 @@ def subset(opt: Any, home: Path) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the loop's own lines."""
+    """Hide the output of the loop."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
 

@@ -1,4 +1,4 @@
-"""Every block that a yaml can name, each with the rule for its arguments and channels.
+"""All blocks that a yaml can name, each with the rule for its arguments and channels.
 
 To add a block: write its class, add its name to a line below, name it in a yaml.
 """
@@ -24,7 +24,7 @@ from models.blocks.pool import SPP, SPPF, Concat, Contract, Expand, Focus
 from models.blocks.transformer import TransformerBlock, TransformerLayer
 from models.registry import joins, keeps, packs, passes, register, stacks, unpacks, widens
 
-# The large kernel family: as its own layer, inside C3, inside SPPF, as a backbone.
+# Large kernel attention: as a layer, in C3, in SPPF, as a backbone.
 register(keeps, LSKA, LKA, LSKATrivial, LKATrivial, LSKAttention)
 register(stacks, C3LSKA, C3_LSKA=C3LSKA)
 register(widens, SPPFLSKA, SPPF_LSKA=SPPFLSKA)
@@ -39,7 +39,7 @@ register(joins, Concat)
 register(packs, Contract)
 register(unpacks, Expand)
 
-# PyTorch's own, written nn.X or X.
+# PyTorch's modules, written nn.X or X.
 register(widens, nn.Conv2d, nn.ConvTranspose2d)
 register(keeps, nn.BatchNorm2d)
 register(passes, nn.Upsample, nn.MaxPool2d, nn.AvgPool2d, nn.ZeroPad2d, nn.Identity, nn.Dropout, nn.Dropout2d)

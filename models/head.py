@@ -1,4 +1,4 @@
-"""The detection head: logits of every anchor at every cell, and their decoding into boxes."""
+"""The detection head: logits of each anchor in each cell, and their decoding into boxes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from utils.native.maps import can_decode, decode
 
 
 class Detect(nn.Module):
-    """One 1x1 convolution per level; in eval mode the logits become boxes.
+    """A 1x1 convolution per level; in eval mode the logits are decoded into boxes.
 
     Args:
-        nc: classes.
-        anchors: per level, a flat list of (w, h) in pixels; or how many anchors a level has, then
-            placeholders stand in until autoanchor replaces them.
+        nc: number of classes.
+        anchors: per level, a flat list of (w, h) in pixels; or the number of anchors per level, with
+            placeholders that autoanchor replaces.
         ch: channels of each source map.
 
     Shape:
         training: levels x (B, ch, h, w) -> levels x (B, A, h, w, 5 + nc) logits
-        eval: -> ((B, N, 5 + nc) decoded, the same logits); with `export` just (decoded,)
+        eval: -> ((B, N, 5 + nc) decoded, the same logits); with `export` (decoded,)
     """
 
     anchors: Tensor
@@ -43,9 +43,9 @@ class Detect(nn.Module):
         self.na = len(levels[0]) // 2
         self.placeholders = isinstance(anchors, int)
         self.export = False
-        self.strides = [0.0] * self.nl  # numbers, so that exporters see constants
+        self.strides = [0.0] * self.nl  # floats, which exporters trace as constants
         self._listed = levels
-        self.register_buffer("anchors", torch.zeros(self.nl, self.na, 2))  # set_strides fills them in
+        self.register_buffer("anchors", torch.zeros(self.nl, self.na, 2))  # filled by set_strides
         self.m = nn.ModuleList(Projection(c, self.no * self.na) for c in ch)
         self._grids: dict[tuple[int, int, int, torch.device], tuple[Tensor, Tensor]] = {}
 
@@ -71,23 +71,23 @@ class Detect(nn.Module):
     def _decode(self, level: int, logits: Tensor) -> Tensor:
         """(B, A, h, w, 5 + nc) logits -> (B, A h w, 5 + nc) boxes in pixels and scores, float32.
 
-        Half precision would round coordinates beyond 1024 px to whole pixels and more.
+        FP16 would round coordinates above 1024 px to whole pixels.
         """
         b, _, h, w, _ = logits.shape
         scores = logits.float().sigmoid()
         corner, size = self._grid(level, h, w, logits.device)
         xy = (scores[..., :2] * 2 + corner) * self.strides[level]
         doubled = scores[..., 2:4] * 2
-        wh = doubled * doubled * size  # some runtimes have no square
+        wh = doubled * doubled * size  # some runtimes lack the operator for squares
         return torch.cat((xy, wh, scores[..., 4:]), -1).view(b, self.na * h * w, self.no)
 
     def _grid(self, level: int, h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Cell corners less half a cell, (1, 1, h, w, 2) as (x, y); anchors in pixels, (1, A, 1, 1, 2)."""
+        """Return cell corners - 0.5 as (x, y), (1, 1, h, w, 2), and anchors in pixels, (1, A, 1, 1, 2)."""
         key = level, h, w, device
         if self.export:
             return self._make_grid(level, h, w, device)
         if key not in self._grids:
-            with torch.inference_mode(False):  # kept for later passes, which may need gradients
+            with torch.inference_mode(False):  # cached for later passes, which may need gradients
                 self._grids[key] = self._make_grid(level, h, w, device)
         return self._grids[key]
 
@@ -100,12 +100,12 @@ class Detect(nn.Module):
         return corner, size.view(1, self.na, 1, 1, 2)
 
     def set_strides(self, strides: list[float]) -> None:
-        """Fix the strides; anchors go from pixels to grid units, in the order of the strides."""
+        """Set the strides, and convert the anchors of the yaml from pixels to grid units."""
         self.strides = [float(stride) for stride in strides]
         self.set_anchors(torch.tensor(self._listed, dtype=torch.float32, device="cpu").view(self.nl, -1, 2))
 
     def set_anchors(self, pixels: Tensor) -> None:
-        """Set anchors, (nl, na, 2) in pixels; levels are reversed if their sizes run against the strides."""
+        """Set anchors, (nl, na, 2) in pixels; reverse them if sizes and strides are in opposite order."""
         pixels = pixels.detach().float().cpu()
         areas = pixels.prod(-1).mean(-1)
         if (areas[-1] - areas[0]) * (self.strides[-1] - self.strides[0]) < 0:
@@ -115,11 +115,11 @@ class Detect(nn.Module):
         self.forget_grids()
 
     def anchors_px(self) -> Tensor:
-        """Anchors in pixels, (nl, na, 2)."""
+        """Return the anchors in pixels, (nl, na, 2)."""
         return self.anchors.float() * self.stride.to(self.anchors.device).view(-1, 1, 1)
 
     def forget_grids(self) -> None:
-        """Drop cached grids: after anchors, device or precision changed."""
+        """Clear cached grids after anchors, device or precision have changed."""
         self._grids.clear()
 
     def init_biases(self) -> None:

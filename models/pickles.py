@@ -1,8 +1,8 @@
 """Read PyTorch files as inert data: tensors and plain containers; every class becomes a passive record.
 
-A pickle is a program that may call anything it can name. This reader lets it name a short list of
-containers and tensor builders of our own; whatever else it names becomes an empty record that
-swallows its arguments. Nothing of the file runs.
+A pickle is a program that can call anything it names. This reader resolves only a short list of containers
+and tensor builders; any other name becomes an empty record that takes any arguments. No code of the file
+is run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _DTYPES = {
 
 
 class Record:
-    """What stands in for an object of a class that we don't build: its class name and its fields."""
+    """Stand-in for an object of a class that we do not build: its class name and its fields."""
 
     __slots__ = ("args", "contents", "fields")
     origin = ""
@@ -67,20 +67,20 @@ class Record:
         self.contents.append((key, value))
 
     def append(self, value: Any) -> None:
-        """Take a list item."""
+        """Store a list item."""
         self.contents.append(value)
 
     def extend(self, values: Any) -> None:
-        """Take list items."""
+        """Store list items."""
         self.contents.extend(values)
 
     @property
     def class_name(self) -> str:
-        """The class name without its module."""
+        """The name of the class, without its module."""
         return self.origin.rpartition(".")[2]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """A field, wherever torch keeps it."""
+        """Return a field, also from the dictionaries of submodules, buffers and parameters."""
         for holder in ("_modules", "_buffers", "_parameters"):
             if isinstance(held := self.fields.get(holder), dict) and name in held:
                 return held[name]
@@ -139,13 +139,13 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_torch_file(path: Path) -> Any:
-    """Read a file written by `torch.save`, of any version, without running anything in it.
+    """Read a file written by any version of `torch.save`, without running code of it.
 
     Returns:
-        Its object: tensors on the CPU, plain containers, `Record` for everything else.
+        The saved object: tensors on the CPU, plain containers, and `Record` for everything else.
 
     Raises:
-        DataError: not a PyTorch file, cut short or corrupt.
+        DataError: not a PyTorch file, truncated or corrupt.
     """
     try:
         with path.open("rb") as file:
@@ -184,7 +184,7 @@ def _read_zip(file: IO[bytes]) -> Any:
 
 
 def _read_legacy(file: IO[bytes]) -> Any:
-    """Magic number, protocol, system info, the object, storage keys, then the storages in that order."""
+    """Read magic number, protocol, system info, object, storage keys, and the storages in that order."""
     known: dict[str, tuple[_Storage, torch.dtype]] = {}
 
     def load(pid: Any) -> Any:
@@ -193,7 +193,7 @@ def _read_legacy(file: IO[bytes]) -> Any:
         _, dtype, key, _, count, *_ = pid
         if key not in known:
             if count < 0 or count * _size(dtype) > _remaining(file):
-                raise DataError("cut short: a tensor is larger than the file")
+                raise DataError("truncated: a tensor is larger than the file")
             known[key] = _Storage(torch.empty(count, dtype=dtype)), dtype
         return known[key][0]
 
@@ -211,7 +211,7 @@ def _read_legacy(file: IO[bytes]) -> Any:
         storage, dtype = known[key]
         count = struct.unpack("<q", file.read(8))[0]
         if count != storage.values.numel():
-            raise DataError("corrupt: a tensor has another length than announced")
+            raise DataError("corrupt: the length of a tensor differs from the announced one")
         storage.values.copy_(_flat(bytearray(file.read(count * _size(dtype))), dtype))
     return content
 
@@ -232,7 +232,7 @@ def _remaining(file: IO[bytes]) -> int:
 
 
 def state_of(record: Record, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Walk the record of a module as `state_dict()` would: (key, tensor), registration order."""
+    """Yield the (key, tensor) pairs of a module's record, as its `state_dict()` would have them."""
     hidden = record.get("_non_persistent_buffers_set") or ()
     for holder in ("_parameters", "_buffers"):
         for name, value in (record.fields.get(holder) or {}).items():

@@ -1,7 +1,7 @@
-"""Weights of VAN and VAN-LSKA classifiers, as their authors publish them: read, and made fit a detector.
+"""Published weights of VAN and VAN-LSKA classifiers (arXiv:2202.09741, arXiv:2309.01439), for a detector.
 
-Files of the VAN and LSKA papers (arXiv:2202.09741, arXiv:2309.01439) hold the tensors of a whole
-classifier. Its four stages are a backbone; its head, which names ImageNet's classes, is not used.
+Their files hold the tensors of a whole classifier. The four stages become the backbone; the head, for the
+classes of ImageNet, is not used.
 """
 
 from __future__ import annotations
@@ -12,47 +12,47 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.attention.van import DROP_PATH, PARTS, SIZES, rising
+from models.attention.van import DROP_PATH, PARTS, SIZES, rising_rates
 from models.config import read_config
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
 
-# Of ImageNet's images, RGB in 0-1; the classifiers were trained on (image - MEAN) / STD.
+# Of ImageNet, RGB in 0-1; the classifiers are trained on (image - MEAN) / STD.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STAGES = range(1, 5)
-SHIPPED = ("tiny", "small")  # sizes with a config of their own
-_SURE_SIGNS = (
+SHIPPED = ("tiny", "small")  # sizes with a config in models/lska/
+_CLASSIFIER_KEYS = (
     *("patch_embed1.proj.weight", "patch_embed1.proj.bias", "norm4.weight"),
     "block1.0.attn.spatial_gating_unit.conv1.weight",
 )
-_GATE = "block.0.attn.spatial_gating_unit."  # these three within a stage
+_GATE = "block.0.attn.spatial_gating_unit."  # this and the next two: keys within a stage
 _WIDEN = "block.0.mlp.fc1.weight"
 _EMBED = "patch_embed.proj.weight"
 
 
 def classifier_state(content: Any) -> dict[str, Tensor] | None:
-    """Tensors of a VAN classifier by the authors' names; None if a file's content is something else.
+    """Return the tensors of a VAN classifier by the authors' names; None if a file holds something else.
 
-    They stand at the top of the file or under `state_dict`, from parallel training with `module.`
-    before each name.
+    They are at the top level of the file or under `state_dict`; after parallel training each name starts
+    with `module.`.
     """
     held = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(held, Mapping):
         return None
     state = {str(key).removeprefix("module."): v for key, v in held.items() if isinstance(v, Tensor)}
-    return state if all(sign in state for sign in _SURE_SIGNS) else None
+    return state if all(key in state for key in _CLASSIFIER_KEYS) else None
 
 
 def stage_tensors(state: Mapping[str, Tensor], number: int) -> dict[str, tuple[str, Tensor]]:
-    """A stage's tensors: name in the file -> (name within a `VANStage`, tensor).
+    """Return the tensors of a stage: name in the file -> (name within a `VANStage`, tensor).
 
-    The first stage takes images in 0-1, as all of this project does: the normalisation by MEAN and
-    STD is folded into its convolution. That is exact but for the first row and column of its output,
-    which look at padding: it is black now, where it was of ImageNet's mean colour.
+    The detector's images are in 0-1, so the normalisation by MEAN and STD is folded into the convolution
+    of the first stage. This is exact except in the first row and column of its output, which depend on
+    the padding: black in the detector, ImageNet's mean colour in the classifier.
 
     Args:
         state: as `classifier_state` gives it.
-        number: of the stage, from 1.
+        number: number of the stage, from 1.
     """
     found = {name: (inner, state[name]) for inner, name in _names(state, number).items()}
     weight, bias = f"patch_embed{number}.proj.weight", f"patch_embed{number}.proj.bias"
@@ -66,7 +66,7 @@ def stage_tensors(state: Mapping[str, Tensor], number: int) -> dict[str, tuple[s
 
 
 def check_stages(path: Path, state: Mapping[str, Tensor], stages: Sequence[nn.Module], target: str) -> None:
-    """Compare a classifier's stages with those that it shall fill; other gates are worth a warning.
+    """Compare the stages of a classifier with those of the model to fill; warn if their gates differ.
 
     Raises:
         ConfigError: a stage has another size.
@@ -86,13 +86,13 @@ def check_stages(path: Path, state: Mapping[str, Tensor], stages: Sequence[nn.Mo
             words = " ".join(f"{key}={value}" for key, value in gate.items())
             LOG.warning(
                 f"{path}: its gates are {words}, those of {target} {own['design']} k={own['k']}, whose "
-                f"depth-wise kernels start again; train.py --attention {words} would take them over"
+                f"depth-wise kernels are not filled; train.py --attention {words} would fill them"
             )
             break
 
 
 def stage_gate(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Design, k and dilation of a stage's gates, from the shapes of their kernels."""
+    """Return design, k and dilation of a stage's gates, read from the shapes of their kernels."""
     gate = {
         key.removeprefix(_GATE): max(value.shape[2:])
         for key, value in tensors.items()
@@ -109,16 +109,16 @@ def stage_gate(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def size_name(state: Mapping[str, Tensor]) -> str | None:
-    """tiny, small or base; None for a size that the paper does not have."""
+    """Return tiny, small or base; None for a size that the paper does not have."""
     stages = [_inner(state, number) for number in STAGES]
     sizes = tuple(_channels(stage) for stage in stages), tuple(_blocks(stage) for stage in stages)
     return next((name for name, size in SIZES.items() if (size.channels, size.blocks) == sizes), None)
 
 
 def detector_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Content of a model yaml whose stages have a classifier's sizes, design and kernel.
+    """Return the content of a model yaml whose stages have a classifier's sizes, design and kernel.
 
-    Neck and head are those of the shipped config of like width.
+    Neck and head are those of the shipped config of the same width.
     """
     name = size_name(state)
     stages = [_inner(state, number) for number in STAGES]
@@ -127,7 +127,7 @@ def detector_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
     config["yaml_file"] = f"yolov5-van-{name}.yaml" if name else "yolov5-van.yaml"
     blocks = [_blocks(stage) for stage in stages]
     rows = config["backbone"][: len(stages)]
-    for row, stage, n, rates in zip(rows, stages, blocks, rising(blocks, DROP_PATH), strict=True):
+    for row, stage, n, rates in zip(rows, stages, blocks, rising_rates(blocks, DROP_PATH), strict=True):
         _, _, stride, keywords = row[3]
         ratio = stage[_WIDEN].shape[0] / _channels(stage)
         keywords |= {"ratio": ratio, "drop_path": list(rates)} | stage_gate(stage)
@@ -136,7 +136,7 @@ def detector_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _names(state: Mapping[str, Tensor], number: int) -> dict[str, str]:
-    """Name within a `VANStage` -> name in the file: `block.0.norm1.bias` -> `block2.0.norm1.bias`."""
+    """Map names within a `VANStage` to names in the file: `block.0.norm1.bias` -> `block2.0.norm1.bias`."""
     split = ((name, *name.partition(".")) for name in state)
     parts = {f"{part}{number}": part for part in PARTS}
     return {f"{parts[head]}.{rest}": name for name, head, _, rest in split if head in parts}

@@ -8,62 +8,15 @@ python studies/curves.py --plot-only runs/studies/curves/curves.csv
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":  # the packages of the project are in the parent folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from studies.kernels.cases import CHANNELS, DESIGNS, KERNELS, PARTS, SIZES, find_design
+from studies.kernels.curves_options import CurvesOptions
 from utils.base import script
-from utils.base.errors import ConfigError
-from utils.base.options import Options, flag, parse_options
-from utils.base.paths import ROOT, check_writable, relative_to_cwd
-
-_cases = partial(flag, group="cases")
-_how = partial(flag, group="measurement")
-_output = partial(flag, group="output")
-
-
-@dataclass(frozen=True)
-class CurvesOptions(Options):
-    """The flags of studies/curves.py."""
-
-    prog = "studies/curves.py"
-    description = __doc__.splitlines()[0]
-
-    part: list[str] = _cases(list(PARTS), "single module, or the module in VAN-Tiny or YOLOv5", choices=PARTS)
-    designs: list[str] = _cases(list(DESIGNS), "designs of the attention")
-    kernels: list[int] = _cases(list(KERNELS), "kernel sizes", between=(1, None))
-    channels: list[int] = _cases(list(CHANNELS), "channels of single modules", between=(1, None))
-    sizes: list[int] = _cases(list(SIZES), "sides of the maps of single modules", between=(1, None))
-    budget: float = _how(2.0, "seconds for each design and kernel", between=(0, None))
-    batch_size: int = _how(1, "batch size", between=(1, None))
-    threads: int = _how(0, "CPU threads; 0: the default of torch", between=(0, None))
-    device: str = _how("", "cuda device, i.e. 0, or cpu or mps; '' chooses the best one")
-    project: str = _output(
-        factory=lambda: relative_to_cwd(ROOT / "runs" / "studies"), help="save results to project/name"
-    )
-    name: str = _output("curves", "save results to project/name")
-    exist_ok: bool = _output(False, "write into an existing project/name")
-    plot_only: str = _output("", "measure nothing, draw this table", metavar="CSV")
-
-    def check(self) -> None:
-        """Check the names of the designs."""
-        assert self.design_names
-
-    @property
-    def design_names(self) -> list[str]:
-        """Designs by their names in yamls.
-
-        Raises:
-            ConfigError: a design does not exist.
-        """
-        try:
-            return [find_design(text) for text in self.designs]
-        except ValueError as error:
-            raise ConfigError(f"--designs: {error}") from error
+from utils.base.options import parse_options
+from utils.base.paths import check_writable
 
 
 def main() -> None:

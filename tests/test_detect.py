@@ -1,4 +1,4 @@
-"""detect.py from source to files: with a model that always finds the same, and with the official weights."""
+"""detect.py from source to files, with a stand-in for the model and with the official weights."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import pytest
 import torch
 
 import detect
+from tests.detecting import Blind, detect_in, frames_of, made
 from tests.known import SHARED, golden, needs_shared
-from tests.looking import Blind, frames_of, look, made
 from tests.utils.sources.test_source import make_image_file, video
 from utils.base.errors import ConfigError, DataError
 from utils.base.options import parse_options
@@ -28,9 +28,9 @@ from utils.predict.detect_options import DetectOptions
 from utils.predict.detector import detect as detect_with
 
 
-def test_everything_asked_for_is_written(tmp_path: Path, said: list[str]) -> None:
+def test_all_kinds_of_results_are_saved(tmp_path: Path, said: list[str]) -> None:
     file = make_image_file(tmp_path / "in put" / "a é.jpg", 40, 60)
-    summary = look(file, tmp_path / "runs", save_txt=True, save_csv=True, save_crop=True, save_conf=True)
+    summary = detect_in(file, tmp_path / "runs", save_txt=True, save_csv=True, save_crop=True, save_conf=True)
     assert summary.save_dir == tmp_path / "runs" / "exp"
     crops = {"crops/cat/a é.jpg", "crops/dog_wolf/a é.jpg"}
     assert made(summary.save_dir) == {"a é.jpg", "labels/a é.txt", "predictions.csv", *crops}
@@ -50,9 +50,9 @@ def test_everything_asked_for_is_written(tmp_path: Path, said: list[str]) -> Non
     assert said[2].startswith(f"Results saved to {summary.save_dir}\n1 labels saved to ")
 
 
-def test_boxes_are_drawn_and_crops_are_not_drawn_on(tmp_path: Path) -> None:
+def test_boxes_are_drawn_in_images_but_not_in_crops(tmp_path: Path) -> None:
     file = make_image_file(tmp_path / "a.png", 40, 60)
-    folder = look(file, tmp_path / "runs", save_crop=True, hide_labels=True, line_thickness=1).save_dir
+    folder = detect_in(file, tmp_path / "runs", save_crop=True, hide_labels=True, line_thickness=1).save_dir
     drawn = cv2.imread(str(folder / "a.png"))
     assert drawn.shape == (40, 60, 3)
     assert (drawn[15, 30] == (0xFF, 0x2A, 0x04)).all()  # the upper edge of the cat, which is on top
@@ -60,29 +60,31 @@ def test_boxes_are_drawn_and_crops_are_not_drawn_on(tmp_path: Path) -> None:
     assert abs(cv2.imread(str(folder / "crops" / "cat" / "a.jpg")).astype(int) - 90).max() < 3
 
 
-def test_corners_and_no_confidence(tmp_path: Path) -> None:
+def test_labels_as_corners_without_confidence(tmp_path: Path) -> None:
     file = make_image_file(tmp_path / "a.jpg", 40, 60)
-    folder = look(file, tmp_path / "runs", save_txt=True, save_format=1, nosave=True, classes=[0]).save_dir
+    folder = detect_in(
+        file, tmp_path / "runs", save_txt=True, save_format=1, nosave=True, classes=[0]
+    ).save_dir
     assert (folder / "labels" / "a.txt").read_text() == "0 0.35 0.375 0.65 0.625\n"
     assert made(folder) == {"labels/a.txt"}
 
 
-def test_runs_are_numbered_and_a_repeated_run_replaces(tmp_path: Path) -> None:
+def test_run_folders_are_numbered_and_exist_ok_overwrites(tmp_path: Path) -> None:
     file = make_image_file(tmp_path / "a.jpg")
-    runs = [look(file, tmp_path / "runs", save_txt=True, save_csv=True) for _ in range(2)]
+    runs = [detect_in(file, tmp_path / "runs", save_txt=True, save_csv=True) for _ in range(2)]
     assert [run.save_dir.name for run in runs] == ["exp", "exp2"]
     before = {path: path.read_bytes() for path in runs[0].save_dir.rglob("*.*") if path.is_file()}
-    again = look(file, tmp_path / "runs", save_txt=True, save_csv=True, exist_ok=True)
+    again = detect_in(file, tmp_path / "runs", save_txt=True, save_csv=True, exist_ok=True)
     assert again.save_dir == runs[0].save_dir
     assert {path: path.read_bytes() for path in before} == before
-    nothing = look(file, tmp_path / "runs", Blind(), save_txt=True, save_csv=True, exist_ok=True)
+    nothing = detect_in(file, tmp_path / "runs", Blind(), save_txt=True, save_csv=True, exist_ok=True)
     assert made(nothing.save_dir) == {"a.jpg", "predictions.csv"}
 
 
-def test_equal_names_in_different_folders_stay_apart(tmp_path: Path, said: list[str]) -> None:
+def test_files_of_the_same_name_get_numbers(tmp_path: Path, said: list[str]) -> None:
     for name in ("x/cat.jpg", "y/cat.jpg", "y/cat2.jpg"):
         make_image_file(tmp_path / name)
-    folder = look(tmp_path / "*" / "*.jpg", tmp_path / "runs", save_txt=True, save_crop=True).save_dir
+    folder = detect_in(tmp_path / "*" / "*.jpg", tmp_path / "runs", save_txt=True, save_crop=True).save_dir
     labels = {path.name for path in (folder / "labels").iterdir()}
     assert labels == {"cat.txt", "cat2.txt", "cat3.txt"}
     assert {path.name for path in folder.glob("*.jpg")} == {"cat.jpg", "cat2.jpg", "cat3.jpg"}
@@ -93,24 +95,26 @@ def test_equal_names_in_different_folders_stay_apart(tmp_path: Path, said: list[
 def test_images_of_a_list_are_not_saved_but_labels_are(tmp_path: Path) -> None:
     make_image_file(tmp_path / "a.jpg")
     (tmp_path / "list.txt").write_text("a.jpg\n")
-    assert made(look(tmp_path / "list.txt", tmp_path / "runs", save_txt=True).save_dir) == {"labels/a.txt"}
+    assert made(detect_in(tmp_path / "list.txt", tmp_path / "runs", save_txt=True).save_dir) == {
+        "labels/a.txt"
+    }
 
 
-def test_images_that_only_can_be_read_are_saved_as_jpg(tmp_path: Path) -> None:
+def test_images_of_read_only_formats_are_saved_as_jpg(tmp_path: Path) -> None:
     values = np.full((40, 60, 3), 0.5, np.float32)
     (tmp_path / "a.pfm").write_bytes(cv2.imencode(".pfm", values)[1].tobytes())
-    assert made(look(tmp_path / "a.pfm", tmp_path / "runs").save_dir) == {"a.jpg"}
+    assert made(detect_in(tmp_path / "a.pfm", tmp_path / "runs").save_dir) == {"a.jpg"}
 
 
-def test_nothing_found_is_said(tmp_path: Path, said: list[str]) -> None:
-    look(make_image_file(tmp_path / "a.jpg"), tmp_path / "runs", Blind())
+def test_no_detections_are_logged(tmp_path: Path, said: list[str]) -> None:
+    detect_in(make_image_file(tmp_path / "a.jpg"), tmp_path / "runs", Blind())
     assert "(no detections), " in said[0]
 
 
-def test_videos_keep_length_speed_and_size(tmp_path: Path, said: list[str]) -> None:
+def test_videos_keep_length_frame_rate_and_size(tmp_path: Path, said: list[str]) -> None:
     video(tmp_path / "in" / "one clip.mp4", frames=5, fps=10)
     video(tmp_path / "in" / "two.avi", frames=4, fps=25, size=(48, 64))
-    folder = look(tmp_path / "in", tmp_path / "runs", save_txt=True).save_dir
+    folder = detect_in(tmp_path / "in", tmp_path / "runs", save_txt=True).save_dir
     assert frames_of(folder / "one clip.mp4") == (5, 10, (64, 48))
     assert frames_of(folder / "two.mp4") == (4, 25, (48, 64))
     assert {path.name for path in (folder / "labels").glob("one*")} == {
@@ -119,65 +123,65 @@ def test_videos_keep_length_speed_and_size(tmp_path: Path, said: list[str]) -> N
     assert said[0].startswith(f"video 1/2 (1/5) {tmp_path / 'in' / 'one clip.mp4'}: 64x64 1 cat")
 
 
-def test_vid_stride_keeps_the_speed_of_what_is_seen(tmp_path: Path) -> None:
+def test_vid_stride_keeps_the_duration_of_a_video(tmp_path: Path) -> None:
     file = video(tmp_path / "a.mp4", frames=12, fps=30)
-    folder = look(file, tmp_path / "runs", vid_stride=3).save_dir
+    folder = detect_in(file, tmp_path / "runs", vid_stride=3).save_dir
     assert frames_of(folder / "a.mp4") == (4, 10, (64, 48))
 
 
 def test_an_image_and_a_video_may_share_a_stem(tmp_path: Path) -> None:
     make_image_file(tmp_path / "in" / "a.jpg")
     video(tmp_path / "in" / "a.mp4", frames=2)
-    assert made(look(tmp_path / "in", tmp_path / "runs").save_dir) == {"a.jpg", "a.mp4"}
+    assert made(detect_in(tmp_path / "in", tmp_path / "runs").save_dir) == {"a.jpg", "a.mp4"}
 
 
-def test_streams_are_saved_each_in_its_video(tmp_path: Path) -> None:
+def test_each_stream_is_saved_as_a_video(tmp_path: Path) -> None:
     files = [video(tmp_path / f"{name}.mp4", frames=5, fps=100) for name in "ab"]
     (tmp_path / "my.streams").write_text("\n".join(map(str, files)))
-    summary = look(tmp_path / "my.streams", tmp_path / "runs")
+    summary = detect_in(tmp_path / "my.streams", tmp_path / "runs")
     saved = sorted(summary.save_dir.glob("*.mp4"))
     assert len(saved) == 2
     assert sum(frames_of(file)[0] for file in saved) == summary.frames
 
 
-def test_feature_maps_have_their_own_folder(tmp_path: Path) -> None:
-    folder = look(
+def test_feature_maps_are_saved_in_a_folder_per_image(tmp_path: Path) -> None:
+    folder = detect_in(
         make_image_file(tmp_path / "a.jpg"), tmp_path / "runs", visualize=True, nosave=True
     ).save_dir
     assert made(folder) == {"a/stage0_Conv_features.png", "a/stage0_Conv_features.npy"}
 
 
-def test_damaged_files_are_counted(tmp_path: Path, said: list[str]) -> None:
+def test_corrupt_files_are_skipped_and_counted(tmp_path: Path, said: list[str]) -> None:
     make_image_file(tmp_path / "in" / "a.jpg")
     (tmp_path / "in" / "b.jpg").write_bytes(b"")
-    assert look(tmp_path / "in", tmp_path / "runs").skipped == 1
+    assert detect_in(tmp_path / "in", tmp_path / "runs").skipped == 1
     assert any("b.jpg: skipped" in line for line in said)
 
 
-def test_nothing_readable_fails_and_names_the_source(tmp_path: Path) -> None:
+def test_a_source_without_a_readable_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "b.jpg").write_bytes(b"")
     with pytest.raises(DataError, match="b.jpg"):
-        look(tmp_path / "b.jpg", tmp_path / "runs")
+        detect_in(tmp_path / "b.jpg", tmp_path / "runs")
     assert not list((tmp_path / "runs").iterdir())
 
 
-def test_a_wrong_source_or_class_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
+def test_a_wrong_source_or_class_makes_no_run_folder(tmp_path: Path) -> None:
     options = DetectOptions(source="nowhere.jpg", project=str(tmp_path / "runs"))
     with pytest.raises(ConfigError, match=r"nowhere\.jpg"):
         detect_with(options, load=lambda _: pytest.fail("weights were loaded"))
     with pytest.raises(ConfigError, match="--classes 2"):
-        look(make_image_file(tmp_path / "a.jpg"), tmp_path / "runs", classes=[2])
+        detect_in(make_image_file(tmp_path / "a.jpg"), tmp_path / "runs", classes=[2])
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_window_that_cannot_open_is_one_warning(tmp_path: Path, said: list[str], monkeypatch) -> None:
+def test_windows_that_cannot_open_are_one_warning(tmp_path: Path, said: list[str], monkeypatch) -> None:
     def imshow(*_: object) -> None:
         raise cv2.error("no GUI")
 
     monkeypatch.setattr(cv2, "imshow", imshow)
     for name in "ab":
         make_image_file(tmp_path / "in" / f"{name}.jpg")
-    assert look(tmp_path / "in", tmp_path / "runs", view_img=True).frames == 2
+    assert detect_in(tmp_path / "in", tmp_path / "runs", view_img=True).frames == 2
     assert sum("--view-img" in line for line in said) == 1
 
 
@@ -186,10 +190,10 @@ def test_q_in_the_window_stops(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(cv2, "waitKey", lambda _: ord("q"))
     monkeypatch.setattr(cv2, "destroyAllWindows", lambda: None)
     file = video(tmp_path / "a.mp4", frames=5)
-    assert look(file, tmp_path / "runs", view_img=True).frames == 1
+    assert detect_in(file, tmp_path / "runs", view_img=True).frames == 1
 
 
-def test_help_loads_nothing_heavy() -> None:
+def test_help_imports_no_heavy_package() -> None:
     code = (
         "import sys, detect; from utils.base.options import build_parser;"
         "build_parser(detect.DetectOptions).format_help();"
@@ -208,7 +212,7 @@ def test_help_loads_nothing_heavy() -> None:
         "--batch 8",
     ],
 )
-def test_the_command_lines_people_type(line: str) -> None:
+def test_command_lines_with_abbreviated_flags(line: str) -> None:
     parse_options(DetectOptions, line.split())
 
 
@@ -237,7 +241,7 @@ def boxes(file: Path) -> np.ndarray:
 @needs_shared
 @pytest.mark.parametrize("image", ["bus", "zidane"])
 @pytest.mark.parametrize(("case", "flags"), CASES, ids=[case for case, _ in CASES])
-def test_official_weights_find_what_the_original_finds(
+def test_official_weights_give_the_detections_of_the_original(
     image: str, case: str, flags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from models.backends.pytorch import PyTorchBackend
@@ -265,7 +269,9 @@ def test_official_weights_find_what_the_original_finds(
 
 
 @needs_shared
-def test_several_weights_vote_and_update_strips_the_first(tmp_path: Path, said: list[str]) -> None:
+def test_several_weights_form_an_ensemble_and_update_strips_the_first(
+    tmp_path: Path, said: list[str]
+) -> None:
     copy = tmp_path / "copy.pt"
     shutil.copy(WEIGHTS, copy)
     summary = detect.run(
@@ -275,7 +281,7 @@ def test_several_weights_vote_and_update_strips_the_first(tmp_path: Path, said: 
         device="cpu",
         update=True,
     )
-    assert summary.detections == 5  # the same opinion twice
+    assert summary.detections == 5  # an ensemble of equals detects what one of them does
     assert any("stripped" in line for line in said)
     torch.load(copy, weights_only=True)
 
@@ -304,7 +310,7 @@ def test_the_command_line_from_another_folder(tmp_path: Path) -> None:
         (["--weights", "nowhere.pt", "--source", str(ROOT / "tests")], 1, "tests"),
     ],
 )
-def test_mistakes_end_with_one_line(words: list[str], status: int, named: str, tmp_path: Path) -> None:
+def test_errors_are_one_line(words: list[str], status: int, named: str, tmp_path: Path) -> None:
     done = run_script("--project", tmp_path / "runs", *words)
     assert done.returncode == status
     assert named in done.stderr.splitlines()[-1]
@@ -314,7 +320,7 @@ def test_mistakes_end_with_one_line(words: list[str], status: int, named: str, t
 
 @needs_shared
 @pytest.mark.skipif(os.name == "nt", reason="signals are another matter there")
-def test_ctrl_c_ends_with_130_and_the_video_plays(tmp_path: Path) -> None:
+def test_ctrl_c_exits_with_130_and_a_playable_video(tmp_path: Path) -> None:
     file = video(tmp_path / "long.mp4", frames=3000)
     words = ["--weights", WEIGHTS, "--source", file, "--img", "64", "--project", tmp_path, "--device", "cpu"]
     line = [sys.executable, "-u", "detect.py", *map(str, words)]

@@ -1,4 +1,4 @@
-"""detect.py with several images on their way at a time: in batches, side by side, written behind."""
+"""detect.py with batches, batches side by side, and files that threads write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.looking import Finder, frames_of, look, made
+from tests.detecting import Finder, detect_in, frames_of, made
 from tests.utils.sources.test_source import make_image_file, video
 
 
@@ -27,7 +27,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_batches_change_neither_files_nor_lines(tmp_path: Path, said: list[str], threads: int) -> None:
+def test_the_batch_size_changes_neither_files_nor_log_lines(
+    tmp_path: Path, said: list[str], threads: int
+) -> None:
     source, before = mixed(tmp_path / "in"), torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -36,7 +38,7 @@ def test_batches_change_neither_files_nor_lines(tmp_path: Path, said: list[str],
             said.clear()
             finder = Finder()
             flags = {"save_txt": True, "save_csv": True, "save_crop": True, "batch_size": size}
-            summary = look(source, tmp_path / "runs", finder, **flags)
+            summary = detect_in(source, tmp_path / "runs", finder, **flags)
             lines = [re.sub(r"[\d.]+ms$", "", line) for line in said[:-2]]
             results.append((lines, contents(summary.save_dir), summary.frames, summary.detections))
             batches = sorted(shape[0] for shape in finder.shapes)
@@ -47,14 +49,14 @@ def test_batches_change_neither_files_nor_lines(tmp_path: Path, said: list[str],
         torch.set_num_threads(before)
 
 
-def test_feature_maps_are_of_every_image_in_a_batch(tmp_path: Path) -> None:
+def test_feature_maps_are_saved_for_every_image(tmp_path: Path) -> None:
     for name in "ab":
         make_image_file(tmp_path / "in" / f"{name}.jpg")
-    folder = look(tmp_path / "in", tmp_path / "runs", visualize=True, nosave=True, batch_size=2).save_dir
+    folder = detect_in(tmp_path / "in", tmp_path / "runs", visualize=True, nosave=True, batch_size=2).save_dir
     assert {path.parent.name for path in folder.rglob("*.png")} == {"a", "b"}
 
 
-def test_a_full_disk_is_one_line_that_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(30):
         make_image_file(tmp_path / "in" / f"{number:02}.jpg")
 
@@ -63,29 +65,29 @@ def test_a_full_disk_is_one_line_that_names_the_file(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match=r"No space left on device: .*00\.jpg"):
-        look(tmp_path / "in", tmp_path / "runs")
+        detect_in(tmp_path / "in", tmp_path / "runs")
 
 
 @pytest.mark.parametrize(("batch_size", "stop_at", "fewest", "most"), [(1, 5, 3, 5), (0, 2, 0, 8)])
-def test_ctrl_c_keeps_the_images_of_all_lines(
+def test_ctrl_c_saves_the_images_that_were_logged(
     tmp_path: Path, said: list[str], batch_size: int, stop_at: int, fewest: int, most: int
 ) -> None:
     for number in range(9):
         make_image_file(tmp_path / "in" / f"{number}.jpg")
     with pytest.raises(KeyboardInterrupt):
-        look(tmp_path / "in", tmp_path / "runs", Finder(stop_at=stop_at), batch_size=batch_size)
-    told = [line for line in said if line.startswith("image")]
-    assert fewest <= len(told) <= most  # side by side, another one may have been the one that stops
-    assert len(made(tmp_path / "runs")) == len(told)
+        detect_in(tmp_path / "in", tmp_path / "runs", Finder(stop_at=stop_at), batch_size=batch_size)
+    logged = [line for line in said if line.startswith("image")]
+    assert fewest <= len(logged) <= most  # side by side, another one may have been the one that stops
+    assert len(made(tmp_path / "runs")) == len(logged)
 
 
-def test_ctrl_c_leaves_a_playable_video_and_says_where(tmp_path: Path, said: list[str]) -> None:
+def test_ctrl_c_leaves_a_playable_video_and_logs_its_folder(tmp_path: Path, said: list[str]) -> None:
     file = video(tmp_path / "a.mp4", frames=9)
     with pytest.raises(KeyboardInterrupt):
-        look(file, tmp_path / "runs", Finder(stop_at=4), batch_size=1)
-    told = [line for line in said if line.startswith("video")]
-    assert 2 <= len(told) <= 4  # side by side, another frame may have been the one that stops
-    assert frames_of(tmp_path / "runs" / "exp" / "a.mp4")[0] == len(told)
+        detect_in(file, tmp_path / "runs", Finder(stop_at=4), batch_size=1)
+    logged = [line for line in said if line.startswith("video")]
+    assert 2 <= len(logged) <= 4  # side by side, another frame may have been the one that stops
+    assert frames_of(tmp_path / "runs" / "exp" / "a.mp4")[0] == len(logged)
     assert said[-1].startswith("Results saved to")
 
 
@@ -99,7 +101,7 @@ def test_ctrl_c_leaves_a_playable_video_and_says_where(tmp_path: Path, said: lis
         (64, {"batch_size": 3}, 3),
     ],
 )
-def test_small_images_are_looked_at_together(
+def test_small_images_are_batched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imgsz: int, flags: dict[str, Any], largest: int
 ) -> None:
     monkeypatch.setattr("utils.predict.writers.Window.show", lambda *_: True)
@@ -107,5 +109,7 @@ def test_small_images_are_looked_at_together(
         make_image_file(tmp_path / "in" / f"{number}.jpg", 64, 64)
     finder = Finder()
 
-    assert look(tmp_path / "in", tmp_path / "runs", finder, imgsz=imgsz, nosave=True, **flags).frames == 9
+    assert (
+        detect_in(tmp_path / "in", tmp_path / "runs", finder, imgsz=imgsz, nosave=True, **flags).frames == 9
+    )
     assert max(shape[0] for shape in finder.shapes) == largest

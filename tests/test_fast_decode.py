@@ -1,4 +1,4 @@
-"""A training with --fast-decode says so in its record, and resumes as if it had never stopped."""
+"""A run with --fast-decode records the flag, and resumes with the results of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from utils.loggers.callbacks import Callbacks
 
 
 class Interrupt(Callbacks):
-    """Press Ctrl-C when a batch begins."""
+    """Raise KeyboardInterrupt at the start of a batch."""
 
     def on_train_batch_start(self, step: int) -> None:
         if step == 5:
@@ -31,9 +31,9 @@ def _options(home: Path) -> dict[str, Any]:
         yaml.safe_dump({"path": str(home / "set"), "train": "images/train", "val": "images/val"})
         + yaml.safe_dump({"names": list(NAMES)})
     )
-    places = {"data": str(home / "data.yaml"), "cfg": str(small_models(home)[0]), "project": str(home)}
+    paths = {"data": str(home / "data.yaml"), "cfg": str(small_models(home)[0]), "project": str(home)}
     fixed = {"weights": "", "imgsz": 64, "batch_size": 2, "workers": 0, "device": "cpu", "noplots": True}
-    return {**fixed, **places, "epochs": 3, "noautoanchor": True}
+    return {**fixed, **paths, "epochs": 3, "noautoanchor": True}
 
 
 def _state(path: Path | None) -> dict[str, torch.Tensor]:

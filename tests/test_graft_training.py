@@ -1,4 +1,4 @@
-"""Training that starts from the weights of another architecture: by structure, by key, in two stages."""
+"""Training from the weights of another architecture: grafted, loaded by key, partly frozen."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OLD, MOVED = "model.3.conv.weight", "model.4.conv.weight"  # that convolution, i
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> Flags:
-    """Options that train a yaml with a gate from a run without it."""
+    """Return a function for the options of training a yaml with a gate from the weights of one without."""
     home = tmp_path_factory.mktemp("graft")
     data = small_set(home, train=16)
     plain, gated = small_models(home)
@@ -46,7 +46,7 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> Flags:
 
 
 class Watch(Callbacks):
-    """Keep the weights that training starts with, and those after each epoch."""
+    """Callback that collects the weights after each epoch."""
 
     def __init__(self) -> None:
         self.seen: list[dict[str, Tensor]] = []
@@ -67,17 +67,17 @@ def _source(flags: Flags) -> dict[str, Tensor]:
     return read_checkpoint(flags()["weights"]).state
 
 
-def test_the_grafted_part_stays_until_it_is_released(flags: Flags) -> None:
+def test_the_grafted_layers_are_frozen_for_some_epochs(flags: Flags) -> None:
     *_, first, _, _, second = _run(flags(epochs=8, graft_freeze=5, name="freeze"))
     start = _source(flags)
 
     assert torch.equal(first[MOVED].half(), start[OLD])
     assert torch.equal(first["model.1.bn.running_mean"].half(), start["model.1.bn.running_mean"])
-    assert not torch.equal(first[NEW], torch.ones(16)), "what is new is trained"
-    assert not torch.equal(second[MOVED], first[MOVED]), "then all is"
+    assert not torch.equal(first[NEW], torch.ones(16)), "the new layers are trained"
+    assert not torch.equal(second[MOVED], first[MOVED]), "later all layers are"
 
 
-def test_a_resumed_run_knows_what_was_new(flags: Flags, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_knows_which_layers_are_new(flags: Flags, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("utils.train.run_dir.strip_checkpoint", lambda path: None)
     course: dict[str, Any] = {"epochs": 4, "graft_freeze": 3, "graft_lr": 5.0}
     through = train.run(**flags(name="through", **course))
@@ -94,8 +94,8 @@ def test_a_resumed_run_knows_what_was_new(flags: Flags, monkeypatch: pytest.Monk
     assert all(torch.equal(value, two.state[key]) for key, value in one.state.items())
 
 
-def test_new_layers_can_learn_faster(flags: Flags, capsys: pytest.CaptureFixture[str]) -> None:
-    key = NEW.replace("bias", "weight")  # it starts at zero
+def test_new_layers_can_have_a_higher_learning_rate(flags: Flags, capsys: pytest.CaptureFixture[str]) -> None:
+    key = NEW.replace("bias", "weight")  # initialised with zeros
     slow = _run(flags(name="slow", epochs=12))[-1][key]
     fast = _run(flags(name="fast", epochs=12, graft_lr=10.0))[-1][key]
 
@@ -103,7 +103,7 @@ def test_new_layers_can_learn_faster(flags: Flags, capsys: pytest.CaptureFixture
     assert fast.abs().mean() > 5 * slow.abs().mean() > 0
 
 
-def test_loading_by_key_loses_what_moved(flags: Flags, capsys: pytest.CaptureFixture[str]) -> None:
+def test_loading_by_key_loses_renumbered_layers(flags: Flags, capsys: pytest.CaptureFixture[str]) -> None:
     train.run(**flags(name="graft", epochs=1))
     grafted = capsys.readouterr().out
     train.run(**flags(name="key", epochs=1, graft="off"))
@@ -120,6 +120,6 @@ def test_attention_arguments_come_from_the_command_line(flags: Flags) -> None:
     assert config["head"][0][2:] == ["LKA", [11]]
 
 
-def test_freezing_for_the_whole_run_is_refused(flags: Flags) -> None:
+def test_freezing_for_the_whole_run_is_rejected(flags: Flags) -> None:
     with pytest.raises(ConfigError, match="--graft-freeze 2: expected 0 to 1"):
         train.run(**flags(graft_freeze=2))

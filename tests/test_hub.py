@@ -59,7 +59,7 @@ print("boxes", len(results.xyxy[0]), model.names)
     assert (offline / "runs/detect/exp/image.jpg").exists()
 
 
-def test_every_model_has_an_entry_point_that_explains_itself() -> None:
+def test_every_model_has_a_documented_entry_point() -> None:
     module = hubconf()
     scales = [f"yolov5{scale}" for scale in "nsmlx"]
     expected = {"custom", *scales, *(f"{name}6" for name in scales), *(f"{name}_lska" for name in scales)}
@@ -72,7 +72,7 @@ def test_every_model_has_an_entry_point_that_explains_itself() -> None:
 
 
 @pytest.mark.parametrize("name", ["yolov5n", "yolov5n6", "yolov5n_lska"])
-def test_models_without_weights_have_the_asked_sizes(name: str) -> None:
+def test_models_without_weights_have_the_given_channels_and_classes(name: str) -> None:
     model = load(name, pretrained=False, channels=4, classes=7, autoshape=False)
     assert isinstance(model, DetectionModel) and not model.training
     assert (model.nc, model.yaml["ch"]) == (7, 4)
@@ -92,9 +92,7 @@ def test_official_weights_come_from_the_current_folder(
     assert all(parameter.requires_grad for parameter in plain.parameters())
 
 
-def test_attention_starts_with_what_the_official_model_knows(
-    official: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lska_models_start_with_the_official_weights(official: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(official)
     shaped, want = load("yolov5n_lska"), load("yolov5n")
     assert any("LSKA" in type(module).__name__ for module in shaped.modules())
@@ -104,7 +102,7 @@ def test_attention_starts_with_what_the_official_model_knows(
     assert shaped.names == want.names
 
 
-def test_other_classes_keep_what_fits(official: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_fit_are_kept_for_other_classes(official: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(official)
     plain = load("yolov5n", autoshape=False).state_dict()
     other = load("yolov5n", classes=3, autoshape=False)
@@ -118,7 +116,7 @@ def test_other_classes_keep_what_fits(official: Path, monkeypatch: pytest.Monkey
     assert torch.equal(four.state_dict()["model.1.conv.weight"], plain["model.1.conv.weight"])
 
 
-def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_name_the_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="^nowhere.pt: no such file"):
         load("custom", "nowhere.pt")
@@ -130,7 +128,7 @@ def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         torch.hub.load(str(ROOT), "yolov5n", source="local", device="abacus")
 
 
-def test_a_program_with_a_package_of_that_name_is_told(tmp_path: Path) -> None:
+def test_another_package_of_the_same_name_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "utils").mkdir()
     (tmp_path / "utils" / "__init__.py").write_text("mine = 1\n")
     words = f"import utils, torch; torch.hub.load({str(ROOT)!r}, 'yolov5n', source='local')"
@@ -142,7 +140,7 @@ def test_a_program_with_a_package_of_that_name_is_told(tmp_path: Path) -> None:
 
 
 @needs_shared
-def test_several_files_vote() -> None:
+def test_several_files_form_an_ensemble() -> None:
     file = SHARED / "weights" / "yolov5n.pt"
     results = load("custom", [file, file])(SHARED / "data" / "bus.jpg")
     assert str(results).startswith("image 1/1: 1080x810 4 persons, 1 bus")

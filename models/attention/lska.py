@@ -1,8 +1,8 @@
 """Large kernel attention in four designs (Lau, Po and Rehman, LSKA, arXiv:2309.01439, section 3).
 
-Each looks at a k x k neighbourhood of every pixel, channel by channel, mixes the channels with a
-1x1 convolution, and multiplies its input by the result. They differ in how the k x k depth-wise
-kernel is taken apart, and so in how the cost grows with k:
+Each convolves a k x k neighbourhood of every pixel depth-wise, mixes the channels with a 1x1
+convolution, and multiplies its input by the result. They differ in how the k x k kernel is decomposed,
+and so in how the cost grows with k:
 
 | design | depth-wise kernels | weights for C channels |
 |---|---|---|
@@ -11,7 +11,7 @@ kernel is taken apart, and so in how the cost grows with k:
 | LKA (Guo et al., arXiv:2202.09741) | near x near, far x far dilated by d | (near^2 + far^2) C |
 | LSKA | 1 x near, near x 1, 1 x far, far x 1 dilated by d | 2 (near + far) C |
 
-with near = 2d - 1 and far = (k - d + 1) / d, so that near and far together span exactly k.
+with near = 2d - 1 and far = (k - d + 1) / d: both in a row have a receptive field of exactly k.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from utils.native.chain import separable_chain
 
 
 def default_dilation(k: int) -> int:
-    """The dilation of the published kernels: 2 up to k = 11, then 3."""
+    """Return the dilation of the published kernels: 2 up to k = 11, then 3."""
     return 2 if k <= 11 else 3
 
 
 def taps(k: int, dilation: int) -> tuple[int, int]:
-    """Split kernel k into (near, far) taps.
+    """Decompose kernel k into (near, far) taps.
 
     Raises:
-        ConfigError: (k - dilation + 1) / dilation is not an odd whole number; names legal neighbours.
+        ConfigError: (k - dilation + 1) / dilation is not an odd whole number.
     """
     if dilation < 1 or not is_legal(k, dilation):
         sizes = [n for n in range(1, k + 4 * max(dilation, 1) + 2) if is_legal(n, max(dilation, 1))]
@@ -51,14 +51,14 @@ def is_legal(k: int, dilation: int) -> bool:
 
 
 class _Gate(nn.Module):
-    """What the designs share: y = x * A(x), the closing 1x1 convolution, and the start.
+    """Base class of the designs: y = x * A(x), where A ends in a 1x1 convolution.
 
     Args:
-        dim: channels in, and out.
-        k: side of the neighbourhood.
-        dilation: distance of the far taps; None: as published for k. The trivial designs ignore it.
-        init: "identity": A(x) is one everywhere until training moves it, so a block put into a
-            trained network changes nothing; "paper": PyTorch's default start, as the authors used.
+        dim: input and output channels.
+        k: kernel size, the side of the neighbourhood.
+        dilation: of the far taps; None: as published for k. The trivial designs ignore it.
+        init: "identity": A(x) = 1 until training changes it, so that inserting the block into a trained
+            network does not change its outputs; "paper": PyTorch's default, as the authors use.
 
     Shape:
         (B, dim, H, W) -> (B, dim, H, W)
@@ -72,75 +72,75 @@ class _Gate(nn.Module):
         self.k = k
         self.dilation = default_dilation(k) if dilation is None else dilation
         # Attribute names are the keys of published weights: do not rename them.
-        self.lay_out(dim)
+        self.make_convolutions(dim)
         self.conv1 = Projection(dim, dim)
         if init == "identity":
             nn.init.zeros_(self.conv1.weight)
             nn.init.ones_(_bias(self.conv1))
 
-    def lay_out(self, dim: int) -> None:
+    def make_convolutions(self, dim: int) -> None:
         """Make the depth-wise convolutions."""
         raise NotImplementedError
 
-    def look_around(self, x: Tensor) -> Tensor:
+    def convolve(self, x: Tensor) -> Tensor:
         """Run the depth-wise convolutions."""
         raise NotImplementedError
 
     def attention(self, x: Tensor) -> Tensor:
-        """A(x), the factor for every value of x."""
-        return self.conv1(self.look_around(x))
+        """Return A(x), the factor of each value of x."""
+        return self.conv1(self.convolve(x))
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.attention(x)
 
 
 class LSKA(_Gate):
-    """Large separable kernel attention: four 1-D kernels; the cost grows with k."""
+    """Large separable kernel attention: four 1-D kernels; the cost is linear in k."""
 
-    def lay_out(self, dim: int) -> None:
+    def make_convolutions(self, dim: int) -> None:
         near, far = taps(self.k, self.dilation)
         self.conv0h = depthwise(dim, 1, near)
         self.conv0v = depthwise(dim, near, 1)
         self.conv_spatial_h = depthwise(dim, 1, far, self.dilation)
         self.conv_spatial_v = depthwise(dim, far, 1, self.dilation)
 
-    def look_around(self, x: Tensor) -> Tensor:
+    def convolve(self, x: Tensor) -> Tensor:
         stages = (self.conv0h, self.conv0v, self.conv_spatial_h, self.conv_spatial_v)
         return separable_chain(x, stages)
 
 
 class LKA(_Gate):
-    """Large kernel attention: two 2-D kernels; the cost grows with k squared, slowly."""
+    """Large kernel attention: two 2-D kernels; the cost is quadratic in k, with a small factor."""
 
-    def lay_out(self, dim: int) -> None:
+    def make_convolutions(self, dim: int) -> None:
         near, far = taps(self.k, self.dilation)
         self.conv0 = depthwise(dim, near, near)
         self.conv_spatial = depthwise(dim, far, far, self.dilation)
 
-    def look_around(self, x: Tensor) -> Tensor:
+    def convolve(self, x: Tensor) -> Tensor:
         return self.conv_spatial(self.conv0(x))
 
 
 class LSKATrivial(_Gate):
-    """One plain pair of 1-D kernels, without dilation."""
+    """A pair of 1-D kernels without dilation."""
 
-    def lay_out(self, dim: int) -> None:
+    def make_convolutions(self, dim: int) -> None:
         _check_odd(self.k)
         self.conv0h = depthwise(dim, 1, self.k)
         self.conv0v = depthwise(dim, self.k, 1)
 
-    def look_around(self, x: Tensor) -> Tensor:
+    def convolve(self, x: Tensor) -> Tensor:
         return separable_chain(x, (self.conv0h, self.conv0v))
 
 
 class LKATrivial(_Gate):
-    """The whole k x k kernel at once: the cost grows with k squared."""
+    """One k x k kernel; the cost is quadratic in k."""
 
-    def lay_out(self, dim: int) -> None:
+    def make_convolutions(self, dim: int) -> None:
         _check_odd(self.k)
         self.conv0 = depthwise(dim, self.k, self.k)
 
-    def look_around(self, x: Tensor) -> Tensor:
+    def convolve(self, x: Tensor) -> Tensor:
         return self.conv0(x)
 
 
@@ -153,22 +153,26 @@ DESIGNS: dict[str, type[_Gate]] = {
 
 
 def make_gate(design: str, dim: int, k: int, dilation: int | None = None, init: str = "identity") -> _Gate:
-    """Build one of the four designs by name."""
+    """Make one of the four designs by name.
+
+    Raises:
+        ConfigError: the design is unknown, or does not accept k, dilation or init.
+    """
     if design not in DESIGNS:
         raise ConfigError(f"large kernel attention: design {design!r} is not one of {', '.join(DESIGNS)}")
     return DESIGNS[design](dim, k, dilation, init)
 
 
 def depthwise(dim: int, height: int, width: int, dilation: int = 1) -> nn.Conv2d:
-    """A depth-wise convolution with bias that keeps H and W."""
+    """Make a depth-wise convolution with bias that keeps H and W."""
     padding = (dilation * (height // 2), dilation * (width // 2))
     return nn.Conv2d(dim, dim, (height, width), padding=padding, dilation=dilation, groups=dim)
 
 
 def check_init(init: str) -> None:
-    """Refuse a start that is neither identity nor paper."""
+    """Raise ConfigError unless init is identity or paper."""
     if init not in ("identity", "paper"):
-        raise ConfigError(f"large kernel attention: init is {init!r}; identity or paper are possible")
+        raise ConfigError(f"large kernel attention: init is {init!r}; expected identity or paper")
 
 
 def _check_odd(k: int) -> None:

@@ -1,4 +1,8 @@
-"""Attention blocks around the large kernel gates: VAN's LSKAttention, and C3 and SPPF with a gate inside."""
+"""Blocks with a large kernel gate inside: VAN's attention (LSKAttention), C3 (C3LSKA) and SPPF (SPPFLSKA).
+
+The gate is one of the four designs of models/attention/lska.py. C3LSKA and SPPFLSKA keep the keys of C3 and
+SPPF, so that trained weights of these fit.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +15,14 @@ from models.blocks.pool import SPPF
 
 
 class LSKAttention(nn.Module):
-    """x + P2(gate(GELU(P1(x)))) with a large kernel gate.
+    """VAN's attention block: x + P2(gate(GELU(P1(x)))), where P1 and P2 are 1x1 convolutions.
 
-    With `init: identity` the gate starts as in the paper and P2 at zero, so the block starts as
-    its shortcut; a zero P2 with a zero gate behind it would never get a gradient.
+    With `init: identity` P2 is zero at first, so that the block returns its input. The gate then starts as
+    in the paper: before a zero P2, a gate of zero weights would never get a gradient.
 
     Args:
-        dim: channels in, and out.
-        k: side of the gate's neighbourhood.
+        dim: input and output channels.
+        k: kernel size of the gate.
         dilation: of the gate; None: as published for k.
         init: "identity" or "paper".
         design: LSKA, LKA, LSKATrivial or LKATrivial.
@@ -50,9 +54,19 @@ class LSKAttention(nn.Module):
 
 
 class C3LSKA(C3):
-    """C3 whose merged output passes a large kernel gate (docs/design/0002-where-lska-is-placed.md).
+    """C3 with a large kernel gate behind its merging convolution (docs/design/0002-where-lska-is-placed.md).
 
-    The keys of C3 stay as they are, so its trained weights fit.
+    Args:
+        c1: input channels.
+        c2: output channels.
+        n: bottlenecks.
+        shortcut: of the bottlenecks.
+        g: groups of their 3x3 convolutions.
+        e: width of the branches, as a fraction of c2.
+        k: kernel size of the gate.
+        dilation: of the gate; None: as published for k.
+        init: "identity" or "paper".
+        design: LSKA, LKA, LSKATrivial or LKATrivial.
 
     Shape:
         (B, c1, H, W) -> (B, c2, H, W)
@@ -79,9 +93,16 @@ class C3LSKA(C3):
 
 
 class SPPFLSKA(SPPF):
-    """SPPF whose concatenated pyramid passes a large kernel gate before the last convolution.
+    """SPPF with a large kernel gate between its concatenated pyramid and its last convolution.
 
-    The keys of SPPF stay as they are, so its trained weights fit.
+    Args:
+        c1: input channels.
+        c2: output channels.
+        k: size of the max-pool.
+        kernel: kernel size of the gate.
+        dilation: of the gate; None: as published for `kernel`.
+        init: "identity" or "paper".
+        design: LSKA, LKA, LSKATrivial or LKATrivial.
 
     Shape:
         (B, c1, H, W) -> (B, c2, H, W)

@@ -1,7 +1,7 @@
 """VAN, the Visual Attention Network (Guo et al., arXiv:2202.09741), with any large kernel gate.
 
-The classifier is here for its counts and its published weights; a detector takes its stages
-(`VANStage` in a model yaml) as a backbone.
+A detector uses its stages (`VANStage` in a model yaml) as the backbone. The classifier serves to compare
+parameter counts and outputs with the paper and the published weights.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from torch.nn import functional
 from models.attention.lska_blocks import LSKAttention
 from utils.base.errors import ConfigError
 
-LAYER_SCALE = 0.01  # start of the scales on both branches of a block
+LAYER_SCALE = 0.01  # initial value of the scales on both branches of a block
 DROP_PATH = 0.1  # rate of the last block in the paper
-# What a stage consists of. `VAN` numbers the names from 1, as the published weights do.
+# Modules of a stage. `VAN` appends the stage's number, from 1, as the published weights do.
 PARTS = ("patch_embed", "block", "norm")
 
 
 @dataclass(frozen=True)
 class VANSize:
-    """A row of the paper's table: channels, MLP ratio and blocks of the four stages."""
+    """A size of the paper: channels, MLP ratio and blocks of the four stages."""
 
     channels: tuple[int, int, int, int]
     ratios: tuple[int, int, int, int]
@@ -40,20 +40,19 @@ SIZES = {
 
 
 class DropPath(nn.Module):
-    """Leave a residual branch out for random images of the batch (Huang et al., arXiv:1603.09382).
+    """Drop a residual branch for random images of the batch in training (Huang et al., arXiv:1603.09382).
 
-    What stays is scaled up, so that the mean is kept; in eval mode nothing is left out. The draws
-    come from torch's global generator. As torchvision's StochasticDepth with mode "row", whose
-    import would cost every program that builds a model a second.
+    The branches of the other images are scaled up, so that the mean is kept. Equal to torchvision's
+    StochasticDepth with mode "row", whose import would take every program that builds a model a second.
 
     Args:
-        rate: chance that an image's branch is left out, 0 to 1.
+        rate: probability that the branch of an image is dropped, 0 to 1.
     """
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         if not 0 <= rate <= 1:
-            raise ConfigError(f"drop_path: {rate} is not a chance from 0 to 1")
+            raise ConfigError(f"drop_path: {rate} is not a probability from 0 to 1")
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,7 +61,7 @@ class DropPath(nn.Module):
         return x * functional.dropout(x.new_ones(len(x), 1, 1, 1), self.rate)
 
     def extra_repr(self) -> str:
-        """The rate, for printing."""
+        """Return the rate, for printing."""
         return f"{self.rate:g}"
 
 
@@ -78,7 +77,7 @@ class ChannelNorm(nn.LayerNorm):
 
 
 class PatchEmbedding(nn.Module):
-    """Overlapping patches: a convolution whose kernel is wider than its stride, and a batch norm.
+    """Overlapping patch embedding: a convolution with a kernel wider than its stride, and a batch norm.
 
     Shape:
         (B, c1, H, W) -> (B, c2, H/stride, W/stride)
@@ -94,7 +93,7 @@ class PatchEmbedding(nn.Module):
 
 
 class _Depthwise(nn.Module):
-    """A 3 x 3 convolution of each channel; a module of its own for the keys of published weights."""
+    """A depth-wise 3x3 convolution; a module of its own for the keys of published weights."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -105,7 +104,7 @@ class _Depthwise(nn.Module):
 
 
 class ConvMLP(nn.Module):
-    """Widen `ratio` times, look at the 3 x 3 neighbourhood, GELU, narrow.
+    """MLP with a depth-wise 3x3 convolution before its GELU; the hidden layer is `ratio` times wider.
 
     Shape:
         (B, dim, H, W) -> (B, dim, H, W)
@@ -124,7 +123,7 @@ class ConvMLP(nn.Module):
 
 
 class VANBlock(nn.Module):
-    """Attention, then MLP, each behind a norm and beside a shortcut, with a scale for every channel.
+    """Attention, then MLP: residual branches with a batch norm in front and a scale per channel behind.
 
     Shape:
         (B, dim, H, W) -> (B, dim, H, W)
@@ -152,16 +151,16 @@ class VANStage(nn.Module):
     """One of VAN's four stages: patch embedding, n blocks, norm over channels.
 
     Args:
-        c1: channels in.
-        c2: channels out.
-        n: blocks.
-        patch: side of the patches.
-        stride: distance of the patches.
-        ratio: how many times wider the MLPs are inside.
-        k: side of the gates' neighbourhood.
+        c1: input channels.
+        c2: output channels.
+        n: number of blocks.
+        patch: kernel size of the patch embedding.
+        stride: stride of the patch embedding.
+        ratio: hidden channels of the MLPs, as a multiple of c2.
+        k: kernel size of the gates.
         dilation: of the gates; None: as published for k.
         design: LSKA, LKA, LSKATrivial or LKATrivial.
-        drop_path: chance that a branch is left out in training, for all blocks or as [first, last]
+        drop_path: probability that a branch is dropped in training, for all blocks or as [first, last]
             with equal steps between; in the paper it rises from 0 to 0.1 through the network.
 
     Shape:
@@ -187,22 +186,22 @@ class VANStage(nn.Module):
         self.patch_embed = PatchEmbedding(c1, c2, patch, stride)
         self.block = nn.ModuleList(VANBlock(c2, ratio, k, dilation, design, rate) for rate in rates)
         self.norm = ChannelNorm(c2, eps=1e-6)
-        self.apply(_start)
+        self.apply(_init_convolution)
 
     def forward(self, x: Tensor) -> Tensor:
         return _run_stage(x, self.patch_embed, self.block, self.norm)
 
 
 class VAN(nn.Module):
-    """The classifier: four stages, the mean over the map, a linear layer.
+    """The classifier: four stages, global average pooling, a linear layer.
 
     Args:
         size: tiny, small or base.
-        k: side of the gates' neighbourhood; what the VAN paper calls 21 is 23 here.
+        k: kernel size of the gates; what the VAN paper calls 21 is 23 here.
         design: LSKA, LKA, LSKATrivial or LKATrivial.
         dilation: of the gates; None: as published for k.
-        classes: of images.
-        drop_path: chance that the last block's branches are left out in training.
+        classes: number of classes.
+        drop_path: probability that a branch of the last block is dropped in training.
 
     Shape:
         (B, 3, H, W) -> (B, classes) logits
@@ -221,7 +220,7 @@ class VAN(nn.Module):
         if size not in SIZES:
             raise ConfigError(f"VAN: size {size!r} is not one of {', '.join(SIZES)}")
         table, c1 = SIZES[size], 3
-        rates = rising(table.blocks, drop_path)
+        rates = rising_rates(table.blocks, drop_path)
         for i, (c2, n) in enumerate(zip(table.channels, table.blocks, strict=True)):
             patch, stride = (3, 2) if i else (7, 4)
             stage = VANStage(c1, c2, n, patch, stride, table.ratios[i], k, dilation, design, rates[i])
@@ -233,7 +232,7 @@ class VAN(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def stages(self) -> Iterator[tuple[nn.Module, nn.Module, nn.Module]]:
-        """Patch embedding, blocks and norm of each stage."""
+        """Yield patch embedding, blocks and norm of each stage."""
         for number in range(1, 5):
             embed, blocks, norm = (getattr(self, f"{part}{number}") for part in PARTS)
             yield embed, blocks, norm
@@ -244,8 +243,8 @@ class VAN(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def rising(blocks: Sequence[int], highest: float) -> list[tuple[float, float]]:
-    """Drop path rates of each stage's first and last block, when they rise evenly from 0 to `highest`."""
+def rising_rates(blocks: Sequence[int], highest: float) -> list[tuple[float, float]]:
+    """Return drop path rates of the first and last block of each stage, rising evenly from 0 to `highest`."""
     starts = [sum(blocks[:i]) for i in range(len(blocks))]
     step = highest / max(sum(blocks) - 1, 1)
     return [(start * step, (start + n - 1) * step) for start, n in zip(starts, blocks, strict=True)]
@@ -267,8 +266,8 @@ def _steps(first: float, last: float, n: int) -> list[float]:
     return [first + (last - first) * i / max(n - 1, 1) for i in range(n)]
 
 
-def _start(module: nn.Module) -> None:
-    """Start a convolution as VAN does: normal with variance 2 / fan_out, biases zero."""
+def _init_convolution(module: nn.Module) -> None:
+    """Initialise a convolution as VAN does: normal with variance 2 / fan_out, zero biases."""
     if isinstance(module, nn.Conv2d):
         fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))

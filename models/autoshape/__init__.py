@@ -1,4 +1,4 @@
-"""A detector that takes images as they are: any kind, any size, one or many; results in their pixels."""
+"""AutoShape: a model with pre-processing and NMS, for images of any type and size, one or several."""
 
 from __future__ import annotations
 
@@ -28,26 +28,27 @@ __all__ = ["AutoShape", "Detections"]
 
 
 class AutoShape(nn.Module):
-    """Find objects in files, addresses, PIL images, arrays, or a list of these: `model("bus.jpg")`.
+    """Detect objects in files, URLs, PIL images, arrays, or a list of these: `model("bus.jpg")`.
 
     Args:
-        model: what `models.backends.load_backend` returns, or a DetectionModel.
+        model: a backend of `models.backends.load_backend`, or a DetectionModel.
 
     Attributes:
-        conf, iou: thresholds of confidence and overlap.
-        agnostic: boxes of different classes suppress each other, too.
-        multi_label: a box may have several classes.
-        classes: the only class numbers to report; None for all.
-        max_det: most boxes of an image.
-        amp: mixed precision, on a GPU.
-        private_addresses: download images from this machine and its network, too, not only from public hosts.
-        model: the backend; its `model` is the network, if it came from a .pt file.
-        names: class names by number; may be replaced.
-        stride: sides of the network's input are multiples of it.
+        conf, iou: confidence threshold and NMS IoU threshold.
+        agnostic: class-agnostic NMS.
+        multi_label: allow several classes per box.
+        classes: class indices to detect; None for all.
+        max_det: maximum detections per image.
+        amp: mixed precision, on CUDA.
+        private_addresses: allow image URLs of this machine and its private network, not only of public hosts.
+        model: the backend; for .pt files its `model` is the network.
+        names: class names by index; may be replaced.
+        stride: height and width of the network's input are multiples of it.
 
     Shape:
-        A tensor (B, 3, H, W) in 0-1 goes straight through the network, and out comes what that returns:
-        (decoded (B, N, 5 + nc), logits) of a .pt file, decoded alone of others. Images give `Detections`.
+        Images give `Detections`. A tensor (B, 3, H, W) in 0-1 is passed to the network without
+        pre-processing and NMS, and gives its output: (decoded (B, N, 5 + nc), raw maps) for .pt files, and
+        decoded boxes for others.
     """
 
     conf = 0.25
@@ -64,48 +65,48 @@ class AutoShape(nn.Module):
         if isinstance(model, DetectionModel | Ensemble):
             model = PyTorchBackend.from_model(model)
         if not isinstance(model, Backend):
-            raise ConfigError(f"AutoShape: a backend or DetectionModel is needed, not {type(model).__name__}")
+            raise ConfigError(f"AutoShape: expected a backend or DetectionModel, not {type(model).__name__}")
         self.model = model
         if isinstance(model, PyTorchBackend):
-            self.net = model.model  # known to `parameters`, `to`, `state_dict`; other files are no modules
+            self.net = model.model  # a submodule, for `parameters`, `to` and `state_dict`
         self.names: Any = model.names
         self.stride = model.stride
         self.eval()
 
     @property
     def device(self) -> torch.device:
-        """Where the model runs."""
+        """Device of the model."""
         return self.model.device
 
     def to(self, *args: Any, **kwargs: Any) -> AutoShape:
-        """Move the network as `nn.Module.to` does; an exported file stays where it was opened."""
+        """Move the network as `nn.Module.to` does; the model of an exported file cannot be moved."""
         if not self.model.pt:
-            LOG.warning(f"{self.model.file} stays on {self.device}: choose with device= when it is opened")
+            LOG.warning(f"{self.model.file} stays on {self.device}: choose with device= when loading it")
         super().to(*args, **kwargs)
         return self
 
     def forward(
         self, ims: Any, size: int | Sequence[int] = 640, augment: bool = False, profile: bool = False
     ) -> Any:
-        """Find objects.
+        """Detect objects.
 
         Args:
-            ims: one image or a list of them, of any kinds; arrays are RGB. A tensor (B, 3, H, W) is
-                special: see `Shape` above.
-            size: pixels of the longer side in the network; (height, width) for files that take one size.
-            augment: look three times, as is, smaller, and mirrored; only .pt files.
-            profile: taken for the original's sake; times are always measured.
+            ims: an image or a list of images of any types; arrays are RGB. For a tensor (B, 3, H, W) see
+                `Shape` above.
+            size: longer side of the network's input in pixels; or (height, width), for exported files.
+            augment: test-time augmentation, for .pt files only.
+            profile: unused, accepted for compatibility; times are always measured.
 
         Raises:
-            ConfigError: something that is no image, or an option that the file does not have.
-            DataError: an image that is missing or damaged.
+            ConfigError: an object that is not an image, or an option that the file does not support.
+            DataError: an image that is missing or corrupt.
         """
         if isinstance(ims, Tensor) and ims.ndim == 4:
-            return self._straight(ims, augment)
+            return self._forward_tensor(ims, augment)
         with torch.no_grad():
-            return self._find(list(ims) if isinstance(ims, list | tuple) else [ims], size, augment)
+            return self._detect(list(ims) if isinstance(ims, list | tuple) else [ims], size, augment)
 
-    def _straight(self, images: Tensor, augment: bool) -> Any:
+    def _forward_tensor(self, images: Tensor, augment: bool) -> Any:
         backend = self.model
         if not isinstance(backend, PyTorchBackend):
             return backend(images, augment=augment)
@@ -113,36 +114,36 @@ class AutoShape(nn.Module):
         with self._precision():
             return backend.model(images, augment=augment)
 
-    def _find(self, items: list[Any], size: int | Sequence[int], augment: bool) -> Detections:
+    def _detect(self, items: list[Any], size: int | Sequence[int], augment: bool) -> Detections:
         self._check(items)
-        reading, inference, suppression = clocks = [Stopwatch(self.device) for _ in STAGES]
-        with reading:
+        preprocess, inference, nms = clocks = [Stopwatch(self.device) for _ in STAGES]
+        with preprocess:
             loaded = load_images(items, self.private_addresses)
             images = [item.rgb for item in loaded]
             shape = self._shape(images, size)
         found: list[Tensor] = []
-        for part in self._parts(images, shape):
-            with reading:
-                fitted = [letterbox(image, shape, auto=False)[0] for image in part]
-                batch = to_tensor(fitted, self.device, self.model.fp16, rgb=True)
+        for batch in self._batches(images, shape):
+            with preprocess:
+                letterboxed = [letterbox(image, shape, auto=False)[0] for image in batch]
+                inputs = to_tensor(letterboxed, self.device, self.model.fp16, rgb=True)
             with inference, self._precision():
-                decoded = self.model(batch, augment=augment)
-            with suppression:
-                rows = self._thin_out(decoded)
-                for boxes, image in zip(rows, part, strict=True):
+                decoded = self.model(inputs, augment=augment)
+            with nms:
+                rows = self._nms(decoded)
+                for boxes, image in zip(rows, batch, strict=True):
                     scale_boxes(shape, boxes[:, :4], image.shape[:2])
                 found += rows
         files = [item.file for item in loaded]
         names = class_names(self.names)
         return Detections(images, found, files, clocks, names, (len(images), 3, *shape))
 
-    def _thin_out(self, decoded: Tensor) -> list[Tensor]:
+    def _nms(self, decoded: Tensor) -> list[Tensor]:
         classes = [self.classes] if isinstance(self.classes, int) else self.classes
-        if not all(isinstance(kind, int) for kind in classes or ()):
-            raise ConfigError(f"AutoShape: classes {classes}: expected class numbers, such as [0, 2]")
+        if not all(isinstance(index, int) for index in classes or ()):
+            raise ConfigError(f"AutoShape: classes {classes}: expected class indices, such as [0, 2]")
         for name, value in (("conf", self.conf), ("iou", self.iou)):
             if not 0 <= value <= 1:
-                raise ConfigError(f"AutoShape: {name} {value}: a number from 0 to 1 is needed")
+                raise ConfigError(f"AutoShape: {name} {value}: expected a number from 0 to 1")
         return non_max_suppression(
             decoded,
             self.conf,
@@ -167,26 +168,26 @@ class AutoShape(nn.Module):
             )
 
     def _shape(self, images: Sequence[np.ndarray], size: int | Sequence[int]) -> tuple[int, int]:
-        """(height, width) for all images: the least that holds each; exported files get the full."""
+        """Return the smallest (height, width) that all images fit into; for exported files the full size."""
         sides = tuple(int(side) for side in size) if isinstance(size, Iterable) else (int(size),) * 2
         if len(sides) != 2 or min(sides) < 1:
-            raise ConfigError(f"size={size}: a number of pixels, or (height, width), is needed")
+            raise ConfigError(f"size={size}: expected a number of pixels, or (height, width)")
         if not self.model.pt:
             height, width = self.model.imgsz or sides
         else:
             scaled = [_scaled(image.shape[:2], max(sides)) for image in images]
             height, width = (max(column) for column in zip(*scaled, strict=True))
-        return self._whole(height), self._whole(width)
+        return self._round_up(height), self._round_up(width)
 
-    def _whole(self, side: int) -> int:
+    def _round_up(self, side: int) -> int:
         return -(-side // self.stride) * self.stride
 
-    def _parts(self, images: list[np.ndarray], shape: tuple[int, int]) -> Iterator[list[np.ndarray]]:
-        """As many images together as are fast: on a CPU few, as a batch of large ones leaves its cache."""
-        most = len(images)
+    def _batches(self, images: list[np.ndarray], shape: tuple[int, int]) -> Iterator[list[np.ndarray]]:
+        """Split images into batches: small ones on a CPU, see `cpu_batch_size`, else one of all images."""
+        size = len(images)
         if self.model.pt and self.device.type == "cpu":
-            most = cpu_batch_size(*shape)
-        return (images[first : first + most] for first in range(0, len(images), most))
+            size = cpu_batch_size(*shape)
+        return (images[first : first + size] for first in range(0, len(images), size))
 
     def _precision(self) -> AbstractContextManager[Any]:
         return torch.autocast("cuda") if self.amp and self.device.type == "cuda" else nullcontext()
@@ -199,6 +200,6 @@ class AutoShape(nn.Module):
 
 
 def _scaled(size_hw: Sequence[int], longer: int) -> tuple[int, int]:
-    """Height and width when the longer of them is scaled to `longer`, cut to whole pixels."""
+    """Scale height and width so that the longer one is `longer`, and round them down to pixels."""
     gain = longer / max(size_hw)
     return max(int(size_hw[0] * gain), 1), max(int(size_hw[1] * gain), 1)

@@ -1,4 +1,4 @@
-"""What was found in some images, to look at, to save, and to hand on to other programs."""
+"""Detections of AutoShape: to print, show, save, crop, and convert to tables."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ CENTRES = ("xcenter", "ycenter", "width", "height", "confidence", "class", "name
 
 
 class Detections:
-    """The boxes of a call to `AutoShape`, one tensor an image.
+    """Detections of one call to `AutoShape`, a tensor for each image.
 
     Attributes:
-        ims: the images, (H, W, 3) uint8 RGB each; never drawn into.
-        pred: (n, 6) x1, y1, x2, y2 in pixels, confidence, class; the most confident first.
-        files: what each image is saved as, such as `bus.jpg`; `image0.jpg` for arrays.
-        names: class names by number.
-        times: stopwatches of pre-processing, inference and suppression.
-        t: milliseconds of each, an image.
+        ims: the images, (H, W, 3) uint8 RGB; boxes are drawn into copies.
+        pred: per image (n, 6) x1, y1, x2, y2 in pixels, confidence, class; the most confident first.
+        files: names to save the images with, such as `bus.jpg`; `image0.jpg` for arrays.
+        names: class names by index.
+        times: stopwatches of pre-processing, inference and NMS.
+        t: milliseconds of each per image.
         n: number of images.
         s: shape of the network's input (B, 3, H, W).
     """
@@ -64,25 +64,25 @@ class Detections:
 
     @property
     def xyxy(self) -> list[Tensor]:
-        """(n, 6) each: corners in pixels, confidence, class."""
+        """Per image (n, 6): x1, y1, x2, y2 in pixels, confidence, class."""
         return self.pred
 
     @cached_property
     def xywh(self) -> list[Tensor]:
-        """(n, 6) each: centre and size in pixels, confidence, class."""
+        """Per image (n, 6): centre, width and height in pixels, confidence, class."""
         return [xyxy2xywh(rows) for rows in self.pred]
 
     @cached_property
     def xyxyn(self) -> list[Tensor]:
-        """(n, 6) each: corners as fractions of the image, confidence, class."""
-        return self._as_fractions(self.pred)
+        """Per image (n, 6): x1, y1, x2, y2 normalized, confidence, class."""
+        return self._normalized(self.pred)
 
     @cached_property
     def xywhn(self) -> list[Tensor]:
-        """(n, 6) each: centre and size as fractions of the image, confidence, class."""
-        return self._as_fractions(self.xywh)
+        """Per image (n, 6): centre, width and height normalized, confidence, class."""
+        return self._normalized(self.xywh)
 
-    def _as_fractions(self, boxes: list[Tensor]) -> list[Tensor]:
+    def _normalized(self, boxes: list[Tensor]) -> list[Tensor]:
         sizes = [(w, h, w, h, 1, 1) for h, w in (image.shape[:2] for image in self.ims)]
         return [rows / rows.new_tensor(size) for rows, size in zip(boxes, sizes, strict=True)]
 
@@ -96,13 +96,13 @@ class Detections:
         return self.tolist()[index]
 
     def tolist(self) -> list[Detections]:
-        """The same for each image by itself."""
-        parts = []
+        """Return a `Detections` for each image."""
+        singles = []
         for image, rows, file in zip(self.ims, self.pred, self.files, strict=True):
-            part = Detections([image], [rows], [file], self.times, self.names, self.s)
-            part.t = self.t
-            parts.append(part)
-        return parts
+            single = Detections([image], [rows], [file], self.times, self.names, self.s)
+            single.t = self.t
+            singles.append(single)
+        return singles
 
     def __str__(self) -> str:
         lines = []
@@ -116,22 +116,22 @@ class Detections:
         return f"<{type(self).__name__} {self.n} images, {sum(map(len, self.pred))} boxes>"
 
     def print(self) -> None:
-        """Print what was found in each image, and how long that took."""
+        """Print the number of objects by class for each image, and the speed."""
         print(self)
 
     def render(self, labels: bool = True) -> list[np.ndarray]:
-        """Copies of the images, RGB, with boxes drawn into them; with names and confidences if `labels`."""
+        """Return copies of the images, RGB, with boxes, and with names and confidences if `labels`."""
         return [cv2.cvtColor(image, cv2.COLOR_BGR2RGB) for image in self._drawn(labels)]
 
     def save(
         self, labels: bool = True, save_dir: str | Path = "runs/detect/exp", exist_ok: bool = False
     ) -> Path:
-        """Write the images with their boxes into a folder, and return it.
+        """Save the images with their boxes in a folder, and return it.
 
         Args:
-            labels: write names and confidences.
-            save_dir: the folder; if it exists, the next free of exp2, exp3, ...
-            exist_ok: write into it even if it exists.
+            labels: draw names and confidences.
+            save_dir: the folder; if it exists, the first free one of exp2, exp3, ...
+            exist_ok: write to it even if it exists.
         """
         folder, names = increment_path(Path(save_dir), exist_ok), UniqueNames()
         for image, file in zip(self._drawn(labels), self.files, strict=True):
@@ -140,10 +140,10 @@ class Detections:
         return folder
 
     def show(self, labels: bool = True) -> None:
-        """Show the images with their boxes: in a notebook, else in windows until a key is hit.
+        """Show the images with their boxes: in a notebook, else in windows until a key is pressed.
 
         Raises:
-            ConfigError: there is no screen, or this OpenCV has no windows.
+            ConfigError: there is no screen, or this OpenCV cannot show windows.
         """
         if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
             from IPython.display import display
@@ -162,80 +162,80 @@ class Detections:
             cv2.destroyAllWindows()
         except cv2.error as error:
             raise ConfigError(
-                f"results.show(): this OpenCV has no windows (opencv-python-headless?); {instead}"
+                f"results.show(): this OpenCV cannot show windows (opencv-python-headless?); {instead}"
             ) from error
 
     def crop(
         self, save: bool = True, save_dir: str | Path = "runs/detect/exp", exist_ok: bool = False
     ) -> list[dict[str, Any]]:
-        """Cut every box out of its image, with a margin.
+        """Crop every box from its image, with a margin.
 
         Args:
             save: write crops/CLASS/FILE.jpg below `save_dir`.
-            save_dir: the folder; if it exists, the next free of exp2, exp3, ...
-            exist_ok: write into it even if it exists.
+            save_dir: the folder; if it exists, the first free one of exp2, exp3, ...
+            exist_ok: write to it even if it exists.
 
         Returns:
-            For each box, image by image: `box` (4,) pixels, `conf`, `cls`, `label`, and the cut-out `im`,
-            RGB.
+            For each box, image by image: `box` (4,) xyxy in pixels, `conf`, `cls`, `label`, and the crop
+            `im`, RGB.
         """
         folder = increment_path(Path(save_dir), exist_ok) if save else Path()
         names, crops = UniqueNames(), []
         for image, rows, file in zip(self.ims, self.pred, self.files, strict=True):
             for row in rows:
                 name = self._name(row[5])
-                part = crop_box(row[:4].tolist(), image).copy()
+                crop = crop_box(row[:4].tolist(), image).copy()
                 crops.append(
                     {
                         "box": row[:4],
                         "conf": row[4],
                         "cls": row[5],
                         "label": f"{name} {row[4]:.2f}",
-                        "im": part,
+                        "im": crop,
                     }
                 )
-                if save and part.size:
+                if save and crop.size:
                     path = names.unique_path(folder / "crops" / safe_name(name) / file)
-                    write_image(path, cv2.cvtColor(part, cv2.COLOR_RGB2BGR), full_chroma=True)
+                    write_image(path, cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), full_chroma=True)
         if save:
             LOG.info(f"Saved {len(crops)} crops to {folder}")
         return crops
 
     def pandas(self) -> Tables:
-        """The same as tables: `results.pandas().xyxy[0]`."""
+        """Return the detections as data frames: `results.pandas().xyxy[0]`."""
         return Tables(self)
 
     def to_supervision(self) -> list[supervision.Detections]:
-        """A `supervision.Detections` for each image, always a list; class names are in its `data`."""
+        """Return a list with a `supervision.Detections` for each image; class names are in its `data`."""
         sv = _import("supervision", "results.to_supervision()")
         found = []
         for rows in self.pred:
             array = rows.detach().cpu().numpy()
-            kinds = array[:, 5].astype(int)
-            names = np.array([self._name(kind) for kind in kinds], dtype=str)
+            classes = array[:, 5].astype(int)
+            names = np.array([self._name(index) for index in classes], dtype=str)
             found.append(
                 sv.Detections(
-                    array[:, :4], confidence=array[:, 4], class_id=kinds, data={"class_name": names}
+                    array[:, :4], confidence=array[:, 4], class_id=classes, data={"class_name": names}
                 )
             )
         return found
 
     def _drawn(self, labels: bool) -> Iterator[np.ndarray]:
-        """Copies of the images in BGR with boxes; the most confident lie on top."""
+        """Yield copies of the images in BGR with boxes, the most confident drawn last."""
         for image, rows in zip(self.ims, self.pred, strict=True):
             bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-            pen = Annotator(bgr)
+            annotator = Annotator(bgr)
             for row in rows.tolist()[::-1]:
                 label = f"{self._name(row[5])} {row[4]:.2f}" if labels else ""
-                pen.box_label(row[:4], label, colors(int(row[5]), bgr=True))
+                annotator.box_label(row[:4], label, colors(int(row[5]), bgr=True))
             yield bgr
 
-    def _name(self, kind: float | Tensor) -> str:
-        return str(self.names.get(int(kind), int(kind)))
+    def _name(self, index: float | Tensor) -> str:
+        return str(self.names.get(int(index), int(index)))
 
 
 class Tables:
-    """Detections as lists of `pandas.DataFrame`, one an image, made when they are asked for."""
+    """Detections as lists of `pandas.DataFrame`, one per image, made on first use."""
 
     def __init__(self, results: Detections) -> None:
         self._results = results
@@ -243,34 +243,34 @@ class Tables:
 
     @cached_property
     def xyxy(self) -> list[pandas.DataFrame]:
-        """Columns CORNERS, in pixels."""
+        """Data frames with columns CORNERS, in pixels."""
         return [self._table(rows, CORNERS) for rows in self._results.xyxy]
 
     @cached_property
     def xyxyn(self) -> list[pandas.DataFrame]:
-        """Columns CORNERS, as fractions of the image."""
+        """Data frames with columns CORNERS, normalized."""
         return [self._table(rows, CORNERS) for rows in self._results.xyxyn]
 
     @cached_property
     def xywh(self) -> list[pandas.DataFrame]:
-        """Columns CENTRES, in pixels."""
+        """Data frames with columns CENTRES, in pixels."""
         return [self._table(rows, CENTRES) for rows in self._results.xywh]
 
     @cached_property
     def xywhn(self) -> list[pandas.DataFrame]:
-        """Columns CENTRES, as fractions of the image."""
+        """Data frames with columns CENTRES, normalized."""
         return [self._table(rows, CENTRES) for rows in self._results.xywhn]
 
     def _table(self, rows: Tensor, columns: tuple[str, ...]) -> pandas.DataFrame:
         array = rows.detach().cpu().double().numpy()
-        kinds = array[:, 5].astype(int)
-        names = [self._results._name(kind) for kind in kinds]
-        values = [*array[:, :5].T, kinds, self._pandas.Series(names, dtype="str")]
+        classes = array[:, 5].astype(int)
+        names = [self._results._name(index) for index in classes]
+        values = [*array[:, :5].T, classes, self._pandas.Series(names, dtype="str")]
         return self._pandas.DataFrame(dict(zip(columns, values, strict=True)))
 
 
-def _import(package: str, what: str) -> Any:
+def _import(package: str, needed_by: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise ConfigError(f"{what} needs {package}: pip install {package}") from error
+        raise ConfigError(f"{needed_by} needs {package}: pip install {package}") from error

@@ -1,4 +1,4 @@
-"""Convolution, norm and activation: the brick everything else is laid with."""
+"""Convolutions: the basic block of YOLOv5 (convolution, batch norm, activation) and its variants."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ from utils.native.convolution import PackedConvolution
 from utils.native.library import is_traced, is_watched
 from utils.native.norm_silu import fits, norm_silu
 
-_NOTHING = nn.Identity()  # in place of an activation
+_NO_ACTIVATION = nn.Identity()
 _activation: ContextVar[nn.Module | None] = ContextVar("activation", default=None)
 _csp_activation: ContextVar[nn.Module | None] = ContextVar("csp_activation", default=None)
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Batch norm with the constants that all YOLOv5 weights were trained with."""
+    """Make a batch norm with the constants that all YOLOv5 weights were trained with."""
     return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.03)
 
 
 @contextmanager
 def default_activation(activation: nn.Module, csp: nn.Module | None = None) -> Iterator[None]:
-    """Blocks made inside the `with` share this activation; `csp` is BottleneckCSP's own, if another.
+    """Give all blocks that are made inside the `with` this activation.
 
-    Models before v4 had LeakyReLU there, whatever their convolutions had.
+    Args:
+        activation: shared by all convolutions.
+        csp: the activation of BottleneckCSP between its branches, if another; models before v4 have
+            LeakyReLU there.
     """
     token, csp_token = _activation.set(activation), _csp_activation.set(csp)
     try:
@@ -42,7 +45,7 @@ def default_activation(activation: nn.Module, csp: nn.Module | None = None) -> I
 
 
 def make_activation(act: bool | nn.Module = True) -> nn.Module:
-    """True: the default of the moment (SiLU); False: none; a module: that one."""
+    """Return the activation that `act` stands for: True the default (SiLU), False none, a module itself."""
     if isinstance(act, nn.Module):
         return act
     if not act:
@@ -51,31 +54,31 @@ def make_activation(act: bool | nn.Module = True) -> nn.Module:
 
 
 def make_csp_activation() -> nn.Module:
-    """The activation between BottleneckCSP's branches."""
+    """Return the activation that BottleneckCSP applies to its concatenated branches."""
     return _csp_activation.get() or nn.SiLU()
 
 
 def same_padding(k: int | tuple[int, int], d: int = 1) -> int | tuple[int, int]:
-    """Padding that keeps the size at stride 1, for kernel k dilated by d."""
+    """Return the padding that keeps height and width at stride 1, for kernel k with dilation d."""
     if isinstance(k, int):
         return (d * (k - 1) + 1) // 2
     return (d * (k[0] - 1) + 1) // 2, (d * (k[1] - 1) + 1) // 2
 
 
 class _Packable(nn.Module):
-    """A layer that inference on the CPU may run with weights in oneDNN's order."""
+    """A layer that may run with weights in oneDNN's layout, for inference on the CPU."""
 
     _packed: PackedConvolution | None = None
 
     def _apply(self, fn: Any, recurse: bool = True) -> _Packable:
         if self._packed is not None:
-            self._packed.forget()  # another precision may come to lie at the same address
+            self._packed.forget()  # the new weights may have the same memory address
         super()._apply(fn, recurse)
         return self
 
 
 class Conv(_Packable):
-    """Conv2d without bias, batch norm, activation.
+    """Convolution without bias, batch norm, activation.
 
     Shape:
         (B, c1, H, W) -> (B, c2, H/s, W/s)
@@ -110,7 +113,7 @@ class Conv(_Packable):
         x = self.bn(x)
         plain = type(self.act) is nn.SiLU and not is_watched(self.act)
         if plain and torch.is_grad_enabled() and not is_traced():
-            return F.silu(x)  # in place it would keep a copy of its input for the backward pass
+            return F.silu(x)  # in place, autograd would copy its input
         return self.act(x)
 
     def fuse(self) -> None:
@@ -122,7 +125,7 @@ class Conv(_Packable):
 
 
 class Projection(_Packable, nn.Conv2d):
-    """A 1x1 convolution with bias, alone.
+    """A 1x1 convolution with bias, without norm and activation.
 
     Shape:
         (B, c1, H, W) -> (B, c2, H, W)
@@ -132,17 +135,17 @@ class Projection(_Packable, nn.Conv2d):
         super().__init__(c1, c2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self._packed is not None and self._packed.fits(x, self, _NOTHING):
-            return self._packed(x, self, _NOTHING)
+        if self._packed is not None and self._packed.fits(x, self, _NO_ACTIVATION):
+            return self._packed(x, self, _NO_ACTIVATION)
         return super().forward(x)
 
     def fuse(self) -> None:
-        """Prepare for inference."""
+        """Pack the weights for inference."""
         self._packed = PackedConvolution()
 
 
 class DWConv(Conv):
-    """Depth-wise convolution: as many groups as c1 and c2 have in common."""
+    """Depth-wise convolution, with gcd(c1, c2) groups."""
 
     def __init__(
         self, c1: int, c2: int, k: int = 1, s: int = 1, d: int = 1, act: bool | nn.Module = True
@@ -151,7 +154,7 @@ class DWConv(Conv):
 
 
 class DWConvTranspose2d(nn.ConvTranspose2d):
-    """Depth-wise transposed convolution."""
+    """Depth-wise transposed convolution, with gcd(c1, c2) groups."""
 
     def __init__(
         self, c1: int, c2: int, k: int = 1, s: int = 1, padding: int = 0, output_padding: int = 0
@@ -161,7 +164,7 @@ class DWConvTranspose2d(nn.ConvTranspose2d):
 
 
 class CrossConv(nn.Module):
-    """A k x k convolution as 1 x k, then k x 1, with a shortcut where sizes agree."""
+    """A k x k convolution factored into 1 x k and k x 1, with an optional shortcut where c1 = c2."""
 
     def __init__(
         self, c1: int, c2: int, k: int = 3, s: int = 1, g: int = 1, e: float = 1.0, shortcut: bool = False
@@ -178,7 +181,15 @@ class CrossConv(nn.Module):
 
 
 class MixConv2d(nn.Module):
-    """Convolutions of several kernel sizes side by side (Tan and Le, MixConv, arXiv:1907.09595)."""
+    """Parallel convolutions of several kernel sizes, concatenated (Tan and Le, MixConv, arXiv:1907.09595).
+
+    Args:
+        c1: input channels.
+        c2: output channels, of all branches together.
+        k: kernel size of each branch.
+        s: stride.
+        equal_ch: branches of equal width; else of about equally many weights.
+    """
 
     def __init__(
         self, c1: int, c2: int, k: tuple[int, ...] = (1, 3), s: int = 1, equal_ch: bool = True
@@ -201,7 +212,7 @@ def _equal_channels(total: int, parts: int) -> list[int]:
 
 
 def _equal_weights(total: int, kernels: tuple[int, ...]) -> list[int]:
-    """Widths for which every branch has about the same number of weights: inverse to k squared."""
+    """Return widths proportional to 1 / k^2, so that all branches have about equally many weights."""
     shares = [1 / k**2 for k in kernels]
     widths = [max(1, round(total * share / sum(shares))) for share in shares]
     widths[0] += total - sum(widths)
@@ -209,7 +220,10 @@ def _equal_weights(total: int, kernels: tuple[int, ...]) -> list[int]:
 
 
 class GhostConv(nn.Module):
-    """A convolution whose second half of channels is a 5x5 depth-wise view of the first."""
+    """Half of the channels by a convolution, the other half from these by a 5x5 depth-wise one.
+
+    Han et al., GhostNet, arXiv:1911.11907.
+    """
 
     def __init__(
         self, c1: int, c2: int, k: int = 1, s: int = 1, g: int = 1, act: bool | nn.Module = True
@@ -225,7 +239,7 @@ class GhostConv(nn.Module):
 
 
 class GhostBottleneck(nn.Module):
-    """Two ghost convolutions, a depth-wise one between them at stride 2, and a shortcut."""
+    """Two ghost convolutions with a shortcut; at stride 2 with a depth-wise convolution between them."""
 
     def __init__(self, c1: int, c2: int, k: int = 3, s: int = 1) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from utils.native.maps import join
 
 
 class Bottleneck(nn.Module):
-    """1x1 then 3x3 convolution, plus the input where the widths agree."""
+    """A 1x1 and a 3x3 convolution, with a shortcut where c1 = c2."""
 
     def __init__(self, c1: int, c2: int, shortcut: bool = True, g: int = 1, e: float = 0.5) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Bottleneck(nn.Module):
 
 
 class C3(nn.Module):
-    """Two branches of half width, one through n bottlenecks, merged by a 1x1 convolution.
+    """CSP block with three convolutions: two branches, one with n bottlenecks, merged by a 1x1 convolution.
 
     Shape:
         (B, c1, H, W) -> (B, c2, H, W)
@@ -44,7 +44,7 @@ class C3(nn.Module):
         self.m = self.inside(hidden, n, shortcut, g)
 
     def inside(self, c: int, n: int, shortcut: bool, g: int) -> nn.Module:
-        """What the first branch passes through; kin of C3 differ only here."""
+        """Make the blocks of the first branch; the variants of C3 override this."""
         return nn.Sequential(*(Bottleneck(c, c, shortcut, g, e=1.0) for _ in range(n)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,28 +52,28 @@ class C3(nn.Module):
 
 
 class C3x(C3):
-    """C3 with cross convolutions inside."""
+    """C3 with cross convolutions in place of bottlenecks."""
 
     def inside(self, c: int, n: int, shortcut: bool, g: int) -> nn.Module:
         return nn.Sequential(*(CrossConv(c, c, 3, 1, g, 1.0, shortcut) for _ in range(n)))
 
 
 class C3TR(C3):
-    """C3 with a transformer inside."""
+    """C3 with a transformer in place of bottlenecks."""
 
     def inside(self, c: int, n: int, shortcut: bool, g: int) -> nn.Module:
         return TransformerBlock(c, c, heads=4, layers=n)
 
 
 class C3Ghost(C3):
-    """C3 with ghost bottlenecks inside."""
+    """C3 with ghost bottlenecks."""
 
     def inside(self, c: int, n: int, shortcut: bool, g: int) -> nn.Module:
         return nn.Sequential(*(GhostBottleneck(c, c) for _ in range(n)))
 
 
 class C3SPP(C3):
-    """C3 with a spatial pyramid inside."""
+    """C3 with spatial pyramid pooling in place of bottlenecks."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class C3SPP(C3):
 
 
 class BottleneckCSP(nn.Module):
-    """The CSP bottleneck of YOLOv5 before v4: plain convolutions on both branches, a joint norm."""
+    """CSP block of YOLOv5 before v4: norm and activation follow the concatenation of both branches."""
 
     def __init__(
         self, c1: int, c2: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5

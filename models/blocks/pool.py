@@ -1,4 +1,4 @@
-"""Blocks without weights of their own kind: spatial pyramid pooling, concatenation, space to depth."""
+"""Spatial pyramid pooling, concatenation, and space to depth."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from utils.native.maps import join
 
 
 class SPP(nn.Module):
-    """Max-pools of different sizes side by side.
+    """Spatial pyramid pooling: parallel max-pools of several sizes (He et al., arXiv:1406.4729).
 
     Shape:
         (B, c1, H, W) -> (B, c2, H, W)
@@ -29,7 +29,7 @@ class SPP(nn.Module):
 
 
 class SPPF(nn.Module):
-    """The pyramid by one small pool applied three times: k=5 gives what SPP does with 5, 9, 13.
+    """Fast spatial pyramid pooling: one max-pool three times in a row; k=5 equals SPP with k=(5, 9, 13).
 
     Shape:
         (B, c1, H, W) -> (B, c2, H, W)
@@ -46,7 +46,7 @@ class SPPF(nn.Module):
         return self.cv2(self.pyramid(x))
 
     def pyramid(self, x: Tensor) -> Tensor:
-        """The four concatenated levels, (B, 2 c1, H, W)."""
+        """Return the four pooling levels, concatenated, (B, 2 c1, H, W)."""
         levels = [self.cv1(x)]
         for _ in range(3):
             levels.append(self.m(levels[-1]))
@@ -54,7 +54,7 @@ class SPPF(nn.Module):
 
 
 class Concat(nn.Module):
-    """Join maps along a dimension."""
+    """Concatenate maps along a dimension."""
 
     def __init__(self, dimension: int = 1) -> None:
         super().__init__()
@@ -64,36 +64,12 @@ class Concat(nn.Module):
         return join(maps) if self.d == 1 else torch.cat(maps, self.d)
 
 
-class Contract(nn.Module):
-    """Fold gain x gain pixels into channels: (B, C, H, W) -> (B, C gain^2, H/gain, W/gain)."""
-
-    def __init__(self, gain: int = 2) -> None:
-        super().__init__()
-        self.gain = gain
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        s = self.gain
-        x = x.reshape(b, c, h // s, s, w // s, s).permute(0, 3, 5, 1, 2, 4)
-        return x.reshape(b, c * s * s, h // s, w // s)
-
-
-class Expand(nn.Module):
-    """Unfold channels into gain x gain pixels: (B, C, H, W) -> (B, C/gain^2, H gain, W gain)."""
-
-    def __init__(self, gain: int = 2) -> None:
-        super().__init__()
-        self.gain = gain
-
-    def forward(self, x: Tensor) -> Tensor:
-        b, c, h, w = x.shape
-        s = self.gain
-        x = x.reshape(b, s, s, c // s**2, h, w).permute(0, 3, 4, 1, 5, 2)
-        return x.reshape(b, c // s**2, h * s, w * s)
-
-
 class Focus(nn.Module):
-    """The four pixel phases as channels, then a convolution at half the size."""
+    """Move blocks of 2 x 2 pixels into channels, then convolve: the first layer of YOLOv5 before v6.
+
+    Shape:
+        (B, c1, H, W) -> (B, c2, H/2/s, W/2/s)
+    """
 
     def __init__(
         self,
@@ -111,3 +87,39 @@ class Focus(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         phases = [x[..., row::2, column::2] for column in (0, 1) for row in (0, 1)]
         return self.conv(torch.cat(phases, 1))
+
+
+class Contract(nn.Module):
+    """Move blocks of gain x gain pixels into channels (space to depth).
+
+    Shape:
+        (B, C, H, W) -> (B, C gain^2, H/gain, W/gain)
+    """
+
+    def __init__(self, gain: int = 2) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        s = self.gain
+        x = x.reshape(b, c, h // s, s, w // s, s).permute(0, 3, 5, 1, 2, 4)
+        return x.reshape(b, c * s * s, h // s, w // s)
+
+
+class Expand(nn.Module):
+    """Move channels into blocks of gain x gain pixels (depth to space).
+
+    Shape:
+        (B, C, H, W) -> (B, C/gain^2, H gain, W gain)
+    """
+
+    def __init__(self, gain: int = 2) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        s = self.gain
+        x = x.reshape(b, s, s, c // s**2, h, w).permute(0, 3, 4, 1, 5, 2)
+        return x.reshape(b, c // s**2, h * s, w * s)

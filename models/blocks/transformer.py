@@ -1,4 +1,4 @@
-"""Transformer layers without norms over the pixels of a map (after Dosovitskiy et al., arXiv:2010.11929)."""
+"""Transformer layers over the pixels of a map (after Dosovitskiy et al., arXiv:2010.11929)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from models.blocks.conv import Conv
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention and a linear pair, each with a shortcut; layer norms are left out for speed.
+    """Self-attention and two linear layers, each with a shortcut; without layer norms, for speed.
 
     Shape:
         (H W, B, c) -> (H W, B, c)
@@ -31,7 +31,7 @@ def _square(c: int) -> nn.Linear:
 
 
 class TransformerBlock(nn.Module):
-    """A map as a sequence of pixels through transformer layers, with a learned position term.
+    """Transformer layers over the pixels of a map, with a learned linear embedding added to them.
 
     Shape:
         (B, c1, H, W) -> (B, c2, H, W)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from utils.base.errors import DataError
+from utils.base.log import Bar
 from utils.base.paths import atomic_write
-from utils.base.progress import Bar
 
 if TYPE_CHECKING:
     from models.backends.base import Backend

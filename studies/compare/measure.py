@@ -25,6 +25,7 @@ from utils.base.paths import atomic_write
 if TYPE_CHECKING:
     from studies.compare.compare_options import CompareOptions
     from utils.val.accumulator import EvalResult
+    from utils.val.val_options import ValOptions
 
 _WARM_UP = 3  # rounds
 Quartiles = tuple[float, float, float]  # median, lower, upper
@@ -60,7 +61,7 @@ def measure_run(folder: Path) -> None:
         if not path.is_file():
             raise DataError(f"{path}: missing, although the training has ended")
         for split in run["splits"]:
-            result = measure(changed(options, weights=[str(path)], task=split))
+            result = measure(changed(options, weights=path, task=split))
             metrics.setdefault(name, {})[split] = _metrics(result)
     last = read_checkpoint(folder / "weights" / "last.pt")
     content = {
@@ -105,7 +106,7 @@ def _epochs(folder: Path) -> list[dict[str, float]]:
     ]
 
 
-def measure_files(options: CompareOptions, val: Any) -> Records:
+def measure_files(options: CompareOptions, val: ValOptions) -> Records:
     """Measure weight files as val.py does, and compare each with the first one, image by image.
 
     Args:
@@ -124,7 +125,7 @@ def measure_files(options: CompareOptions, val: Any) -> Records:
     if len(labels) != len(val.weights) or len(set(labels)) != len(labels):
         raise ConfigError(f"--labels: expected {len(val.weights)} different names, one for each file")
     split = val.task if val.task in ("train", "test") else "val"
-    results = [measure(changed(val, weights=[file])) for file in val.weights]
+    results = [measure(changed(val, weights=file)) for file in val.weights]
     records = Records()
     for label, file, result in zip(labels, val.weights, results, strict=True):
         row: dict[str, Any] = {"model": label, "seed": 0, "split": split, "checkpoint": "best", "flags": file}

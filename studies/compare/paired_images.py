@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from studies.compare.statistics import LEVEL, POWER, Paired
-from utils.base.progress import Bar
+from utils.base.log import Bar
 from utils.base.seeds import generator
 from utils.ops.metrics import compute_ap
 

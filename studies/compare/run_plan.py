@@ -98,7 +98,7 @@ def _device_type(options: TrainOptions) -> str:
     import torch
 
     if options.device in ("cpu", "mps"):
-        return str(options.device)
+        return options.device
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -12,10 +12,9 @@ from typing import Any
 from studies.jobs.job import Job
 from studies.jobs.pool import JobPool, Runner
 from utils.base.errors import YoloError
-from utils.base.log import LOG
+from utils.base.log import LOG, Bar
 from utils.base.paths import atomic_write, relative_to_cwd
 from utils.base.processes import LOG_FILE, module_command
-from utils.base.progress import Bar
 
 RUN, MEASURED = "run.json", "measured.json"
 Measured = dict[str, Any]  # content of measured.json

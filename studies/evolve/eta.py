@@ -6,16 +6,19 @@ import statistics
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from studies.evolve.trials import RUN, Result
 from utils.base.log import LOG
+
+if TYPE_CHECKING:
+    from utils.train.train_options import TrainOptions
 
 _START_UP = 5.0  # seconds until a process trains
 _BATCH_SIZE = 16  # assumed for --batch-size -1
 
 
-def minutes_of_training(options: Any) -> float | None:
+def minutes_of_training(options: TrainOptions) -> float | None:
     """Estimate the minutes of one candidate on this machine's CPU, from one training step.
 
     None on other devices, whose memory the step would occupy. Loading of images and validation are not

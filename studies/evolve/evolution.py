@@ -60,9 +60,10 @@ class Evolution:
         self.plan = plan
         self.options = options
         self.method = plan.method
-        self.generations = options.evolve or 0
         self.journal = Journal(plan.home)
-        self.total = self.method.count(self.generations)
+        assert options.evolve is not None
+        self.generations = options.evolve
+        self.total = self.method.count(options.evolve)
         self.jobs = max(options.jobs, 1)
         self._waiting = deque(i for i in range(self.total) if i not in self.journal.results)
         self._failed: list[Result] = []  # the latest results, as long as they failed for the same reason

@@ -11,9 +11,9 @@ from studies.evolve.population import Population
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
 from utils.base.options import changed, flag_of, to_flags
-from utils.base.paths import ROOT, find_file, increment_path, relative_to_cwd, runs_folder, typed
+from utils.base.paths import ROOT, increment_path, relative_to_cwd, runs_folder, typed
 from utils.base.yaml_io import plain, read_yaml, write_yaml
-from utils.train.hyp import Hyp, check_hyp
+from utils.train.hyp import Hyp, check_hyp, load_hyp
 from utils.train.run_dir import quoted
 from utils.train.train_options import TrainOptions, parse_options
 
@@ -69,8 +69,9 @@ def make_plan(options: TrainOptions) -> SearchPlan:
     }
     home = _find_home(options, plain(settings))
     method: Genetic | Population
+    assert options.evolve is not None
     if options.evolve_method == "population":
-        method = Population(start, members, options.evolve_members, options.evolve or 0, options.seed)
+        method = Population(start, members, options.evolve_members, options.evolve, options.seed)
     else:
         method = Genetic(start, options.seed)
     others = to_flags(options, [name for name in _NOT_DECIDING if name in options.given and name != "device"])
@@ -117,9 +118,7 @@ def _check(options: TrainOptions) -> None:
 
 
 def _read_start(options: TrainOptions) -> Hyp:
-    path = find_file(str(options.hyp), ("data", "models"), (".yaml", ".yml"), "--hyp")
-    hyp = check_hyp(read_yaml(path), path)
-    return {key: value for key, value in hyp.items() if key in GENES}
+    return {key: value for key, value in load_hyp(options.hyp).items() if key in GENES}
 
 
 def _read_members(options: TrainOptions) -> list[Hyp]:

@@ -28,9 +28,8 @@ from studies.explain.receptive_field import (
 from studies.explain.visualize_options import VisualizeOptions
 from utils.base.device import select_device
 from utils.base.errors import ConfigError
-from utils.base.log import LOG, color
+from utils.base.log import LOG, Bar, color
 from utils.base.paths import atomic_write, increment_path
-from utils.base.progress import Bar
 from utils.data.images import is_image
 from utils.data.letterbox import check_img_size
 from utils.sources.frame import Frame

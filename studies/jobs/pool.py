@@ -11,7 +11,7 @@ from studies.jobs.local_runner import LocalRunner
 from studies.jobs.ray_runner import RayRunner
 
 T = TypeVar("T")
-_POLL = 1.0  # seconds between two looks at the running jobs
+_POLL = 1.0  # seconds between two checks of the running jobs
 
 
 class Runner(Protocol):

@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from studies.kernels.cases import Case, make_groups
 from studies.kernels.cost_table import CostRow, markdown, read_csv, write_csv
+from studies.kernels.curves_options import CurvesOptions
 from studies.kernels.measure_cost import ROUNDS, measure
 from studies.kernels.plot_cost import draw_all
-from utils.base.log import LOG
+from utils.base.log import LOG, Bar
 from utils.base.paths import atomic_write, increment_path, relative_to_cwd
-from utils.base.progress import Bar
 
 if TYPE_CHECKING:
     import torch
-
-    from studies.curves import CurvesOptions
 
 CSV = "curves.csv"
 

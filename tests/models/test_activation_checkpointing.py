@@ -1,4 +1,4 @@
-"""--checkpoint-activations: less memory, the same numbers to the bit."""
+"""Activation checkpointing: less memory, equal numbers to the bit."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_gradients_and_statistics_are_the_same(cfg: str, layout: torch.memory_fo
     assert all(m.momentum == 0.03 for m in again.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
 
-def test_keeps_less_for_the_backward_pass() -> None:
+def test_less_is_saved_for_the_backward_pass() -> None:
     model = DetectionModel("yolov5n.yaml", nc=3).train()
     sizes = {}
     for model.checkpoint_activations in (False, True):

@@ -19,7 +19,7 @@ from tests.serving import Answer, Site, serve
 from utils.base.errors import ConfigError, DataError
 from utils.ops.nms import non_max_suppression
 
-LOW = 0.01  # the tiny model is sure of nothing
+LOW = 0.01  # confidence threshold: confidences of the tiny model are low
 
 
 @pytest.fixture
@@ -40,11 +40,13 @@ def as_png(rgb: np.ndarray) -> bytes:
 
 
 def same(results: Any, others: Any) -> bool:
-    """Whether two calls have seen the same image, and found the same in it."""
+    """Return whether two calls have the same image and the same detections."""
     return bool((results.ims[0] == others.ims[0]).all() and torch.equal(results.pred[0], others.pred[0]))
 
 
-def test_every_kind_of_image_is_the_same_image(model: AutoShape, rgb: np.ndarray, tmp_path: Path) -> None:
+def test_an_image_of_any_type_gives_the_same_detections(
+    model: AutoShape, rgb: np.ndarray, tmp_path: Path
+) -> None:
     file = tmp_path / "an image.png"
     file.write_bytes(as_png(rgb))
     chw = np.ascontiguousarray(rgb.transpose(2, 0, 1))
@@ -75,7 +77,7 @@ def test_every_kind_of_image_is_the_same_image(model: AutoShape, rgb: np.ndarray
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK", "I;16", "I", "F"])
-def test_images_of_pil_in_any_mode(model: AutoShape, rgb: np.ndarray, mode: str) -> None:
+def test_pil_images_of_any_mode(model: AutoShape, rgb: np.ndarray, mode: str) -> None:
     gray = rgb[..., 0]
     if mode in ("I;16", "I"):
         image = Image.fromarray(gray.astype(np.uint16) << 8)
@@ -89,14 +91,14 @@ def test_images_of_pil_in_any_mode(model: AutoShape, rgb: np.ndarray, mode: str)
     np.testing.assert_array_equal(model(image, size=64).ims[0], want)
 
 
-def test_gray_is_repeated(model: AutoShape, rgb: np.ndarray) -> None:
+def test_gray_images_become_rgb(model: AutoShape, rgb: np.ndarray) -> None:
     gray = rgb[..., 0]
     want = gray[..., None].repeat(3, 2)
     for image in (gray, gray[..., None], gray[None]):
         np.testing.assert_array_equal(model(image, size=64).ims[0], want)
 
 
-def test_images_are_turned_as_the_camera_was_held(model: AutoShape, rgb: np.ndarray, tmp_path: Path) -> None:
+def test_exif_orientation_is_applied(model: AutoShape, rgb: np.ndarray, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn
     Image.fromarray(rgb).save(tmp_path / "turned.png", exif=exif)
@@ -109,7 +111,7 @@ def test_images_are_turned_as_the_camera_was_held(model: AutoShape, rgb: np.ndar
         np.testing.assert_array_equal(image, upright)
 
 
-def test_boxes_are_what_the_network_finds_in_the_scaled_image(model: AutoShape) -> None:
+def test_detections_are_those_of_the_network_after_nms(model: AutoShape) -> None:
     rgb = pattern_image(64, 96)  # already of that size: nothing to scale, nothing to pad
     tensor = torch.from_numpy(rgb.transpose(2, 0, 1).copy()).float()[None] / 255
     want = non_max_suppression(model.model(tensor), LOW, 0.45, max_det=1000)[0]
@@ -120,14 +122,14 @@ def test_boxes_are_what_the_network_finds_in_the_scaled_image(model: AutoShape) 
     torch.testing.assert_close(results.pred[0], want)
 
 
-def test_a_batch_shares_the_smallest_shape_that_holds_all(model: AutoShape) -> None:
+def test_the_input_shape_is_the_smallest_that_fits_all_images(model: AutoShape) -> None:
     wide, high = pattern_image(40, 80), pattern_image(90, 60)
     assert model(wide, size=96).s == (1, 3, 64, 96)  # 48 x 96, up to multiples of 32
     assert model(high, size=96).s == (1, 3, 96, 64)
     assert model([wide, high], size=96).s == (2, 3, 96, 96)
 
 
-def test_many_images_are_found_in_as_alone(model: AutoShape) -> None:
+def test_many_images_give_the_detections_of_each_alone(model: AutoShape) -> None:
     images = [pattern_image(64, 64, 20 * index) for index in range(19)]
     together = model(images, size=64)
     for image, found in zip(images, together.pred, strict=True):
@@ -135,7 +137,7 @@ def test_many_images_are_found_in_as_alone(model: AutoShape) -> None:
 
 
 @pytest.mark.parametrize("kind", ["torchscript", "onnx"])
-def test_exported_files_get_the_size_that_they_take(kind: str, rgb: np.ndarray) -> None:
+def test_exported_files_get_their_fixed_size(kind: str, rgb: np.ndarray) -> None:
     shaped = AutoShape(load_backend(exported(kind), CPU))
     shaped.conf = LOW
     native = AutoShape(load_backend(checkpoint(), CPU))
@@ -148,13 +150,13 @@ def test_exported_files_get_the_size_that_they_take(kind: str, rgb: np.ndarray) 
     )
 
 
-def test_exported_files_of_free_size_see_all_of_the_size(rgb: np.ndarray) -> None:
+def test_dynamic_exported_files_get_the_full_size(rgb: np.ndarray) -> None:
     shaped = AutoShape(load_backend(exported("onnx", dynamic=True), CPU))
     assert shaped(rgb, size=100).s == (1, 3, 128, 128)
     assert shaped(rgb, size=(64, 96)).s == (1, 3, 64, 96)
 
 
-def test_a_tensor_goes_straight_through(model: AutoShape) -> None:
+def test_a_tensor_is_passed_to_the_network(model: AutoShape) -> None:
     images = torch.rand(2, 3, 64, 96)
     decoded, maps = model(images)
     with torch.no_grad():
@@ -164,7 +166,7 @@ def test_a_tensor_goes_straight_through(model: AutoShape) -> None:
     assert AutoShape(load_backend(exported("onnx"), CPU))(torch.rand(1, 3, SIDE, SIDE)).shape[2] == 7
 
 
-def test_the_attributes_decide_what_is_reported(model: AutoShape) -> None:
+def test_attributes_set_thresholds_and_classes(model: AutoShape) -> None:
     image = pattern_image(64, 96)
     everything = model(image, size=96).pred[0]
     assert set(everything[:, 5].int().tolist()) == {0, 1}
@@ -181,13 +183,13 @@ def test_the_attributes_decide_what_is_reported(model: AutoShape) -> None:
     assert len(model(image, size=96).pred[0]) < len(everything)
 
 
-def test_it_starts_with_the_thresholds_of_the_original() -> None:
+def test_default_thresholds_are_those_of_the_original() -> None:
     shaped = AutoShape(tiny_model())
     assert (shaped.conf, shaped.iou, shaped.max_det) == (0.25, 0.45, 1000)
     assert (shaped.classes, shaped.agnostic, shaped.multi_label, shaped.amp) == (None, False, False, False)
 
 
-def test_it_is_a_module(model: AutoShape) -> None:
+def test_it_behaves_as_a_module(model: AutoShape) -> None:
     image = pattern_image(64, 96)
     want = model(image, size=96)
     assert sum(p.numel() for p in model.parameters()) > 0
@@ -199,7 +201,7 @@ def test_it_is_a_module(model: AutoShape) -> None:
     assert not double.float().model.fp16
 
 
-def test_a_model_in_memory_is_wrapped_as_it_is(model: AutoShape, rgb: np.ndarray) -> None:
+def test_a_model_in_memory_is_wrapped(model: AutoShape, rgb: np.ndarray) -> None:
     shaped = AutoShape(tiny_model())
     shaped.conf = LOW
     torch.testing.assert_close(
@@ -207,18 +209,18 @@ def test_a_model_in_memory_is_wrapped_as_it_is(model: AutoShape, rgb: np.ndarray
     )
 
 
-def test_other_names_may_be_given(model: AutoShape, rgb: np.ndarray) -> None:
+def test_class_names_may_be_replaced(model: AutoShape, rgb: np.ndarray) -> None:
     model.names = ["round", "square"]
     assert model(rgb, size=64).names == {0: "round", 1: "square"}
 
 
-def test_images_in_training_are_a_mistake(model: AutoShape, rgb: np.ndarray) -> None:
+def test_images_in_training_mode_are_an_error(model: AutoShape, rgb: np.ndarray) -> None:
     model.train()
     with pytest.raises(ConfigError, match=r"model.eval\(\)"):
         model(rgb)
 
 
-def test_an_exported_file_says_that_it_stays(said: list[str]) -> None:
+def test_moving_an_exported_file_is_a_warning(said: list[str]) -> None:
     AutoShape(load_backend(exported("onnx"), CPU)).to("cpu")
     assert any("stays on cpu" in line for line in said)
 
@@ -228,16 +230,16 @@ def test_an_exported_file_says_that_it_stays(said: list[str]) -> None:
     [
         ("nowhere.jpg", DataError, "nowhere.jpg: no such file"),
         (__file__, DataError, "not an image"),
-        (3, ConfigError, "image0: a int is no image"),
+        (3, ConfigError, "image0: a int is not an image"),
         ([], DataError, "empty"),
         (np.zeros((0, 5, 3), np.uint8), DataError, "image0"),
-        (np.zeros((2, 8, 8, 3), np.uint8), DataError, "image0: an image is"),
-        (np.full((8, 8, 3), 300), DataError, "0-255"),
+        (np.zeros((2, 8, 8, 3), np.uint8), DataError, "image0: expected an image"),
+        (np.full((8, 8, 3), 300), DataError, "0 to 255"),
         ([np.zeros((8, 8, 3), np.uint8), None], ConfigError, "image1: a NoneType"),
         ("ftp://example.org/a.jpg", DataError, "no such file"),
     ],
 )
-def test_what_is_no_image_is_named(
+def test_an_object_that_is_not_an_image_is_named(
     model: AutoShape, image: Any, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -245,12 +247,12 @@ def test_what_is_no_image_is_named(
 
 
 @pytest.mark.parametrize("size", [0, (64,), (64, -1)])
-def test_what_is_no_size_is_named(model: AutoShape, rgb: np.ndarray, size: Any) -> None:
+def test_an_invalid_size_is_named(model: AutoShape, rgb: np.ndarray, size: Any) -> None:
     with pytest.raises(ConfigError, match="size="):
         model(rgb, size=size)
 
 
-def test_a_model_of_other_channels_says_what_it_takes(rgb: np.ndarray) -> None:
+def test_a_model_of_other_channels_names_their_number(rgb: np.ndarray) -> None:
     from models.yolo import DetectionModel
 
     shaped = AutoShape(DetectionModel({**tiny_model().yaml, "ch": 4}))
@@ -271,7 +273,7 @@ def site(rgb: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         yield running
 
 
-def test_an_image_at_an_address(model: AutoShape, rgb: np.ndarray, site: Site) -> None:
+def test_an_image_at_a_url(model: AutoShape, rgb: np.ndarray, site: Site) -> None:
     model.private_addresses = True
     site.answers["/some%20bus.png?size=large"] = site.answers["/some%20bus.png"]
     results = model(f"{site.url}/some%20bus.png?size=large", size=96)
@@ -281,7 +283,7 @@ def test_an_image_at_an_address(model: AutoShape, rgb: np.ndarray, site: Site) -
         model(f"{site.url}/none.png")
 
 
-def test_strangers_cannot_look_into_this_network(model: AutoShape, site: Site) -> None:
+def test_urls_of_private_hosts_are_rejected(model: AutoShape, site: Site) -> None:
     for url in (f"{site.url}/some%20bus.png", "http://[::1]/a.png", "http://169.254.169.254/latest"):
         with pytest.raises(ConfigError, match="not a public address"):
             model(url)
@@ -290,7 +292,7 @@ def test_strangers_cannot_look_into_this_network(model: AutoShape, site: Site) -
 
 @needs_shared
 @pytest.mark.parametrize("image", ["bus", "zidane"])
-def test_official_weights_find_what_the_original_finds(image: str) -> None:
+def test_official_weights_give_the_detections_of_the_original(image: str) -> None:
     shaped = AutoShape(load_backend(SHARED / "weights" / "yolov5n.pt", CPU))
     want = np.array(golden("03_detections")["cases"][f"{image}/640/default"]["rows_xyxy_conf_cls"])
     file = SHARED / "data" / f"{image}.jpg"

@@ -1,4 +1,4 @@
-"""Every config builds what the original builds: sizes, names, strides, work, numbers."""
+"""All configs build the models of the original: sizes, names, strides, GFLOPs, outputs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LSKA = [name for name in config_names() if "LSKA" in name and not name.startswit
 
 
 def hollow(cfg: str | Path, nc: int | None = None) -> DetectionModel:
-    """A model without weights: shapes are all that these tests look at."""
+    """Make a model without weights, for tests that need only shapes."""
     with torch.device("meta"):
         return DetectionModel(cfg, nc=nc)
 
@@ -116,7 +116,7 @@ def test_every_attention_config_adds_attention_to_its_scale(name: str) -> None:
     assert len(model.state_dict()) > len(plain.state_dict())
 
 
-def test_bias_start_expects_few_objects() -> None:
+def test_biases_start_at_the_priors() -> None:
     known = golden("09_models")["bias_init"]["nc3"]
     torch.manual_seed(0)
     model = DetectionModel("yolov5n.yaml", nc=3)

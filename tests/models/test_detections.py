@@ -33,7 +33,7 @@ def results() -> Detections:
     return Detections(ims, pred, ["a.jpg", "a.jpg"], clocks, NAMES, (2, 3, 64, 64))
 
 
-def test_boxes_in_four_units(results: Detections) -> None:
+def test_boxes_in_four_formats(results: Detections) -> None:
     assert results.xyxy is results.pred
     assert results.xywh[0][0].tolist() == [20, 40, 20, 40, 0.875, 1]
     torch.testing.assert_close(results.xyxyn[0][0], torch.tensor([0.1, 0.25, 0.3, 0.75, 0.875, 1]))
@@ -42,7 +42,7 @@ def test_boxes_in_four_units(results: Detections) -> None:
         assert [len(rows) for rows in boxes] == [3, 0]
 
 
-def test_it_is_a_list_of_images(results: Detections) -> None:
+def test_it_is_a_sequence_of_one_per_image(results: Detections) -> None:
     assert (len(results), results.n, results.s) == (2, 2, (2, 3, 64, 64))
     assert results.t == pytest.approx((0, 20, 0))
     first, second = results
@@ -52,7 +52,9 @@ def test_it_is_a_list_of_images(results: Detections) -> None:
     assert len(results[-1].pred[0]) == 0
 
 
-def test_it_says_what_was_found(results: Detections, capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_lists_counts_by_class_and_speed(
+    results: Detections, capsys: pytest.CaptureFixture[str]
+) -> None:
     results.print()
     assert capsys.readouterr().out.splitlines() == [
         "image 1/2: 80x100 2 cells, 1 red/plate",
@@ -62,7 +64,7 @@ def test_it_says_what_was_found(results: Detections, capsys: pytest.CaptureFixtu
     assert repr(results) == "<Detections 2 images, 3 boxes>"
 
 
-def test_images_with_boxes_are_copies(results: Detections) -> None:
+def test_boxes_are_drawn_into_copies(results: Detections) -> None:
     before = [image.copy() for image in results.ims]
     drawn = results.render()
     bare = results.render(labels=False)
@@ -73,7 +75,7 @@ def test_images_with_boxes_are_copies(results: Detections) -> None:
     assert drawn[0][60, 20].tolist() == [11, 219, 235]  # colour of class 1, in RGB
 
 
-def test_saving_never_replaces(results: Detections, tmp_path: Path) -> None:
+def test_saving_never_overwrites(results: Detections, tmp_path: Path) -> None:
     first = results.save(save_dir=tmp_path / "exp")
     second = results.save(save_dir=tmp_path / "exp", labels=False)
     third = results.save(save_dir=tmp_path / "exp", exist_ok=True)
@@ -83,7 +85,7 @@ def test_saving_never_replaces(results: Detections, tmp_path: Path) -> None:
     assert abs(saved - results.render()[0]).mean() < 12  # JPEG
 
 
-def test_crops_are_cut_with_a_margin_and_filed_by_class(results: Detections, tmp_path: Path) -> None:
+def test_crops_have_a_margin_and_a_folder_per_class(results: Detections, tmp_path: Path) -> None:
     crops = results.crop(save_dir=tmp_path / "exp")
     assert [crop["label"] for crop in crops] == ["red/plate 0.88", "cell 0.50", "cell 0.25"]
     assert crops[0]["box"].tolist() == [10, 20, 30, 60]
@@ -115,7 +117,7 @@ def test_tables_have_the_columns_of_the_original(results: Detections) -> None:
     assert '"name":"cell"' in tables.xyxy[0].to_json(orient="records")
 
 
-def test_supervision_gets_one_object_an_image(results: Detections) -> None:
+def test_supervision_gets_one_object_per_image(results: Detections) -> None:
     sv = pytest.importorskip("supervision")
     found = results.to_supervision()
     assert [len(one) for one in found] == [3, 0]
@@ -128,7 +130,7 @@ def test_supervision_gets_one_object_an_image(results: Detections) -> None:
 
 
 @pytest.mark.parametrize("package", ["pandas", "supervision"])
-def test_what_is_not_installed_is_named(
+def test_a_missing_package_is_named(
     results: Detections, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, package, None)
@@ -136,9 +138,7 @@ def test_what_is_not_installed_is_named(
         results.pandas() if package == "pandas" else results.to_supervision()
 
 
-def test_without_a_screen_showing_says_what_to_do(
-    results: Detections, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_show_without_a_screen_is_an_error(results: Detections, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr("sys.platform", "linux")
@@ -146,17 +146,19 @@ def test_without_a_screen_showing_says_what_to_do(
         results.show()
 
 
-def test_an_opencv_without_windows_is_told(results: Detections, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_show_without_opencv_windows_is_an_error(
+    results: Detections, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*args: Any) -> None:
         raise cv2.error("not implemented")
 
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr(cv2, "imshow", fail)
-    with pytest.raises(ConfigError, match="no windows"):
+    with pytest.raises(ConfigError, match="cannot show windows"):
         results.show()
 
 
-def test_what_a_call_returns_can_be_changed_in_place() -> None:
+def test_detections_can_be_changed_in_place() -> None:
     model = AutoShape(tiny_model())
     model.conf = 0.01
     results = model(pattern_image(64, 64), size=64)

@@ -1,4 +1,4 @@
-"""Grafting: every tensor of the source arrives, and the outputs stay what they were."""
+"""Grafting: all tensors of the source are transferred, and the outputs do not change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LSKA_N = [name for name in config_names() if name.startswith("yolov5n-") and "LS
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    """A yolov5n with weights that are all different from a fresh start."""
+    """A yolov5n in which no weight has its initial value."""
     model = DetectionModel("yolov5n.yaml", nc=4)
     fill(model, 1)
     model.names = {i: f"class {i}" for i in range(4)}
@@ -29,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 @pytest.mark.parametrize("name", LSKA_N)
-def test_every_tensor_arrives_and_nothing_changes(name: str, trained: Checkpoint) -> None:
+def test_all_tensors_are_transferred_and_outputs_do_not_change(name: str, trained: Checkpoint) -> None:
     model = DetectionModel(name, nc=4)
     report = graft(model, trained)
 
@@ -43,17 +43,17 @@ def test_every_tensor_arrives_and_nothing_changes(name: str, trained: Checkpoint
 def test_loading_by_key_would_lose_most(trained: Checkpoint) -> None:
     state = DetectionModel("yolov5n-LSKA.yaml", nc=4).state_dict()
     by_key = [k for k, v in trained.state.items() if k in state and state[k].shape == v.shape]
-    assert len(by_key) < 250  # what the usual recipe transfers
+    assert len(by_key) < 250  # what loading by key transfers
 
 
-def test_the_paper_start_changes_the_output(trained: Checkpoint) -> None:
+def test_paper_initialisation_changes_the_outputs(trained: Checkpoint) -> None:
     cfg = {**json.loads(json.dumps(DetectionModel("yolov5n-LSKA.yaml").yaml)), "init": "paper"}
     model = DetectionModel(cfg, nc=4)
     assert len(graft(model, trained).transferred) == 349
     assert output_gap(build_model(trained), model, torch.rand(1, 3, 64, 64)) > 1e-3
 
 
-def test_a_head_for_other_classes_keeps_what_finds_and_measures(trained: Checkpoint) -> None:
+def test_a_head_for_other_classes_gets_box_and_objectness_channels(trained: Checkpoint) -> None:
     model = DetectionModel("yolov5n-LSKA.yaml", nc=2)
     report = graft(model, trained)
     assert (len(report.transferred), len(report.in_part), report.left_out) == (343, 6, [])
@@ -62,18 +62,18 @@ def test_a_head_for_other_classes_keeps_what_finds_and_measures(trained: Checkpo
     x = torch.rand(1, 3, 64, 96)
     with torch.no_grad():
         before, after = build_model(trained)(x)[0], model.eval()(x)[0]
-    # Boxes and objectness: the same rows, but a smaller convolution may add up in another order.
+    # Boxes and objectness: the same channels, but a smaller convolution may sum in another order.
     assert torch.allclose(before[..., :5], after[..., :5], rtol=1e-5, atol=1e-4)
     assert (before.shape[2], after.shape[2]) == (9, 7)
 
 
-def test_rows_of_other_anchors_are_left_out(trained: Checkpoint) -> None:
+def test_a_head_with_other_anchors_is_left_out(trained: Checkpoint) -> None:
     own = [[8, 8, 16, 16, 24, 24], [32, 32, 64, 64, 48, 96], [100, 100, 200, 200, 300, 300]]
     report = graft(DetectionModel("yolov5n.yaml", nc=2, anchors=own), trained, keep_anchors=True)
     assert report.in_part == [] and len(report.left_out) == 7
 
 
-def test_anchors_follow_unless_kept(trained: Checkpoint) -> None:
+def test_anchors_are_copied_unless_kept(trained: Checkpoint) -> None:
     own = [[8, 8, 16, 16, 24, 24], [32, 32, 64, 64, 48, 96], [100, 100, 200, 200, 300, 300]]
     follows, keeps = (DetectionModel("yolov5n-LSKA.yaml", nc=4, anchors=own) for _ in range(2))
     graft(follows, trained)
@@ -83,7 +83,7 @@ def test_anchors_follow_unless_kept(trained: Checkpoint) -> None:
     assert report.left_out == ["model.24.anchors"]
 
 
-def test_a_graft_goes_back(trained: Checkpoint, tmp_path: Path) -> None:
+def test_a_graft_can_be_reversed(trained: Checkpoint, tmp_path: Path) -> None:
     model = DetectionModel("yolov5n-head-LSKA.yaml", nc=4)
     graft(model, trained)
     save_checkpoint(tmp_path / "lska.pt", {"model": model_record(model)})
@@ -93,7 +93,7 @@ def test_a_graft_goes_back(trained: Checkpoint, tmp_path: Path) -> None:
     assert output_gap(build_model(trained), plain, torch.rand(1, 3, 64, 64)) == 0
 
 
-def test_order_is_kept() -> None:
+def test_layers_are_paired_in_order() -> None:
     pairs = align(DetectionModel("yolov5n.yaml"), DetectionModel("yolov5n-LSKA.yaml"))
     tensors = [i for i in range(25) if i not in (11, 12, 15, 16, 19, 22)]  # the others hold none
     assert pairs == {i: i + (i > 9) for i in tensors}
@@ -106,7 +106,7 @@ def test_another_scale_does_not_fit(trained: Checkpoint) -> None:
 
 @needs_shared
 @pytest.mark.parametrize("name", LSKA_N)
-def test_official_weights_arrive_whole(name: str) -> None:
+def test_official_weights_are_transferred_completely(name: str) -> None:
     checkpoint = read_checkpoint(SHARED / "weights/yolov5n.pt")
     model = DetectionModel(name)
     assert len(graft(model, checkpoint).transferred) == 349

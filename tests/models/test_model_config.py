@@ -1,4 +1,4 @@
-"""Yaml rows: words are looked up and never evaluated; mistakes name layer and way out."""
+"""Model yamls: found by name and scale; words are looked up, never evaluated; errors name the layer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from utils.base.paths import ROOT
 
 
 def tiny(*rows: list[Any], **keys: Any) -> dict[str, Any]:
-    """A model of a few layers with one level."""
+    """Return the content of a model yaml with a few layers and one level."""
     head = [[[-1], 1, "Detect", ["nc", "anchors"]]]
     return {
         "nc": 2,
@@ -46,7 +46,7 @@ def test_words(text: Any, value: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["__import__('os').system('true')", "nc+1", "open('x')", "lambda: 0", "a b"])
-def test_code_is_refused(text: str) -> None:
+def test_code_is_rejected(text: str) -> None:
     with pytest.raises(ConfigError, match="neither a number"):
         read_word(text, {"nc": 4})
 
@@ -60,7 +60,7 @@ def test_activations() -> None:
             read_activation(text)
 
 
-def test_an_unknown_block_names_its_neighbours_and_where_to_register() -> None:
+def test_an_unknown_block_is_reported_with_close_matches() -> None:
     with pytest.raises(ConfigError, match=r"layer 1 \(LSKAX\).*Did you mean .*LSKA.*models/common.py"):
         DetectionModel(tiny([-1, 1, "LSKAX", [7]]))
 
@@ -77,7 +77,7 @@ def test_an_unknown_block_names_its_neighbours_and_where_to_register() -> None:
         ([-1, 1, "LSKA", [{"size": 7}]], "unexpected keyword"),
     ],
 )
-def test_a_faulty_row_is_named(row: list[Any], message: str) -> None:
+def test_an_invalid_row_is_named(row: list[Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         DetectionModel(tiny(row))
 
@@ -95,7 +95,7 @@ def test_sources_may_count_back_from_the_row() -> None:
     assert [row.sources for row in rows] == [(-1,), (0,), (0,), (2, 1), (3,)]
 
 
-def test_repeats_stand_in_a_row_or_inside() -> None:
+def test_repeats_are_copies_or_inside_the_block() -> None:
     model = DetectionModel(tiny([-1, 6, "C3", [16]], [-1, 6, "Bottleneck", [16]], depth_multiple=0.5))
     assert len(model.model[1].m) == 3
     assert isinstance(model.model[2], nn.Sequential) and len(model.model[2]) == 3
@@ -131,7 +131,7 @@ def test_one_line_registers_a_block() -> None:
     assert model.model[1].weight.shape == (8,)
 
 
-def test_all_blocks_of_the_table_can_be_built() -> None:
+def test_all_registered_blocks_can_be_built() -> None:
     assert {"C3_LSKA", "SPPF_LSKA", "LKA", "LKATrivial", "Focus"} <= set(registered())
     rows = [
         *(
@@ -202,11 +202,11 @@ def test_a_broken_yaml_is_named(tmp_path: Path) -> None:
     ("key", "value"),
     [("nc", 0), ("nc", "many"), ("depth_multiple", -1), ("width_multiple", "big"), ("ch", 0)],
 )
-def test_impossible_sizes_are_named(key: str, value: Any) -> None:
+def test_invalid_sizes_are_named(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"{key} is {value!r}"):
         DetectionModel(tiny(**{key: value}))
 
 
-def test_a_misspelt_key_is_mentioned(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_misspelled_key_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     DetectionModel(tiny(width_mutiple=0.5))
     assert "'width_mutiple' is ignored; did you mean width_multiple?" in caplog.text

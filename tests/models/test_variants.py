@@ -1,4 +1,4 @@
-"""Other arguments for the large kernel blocks of a yaml."""
+"""--attention: other arguments for the large kernel blocks of a yaml."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_settings_are_read_word_by_word() -> None:
 
 
 @pytest.mark.parametrize("word", ["k=wide", "kernel=3", "k", "design=SKA", "k="])
-def test_a_setting_that_means_nothing_is_named(word: str) -> None:
+def test_an_invalid_setting_is_named(word: str) -> None:
     with pytest.raises(ConfigError, match=word):
         parse_settings([word])
 
@@ -38,13 +38,13 @@ def test_blocks_with_a_gate_inside_get_the_kernel(name: str) -> None:
     assert {gate.k for gate in gates} == {35}
 
 
-def test_an_argument_that_a_block_does_not_have_is_named() -> None:
+def test_an_unknown_argument_of_a_block_is_named() -> None:
     config, _ = read_config("yolov5-van-tiny.yaml")
     with pytest.raises(ConfigError, match="VANStage has no argument init"):
         with_attention(config, {"init": "paper"})
 
 
-def test_a_model_without_large_kernels_is_refused() -> None:
+def test_a_model_without_large_kernels_is_rejected() -> None:
     config, name = read_config("yolov5n.yaml")
     with pytest.raises(ConfigError, match=r"yolov5n\.yaml has no large kernel block"):
         with_attention({**config, "yaml_file": name}, {"k": 7})

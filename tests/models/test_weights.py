@@ -1,4 +1,4 @@
-"""Checkpoints: official files give the original's numbers, no file runs code, own files are plain."""
+"""Checkpoints: official files give the original's outputs, no file runs code, own files are plain data."""
 
 from __future__ import annotations
 
@@ -94,14 +94,14 @@ def test_vectors_of_the_official_model_and_its_augmentation() -> None:
 
 
 @needs_shared
-def test_another_class_count_keeps_all_but_the_head() -> None:
+def test_another_number_of_classes_keeps_all_but_the_head() -> None:
     checkpoint = read_checkpoint(OFFICIAL)
     model = build_model(checkpoint, nc=3)
     same = [k for k, v in model.state_dict().items() if torch.equal(v, checkpoint.state[k].to(v.dtype))]
     assert len(same) == 343 and len(model.state_dict()) == 349
 
 
-def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+def test_saved_checkpoints_are_read_back(tmp_path: Path) -> None:
     model = small_model()
     model.names = {0: "a cat", 1: "ein Hund"}
     model.head.set_anchors(torch.tensor([[[7.0, 9.0], [30.0, 41.0]]]))
@@ -116,7 +116,7 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     x = torch.rand(1, 3, 16, 16)
     assert torch.equal(loaded(x)[0], model.eval()(x)[0])
     assert all(p.requires_grad for p in loaded.parameters())
-    torch.load(path, weights_only=True)  # plain enough for anybody's loader
+    torch.load(path, weights_only=True)  # plain data
     assert [p.name for p in tmp_path.iterdir()] == ["own file.pt"]
 
 
@@ -129,7 +129,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
-def test_stripping_keeps_the_ema_in_half(tmp_path: Path) -> None:
+def test_stripping_keeps_the_ema_in_fp16(tmp_path: Path) -> None:
     model, ema = small_model(), small_model()
     with torch.no_grad():
         for value in ema.parameters():
@@ -148,7 +148,7 @@ def test_stripping_keeps_the_ema_in_half(tmp_path: Path) -> None:
 
 
 class Bomb:
-    """Runs a command when a full unpickler loads it."""
+    """An object that runs a command when pickle loads it."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -182,14 +182,14 @@ def test_unknown_classes_become_passive_records(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"PK\x03\x04", b"not a checkpoint", b"\x80\x02}q\x00.", b"\x80\x02]q\x00."]
 )
-def test_damaged_files_are_named(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_no_checkpoints_are_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.pt"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"x\.pt: not a"):
         read_checkpoint(path)
 
 
-def test_a_checkpoint_cut_short_is_named(tmp_path: Path) -> None:
+def test_a_truncated_checkpoint_is_named(tmp_path: Path) -> None:
     path = tmp_path / "cut.pt"
     save_checkpoint(path, {"model": model_record(small_model())})
     whole = path.read_bytes()
@@ -205,7 +205,7 @@ def test_missing_weights_are_named() -> None:
             call("nowhere.pt")
 
 
-def test_an_ensemble_pools_boxes() -> None:
+def test_an_ensemble_concatenates_boxes() -> None:
     a, b = small_model().eval(), small_model().eval()
     x = torch.rand(1, 3, 16, 16)
     assert Ensemble([a, b])(x)[0].shape[1] == 2 * a(x)[0].shape[1]
@@ -221,8 +221,8 @@ def test_old_activations_are_read_from_the_file(tmp_path: Path) -> None:
     assert isinstance(build_model(read_checkpoint(path)).model[0].act, torch.nn.Hardswish)
 
 
-def test_a_file_of_v3_brings_its_activations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pickle a whole module the way v3 did, with Hardswish in Conv and LeakyReLU in BottleneckCSP."""
+def test_activations_of_a_v3_file_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pickle a module as v3 did, with Hardswish in Conv and LeakyReLU in BottleneckCSP."""
     yaml = small_model().yaml | {"activation": "nn.Hardswish()", "csp_activation": "nn.LeakyReLU(0.1)"}
     yaml["backbone"] = [[-1, 1, "Focus", [8, 3]], [-1, 1, "BottleneckCSP", [8]]]
     model = DetectionModel(yaml)

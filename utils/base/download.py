@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from utils.base.errors import ConfigError, DataError
+from utils.base.log import Bar
 from utils.base.paths import atomic_write, file_sha256
-from utils.base.progress import Bar
 
 TIMEOUT = 15.0  # seconds without a response, on connecting or between two chunks
 MAX_BYTES = 64 * 2**30  # far more than any archive of the public datasets

@@ -1,4 +1,4 @@
-"""The table of model files: what `export.py` makes, and what `detect.py` and `val.py` open."""
+"""Table of model file formats, which `export.py` writes, and `detect.py` and `val.py` load."""
 
 from __future__ import annotations
 
@@ -15,20 +15,32 @@ _MAKE_IT = f"make it with: {typed('export.py')} --include ..."
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of model file; `name` is the word after `--include`."""
+    """A model file format.
+
+    Attributes:
+        name: the value of `--include`.
+        title: its name in tables and messages.
+        suffix: end of the name of its file or folder.
+        install: how to install the packages that write and run it.
+        subprocess: export in a subprocess, as the converter may crash or change the state of this process.
+        runs: whether there is a runtime for Python.
+        gpu: whether it runs on CUDA.
+        cpu: whether it runs on a CPU.
+        endings: suffixes of new files that differ from `suffix`, by precision (`int8`, `half`, or empty).
+    """
 
     name: str
     title: str
-    suffix: str  # how the file's (or folder's) name ends
-    install: str = ""  # what brings the packages that write and run it
-    subprocess: bool = False  # written in a subprocess: the converter may crash, or change global state
-    runs: bool = True  # there is a runtime for Python
-    gpu: bool = True  # runs on CUDA
+    suffix: str
+    install: str = ""
+    subprocess: bool = False
+    runs: bool = True
+    gpu: bool = True
     cpu: bool = True
-    endings: dict[str, str] = field(default_factory=dict)  # other suffixes, by precision
+    endings: dict[str, str] = field(default_factory=dict)
 
     def ending(self, precision: str = "") -> str:
-        """How a new file's name ends; `precision` is `int8`, `half`, or empty for float32."""
+        """Return the suffix of a new file; `precision` is `int8`, `half`, or empty for FP32."""
         return self.endings.get(precision) or self.endings.get("", self.suffix)
 
 
@@ -98,7 +110,7 @@ _MORE_SUFFIXES = {".mlmodel": "coreml"}
 
 
 def known_format(name: str, flag: str = "--include") -> Format:
-    """Look up a word of `--include`.
+    """Return the format of a value of `--include`.
 
     Raises:
         ConfigError: there is no such format.
@@ -107,11 +119,11 @@ def known_format(name: str, flag: str = "--include") -> Format:
         return found
     near = difflib.get_close_matches(name.lower(), FORMATS, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    raise ConfigError(f"{flag} {name}: unknown format{hint}; known are {', '.join(FORMATS)}")
+    raise ConfigError(f"{flag} {name}: unknown format{hint}; expected one of {', '.join(FORMATS)}")
 
 
 def format_of(weights: str | Path) -> Format:
-    """Tell a model's format from its name; a file without a telling name counts as a PyTorch checkpoint."""
+    """Return the format of a model path from its suffix; without a known one it is a PyTorch checkpoint."""
     name = str(weights).rstrip("/\\").lower()
     url = urlparse(name)
     if url.scheme in ("http", "https", "grpc") and url.path in ("", "/"):
@@ -120,14 +132,14 @@ def format_of(weights: str | Path) -> Format:
     for item in longest_first:
         if name.endswith(item.suffix):
             return item
-    for suffix, word in _MORE_SUFFIXES.items():
+    for suffix, name_of_format in _MORE_SUFFIXES.items():
         if name.endswith(suffix):
-            return FORMATS[word]
+            return FORMATS[name_of_format]
     return PYTORCH
 
 
 def existing_file(weights: str | Path) -> Path:
-    """The path of an exported model that is a file.
+    """Return the path of an exported model that is a file.
 
     Raises:
         DataError: there is no such file.
@@ -139,10 +151,10 @@ def existing_file(weights: str | Path) -> Path:
 
 
 def existing_folder(weights: str | Path, *patterns: str) -> tuple[Path, ...]:
-    """Of an exported model that is a folder the one file that fits each pattern.
+    """Return the first file that matches each pattern in an exported model that is a folder.
 
     Raises:
-        DataError: the folder or one of its files is not there.
+        DataError: the folder or one of its files does not exist.
     """
     path = Path(weights).expanduser()
     if not path.is_dir():
@@ -151,13 +163,13 @@ def existing_folder(weights: str | Path, *patterns: str) -> tuple[Path, ...]:
     for pattern in patterns:
         files = sorted(path.glob(pattern))
         if not files:
-            raise DataError(f"--weights {weights}: there is no {pattern} in it")
+            raise DataError(f"--weights {weights}: no {pattern} in it")
         found.append(files[0])
     return tuple(found)
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
+    """Return the size in bytes of a file, or of all files in a folder."""
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return path.stat().st_size

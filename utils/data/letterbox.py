@@ -1,4 +1,4 @@
-"""Fit an image into the network's input: scale it, keep its shape, pad with gray, make it a tensor."""
+"""Letterbox images to the input size of a network, and convert them to a tensor."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def letterbox(
     scaleup: bool = True,
     stride: int = 32,
 ) -> tuple[np.ndarray, tuple[float, float], tuple[float, float]]:
-    """Scale an image (H, W, 3) to fit `new_shape` and pad it.
+    """Resize an image (H, W, 3) to fit into `new_shape`, keeping its aspect ratio, and pad it.
 
     Args:
-        image: BGR.
+        image: uint8 pixels.
         new_shape: (height, width) of the result, or the side of a square.
-        color: of the padding.
-        auto: pad only up to the next multiple of `stride`, not to all of `new_shape`.
+        color: padding colour.
+        auto: pad only to the next multiple of `stride`, not to all of `new_shape`.
         scale_fill: stretch to `new_shape` instead of padding (only without `auto`).
-        scaleup: enlarge small images; otherwise they are padded all round.
+        scaleup: enlarge small images; otherwise they are only padded.
         stride: see `auto`.
 
     Returns:
-        The result; the ratios (w, h) of new to old size; the padding (left, top) as exact floats. Pixels
-        are whole: of an odd number, the larger part goes right and to the bottom.
+        The image; the ratios (w, h) of new to old size; the padding (left, top) as exact floats. Of an odd
+        number of padding pixels, the extra one is at the right and at the bottom.
     """
     height, width = image.shape[:2]
     target_h, target_w = (new_shape, new_shape) if isinstance(new_shape, int) else new_shape
@@ -45,7 +45,7 @@ def letterbox(
     if not scaleup:
         ratio = min(ratio, 1.0)
     ratios = ratio, ratio
-    # at least one pixel: a thread of an image would vanish
+    # at least one pixel, for very long and thin images
     inner_w, inner_h = max(round(width * ratio), 1), max(round(height * ratio), 1)
     free_w, free_h = target_w - inner_w, target_h - inner_h
     if auto:
@@ -74,47 +74,52 @@ def check_img_size(imgsz: int | Sequence[int], stride: int = 32, floor: int = 0)
     """Round an image size (or height and width) up to a multiple of `stride`, at least `floor`.
 
     Raises:
-        ConfigError: not positive.
+        ConfigError: a size below 1.
     """
     sizes = [imgsz] if isinstance(imgsz, int) else [int(side) for side in imgsz]
     if not sizes or min(sizes) < 1:
-        raise ConfigError(f"--img-size {imgsz}: expected a positive number of pixels")
-    fitting = [max(-(-side // stride) * stride, floor) for side in sizes]
-    result = fitting[0] if isinstance(imgsz, int) else fitting
-    if fitting != sizes:
+        raise ConfigError(f"--img-size {imgsz}: expected a number of pixels from 1")
+    rounded = [max(-(-side // stride) * stride, floor) for side in sizes]
+    result = rounded[0] if isinstance(imgsz, int) else rounded
+    if rounded != sizes:
         least = f", at least {floor}" if floor else ""
         LOG.warning(f"--img-size {imgsz}: using {result}, as sizes are multiples of {stride}{least}")
     return result
 
 
 def _sides(half: float) -> tuple[int, int]:
-    """Whole pixels before and behind."""
+    """Return the whole pixels of padding before and after the image."""
     return round(half - 0.1), round(half + 0.1)
 
 
 def to_tensor(
     arrays: Sequence[np.ndarray], device: torch.device, half: bool = False, *, rgb: bool = False
 ) -> torch.Tensor:
-    """Stack B images (H, W, 3) uint8 to (B, 3, H, W) RGB in 0-1, channels last.
+    """Stack B images (H, W, 3) uint8 to a tensor (B, 3, H, W) RGB in 0-1, in channels-last memory.
 
-    Every value is x / 255 in the precision of the result, however it is made: on the CPU in one pass from
-    bytes to floats; for other devices the bytes travel, a quarter of the floats. Images are BGR, as OpenCV
-    has them, unless `rgb` says otherwise.
+    Every value is x / 255 in the precision of the result. On the CPU bytes are converted in one pass; for
+    other devices the bytes are copied and converted there, as they are a quarter of the floats.
+
+    Args:
+        arrays: images of one shape.
+        device: device of the result.
+        half: FP16, else FP32.
+        rgb: the images are RGB; else BGR, as OpenCV reads them.
     """
     shape = len(arrays), *arrays[0].shape
     if device.type == "cpu":
         floats = np.empty(shape, np.float32)
-        for array, place in zip(arrays, floats, strict=True):
+        for array, target in zip(arrays, floats, strict=True):
             array = array if rgb else cv2.cvtColor(array, cv2.COLOR_BGR2RGB)
-            np.divide(array, np.float32(255), out=place, dtype=np.float32)
+            np.divide(array, np.float32(255), out=target, dtype=np.float32)
         images = torch.from_numpy(floats).permute(0, 3, 1, 2)
         return images.half() if half else images
     levels = np.empty(shape, np.uint8)
-    for array, place in zip(arrays, levels, strict=True):
+    for array, target in zip(arrays, levels, strict=True):
         if rgb:
-            place[:] = array
+            target[:] = array
         else:
-            cv2.cvtColor(array, cv2.COLOR_BGR2RGB, dst=place)
+            cv2.cvtColor(array, cv2.COLOR_BGR2RGB, dst=target)
     images = torch.from_numpy(levels).to(device).permute(0, 3, 1, 2)
     if device.type != "cuda":
         images = images.contiguous()

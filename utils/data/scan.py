@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.base.errors import ConfigError, DataError
-from utils.base.log import LOG
+from utils.base.log import LOG, Bar
 from utils.base.processes import usable_cores
-from utils.base.progress import Bar
 from utils.data.image_lists import label_name, label_path, list_images
 from utils.data.images import check_image
 from utils.data.label_cache import (

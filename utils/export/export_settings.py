@@ -1,4 +1,4 @@
-"""What an exporter is given besides the model and an example batch."""
+"""Settings of an exporter: what it is given besides the model and an example batch."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The few kernels that we write in C, for the CPU, and PyTorch's own operators where those can't run."""
+"""Kernels in C for the CPU, with PyTorch's operators as the fallback."""

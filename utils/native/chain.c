@@ -1,12 +1,12 @@
 /* Pairs of depth-wise 1-D convolutions, along the rows and then the columns, forward and backward, on the CPU.
  *
- * Run one after the other by a library, each convolution reads and writes the whole map, which takes longer
- * than its few multiplications. Here 16 channels of an image at a time go through the whole chain while
- * their planes lie in the cache, and what concerns single rows happens in buffers of one row. Row buffers
- * have margins of zeros, so that taps along a row need no test of the border.
+ * Run separately, each convolution reads and writes the whole map, which takes longer than its few
+ * multiplications. Here 16 channels of an image at a time go through the whole chain while their planes are
+ * in the cache; steps that need a single row use buffers of one row. Row buffers have margins of zeros, so
+ * that taps along a row need no border check.
  *
- * Every sum is made in an order that depends on the shapes only: not on the number of threads, nor on which
- * of them takes which image.
+ * The order of every sum depends only on the shapes, not on the number of threads or the thread that
+ * processes an image. Results are therefore reproducible to the bit.
  */
 #include <pthread.h>
 
@@ -48,7 +48,7 @@ static pthread_once_t scratch_once = PTHREAD_ONCE_INIT;
 
 static void make_scratch_key(void) { pthread_key_create(&scratch_key, free); }
 
-/* Memory of a thread, kept from call to call: fresh pages would cost more than the arithmetic. */
+/* Scratch memory of a thread, kept between calls: new pages would take longer than the arithmetic. */
 static vec *scratch(int64_t vectors) {
     static _Thread_local vec *memory;
     static _Thread_local int64_t size;
@@ -65,7 +65,7 @@ static vec *scratch(int64_t vectors) {
 
 static int64_t lanes_of(const shape *s, int64_t block) { return least(LANES, s->channels - block * LANES); }
 
-/* A row of up to 16 channels, from the tensor; missing lanes are zero. */
+/* Load a row of up to 16 channels from the tensor; missing lanes are zero. */
 static void take(vec *to, const float *tensor, int64_t y, const shape *s, int64_t lanes) {
     const float *pixel = tensor + y * s->width * s->pixel_step;
     if (s->channel_step == 1 && lanes == LANES) {
@@ -78,7 +78,7 @@ static void take(vec *to, const float *tensor, int64_t y, const shape *s, int64_
         for (int64_t x = 0; x < s->width; x++) flat[x * LANES + c] = pixel[x * s->pixel_step + c * s->channel_step];
 }
 
-/* A row into the tensor. */
+/* Store a row into the tensor. */
 static void put(float *tensor, const vec *from, int64_t y, const shape *s, int64_t lanes) {
     float *pixel = tensor + y * s->width * s->pixel_step;
     if (s->channel_step == 1 && lanes == LANES) {
@@ -90,7 +90,7 @@ static void put(float *tensor, const vec *from, int64_t y, const shape *s, int64
         for (int64_t x = 0; x < s->width; x++) pixel[x * s->pixel_step + c * s->channel_step] = flat[x * LANES + c];
 }
 
-/* A block's weights as vectors over its channels: of each stage the bias, then the taps. */
+/* Pack the weights of a block as vectors over its channels: for each stage the bias, then the taps. */
 static void pack(vec *to, const shape *s, const stage *stages, int64_t block, int flipped) {
     int64_t first = block * LANES;
     for (int64_t i = 0; i < 2 * s->pairs; i++) {
@@ -106,7 +106,7 @@ static void pack(vec *to, const shape *s, const stage *stages, int64_t block, in
     }
 }
 
-/* Of `count` neighbouring pixels: to[i] = bias + sum over k of weight[k] from[i + k step]. */
+/* For `count` neighbouring pixels: to[i] = bias + sum over k of weight[k] from[i + k step]. */
 static inline __attribute__((always_inline)) void pixels(
     const int count, vec *to, const vec *from, int64_t step, const vec *weight, int64_t taps, vec bias) {
     vec sum[8];
@@ -120,7 +120,7 @@ static inline __attribute__((always_inline)) void pixels(
     for (int i = 0; i < count; i++) to[i] = sum[i];
 }
 
-/* A row out of a row with margins. Taps that would see nothing but a margin are left out. */
+/* Convolve a row with margins. Taps that would read only the margin are left out. */
 static void along_row(vec *to, const vec *from, int64_t width, const stage *g, const vec *packed) {
     int64_t d = g->dilation, half = g->taps / 2;
     for (int64_t x = 0; x < width;) {
@@ -136,7 +136,7 @@ static void along_row(vec *to, const vec *from, int64_t width, const stage *g, c
 }
 
 typedef struct {
-    int64_t first, end, from; /* taps [first, end) lie inside; `from`: where the first of them is, from row y */
+    int64_t first, end, from; /* taps [first, end) are inside; `from`: offset of the first one from row y */
 } window;
 
 static window column_window(int64_t y, const shape *s, const stage *g) {
@@ -144,7 +144,7 @@ static window column_window(int64_t y, const shape *s, const stage *g) {
     return (window){first, least(g->taps, half + (s->height - 1 - y) / d + 1), (first - half) * d * s->width};
 }
 
-/* Row y out of the rows of a plane. */
+/* Convolve the columns of a plane: row y of the result. */
 static void along_column(vec *to, const vec *plane, int64_t y, const shape *s, const stage *g, const vec *packed) {
     window w = column_window(y, s, g);
     int64_t step = g->dilation * s->width, taps = w.end - w.first, x = 0;
@@ -155,7 +155,7 @@ static void along_column(vec *to, const vec *plane, int64_t y, const shape *s, c
 }
 
 /* sum[k] += sum over the pixels of a row of grad[x] from[x + k step], for `taps` neighbouring taps.
- * With few taps several pixels are summed apart, since each addition waits for the one before. */
+ * With few taps several pixels are summed separately, since each addition waits for the one before. */
 static inline __attribute__((always_inline)) void few_products(
     const int taps, const int phases, vec *sum, const vec *grad, const vec *from, int64_t step, int64_t width) {
     vec part[8];
@@ -189,7 +189,7 @@ static void products(vec *sum, const vec *grad, const vec *from, int64_t step, i
     }
 }
 
-/* A row's part of the gradients of a stage's bias, sums[0], and of its taps, behind it. */
+/* Add a row's contribution to the gradients of a stage's bias, sums[0], and of its taps, which follow it. */
 static void weigh_row(vec *sums, const vec *grad, const vec *from, int64_t width, const stage *g) {
     int64_t d = g->dilation, half = g->taps / 2, first = most(0, half - (width - 1) / d);
     vec total = {0};
@@ -207,7 +207,7 @@ static void weigh_column(vec *sums, const vec *grad, const vec *plane, int64_t y
     products(sums + 1 + w.first, grad, from, g->dilation * s->width, s->width, w.end - w.first);
 }
 
-/* Row buffers of a thread, each with margins of zeros; the pointers are to the first pixel. */
+/* Clear a thread's row buffers, each with margins of zeros; the pointers are to the first pixel. */
 static void clear_rows(vec *memory, vec **rows, int64_t count, const layout *l) {
     memset(memory, 0, count * l->row * sizeof(vec));
     for (int64_t i = 0; i < count; i++) rows[i] = memory + i * l->row + l->margin;
@@ -217,7 +217,7 @@ static int64_t place(const shape *s, int64_t image, int64_t block) {
     return image * s->image_step + block * LANES * s->channel_step;
 }
 
-/* 16 channels of an image, forward. `plane` has room for one plane a pair. */
+/* Forward pass of 16 channels of an image. `plane` has room for one plane per pair. */
 static void forward_block(const shape *s, const stage *g, const vec *packed, int64_t lanes, const float *x, float *y,
                           vec *plane, int64_t size, vec *row) {
     for (int64_t r = 0; r < s->height; r++) {
@@ -235,8 +235,8 @@ static void forward_block(const shape *s, const stage *g, const vec *packed, int
     }
 }
 
-/* 16 channels of an image, backward. `plane` has room for two planes a pair: what each column stage read, and
- * the gradient of what it wrote. `sums` gets the gradients of biases and taps, in the order of the packs. */
+/* Backward pass of 16 channels of an image. `plane` has room for two planes per pair: the input of each column
+ * stage and the gradient of its output. `sums` gets the gradients of biases and taps, in the order of `pack`. */
 static void backward_block(const shape *s, const stage *g, const vec *packed, const vec *flipped, int64_t lanes,
                            const float *x, const float *grad_y, float *grad_x, vec *plane, int64_t size, vec **row,
                            vec *sums) {
@@ -270,7 +270,7 @@ static void backward_block(const shape *s, const stage *g, const vec *packed, co
     }
 }
 
-/* y = the chain of x. Returns 0, or 1 if memory ran out. */
+/* Compute y, the chain applied to x. Return 0, or 1 if memory ran out. */
 int chain_forward(const shape *s, const stage *stages, const float *x, float *y) {
     layout l = lay_out(s, stages);
     void *room = NULL;
@@ -313,8 +313,8 @@ static void sum_up(const shape *s, const stage *stages, int64_t block, vec *sums
     }
 }
 
-/* From the gradient of y that of x, and those of weights and biases; what was between them is made again.
- * Returns 0, or 1 if memory ran out. */
+/* Compute the gradients of x, weights and biases from that of y; the maps between the stages are recomputed.
+ * Return 0, or 1 if memory ran out. */
 int chain_backward(const shape *s, const stage *stages, const float *x, const float *grad_y, float *grad_x) {
     layout l = lay_out(s, stages);
     int64_t packs = l.blocks * l.weights, tasks = s->images * l.blocks;

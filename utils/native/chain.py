@@ -1,6 +1,6 @@
-"""Depth-wise 1-D convolutions along rows and columns, one after the other, as one operation.
+"""A chain of depth-wise 1-D convolutions along rows and columns as one operation; chain.c explains how.
 
-The numbers are those of the plain chain within rounding, forward and backward; chain.c says how.
+Outputs and gradients equal those of separate convolutions up to rounding.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from utils.native.library import is_traced, is_watched, library
 
-LANES = 16  # channels that chain.c takes at a time
+LANES = 16  # channels that chain.c processes at a time
 
 
 class _Stage(ctypes.Structure):
@@ -47,28 +47,29 @@ class _Shape(ctypes.Structure):
 
 
 def separable_chain(x: Tensor, stages: Sequence[nn.Conv2d]) -> Tensor:
-    """Run convolutions over x, (B, C, H, W) float -> (B, C, H, W).
+    """Apply a chain of convolutions to x, (B, C, H, W) float -> (B, C, H, W).
 
     Args:
-        x: any memory format; the result has the same.
-        stages: depth-wise, with bias, keeping H and W, of odd length: one along the rows, one along the
-            columns, and perhaps another pair.
+        x: in any memory format, which the result has too.
+        stages: depth-wise convolutions of odd length with bias that keep H and W: one along the rows, one
+            along the columns, and optionally another such pair.
     """
     if not is_native(x, stages):
         for stage in stages:
             x = stage(x)
         return x
     values = [value for stage in stages for value in (stage.weight, stage.bias) if value is not None]
-    dilations = tuple(max(stage.dilation) for stage in stages)  # pairs, in a module
+    dilations = tuple(max(stage.dilation) for stage in stages)  # a module has it as (vertical, horizontal)
     if torch.is_grad_enabled():
         return _Chain.apply(x.float(), dilations, *values)
-    return _run(_dense(x.float()), dilations, values)  # what autograd notes down takes 20 µs
+    return _run(_dense(x.float()), dilations, values)  # autograd's bookkeeping takes 20 µs
 
 
 def is_native(x: Tensor, stages: Sequence[nn.Conv2d]) -> bool:
-    """Whether the compiled form can and should run: on the CPU in float32, when nobody traces or watches.
+    """Whether the compiled chain can and should run: float32 on the CPU, without tracing or hooks.
 
-    With many threads and few channels the plain chain is faster, as it shares out rows too.
+    With many threads and few channels separate convolutions are faster, as PyTorch also splits rows among
+    threads.
     """
     if is_traced() or is_watched(*stages) or x.dim() != 4 or len(stages) not in (2, 4):
         return False
@@ -91,7 +92,7 @@ def _is_plain(stage: nn.Module, channels: int) -> bool:
 
 
 class _Chain(torch.autograd.Function):
-    """What chain.c does, for autograd: of the maps only x is kept, the others are made again."""
+    """chain.c for autograd: only the input is saved, and the maps between stages are recomputed."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dilations: tuple[int, ...], *values: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ def _call(name: str, shape: _Shape, stages: Any, *maps: Tensor) -> None:
 def _describe(
     x: Tensor, dilations: Sequence[int], values: Sequence[Tensor], grads: Sequence[Tensor] = ()
 ) -> tuple[_Shape, Any, list[Tensor]]:
-    """The structures of chain.c, and tensors that must live as long as they do."""
+    """Return the structures of chain.c, and tensors that must not be freed before them."""
     images, channels, height, width = x.shape
     last = _format(x) == torch.channels_last
     steps = (1, channels) if last else (height * width, 1)
@@ -154,5 +155,5 @@ def _format(x: Tensor) -> torch.memory_format:
 
 
 def _dense(x: Tensor) -> Tensor:
-    """x without gaps in memory."""
+    """Return x without gaps in memory."""
     return x.contiguous(memory_format=_format(x))

@@ -1,4 +1,4 @@
-"""A convolution and its activation for inference, with weights in the order that oneDNN likes best."""
+"""A convolution with its activation for inference, with weights in oneDNN's layout."""
 
 from __future__ import annotations
 
@@ -10,30 +10,34 @@ from torch import Tensor, nn
 from utils.native.library import is_traced, is_watched
 from utils.native.maps import silu_
 
-_NAMES = {nn.SiLU: "none", nn.ReLU: "relu", nn.Identity: "none"}  # SiLU comes after: oneDNN's is slow
+_NAMES = {
+    nn.SiLU: "none",
+    nn.ReLU: "relu",
+    nn.Identity: "none",
+}  # SiLU follows: oneDNN's is slow
 _KNOWN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
 
 class PackedConvolution:
-    """act(convolution(x)) on the CPU, and a copy of the weights in oneDNN's order; not a module.
+    """act(convolution(x)) on the CPU, with a copy of the weights in oneDNN's layout; not a module.
 
-    PyTorch's compiler uses the same operators. They are not part of its public interface, so whoever
-    calls this must be able to do without. The copy is made again when the weights have moved, or changed in a
-    way that PyTorch counts; `weight.data.mul_()` after the first call is not noticed: call `forget`.
+    PyTorch's compiler uses the same operators. They are not part of PyTorch's public interface, so callers
+    need a fallback (`fits`). The copy is renewed when the weights have another memory address or version;
+    `weight.data.mul_()` changes neither, so call `forget` after it.
     """
 
     def __init__(self) -> None:
         self._laid_out: tuple[tuple[int, int], Tensor] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_laid_out": None}  # what is laid out can't be copied
+        return {"_laid_out": None}  # tensors in oneDNN's layout cannot be copied
 
     def forget(self) -> None:
-        """Drop the copy of the weights."""
+        """Discard the copy of the weights."""
         self._laid_out = None
 
     def fits(self, x: Tensor, convolution: nn.Conv2d, act: nn.Module) -> bool:
-        """Whether oneDNN can do it: float32 in CPU memory, without gradients, tracing or hooks."""
+        """Whether oneDNN can run it: float32 on the CPU, without gradients, tracing or hooks."""
         weight = convolution.weight
         return (
             _KNOWN
@@ -52,7 +56,7 @@ class PackedConvolution:
         )
 
     def __call__(self, x: Tensor, convolution: nn.Conv2d, act: nn.Module) -> Tensor:
-        """(B, C1, H, W) -> (B, C2, H', W')."""
+        """Return act(convolution(x)), (B, C1, H, W) -> (B, C2, H', W')."""
         own = convolution
         settings: list[Any] = [list(own.padding), list(own.stride), list(own.dilation), own.groups]
         weight = self._weight(own.weight, settings, x.shape)
@@ -61,9 +65,9 @@ class PackedConvolution:
         return silu_(y) if type(act) is nn.SiLU else y
 
     def _weight(self, weight: Tensor, settings: list[Any], shape: torch.Size) -> Tensor:
-        """The weights as they are now, laid out again only when they have changed.
+        """Return the current weights in oneDNN's layout, which is renewed only when they have changed.
 
-        The order is the best one for maps of the first shape that came; others can be computed with it, too.
+        The layout is optimal for the shape of the first input and valid for all others.
         """
         state = weight.data_ptr(), weight._version
         if self._laid_out is None or self._laid_out[0] != state:

@@ -1,7 +1,7 @@
-"""Compile the C files beside this one, once a machine, and load the result.
+"""Compile the C files of this folder, once per machine, and load the shared library.
 
-Nothing needs it: whoever asks has the same computation in PyTorch's operators as well. The file is kept
-in the user's cache folder, under a name that stands for source, compiler, options and processor.
+All callers have a fallback in PyTorch's operators. The library is kept in the user's cache folder, under a
+name that is a hash of source, compiler, options and processor.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ HERE = Path(__file__).parent
 SOURCES = ("chain.c", "maps.c", "norm_silu.c")
 HEADERS = ("vectors.h",)
 _OPTIONS = ("-O3", "-std=gnu11", "-ffp-contract=fast", "-fPIC", "-shared")
-_SECONDS = 120  # a compiler that hangs must not keep the program
-
+_TIMEOUT = 120  # seconds; a compiler that hangs must not block the program
 
 _one_at_a_time = threading.Lock()
 
 
 def library() -> ctypes.CDLL | None:
-    """The compiled kernels, or None: no compiler, one that fails, or $YOLOV5_NATIVE is 0."""
-    with _one_at_a_time:  # several threads may come first
+    """Return the compiled kernels; None without a working compiler, on Windows, or if $YOLOV5_NATIVE is 0."""
+    with _one_at_a_time:  # several threads may ask at the same time
         return _library()
 
 
@@ -51,7 +50,7 @@ def _library() -> ctypes.CDLL | None:
         return _load()
     except (OSError, subprocess.SubprocessError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        LOG.info(f"The compiled kernels are off, and PyTorch's own operators slower: {reason}")
+        LOG.info(f"The compiled kernels are off, and PyTorch's slower operators are used: {reason}")
         return None
 
 
@@ -64,19 +63,19 @@ def _load() -> ctypes.CDLL:
     name = f"kernels-{_digest(compiler)}.so"
     if (folder := _own_folder()) is not None:
         path = folder / name
-        with suppress(OSError):  # damaged, or made for another system
+        with suppress(OSError):  # damaged, or compiled for another system
             if path.exists():
                 return ctypes.CDLL(str(path))
     with tempfile.TemporaryDirectory() as private:
         made = _compile(compiler, Path(private) / name)
         if folder is not None:
-            with suppress(OSError), atomic_write(folder / name) as file:  # a full disk: do without the cache
+            with suppress(OSError), atomic_write(folder / name) as file:  # disk full: no cache
                 file.write(made.read_bytes())
         return ctypes.CDLL(str(made))
 
 
 def _own_folder() -> Path | None:
-    """The folder that keeps the result; None if there is no home, or others could put files there."""
+    """Return the folder for the library; None if there is no home, or other users can write to it."""
     try:
         folder = cache_folder() / "native"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -86,7 +85,7 @@ def _own_folder() -> Path | None:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether nobody else can put a file here: what it holds will run."""
+    """Whether no other user can write to the folder, whose libraries this process runs."""
     stat = folder.stat()
     return stat.st_uid == os.getuid() and not stat.st_mode & 0o022
 
@@ -99,7 +98,7 @@ def _digest(compiler: list[str]) -> str:
 
 
 def _processor() -> str:
-    """What the processor can do: a home folder may be shared by machines that differ."""
+    """Return the processor's features: different machines may share a home folder."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -108,16 +107,16 @@ def _processor() -> str:
 
 
 def _compile(compiler: list[str], path: Path) -> Path:
-    """Compile with threads, else without: not every compiler brings OpenMP.
+    """Compile with OpenMP, or without it where the compiler has none.
 
     Raises:
-        OSError, SubprocessError: neither works.
+        OSError, SubprocessError: no combination of options works.
     """
     sources = [str(HERE / name) for name in SOURCES]
-    # Clang on Apple's processors knows -mcpu only.
+    # Clang for Apple's processors has only -mcpu.
     for more in ("-march=native -fopenmp", "-mcpu=native -fopenmp", "-march=native", "-mcpu=native"):
         command = [*compiler, *_OPTIONS, *more.split(), *sources, "-o", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT)
         if done.returncode == 0:
             return path
     raise OSError(f"{compiler[0]}: {done.stderr.strip() or f'exit status {done.returncode}'}")
@@ -128,16 +127,16 @@ _modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambd
 
 
 def is_traced() -> bool:
-    """Whether only PyTorch's own operators will do.
+    """Whether PyTorch's own operators must run.
 
-    A compiler or an export writes down what runs, or torch.func transforms it, or a mode watches operators.
+    They must while a compiler or exporter records them, torch.func transforms them, or a dispatch mode is on.
     """
     return torch.compiler.is_compiling() or torch.jit.is_tracing() or _transforms() or _modes() > 0
 
 
 def is_watched(*modules: nn.Module) -> bool:
-    """Whether somebody has asked to be told when one of the modules runs: then it has to."""
-    for m in modules:  # a generator would take longer than the looking
+    """Whether one of the modules has hooks, so that it must be called."""
+    for m in modules:  # any() with a generator is slower
         if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks:
             return True
     return False

@@ -1,10 +1,10 @@
-/* Maps side by side, SiLU, and logits into boxes, on all threads: PyTorch concatenates channels on one, and
- * decodes with a dozen passes over the largest tensor of the model. */
+/* Concatenation of maps, SiLU, and decoding of logits into boxes, on all threads. PyTorch concatenates channels
+ * on one thread, and decodes with a dozen passes over the largest tensor of the model. */
 #include "vectors.h"
 
-#define PIXELS 512 /* that a thread takes at a time */
+#define PIXELS 512 /* per task of a thread */
 
-/* Join maps along the channels: (pixels, channels[i]) each -> (pixels, sum of channels). */
+/* Concatenate maps along the channels: (pixels, channels[i]) each -> (pixels, sum of channels). */
 void join_maps(int64_t maps, int64_t pixels, const int64_t *channels, const float *const *from, float *to,
                int64_t threads) {
     int64_t all = 0;
@@ -25,7 +25,7 @@ void join_maps(int64_t maps, int64_t pixels, const int64_t *channels, const floa
     }
 }
 
-/* SiLU in place. */
+/* Apply SiLU in place. */
 void silu(float *x, int64_t numbers, int64_t threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t i = 0; i < numbers / LANES; i++) {
@@ -40,14 +40,14 @@ void silu(float *x, int64_t numbers, int64_t threads) {
 }
 
 typedef struct {
-    int64_t images, height, width, anchors, numbers; /* numbers of an anchor: 5 and the classes */
-    int64_t first_row, rows;                            /* where the level begins among all rows of an image */
+    int64_t images, height, width, anchors, numbers; /* numbers per anchor: 5 + classes */
+    int64_t first_row, rows;                            /* first row of the level, and all rows of an image */
     int64_t threads;
     float stride;
     const float *sizes; /* of the anchors, (anchors, 2) in pixels */
 } level;
 
-/* The numbers of one anchor: sigmoids, and the first four as x, y, width and height in pixels. */
+/* Decode one anchor: all numbers by sigmoid, the first four into x, y, width and height in pixels. */
 static inline void decode_anchor(float *to, const float *from, const level *l, int64_t x, int64_t y, const float *size) {
     int64_t n = l->numbers, c = 0;
     for (; c + LANES <= n; c += LANES) set(to + c, sigmoid(at(from + c)));
@@ -64,7 +64,7 @@ static inline void decode_anchor(float *to, const float *from, const level *l, i
     to[3] = h * h * size[1];
 }
 
-/* Logits (images, height, width, anchors * numbers) -> rows (images, rows, numbers), by anchor, y, x. */
+/* Decode logits (images, height, width, anchors * numbers) into (images, rows, numbers), ordered by anchor, y, x. */
 void decode_level(const level *l, const float *logits, float *boxes) {
 #pragma omp parallel for schedule(static) num_threads(l->threads)
     for (int64_t line = 0; line < l->images * l->height; line++) {

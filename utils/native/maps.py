@@ -1,4 +1,4 @@
-"""Maps side by side, and logits into boxes: copies that leave nothing to compute, on all threads."""
+"""Concatenation of maps, SiLU, and decoding of logits into boxes, on all threads; see maps.c."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Level(ctypes.Structure):
 
 
 def join(maps: Sequence[Tensor]) -> Tensor:
-    """torch.cat(maps, 1): (B, C1, H, W), (B, C2, H, W), ... -> (B, C1 + C2 + ..., H, W)."""
+    """Return torch.cat(maps, 1): (B, C1, H, W), (B, C2, H, W), ... -> (B, C1 + C2 + ..., H, W)."""
     if _fit(maps) and len({(len(x), *x.shape[2:]) for x in maps}) == 1:
         joined: Tensor = _Join.apply(*maps) if torch.is_grad_enabled() else _join(maps)
         return joined
@@ -61,7 +61,7 @@ def _join(maps: Sequence[Tensor]) -> Tensor:
 
 
 def silu_(x: Tensor) -> Tensor:
-    """SiLU in place, of a float32 tensor in CPU memory without gaps; faster than oneDNN's and PyTorch's."""
+    """Apply SiLU in place to a dense float32 tensor on the CPU; faster than oneDNN's and PyTorch's."""
     if (kernels := library()) is None:
         return F.silu(x, inplace=True)
     kernels.silu(
@@ -76,11 +76,11 @@ def can_decode(logits: Sequence[Tensor]) -> bool:
 
 
 def decode(logits: Sequence[Tensor], strides: Sequence[float], sizes: Tensor) -> Tensor:
-    """Turn logits into boxes in pixels and scores.
+    """Decode logits into boxes in pixels and scores.
 
     Args:
-        logits: levels x (B, A (5 + nc), h, w), of which `can_decode` holds.
-        strides: pixels of a cell, per level.
+        logits: levels x (B, A (5 + nc), h, w), for which `can_decode` is true.
+        strides: pixels per cell of each level.
         sizes: (levels, A, 2) anchors in pixels.
 
     Returns:

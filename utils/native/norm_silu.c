@@ -1,18 +1,18 @@
-/* Batch norm of a training step with SiLU behind it, forward and backward, on the CPU, channels last.
+/* Batch norm in training mode followed by SiLU, forward and backward, on the CPU, channels last.
  *
- * Apart they read and write each map six times forward and eight backward; together three and five. The
- * normalised map is never stored: the backward pass makes it again from the input.
+ * Separately they read and write each map six times forward and eight times backward, fused three and five
+ * times. The normalised map is never stored: the backward pass recomputes it from the input.
  *
- * Pixels are cut into pieces of a fixed size, and what is summed up is added in their order: the results
- * do not depend on the number of threads.
+ * Pixels are split into pieces of a fixed size, whose sums are added in order: the results do not depend on
+ * the number of threads.
  */
 #include "vectors.h"
 
-#define PIECE 8192 /* floats: 32 KiB, which stay in the cache between two looks at them */
+#define PIECE 8192 /* floats: 32 KiB, which stay in the cache between two passes over them */
 
 typedef struct {
     int64_t pixels, channels, threads; /* channels: a multiple of LANES; pixels: of all images */
-    int64_t grad_step;                 /* floats from a pixel of grad_y to the next: it may be part of a wider map */
+    int64_t grad_step;                 /* floats between pixels of grad_y, which may be part of a wider map */
     float eps;
 } norm_shape;
 
@@ -21,7 +21,7 @@ static int64_t pieces_of(const norm_shape *s, int64_t *pixels) {
     return (s->pixels + *pixels - 1) / *pixels;
 }
 
-/* Mean and sum of squared deviations of a piece, per channel. */
+/* Compute mean and sum of squared deviations of a piece, per channel. */
 static void moments(const float *x, int64_t pixels, int64_t channels, float *mean, float *squares) {
     for (int64_t c = 0; c < channels; c += LANES) {
         vec sum[4] = {{0}}, square[4] = {{0}};
@@ -44,7 +44,7 @@ static void moments(const float *x, int64_t pixels, int64_t channels, float *mea
     }
 }
 
-/* Join the pieces' moments (Chan, Golub and LeVeque, 1979) into mean and biased variance of a channel. */
+/* Combine the moments of all pieces (Chan, Golub and LeVeque, 1979) into mean and biased variance of a channel. */
 static void join(const norm_shape *s, const float *parts, int64_t pieces, int64_t pixels, int64_t c, float *mean,
                  float *variance) {
     double middle = 0, squares = 0, seen = 0;
@@ -59,8 +59,8 @@ static void join(const norm_shape *s, const float *parts, int64_t pieces, int64_
     *variance = squares / seen;
 }
 
-/* y = silu(weight (x - mean) / sqrt(variance + eps) + bias) with the moments of x, which are returned:
- * mean and biased variance. Returns 0, or 1 if memory ran out. */
+/* Compute y = silu(weight (x - mean) / sqrt(variance + eps) + bias), and store mean and biased variance of x.
+ * Return 0, or 1 if memory ran out. */
 int norm_silu_forward(const norm_shape *s, const float *x, const float *weight, const float *bias, float *y,
                       float *mean, float *variance) {
     int64_t pixels, pieces = pieces_of(s, &pixels), channels = s->channels;
@@ -94,13 +94,13 @@ int norm_silu_forward(const norm_shape *s, const float *x, const float *weight, 
     return 0;
 }
 
-/* The gradient of silu's input, from that of its output. */
+/* Return the gradient of SiLU's input from that of its output. */
 static inline __attribute__((always_inline)) vec unsilu(vec grad, vec z) {
     vec s = sigmoid(z);
     return grad * s * (1.0f + z * (1.0f - s));
 }
 
-/* The gradients of x, weight and bias from that of y. Returns 0, or 1 if memory ran out. */
+/* Compute the gradients of x, weight and bias from that of y. Return 0, or 1 if memory ran out. */
 int norm_silu_backward(const norm_shape *s, const float *x, const float *weight, const float *bias,
                        const float *mean, const float *variance, const float *grad_y, float *grad_x,
                        float *grad_weight, float *grad_bias) {

@@ -1,4 +1,4 @@
-"""Batch norm and SiLU of a training step as one operation; norm_silu.c says why."""
+"""Batch norm in training mode and SiLU as one operation; norm_silu.c explains why."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from utils.native.library import is_traced, is_watched, library
 
-LANES = 16  # norm_silu.c takes that many channels at a time
+LANES = 16  # channels that norm_silu.c processes at a time
 
 
 class _Shape(ctypes.Structure):
@@ -25,7 +25,7 @@ class _Shape(ctypes.Structure):
 
 
 def fits(x: Tensor, norm: nn.BatchNorm2d, act: nn.Module) -> bool:
-    """Whether `norm_silu` can stand for act(norm(x)): in training, on the CPU, float32, channels last."""
+    """Whether `norm_silu` can replace act(norm(x)): in training, float32 on the CPU, channels last."""
     return not is_traced() and (
         norm.training
         and type(norm) is nn.BatchNorm2d
@@ -45,11 +45,11 @@ def fits(x: Tensor, norm: nn.BatchNorm2d, act: nn.Module) -> bool:
 
 
 def norm_silu(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-    """silu(norm(x)), and the running statistics moved on, as `norm` in training does it.
+    """Return silu(norm(x)) and update the running statistics, as `norm` does in training mode.
 
     Args:
-        x: (B, C, H, W) float32, channels last in memory, of which `fits` holds.
-        norm: gives weight, bias, eps, momentum and running statistics.
+        x: (B, C, H, W) float32, channels last in memory, for which `fits` is true.
+        norm: the batch norm, with its weight, bias, eps, momentum and running statistics.
     """
     y, mean, variance = _NormSiLU.apply(x, norm.weight, norm.bias, norm.eps)
     with torch.no_grad():
@@ -85,9 +85,10 @@ class _NormSiLU(torch.autograd.Function):
 
 
 def _pixel_step(x: Tensor) -> int:
-    """Numbers between neighbouring pixels of a map, channels last, that may be some channels of a wider one.
+    """Return the distance of neighbouring pixels in memory, in floats, for channels last.
 
-    0 if it is anything else. The gradient of a concatenation is such a part, and need not be copied.
+    The map may be a slice of the channels of a wider one, as the gradient of a concatenation is; it need not
+    be copied then. 0 for any other layout.
     """
     _, _, height, width = x.shape
     of_image, of_channel, of_row, step = x.stride()

@@ -1,4 +1,4 @@
-/* Vectors of 16 floats, in the compiler's own notation: one instruction where a processor has it, else several. */
+/* Vectors of 16 floats as a compiler extension: one instruction where the processor has it, else several. */
 #pragma once
 
 #ifdef __AVX512F__
@@ -22,7 +22,7 @@ static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static inline vec pick(whole where, vec yes, vec no) { return (vec)((where & (whole)yes) | (~where & (whole)no)); }
 
-/* 1 / (1 + exp(-z)), within two units in the last place. Not a number stays so. */
+/* 1 / (1 + exp(-z)), within two units in the last place; NaN stays NaN. */
 #ifdef __AVX512F__
 static inline __attribute__((always_inline)) vec sigmoid(vec z) {
     const __m512 scale = _mm512_set1_ps(-1.44269502f), rest = _mm512_set1_ps(-1.92596303e-8f); /* -log2(e) */
@@ -37,7 +37,7 @@ static inline __attribute__((always_inline)) vec sigmoid(vec z) {
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.93147181e-1f));
     p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
     __m512 d = _mm512_add_ps(_mm512_scalef_ps(p, n), _mm512_set1_ps(1.0f));
-    __m512 r = _mm512_rcp14_ps(d); /* a step of Newton's doubles its 14 bits; a division takes longer */
+    __m512 r = _mm512_rcp14_ps(d); /* a Newton step doubles its 14 bits; a division takes longer */
     return (vec)_mm512_mul_ps(r, _mm512_fnmadd_ps(d, r, _mm512_set1_ps(2.0f)));
 }
 #else

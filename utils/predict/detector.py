@@ -147,7 +147,7 @@ def prepare_frame(item: ImageFile | Frame, imgsz: tuple[int, int], stride: int, 
 def make_batches(
     source: Source, prepare: Prepare, batch_size: int, workers: WorkerPool
 ) -> Generator[list[Prepared], None, None]:
-    """Return prepared frames in batches of one shape, of files read ahead, of live sources the newest."""
+    """Return batches of prepared frames of one shape: read ahead from files, the newest of live sources."""
     if not isinstance(source, FileSource):
         return (group for frames in source.batches() for group in same_shape(map(prepare, frames)))
     batches = same_shape(_prepare_files(source, prepare, workers), batch_size)

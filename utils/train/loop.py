@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from utils.base.progress import Bar
+from utils.base.log import Bar
 from utils.base.seeds import generator
 from utils.data.loader import Loader
 from utils.loggers.callbacks import CallbackList
@@ -49,8 +49,7 @@ def train_one_epoch(
 ) -> list[float]:
     """Train on the batches of the loader and return the mean box, obj and cls losses of the epoch.
 
-    Gradients of an unfinished accumulation are dropped at the end, as in the original. So nothing but the
-    weights, their EMA and a few counters passes from one epoch to the next.
+    Gradients of an unfinished accumulation are dropped at the end, as in the original.
 
     Args:
         epoch: counted from 0.
@@ -75,9 +74,7 @@ def train_one_epoch(
         step = epoch * len(loader) + index
         callbacks.on_train_batch_start(step)
         config.schedule.set(state.optimizer, step)
-        images = to_device(batch.images, state.device)
-        if config.multi_scale:
-            images = rescale(images, random_size(config, epoch, index), config.stride)
+        images = prepare_images(batch.images, state.device, config, epoch, index)
         # The targets stay on the CPU: assigning them elsewhere would wait for the device's queue.
         loss, items = compute_loss(state, images, batch.targets, config)
         state.scaler.scale(loss).backward()
@@ -123,6 +120,14 @@ def set_train_mode(model: nn.Module, frozen: Iterable[nn.Module], held: Iterable
             id(module) in fixed or id(module.weight) in weights
         ):
             module.eval()
+
+
+def prepare_images(
+    images: Tensor, device: torch.device, config: TrainConfig, epoch: int, index: int
+) -> Tensor:
+    """Convert the images of a batch for the network; with --multi-scale, resize them to a random size."""
+    images = to_device(images, device)
+    return rescale(images, random_size(config, epoch, index), config.stride) if config.multi_scale else images
 
 
 def to_device(images: Tensor, device: torch.device) -> Tensor:

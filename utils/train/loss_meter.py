@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from utils.base.errors import YoloError
-from utils.base.log import LOG
-from utils.base.progress import Bar
+from utils.base.log import LOG, Bar
 
 LOSSES = ("box_loss", "obj_loss", "cls_loss")
 _COLUMNS = ("Epoch", "GPU_mem", *LOSSES, "Instances", "Size")

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
-from utils.base.log import LOG
-from utils.base.progress import Bar
+from utils.base.log import LOG, Bar
 from utils.base.timing import Stopwatch
 from utils.loggers.callbacks import Callbacks
 from utils.ops.boxes import scale_boxes, xywh2xyxy

@@ -1,4 +1,4 @@
-"""The four designs: published numbers, exact windows, legal sizes, identity start."""
+"""The four designs: published numbers, exact windows, legal sizes, identity initialisation."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_taps_span_the_kernel(k: int, d: int, expected: int) -> None:
     assert near + d * (far - 1) == k
 
 
-def test_an_illegal_kernel_names_its_neighbours() -> None:
+def test_an_illegal_kernel_names_the_nearest_legal_ones() -> None:
     with pytest.raises(ConfigError, match=r"k=21 .* dilation 3; .* 17 and 23"):
         LSKA(8, 21)
     with pytest.raises(ConfigError, match="k=9 .* 7 and 11"):
@@ -91,7 +91,7 @@ def test_cost_grows_as_the_paper_says(design: str) -> None:
 
 
 @pytest.mark.parametrize("design", DESIGNS)
-def test_identity_start_changes_nothing_and_learns(design: str) -> None:
+def test_identity_initialisation_changes_nothing_and_can_learn(design: str) -> None:
     x = torch.randn(2, 8, 12, 12)
     gate = make_gate(design, 8, 7)
     assert torch.equal(gate(x), x)
@@ -110,17 +110,17 @@ def test_identity_start_changes_nothing_and_learns(design: str) -> None:
     assert still == []
 
 
-def test_woven_blocks_start_as_the_blocks_they_replace() -> None:
+def test_blocks_with_a_gate_start_as_the_blocks_they_replace() -> None:
     x = torch.randn(2, 16, 9, 9)
-    for plain, woven in ((C3(16, 32, 2), C3LSKA(16, 32, 2)), (SPPF(16, 32), SPPFLSKA(16, 32))):
-        missing, unexpected = woven.load_state_dict(plain.state_dict(), strict=False)
+    for plain, gated in ((C3(16, 32, 2), C3LSKA(16, 32, 2)), (SPPF(16, 32), SPPFLSKA(16, 32))):
+        missing, unexpected = gated.load_state_dict(plain.state_dict(), strict=False)
         assert unexpected == []
         assert all(key.startswith("attention.") for key in missing)
-        assert torch.equal(woven.eval()(x), plain.eval()(x))
+        assert torch.equal(gated.eval()(x), plain.eval()(x))
 
 
-def test_unknown_words_are_refused() -> None:
-    with pytest.raises(ConfigError, match="'zero'; identity or paper"):
+def test_unknown_arguments_are_rejected() -> None:
+    with pytest.raises(ConfigError, match="'zero'; expected identity or paper"):
         LSKA(8, 7, init="zero")
     with pytest.raises(ConfigError, match="'LSK' is not one of LSKA, LKA"):
         make_gate("LSK", 8, 7)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from models.attention.lska import DESIGNS
-from models.attention.van import SIZES, VAN, DropPath, VANBlock, VANStage, rising
+from models.attention.van import SIZES, VAN, DropPath, VANBlock, VANStage, rising_rates
 from models.yolo import DetectionModel, read_config
 from tests.known import arrays, fill, golden, pattern_image, to_tensor
 from utils.base.errors import ConfigError
@@ -36,7 +36,7 @@ def gmacs(module: nn.Module, side: int = 224, **how: Any) -> float:
 
 
 def small_config(**changes: Any) -> dict[str, Any]:
-    """The tiny config on two classes, its stages' keywords changed."""
+    """Return the tiny config with two classes and other keywords for its stages."""
     config, _ = read_config(CONFIGS["tiny"])
     for row in config["backbone"][:4]:
         row[3][-1].update(changes)
@@ -77,17 +77,17 @@ def test_lska_counts_as_its_paper_published() -> None:
 
 @pytest.mark.parametrize("design", DESIGNS)
 @pytest.mark.parametrize("k", [7, 35])
-def test_designs_differ_by_their_kernels_alone(design: str, k: int) -> None:
+def test_designs_differ_only_in_their_kernels(design: str, k: int) -> None:
     near, far = (3, 3) if k == 7 else (5, 11)
     taps = {"LKATrivial": k**2, "LSKATrivial": 2 * k, "LKA": near**2 + far**2, "LSKA": 2 * (near + far)}
     biases = {"LKATrivial": 1, "LSKATrivial": 2, "LKA": 2, "LSKA": 4}
     size = SIZES["tiny"]
     width = sum(c * n for c, n in zip(size.channels, size.blocks, strict=True))
 
-    def apart(name: str) -> int:
+    def other_parameters(name: str) -> int:
         return parameters(hollow(k=k, design=name)) - width * (taps[name] + biases[name])
 
-    assert apart(design) == apart("LSKA")
+    assert other_parameters(design) == other_parameters("LSKA")
 
 
 def test_state_dict_keys_in_order() -> None:
@@ -111,7 +111,7 @@ def test_logits_equal_the_authors_classifier(k: int) -> None:
     assert int(logits.argmax()) == KNOWN[f"van_tiny/k{k}/forward"]["argmax"]
 
 
-def test_weights_start_as_specified() -> None:
+def test_weights_are_initialised_as_specified() -> None:
     torch.manual_seed(0)
     stage = VANStage(64, 160, 2, ratio=4)
     for key, module in stage.named_modules():
@@ -124,7 +124,7 @@ def test_weights_start_as_specified() -> None:
     assert stage.norm.eps == 1e-6
 
 
-def test_drop_path_leaves_out_whole_images_as_torchvision_does() -> None:
+def test_drop_path_drops_whole_images_as_torchvision_does() -> None:
     from torchvision.ops import StochasticDepth
 
     x = torch.randn(64, 3, 4, 5)
@@ -140,7 +140,7 @@ def test_drop_path_leaves_out_whole_images_as_torchvision_does() -> None:
     assert torch.allclose(dropped[0][kept], x[kept] / 0.6)
 
 
-def test_a_block_without_its_branches_is_its_shortcut() -> None:
+def test_a_block_with_all_branches_dropped_is_its_shortcut() -> None:
     x = torch.randn(2, 8, 6, 6)
     block = VANBlock(8, 4, 7, None, "LSKA", drop_path=1.0)
     assert torch.equal(block(x), x)
@@ -156,12 +156,12 @@ def test_drop_path_rises_through_the_network_and_in_its_configs() -> None:
         with torch.device("meta"):
             model = DetectionModel(cfg)
         assert rates(model) == pytest.approx(rates(hollow(size)), abs=1e-5)
-    assert rising((1,), 0.1) == [(0, 0)]
+    assert rising_rates((1,), 0.1) == [(0, 0)]
     assert rates(VANStage(3, 8, 3, k=7, drop_path=0.2)) == [0.2, 0.2, 0.2]
 
 
 @pytest.mark.parametrize("size", CONFIGS)
-def test_configs_hold_the_classifiers_stages(size: str) -> None:
+def test_configs_have_the_stages_of_the_classifier(size: str) -> None:
     with torch.device("meta"):
         model = DetectionModel(CONFIGS[size])
     van = hollow(size)
@@ -203,12 +203,12 @@ def test_multiples_scale_width_and_depth() -> None:
     [
         ({"k": 21}, "k=21 cannot be split"),
         ({"design": "SLKA"}, "'SLKA' is not one of LSKA"),
-        ({"drop_path": 1.5}, "drop_path: 1.5 is not a chance"),
+        ({"drop_path": 1.5}, "drop_path: 1.5 is not a probability"),
         ({"drop_path": [0, 0.1, 0.2]}, "do not fit"),
         ({"kernel": 7}, "do not fit .*kernel"),
     ],
 )
-def test_mistakes_in_a_row_are_named(changes: dict[str, Any], message: str) -> None:
+def test_errors_in_a_row_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=rf"layer 0 \(VANStage\): .*{message}"):
         DetectionModel(small_config(**changes))
     with pytest.raises(ConfigError, match="size 'large' is not one of tiny, small, base"):

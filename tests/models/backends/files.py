@@ -1,4 +1,4 @@
-"""A small model in every format, made once for all tests that need one."""
+"""A small model in every format, exported once per test session."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _TINY = {
 
 
 def tiny_model() -> DetectionModel:
-    """Strides 16 and 32, two classes, always the same weights."""
+    """Make a model of strides 16 and 32 and two classes, always with the same weights."""
     model = DetectionModel(_TINY)
     fill(model, 4)
     model.names = dict(NAMES)
@@ -43,19 +43,19 @@ def tiny_model() -> DetectionModel:
 
 
 def example(images: int = 1, side: int = SIDE) -> Tensor:
-    """A batch of smooth images (B, 3, side, side)."""
+    """Make a batch of smooth images (B, 3, side, side)."""
     return torch.cat([to_tensor(pattern_image(side, side, 40 * index)[None]) for index in range(images)])
 
 
 def expected(images: Tensor) -> Tensor:
-    """What PyTorch finds in them."""
+    """Return the decoded boxes of PyTorch for them."""
     with torch.inference_mode():
         return load_for_inference(checkpoint(), CPU)(images)[0]
 
 
 @cache
 def checkpoint() -> Path:
-    """The model as a .pt file."""
+    """Save the model as a .pt file."""
     path = _folder() / "tiny.pt"
     model = tiny_model()
     save_checkpoint(path, {"model": model_record(model)})
@@ -64,7 +64,7 @@ def checkpoint() -> Path:
 
 @cache
 def exported(name: str, dynamic: bool = False) -> Path:
-    """The model in another format."""
+    """Export the model to another format."""
     path = _folder() / f"tiny{'-dynamic' * dynamic}.{name}"
     model = load_for_inference(checkpoint(), CPU)
     assert isinstance(model, DetectionModel)

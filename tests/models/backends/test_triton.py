@@ -1,4 +1,4 @@
-"""A Triton server: a stand-in that answers as the KServe protocol, version 2, says."""
+"""The Triton runtime, with a stand-in for the server that speaks version 2 of the KServe protocol."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ LENGTH = "Inference-Header-Content-Length"
 
 
 class _Server(BaseHTTPRequestHandler):
-    """One model, `cells`, which ONNX Runtime runs."""
+    """Server of one model, `cells`, run by ONNX Runtime."""
 
     def do_GET(self) -> None:
         shape = [-1, 3, 64, 64]
         inputs = [{"name": "images", "datatype": "FP32", "shape": shape}]
-        self._say({"name": "cells", "inputs": inputs, "outputs": [{"name": "output0"}]})
+        self._respond({"name": "cells", "inputs": inputs, "outputs": [{"name": "output0"}]})
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path.endswith("/index"):
-            self._say([{"name": "cells", "state": "READY"}])
+            self._respond([{"name": "cells", "state": "READY"}])
             return
         cut = int(self.headers[LENGTH])
         given = json.loads(body[:cut])["inputs"][0]
@@ -37,13 +37,13 @@ class _Server(BaseHTTPRequestHandler):
         found = load_backend(exported("onnx", dynamic=True), CPU)(images).numpy()
         described = {"name": "output0", "datatype": "FP32", "shape": list(found.shape)}
         described["parameters"] = {"binary_data_size": found.nbytes}
-        self._say({"model_name": "cells", "outputs": [described]}, found.tobytes())
+        self._respond({"model_name": "cells", "outputs": [described]}, found.tobytes())
 
     def log_message(self, *words: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
-    def _say(self, answer: object, binary: bytes = b"") -> None:
-        head = json.dumps(answer).encode()
+    def _respond(self, content: object, binary: bytes = b"") -> None:
+        head = json.dumps(content).encode()
         self.send_response(200)
         if binary:
             self.send_header(LENGTH, str(len(head)))
@@ -53,7 +53,7 @@ class _Server(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def url() -> Iterator[str]:
     pytest.importorskip("tritonclient.http", reason="pip install 'tritonclient[http]'")
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Server)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -61,15 +61,15 @@ def address() -> Iterator[str]:
     server.shutdown()
 
 
-def test_a_server_is_asked_for_its_first_model(address: str) -> None:
-    backend = load_backend(address, CPU, names=NAMES)
+def test_the_first_model_of_a_server_is_used(url: str) -> None:
+    backend = load_backend(url, CPU, names=NAMES)
 
     assert (backend.names, backend.imgsz, backend.batch) == (NAMES, (64, 64), None)
     expected = load_backend(exported("onnx", dynamic=True), CPU)(example(2))
     torch.testing.assert_close(backend(example(2)), expected)
 
 
-def test_a_server_that_is_not_there_is_an_error_of_one_line() -> None:
+def test_an_unreachable_server_is_a_one_line_error() -> None:
     pytest.importorskip("tritonclient.http", reason="pip install 'tritonclient[http]'")
     with pytest.raises(DataError, match="--weights http://127.0.0.1:9: the server does not answer"):
         load_backend("http://127.0.0.1:9", CPU)

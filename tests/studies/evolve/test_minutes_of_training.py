@@ -23,4 +23,4 @@ def test_the_estimate_is_proportional_to_the_steps(tmp_path: Path, monkeypatch: 
 def test_invalid_data_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text(f"path: {tmp_path}\ntrain: none\nval: none\nnames: [a]\n")
     with pytest.raises(DataError, match="does not exist"):
-        minutes_of_training(parse_options(["--data", str(tmp_path / "data.yaml"), "--weights", ""]))
+        minutes_of_training(parse_options(["--data", str(tmp_path / "data.yaml")]))

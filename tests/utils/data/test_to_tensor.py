@@ -8,7 +8,7 @@ from utils.data.letterbox import to_tensor
 CPU = torch.device("cpu")
 
 
-def test_every_byte_becomes_exactly_itself_over_255() -> None:
+def test_every_value_is_exactly_byte_over_255() -> None:
     image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
     image[..., 1] = image[::-1, :, 0]
     images = to_tensor([image, image[::-1]], CPU)
@@ -20,8 +20,8 @@ def test_every_byte_becomes_exactly_itself_over_255() -> None:
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_other_devices_compute_the_same(half: bool) -> None:
-    """The road of a GPU, walked on the device that is everywhere."""
+def test_other_devices_give_the_same_shape_and_precision(half: bool) -> None:
+    """The code path of a GPU, on the meta device."""
     device = torch.device("meta")
     image = np.zeros((32, 64, 3), np.uint8)
     images = to_tensor([image, image], device, half)

@@ -33,7 +33,10 @@ def test_every_flag_of_the_original_is_accepted(line: str, expected: dict[str, o
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--include onx", r"--include onx: unknown format \(did you mean onnx\?\); known are torchscript"),
+        (
+            "--include onx",
+            r"--include onx: unknown format \(did you mean onnx\?\); expected one of torchscript",
+        ),
         ("--half", "--half needs a GPU for torchscript"),
         ("--half --dynamic --device 0", "--half and --dynamic exclude each other"),
         ("--half --int8 --device 0", "--half and --int8 exclude each other"),

@@ -1,4 +1,4 @@
-"""The compiled chain of 1-D convolutions against PyTorch's own, forward and backward."""
+"""The compiled chain of 1-D convolutions against PyTorch's convolutions, forward and backward."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def results(run, x: Tensor, stages: list[nn.Conv2d], grad: Tensor) -> list[Tenso
         ((2, 64, 80, 80), 11),
         ((2, 128, 40, 40), 23),
         ((2, 512, 20, 20), 35),
-        ((3, 40, 13, 21), 11),  # channels and sides that fill no block
+        ((3, 40, 13, 21), 11),  # neither channels nor sides are multiples of a block
         ((1, 16, 5, 3), 35),  # smaller than the kernel
         ((2, 17, 1, 1), 7),
         ((1, 1, 9, 30), 53),
         ((2, 16, 12, 12), 65),
     ],
 )
-def test_equals_the_plain_chain(
+def test_equals_separate_convolutions(
     design: type[_Gate], shape: tuple[int, int, int, int], k: int, layout: torch.memory_format
 ) -> None:
     torch.manual_seed(0)
@@ -81,7 +81,7 @@ def test_a_map_with_gaps_in_memory() -> None:
         assert torch.allclose(mine, yours, atol=1e-5, rtol=1e-5)
 
 
-def test_repeats_itself_to_the_bit_on_any_number_of_threads() -> None:
+def test_results_are_equal_to_the_bit_on_any_number_of_threads() -> None:
     torch.manual_seed(0)
     x, grad = torch.randn(3, 40, 17, 19), torch.randn(3, 40, 17, 19)
     stages = stages_of(LSKA(40, 11, init="paper"))
@@ -97,7 +97,7 @@ def test_repeats_itself_to_the_bit_on_any_number_of_threads() -> None:
     assert all(torch.equal(a, b) for run in runs[1:] for a, b in zip(runs[0], run, strict=True))
 
 
-def test_an_image_is_the_same_in_any_batch() -> None:
+def test_results_of_an_image_do_not_depend_on_the_batch() -> None:
     torch.manual_seed(0)
     x, stages = torch.randn(4, 16, 9, 9), stages_of(LSKA(16, 11, init="paper"))
 
@@ -105,8 +105,7 @@ def test_an_image_is_the_same_in_any_batch() -> None:
         assert torch.equal(separable_chain(x, stages)[2:3], separable_chain(x[2:3], stages))
 
 
-def test_forgets_what_is_between() -> None:
-    """Of the maps only the input is kept for the backward pass."""
+def test_only_the_input_is_saved_for_the_backward_pass() -> None:
     kept: list[Tensor] = []
     stages = stages_of(LSKA(16, 11, init="paper"))
     x = torch.rand(1, 16, 20, 20, requires_grad=True)
@@ -129,7 +128,7 @@ def test_autocast_computes_in_float32() -> None:
 
 
 @pytest.mark.parametrize("case", ["double", "empty", "meta", "hook", "traced", "compiled", "other layer"])
-def test_gives_way_to_the_plain_chain(case: str) -> None:
+def test_separate_convolutions_run_where_the_chain_cannot(case: str) -> None:
     stages: list[nn.Module] = [*stages_of(LSKA(16, 11, init="paper"))]
     x = torch.rand(0 if case == "empty" else 1, 16, 9, 9)
     seen = []
@@ -155,7 +154,7 @@ def test_gives_way_to_the_plain_chain(case: str) -> None:
     assert bool(seen) == (case == "hook")
 
 
-def test_a_second_derivative_is_refused_not_wrong() -> None:
+def test_second_derivatives_raise() -> None:
     x = torch.rand(1, 16, 9, 9, requires_grad=True)
     (slope,) = torch.autograd.grad(
         separable_chain(x, stages_of(LSKA(16, 11, init="paper"))).square().sum(), x, create_graph=True
@@ -180,12 +179,12 @@ def test_few_channels_on_many_threads_are_left_to_pytorch() -> None:
     assert done.stdout.split() == ["False", "True"], done.stderr
 
 
-def test_depthwise_layers_are_what_the_chain_takes() -> None:
+def test_depthwise_layers_of_lska_use_the_chain() -> None:
     assert is_native(torch.rand(1, 32, 9, 9), [depthwise(32, 1, 5), depthwise(32, 5, 1)])
 
 
 @pytest.mark.parametrize("channels", [8, 40])
-def test_another_number_of_channels_is_refused_as_by_pytorch(channels: int) -> None:
+def test_another_number_of_channels_raises_as_in_pytorch(channels: int) -> None:
     with pytest.raises(RuntimeError, match="expected input"), torch.no_grad():
         LSKA(16, 11)(torch.rand(1, channels, 9, 9))
 
@@ -216,15 +215,15 @@ def test_transforms_of_torch_func() -> None:
     assert torch.allclose(slope, y.grad, rtol=1e-4, atol=1e-4)
 
 
-def test_threads_that_end_leave_no_memory_behind() -> None:
-    """Each thread that runs the chain has memory of its own, which must go with it."""
+def test_the_memory_of_a_thread_is_freed_with_it() -> None:
+    """Each thread that runs the chain has scratch memory of its own."""
     code = (
         "import threading, psutil, torch\n"
         "from models.attention.lska import LSKA\n"
         "block, x = LSKA(16, 23), torch.rand(1, 16, 160, 160)\n"
         "def work():\n"
         "    torch.set_num_threads(1)\n"
-        "    with torch.no_grad(): block.look_around(x)\n"
+        "    with torch.no_grad(): block.convolve(x)\n"
         "def run(count):\n"
         "    for _ in range(count):\n"
         "        t = threading.Thread(target=work); t.start(); t.join()\n"

@@ -1,4 +1,4 @@
-"""Convolutions with their activation, and weights in oneDNN's order."""
+"""Convolutions with their activation, with weights in oneDNN's layout."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_equals_the_two_layers(groups: int, act: bool | nn.Module, layout: torch
 @pytest.mark.parametrize(
     "change", ["in place", "moved", "half and back", "another layer", "another activation", "data"]
 )
-def test_follows_the_layer(change: str) -> None:
+def test_changes_of_the_layer_are_noticed(change: str) -> None:
     block, x = fused(), torch.rand(1, 16, 8, 8)
     with torch.no_grad():
         before = block(x)
@@ -60,7 +60,7 @@ def test_follows_the_layer(change: str) -> None:
             block.conv = nn.Conv2d(16, 32, 3, 2, 1)
         elif change == "another activation":
             block.act = nn.ReLU()
-        else:  # not counted by PyTorch: whoever does this says so
+        else:  # does not change the version of the tensor
             block.conv.weight.data.mul_(2)
             assert block._packed is not None
             block._packed.forget()
@@ -92,7 +92,7 @@ def test_a_copy_has_weights_of_its_own(copied) -> None:  # type: ignore[no-untyp
         assert torch.equal(block(x), before)
 
 
-def test_gives_way_where_it_cannot() -> None:
+def test_pytorchs_operators_run_where_it_cannot() -> None:
     block, x = fused(), torch.rand(1, 16, 8, 8)
 
     assert not is_packed(block, x)  # gradients
@@ -107,15 +107,15 @@ def test_gives_way_where_it_cannot() -> None:
         assert block.double()(x.double()).dtype == torch.float64
 
 
-def test_hooks_are_heard() -> None:
+def test_hooks_are_called() -> None:
     block = fused()
-    heard: list[str] = []
-    block.act.register_forward_hook(lambda *_: heard.append("act"))
-    block.conv.register_forward_pre_hook(lambda *_: heard.append("conv"))
+    called: list[str] = []
+    block.act.register_forward_hook(lambda *_: called.append("act"))
+    block.conv.register_forward_pre_hook(lambda *_: called.append("conv"))
     with torch.no_grad():
         block(torch.rand(1, 16, 8, 8))
 
-    assert heard == ["conv", "act"]
+    assert called == ["conv", "act"]
 
 
 def test_a_projection_is_a_convolution() -> None:

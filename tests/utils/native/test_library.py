@@ -1,4 +1,4 @@
-"""The compiled kernels: made once, kept where nobody else can write, and never needed."""
+"""The compiled kernels: compiled once, stored where no other user can write, and optional."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_it_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert kept(tmp_path) == [file] and file.stat().st_mtime_ns == made
 
 
-def test_another_source_is_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_source_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = module._digest(["/bin/sh"])
     monkeypatch.setattr(module, "SOURCES", module.SOURCES[:1])
 
@@ -45,7 +45,7 @@ def test_another_source_is_another_file(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("case", ["no compiler", "a compiler that fails", "switched off"])
-def test_without_it_the_plain_operators_run(
+def test_without_it_pytorchs_operators_run(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block, x = LSKA(16, 11, init="paper"), torch.rand(1, 16, 9, 9)
@@ -64,7 +64,7 @@ def test_without_it_the_plain_operators_run(
     assert not list((tmp_path / "other").rglob("*.so*"))
 
 
-def test_a_folder_that_others_can_write_is_not_trusted(tmp_path: Path) -> None:
+def test_a_folder_that_others_can_write_to_is_not_used(tmp_path: Path) -> None:
     folder = tmp_path / "cache" / "native"
     folder.mkdir(parents=True)
     folder.chmod(0o777)
@@ -73,23 +73,25 @@ def test_a_folder_that_others_can_write_is_not_trusted(tmp_path: Path) -> None:
     assert not kept(tmp_path)
 
 
-def test_a_damaged_file_does_no_harm(tmp_path: Path) -> None:
+def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
     assert library() is not None
     (file,) = kept(tmp_path)
-    file.unlink()  # it is in use: writing into it would pull the code from under this process
+    file.unlink()  # this process has it loaded, so it must not be overwritten
     file.write_bytes(b"not a library")
     module._library.cache_clear()
 
     assert library() is not None
 
 
-def test_a_cache_that_is_a_file_does_no_harm(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_cache_folder_is_tolerated(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
 
     assert library() is not None
 
 
-def test_a_process_without_a_home_compiles_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_home_it_is_compiled_in_a_temporary_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def nowhere() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -105,7 +107,7 @@ def test_a_compiler_with_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(kept(tmp_path)) == 1
 
 
-def test_threads_that_come_together_compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_threads_compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[int] = []
     load = module._load
     monkeypatch.setattr(module, "_load", lambda: (loads.append(1), load())[1])

@@ -1,4 +1,4 @@
-"""Joined maps, SiLU and decoded boxes against PyTorch's operators."""
+"""Concatenated maps, SiLU and decoded boxes against PyTorch's operators."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_join_is_concatenation(channels: tuple[int, ...], pixels: tuple[int, int
 
 
 @pytest.mark.parametrize("case", ["contiguous", "double", "mixed"])
-def test_join_gives_way_to_pytorch(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pytorchs_concatenation_runs_where_join_cannot(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maps, "_Join", None)
     a, b = (torch.rand(1, 16, 4, 4).to(memory_format=torch.channels_last) for _ in range(2))
     if case == "contiguous":
@@ -42,7 +42,7 @@ def test_join_gives_way_to_pytorch(case: str, monkeypatch: pytest.MonkeyPatch) -
     assert torch.equal(join([a, b]), torch.cat([a, b], 1))
 
 
-def test_join_refuses_maps_of_different_sizes() -> None:
+def test_join_rejects_maps_of_different_sizes() -> None:
     a, b = (torch.rand(1, 16, n, 4).to(memory_format=torch.channels_last) for n in (4, 5))
 
     with pytest.raises(RuntimeError, match="Sizes of tensors must match"):
@@ -64,7 +64,7 @@ def test_silu_of_extreme_values() -> None:
 
 
 @pytest.mark.parametrize("nc", [1, 3, 11, 80])
-def test_decode_is_what_the_head_does(nc: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decode_equals_the_heads_own_decoding(nc: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     head = Detect(nc, [[10, 13, 16, 30], [30, 61, 62, 45]], (16, 32)).eval()
     head.set_strides([8, 16])
@@ -81,7 +81,7 @@ def test_decode_is_what_the_head_does(nc: int, monkeypatch: pytest.MonkeyPatch) 
     assert all(torch.equal(a, b) for a, b in zip(maps_ours, maps_theirs, strict=True))
 
 
-def test_decode_gives_way_to_pytorch() -> None:
+def test_decode_does_not_run_with_gradients_or_other_layouts() -> None:
     last = torch.rand(1, 16, 4, 4).to(memory_format=torch.channels_last)
 
     assert not can_decode([last])  # gradients

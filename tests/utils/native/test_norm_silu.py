@@ -1,4 +1,4 @@
-"""Batch norm and SiLU in one, against PyTorch's two: values, gradients, running statistics."""
+"""Fused batch norm and SiLU against PyTorch's operators: values, gradients, running statistics."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(one_pass: bool, x: Tensor, norm: nn.BatchNorm2d, grad: Tensor) -> list[T
 )
 @pytest.mark.parametrize("shift", [0.0, 30.0])
 def test_equals_batch_norm_and_silu(shape: tuple[int, int, int, int], shift: float) -> None:
-    """The truth is computed in float64; we are to be as near to it as PyTorch, or within rounding."""
+    """Compare with float64: the error must not exceed PyTorch's in float32, or rounding."""
     torch.manual_seed(0)
     x = (torch.randn(shape) * 3 + shift).to(memory_format=torch.channels_last)
     norm, grad = make_norm(shape[1]), torch.randn(shape)
@@ -65,7 +65,7 @@ def test_extreme_values_stay_finite() -> None:
     assert torch.allclose(y, F.silu(copy.deepcopy(norm)(x)), rtol=1e-4, atol=1e-4)
 
 
-def test_not_a_number_comes_through() -> None:
+def test_nan_is_propagated() -> None:
     x = torch.zeros(1, 16, 4, 4).to(memory_format=torch.channels_last)
     x[0, 3, 1, 1] = float("nan")
 
@@ -86,7 +86,7 @@ def test_a_gradient_that_is_part_of_a_wider_map() -> None:
     assert all(torch.equal(a, b) for a, b in zip(part, whole, strict=True))
 
 
-def test_repeats_itself_to_the_bit_on_any_number_of_threads() -> None:
+def test_results_are_equal_to_the_bit_on_any_number_of_threads() -> None:
     torch.manual_seed(0)
     x = torch.randn(4, 32, 33, 31).to(memory_format=torch.channels_last)
     norm, grad, threads, runs = make_norm(32), torch.randn(4, 32, 33, 31), torch.get_num_threads(), []
@@ -103,7 +103,7 @@ def test_repeats_itself_to_the_bit_on_any_number_of_threads() -> None:
 @pytest.mark.parametrize(
     "case", ["evaluation", "contiguous", "double", "13 channels", "frozen", "other activation", "hook"]
 )
-def test_gives_way_to_pytorch(case: str) -> None:
+def test_pytorchs_operators_run_where_it_cannot(case: str) -> None:
     channels = 13 if case == "13 channels" else 16
     x = torch.rand(2, channels, 6, 6).to(memory_format=torch.channels_last)
     norm, act = batch_norm(channels), nn.SiLU()
@@ -120,7 +120,7 @@ def test_gives_way_to_pytorch(case: str) -> None:
     assert not fits(x, norm, other)
 
 
-def test_a_convolution_block_trains_the_same_either_way() -> None:
+def test_a_convolution_block_trains_equally_with_and_without_it() -> None:
     torch.manual_seed(0)
     block = Conv(16, 32, 3).train()
     twin = copy.deepcopy(block)
@@ -134,12 +134,12 @@ def test_a_convolution_block_trains_the_same_either_way() -> None:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_hooks_of_the_parts_are_heard(layout: torch.memory_format) -> None:
+def test_hooks_of_both_modules_are_called(layout: torch.memory_format) -> None:
     block = Conv(16, 16, 3, act=nn.SiLU()).train()
-    heard: list[str] = []
-    block.act.register_forward_hook(lambda *_: heard.append("act"))
-    block.bn.register_full_backward_hook(lambda *_: heard.append("bn"))  # type: ignore[union-attr]
+    called: list[str] = []
+    block.act.register_forward_hook(lambda *_: called.append("act"))
+    block.bn.register_full_backward_hook(lambda *_: called.append("bn"))  # type: ignore[union-attr]
 
     block(torch.rand(1, 16, 6, 6, requires_grad=True).to(memory_format=layout)).sum().backward()
 
-    assert heard == ["act", "bn"]
+    assert called == ["act", "bn"]

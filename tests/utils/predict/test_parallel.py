@@ -76,7 +76,7 @@ def test_results_are_in_the_order_of_the_items_and_errors_too(most: int) -> None
             results[3][1].result()
 
 
-def test_a_few_items_are_started_ahead_and_cancelled_when_nobody_wants_them(
+def test_a_few_items_are_started_ahead_and_cancelled_on_close(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(parallel, "MAX_IO_THREADS", 1)

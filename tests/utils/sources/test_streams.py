@@ -128,7 +128,7 @@ def test_a_dead_stream_is_counted_and_the_others_continue() -> None:
 
 @pytest.mark.usefixtures("cameras")
 def test_it_is_an_error_if_no_stream_can_be_opened() -> None:
-    source = StreamSource("rtsp://nobody", ["dead", "dead"])
-    with pytest.raises(DataError, match="rtsp://nobody"):
+    source = StreamSource("rtsp://nowhere", ["dead", "dead"])
+    with pytest.raises(DataError, match="rtsp://nowhere"):
         list(source.batches())
     assert source.skipped == 2

@@ -13,9 +13,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from utils.base.errors import DataError
-from utils.base.log import LOG
+from utils.base.log import LOG, Bar
 from utils.base.paths import cache_folder, file_sha256
-from utils.base.progress import Bar
 from utils.data.image_lists import label_name
 from utils.data.images import IMAGE_SUFFIXES, check_image
 from utils.data.label_cache import (

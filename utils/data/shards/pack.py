@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from utils.base.errors import ConfigError, DataError
-from utils.base.log import LOG
+from utils.base.log import LOG, Bar
 from utils.base.names import UniqueNames
 from utils.base.paths import atomic_write, relative_to_cwd
-from utils.base.progress import Bar
 from utils.base.seeds import generator
 from utils.base.yaml_io import write_yaml
 from utils.data.dataset_yaml import DataSpec

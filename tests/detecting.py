@@ -48,7 +48,9 @@ class Blind(Finder):
         return torch.zeros(len(images), 1, 7)
 
 
-def look(source: Path | str, folder: Path, backend: Finder | None = None, **kwargs: Any) -> DetectSummary:
+def detect_in(
+    source: Path | str, folder: Path, backend: Finder | None = None, **kwargs: Any
+) -> DetectSummary:
     values = {"source": source, "project": str(folder), "imgsz": 64, "device": "cpu", **kwargs}
     return detect_with(options_from(DetectOptions, values), load=lambda _: backend or Finder())
 

@@ -1,4 +1,4 @@
-"""The figures on docs/performance.md are those of the csv files, and ratios are what they are said to be."""
+"""The tables of docs/performance.md match the csv files, and ratios are computed as documented."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"bench_{name}", ROOT / "benchmarks" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look for their module there
+    sys.modules[spec.name] = module  # dataclasses look up their module there
     spec.loader.exec_module(module)
     return module
 
@@ -32,28 +32,28 @@ def test_the_page_has_the_tables_of_its_csv_files() -> None:
     runner = load("all")
     page = runner.PAGE.read_text(encoding="utf-8")
 
-    assert runner.rebuild(page, runner.FIGURES) == page
-    assert set(runner.SCRIPTS) == {path.stem for path in runner.FIGURES.glob("*.csv")}
+    assert runner.rebuild(page, runner.RESULTS) == page
+    assert set(runner.SCRIPTS) == {path.stem for path in runner.RESULTS.glob("*.csv")}
     assert all((ROOT / "benchmarks" / f"{script}.py").is_file() for script, *_ in runner.SCRIPTS.values())
 
 
 @pytest.mark.usefixtures("restored_path")
-def test_a_ratio_is_the_median_over_rounds_and_knows_its_target(tmp_path: Path) -> None:
-    measure = load("timing")
+def test_a_ratio_is_the_median_of_the_rounds_and_is_compared_with_its_target(tmp_path: Path) -> None:
+    timing = load("timing")
     seconds = {"new": [1.0, 2.0, 4.0], "old": [3.0, 4.0, 12.0]}
 
-    line = measure.faster("a step", ">= 2.5", seconds, "new", "old")
-    assert (line.median, line.verdict) == (3.0, "met")
-    assert measure.slower("a step", "<= 0.3", seconds, "new", "old").verdict == "missed"
+    row = timing.faster("a step", ">= 2.5", seconds, "new", "old")
+    assert (row.median, row.status) == (3.0, "met")
+    assert timing.slower("a step", "<= 0.3", seconds, "new", "old").status == "missed"
 
-    table = measure.ResultTable("Title", str(tmp_path / "figures.csv"))
-    table.add(line)
-    (row,) = csv.DictReader((tmp_path / "figures.csv").open())
-    assert row["what"] == "a step" and float(row["median"]) == 3 and row["verdict"] == "met"
+    table = timing.ResultTable("Title", str(tmp_path / "results.csv"))
+    table.add(row)
+    (written,) = csv.DictReader((tmp_path / "results.csv").open())
+    assert written["what"] == "a step" and float(written["median"]) == 3 and written["verdict"] == "met"
 
 
 @pytest.mark.usefixtures("restored_path")
-def test_sides_take_turns() -> None:
+def test_sides_alternate() -> None:
     calls: list[str] = []
 
     seconds = load("timing").alternate(
