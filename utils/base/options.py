@@ -287,6 +287,8 @@ def _one(value: Any, spec: _Spec) -> Any:
     if isinstance(value, bool | dict) or spec.kind is bool:
         return value
     try:
+        if spec.kind is int and isinstance(value, float) and not value.is_integer():
+            raise ValueError("int() would drop its fraction")
         return spec.kind(value) if spec.kind in (int, float, str) else value
     except (TypeError, ValueError) as error:
         kind = "a whole number" if spec.kind is int else "a number"
@@ -300,7 +302,8 @@ def height_width(imgsz: Any, flag: str = "--imgsz") -> tuple[int, int]:
         ConfigError: neither.
     """
     try:
-        sides = [int(side) for side in (imgsz if isinstance(imgsz, Iterable) else [imgsz])]
+        several = isinstance(imgsz, Iterable) and not isinstance(imgsz, str)
+        sides = [int(side) for side in (imgsz if several else [imgsz])]
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{flag} {imgsz}: expected one or two sizes in pixels (h w)") from error
     if len(sides) not in (1, 2) or min(sides) < 1:

@@ -65,6 +65,7 @@ def test_keywords_are_converted_as_flags_are() -> None:
     assert (options.imgsz, options.weights, options.classes) == ((64, 64), ["b.pt"], [3])
     assert options.conf_thres == 0.5
     assert options.given == ("imgsz", "weights", "classes", "conf_thres")
+    assert options_from(Example, {"imgsz": "64"}).imgsz == (64, 64)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,8 @@ def test_keywords_are_converted_as_flags_are() -> None:
         ({"conf_thres": "x"}, "--conf-thres x: expected a number"),
         ({"classes": [-1]}, "--classes -1: expected a whole number from 0"),
         ({"imgsz": [1, 2, 3]}, "--imgsz 1 2 3: expected one or two sizes in pixels"),
+        ({"classes": 2.5}, "--classes 2.5: expected a whole number"),
+        ({"classes": float("nan")}, "--classes nan: expected a whole number"),
         ({"task": "trial"}, "--task trial: expected one of val, test"),
         ({"weigths": "a.pt"}, "example.run() has no option 'weigths'; did you mean weights?"),
     ],
