@@ -26,10 +26,10 @@ class ModelOptions(Options):
     description = "Print the layers, parameters and GFLOPs of a model."
 
     cfg: str = _model("yolov5s.yaml", "model yaml, by path or bare name")
-    imgsz: int = _model(640, "image size (pixels)", aliases=("--img", "--img-size"))
+    imgsz: int = _model(640, "image size (pixels)", aliases=("--img", "--img-size"), between=(1, None))
     test: bool = _model(False, "build the models of all yamls below models/")
     line_profile: bool = _model(False, "print the time and GFLOPs of each layer")
-    batch_size: int = _timed(1, "images per batch")
+    batch_size: int = _timed(1, "images per batch", between=(1, None))
     device: str = _timed("cpu", "cpu, mps, or a CUDA device such as 0")
 
 
