@@ -34,7 +34,7 @@ def main() -> None:
     p = parser(__doc__)
     folders = (parent / "shared/data/bccd/images/train" for parent in ROOT.parents)
     default = next((str(folder) for folder in folders if folder.is_dir()), "")
-    p.add_argument("--images", default=default, help="folder of small JPEGs; default: BCCD's")
+    p.add_argument("--images", "--pictures", default=default, help="folder of small JPEGs; default: BCCD's")
     opt = p.parse_args()
     small = sorted(Path(opt.images).glob("*.jpg"))[:20] if opt.images else []
     if not small:

@@ -29,7 +29,7 @@ def parse_opt() -> argparse.Namespace:
         "--trained", required=True, help="checkpoint with the classes of the dataset, for validation"
     )
     p.add_argument("--data", required=True, help="dataset yaml")
-    p.add_argument("--images", required=True, help="folder of images for detection")
+    p.add_argument("--images", "--pictures", required=True, help="folder of images for detection")
     p.add_argument(
         "--repeats", type=int, default=1, help="number of runs of each job; the median is reported"
     )

@@ -35,7 +35,7 @@ OBJECTS = 7.2  # per image, as in COCO val2017
 def main() -> None:
     """Run the benchmark."""
     p = parser(__doc__)
-    p.add_argument("--images", type=int, default=16, help="batch size for NMS")
+    p.add_argument("--images", "--pictures", type=int, default=16, help="batch size for NMS")
     p.add_argument("--set", type=int, default=5000, help="number of images to match")
     p.add_argument("--job", choices=("legacy", "coco"), help=argparse.SUPPRESS)
     opt = p.parse_args()

@@ -31,7 +31,7 @@ def main() -> None:
     p.add_argument("--data", default=str(SHARED / "data" / "bccd.yaml"), help="dataset yaml")
     p.add_argument("--img", type=int, nargs="+", default=[320, 640], help="image size(s) (pixels)")
     p.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="number(s) of workers")
-    p.add_argument("--images", type=int, default=96, help="number of training images")
+    p.add_argument("--images", "--pictures", type=int, default=96, help="number of training images")
     opt = p.parse_args()
     for path in (opt.weights, opt.data):
         if not Path(path).is_file():
