@@ -29,7 +29,7 @@ class ModelOptions(Options):
     imgsz: int = _model(640, "image size (pixels)", aliases=("--img", "--img-size"))
     test: bool = _model(False, "build the models of all yamls below models/")
     line_profile: bool = _model(False, "print the time and GFLOPs of each layer")
-    batch_size: int = _timed(1, "images per batch")
+    batch_size: int = _timed(1, "batch size")
     device: str = _timed("cpu", "cpu, mps, or a CUDA device such as 0")
 
 
