@@ -29,7 +29,7 @@ from models.tta import augmented_forward
 from utils.base.errors import ConfigError
 from utils.ops.flops import gflops, on_meta
 
-registry.register(registry.detects, Detect)
+registry.register(registry.detection_head, Detect)
 
 Watch = Callable[[nn.Module, Tensor], None]
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from models.config import MULTIPLES, SCALES, read_activation, read_config, read_rows, read_word
-from models.registry import keeps, register, registered
+from models.registry import register, registered, same_channels
 from models.yolo import DetectionModel
 from utils.base.errors import ConfigError
 from utils.base.paths import ROOT
@@ -126,7 +126,7 @@ def test_one_line_registers_a_block() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return 2 * x
 
-    register(keeps, Twice)
+    register(same_channels, Twice)
     model = DetectionModel(tiny([-1, 1, "Twice", []]))
     assert model.model[1].weight.shape == (8,)
 
