@@ -86,7 +86,7 @@ def make_callbacks(
     options: TrainOptions, user_callbacks: Sequence[Callbacks], process_group: ProcessGroup, loaders: Loaders
 ) -> CallbackList:
     """Return the callbacks of a run: plots, logging services, the user's own; none on ranks other than 0."""
-    if not process_group.leads:
+    if not process_group.is_main:
         return CallbackList()
     own: list[Callbacks] = [] if options.noplots else [PlotLogger()]
     chosen = choose(options)

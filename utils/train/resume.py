@@ -39,8 +39,8 @@ def after_restart(options: TrainOptions, process_group: ProcessGroup) -> TrainOp
     """
     if process_group.world == 1 and "TORCHELASTIC_RESTART_COUNT" not in os.environ:
         return options
-    restarted = process_group.leads and process_group.restarted
-    folder = process_group.share(_folder_of_launch(options) if restarted else None)
+    restarted = process_group.is_main and process_group.restarted
+    folder = process_group.broadcast(_folder_of_launch(options) if restarted else None)
     if folder is None:
         return options
     last = folder / "weights" / "last.pt"

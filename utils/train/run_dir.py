@@ -78,8 +78,10 @@ class RunDir:
         cls, options: TrainOptions, process_group: ProcessGroup, resumed: Path | None = None
     ) -> RunDir:
         """Return the same directory on all ranks; only rank 0 writes."""
-        chosen = process_group.share(cls.choose(options, resumed).folder if process_group.leads else Path())
-        return cls(chosen) if process_group.leads else ReadOnlyRunDir(chosen)
+        chosen = process_group.broadcast(
+            cls.choose(options, resumed).folder if process_group.is_main else Path()
+        )
+        return cls(chosen) if process_group.is_main else ReadOnlyRunDir(chosen)
 
     def __str__(self) -> str:
         return relative_to_cwd(self.folder)
@@ -214,7 +216,7 @@ class Closable(Protocol):
 
 @contextmanager
 def guard(run: RunDir, loaders: Closable, callbacks: Callbacks) -> Iterator[None]:
-    """However the training ends: log how to resume, end the worker processes, tear down the callbacks."""
+    """Clean up after the training, also on errors: log how to resume, end workers, tear down callbacks."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):

@@ -142,7 +142,7 @@ class TrainState:
         All ranks have to call it; ranks other than 0 get an empty dict.
         """
         states = self.process_group.gather(random_state(self.device))
-        if not self.process_group.leads:
+        if not self.process_group.is_main:
             return {}
         return {
             "epoch": self.progress.epoch - 1,  # the last complete epoch, as in the original

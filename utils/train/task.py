@@ -104,7 +104,7 @@ def start(setup: TrainSetup) -> TrainTask:
         for line in differences(resumed.checkpoint.metadata, metadata):
             LOG.warning(f"resuming, but {line}")
     setup.run.open(options, hyp, state.progress.epoch, metadata)
-    if setup.process_group.leads:
+    if setup.process_group.is_main:
         note_launch(setup.run.folder)
     _announce(setup)
     return TrainTask(setup, state, make_train_config(setup, state))
