@@ -84,7 +84,7 @@ def config_names() -> list[str]:
 
 
 def _scaled_names() -> list[str]:
-    """Names such as yolov5s-SPPFLSKA.yaml that stand for yolov5-SPPFLSKA.yaml at a scale."""
+    """Return names such as yolov5s-SPPFLSKA.yaml, which stand for yolov5-SPPFLSKA.yaml at a scale."""
     files = [file for file in _all_files() if file.name.startswith("yolov5-")]
     names = [file.name.removeprefix("yolov5") for file in files if _serves_all_scales(read_yaml(file))]
     return [f"yolov5{scale}{name}" for name in names for scale in SCALES]
@@ -95,7 +95,7 @@ def _all_files() -> list[Path]:
 
 
 def _files(path: Path) -> list[Path]:
-    """The files that a path or bare name may mean."""
+    """Return the files that a path or bare name may mean."""
     below = [file for file in _all_files() if file.name == path.name] if path.parent == Path() else []
     return [file for file in (path, ROOT / path, *below) if file.is_file()]
 

@@ -34,7 +34,7 @@ class ModelOptions(Options):
 
 
 def check_flags() -> None:
-    """Answer --help and invalid flags, and end the process; return where all flags are valid."""
+    """Parse the flags before the heavy imports: --help and invalid flags end the process here."""
     build_parser(ModelOptions).parse_args()
 
 
@@ -120,5 +120,5 @@ def layer_gflops(model: nn.Module, images: Tensor) -> list[float]:
 
 
 def _layers(model: nn.Module) -> list[Any]:
-    """The layers that the rows of the yaml became; each has the attributes i, f, type, np, repeats, args."""
+    """Return the layers, one per row of the yaml; each has the attributes i, f, type, np, repeats, args."""
     return list(model.get_submodule("model").children())

@@ -133,13 +133,13 @@ def argument_names(name: str) -> list[str]:
     names = list(inspect.signature(block).parameters)
     if rule is any_channels or rule is detection_head:
         return names
-    return [
-        name for index, name in enumerate(names[1:], 1) if not (rule is channels_and_repeats and index == 2)
-    ]
+    if rule is channels_and_repeats:
+        return [names[1], *names[3:]]
+    return names[1:]
 
 
 def plan(name: str, layer: LayerContext, args: Sequence[Any]) -> LayerPlan:
-    """Look up a block and apply its rule.
+    """Find a block by name and apply its rule.
 
     A mapping as the last yaml argument holds keywords: `[-1, 1, LSKA, [{k: 23, init: paper}]]`.
 

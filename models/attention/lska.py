@@ -45,7 +45,7 @@ def taps(k: int, dilation: int) -> tuple[int, int]:
 
 
 def is_legal(k: int, dilation: int) -> bool:
-    """Whether k = (2d - 1) + d (far - 1) has a solution with odd far."""
+    """Return whether k = (2d - 1) + d (far - 1) has a solution with odd far."""
     far, rest = divmod(k - dilation + 1, dilation)
     return rest == 0 and far > 0 and far % 2 == 1
 

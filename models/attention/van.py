@@ -258,7 +258,7 @@ def _run_stage(x: Tensor, embed: nn.Module, blocks: nn.Module, norm: nn.Module) 
 
 
 def _each(scale: Tensor) -> Tensor:
-    """(C,) -> (C, 1, 1)"""
+    """Reshape (C,) to (C, 1, 1)."""
     return scale[:, None, None]
 
 

@@ -1,4 +1,4 @@
-"""The contract of all runtimes: what detect.py, val.py, AutoShape and the server see of a model."""
+"""The interface of all runtimes, for detect.py, val.py, AutoShape and the server."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ class Backend(ABC):
         self.nms_conf = 0.0
 
     def apply_metadata(self, meta: Metadata) -> None:
-        """Take over stride, names, NMS and sizes that a file holds of its model."""
+        """Set stride, names, NMS and sizes from the metadata of the file."""
         self.stride, self.names, self.has_nms = meta.stride, meta.names, meta.has_nms
         self.imgsz = meta.imgsz or self.imgsz
         self.batch = meta.batch or self.batch
         self.nms_conf = meta.nms_conf
 
     def read_input_shape(self, shape: Sequence[Any]) -> None:
-        """Take the fixed batch and image size from the shape of the input; names and -1 are dynamic sides.
+        """Set the fixed batch and image size from the shape of the input; names and -1 are dynamic sides.
 
         Raises:
             DataError: the input is not a batch of images.
@@ -133,7 +133,7 @@ class Backend(ABC):
         self(torch.zeros(shape, device=self.device))
 
     def set_missing_names(self, names: dict[int, str] | None) -> None:
-        """Name the classes of a file that holds no names: as given, else class0, class1, ...
+        """Set the class names if the file contains none: as given, else class0, class1, ...
 
         Raises:
             ConfigError: a file with NMS, whose output does not say how many classes there are.

@@ -29,7 +29,7 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
 
 @contextmanager
 def default_activation(activation: nn.Module, csp: nn.Module | None = None) -> Iterator[None]:
-    """Give all blocks that are made inside the `with` this activation.
+    """Set the default activation of all blocks that are made inside the `with`.
 
     Args:
         activation: shared by all convolutions.

@@ -236,7 +236,7 @@ class Evolution:
 
     @contextlib.contextmanager
     def _stopping(self, pool: JobPool[Result]) -> Iterator[None]:
-        """On any error or Ctrl-C: end the running trainings, and log the command that resumes."""
+        """End the running trainings after an error or Ctrl-C, and log the command that resumes."""
         try:
             yield
         except BaseException:

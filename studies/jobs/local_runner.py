@@ -52,7 +52,7 @@ class LocalRunner:
                 return job.fail(self.home, error)
 
     def stop(self) -> None:
-        """Ask the running processes to end, and wait; train.py saves a checkpoint first."""
+        """Send SIGTERM to the running processes, and wait; train.py saves a checkpoint first."""
         self._children.stop()
 
     def _run(self, job: Job[T], folder: Path, device: str, lock: Sequence[int]) -> None:

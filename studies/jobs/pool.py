@@ -29,7 +29,7 @@ class Runner(Protocol):
 
 
 def make_runner(home: Path, jobs: int, device: str, threads: int = 0, ray: str | None = None) -> Runner:
-    """Make a runner for a Ray cluster if there is an address, else for this machine."""
+    """Make a runner for the Ray cluster at `ray`, or for this machine if that is None or empty."""
     if ray:
         return RayRunner(home, ray, jobs, device, threads)
     return LocalRunner(home, max(jobs, 1), device, threads)

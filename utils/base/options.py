@@ -63,7 +63,7 @@ class Options:
             raise ConfigError(f"{flag_of(type(self), name)} {text}: expected {expected}")
 
     def shown(self) -> dict[str, Any]:
-        """Values by name, to be logged or written to opt.yaml."""
+        """Return the values by name, for the log and opt.yaml."""
         return {name: getattr(self, name) for name in _specs(type(self))}
 
 
@@ -171,12 +171,12 @@ def changed(options: AnyOptions, **values: Any) -> AnyOptions:
 
 
 def flag_of(cls: type[Options], name: str) -> str:
-    """`batch_size` -> `--batch-size`, as the command line spells it."""
+    """Return the flag of a field, as the command line spells it: `batch_size` -> `--batch-size`."""
     return _specs(cls)[name].flags[0]
 
 
 def to_flags(options: Options, names: Iterable[str]) -> list[str]:
-    """The arguments of a command line that gives these options their present values."""
+    """Return the arguments of a command line that gives these options their present values."""
     chosen, words = set(names), []
     for name, spec in _specs(type(options)).items():
         value = getattr(options, name)
@@ -187,7 +187,7 @@ def to_flags(options: Options, names: Iterable[str]) -> list[str]:
         elif isinstance(value, list | tuple):
             words += [spec.flags[0], *map(str, value)] if value else []
         else:
-            words.append(f"{spec.flags[0]}={value}")  # in one argument, as the value may begin with a dash
+            words.append(f"{spec.flags[0]}={value}")  # in one argument, as the value may start with a dash
     return words
 
 
@@ -213,7 +213,7 @@ _KNOWN: dict[type[Options], dict[str, _Spec]] = {}  # as functools.cache, which 
 
 
 def _specs(cls: type[Options]) -> dict[str, _Spec]:
-    """The flags of a dataclass by name, in the order of its fields."""
+    """Return the flags of a dataclass by name, in the order of its fields."""
     if cls not in _KNOWN:
         hints = get_type_hints(cls)
         _KNOWN[cls] = {
@@ -272,7 +272,7 @@ def _with_given(cls: type[AnyOptions], parse: Callable[..., Any], argv: Sequence
 
 
 def _converted(value: Any, spec: _Spec) -> Any:
-    """A value as its field's type; one value becomes a list where a list is expected."""
+    """Convert a value to its field's type; one value becomes a list where a list is expected."""
     if value is None:
         return [] if spec.many and not spec.optional else None
     if spec.pair:
@@ -294,7 +294,7 @@ def _one(value: Any, spec: _Spec) -> Any:
 
 
 def height_width(imgsz: Any, flag: str = "--imgsz") -> tuple[int, int]:
-    """(height, width) of an image, given as one or two numbers.
+    """Return the (height, width) of an image, given as one or two numbers.
 
     Raises:
         ConfigError: neither.

@@ -195,7 +195,7 @@ def _empty_images(batch_size: int, height: int, width: int) -> Tensor:
 
 
 def collate(items: Sequence[Item], images: Tensor | None = None) -> Batch:
-    """Number the labels of equally large images; stack the images, unless `images` contains them already."""
+    """Set the image index of the labels; stack the images, unless `images` contains them already."""
     for index, item in enumerate(items):
         item.labels[:, 0] = index
     if images is None:

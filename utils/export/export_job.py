@@ -124,7 +124,7 @@ class Exporter:
         )
 
     def _verify(self, report: ExportReport, settings: ExportSettings) -> ExportReport:
-        """Return the report with the difference; rename a wrong file, so that nobody uses it."""
+        """Return the report with the difference; rename a wrong file, so that it is not used by mistake."""
         try:
             kind = FORMATS[report.format]
             difference, note = verify(kind, report.file, self.model, self.images, settings)
@@ -166,7 +166,7 @@ def print_table(reports: Sequence[ExportReport]) -> None:
 
 
 def _export_in_this_process(task: dict[str, Any]) -> dict[str, Any]:
-    """Do the task of `Exporter.export_in_subprocess`: options with one checkpoint and one format."""
+    """Run the task of `Exporter.export_in_subprocess`: options with one checkpoint and one format."""
     options = options_from(ExportOptions, task)
     report = Exporter(Path(options.weights[0]), options).export_format(options.include[0])
     return {**asdict(report), "file": str(report.file)}

@@ -116,5 +116,5 @@ class ExportOptions(Options):
 
 
 def supports(name: str, option: str) -> bool:
-    """Whether the format `name` has an option such as `half`, which not all formats have."""
+    """Return whether the format `name` has an option such as `half`, which not all formats have."""
     return name in _FORMATS_WITH[option]

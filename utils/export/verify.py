@@ -49,7 +49,7 @@ class Difference:
 
 
 def can_run(kind: Format) -> bool:
-    """Whether this machine can run files of a format."""
+    """Return whether this machine can run files of a format."""
     return kind.runs and kind.name != "edgetpu" and (kind.name != "coreml" or sys.platform == "darwin")
 
 

@@ -38,7 +38,7 @@ class LoggerProcesses(Callbacks):
     """Callback that sends events to the logger process of every service: options, metrics, file paths."""
 
     def __init__(self, services: Sequence[Service], dataset: Mapping[str, Path] | None = None) -> None:
-        """Take the services, and the files of the dataset by their path in it, if it is to be uploaded."""
+        """Store the services, and the files of the dataset by their path in it, if it is to be uploaded."""
         self.processes = [LoggerProcess(service) for service in services]
         self.dataset = dataset
         self.folder = Path()
