@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from studies.jobs.job import DEVICE, FailedError, Job, KilledError, LostError, counted_minutes
 from utils.base.paths import SCRIPTS, relative_to_cwd
-from utils.base.processes import LOG_FILE, Children, last_line, lock_folder, share_out
+from utils.base.processes import LOG_FILE, Children, last_line, lock_folder, share_machine
 
 T = TypeVar("T")
 _ENDED = (-15, -2, 130, 143)  # exit statuses of a process that was asked to end
@@ -28,7 +28,7 @@ class LocalRunner:
     def __init__(self, home: Path, jobs: int, device: str = "", threads: int = 0) -> None:
         self.home = home
         self.jobs = jobs
-        self._machine = share_out(jobs, device, threads)
+        self._machine = share_machine(jobs, device, threads)
         self._children = Children()
 
     def __call__(self, job: Job[T]) -> T:

@@ -18,7 +18,7 @@ from utils.base.formats import FORMATS, size_of
 from utils.base.log import LOG, color
 from utils.base.options import options_from
 from utils.base.paths import typed
-from utils.base.processes import answer, ask
+from utils.base.processes import run_in_subprocess, subprocess_main
 from utils.data.letterbox import check_img_size
 from utils.export import export_function
 from utils.export.export_options import ExportOptions, supports
@@ -109,7 +109,7 @@ class Exporter:
         file = output_path(name, self.weights, options)
         task = {**options.shown(), "weights": [str(self.weights)]}
         try:
-            result = ask("utils.export.export_job", task, quiet=not options.verbose)
+            result = run_in_subprocess("utils.export.export_job", task, quiet=not options.verbose)
         except DataError as error:
             return _failed(ExportReport(name, file), f"the converter {error}")
         report = ExportReport(**{**result, "file": file})
@@ -124,10 +124,10 @@ class Exporter:
         )
 
     def _verify(self, report: ExportReport, settings: ExportSettings) -> ExportReport:
-        """Return the report with the difference; rename a wrong file, so that it is not used by mistake."""
+        """Return the report with the difference; rename a file whose output is wrong."""
         try:
-            kind = FORMATS[report.format]
-            difference, note = verify(kind, report.file, self.model, self.images, settings)
+            file_format = FORMATS[report.format]
+            difference, note = verify(file_format, report.file, self.model, self.images, settings)
         except ValueError as error:
             failed = report.file.with_name(f"{report.file.name}.failed")
             if failed.is_dir():
@@ -173,4 +173,4 @@ def _export_in_this_process(task: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    answer(_export_in_this_process)
+    subprocess_main(_export_in_this_process)

@@ -78,9 +78,8 @@ class RunDir:
         cls, options: TrainOptions, process_group: ProcessGroup, resumed: Path | None = None
     ) -> RunDir:
         """Return the same directory on all ranks; only rank 0 writes."""
-        chosen = process_group.broadcast(
-            cls.choose(options, resumed).folder if process_group.is_main else Path()
-        )
+        folder = cls.choose(options, resumed).folder if process_group.is_main else Path()
+        chosen = process_group.broadcast(folder)
         return cls(chosen) if process_group.is_main else ReadOnlyRunDir(chosen)
 
     def __str__(self) -> str:
