@@ -15,7 +15,7 @@ from utils.base.errors import ConfigError
 
 @dataclass(frozen=True)
 class LayerContext:
-    """What a rule knows about a layer besides its yaml arguments."""
+    """Input of a rule besides the yaml arguments of the layer."""
 
     in_channels: tuple[int, ...]  # one per source layer
     repeats: int = 1  # after depth_multiple
@@ -25,7 +25,7 @@ class LayerContext:
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """What a rule decides about a layer."""
+    """Result of a rule: how to construct the block of a layer."""
 
     args: tuple[Any, ...]  # of the constructor
     out_channels: int

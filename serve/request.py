@@ -36,7 +36,7 @@ class RequestError(Exception):
 
 @dataclass
 class Form:
-    """Text fields by name, and the bytes of the image file, None without one."""
+    """Content of a form: text fields by name, and the bytes of the image file, None without one."""
 
     fields: dict[str, str] = field(default_factory=dict)
     file: bytes | None = None
@@ -77,7 +77,7 @@ async def read_form(
 
 
 class _FormBuilder:
-    """Collects the parts of a form as the parser completes them."""
+    """Collector of the parts of a form, as the parser completes them."""
 
     def __init__(self, max_file: int) -> None:
         self.form = Form()

@@ -72,7 +72,7 @@ def test_a_run_writes_checkpoints_tables_and_plots(flags: Flags) -> None:
 
 
 class Interrupt(Callbacks):
-    """Raise KeyboardInterrupt at the start of a batch."""
+    """Callback that raises KeyboardInterrupt at the start of a batch."""
 
     def __init__(self, step: int) -> None:
         self.step = step

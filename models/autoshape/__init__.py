@@ -28,7 +28,7 @@ __all__ = ["AutoShape", "Detections"]
 
 
 class AutoShape(nn.Module):
-    """Detect objects in files, URLs, PIL images, arrays, or a list of these: `model("bus.jpg")`.
+    """Detector for files, URLs, PIL images, arrays, or a list of these: `model("bus.jpg")`.
 
     Args:
         model: a backend of `models.backends.load_backend`, or a DetectionModel.

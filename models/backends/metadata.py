@@ -1,4 +1,4 @@
-"""Stride, class names and sizes that exported model files hold, in the ways of the formats."""
+"""Metadata of exported model files: stride, class names and sizes, in whatever form a format stores them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CORRUPT = (  # raised by values of the wrong type or size
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file holds about its model.
+    """Metadata of an exported model.
 
     Attributes:
         stride: largest stride of the model.

@@ -77,7 +77,7 @@ follow, for all models), measure, and compare pairs of runs with the same seed. 
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the models that are compared."""
+    """A model of a comparison, with its flags of train.py."""
 
     label: str
     flags: tuple[str, ...]  # of train.py, --cfg first; they follow the flags of all variants

@@ -57,7 +57,7 @@ _LEAST_SECONDS = 10.0  # in which epochs are counted
 
 
 class Forecast:
-    """Estimate the remaining time.
+    """Estimate of the remaining time.
 
     Args:
         jobs: candidates at the same time.

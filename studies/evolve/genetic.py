@@ -91,7 +91,7 @@ FIRST_STEP = 0.1  # largest such value, as a fraction of the upper bound
 
 
 class Genetic:
-    """Propose one candidate at a time; the first is the unchanged --hyp file.
+    """Genetic search, one candidate at a time; the first is the unchanged --hyp file.
 
     Args:
         start: hyperparameters of the --hyp file.

@@ -15,7 +15,7 @@ SHIFT = 0.1  # largest change of a gene by mutation
 
 
 class Population:
-    """Propose generations of candidates; only augmentation is searched, all else is taken from --hyp.
+    """Population search in generations; only augmentation is searched, all else is taken from --hyp.
 
     Args:
         start: hyperparameters of the --hyp file.

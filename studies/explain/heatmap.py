@@ -29,7 +29,7 @@ from utils.ops.nms import non_max_suppression
 
 @dataclass(frozen=True)
 class Threshold:
-    """Boxes to explain: NMS thresholds, and classes (None: all)."""
+    """NMS thresholds and classes (None: all) of the boxes to explain."""
 
     confidence: float = 0.25
     iou: float = 0.45

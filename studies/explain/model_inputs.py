@@ -70,7 +70,7 @@ def frames_of(source: FileSource, limit: int) -> Iterator[Frame]:
 
 
 class ModelInputs:
-    """Letterbox frames for the network, and give them unique names.
+    """Factory of model inputs: letterboxes frames, and gives them unique names.
 
     Args:
         imgsz: height and width of the network's input.

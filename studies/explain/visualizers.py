@@ -42,7 +42,7 @@ _TITLES = {
 
 @dataclass
 class VisualizeSummary:
-    """What a run has written."""
+    """Results of a run, and the files that it has written."""
 
     save_dir: Path
     files: list[Path] = field(default_factory=list)
@@ -104,7 +104,7 @@ def _count(files: list[Path], limit: int) -> int | None:
 
 
 class Visualizer(Protocol):
-    """Draws one kind of map. It is made before the run folder, so that invalid options leave no folder."""
+    """Base class; draws one kind of map. Made before the run folder, so that invalid options leave none."""
 
     def __init__(
         self, options: VisualizeOptions, models: Sequence[LabelledModel], inputs: ModelInputs

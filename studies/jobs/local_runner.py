@@ -16,7 +16,7 @@ _ENDED = (-15, -2, 130, 143)  # exit statuses of a process that was asked to end
 
 
 class LocalRunner:
-    """Bring jobs to their results on this machine. Jobs that are complete are left alone.
+    """Runner of jobs on this machine; complete jobs are skipped.
 
     Args:
         home: folder that holds the folders of all jobs.
@@ -32,7 +32,7 @@ class LocalRunner:
         self._children = Children()
 
     def __call__(self, job: Job[T]) -> T:
-        """Train and measure one job, or continue with it; called from several threads.
+        """Train and measure one job, or resume it; called from several threads.
 
         Raises:
             FailedError: a process failed, and the job does not count this as a result.
@@ -41,7 +41,7 @@ class LocalRunner:
         folder = job.save(self.home)
         with self._machine.device() as device, lock_folder(folder) as lock:
             known = job.completed(self.home)
-            if known is not None:  # by another process that had the lock, or its message was lost
+            if known is not None:  # another process has completed it meanwhile
                 return known
             (folder / DEVICE).write_text(device)
             try:

@@ -15,7 +15,7 @@ _POLL = 1.0  # seconds between two checks of the running jobs
 
 
 class Runner(Protocol):
-    """Brings jobs to their results; see `LocalRunner` and `RayRunner`."""
+    """Interface of `LocalRunner` and `RayRunner`."""
 
     jobs: int  # jobs at the same time
 
@@ -36,7 +36,7 @@ def make_runner(home: Path, jobs: int, device: str, threads: int = 0, ray: str |
 
 
 class JobPool(Generic[T]):
-    """Jobs that are running or waiting, in as many threads as the runner runs jobs.
+    """Pool of running and waiting jobs, with as many threads as the runner runs jobs at a time.
 
     Leaving the context waits for the running jobs.
     """

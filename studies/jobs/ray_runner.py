@@ -20,7 +20,7 @@ _RETRIES = 3  # of a job whose machine was lost
 
 
 class RayRunner:
-    """Bring jobs to their results on a Ray cluster; a job whose machine is lost runs on another one.
+    """Runner of jobs on a Ray cluster; a job whose machine is lost runs on another one.
 
     The code is sent along; datasets and weights have to be at the same paths on all machines. If `home` is
     shared by all machines, a job whose machine is lost is resumed, else it starts again.

@@ -108,7 +108,7 @@ def matches(path: Path, sha256: str | None, size: int | None) -> bool:
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follow redirects to http(s) only, not from https to http, and with `public` to public hosts only."""
+    """Handler of redirects: to http(s) only, never from https to http, with `public` to public hosts only."""
 
     def __init__(self, public: bool = False) -> None:
         self.public = public

@@ -51,9 +51,9 @@ T = TypeVar("T")
 
 
 class Bar(Generic[T]):
-    """Iterate over `items` and show `text`: a tqdm bar on a terminal, elsewhere the last text as one line.
+    """Progress bar over `items` with a `text`: tqdm on a terminal, elsewhere only the last text as one line.
 
-    Logs of background runs so contain one line for each loop.
+    The log of a background run therefore has one line per loop.
     """
 
     def __init__(self, items: Iterable[T], text: str = "", total: int | None = None) -> None:

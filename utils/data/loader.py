@@ -82,7 +82,7 @@ def make_loader(
 
 
 class Loader:
-    """Iterate over the batches of an epoch; `set_epoch` chooses the epoch.
+    """Iterable over the batches of an epoch; `set_epoch` chooses the epoch.
 
     `len()` is the number of batches of a whole epoch, also when an iteration resumes within it.
     """

@@ -50,7 +50,7 @@ class ExportReport:
 
 
 class Exporter:
-    """Exports one checkpoint to the formats of `--include`; the files are written next to it.
+    """Exporter of one checkpoint to the formats of `--include`; the files are written next to it.
 
     Args:
         weights: the checkpoint.

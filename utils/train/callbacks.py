@@ -35,7 +35,7 @@ _GRAY = 114
 
 
 class PredictionImages(Callbacks):
-    """Plot detections on the first validation images to predictions/epochN.jpg, every `every` epochs."""
+    """Callback that plots detections on validation images to predictions/epochN.jpg, every `every` epochs."""
 
     def __init__(self, every: int, images: PackedImages) -> None:
         """Plot detections on the first of the validation `images` every `every` epochs."""

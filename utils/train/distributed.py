@@ -28,7 +28,7 @@ _POLL = 0.01  # seconds between two checks of the store
 
 
 def fresh_store(store: Store, rank: int, world: int, patience: timedelta) -> Store:
-    """Agree on a fresh key prefix, so that stale addresses from killed processes are never used.
+    """Agree on a fresh key prefix, so that keys of killed processes are never used.
 
     torchrun keeps its store over restarts, and a backend would connect to the keys of dead processes.
 

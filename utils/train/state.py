@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class EarlyStopping:
-    """Stop when the fitness has not improved for `patience` epochs; 0 never stops."""
+    """Early stopping after `patience` epochs without a better fitness; 0 never stops."""
 
     patience: int = 100
     best_fitness: float = -1.0
