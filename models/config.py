@@ -257,12 +257,12 @@ def with_attention(config: Mapping[str, Any], settings: Mapping[str, Any]) -> di
         ConfigError: the model has no large kernel block.
     """
     changed = deepcopy(dict(config))
-    found = 0
+    changed_rows = 0
     for row in (*changed.get("backbone", ()), *changed.get("head", ())):
         if isinstance(row, list) and len(row) == 4 and _is_large_kernel(row[2]):
             row[2], row[3] = _rewrite(row[2], row[3], settings)
-            found += 1
-    if settings and not found:
+            changed_rows += 1
+    if settings and not changed_rows:
         name = config.get("yaml_file") or "the model"
         raise ConfigError(f"--attention: {name} has no large kernel block to change")
     return changed

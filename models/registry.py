@@ -157,10 +157,10 @@ def plan(name: str, layer: LayerContext, args: Sequence[Any]) -> LayerPlan:
     accepted = inspect.signature(block).parameters
     keywords = {key: value for key, value in layer.keywords.items() if key in accepted} | keywords
     try:
-        made = rule(layer, positional)
+        block_plan = rule(layer, positional)
     except (IndexError, TypeError, ValueError) as error:
         raise _misfit(name, args, error) from error
-    return LayerPlan(block, made.args, keywords, made.out_channels, made.copies)
+    return LayerPlan(block, block_plan.args, keywords, block_plan.out_channels, block_plan.copies)
 
 
 def _misfit(name: str, args: Sequence[Any], error: Exception) -> ConfigError:

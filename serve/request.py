@@ -201,14 +201,14 @@ def _integer(key: str, text: str, least: int, most: int) -> int:
 def _classes(text: str, names: Mapping[int, str]) -> tuple[int, ...]:
     """Parse class numbers or names, separated by commas."""
     by_name = {name: index for index, name in names.items()}
-    found = []
+    indices = []
     for word in (word.strip() for word in text.split(",")):
         index = by_name.get(word, int(word) if word.isascii() and word.isdigit() and len(word) < 6 else -1)
         if index not in names:
             last = max(names, default=0)
             raise _invalid("classes", word, f"numbers from 0 to {last} or class names, separated by commas")
-        found.append(index)
-    return tuple(found)
+        indices.append(index)
+    return tuple(indices)
 
 
 def _wants_image(form: str, accept: str) -> bool:

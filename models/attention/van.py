@@ -40,7 +40,7 @@ SIZES = {
 
 
 class DropPath(nn.Module):
-    """Stochastic depth: drops residual branches of random images in training (Huang et al., arXiv:1603.09382).
+    """Stochastic depth: drops branches of random images in training (Huang et al., arXiv:1603.09382).
 
     The branches of the other images are scaled up, so that the mean is kept. Equal to torchvision's
     StochasticDepth with mode "row", whose import would take every program that builds a model a second.

@@ -123,10 +123,10 @@ class Backend(ABC):
             )
         images = images.to(self.device, torch.float16 if self.fp16 else torch.float32)
         if self.batch is None or len(images) == self.batch:
-            found = self.infer(images).float()
+            output = self.infer(images).float()
         else:
-            found = torch.cat([self._infer_padded(part) for part in images.split(self.batch)])
-        return self._as_decoded(found) if self.has_nms else found
+            output = torch.cat([self._infer_padded(part) for part in images.split(self.batch)])
+        return self._as_decoded(output) if self.has_nms else output
 
     def warmup(self, shape: tuple[int, int, int, int] = (1, 3, 640, 640)) -> None:
         """Run once on zeros, so that the set-up does not slow down the first image."""

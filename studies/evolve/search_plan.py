@@ -146,16 +146,17 @@ def _read_members(options: TrainOptions) -> list[Hyp]:
 
 def _last_generation(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return the individuals of the last generation in an evolve_population.yaml, by their origin."""
-    found: dict[int, dict[int, Any]] = {}
+    generations: dict[int, dict[int, Any]] = {}
     for key, hyp in content.items():
         generation, separator, number = str(key).removeprefix("gen").partition("number")
         if not (separator and generation.isdigit() and number.isdigit() and isinstance(hyp, dict)):
             raise ConfigError(f"--resume_evolve {path}: expected keys such as gen0number0, got {key!r}")
-        found.setdefault(int(generation), {})[int(number)] = hyp
-    if not found:
+        generations.setdefault(int(generation), {})[int(number)] = hyp
+    if not generations:
         raise ConfigError(f"--resume_evolve {path}: no individuals in it")
-    last = found[max(found)]
-    return {f"{path}: gen{max(found)}number{number}": last[number] for number in sorted(last)}
+    latest = max(generations)
+    members = generations[latest]
+    return {f"{path}: gen{latest}number{number}": members[number] for number in sorted(members)}
 
 
 def _find_home(options: TrainOptions, settings: dict[str, Any]) -> Path:

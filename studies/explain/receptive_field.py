@@ -65,11 +65,11 @@ def field_energy(model: DetectionModel, images: Tensor, layers: Sequence[int]) -
     """Return the energy of one image (1, 3, H, W) by layer, for its centre cell: (H, W) float64."""
     images = images.detach().requires_grad_()
     kept, _ = run_and_keep(model, images, layers)
-    found = {index: centre_gradient(kept[index], images) for index in layers}
-    for index, energy in found.items():
+    gradients = {index: centre_gradient(kept[index], images) for index in layers}
+    for index, energy in gradients.items():
         if not np.isfinite(energy).all() or not energy.any():
             raise DataError(f"{describe_layer(model, index)}: its gradient is zero or not finite")
-    return found
+    return gradients
 
 
 def centre_gradient(maps: Tensor, images: Tensor) -> np.ndarray:

@@ -40,9 +40,9 @@ class LocalRunner:
         """
         folder = job.save(self.home)
         with self._machine.device() as device, lock_folder(folder) as lock:
-            known = job.completed(self.home)
-            if known is not None:  # another process has completed it meanwhile
-                return known
+            result = job.completed(self.home)
+            if result is not None:  # another process has completed it meanwhile
+                return result
             (folder / DEVICE).write_text(device)
             try:
                 with counted_minutes(folder, last_checkpoint(job.train_folder(self.home))) as minutes:

@@ -115,14 +115,14 @@ def flag(
 
 def build_parser(cls: type[Options], *, allow_abbrev: bool = True) -> argparse.ArgumentParser:
     """Make the parser of a dataclass of options; unique prefixes such as `--batch 8` are accepted."""
-    made = parser(cls.description, prog=cls.prog)
-    made.allow_abbrev = allow_abbrev
-    groups: dict[str, Any] = {"options": made}  # the group that argparse has itself
+    result = parser(cls.description, prog=cls.prog)
+    result.allow_abbrev = allow_abbrev
+    groups: dict[str, Any] = {"options": result}  # the group that argparse has itself
     for name, spec in _specs(cls).items():
         if spec.group not in groups:
-            groups[spec.group] = made.add_argument_group(spec.group)
+            groups[spec.group] = result.add_argument_group(spec.group)
         groups[spec.group].add_argument(*spec.flags, **_argparse_keywords(name, spec))
-    return made
+    return result
 
 
 def parse_options(cls: type[AnyOptions], argv: Sequence[str] | None = None) -> AnyOptions:
@@ -138,9 +138,9 @@ def parse_known_options(
     cls: type[AnyOptions], argv: Sequence[str] | None = None
 ) -> tuple[AnyOptions, list[str]]:
     """Parse the flags of `cls` and return the arguments that are not among them as they are."""
-    made = build_parser(cls, allow_abbrev=False)
-    _, rest = made.parse_known_args(argv)
-    return _with_given(cls, lambda args, space=None: made.parse_known_args(args, space)[0], argv), rest
+    result = build_parser(cls, allow_abbrev=False)
+    _, rest = result.parse_known_args(argv)
+    return _with_given(cls, lambda args, space=None: result.parse_known_args(args, space)[0], argv), rest
 
 
 def options_from(cls: type[AnyOptions], keywords: dict[str, Any]) -> AnyOptions:

@@ -48,13 +48,15 @@ class Difference:
         return max(self.boxes, self.scores)
 
 
-def can_run(kind: Format) -> bool:
+def can_run(file_format: Format) -> bool:
     """Return whether this machine can run files of a format."""
-    return kind.runs and kind.name != "edgetpu" and (kind.name != "coreml" or sys.platform == "darwin")
+    if file_format.name == "coreml":
+        return sys.platform == "darwin"
+    return file_format.runs and file_format.name != "edgetpu"
 
 
 def verify(
-    kind: Format, file: Path, model: DetectionModel, images: Tensor, settings: ExportSettings
+    file_format: Format, file: Path, model: DetectionModel, images: Tensor, settings: ExportSettings
 ) -> tuple[float | None, str]:
     """Compare a file's output with that of `model` on the example batch (B, 3, H, W).
 
@@ -64,9 +66,9 @@ def verify(
     Raises:
         ValueError: the file cannot be run, or the difference is too large.
     """
-    if not can_run(kind):
+    if not can_run(file_format):
         return None, "not run: no runtime for it here"
-    half = settings.half and kind.name == "torchscript"  # other formats convert images by themselves
+    half = settings.half and file_format.name == "torchscript"  # other formats convert images by themselves
     runtime = load_backend(file, images.device, names=dict(model.names), half=half)
     if settings.int8:
         return _verify_int8(runtime, model, images, settings)

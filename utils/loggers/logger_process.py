@@ -111,11 +111,11 @@ class LoggerProcesses(Callbacks):
             self._send("on_images", epoch, [path for path, _ in new])
 
     def _images(self) -> list[tuple[Path, int]]:
-        found = []
+        images = []
         for path in sorted(path for pattern in _IMAGES for path in self.folder.glob(pattern)):
             with suppress(OSError):  # it was removed in between
-                found.append((path, path.stat().st_mtime_ns))
-        return found
+                images.append((path, path.stat().st_mtime_ns))
+        return images
 
     def _clean_up(self) -> None:
         """Remove the file list of the dataset, empty logs, and the folder if nothing is left."""

@@ -165,14 +165,14 @@ def _prepare_files(
         submit = workers.submit if isinstance(item, ImageFile) else run_now
         return submit(prepare, item)
 
-    found = False
+    any_read = False
     with closing(workers.in_order(start, source.items(), AHEAD_IMAGES)) as futures:
         for item, future in futures:
             with source.skipping(item.path):
                 prepared = future.result()
-                found = True
+                any_read = True
                 yield prepared
-    if not found:
+    if not any_read:
         raise source.nothing_read()
 
 
@@ -229,11 +229,11 @@ def detect_batch(
         with clocks[1]:
             decoded = backend(images, augment=o.augment, visualize=watch)
         with clocks[2]:
-            found = non_max_suppression(
+            boxes = non_max_suppression(
                 decoded, o.conf_thres, o.iou_thres, o.classes, o.agnostic_nms, max_det=o.max_det
             )
         seconds = tuple(clock.total / len(batch) for clock in clocks)
-        return [_result(item, rows, seconds) for item, rows in zip(batch, found, strict=True)]
+        return [_result(item, rows, seconds) for item, rows in zip(batch, boxes, strict=True)]
 
 
 def _result(item: Prepared, detections: torch.Tensor, seconds: tuple[float, ...]) -> FrameResult:

@@ -77,10 +77,10 @@ def options_from(keywords: dict[str, Any]) -> ValOptions:
     return _warn(options.options_from(ValOptions, keywords))
 
 
-def _warn(made: ValOptions) -> ValOptions:
-    if made.task in ("train", "val", "test"):
-        if made.conf_thres > METRIC_CONF:
-            LOG.warning(f"--conf-thres {made.conf_thres} > {METRIC_CONF} drops boxes: mAP will be too low")
-        if made.save_hybrid:
+def _warn(options: ValOptions) -> ValOptions:
+    if options.task in ("train", "val", "test"):
+        if options.conf_thres > METRIC_CONF:
+            LOG.warning(f"--conf-thres {options.conf_thres} > {METRIC_CONF} drops boxes: mAP will be too low")
+        if options.save_hybrid:
             LOG.warning("--save-hybrid: the labels count as detections, so mAP will be too high")
-    return made
+    return options
