@@ -18,7 +18,7 @@ from models.yolo import DetectionModel
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.base.names import class_names
-from utils.base.paths import ROOT, atomic_write, cache_folder, typed
+from utils.base.paths import ROOT, atomic_write, cache_folder, command_for
 from utils.base.yaml_io import plain
 
 FORMAT = "yolov5-lska"  # the value of `format` in files of our own
@@ -239,8 +239,8 @@ def build_model(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel
     """
     if isinstance(checkpoint, VANCheckpoint):
         raise DataError(
-            f"{checkpoint.path}: a VAN classifier, which finds no boxes; it can be grafted into a detector "
-            f"that is then to be trained: {typed('train.py')} --weights {checkpoint.path}"
+            f"{checkpoint.path}: a VAN classifier, which detects nothing; to train a detector with it as "
+            f"the backbone: {command_for('train.py')} --weights {checkpoint.path}"
         )
     nc = checkpoint.nc if nc is None else nc
     if nc != checkpoint.nc:

@@ -68,15 +68,15 @@ def bounds_around(start: Hyp) -> dict[str, tuple[float, float]]:
     }
 
 
-def settle(value: float, bounds: tuple[float, float]) -> float:
+def round_and_clip(value: float, bounds: tuple[float, float]) -> float:
     """Round a value as in files, and clip it to its bounds."""
     low, high = bounds
     return min(max(round(float(value), DIGITS), low), high)
 
 
-def settle_all(hyp: Mapping[str, float], bounds: Mapping[str, tuple[float, float]]) -> Hyp:
+def round_and_clip_all(hyp: Mapping[str, float], bounds: Mapping[str, tuple[float, float]]) -> Hyp:
     """Settle all genes; other keys are left unchanged."""
-    return {key: settle(value, bounds[key]) if key in bounds else value for key, value in hyp.items()}
+    return {key: round_and_clip(value, bounds[key]) if key in bounds else value for key, value in hyp.items()}
 
 
 # Values of the original.
@@ -156,5 +156,5 @@ class Genetic:
                 value = first[number] * gene.high
             elif mutates[number]:
                 value *= min(max(1 + gene.gain * steps[number], FACTOR[0]), FACTOR[1])
-            child[key] = settle(value, self.bounds[key])
+            child[key] = round_and_clip(value, self.bounds[key])
         return child

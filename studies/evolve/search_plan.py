@@ -11,7 +11,7 @@ from studies.evolve.population import Population
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
 from utils.base.options import changed, flag_of, to_flags
-from utils.base.paths import ROOT, increment_path, relative_to_cwd, runs_folder, typed
+from utils.base.paths import ROOT, command_for, increment_path, relative_to_cwd, runs_folder
 from utils.base.yaml_io import plain, read_yaml, write_yaml
 from utils.train.hyp import Hyp, check_hyp, load_hyp
 from utils.train.run_dir import quoted
@@ -103,7 +103,7 @@ def with_saved_options(options: TrainOptions) -> TrainOptions:
 
 def resume_command(home: Path, generations: int) -> str:
     """Return the command that resumes an evolution."""
-    return f"{typed('train.py')} --evolve {generations} --resume {quoted(relative_to_cwd(home))}"
+    return f"{command_for('train.py')} --evolve {generations} --resume {quoted(relative_to_cwd(home))}"
 
 
 def _check(options: TrainOptions) -> None:

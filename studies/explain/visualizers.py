@@ -80,11 +80,11 @@ def visualize(options: VisualizeOptions) -> VisualizeSummary:
         frames = Bar(frames_of(source, options.max_images), total=_count(source.files, options.max_images))
         for frame in frames:
             item = inputs.make(frame)
-            frames.say(f"images, now {item.title}")
+            frames.set_text(f"images, now {item.title}")
             summary.images += 1
             for visualizer in visualizers:
                 visualizer.process(frame, item, summary)
-            frames.say(f"{summary.images} images processed")
+            frames.set_text(f"{summary.images} images processed")
         for visualizer in visualizers:
             visualizer.finish(summary)
     finally:

@@ -59,7 +59,7 @@ def download_file(
                 for chunk in bar:
                     file.write(chunk)
                     digest.update(chunk)
-                    bar.say(f"{destination.name} {file.tell() / 1e6:.1f} MB")
+                    bar.set_text(f"{destination.name} {file.tell() / 1e6:.1f} MB")
                     if file.tell() > min(size or limit, limit):
                         raise DataError(f"{url}: received more than the expected {size or limit:,} bytes")
                 _check_complete(url, file.tell(), length, size)

@@ -8,9 +8,9 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from utils.base.errors import ConfigError, DataError
-from utils.base.paths import typed
+from utils.base.paths import command_for
 
-_MAKE_IT = f"make it with: {typed('export.py')} --include ..."
+_MAKE_IT = f"make it with: {command_for('export.py')} --include ..."
 
 
 @dataclass(frozen=True)

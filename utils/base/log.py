@@ -74,7 +74,7 @@ class Bar(Generic[T]):
         with tqdm(self.items, desc=self.text, total=self.total, bar_format=layout) as self._tqdm:
             yield from self._tqdm
 
-    def say(self, text: str) -> None:
+    def set_text(self, text: str) -> None:
         """Change the text of the bar."""
         self.text = text
         if self._tqdm is not None:

@@ -12,7 +12,7 @@ from utils.base.download import download_file
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.base.names import class_names
-from utils.base.paths import find_file, relative_to_cwd, workplace
+from utils.base.paths import find_file, output_root, relative_to_cwd
 from utils.base.yaml_io import read_yaml
 from utils.data.archive import is_archive, safe_unpack
 from utils.data.download import Download, download_data, parse_downloads
@@ -80,7 +80,7 @@ def read_data_yaml(name: str | Path, *, allow_download: bool = False) -> DataSpe
 def datasets_dir() -> Path:
     """Return the folder of downloaded datasets: $YOLOv5_DATASETS_DIR, else `datasets` beside the project."""
     chosen = os.environ.get(_DATASETS_DIR)
-    return Path(chosen).expanduser() if chosen else workplace().parent / "datasets"
+    return Path(chosen).expanduser() if chosen else output_root().parent / "datasets"
 
 
 def _open(name: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -170,7 +170,7 @@ def _roots(raw: dict[str, Any], yaml: Path) -> Iterator[Path]:
     if given.is_absolute():
         yield given
         return
-    for base in (yaml.parent, workplace(), Path.cwd()):
+    for base in (yaml.parent, output_root(), Path.cwd()):
         yield Path(os.path.normpath(base / given))
     if path and _DATASETS_DIR in os.environ:
         yield datasets_dir() / given.name

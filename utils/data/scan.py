@@ -118,7 +118,7 @@ def _scan_folders(folders: Sequence[Path], prefix: str) -> tuple[PackedPaths, Sc
     bar = Bar(scan_images(images), f"{prefix}Scanning {cache}...", total=-(-len(images) // CHUNK))
     for chunk in bar:
         chunks.append(chunk)
-        bar.say(_summary(cache, np.concatenate([one.status for one in chunks]), prefix))
+        bar.set_text(_summary(cache, np.concatenate([one.status for one in chunks]), prefix))
     scan = Scan.concatenate(chunks)
     save_scan(cache, key, scan)
     return images, scan, content

@@ -17,7 +17,7 @@ from utils.base.errors import DataError, YoloError, one_line
 from utils.base.formats import FORMATS, size_of
 from utils.base.log import LOG, color
 from utils.base.options import options_from
-from utils.base.paths import typed
+from utils.base.paths import command_for
 from utils.base.processes import run_in_subprocess, subprocess_main
 from utils.data.letterbox import check_img_size
 from utils.export import export_function
@@ -159,8 +159,8 @@ def print_table(reports: Sequence[ExportReport]) -> None:
     if files:
         LOG.info(
             f"\nResults saved to {color(str(files[0].resolve().parent), 'bold')}\n"
-            f"Detect:      {typed('detect.py')} --weights {files[0]}\n"
-            f"Validate:    {typed('val.py')} --weights {files[0]}\n"
+            f"Detect:      {command_for('detect.py')} --weights {files[0]}\n"
+            f"Validate:    {command_for('val.py')} --weights {files[0]}\n"
             f"Visualize:   https://netron.app"
         )
 

@@ -221,7 +221,7 @@ def detect_batch(
 ) -> list[FrameResult]:
     """Detect objects in frames of one input shape; called by several threads at a time."""
     o = options
-    watch = _feature_painter(outputs.feature_folder(batch[0].frame)) if o.visualize else None
+    watch = _feature_saver(outputs.feature_folder(batch[0].frame)) if o.visualize else None
     clocks = [Stopwatch(backend.device) for _ in STAGES]
     with torch.inference_mode():
         with clocks[0]:
@@ -255,14 +255,14 @@ def describe(result: FrameResult, names: dict[int, str]) -> str:
     return f"{number} {frame.path}: {height}x{width} {classes}, {1e3 * result.seconds[1]:.1f}ms"
 
 
-def _feature_painter(folder: Path) -> Watch:
+def _feature_saver(folder: Path) -> Watch:
     """Return a function that a model calls with each layer and its output, to save feature maps."""
     from utils.plots.features import plot_features
 
-    def paint(layer: Any, output: Any) -> None:
+    def save(layer: Any, output: Any) -> None:
         plot_features(output, layer.type, layer.i, folder)
 
-    return paint
+    return save
 
 
 def _only_images(source: Source) -> bool:

@@ -64,7 +64,7 @@ class PredictionImages(Callbacks):
             return
         self.folder.mkdir(exist_ok=True)
         images, detections = zip(
-            *(_fitted(self.images.named(path), rows) for path, rows in self.found), strict=True
+            *(_fitted(self.images.read_by_path(path), rows) for path, rows in self.found), strict=True
         )
         paths = [path for path, _ in self.found]
         target = self.folder / f"epoch{self.due}.jpg"

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from models.weights import save_checkpoint, strip_checkpoint
 from utils.base.errors import DataError, YoloError
 from utils.base.log import LOG
-from utils.base.paths import atomic_write, increment_path, relative_to_cwd, typed
+from utils.base.paths import atomic_write, command_for, increment_path, relative_to_cwd
 from utils.base.yaml_io import plain, write_yaml
 from utils.loggers.callbacks import Callbacks
 from utils.train.hyp import Hyp
@@ -168,7 +168,7 @@ class RunDir:
         """Log the command that resumes from the latest checkpoint."""
         if self.last.exists():
             path = relative_to_cwd(self.last)
-            LOG.info(f"To resume: {typed('train.py')} --resume {quoted(path)}")
+            LOG.info(f"To resume: {command_for('train.py')} --resume {quoted(path)}")
         else:
             LOG.info("No epoch is complete yet, so there is no checkpoint to resume from.")
 
