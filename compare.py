@@ -85,13 +85,8 @@ def _examples(
     from studies.compare.examples import Split, find_examples
     from utils.data.dataset_yaml import read_data_yaml
 
-    images = Split(
-        read_data_yaml(data_options.data),
-        split,
-        data_options.imgsz,
-        data_options.single_cls,
-        data_options.device,
-    )
+    data = read_data_yaml(data_options.data)
+    images = Split(data, split, data_options.imgsz, data_options.single_cls, data_options.device)
     return tuple(find_examples(weights, images, options.examples))
 
 

@@ -166,10 +166,10 @@ def _copy_anchors(source: DetectionModel, model: DetectionModel, keep: bool) -> 
 
 def _copy_box_channels(value: Tensor, into: Tensor, source: DetectionModel, model: DetectionModel) -> None:
     """Copy the output channels x, y, w, h and objectness of each anchor in a convolution of the head."""
-    theirs = value.view(source.head.na, source.head.no, -1)
-    ours = into.view(model.head.na, model.head.no, -1)
-    if theirs.shape[2] == ours.shape[2]:
-        ours[:, :5] = theirs[:, :5].to(ours.device)
+    from_rows = value.view(source.head.na, source.head.no, -1)
+    to_rows = into.view(model.head.na, model.head.no, -1)
+    if from_rows.shape[2] == to_rows.shape[2]:
+        to_rows[:, :5] = from_rows[:, :5].to(to_rows.device)
 
 
 def align(source: DetectionModel, target: DetectionModel) -> dict[int, int]:

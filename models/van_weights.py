@@ -73,14 +73,14 @@ def check_stages(path: Path, state: Mapping[str, Tensor], stages: Sequence[nn.Mo
     """
     gates = []
     for number, stage in zip(STAGES, stages, strict=False):
-        theirs, ours = _inner(state, number), stage.state_dict()
-        if (source_size := _size(theirs)) != (target_size := _size(ours)):
+        source_stage, target_stage = _inner(state, number), stage.state_dict()
+        if (source_size := _size(source_stage)) != (target_size := _size(target_stage)):
             name = size_name(state)
             known = f"use --cfg yolov5-van-{name}.yaml, or train.py" if name in SHIPPED else "use train.py"
             raise ConfigError(
                 f"{path}: stage {number} has {source_size}; in {target} {target_size}; {known} without --cfg"
             )
-        gates.append((stage_gate(theirs), stage_gate(ours)))
+        gates.append((stage_gate(source_stage), stage_gate(target_stage)))
     for gate, own in gates:
         if gate != own:
             words = " ".join(f"{key}={value}" for key, value in gate.items())

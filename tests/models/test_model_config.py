@@ -41,7 +41,7 @@ def tiny(*rows: list[Any], **keys: Any) -> dict[str, Any]:
         ({"k": "nc"}, {"k": 4}),
     ],
 )
-def test_words(text: Any, value: Any) -> None:
+def test_words_of_a_yaml_are_converted(text: Any, value: Any) -> None:
     assert read_word(text, {"nc": 4}) == value
 
 
@@ -51,7 +51,7 @@ def test_code_is_rejected(text: str) -> None:
         read_word(text, {"nc": 4})
 
 
-def test_activations() -> None:
+def test_activations_are_read_from_text() -> None:
     leaky = read_activation("nn.LeakyReLU(0.1)")
     assert isinstance(leaky, nn.LeakyReLU) and leaky.negative_slope == 0.1
     assert read_activation("nn.ReLU(inplace=True)").inplace
