@@ -147,7 +147,7 @@ def _check_numbers(d: dict[str, Any], origin: str) -> None:
     for key in ("nc", "channel_multiple", "ch"):
         value = d.get(key, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{origin}: {key} is {value!r}; expected a whole number from 1")
+            raise ConfigError(f"{origin}: {key} is {value!r}; expected an integer of at least 1")
     for key in ("depth_multiple", "width_multiple"):
         value = d.get(key, 1.0)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 100:
@@ -240,7 +240,7 @@ def parse_settings(words: Sequence[str], flag: str = "--attention") -> dict[str,
         try:
             settings[key] = SETTINGS[key](value)
         except ValueError as error:
-            raise ConfigError(f"{flag} {word}: expected a whole number such as {key}=23") from error
+            raise ConfigError(f"{flag} {word}: expected an integer such as {key}=23") from error
     if "design" in settings and settings["design"] not in DESIGNS:
         raise ConfigError(f"{flag} design={settings['design']}: expected one of {', '.join(DESIGNS)}")
     return settings

@@ -194,7 +194,7 @@ def _fraction(key: str, text: str) -> float:
 
 def _integer(key: str, text: str, least: int, most: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 6 and least <= int(text) <= most):
-        raise _invalid(key, text, f"a whole number from {least} to {most}")
+        raise _invalid(key, text, f"an integer from {least} to {most}")
     return int(text)
 
 

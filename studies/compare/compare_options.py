@@ -65,7 +65,7 @@ follow, for all models), measure, and compare pairs of runs with the same seed. 
 
     def check(self) -> None:
         """Check the seeds, and that there is anything to compare."""
-        self.require("seeds", 0 < len(set(self.seeds)) == len(self.seeds), "different numbers from 0")
+        self.require("seeds", 0 < len(set(self.seeds)) == len(self.seeds), "different integers of at least 0")
         if not self.cfg and not self.weights and not self.report:
             raise ConfigError("give --cfg with model yamls to train, or --weights with models to compare")
 

@@ -49,7 +49,7 @@ def make_plan(options: TrainOptions) -> SearchPlan:
     # Absolute, as workers of a cluster have another working directory.
     options = changed(options, **{name: str(p.resolve()) for name, p in files.items() if p.is_file()})
     start, members = _read_start(options), _read_members(options)
-    defaults = parse_options([]).shown()
+    defaults = parse_options([]).as_dict()
     deciding = to_flags(
         options,
         [

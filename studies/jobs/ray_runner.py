@@ -33,7 +33,7 @@ class RayRunner:
         threads: CPUs of each job; 0: an equal share.
 
     Raises:
-        ConfigError: Ray is not installed, or there is no cluster at the address.
+        ConfigError: Ray is not installed, or the cluster cannot be reached.
     """
 
     def __init__(self, home: Path, address: str, jobs: int = 0, device: str = "", threads: int = 0) -> None:

@@ -62,7 +62,7 @@ class Options:
             text = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
             raise ConfigError(f"{flag_of(type(self), name)} {text}: expected {expected}")
 
-    def shown(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Return the values by name, for the log and opt.yaml."""
         return {name: getattr(self, name) for name in _specs(type(self))}
 
@@ -289,7 +289,7 @@ def _one(value: Any, spec: _Spec) -> Any:
     try:
         return spec.kind(value) if spec.kind in (int, float, str) else value
     except (TypeError, ValueError) as error:
-        kind = "a whole number" if spec.kind is int else "a number"
+        kind = "an integer" if spec.kind is int else "a number"
         raise ConfigError(f"{spec.flags[0]} {value}: expected {kind}") from error
 
 
@@ -318,5 +318,5 @@ def _range_text(spec: _Spec) -> str:
     low, high = spec.between
     if spec.expected:
         return spec.expected
-    kind = "a whole number" if spec.kind is int else "a number"
-    return f"{kind} from {low}" if high is None else f"{kind} from {low} to {high}"
+    kind = "an integer" if spec.kind is int else "a number"
+    return f"{kind} of at least {low}" if high is None else f"{kind} from {low} to {high}"

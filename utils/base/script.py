@@ -32,7 +32,7 @@ def parser(description: str, *, prog: str | None = None) -> argparse.ArgumentPar
 
 def print_args(script: str, options: Any) -> None:
     """Log the options of a script on one line, as `script: key=value, ...`."""
-    values = options.shown() if hasattr(options, "shown") else vars(options)
+    values = options.as_dict() if hasattr(options, "as_dict") else vars(options)
     words = ", ".join(f"{key}={value}" for key, value in values.items())
     LOG.info(f"{color(f'{script}:', 'blue', 'bold')} {words}")
 

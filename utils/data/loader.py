@@ -235,7 +235,7 @@ def _check_weights(weights: np.ndarray | None, dataset: DetectionDataset) -> np.
         raise ConfigError("--image-weights draws images from all shards at once; copy them to a disk first")
     weights = np.asarray(weights, np.float64)
     if weights.shape != (len(dataset),) or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
-        raise ValueError(f"image weights: expected {len(dataset)} numbers from 0 on, not all 0")
+        raise ValueError(f"image weights: expected {len(dataset)} numbers of at least 0, not all 0")
     return weights
 
 

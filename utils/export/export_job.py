@@ -107,7 +107,7 @@ class Exporter:
         LOG.info(f"{FORMATS[name].title}: writing in a subprocess")
         options = self.options.for_format(name)
         file = output_path(name, self.weights, options)
-        task = {**options.shown(), "weights": [str(self.weights)]}
+        task = {**options.as_dict(), "weights": [str(self.weights)]}
         try:
             result = run_in_subprocess("utils.export.export_job", task, quiet=not options.verbose)
         except DataError as error:
@@ -117,7 +117,7 @@ class Exporter:
 
     def _settings(self, name: str) -> ExportSettings:
         return ExportSettings(
-            **self.options.for_format(name).shown(),
+            **self.options.for_format(name).as_dict(),
             stride=self.stride,
             names=dict(self.model.names),
             calibration_images=self.calibration_images,

@@ -35,13 +35,16 @@ class DetectOptions(Options):
         (640, 640), "image size (pixels): one side, or height and width", aliases=("--img", "--img-size")
     )
     batch_size: int = _inference(
-        0, "batch size; 0: automatic", between=(0, None), expected="a whole number from 1, or 0 to choose one"
+        0,
+        "batch size; 0: automatic",
+        between=(0, None),
+        expected="an integer of at least 1, or 0 for automatic",
     )
     conf_thres: float = _inference(0.25, "confidence threshold", between=(0, 1))
     iou_thres: float = _inference(0.45, "NMS IoU threshold", between=(0, 1))
     max_det: int = _inference(1000, "maximum detections per image", between=(1, None))
     classes: list[int] | None = _inference(
-        None, "detect these class indices only", between=(0, None), expected="class indices from 0"
+        None, "detect these class indices only", between=(0, None), expected="class indices of at least 0"
     )
     agnostic_nms: bool = _inference(False, "class-agnostic NMS")
     augment: bool = _inference(False, "test-time augmentation (.pt files only)")

@@ -131,7 +131,7 @@ def _saved_options(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _merged(saved: dict[str, Any], new: TrainOptions, path: Path) -> TrainOptions:
     """Return the saved options with the accepted new ones; options unknown to the run get their default."""
-    known = options_from({}).shown()
+    known = options_from({}).as_dict()
     values = {name: saved.get(name, value) for name, value in known.items()}
     for name in new.given:
         value, old = getattr(new, name), values[name]

@@ -101,7 +101,7 @@ class RunDir:
         """
         self.started, self.first_epoch = time.monotonic(), epoch
         metadata = dict(metadata or {})
-        values = {key: value for key, value in options.shown().items() if key not in _TRANSIENT}
+        values = {key: value for key, value in options.as_dict().items() if key not in _TRANSIENT}
         values |= {"hyp": dict(hyp), "save_dir": str(self.folder)}
         self.metadata = plain({"opt": values, "hyp": dict(hyp), **metadata})
         try:

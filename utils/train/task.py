@@ -165,7 +165,7 @@ def _announce(setup: TrainSetup) -> None:
     """Log what is about to start, and call the callbacks of the pretrain routine."""
     options, loaders, callbacks, folder = setup.options, setup.loaders, setup.callbacks, setup.run.folder
     callbacks.on_pretrain_routine_start(folder)
-    callbacks.on_params_update(options.shown() | {"hyp": dict(setup.hyp)})
+    callbacks.on_params_update(options.as_dict() | {"hyp": dict(setup.hyp)})
     callbacks.on_pretrain_routine_end(loaders.dataset.labels.joined(), setup.data.names)
     LOG.info(
         f"Image sizes {loaders.imgsz} train, {loaders.imgsz} val\n"
