@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from studies.explain.gates import GateMap, find_gates, gate_maps
-from studies.explain.heatmap import METHODS, Threshold
+from studies.explain.heatmap import METHODS, BoxFilter
 from studies.explain.labelled_models import LabelledModel, load_labelled_models
 from studies.explain.layers import describe_layer, find_layers, layer_strides
 from studies.explain.map_figures import draw_gates, draw_heat
@@ -200,7 +200,7 @@ class HeatMaps:
     ) -> None:
         self.models, self.method = models, options.method
         self.layers = [find_layers(model.model, options.layer or ["detect"]) for model in models]
-        self.threshold = Threshold(options.conf_thres, options.iou_thres, options.classes)
+        self.box_filter = BoxFilter(options.conf_thres, options.iou_thres, options.classes)
         for model in models:
             last = max(model.model.names)
             if wrong := [index for index in options.classes or [] if index > last]:
@@ -209,7 +209,7 @@ class HeatMaps:
     def process(self, frame: Frame, item: ModelInput, summary: VisualizeSummary) -> None:
         compute = METHODS[self.method]
         maps = [
-            (model.label, compute(model.model, item.images, layers, self.threshold), model.model.names)
+            (model.label, compute(model.model, item.images, layers, self.box_filter), model.model.names)
             for model, layers in zip(self.models, self.layers, strict=True)
         ]
         draw_heat(item, maps, _TITLES[self.method], summary.file(f"cam_{item.name}.png"))
