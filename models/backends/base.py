@@ -15,7 +15,7 @@ from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.ops.boxes import xyxy2xywh
 
-Watch = Callable[[nn.Module, Tensor], None]  # called with each layer and its output
+LayerCallback = Callable[[nn.Module, Tensor], None]  # called with each layer and its output
 
 _CPU_BATCH_PIXELS, _MAX_CPU_BATCH = 8 * 320 * 320, 8
 
@@ -106,7 +106,9 @@ class Backend(ABC):
         """Run the model on images of its device, precision, size and batch size."""
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor, augment: bool = False, visualize: Watch | None = None) -> Tensor:
+    def __call__(
+        self, images: Tensor, augment: bool = False, visualize: LayerCallback | None = None
+    ) -> Tensor:
         """Return decoded boxes (B, N, 5 + nc), xywh in pixels of `images`.
 
         Raises:

@@ -91,7 +91,7 @@ def from_zip(path: Path) -> Metadata:
     try:
         with zipfile.ZipFile(path) as archive:
             text = archive.read(archive.namelist()[0]).decode()
-        content = literal(text)
+        content = parse_literal(text)
     except (*_CORRUPT, zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{path}: its metadata are corrupt ({type(error).__name__})") from error
     return Metadata.of(content, path)
@@ -107,7 +107,7 @@ def read_class_names(data: str) -> dict[int, str] | None:
     return class_names(names) if isinstance(names, list | dict) else None
 
 
-def literal(text: str) -> Any:
+def parse_literal(text: str) -> Any:
     """Return the value of a text in JSON, or of a Python literal (numbers, strings, lists, dicts)."""
     try:
         return json.loads(text)
@@ -116,4 +116,4 @@ def literal(text: str) -> Any:
 
 
 def _value(value: Any) -> Any:
-    return literal(value) if isinstance(value, str) else value
+    return parse_literal(value) if isinstance(value, str) else value

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.backends.base import Backend, import_runtime
 from models.backends.litert import to_pixels
-from models.backends.metadata import Metadata, from_yaml, literal
+from models.backends.metadata import Metadata, from_yaml, parse_literal
 from utils.base.errors import DataError, one_line
 from utils.base.formats import FORMATS, existing_file, existing_folder
 
@@ -80,7 +80,7 @@ def _frozen(tf: Any, content: bytes, weights: str) -> tuple[Any, dict[str, Any]]
         graph.ParseFromString(content)
         function = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
         found = [bytes(n.attr["value"].tensor.string_val[0]) for n in graph.node if n.name == "metadata"]
-        return function.prune("images:0", "output0:0"), literal(found[0].decode()) if found else {}
+        return function.prune("images:0", "output0:0"), parse_literal(found[0].decode()) if found else {}
     except Exception as error:  # protobuf's error classes differ between versions
         raise DataError(
             f"{weights}: TensorFlow cannot read it ({type(error).__name__}: {one_line(error)})"

@@ -16,7 +16,7 @@ from utils.base.paths import find_file, output_root, relative_to_cwd
 from utils.base.yaml_io import read_yaml
 from utils.data.archive import is_archive, safe_unpack
 from utils.data.download import Download, download_data, parse_downloads
-from utils.data.shards.urls import Source, is_shards, is_url, list_shards
+from utils.data.shards.urls import ImageSource, is_shards, is_url, list_shards
 
 YAML_SUFFIXES = (".yaml", ".yml")
 _DATASETS_DIR = "YOLOv5_DATASETS_DIR"
@@ -29,9 +29,9 @@ class DataSpec:
 
     yaml: Path
     root: Path
-    train: list[Source]
-    val: list[Source]
-    test: list[Source]  # may be empty
+    train: list[ImageSource]
+    val: list[ImageSource]
+    test: list[ImageSource]  # may be empty
     names: dict[int, str]
     nc: int
     is_coco: bool
@@ -176,7 +176,7 @@ def _roots(raw: dict[str, Any], yaml: Path) -> Iterator[Path]:
         yield datasets_dir() / given.name
 
 
-def _resolve(root: Path, entry: str) -> Source:
+def _resolve(root: Path, entry: str) -> ImageSource:
     """Return the path or shards of an entry; some exports write `../train` for a folder beside the yaml."""
     if is_shards(entry):
         return list_shards(entry, root)
@@ -188,7 +188,7 @@ def _resolve(root: Path, entry: str) -> Source:
     return path
 
 
-def _missing(root: Path, entries: list[str]) -> list[Source]:
+def _missing(root: Path, entries: list[str]) -> list[ImageSource]:
     return [source for entry in entries if not (source := _resolve(root, entry)).exists()]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from models.backends import load_backend
-from models.backends.base import Backend, Watch, cpu_batch_size
+from models.backends.base import Backend, LayerCallback, cpu_batch_size
 from models.backends.metadata import read_class_names
 from utils.base.device import select_device
 from utils.base.errors import ConfigError
@@ -255,7 +255,7 @@ def describe(result: FrameResult, names: dict[int, str]) -> str:
     return f"{number} {frame.path}: {height}x{width} {classes}, {1e3 * result.seconds[1]:.1f}ms"
 
 
-def _feature_saver(folder: Path) -> Watch:
+def _feature_saver(folder: Path) -> LayerCallback:
     """Return a function that a model calls with each layer and its output, to save feature maps."""
     from utils.plots.features import plot_features
 
