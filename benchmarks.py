@@ -39,7 +39,7 @@ def run(**kwargs: Any) -> list[FormatRow]:
 def main() -> int:
     """Export and validate from the command line; return 1 if `--hard-fail` is not met."""
     options = parse_options(BenchmarkOptions)
-    script.print_args("benchmarks", Namespace(**options.shown()))
+    script.print_args("benchmarks", Namespace(**options.as_dict()))
     from studies.compare.formats import compare_formats, failures
 
     return int(bool(failures(compare_formats(options), options.hard_fail)))

@@ -17,7 +17,7 @@ from studies.compare.compare_options import CompareOptions, read_comparison, rea
 from utils.base import script
 from utils.base.log import LOG, color
 from utils.base.options import changed, parse_known_options
-from utils.base.paths import check_writable, increment_path, relative_to_cwd, typed
+from utils.base.paths import check_writable, command_for, increment_path, relative_to_cwd
 
 if TYPE_CHECKING:
     from studies.compare.examples import Example
@@ -65,8 +65,8 @@ def compare_weights(options: CompareOptions, rest: Sequence[str], argv: Sequence
     return _write(options, argv, records, _examples(options, val, weights, records.splits()[0]))
 
 
-def write_again(options: CompareOptions) -> Path:
-    """Write the report in a folder again, from its csv files; return the folder."""
+def rewrite_report(options: CompareOptions) -> Path:
+    """Write the report in a folder again from its csv files; return the folder."""
     from studies.compare import examples, records, report
 
     assert options.report
@@ -77,15 +77,16 @@ def write_again(options: CompareOptions) -> Path:
 
 
 def _examples(
-    options: CompareOptions, how: TrainOptions | ValOptions, weights: dict[str, Path], split: str
+    options: CompareOptions, data_options: TrainOptions | ValOptions, weights: dict[str, Path], split: str
 ) -> tuple[Example, ...]:
-    """Choose example images; `how` has the data, image size and device."""
+    """Choose example images; `data_options` has the dataset, image size and device."""
     if not options.examples:
         return ()
     from studies.compare.examples import Split, find_examples
     from utils.data.dataset_yaml import read_data_yaml
 
-    images = Split(read_data_yaml(how.data), split, how.imgsz, how.single_cls, how.device)
+    data = read_data_yaml(data_options.data)
+    images = Split(data, split, data_options.imgsz, data_options.single_cls, data_options.device)
     return tuple(find_examples(weights, images, options.examples))
 
 
@@ -97,7 +98,7 @@ def _write(
     from studies.compare.report import write_report
 
     folder = increment_path(Path(options.project) / options.name, options.exist_ok)
-    gallery = Gallery((*typed("compare.py").split(), *argv), examples)
+    gallery = Gallery((*command_for("compare.py").split(), *argv), examples)
     write_report(records, folder, gallery, options.resamples)
     return folder
 
@@ -108,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options, rest = parse_known_options(CompareOptions, argv)
     if options.report:
         check_writable(Path(options.report), "--report")
-        folder = write_again(options)
+        folder = rewrite_report(options)
     else:
         check_writable(Path(options.project), "--project")
         folder = (compare_seeds if options.cfg else compare_weights)(options, rest, argv)

@@ -66,7 +66,7 @@ def graft_weights(options: GraftOptions) -> Path:
     LOG.info(str(report))
     if len(report.moved) < 2:  # only the head's anchors or biases
         raise DataError(
-            f"{options.weights}: nothing of it fits {options.cfg}; the scales (n, s, m, l, x) must be equal"
+            f"{options.weights}: no tensor fits {options.cfg}; both need the same scale (n, s, m, l, x)"
         )
     if model.nc == checkpoint.nc and not isinstance(checkpoint, VANCheckpoint):
         side = 2 * int(model.stride.max())

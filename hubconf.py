@@ -171,7 +171,7 @@ def _build(cfg: str, weights: str, channels: int, classes: int, autoshape: bool,
 
     for name, number in (("channels", channels), ("classes", classes)):
         if not isinstance(number, int) or number < 1:
-            raise ConfigError(f"{name}={number!r}: expected a whole number from 1")
+            raise ConfigError(f"{name}={number!r}: expected an integer of at least 1")
     model = DetectionModel(cfg, ch=channels, nc=classes)
     if weights:
         LOG.info(str(graft(model, read_checkpoint(locate_weights(weights)), keep_anchors=True)))

@@ -45,7 +45,7 @@ def main() -> None:
     with make_process_group(options_from({"device": opt.device, "batch_size": 64})) as group:
         for accumulate in opt.accumulate:
             line = measure(opt, group, accumulate)
-            if group.leads:
+            if group.is_main:
                 print(line, flush=True)
 
 
@@ -64,14 +64,14 @@ def measure(opt: Any, group: ProcessGroup, accumulate: int) -> str:
 
     def ours() -> None:
         for _ in range(accumulate):
-            loss(model(images), targets, group.sums)[0].backward()
+            loss(model(images), targets, group.sum_counts)[0].backward()
         group.sum_gradients(model.parameters())
 
     def ddp() -> None:
         for index in range(accumulate):
             with nullcontext() if index + 1 == accumulate else replica.no_sync():
                 # DDP averages over the ranks, where the loss of the whole batch is a sum.
-                (loss(replica(images), targets, group.sums)[0] * group.world).backward()
+                (loss(replica(images), targets, group.sum_counts)[0] * group.world).backward()
 
     times: dict[str, list[float]] = {"ours": [], "ddp": []}
     for number in range(opt.rounds + 1):
@@ -90,7 +90,7 @@ def measure(opt: Any, group: ProcessGroup, accumulate: int) -> str:
 
 def timed(step: Callable[[], None], group: ProcessGroup) -> float:
     """Return the seconds of a step, which all ranks start together."""
-    group.sums([0])
+    group.sum_counts([0])
     start = time.perf_counter()
     step()
     return time.perf_counter() - start

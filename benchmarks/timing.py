@@ -176,7 +176,7 @@ def peak_memory() -> float:
 
 
 class ResultTable:
-    """Prints each row when it is added, and writes all rows to a csv file."""
+    """Table that prints each row when it is added, and writes all rows to a csv file."""
 
     def __init__(self, title: str, path: str = "") -> None:
         self.path = Path(path) if path else None

@@ -22,28 +22,39 @@ from models.blocks.conv import (
 from models.blocks.csp import C3, C3SPP, C3TR, Bottleneck, BottleneckCSP, C3Ghost, C3x
 from models.blocks.pool import SPP, SPPF, Concat, Contract, Expand, Focus
 from models.blocks.transformer import TransformerBlock, TransformerLayer
-from models.registry import joins, keeps, packs, passes, register, stacks, unpacks, widens
+from models.registry import (
+    any_channels,
+    channels_and_repeats,
+    depth_to_space,
+    new_channels,
+    register,
+    same_channels,
+    space_to_depth,
+    sum_of_channels,
+)
 
 # Large kernel attention: as a layer, in C3, in SPPF, as a backbone.
-register(keeps, LSKA, LKA, LSKATrivial, LKATrivial, LSKAttention)
-register(stacks, C3LSKA, C3_LSKA=C3LSKA)
-register(widens, SPPFLSKA, SPPF_LSKA=SPPFLSKA)
-register(stacks, VANStage)
+register(same_channels, LSKA, LKA, LSKATrivial, LKATrivial, LSKAttention)
+register(channels_and_repeats, C3LSKA, C3_LSKA=C3LSKA)
+register(new_channels, SPPFLSKA, SPPF_LSKA=SPPFLSKA)
+register(channels_and_repeats, VANStage)
 
 # The blocks of YOLOv5.
-register(widens, Conv, DWConv, GhostConv, CrossConv, MixConv2d, Focus, DWConvTranspose2d)
-register(widens, Bottleneck, GhostBottleneck, SPP, SPPF, C3SPP)
-register(widens, TransformerBlock)
-register(stacks, C3, C3x, C3TR, C3Ghost, BottleneckCSP)
-register(joins, Concat)
-register(packs, Contract)
-register(unpacks, Expand)
+register(new_channels, Conv, DWConv, GhostConv, CrossConv, MixConv2d, Focus, DWConvTranspose2d)
+register(new_channels, Bottleneck, GhostBottleneck, SPP, SPPF, C3SPP)
+register(new_channels, TransformerBlock)
+register(channels_and_repeats, C3, C3x, C3TR, C3Ghost, BottleneckCSP)
+register(sum_of_channels, Concat)
+register(space_to_depth, Contract)
+register(depth_to_space, Expand)
 
 # PyTorch's modules, written nn.X or X.
-register(widens, nn.Conv2d, nn.ConvTranspose2d)
-register(keeps, nn.BatchNorm2d)
-register(passes, nn.Upsample, nn.MaxPool2d, nn.AvgPool2d, nn.ZeroPad2d, nn.Identity, nn.Dropout, nn.Dropout2d)
-register(passes, nn.SiLU, nn.ReLU, nn.LeakyReLU, nn.Hardswish, nn.Mish, nn.GELU)
+register(new_channels, nn.Conv2d, nn.ConvTranspose2d)
+register(same_channels, nn.BatchNorm2d)
+register(
+    any_channels, nn.Upsample, nn.MaxPool2d, nn.AvgPool2d, nn.ZeroPad2d, nn.Identity, nn.Dropout, nn.Dropout2d
+)
+register(any_channels, nn.SiLU, nn.ReLU, nn.LeakyReLU, nn.Hardswish, nn.Mish, nn.GELU)
 
 __all__ = [
     "C3",

@@ -84,7 +84,7 @@ def config_names() -> list[str]:
 
 
 def _scaled_names() -> list[str]:
-    """Names such as yolov5s-SPPFLSKA.yaml that stand for yolov5-SPPFLSKA.yaml at a scale."""
+    """Return names such as yolov5s-SPPFLSKA.yaml, which stand for yolov5-SPPFLSKA.yaml at a scale."""
     files = [file for file in _all_files() if file.name.startswith("yolov5-")]
     names = [file.name.removeprefix("yolov5") for file in files if _serves_all_scales(read_yaml(file))]
     return [f"yolov5{scale}{name}" for name in names for scale in SCALES]
@@ -95,7 +95,7 @@ def _all_files() -> list[Path]:
 
 
 def _files(path: Path) -> list[Path]:
-    """The files that a path or bare name may mean."""
+    """Return the files that a path or bare name may mean."""
     below = [file for file in _all_files() if file.name == path.name] if path.parent == Path() else []
     return [file for file in (path, ROOT / path, *below) if file.is_file()]
 
@@ -147,7 +147,7 @@ def _check_numbers(d: dict[str, Any], origin: str) -> None:
     for key in ("nc", "channel_multiple", "ch"):
         value = d.get(key, 1)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{origin}: {key} is {value!r}; expected a whole number from 1")
+            raise ConfigError(f"{origin}: {key} is {value!r}; expected an integer of at least 1")
     for key in ("depth_multiple", "width_multiple"):
         value = d.get(key, 1.0)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 100:
@@ -240,7 +240,7 @@ def parse_settings(words: Sequence[str], flag: str = "--attention") -> dict[str,
         try:
             settings[key] = SETTINGS[key](value)
         except ValueError as error:
-            raise ConfigError(f"{flag} {word}: expected a whole number such as {key}=23") from error
+            raise ConfigError(f"{flag} {word}: expected an integer such as {key}=23") from error
     if "design" in settings and settings["design"] not in DESIGNS:
         raise ConfigError(f"{flag} design={settings['design']}: expected one of {', '.join(DESIGNS)}")
     return settings
@@ -257,12 +257,12 @@ def with_attention(config: Mapping[str, Any], settings: Mapping[str, Any]) -> di
         ConfigError: the model has no large kernel block.
     """
     changed = deepcopy(dict(config))
-    found = 0
+    changed_rows = 0
     for row in (*changed.get("backbone", ()), *changed.get("head", ())):
         if isinstance(row, list) and len(row) == 4 and _is_large_kernel(row[2]):
             row[2], row[3] = _rewrite(row[2], row[3], settings)
-            found += 1
-    if settings and not found:
+            changed_rows += 1
+    if settings and not changed_rows:
         name = config.get("yaml_file") or "the model"
         raise ConfigError(f"--attention: {name} has no large kernel block to change")
     return changed

@@ -26,7 +26,7 @@ Shapes = dict[str, tuple[int, ...]]  # key within the layer -> shape
 
 @dataclass
 class GraftReport:
-    """Result of a transfer, tensor by tensor. All keys are the target's, but for those of `left_out`."""
+    """Result of a transfer, tensor by tensor. All keys are the target's, except those of `left_out`."""
 
     source: str
     target: str
@@ -150,7 +150,7 @@ def load_by_key(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: boo
 
 
 def _same_anchors(source: DetectionModel, model: DetectionModel) -> bool:
-    """Whether the anchors agree up to the FP16 rounding of checkpoints."""
+    """Return whether the anchors agree up to the FP16 rounding of checkpoints."""
     a, b = source.head.anchors_px().cpu(), model.head.anchors_px().cpu()
     return a.shape == b.shape and torch.allclose(a, b, rtol=2e-3)
 
@@ -166,18 +166,18 @@ def _copy_anchors(source: DetectionModel, model: DetectionModel, keep: bool) -> 
 
 def _copy_box_channels(value: Tensor, into: Tensor, source: DetectionModel, model: DetectionModel) -> None:
     """Copy the output channels x, y, w, h and objectness of each anchor in a convolution of the head."""
-    theirs = value.view(source.head.na, source.head.no, -1)
-    ours = into.view(model.head.na, model.head.no, -1)
-    if theirs.shape[2] == ours.shape[2]:
-        ours[:, :5] = theirs[:, :5].to(ours.device)
+    from_rows = value.view(source.head.na, source.head.no, -1)
+    to_rows = into.view(model.head.na, model.head.no, -1)
+    if from_rows.shape[2] == to_rows.shape[2]:
+        to_rows[:, :5] = from_rows[:, :5].to(to_rows.device)
 
 
 def align(source: DetectionModel, target: DetectionModel) -> dict[int, int]:
     """Pair the layers of two models, in order, such that the pairs have most tensors in common.
 
     The longest common subsequence, with the number of fitting tensors as the weight of a pair. Layers at
-    different resolutions are never paired: yolov5n and yolov5s have blocks of equal shapes one stage
-    apart, which learn different features.
+    different resolutions are never paired: yolov5n and yolov5s have blocks of equal shapes in adjacent
+    stages, which learn different features.
 
     Returns:
         Source layer index -> target layer index.
@@ -233,7 +233,7 @@ def _shapes(model: DetectionModel) -> dict[int, Shapes]:
 
 
 def _sides(model: DetectionModel) -> list[int]:
-    """Height of each layer's output for an image of 256 px; 0 for the head."""
+    """Return the height of each layer's output for an image of 256 px; 0 for the head."""
     sides: list[int] = []
 
     def record_side(layer: nn.Module, y: Tensor) -> None:
@@ -247,7 +247,7 @@ def _sides(model: DetectionModel) -> list[int]:
 
 
 def _layer_of(key: str) -> tuple[int, str]:
-    """`model.7.conv.weight` -> (7, "conv.weight")."""
+    """Split a key into layer and name: `model.7.conv.weight` -> (7, "conv.weight")."""
     _, layer, inner = key.split(".", 2)
     return int(layer), inner
 

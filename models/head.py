@@ -69,7 +69,7 @@ class Detect(nn.Module):
         return logits.view(b, self.na, self.no, h, w).permute(0, 1, 3, 4, 2)
 
     def _decode(self, level: int, logits: Tensor) -> Tensor:
-        """(B, A, h, w, 5 + nc) logits -> (B, A h w, 5 + nc) boxes in pixels and scores, float32.
+        """Decode logits (B, A, h, w, 5 + nc) to boxes in pixels and scores, (B, A h w, 5 + nc) float32.
 
         FP16 would round coordinates above 1024 px to whole pixels.
         """

@@ -29,12 +29,12 @@ class ModelOptions(Options):
     imgsz: int = _model(640, "image size (pixels)", aliases=("--img", "--img-size"), between=(1, None))
     test: bool = _model(False, "build the models of all yamls below models/")
     line_profile: bool = _model(False, "print the time and GFLOPs of each layer")
-    batch_size: int = _timed(1, "images per batch", between=(1, None))
+    batch_size: int = _timed(1, "batch size", between=(1, None))
     device: str = _timed("cpu", "cpu, mps, or a CUDA device such as 0")
 
 
 def check_flags() -> None:
-    """Answer --help and invalid flags, and end the process; return where all flags are valid."""
+    """Parse the flags before the heavy imports: --help and invalid flags end the process here."""
     build_parser(ModelOptions).parse_args()
 
 
@@ -120,5 +120,5 @@ def layer_gflops(model: nn.Module, images: Tensor) -> list[float]:
 
 
 def _layers(model: nn.Module) -> list[Any]:
-    """The layers that the rows of the yaml became; each has the attributes i, f, type, np, repeats, args."""
+    """Return the layers, one per row of the yaml; each has the attributes i, f, type, np, repeats, args."""
     return list(model.get_submodule("model").children())

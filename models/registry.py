@@ -15,7 +15,7 @@ from utils.base.errors import ConfigError
 
 @dataclass(frozen=True)
 class LayerContext:
-    """What a rule knows about a layer besides its yaml arguments."""
+    """Input of a rule besides the yaml arguments of the layer."""
 
     in_channels: tuple[int, ...]  # one per source layer
     repeats: int = 1  # after depth_multiple
@@ -25,7 +25,7 @@ class LayerContext:
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """What a rule decides about a layer."""
+    """Result of a rule: how to construct the block of a layer."""
 
     args: tuple[Any, ...]  # of the constructor
     out_channels: int
@@ -66,53 +66,53 @@ Rule = Callable[[LayerContext, tuple[Any, ...]], BlockPlan]
 _BLOCKS: dict[str, tuple[type[nn.Module], Rule]] = {}
 
 
-def keeps(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
-    """Attention, norms: the output has as many channels as the input; the constructor gets their number."""
+def same_channels(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
+    """Plan attention or a norm: as many output as input channels; the constructor gets their number."""
     c1 = _one_source(layer)
     return BlockPlan((c1, *args), c1, copies=layer.repeats)
 
 
-def widens(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
-    """Conv, SPPF: the first yaml argument is the number of output channels."""
+def new_channels(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
+    """Plan Conv, SPPF, ...: the first yaml argument is the number of output channels."""
     c1, c2 = _one_source(layer), layer.scale_width(args[0])
     return BlockPlan((c1, c2, *args[1:]), c2, copies=layer.repeats)
 
 
-def stacks(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
-    """C3 and its variants: like `widens`, with the repeats inside the block."""
+def channels_and_repeats(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
+    """Plan C3 or a variant: as `new_channels`, with the repeats inside the block."""
     c1, c2 = _one_source(layer), layer.scale_width(args[0])
     return BlockPlan((c1, c2, layer.repeats, *args[1:]), c2)
 
 
-def joins(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
-    """Concat: the channels of all sources add up."""
+def sum_of_channels(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
+    """Plan Concat: the channels of all sources add up."""
     return BlockPlan(args, sum(layer.in_channels))
 
 
-def packs(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
-    """Contract: space to depth, gain squared times as many channels."""
+def space_to_depth(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
+    """Plan Contract: gain squared times as many channels."""
     c1, gain = _one_source(layer), int(args[0]) if args else 2
     return BlockPlan((gain,), c1 * gain**2, copies=layer.repeats)
 
 
-def unpacks(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
-    """Expand: depth to space, gain squared times fewer channels."""
+def depth_to_space(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
+    """Plan Expand: gain squared times fewer channels."""
     c1, gain = _one_source(layer), int(args[0]) if args else 2
     return BlockPlan((gain,), c1 // gain**2, copies=layer.repeats)
 
 
-def passes(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
-    """Upsample, pooling, padding: any number of channels, which the constructor does not get."""
+def any_channels(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
+    """Plan Upsample, pooling or padding: any number of channels, which the constructor does not get."""
     return BlockPlan(args, _one_source(layer), copies=layer.repeats)
 
 
-def detects(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
-    """Heads: read all sources; no other layer reads their output."""
+def detection_head(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
+    """Plan a head, which reads all sources; no other layer reads its output."""
     return BlockPlan((*args, layer.in_channels), sum(layer.in_channels))
 
 
 def register(rule: Rule, *blocks: type[nn.Module], **aliases: type[nn.Module]) -> None:
-    """Let yaml rows name these classes (and alias=class), and build them by `rule`."""
+    """Register these classes (and alias=class) as blocks that a yaml can name, with `rule` to plan them."""
     for block in blocks:
         _BLOCKS[block.__name__] = block, rule
     for name, block in aliases.items():
@@ -131,13 +131,15 @@ def argument_names(name: str) -> list[str]:
     """
     block, rule = _BLOCKS[name]
     names = list(inspect.signature(block).parameters)
-    if rule is passes or rule is detects:
+    if rule is any_channels or rule is detection_head:
         return names
-    return [name for index, name in enumerate(names[1:], 1) if not (rule is stacks and index == 2)]
+    if rule is channels_and_repeats:
+        return [names[1], *names[3:]]
+    return names[1:]
 
 
 def plan(name: str, layer: LayerContext, args: Sequence[Any]) -> LayerPlan:
-    """Look up a block and apply its rule.
+    """Find a block by name and apply its rule.
 
     A mapping as the last yaml argument holds keywords: `[-1, 1, LSKA, [{k: 23, init: paper}]]`.
 
@@ -155,10 +157,10 @@ def plan(name: str, layer: LayerContext, args: Sequence[Any]) -> LayerPlan:
     accepted = inspect.signature(block).parameters
     keywords = {key: value for key, value in layer.keywords.items() if key in accepted} | keywords
     try:
-        made = rule(layer, positional)
+        block_plan = rule(layer, positional)
     except (IndexError, TypeError, ValueError) as error:
         raise _misfit(name, args, error) from error
-    return LayerPlan(block, made.args, keywords, made.out_channels, made.copies)
+    return LayerPlan(block, block_plan.args, keywords, block_plan.out_channels, block_plan.copies)
 
 
 def _misfit(name: str, args: Sequence[Any], error: Exception) -> ConfigError:

@@ -54,15 +54,15 @@ def stage_tensors(state: Mapping[str, Tensor], number: int) -> dict[str, tuple[s
         state: as `classifier_state` gives it.
         number: number of the stage, from 1.
     """
-    found = {name: (inner, state[name]) for inner, name in _names(state, number).items()}
+    tensors = {name: (inner, state[name]) for inner, name in _names(state, number).items()}
     weight, bias = f"patch_embed{number}.proj.weight", f"patch_embed{number}.proj.bias"
     if number == 1 and state[weight].shape[1] == len(MEAN):
         exact = state[weight].double()
         mean, std = (exact.new_tensor(values).view(1, -1, 1, 1) for values in (MEAN, STD))
         exact = exact / std
-        found[weight] = found[weight][0], exact.float()
-        found[bias] = found[bias][0], (state[bias].double() - (exact * mean).sum((1, 2, 3))).float()
-    return found
+        tensors[weight] = tensors[weight][0], exact.float()
+        tensors[bias] = tensors[bias][0], (state[bias].double() - (exact * mean).sum((1, 2, 3))).float()
+    return tensors
 
 
 def check_stages(path: Path, state: Mapping[str, Tensor], stages: Sequence[nn.Module], target: str) -> None:
@@ -73,14 +73,14 @@ def check_stages(path: Path, state: Mapping[str, Tensor], stages: Sequence[nn.Mo
     """
     gates = []
     for number, stage in zip(STAGES, stages, strict=False):
-        theirs, ours = _inner(state, number), stage.state_dict()
-        if (found := _size(theirs)) != (wanted := _size(ours)):
+        source_stage, target_stage = _inner(state, number), stage.state_dict()
+        if (source_size := _size(source_stage)) != (target_size := _size(target_stage)):
             name = size_name(state)
             known = f"use --cfg yolov5-van-{name}.yaml, or train.py" if name in SHIPPED else "use train.py"
             raise ConfigError(
-                f"{path}: stage {number} has {found}; in {target} {wanted}; {known} without --cfg"
+                f"{path}: stage {number} has {source_size}; in {target} {target_size}; {known} without --cfg"
             )
-        gates.append((stage_gate(theirs), stage_gate(ours)))
+        gates.append((stage_gate(source_stage), stage_gate(target_stage)))
     for gate, own in gates:
         if gate != own:
             words = " ".join(f"{key}={value}" for key, value in gate.items())

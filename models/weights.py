@@ -18,7 +18,7 @@ from models.yolo import DetectionModel
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.base.names import class_names
-from utils.base.paths import ROOT, atomic_write, cache_folder, typed
+from utils.base.paths import ROOT, atomic_write, cache_folder, command_for
 from utils.base.yaml_io import plain
 
 FORMAT = "yolov5-lska"  # the value of `format` in files of our own
@@ -111,7 +111,7 @@ def download_official(name: str) -> Path:
 
 
 def _is_intact(path: Path, known: OfficialFile) -> bool:
-    """Whether hash and size are right, and the file is a zip, which a server's error page is not."""
+    """Return whether hash and size are right, and the file is a zip, which a server's error page is not."""
     from utils.base.download import matches
 
     return matches(path, known.sha256, known.size) and zipfile.is_zipfile(path)
@@ -143,7 +143,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _from_state_dict(path: Path, content: dict[str, Any], model: dict[str, Any]) -> Checkpoint:
-    """A file of our own, as `save_checkpoint` writes it."""
+    """Read the content of a file that `save_checkpoint` wrote."""
     if content.get("version", 0) > VERSION:
         raise DataError(f"{path}: written by a newer version of this program; update it")
     try:
@@ -166,7 +166,7 @@ def _from_state_dict(path: Path, content: dict[str, Any], model: dict[str, Any])
 
 
 def _from_pickled_module(path: Path, content: dict[str, Any], model: Record) -> Checkpoint:
-    """A file of YOLOv5 or one of its forks, which holds the pickled model."""
+    """Read the content of a file of YOLOv5 or one of its forks, which holds the pickled model."""
     yaml = model.get("yaml")
     head = next((module for module in _modules(model) if module.class_name == "Detect"), None)
     if not isinstance(yaml, dict) or head is None:
@@ -205,7 +205,7 @@ def _unwrapped(model: Record) -> Record:
 
 
 def _modules(module: Record) -> Iterator[Record]:
-    """A module's record and those of all modules inside it."""
+    """Yield a module's record and those of all modules inside it."""
     yield module
     for child in (module.fields.get("_modules") or {}).values():
         if isinstance(child, Record):
@@ -213,7 +213,7 @@ def _modules(module: Record) -> Iterator[Record]:
 
 
 def _old_activation(model: Record, block: str) -> str | None:
-    """The activation of a model's blocks of one class, as yaml text; None for SiLU, the one since v4."""
+    """Return the activation of a model's blocks of one class, as yaml text; None for SiLU, used since v4."""
     for module in _modules(model):
         act = module.get("act") if module.class_name == block else None
         if isinstance(act, Record) and act.class_name in ("LeakyReLU", "Hardswish", "ReLU", "Mish"):
@@ -239,8 +239,8 @@ def build_model(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel
     """
     if isinstance(checkpoint, VANCheckpoint):
         raise DataError(
-            f"{checkpoint.path}: a VAN classifier, which finds no boxes; it can be grafted into a detector "
-            f"that is then to be trained: {typed('train.py')} --weights {checkpoint.path}"
+            f"{checkpoint.path}: a VAN classifier, which detects nothing; to train a detector with it as "
+            f"the backbone: {command_for('train.py')} --weights {checkpoint.path}"
         )
     nc = checkpoint.nc if nc is None else nc
     if nc != checkpoint.nc:

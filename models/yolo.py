@@ -29,9 +29,9 @@ from models.tta import augmented_forward
 from utils.base.errors import ConfigError
 from utils.ops.flops import gflops, on_meta
 
-registry.register(registry.detects, Detect)
+registry.register(registry.detection_head, Detect)
 
-Watch = Callable[[nn.Module, Tensor], None]
+LayerCallback = Callable[[nn.Module, Tensor], None]
 
 
 class DetectionModel(nn.Module):
@@ -90,7 +90,7 @@ class DetectionModel(nn.Module):
         """Pixels per cell of each level, (nl,) on the CPU."""
         return self.head.stride
 
-    def forward(self, x: Tensor, augment: bool = False, visualize: Watch | None = None) -> Any:
+    def forward(self, x: Tensor, augment: bool = False, visualize: LayerCallback | None = None) -> Any:
         """Run the model.
 
         Args:
@@ -106,7 +106,7 @@ class DetectionModel(nn.Module):
             return augmented_forward(lambda view: self.run_layers(view)[0], x, stride, self.head.nl), None
         return self.run_layers(x, visualize)
 
-    def run_layers(self, x: Tensor, visualize: Watch | None = None) -> Any:
+    def run_layers(self, x: Tensor, visualize: LayerCallback | None = None) -> Any:
         """Run the layers once, without test-time augmentation."""
         kept: dict[int, Tensor] = {}
         reused = set(self.save)

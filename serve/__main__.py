@@ -66,7 +66,7 @@ def serve(options: ServeOptions, api_key: str = "") -> None:
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         LOG.info(f"serving {', '.join(service.models)} at {color(url, 'bold')}; Ctrl-C stops")
         if not api_key and not ip_address(host).is_loopback:
-            LOG.warning(f"everyone who can reach {host} can send images; set API_KEY to require a key")
+            LOG.warning(f"any client that reaches {host} can send images; set API_KEY to require a key")
         try:
             uvicorn.Server(config).run(sockets=[listener])
         finally:

@@ -35,7 +35,7 @@ class _Job(Generic[Task, Result]):
 
 
 class Batcher(Generic[Task, Result]):
-    """Collects tasks with equal keys into batches and processes these in a thread of its own.
+    """Queue that collects tasks with equal keys into batches, and a thread that processes these.
 
     The first task in the queue waits at most `max_wait` seconds for others with its key; those that arrive
     while the thread is busy are batched in any case.

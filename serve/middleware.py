@@ -75,7 +75,7 @@ class Metrics:
 
 
 class ServiceMiddleware:
-    """Reject requests without the API key or from other sites, add headers, count detection requests.
+    """ASGI middleware: checks API key and origin, adds security headers, counts detection requests.
 
     Args:
         app: the application that handles the other requests.

@@ -36,7 +36,7 @@ class RequestError(Exception):
 
 @dataclass
 class Form:
-    """Text fields by name, and the bytes of the image file, None without one."""
+    """Content of a form: text fields by name, and the bytes of the image file, None without one."""
 
     fields: dict[str, str] = field(default_factory=dict)
     file: bytes | None = None
@@ -77,7 +77,7 @@ async def read_form(
 
 
 class _FormBuilder:
-    """Collects the parts of a form as the parser completes them."""
+    """Collector of the parts of a form, as the parser completes them."""
 
     def __init__(self, max_file: int) -> None:
         self.form = Form()
@@ -194,21 +194,21 @@ def _fraction(key: str, text: str) -> float:
 
 def _integer(key: str, text: str, least: int, most: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 6 and least <= int(text) <= most):
-        raise _invalid(key, text, f"a whole number from {least} to {most}")
+        raise _invalid(key, text, f"an integer from {least} to {most}")
     return int(text)
 
 
 def _classes(text: str, names: Mapping[int, str]) -> tuple[int, ...]:
     """Parse class numbers or names, separated by commas."""
     by_name = {name: index for index, name in names.items()}
-    found = []
+    indices = []
     for word in (word.strip() for word in text.split(",")):
         index = by_name.get(word, int(word) if word.isascii() and word.isdigit() and len(word) < 6 else -1)
         if index not in names:
             last = max(names, default=0)
             raise _invalid("classes", word, f"numbers from 0 to {last} or class names, separated by commas")
-        found.append(index)
-    return tuple(found)
+        indices.append(index)
+    return tuple(indices)
 
 
 def _wants_image(form: str, accept: str) -> bool:

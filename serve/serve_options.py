@@ -15,7 +15,7 @@ _limit = partial(flag, group="limits and batching")
 
 @dataclass(frozen=True)
 class ServeOptions(Options):
-    """Options of the detection server."""
+    """Options of `python -m serve`."""
 
     prog = "-m serve"
     description = "Serve object detection models over HTTP."
@@ -27,8 +27,8 @@ class ServeOptions(Options):
     )
     host: str = _server("127.0.0.1", "address to listen on; 0.0.0.0 listens on all network interfaces")
     port: int = _server(5000, "port to listen on; 0 picks a free one", between=(0, 65535))
-    device: str = _server("", "cuda device such as 0, or cpu or mps; empty picks the best one available")
-    half: bool = _server(False, "FP16 inference, on a GPU")
+    device: str = _server("", "cpu, mps, or a CUDA device such as 0; empty: the best available")
+    half: bool = _server(False, "FP16 inference (CUDA only)")
 
     imgsz: int = _default(640, "image size (pixels)", aliases=("--img", "--img-size"), between=(1, 8192))
     conf_thres: float = _default(0.25, "confidence threshold", between=(0, 1))

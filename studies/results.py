@@ -45,7 +45,7 @@ def rebuild(text: str, folder: Path) -> str:
 
 def _table(study: Path, split: str, kind: str) -> str:
     from studies.compare.records import read_records
-    from studies.compare.report import circumstances
+    from studies.compare.report import describe_comparison
     from studies.compare.summary import class_table, main_table, summarize
 
     records = read_records(study)
@@ -57,7 +57,7 @@ def _table(study: Path, split: str, kind: str) -> str:
     if kind == "short":
         return f"\n{main_table(summaries)}\n\n"
     conclusions = "\n".join(f"- {one.conclusion}" for one in summaries if one.conclusion)
-    return f"\n{main_table(summaries)}\n\n{conclusions}\n\n{circumstances(records)}\n\n"
+    return f"\n{main_table(summaries)}\n\n{conclusions}\n\n{describe_comparison(records)}\n\n"
 
 
 def _fields_and_gates(study: Path) -> str:

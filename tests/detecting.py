@@ -16,7 +16,7 @@ from utils.predict.detector import detect as detect_with
 
 
 class Finder(Backend):
-    """Finds two boxes around the centre of any image: a cat (0.9) and, larger, a dog (0.6)."""
+    """Backend with two boxes around the centre of any image: a cat (0.9) and, larger, a dog (0.6)."""
 
     pt = True
 
@@ -42,7 +42,7 @@ class Finder(Backend):
 
 
 class Blind(Finder):
-    """Finds nothing."""
+    """Backend without detections."""
 
     def infer(self, images: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(images), 1, 7)

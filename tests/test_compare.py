@@ -207,7 +207,7 @@ def test_a_failed_run_is_named_with_its_reason(line: Line) -> None:
         (["--labels", "one"], "2 different names"),
         (["--project", "x", "--resume"], "compare.py sets it"),
         (["--evolve", "3"], "use train.py"),
-        (["--seeds", "1", "1"], "different numbers from 0"),
+        (["--seeds", "1", "1"], "different integers of at least 0"),
         (["--epochs", "0"], "--epochs 0"),
         (["--jobs", "0"], "--jobs 0"),
     ],

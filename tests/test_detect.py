@@ -28,7 +28,7 @@ from utils.predict.detect_options import DetectOptions
 from utils.predict.detector import detect as detect_with
 
 
-def test_all_kinds_of_results_are_saved(tmp_path: Path, said: list[str]) -> None:
+def test_all_kinds_of_results_are_saved(tmp_path: Path, logged: list[str]) -> None:
     file = make_image_file(tmp_path / "in put" / "a é.jpg", 40, 60)
     summary = detect_in(file, tmp_path / "runs", save_txt=True, save_csv=True, save_crop=True, save_conf=True)
     assert summary.save_dir == tmp_path / "runs" / "exp"
@@ -44,10 +44,10 @@ def test_all_kinds_of_results_are_saved(tmp_path: Path, said: list[str]) -> None
             ["a é.jpg", "dog/wolf", "0.60"],
             ["a é.jpg", "cat", "0.90"],
         ]
-    assert said[0].startswith(f"image 1/1 {file}: 64x64 1 cat, 1 dog/wolf, ")
-    assert said[0].endswith("ms")
-    assert "per image at shape (1, 3, 64, 64)" in said[1]
-    assert said[2].startswith(f"Results saved to {summary.save_dir}\n1 labels saved to ")
+    assert logged[0].startswith(f"image 1/1 {file}: 64x64 1 cat, 1 dog/wolf, ")
+    assert logged[0].endswith("ms")
+    assert "per image at shape (1, 3, 64, 64)" in logged[1]
+    assert logged[2].startswith(f"Results saved to {summary.save_dir}\n1 labels saved to ")
 
 
 def test_boxes_are_drawn_in_images_but_not_in_crops(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_run_folders_are_numbered_and_exist_ok_overwrites(tmp_path: Path) -> Non
     assert made(nothing.save_dir) == {"a.jpg", "predictions.csv"}
 
 
-def test_files_of_the_same_name_get_numbers(tmp_path: Path, said: list[str]) -> None:
+def test_files_of_the_same_name_get_numbers(tmp_path: Path, logged: list[str]) -> None:
     for name in ("x/cat.jpg", "y/cat.jpg", "y/cat2.jpg"):
         make_image_file(tmp_path / name)
     folder = detect_in(tmp_path / "*" / "*.jpg", tmp_path / "runs", save_txt=True, save_crop=True).save_dir
@@ -89,7 +89,7 @@ def test_files_of_the_same_name_get_numbers(tmp_path: Path, said: list[str]) -> 
     assert labels == {"cat.txt", "cat2.txt", "cat3.txt"}
     assert {path.name for path in folder.glob("*.jpg")} == {"cat.jpg", "cat2.jpg", "cat3.jpg"}
     assert len(list((folder / "crops" / "cat").iterdir())) == 3
-    assert any("1 files share their names" in line for line in said)
+    assert any("1 files share their names" in line for line in logged)
 
 
 def test_images_of_a_list_are_not_saved_but_labels_are(tmp_path: Path) -> None:
@@ -106,12 +106,12 @@ def test_images_of_read_only_formats_are_saved_as_jpg(tmp_path: Path) -> None:
     assert made(detect_in(tmp_path / "a.pfm", tmp_path / "runs").save_dir) == {"a.jpg"}
 
 
-def test_no_detections_are_logged(tmp_path: Path, said: list[str]) -> None:
+def test_no_detections_are_logged(tmp_path: Path, logged: list[str]) -> None:
     detect_in(make_image_file(tmp_path / "a.jpg"), tmp_path / "runs", Blind())
-    assert "(no detections), " in said[0]
+    assert "(no detections), " in logged[0]
 
 
-def test_videos_keep_length_frame_rate_and_size(tmp_path: Path, said: list[str]) -> None:
+def test_videos_keep_length_frame_rate_and_size(tmp_path: Path, logged: list[str]) -> None:
     video(tmp_path / "in" / "one clip.mp4", frames=5, fps=10)
     video(tmp_path / "in" / "two.avi", frames=4, fps=25, size=(48, 64))
     folder = detect_in(tmp_path / "in", tmp_path / "runs", save_txt=True).save_dir
@@ -120,7 +120,7 @@ def test_videos_keep_length_frame_rate_and_size(tmp_path: Path, said: list[str])
     assert {path.name for path in (folder / "labels").glob("one*")} == {
         f"one clip_{k}.txt" for k in range(1, 6)
     }
-    assert said[0].startswith(f"video 1/2 (1/5) {tmp_path / 'in' / 'one clip.mp4'}: 64x64 1 cat")
+    assert logged[0].startswith(f"video 1/2 (1/5) {tmp_path / 'in' / 'one clip.mp4'}: 64x64 1 cat")
 
 
 def test_vid_stride_keeps_the_duration_of_a_video(tmp_path: Path) -> None:
@@ -151,11 +151,11 @@ def test_feature_maps_are_saved_in_a_folder_per_image(tmp_path: Path) -> None:
     assert made(folder) == {"a/stage0_Conv_features.png", "a/stage0_Conv_features.npy"}
 
 
-def test_corrupt_files_are_skipped_and_counted(tmp_path: Path, said: list[str]) -> None:
+def test_corrupt_files_are_skipped_and_counted(tmp_path: Path, logged: list[str]) -> None:
     make_image_file(tmp_path / "in" / "a.jpg")
     (tmp_path / "in" / "b.jpg").write_bytes(b"")
     assert detect_in(tmp_path / "in", tmp_path / "runs").skipped == 1
-    assert any("b.jpg: skipped" in line for line in said)
+    assert any("b.jpg: skipped" in line for line in logged)
 
 
 def test_a_source_without_a_readable_file_is_an_error(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_wrong_source_or_class_makes_no_run_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_windows_that_cannot_open_are_one_warning(tmp_path: Path, said: list[str], monkeypatch) -> None:
+def test_windows_that_cannot_open_are_one_warning(tmp_path: Path, logged: list[str], monkeypatch) -> None:
     def imshow(*_: object) -> None:
         raise cv2.error("no GUI")
 
@@ -182,7 +182,7 @@ def test_windows_that_cannot_open_are_one_warning(tmp_path: Path, said: list[str
     for name in "ab":
         make_image_file(tmp_path / "in" / f"{name}.jpg")
     assert detect_in(tmp_path / "in", tmp_path / "runs", view_img=True).frames == 2
-    assert sum("--view-img" in line for line in said) == 1
+    assert sum("--view-img" in line for line in logged) == 1
 
 
 def test_q_in_the_window_stops(tmp_path: Path, monkeypatch) -> None:
@@ -270,7 +270,7 @@ def test_official_weights_give_the_detections_of_the_original(
 
 @needs_shared
 def test_several_weights_form_an_ensemble_and_update_strips_the_first(
-    tmp_path: Path, said: list[str]
+    tmp_path: Path, logged: list[str]
 ) -> None:
     copy = tmp_path / "copy.pt"
     shutil.copy(WEIGHTS, copy)
@@ -282,7 +282,7 @@ def test_several_weights_form_an_ensemble_and_update_strips_the_first(
         update=True,
     )
     assert summary.detections == 5  # an ensemble of equals detects what one of them does
-    assert any("stripped" in line for line in said)
+    assert any("stripped" in line for line in logged)
     torch.load(copy, weights_only=True)
 
 

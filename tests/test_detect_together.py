@@ -28,18 +28,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_batch_size_changes_neither_files_nor_log_lines(
-    tmp_path: Path, said: list[str], threads: int
+    tmp_path: Path, logged: list[str], threads: int
 ) -> None:
     source, before = mixed(tmp_path / "in"), torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         results = []
         for size in (1, 3):
-            said.clear()
+            logged.clear()
             finder = Finder()
             flags = {"save_txt": True, "save_csv": True, "save_crop": True, "batch_size": size}
             summary = detect_in(source, tmp_path / "runs", finder, **flags)
-            lines = [re.sub(r"[\d.]+ms$", "", line) for line in said[:-2]]
+            lines = [re.sub(r"[\d.]+ms$", "", line) for line in logged[:-2]]
             results.append((lines, contents(summary.save_dir), summary.frames, summary.detections))
             batches = sorted(shape[0] for shape in finder.shapes)
             assert batches == ([1] * 13 if size == 1 else [2, 2, 3, 3, 3])
@@ -70,25 +70,25 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize(("batch_size", "stop_at", "fewest", "most"), [(1, 5, 3, 5), (0, 2, 0, 8)])
 def test_ctrl_c_saves_the_images_that_were_logged(
-    tmp_path: Path, said: list[str], batch_size: int, stop_at: int, fewest: int, most: int
+    tmp_path: Path, logged: list[str], batch_size: int, stop_at: int, fewest: int, most: int
 ) -> None:
     for number in range(9):
         make_image_file(tmp_path / "in" / f"{number}.jpg")
     with pytest.raises(KeyboardInterrupt):
         detect_in(tmp_path / "in", tmp_path / "runs", Finder(stop_at=stop_at), batch_size=batch_size)
-    logged = [line for line in said if line.startswith("image")]
-    assert fewest <= len(logged) <= most  # side by side, another one may have been the one that stops
-    assert len(made(tmp_path / "runs")) == len(logged)
+    lines = [line for line in logged if line.startswith("image")]
+    assert fewest <= len(lines) <= most  # side by side, another one may have been the one that stops
+    assert len(made(tmp_path / "runs")) == len(lines)
 
 
-def test_ctrl_c_leaves_a_playable_video_and_logs_its_folder(tmp_path: Path, said: list[str]) -> None:
+def test_ctrl_c_leaves_a_playable_video_and_logs_its_folder(tmp_path: Path, logged: list[str]) -> None:
     file = video(tmp_path / "a.mp4", frames=9)
     with pytest.raises(KeyboardInterrupt):
         detect_in(file, tmp_path / "runs", Finder(stop_at=4), batch_size=1)
-    logged = [line for line in said if line.startswith("video")]
-    assert 2 <= len(logged) <= 4  # side by side, another frame may have been the one that stops
-    assert frames_of(tmp_path / "runs" / "exp" / "a.mp4")[0] == len(logged)
-    assert said[-1].startswith("Results saved to")
+    lines = [line for line in logged if line.startswith("video")]
+    assert 2 <= len(lines) <= 4  # side by side, another frame may have been the one that stops
+    assert frames_of(tmp_path / "runs" / "exp" / "a.mp4")[0] == len(lines)
+    assert logged[-1].startswith("Results saved to")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from utils.loggers.callbacks import Callbacks
 
 
 class Interrupt(Callbacks):
-    """Raise KeyboardInterrupt at the start of a batch."""
+    """Callback that raises KeyboardInterrupt at the start of a batch."""
 
     def on_train_batch_start(self, step: int) -> None:
         if step == 5:

@@ -124,18 +124,18 @@ print('loaded:', *[name for name in {HEAVY} if name in sys.modules])
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ((), "a command is needed"),
         (("detekt",), "did you mean detect?"),
         (("val", "--nope"), "yolov5-lska val: unrecognized arguments: --nope; see yolov5-lska val --help"),
     ],
 )
-def test_errors_are_one_line(site: Path, here: Path, words: tuple[str, ...], said: str) -> None:
+def test_errors_are_one_line(site: Path, here: Path, words: tuple[str, ...], message: str) -> None:
     done = _python(site, here, "-m", "yolov5_lska", *words)
 
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

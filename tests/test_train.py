@@ -72,7 +72,7 @@ def test_a_run_writes_checkpoints_tables_and_plots(flags: Flags) -> None:
 
 
 class Interrupt(Callbacks):
-    """Raise KeyboardInterrupt at the start of a batch."""
+    """Callback that raises KeyboardInterrupt at the start of a batch."""
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -205,7 +205,7 @@ def test_divergence_is_an_error_that_names_causes_and_saves_no_bad_weights(flags
         pytest.param({"compile": True, "epochs": 1}, marks=pytest.mark.slow),
     ],
 )
-def test_training_flags(flags: Flags, changes: dict[str, Any]) -> None:
+def test_a_run_with_each_flag_ends(flags: Flags, changes: dict[str, Any]) -> None:
     result = train.run(**flags(name="flags", **changes))
 
     assert result.best is not None

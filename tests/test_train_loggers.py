@@ -106,7 +106,7 @@ def test_services_contain_the_values_of_results_csv(
 
 
 class Interrupt(Callbacks):
-    """Raises KeyboardInterrupt in the second epoch."""
+    """Callback that raises KeyboardInterrupt in the second epoch."""
 
     def on_train_epoch_start(self, epoch: int) -> None:
         if epoch == 1:

@@ -22,7 +22,7 @@ COMMANDS = {
     "visualize": ("visualize.py", "draw receptive fields, attention and heat maps"),
     "benchmarks": ("benchmarks.py", "export to all formats, and benchmark each"),
     "serve": ("serve", "serve a model over HTTP"),
-    "get": ("utils.data get", "download the dataset that a data yaml names"),
+    "get": ("utils.data get", "download the dataset that a yaml describes"),
     "pack": ("utils.data pack", "pack a dataset into shards"),
 }
 

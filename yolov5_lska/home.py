@@ -12,15 +12,15 @@ SCRIPTS = HOME / "scripts" if HOME == _HERE else HOME
 
 
 def add_to_path() -> None:
-    """Have `import utils`, `import models` and `import train` find ours.
+    """Extend `sys.path` so that `import utils`, `import models` and `import train` find this project.
 
     Raises:
         ImportError: this process has other modules of these names already.
     """
     for name in ("models", "serve", "studies", "utils"):
         module = sys.modules.get(name)
-        places = map(Path, getattr(module, "__path__", ()))
-        if module is not None and HOME / name not in places:
+        paths = map(Path, getattr(module, "__path__", ()))
+        if module is not None and HOME / name not in paths:
             raise ImportError(f"yolov5_lska needs the name {name}, which {module} has; use another process")
     for folder in (str(SCRIPTS), str(HOME)):
         if folder in sys.path:

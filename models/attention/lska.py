@@ -32,7 +32,7 @@ def taps(k: int, dilation: int) -> tuple[int, int]:
     """Decompose kernel k into (near, far) taps.
 
     Raises:
-        ConfigError: (k - dilation + 1) / dilation is not an odd whole number.
+        ConfigError: (k - dilation + 1) / dilation is not an odd integer.
     """
     if dilation < 1 or not is_legal(k, dilation):
         sizes = [n for n in range(1, k + 4 * max(dilation, 1) + 2) if is_legal(n, max(dilation, 1))]
@@ -45,7 +45,7 @@ def taps(k: int, dilation: int) -> tuple[int, int]:
 
 
 def is_legal(k: int, dilation: int) -> bool:
-    """Whether k = (2d - 1) + d (far - 1) has a solution with odd far."""
+    """Return whether k = (2d - 1) + d (far - 1) has a solution with odd far."""
     far, rest = divmod(k - dilation + 1, dilation)
     return rest == 0 and far > 0 and far % 2 == 1
 

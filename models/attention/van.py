@@ -40,7 +40,7 @@ SIZES = {
 
 
 class DropPath(nn.Module):
-    """Drop a residual branch for random images of the batch in training (Huang et al., arXiv:1603.09382).
+    """Stochastic depth: drops branches of random images in training (Huang et al., arXiv:1603.09382).
 
     The branches of the other images are scaled up, so that the mean is kept. Equal to torchvision's
     StochasticDepth with mode "row", whose import would take every program that builds a model a second.
@@ -258,7 +258,7 @@ def _run_stage(x: Tensor, embed: nn.Module, blocks: nn.Module, norm: nn.Module) 
 
 
 def _each(scale: Tensor) -> Tensor:
-    """(C,) -> (C, 1, 1)"""
+    """Reshape (C,) to (C, 1, 1)."""
     return scale[:, None, None]
 
 

@@ -28,7 +28,7 @@ __all__ = ["AutoShape", "Detections"]
 
 
 class AutoShape(nn.Module):
-    """Detect objects in files, URLs, PIL images, arrays, or a list of these: `model("bus.jpg")`.
+    """Detector for files, URLs, PIL images, arrays, or a list of these: `model("bus.jpg")`.
 
     Args:
         model: a backend of `models.backends.load_backend`, or a DetectionModel.
@@ -121,7 +121,7 @@ class AutoShape(nn.Module):
             loaded = load_images(items, self.private_addresses)
             images = [item.rgb for item in loaded]
             shape = self._shape(images, size)
-        found: list[Tensor] = []
+        detections: list[Tensor] = []
         for batch in self._batches(images, shape):
             with preprocess:
                 letterboxed = [letterbox(image, shape, auto=False)[0] for image in batch]
@@ -132,10 +132,10 @@ class AutoShape(nn.Module):
                 rows = self._nms(decoded)
                 for boxes, image in zip(rows, batch, strict=True):
                     scale_boxes(shape, boxes[:, :4], image.shape[:2])
-                found += rows
+                detections += rows
         files = [item.file for item in loaded]
         names = class_names(self.names)
-        return Detections(images, found, files, clocks, names, (len(images), 3, *shape))
+        return Detections(images, detections, files, clocks, names, (len(images), 3, *shape))
 
     def _nms(self, decoded: Tensor) -> list[Tensor]:
         classes = [self.classes] if isinstance(self.classes, int) else self.classes

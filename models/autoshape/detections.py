@@ -107,8 +107,8 @@ class Detections:
     def __str__(self) -> str:
         lines = []
         for number, (image, rows) in enumerate(zip(self.ims, self.pred, strict=True), start=1):
-            found = describe_classes(rows[:, 5].tolist(), self.names)
-            lines.append(f"image {number}/{self.n}: {image.shape[0]}x{image.shape[1]} {found}")
+            counts = describe_classes(rows[:, 5].tolist(), self.names)
+            lines.append(f"image {number}/{self.n}: {image.shape[0]}x{image.shape[1]} {counts}")
         speeds = ", ".join(f"{value:.1f}ms {stage}" for value, stage in zip(self.t, STAGES, strict=True))
         return "\n".join((*lines, f"Speed: {speeds} per image at shape {self.s}"))
 
@@ -208,17 +208,17 @@ class Detections:
     def to_supervision(self) -> list[supervision.Detections]:
         """Return a list with a `supervision.Detections` for each image; class names are in its `data`."""
         sv = _import("supervision", "results.to_supervision()")
-        found = []
+        results = []
         for rows in self.pred:
             array = rows.detach().cpu().numpy()
             classes = array[:, 5].astype(int)
             names = np.array([self._name(index) for index in classes], dtype=str)
-            found.append(
+            results.append(
                 sv.Detections(
                     array[:, :4], confidence=array[:, 4], class_id=classes, data={"class_name": names}
                 )
             )
-        return found
+        return results
 
     def _drawn(self, labels: bool) -> Iterator[np.ndarray]:
         """Yield copies of the images in BGR with boxes, the most confident drawn last."""

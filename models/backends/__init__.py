@@ -64,19 +64,19 @@ def load_backend(
     """
     files = [str(weights)] if isinstance(weights, str | Path) else [str(file) for file in weights]
     formats = [detect_format(file) for file in files]
-    if len(files) != 1 and any(kind.name != "pt" for kind in formats):
+    if len(files) != 1 and any(file_format.name != "pt" for file_format in formats):
         raise ConfigError(f"--weights {' '.join(files)}: only .pt files can form an ensemble")
-    kind = formats[0].name
-    if dnn and kind != "onnx":
+    name = formats[0].name
+    if dnn and name != "onnx":
         raise ConfigError(f"--dnn runs .onnx files with OpenCV, {files[0]} is not one")
-    if runtime and kind not in ("onnx", "openvino"):
+    if runtime and name not in ("onnx", "openvino"):
         raise ConfigError(f"--runtime {runtime}: is for ONNX and OpenVINO files, {files[0]} is neither")
-    if kind == "pt":
+    if name == "pt":
         from models.backends.pytorch import PyTorchBackend
 
         backend: Backend = PyTorchBackend(files, device, half=half, fuse=fuse)
     else:
-        backend = _open(files[0], "dnn" if dnn else kind, device, half=half, runtime=runtime)
+        backend = _open(files[0], "dnn" if dnn else name, device, half=half, runtime=runtime)
     backend.set_missing_names(names)
     return backend
 
@@ -88,22 +88,22 @@ def detect_format(file: str) -> Format:
         DataError: a `.pt` file that is a TorchScript program. Checkpoints are read as data and cannot run
             code; only a file named .torchscript may.
     """
-    kind = format_of(file)
-    if kind.name == "pt" and _holds_program(Path(file).expanduser()):
+    file_format = format_of(file)
+    if file_format.name == "pt" and _holds_program(Path(file).expanduser()):
         raise DataError(
             f"--weights {file}: not a checkpoint but a TorchScript program; "
             "if you trust its origin, rename it to end in .torchscript"
         )
-    return kind
+    return file_format
 
 
-def _open(file: str, kind: str, device: torch.device, **choices: Any) -> Backend:
+def _open(file: str, file_format: str, device: torch.device, **choices: Any) -> Backend:
     """Import the runtime of a format, and load the file."""
-    if kind not in _CLASSES:
+    if file_format not in _CLASSES:
         raise ConfigError(f"--weights {file}: TensorFlow.js models run in browsers, not in Python")
-    module, name, known = _CLASSES[kind]
-    backend_class = getattr(import_module(f"models.backends.{module}"), name)
-    backend: Backend = backend_class(file, device, **{key: choices[key] for key in known})
+    module, class_name, accepted = _CLASSES[file_format]
+    backend_class = getattr(import_module(f"models.backends.{module}"), class_name)
+    backend: Backend = backend_class(file, device, **{key: choices[key] for key in accepted})
     return backend
 
 

@@ -31,5 +31,5 @@ class AotiBackend(Backend):
 
     def infer(self, images: Tensor) -> Tensor:
         """Run the compiled model."""
-        found = self.model(images.contiguous())
-        return found if isinstance(found, Tensor) else found[0]
+        output = self.model(images.contiguous())
+        return output if isinstance(output, Tensor) else output[0]

@@ -1,4 +1,4 @@
-"""The contract of all runtimes: what detect.py, val.py, AutoShape and the server see of a model."""
+"""The interface of all runtimes, for detect.py, val.py, AutoShape and the server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.ops.boxes import xyxy2xywh
 
-Watch = Callable[[nn.Module, Tensor], None]  # called with each layer and its output
+LayerCallback = Callable[[nn.Module, Tensor], None]  # called with each layer and its output
 
 _CPU_BATCH_PIXELS, _MAX_CPU_BATCH = 8 * 320 * 320, 8
 
@@ -62,14 +62,14 @@ class Backend(ABC):
         self.nms_conf = 0.0
 
     def apply_metadata(self, meta: Metadata) -> None:
-        """Take over stride, names, NMS and sizes that a file holds of its model."""
+        """Set stride, names, NMS and sizes from the metadata of the file."""
         self.stride, self.names, self.has_nms = meta.stride, meta.names, meta.has_nms
         self.imgsz = meta.imgsz or self.imgsz
         self.batch = meta.batch or self.batch
         self.nms_conf = meta.nms_conf
 
     def read_input_shape(self, shape: Sequence[Any]) -> None:
-        """Take the fixed batch and image size from the shape of the input; names and -1 are dynamic sides.
+        """Set the fixed batch and image size from the shape of the input; names and -1 are dynamic sides.
 
         Raises:
             DataError: the input is not a batch of images.
@@ -106,7 +106,9 @@ class Backend(ABC):
         """Run the model on images of its device, precision, size and batch size."""
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor, augment: bool = False, visualize: Watch | None = None) -> Tensor:
+    def __call__(
+        self, images: Tensor, augment: bool = False, visualize: LayerCallback | None = None
+    ) -> Tensor:
         """Return decoded boxes (B, N, 5 + nc), xywh in pixels of `images`.
 
         Raises:
@@ -123,17 +125,17 @@ class Backend(ABC):
             )
         images = images.to(self.device, torch.float16 if self.fp16 else torch.float32)
         if self.batch is None or len(images) == self.batch:
-            found = self.infer(images).float()
+            output = self.infer(images).float()
         else:
-            found = torch.cat([self._infer_padded(part) for part in images.split(self.batch)])
-        return self._as_decoded(found) if self.has_nms else found
+            output = torch.cat([self._infer_padded(part) for part in images.split(self.batch)])
+        return self._as_decoded(output) if self.has_nms else output
 
     def warmup(self, shape: tuple[int, int, int, int] = (1, 3, 640, 640)) -> None:
         """Run once on zeros, so that the set-up does not slow down the first image."""
         self(torch.zeros(shape, device=self.device))
 
     def set_missing_names(self, names: dict[int, str] | None) -> None:
-        """Name the classes of a file that holds no names: as given, else class0, class1, ...
+        """Set the class names if the file contains none: as given, else class0, class1, ...
 
         Raises:
             ConfigError: a file with NMS, whose output does not say how many classes there are.

@@ -28,5 +28,5 @@ class ExecuTorchBackend(Backend):
 
     def infer(self, images: Tensor) -> Tensor:
         """Run the program."""
-        found: Tensor = self.method.execute([images.float().cpu().contiguous()])[0]
-        return found.clone().to(self.device)
+        output: Tensor = self.method.execute([images.float().cpu().contiguous()])[0]
+        return output.clone().to(self.device)

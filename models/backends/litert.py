@@ -56,20 +56,20 @@ class EdgeTpuBackend(LiteRtBackend):
     edge = True
 
 
-def to_pixels(found: Tensor, images: Tensor) -> Tensor:
+def to_pixels(boxes: Tensor, images: Tensor) -> Tensor:
     """Scale normalized boxes to pixels of `images`, in place; other columns are unchanged."""
     height, width = images.shape[2:]
-    found[..., :4] *= found.new_tensor([width, height, width, height])
-    return found
+    boxes[..., :4] *= boxes.new_tensor([width, height, width, height])
+    return boxes
 
 
 def _quantized(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     """Quantize real numbers to the type of a tensor."""
-    kind, (scale, zero) = detail["dtype"], detail["quantization"]
+    dtype, (scale, zero) = detail["dtype"], detail["quantization"]
     if not scale:
-        return array.astype(kind)
-    limits = np.iinfo(kind)
-    levels: np.ndarray = np.round(array / scale + zero).clip(limits.min, limits.max).astype(kind)
+        return array.astype(dtype)
+    limits = np.iinfo(dtype)
+    levels: np.ndarray = np.round(array / scale + zero).clip(limits.min, limits.max).astype(dtype)
     return levels
 
 

@@ -1,4 +1,4 @@
-"""Stride, class names and sizes that exported model files hold, in the ways of the formats."""
+"""Metadata of exported model files: stride, class names and sizes, in whatever form a format stores them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CORRUPT = (  # raised by values of the wrong type or size
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file holds about its model.
+    """Metadata of an exported model.
 
     Attributes:
         stride: largest stride of the model.
@@ -55,7 +55,7 @@ class Metadata:
             values = {key: _value(value) for key, value in raw.items()}
             imgsz, batch = values.get("imgsz"), values.get("batch")
             nms = values.get("nms") or None
-            made = Metadata(
+            metadata = Metadata(
                 int(values.get("stride", MAX_STRIDE)),
                 class_names(values.get("names", {})),
                 nms is not None,
@@ -63,10 +63,12 @@ class Metadata:
                 int(batch) if batch else None,
                 float(nms["conf"]) if isinstance(nms, Mapping) else 0.0,
             )
-            sizes = [made.stride, *(made.imgsz or ()), *([made.batch] if made.batch is not None else [])]
+            sizes = [metadata.stride, *(metadata.imgsz or ())]
+            if metadata.batch is not None:
+                sizes.append(metadata.batch)
             if not all(1 <= size <= _LARGEST for size in sizes):
-                raise ValueError(f"stride {made.stride}, size {made.imgsz}, batch {made.batch}")
-            return made
+                raise ValueError(f"stride {metadata.stride}, size {metadata.imgsz}, batch {metadata.batch}")
+            return metadata
         except _CORRUPT as error:
             reason = one_line(error)[:100]
             raise DataError(f"{file}: stride or names in its metadata are corrupt ({reason})") from error
@@ -89,10 +91,10 @@ def from_zip(path: Path) -> Metadata:
     try:
         with zipfile.ZipFile(path) as archive:
             text = archive.read(archive.namelist()[0]).decode()
-        found = literal(text)
+        content = parse_literal(text)
     except (*_CORRUPT, zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{path}: its metadata are corrupt ({type(error).__name__})") from error
-    return Metadata.of(found, path)
+    return Metadata.of(content, path)
 
 
 def read_class_names(data: str) -> dict[int, str] | None:
@@ -105,7 +107,7 @@ def read_class_names(data: str) -> dict[int, str] | None:
     return class_names(names) if isinstance(names, list | dict) else None
 
 
-def literal(text: str) -> Any:
+def parse_literal(text: str) -> Any:
     """Return the value of a text in JSON, or of a Python literal (numbers, strings, lists, dicts)."""
     try:
         return json.loads(text)
@@ -114,4 +116,4 @@ def literal(text: str) -> Any:
 
 
 def _value(value: Any) -> Any:
-    return literal(value) if isinstance(value, str) else value
+    return parse_literal(value) if isinstance(value, str) else value

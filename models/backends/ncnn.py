@@ -33,5 +33,5 @@ class NcnnBackend(Backend):
         with self.net.create_extractor() as extractor:
             image = np.ascontiguousarray(images[0].cpu().numpy())  # Mat only points to it: it must stay alive
             extractor.input(self.net.input_names()[0], self.mat(image))
-            _, found = extractor.extract(self.net.output_names()[0])
-            return torch.from_numpy(np.array(found))[None].to(self.device)
+            _, output = extractor.extract(self.net.output_names()[0])
+            return torch.from_numpy(np.array(output))[None].to(self.device)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from models.backends.base import Backend, Watch
+from models.backends.base import Backend, LayerCallback
 from models.weights import Ensemble, load_for_inference
 from models.yolo import DetectionModel
 from utils.base.names import class_names
@@ -52,7 +52,9 @@ class PyTorchBackend(Backend):
         return _decoded(self.model(images))
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor, augment: bool = False, visualize: Watch | None = None) -> Tensor:
+    def __call__(
+        self, images: Tensor, augment: bool = False, visualize: LayerCallback | None = None
+    ) -> Tensor:
         """Return decoded boxes (B, N, 5 + nc); `visualize` is called with each layer and its output."""
         images = images.to(self.device, torch.float16 if self.fp16 else torch.float32)
         return _decoded(self.model(images, augment=augment, visualize=visualize)).float()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.backends.base import Backend, import_runtime
 from models.backends.litert import to_pixels
-from models.backends.metadata import Metadata, from_yaml, literal
+from models.backends.metadata import Metadata, from_yaml, parse_literal
 from utils.base.errors import DataError, one_line
 from utils.base.formats import FORMATS, existing_file, existing_folder
 
@@ -26,10 +26,10 @@ class _TensorFlowBackend(Backend):
     def infer(self, images: Tensor) -> Tensor:
         """Run the function on a numpy array."""
         array = np.ascontiguousarray(images.float().permute(0, 2, 3, 1).cpu().numpy())
-        found: Any = self.function(self.tf.constant(array))
-        if isinstance(found, dict):
-            found = next(iter(found.values()))
-        return to_pixels(torch.from_numpy(found.numpy().copy()), images).to(self.device)
+        output: Any = self.function(self.tf.constant(array))
+        if isinstance(output, dict):
+            output = next(iter(output.values()))
+        return to_pixels(torch.from_numpy(output.numpy().copy()), images).to(self.device)
 
 
 class SavedModelBackend(_TensorFlowBackend):
@@ -78,9 +78,9 @@ def _frozen(tf: Any, content: bytes, weights: str) -> tuple[Any, dict[str, Any]]
     graph = tf.Graph().as_graph_def()
     try:
         graph.ParseFromString(content)
-        made = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
+        function = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
         found = [bytes(n.attr["value"].tensor.string_val[0]) for n in graph.node if n.name == "metadata"]
-        return made.prune("images:0", "output0:0"), literal(found[0].decode()) if found else {}
+        return function.prune("images:0", "output0:0"), parse_literal(found[0].decode()) if found else {}
     except Exception as error:  # protobuf's error classes differ between versions
         raise DataError(
             f"{weights}: TensorFlow cannot read it ({type(error).__name__}: {one_line(error)})"

@@ -42,11 +42,11 @@ class TensorRtBackend(Backend):
         images = images.contiguous()
         self.context.set_input_shape(self.input, tuple(images.shape))
         shape = tuple(self.context.get_tensor_shape(self.output))
-        found = torch.empty(shape, dtype=self._dtype(self.output), device=self.device)
+        output = torch.empty(shape, dtype=self._dtype(self.output), device=self.device)
         self.context.set_tensor_address(self.input, images.data_ptr())
-        self.context.set_tensor_address(self.output, found.data_ptr())
+        self.context.set_tensor_address(self.output, output.data_ptr())
         self.context.execute_async_v3(torch.cuda.current_stream(self.device).cuda_stream)
-        return found
+        return output
 
     def _dtype(self, name: str) -> Any:
         return _DTYPES[self.engine.get_tensor_dtype(name).name]

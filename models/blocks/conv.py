@@ -29,7 +29,7 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
 
 @contextmanager
 def default_activation(activation: nn.Module, csp: nn.Module | None = None) -> Iterator[None]:
-    """Give all blocks that are made inside the `with` this activation.
+    """Set the default activation of all blocks that are made inside the `with`.
 
     Args:
         activation: shared by all convolutions.
@@ -66,7 +66,7 @@ def same_padding(k: int | tuple[int, int], d: int = 1) -> int | tuple[int, int]:
 
 
 class _Packable(nn.Module):
-    """A layer that may run with weights in oneDNN's layout, for inference on the CPU."""
+    """Base class of layers that can run with weights in oneDNN's layout, for inference on the CPU."""
 
     _packed: PackedConvolution | None = None
 
@@ -220,7 +220,7 @@ def _equal_weights(total: int, kernels: tuple[int, ...]) -> list[int]:
 
 
 class GhostConv(nn.Module):
-    """Half of the channels by a convolution, the other half from these by a 5x5 depth-wise one.
+    """Ghost convolution: half of the channels by a convolution, the rest from these by a 5x5 depth-wise one.
 
     Han et al., GhostNet, arXiv:1911.11907.
     """

@@ -54,7 +54,7 @@ class SPPF(nn.Module):
 
 
 class Concat(nn.Module):
-    """Concatenate maps along a dimension."""
+    """Concatenation of maps along a dimension."""
 
     def __init__(self, dimension: int = 1) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class Concat(nn.Module):
 
 
 class Focus(nn.Module):
-    """Move blocks of 2 x 2 pixels into channels, then convolve: the first layer of YOLOv5 before v6.
+    """Space to depth (2 x 2 pixels), then a convolution: the first layer of YOLOv5 before v6.
 
     Shape:
         (B, c1, H, W) -> (B, c2, H/2/s, W/2/s)
@@ -90,7 +90,7 @@ class Focus(nn.Module):
 
 
 class Contract(nn.Module):
-    """Move blocks of gain x gain pixels into channels (space to depth).
+    """Space to depth: moves blocks of gain x gain pixels into channels.
 
     Shape:
         (B, C, H, W) -> (B, C gain^2, H/gain, W/gain)
@@ -108,7 +108,7 @@ class Contract(nn.Module):
 
 
 class Expand(nn.Module):
-    """Move channels into blocks of gain x gain pixels (depth to space).
+    """Depth to space: moves channels into blocks of gain x gain pixels.
 
     Shape:
         (B, C, H, W) -> (B, C/gain^2, H gain, W gain)

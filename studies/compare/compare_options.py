@@ -25,7 +25,7 @@ _output = partial(flag, group="output")
 
 @dataclass(frozen=True)
 class CompareOptions(Options):
-    """The flags of compare.py; further flags are passed on to train.py or val.py."""
+    """Options of compare.py; further flags are passed on to train.py or val.py."""
 
     prog = "compare.py"
     description = """Compare models, with statistics.
@@ -44,22 +44,28 @@ follow, for all models), measure, and compare pairs of runs with the same seed. 
     report: str | None = _models(
         None, "write the report of an earlier comparison again, from its csv files", metavar="FOLDER"
     )
-    jobs: int = _how(1, "trainings at the same time", between=(1, None))
-    device: str = _how("", "cuda device, i.e. 0, or cpu; 0,1 shares out several among the trainings")
+    jobs: int = _how(1, "number of trainings at the same time", between=(1, None))
+    device: str = _how(
+        "",
+        "cpu, mps, or a CUDA device such as 0; 0,1: trainings use these in turn; empty: the best available",
+    )
     ray: str | None = _how(None, "train on a Ray cluster", const="auto", metavar="ADDRESS")
     threads: int = _how(0, "CPU threads of each training; 0: cores / --jobs", between=(0, None))
     rounds: int = _how(50, "forward passes of each model to measure latency; 0: none", between=(0, None))
-    resamples: int = _how(2000, "bootstrap resamples", between=(100, None))
-    examples: int = _how(4, "example images on which models disagree most", between=(0, None))
-    project: str = _output(
-        help="folder of comparisons, and of the runs they share", factory=partial(runs_folder, "compare")
+    resamples: int = _how(2000, "number of bootstrap resamples", between=(100, None))
+    examples: int = _how(
+        4, "number of example images, those on which the models disagree most", between=(0, None)
     )
-    name: str = _output("exp", "folder of this comparison")
-    exist_ok: bool = _output(False, "write into an existing folder")
+    project: str = _output(
+        help="folder that contains the comparisons and the runs that they share",
+        factory=partial(runs_folder, "compare"),
+    )
+    name: str = _output("exp", "name of the folder of this comparison, numbered if it exists")
+    exist_ok: bool = _output(False, "write into that folder even if it exists")
 
     def check(self) -> None:
         """Check the seeds, and that there is anything to compare."""
-        self.require("seeds", 0 < len(set(self.seeds)) == len(self.seeds), "different numbers from 0")
+        self.require("seeds", 0 < len(set(self.seeds)) == len(self.seeds), "different integers of at least 0")
         if not self.cfg and not self.weights and not self.report:
             raise ConfigError("give --cfg with model yamls to train, or --weights with models to compare")
 
@@ -71,7 +77,7 @@ follow, for all models), measure, and compare pairs of runs with the same seed. 
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the models that are compared."""
+    """A model of a comparison, with its flags of train.py."""
 
     label: str
     flags: tuple[str, ...]  # of train.py, --cfg first; they follow the flags of all variants

@@ -34,7 +34,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The content of a report that its csv files do not hold."""
+    """Command line and example images of a report, which its csv files do not contain."""
 
     command: tuple[str, ...] = ()  # command line of the comparison
     examples: tuple[Example, ...] = ()

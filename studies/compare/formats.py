@@ -16,7 +16,7 @@ from utils.base.formats import FORMATS, format_of, size_of
 from utils.base.log import LOG
 from utils.base.options import options_from
 from utils.base.paths import check_writable
-from utils.base.processes import answer, ask
+from utils.base.processes import run_in_subprocess, subprocess_main
 from utils.data.dataset_yaml import read_data_yaml
 from utils.export.export_job import Exporter, ExportReport
 from utils.export.export_options import ExportOptions, supports
@@ -139,7 +139,7 @@ def _validate(row: FormatRow, options: BenchmarkOptions) -> FormatRow:
     LOG.info(f"{row.format}: validating {row.file}")
     task = {key: getattr(options, key) for key in ("data", "imgsz", "batch_size", "device", "half")}
     try:
-        result = ask("studies.compare.formats", {**task, "weights": row.file}, quiet=True)
+        result = run_in_subprocess("studies.compare.formats", {**task, "weights": row.file}, quiet=True)
     except DataError as error:
         return replace(row, note=f"validation {error}", failed=True)
     return replace(row, **result)
@@ -152,4 +152,4 @@ def _validate_in_this_process(task: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    answer(_validate_in_this_process)
+    subprocess_main(_validate_in_this_process)

@@ -50,7 +50,7 @@ def first_weights(runs: Sequence[Run], project: Path) -> dict[str, Path]:
 
 def markdown(records: Records, resamples: int = 2000) -> str:
     """Return the whole report."""
-    lines = ["# Comparison", circumstances(records), ""]
+    lines = ["# Comparison", describe_comparison(records), ""]
     for split in records.splits():
         summaries = summarize(records, split, resamples=resamples)
         which = f"{split}, best.pt of each run" if records.curves else split
@@ -65,15 +65,15 @@ def markdown(records: Records, resamples: int = 2000) -> str:
 
 
 def notes(records: Records) -> str:
-    """Return how to read the tables."""
+    """Return the notes that explain the tables."""
     if records.of_files:
         return f"{_OVER_IMAGES}\n{_COMMON}" if len(records.models) > 1 else ""
     few = "Three seeds or fewer can only show large differences.\n" if len(records.seeds) <= 3 else ""
     return f"{few}{_OVER_SEEDS}\n{_COMMON}"
 
 
-def circumstances(records: Records) -> str:
-    """Return what was compared, in one line."""
+def describe_comparison(records: Records) -> str:
+    """Describe in one line what was compared: models, seeds, initial weights, time and commit."""
     if records.of_files:
         count = len(records.models)
         return f"{count} weight files on the same images." if count > 1 else f"{records.models[0]} alone."
@@ -117,4 +117,6 @@ def write_report(
         text += f"\n    {shlex.join(gallery.command)}\n"
     with atomic_write(folder / REPORT, "w", encoding="utf-8") as file:
         file.write(text)
-    write_page(records, folder, f"{circumstances(records)} {notes(records)}", gallery.examples, resamples)
+    write_page(
+        records, folder, f"{describe_comparison(records)} {notes(records)}", gallery.examples, resamples
+    )

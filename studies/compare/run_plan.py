@@ -73,10 +73,10 @@ def _settings(variant: Variant, data: DataSpec) -> dict[str, Any]:
     DetectionModel(config, nc=data.nc)  # fails now rather than after hours of training
     config.pop("yaml_file", None)
     # Defaults are left out, so that a new option does not change the digests of earlier runs.
-    defaults = parse_options([]).shown()
+    defaults = parse_options([]).as_dict()
     changes = {
         key: value
-        for key, value in options.shown().items()
+        for key, value in options.as_dict().items()
         if key not in _NOT_IN_DIGEST and value != defaults[key]
     }
     return plain(

@@ -66,9 +66,9 @@ class Run(Job[Measured]):
 
     def measured(self, home: Path) -> Measured:
         """Return the measurements of a complete run."""
-        found = self.completed(home)
-        assert found is not None
-        return found
+        measured = self.completed(home)
+        assert measured is not None
+        return measured
 
     def weights(self, home: Path) -> Path:
         """Return the path of the best weights."""

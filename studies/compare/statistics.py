@@ -18,7 +18,7 @@ from utils.base.seeds import generator
 
 LEVEL = 0.05  # significance level
 POWER = 0.8
-ENOUGH = 5  # pairs that the bootstrap interval needs to have nearly its nominal coverage
+MIN_PAIRS = 5  # pairs that the bootstrap interval needs to have nearly its nominal coverage
 _STREAM = 77  # random number stream of the bootstrap
 
 
@@ -130,7 +130,7 @@ def conclude(label: str, baseline: str, pair: Paired, adjusted: float, unit: str
     points = f"{abs(pair.mean) * 100:.1f} points of mAP50-95"
     if pair.n < 2 or math.isnan(adjusted):
         return f"{label}: one run cannot show a difference to {baseline}; give more seeds."
-    narrow = f", too narrow at {pair.n}" if pair.n < ENOUGH else ""
+    narrow = f", too narrow at {pair.n}" if pair.n < MIN_PAIRS else ""
     p = f"p = {pair.p:.3f}" + (f", adjusted {adjusted:.3f}" if adjusted != pair.p else "")
     interval = f"95 % interval {pair.low * 100:+.1f} to {pair.high * 100:+.1f}{narrow}; {p}"
     if adjusted < LEVEL:

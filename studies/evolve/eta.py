@@ -57,7 +57,7 @@ _LEAST_SECONDS = 10.0  # in which epochs are counted
 
 
 class Forecast:
-    """Estimate the remaining time.
+    """Estimate of the remaining time.
 
     Args:
         jobs: candidates at the same time.
@@ -82,7 +82,7 @@ class Forecast:
         if not self._minutes or not count:
             return ""
         each = statistics.median(self._minutes[-_LATEST:])
-        return f"about {in_words(each * count / self.jobs)} for {count} more"
+        return f"about {format_minutes(each * count / self.jobs)} for {count} more"
 
     def watch(self, folder: Path, count: int) -> None:
         """Log once, before the first candidate ends, the time for `count` from the epochs in one folder."""
@@ -96,12 +96,12 @@ class Forecast:
             self._announced = True
             each = (now - since) / 60 / (epochs - before) * self.epochs
             LOG.info(
-                f"estimate from the first epochs: {in_words(each)} for a candidate, "
-                f"about {in_words(each * count / self.jobs)} for all {count}"
+                f"estimate from the first epochs: {format_minutes(each)} for a candidate, "
+                f"about {format_minutes(each * count / self.jobs)} for all {count}"
             )
 
 
-def in_words(minutes: float) -> str:
+def format_minutes(minutes: float) -> str:
     """Format a time in seconds, minutes or hours."""
     if minutes < 1:
         return f"{minutes * 60:.0f} s"

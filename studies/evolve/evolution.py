@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 
-from studies.evolve.eta import Forecast, in_words, minutes_of_training
+from studies.evolve.eta import Forecast, format_minutes, minutes_of_training
 from studies.evolve.population import Population
 from studies.evolve.search_plan import SearchPlan, make_plan, resume_command, with_saved_options
 from studies.evolve.tables import BEST, POPULATION, TABLE, Bucket, write_best, write_population, write_table
@@ -19,7 +19,7 @@ from studies.jobs.job import MINUTES, Job, KilledError, Minutes
 from studies.jobs.pool import JobPool, Runner, make_runner
 from utils.base.errors import YoloError
 from utils.base.log import LOG, color
-from utils.base.paths import relative_to_cwd, typed
+from utils.base.paths import command_for, relative_to_cwd
 from utils.base.processes import lock_folder
 from utils.loggers.callbacks import Callbacks
 from utils.train.run_dir import TrainResult
@@ -103,7 +103,7 @@ class Evolution:
             f"best of {len(self.journal.results)} candidates: number {best.index}, fitness {fitness:.4g}"
         )
         LOG.info(f"Results saved to {color(home, 'bold')}")
-        LOG.info(f"To use them: {typed('train.py')} --hyp {home}/{BEST}")
+        LOG.info(f"To use them: {command_for('train.py')} --hyp {home}/{BEST}")
         return TrainResult(self.plan.home, fitness, dict(best.metrics))
 
     def _make_runner(self) -> Runner:
@@ -129,11 +129,11 @@ class Evolution:
             f"evolving {options.evolve} generations{unit} ({self.method.name}): "
             f"{count} of {self.total} candidates to train, {options.epochs} epochs each, "
             f"{self.jobs} at a time, in {relative_to_cwd(self.plan.home)}"
-            + (f"; {budget:g} h at most, {in_words(self._minutes.total)} used" if budget else "")
+            + (f"; {budget:g} h at most, {format_minutes(self._minutes.total)} used" if budget else "")
         )
         left = self._forecast.left(count)
         if not left and (minutes := minutes_of_training(options)) is not None:
-            total = in_words(minutes * count / self.jobs)
+            total = format_minutes(minutes * count / self.jobs)
             left = f"about {total} for all, estimated from one step; updated after the first epochs"
         LOG.info(f"time: {left or 'estimated after the first epochs'}")
 
@@ -194,7 +194,7 @@ class Evolution:
             LOG.warning(f"candidate {result.index} failed and counts as 0: {result.failure}")
             return
         left = self._forecast.left(remaining)
-        how = f"as {result.same_as}" if result.same_as >= 0 else f"in {in_words(result.minutes)}"
+        how = f"as {result.same_as}" if result.same_as >= 0 else f"in {format_minutes(result.minutes)}"
         best = self._best()
         LOG.info(
             f"candidate {result.index} ({len(self.journal.results)}/{self.total}): "
@@ -236,7 +236,7 @@ class Evolution:
 
     @contextlib.contextmanager
     def _stopping(self, pool: JobPool[Result]) -> Iterator[None]:
-        """On any error or Ctrl-C: end the running trainings, and log the command that resumes."""
+        """End the running trainings after an error or Ctrl-C, and log the command that resumes."""
         try:
             yield
         except BaseException:

@@ -68,30 +68,30 @@ def bounds_around(start: Hyp) -> dict[str, tuple[float, float]]:
     }
 
 
-def settle(value: float, bounds: tuple[float, float]) -> float:
+def round_and_clip(value: float, bounds: tuple[float, float]) -> float:
     """Round a value as in files, and clip it to its bounds."""
     low, high = bounds
     return min(max(round(float(value), DIGITS), low), high)
 
 
-def settle_all(hyp: Mapping[str, float], bounds: Mapping[str, tuple[float, float]]) -> Hyp:
-    """Settle all genes; other keys are left unchanged."""
-    return {key: settle(value, bounds[key]) if key in bounds else value for key, value in hyp.items()}
+def round_and_clip_all(hyp: Mapping[str, float], bounds: Mapping[str, tuple[float, float]]) -> Hyp:
+    """Round and clip all genes; other keys are left unchanged."""
+    return {key: round_and_clip(value, bounds[key]) if key in bounds else value for key, value in hyp.items()}
 
 
 # Values of the original.
 PARENTS = 5  # the best candidates, of which one is chosen
-LEAST_WEIGHT = 1e-6  # added to the weight of a parent, its fitness minus that of the worst of them
-PROBABILITY = 0.8  # that a gene mutates
-SIGMA = 0.2
-FACTOR = (0.3, 3.0)  # smallest and largest mutation
+MIN_PARENT_WEIGHT = 1e-6  # added to the weight of a parent, its fitness minus that of the worst of them
+MUTATION_PROBABILITY = 0.8  # of a gene
+SIGMA = 0.2  # of a mutation, before the gain of its gene
+FACTOR = (0.3, 3.0)  # smallest and largest factor of a mutation
 # Our addition: no factor changes a gene that is 0, so some of them are set to a small value.
-LEAVING = 0.1  # probability; about one of ten such genes of a candidate
-FIRST_STEP = 0.1  # largest such value, as a fraction of the upper bound
+LEAVE_ZERO_PROBABILITY = 0.1  # that a gene of 0 becomes positive
+MAX_FIRST_VALUE = 0.1  # of such a gene, as a fraction of the upper bound
 
 
 class Genetic:
-    """Propose one candidate at a time; the first is the unchanged --hyp file.
+    """Genetic search, one candidate at a time; the first is the unchanged --hyp file.
 
     Args:
         start: hyperparameters of the --hyp file.
@@ -140,21 +140,21 @@ class Genetic:
         if not best:
             return self.start
         fitness = np.array([self.fitness(result) for result in best])
-        weights = fitness - fitness.min() + LEAST_WEIGHT
+        weights = fitness - fitness.min() + MIN_PARENT_WEIGHT
         return best[int(draw.choice(len(best), p=weights / weights.sum()))].hyp
 
     def mutate(self, parent: Hyp, draw: np.random.Generator) -> Hyp:
         """Multiply some values by random factors; a value of 0 may become positive."""
-        mutates = draw.random(len(self.mutable)) < PROBABILITY
+        mutates = draw.random(len(self.mutable)) < MUTATION_PROBABILITY
         steps = draw.standard_normal(len(self.mutable)) * draw.random() * SIGMA
-        leaving = draw.random(len(self.mutable)) < LEAVING
-        first = draw.random(len(self.mutable)) * FIRST_STEP
+        leaves_zero = draw.random(len(self.mutable)) < LEAVE_ZERO_PROBABILITY
+        first = draw.random(len(self.mutable)) * MAX_FIRST_VALUE
         child = dict(parent)
         for number, key in enumerate(self.mutable):
             gene, value = GENES[key], parent[key]
-            if value == 0 and leaving[number]:
+            if value == 0 and leaves_zero[number]:
                 value = first[number] * gene.high
             elif mutates[number]:
                 value *= min(max(1 + gene.gain * steps[number], FACTOR[0]), FACTOR[1])
-            child[key] = settle(value, self.bounds[key])
+            child[key] = round_and_clip(value, self.bounds[key])
         return child

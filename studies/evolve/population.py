@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from studies.evolve.genetic import GENES, bounds_around, settle, settle_all
+from studies.evolve.genetic import GENES, bounds_around, round_and_clip, round_and_clip_all
 from studies.evolve.trials import Result
 from utils.base.seeds import generator
 from utils.train.hyp import Hyp
@@ -15,7 +15,7 @@ SHIFT = 0.1  # largest change of a gene by mutation
 
 
 class Population:
-    """Propose generations of candidates; only augmentation is searched, all else is taken from --hyp.
+    """Population search in generations; only augmentation is searched, all else is taken from --hyp.
 
     Args:
         start: hyperparameters of the --hyp file.
@@ -65,7 +65,7 @@ class Population:
             child |= {key: father[key] for key in keys[point:]}
         for key in keys:
             if draw.random() < self.mutation(generation):
-                child[key] = settle(child[key] + draw.uniform(-SHIFT, SHIFT), self.bounds[key])
+                child[key] = round_and_clip(child[key] + draw.uniform(-SHIFT, SHIFT), self.bounds[key])
         return child
 
     def _first(self, number: int, draw: np.random.Generator) -> Hyp:
@@ -73,7 +73,7 @@ class Population:
             given = {key: self.members[number][key] for key in self.bounds}
         else:
             given = {key: draw.uniform(*limits) for key, limits in self.bounds.items()}
-        return settle_all(self.start | given, self.bounds)
+        return round_and_clip_all(self.start | given, self.bounds)
 
     def _winner(self, ranked: Sequence[Result], generation: int, draw: np.random.Generator) -> Result:
         """Return the best of some randomly drawn candidates."""

@@ -11,7 +11,7 @@ from studies.evolve.population import Population
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
 from utils.base.options import changed, flag_of, to_flags
-from utils.base.paths import ROOT, increment_path, relative_to_cwd, runs_folder, typed
+from utils.base.paths import ROOT, command_for, increment_path, relative_to_cwd, runs_folder
 from utils.base.yaml_io import plain, read_yaml, write_yaml
 from utils.train.hyp import Hyp, check_hyp, load_hyp
 from utils.train.run_dir import quoted
@@ -49,7 +49,7 @@ def make_plan(options: TrainOptions) -> SearchPlan:
     # Absolute, as workers of a cluster have another working directory.
     options = changed(options, **{name: str(p.resolve()) for name, p in files.items() if p.is_file()})
     start, members = _read_start(options), _read_members(options)
-    defaults = parse_options([]).shown()
+    defaults = parse_options([]).as_dict()
     deciding = to_flags(
         options,
         [
@@ -103,7 +103,7 @@ def with_saved_options(options: TrainOptions) -> TrainOptions:
 
 def resume_command(home: Path, generations: int) -> str:
     """Return the command that resumes an evolution."""
-    return f"{typed('train.py')} --evolve {generations} --resume {quoted(relative_to_cwd(home))}"
+    return f"{command_for('train.py')} --evolve {generations} --resume {quoted(relative_to_cwd(home))}"
 
 
 def _check(options: TrainOptions) -> None:
@@ -146,16 +146,17 @@ def _read_members(options: TrainOptions) -> list[Hyp]:
 
 def _last_generation(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return the individuals of the last generation in an evolve_population.yaml, by their origin."""
-    found: dict[int, dict[int, Any]] = {}
+    generations: dict[int, dict[int, Any]] = {}
     for key, hyp in content.items():
         generation, separator, number = str(key).removeprefix("gen").partition("number")
         if not (separator and generation.isdigit() and number.isdigit() and isinstance(hyp, dict)):
             raise ConfigError(f"--resume_evolve {path}: expected keys such as gen0number0, got {key!r}")
-        found.setdefault(int(generation), {})[int(number)] = hyp
-    if not found:
+        generations.setdefault(int(generation), {})[int(number)] = hyp
+    if not generations:
         raise ConfigError(f"--resume_evolve {path}: no individuals in it")
-    last = found[max(found)]
-    return {f"{path}: gen{max(found)}number{number}": last[number] for number in sorted(last)}
+    latest = max(generations)
+    members = generations[latest]
+    return {f"{path}: gen{latest}number{number}": members[number] for number in sorted(members)}
 
 
 def _find_home(options: TrainOptions, settings: dict[str, Any]) -> Path:

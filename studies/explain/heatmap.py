@@ -28,8 +28,8 @@ from utils.ops.nms import non_max_suppression
 
 
 @dataclass(frozen=True)
-class Threshold:
-    """Boxes to explain: NMS thresholds, and classes (None: all)."""
+class BoxFilter:
+    """NMS thresholds and classes (None: all) of the boxes to explain."""
 
     confidence: float = 0.25
     iou: float = 0.45
@@ -50,7 +50,7 @@ class Heat:
     detections: np.ndarray
 
 
-def gradcam(model: DetectionModel, images: Tensor, layers: Sequence[int], keep: Threshold) -> Heat:
+def gradcam(model: DetectionModel, images: Tensor, layers: Sequence[int], box_filter: BoxFilter) -> Heat:
     """Compute Grad-CAM of one image (1, 3, H, W) for the sum of its boxes' scores, objectness times class.
 
     The maps of several layers are added without normalization: all are gradients of the same sum, and a
@@ -60,7 +60,7 @@ def gradcam(model: DetectionModel, images: Tensor, layers: Sequence[int], keep: 
     """
     with torch.enable_grad():
         kept, (decoded, _) = run_and_keep(model, images.detach().requires_grad_(), layers)
-        detections = _detect(decoded, keep)
+        detections = _detect(decoded, box_filter)
         if not len(detections):
             return Heat(None, detections.cpu().numpy())
         sources = [kept[index] for index in layers]
@@ -72,11 +72,11 @@ def gradcam(model: DetectionModel, images: Tensor, layers: Sequence[int], keep: 
 
 
 @torch.no_grad()
-def eigencam(model: DetectionModel, images: Tensor, layers: Sequence[int], keep: Threshold) -> Heat:
+def eigencam(model: DetectionModel, images: Tensor, layers: Sequence[int], box_filter: BoxFilter) -> Heat:
     """Compute EigenCAM of one image (1, 3, H, W), which does not depend on its boxes."""
     kept, (decoded, _) = run_and_keep(model, images, layers)
     maps = [_to_peak(eigen_cam_map(kept[index])) for index in layers]  # levels have different scales
-    return Heat(merge(maps, images.shape[2:]), _detect(decoded, keep).cpu().numpy())
+    return Heat(merge(maps, images.shape[2:]), _detect(decoded, box_filter).cpu().numpy())
 
 
 def grad_cam_map(source: Tensor, gradient: Tensor) -> np.ndarray:
@@ -126,9 +126,9 @@ def _to_peak(values: np.ndarray) -> np.ndarray:
 METHODS = {"gradcam": gradcam, "eigencam": eigencam}
 
 
-def _detect(decoded: Tensor, keep: Threshold) -> Tensor:
-    classes = None if keep.classes is None else list(keep.classes)
-    return non_max_suppression(decoded.detach(), keep.confidence, keep.iou, classes)[0]
+def _detect(decoded: Tensor, box_filter: BoxFilter) -> Tensor:
+    classes = None if box_filter.classes is None else list(box_filter.classes)
+    return non_max_suppression(decoded.detach(), box_filter.confidence, box_filter.iou, classes)[0]
 
 
 def _score(decoded: Tensor, detections: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def load_labelled_models(
 
 
 def unique_labels(paths: Sequence[Path], ending: str = "") -> list[str]:
-    """Name files by their stems; if equal, by run folder and stem; if still equal, by path; then by number.
+    """Return a label for each file: its stem; if equal, run folder and stem; else its path, then a number.
 
     `a/weights/best.pt` and `b/weights/best.pt` become a/best and b/best.
     """

@@ -27,8 +27,8 @@ def find_layers(model: DetectionModel, words: Sequence[str]) -> list[int]:
     Raises:
         ConfigError: the model has no such layer; the message lists those it has.
     """
-    found = [index for word in words for index in _layers_of(model, word)]
-    return list(dict.fromkeys(found))
+    indices = [index for word in words for index in _layers_of(model, word)]
+    return list(dict.fromkeys(indices))
 
 
 def _layers_of(model: DetectionModel, word: str) -> list[int]:

@@ -13,7 +13,7 @@ from studies.explain.gates import GateMap
 from studies.explain.heatmap import Heat
 from studies.explain.model_inputs import ModelInput
 from utils.plots.annotator import colors, readable_on
-from utils.plots.figure import literal, new_figure, save_figure
+from utils.plots.figure import disable_mathtext, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +72,7 @@ def _draw_gate(
     bar.ax.ticklabel_format(useOffset=False)
     numbers = " / ".join(f"{value:.4g}" for value in _low_mean_high(gate.factor))
     words = f"{gate.block}\nmin / mean / max {numbers}\nmean |A(x) - 1| {gate.change:.3g}"
-    literal([axes.set_title(words, fontsize=9)])
+    disable_mathtext([axes.set_title(words, fontsize=9)])
 
 
 def _low_mean_high(values: np.ndarray) -> tuple[float, float, float]:
@@ -119,7 +119,7 @@ def _draw_one_heat(axes: Axes, item: ModelInput, label: str, heat: Heat, names: 
         shown = _lay_over(axes, item, item.crop(heat.heat), "inferno", 0, 1)
     _set_limits(axes, item)
     _draw_boxes(axes, item.scale_boxes(heat.detections), names)
-    literal([axes.set_title(f"{label}\n{words}", fontsize=10)])
+    disable_mathtext([axes.set_title(f"{label}\n{words}", fontsize=10)])
     return shown
 
 
@@ -140,7 +140,7 @@ def _draw_boxes(axes: Axes, detections: np.ndarray, names: Mapping[int, str]) ->
         label = f"{names.get(int(kind), int(kind))} {confidence:.2f}"
         text = axes.text(x, y1, label, fontsize=size, color=ink, ha=side, va="bottom" if y1 > 30 else "top")
         text.set(clip_on=True, bbox={"facecolor": color, "edgecolor": "none", "pad": 1.0})
-        literal([text])
+        disable_mathtext([text])
 
 
 def _grid(
@@ -166,7 +166,7 @@ def _is_tall(item: ModelInput) -> bool:
 
 def _plain(axes: Axes, item: ModelInput, title: str) -> None:
     axes.imshow(item.image)
-    literal([axes.set_title(title, fontsize=10)])
+    disable_mathtext([axes.set_title(title, fontsize=10)])
     _set_limits(axes, item)
 
 

@@ -58,10 +58,10 @@ def open_images(source: str, vid_stride: int = 1) -> FileSource:
         ConfigError: the source does not exist, or is a camera, stream or screen.
         DataError: it contains no image and no video.
     """
-    found = find_source(source, vid_stride)
-    if not isinstance(found, FileSource):
+    opened = find_source(source, vid_stride)
+    if not isinstance(opened, FileSource):
         raise ConfigError(f"--source {source}: expected a file, folder, glob or list, not a live source")
-    return found
+    return opened
 
 
 def frames_of(source: FileSource, limit: int) -> Iterator[Frame]:
@@ -70,7 +70,7 @@ def frames_of(source: FileSource, limit: int) -> Iterator[Frame]:
 
 
 class ModelInputs:
-    """Letterbox frames for the network, and give them unique names.
+    """Factory of model inputs: letterboxes frames, and gives them unique names.
 
     Args:
         imgsz: height and width of the network's input.

@@ -16,7 +16,7 @@ from models.yolo import DetectionModel
 from studies.explain.layers import describe_layer, run_and_keep
 from utils.base.errors import DataError
 from utils.base.paths import atomic_write
-from utils.plots.figure import literal, new_figure, save_figure
+from utils.plots.figure import disable_mathtext, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,11 +65,11 @@ def field_energy(model: DetectionModel, images: Tensor, layers: Sequence[int]) -
     """Return the energy of one image (1, 3, H, W) by layer, for its centre cell: (H, W) float64."""
     images = images.detach().requires_grad_()
     kept, _ = run_and_keep(model, images, layers)
-    found = {index: centre_gradient(kept[index], images) for index in layers}
-    for index, energy in found.items():
+    gradients = {index: centre_gradient(kept[index], images) for index in layers}
+    for index, energy in gradients.items():
         if not np.isfinite(energy).all() or not energy.any():
             raise DataError(f"{describe_layer(model, index)}: its gradient is zero or not finite")
-    return found
+    return gradients
 
 
 def centre_gradient(maps: Tensor, images: Tensor) -> np.ndarray:
@@ -187,7 +187,7 @@ def _draw_field(axes: Axes, row: FieldRow) -> AxesImage:
         axes.add_patch(frame)
     sides = ", ".join(f"{extent.share:.0%} {extent.side}" for extent in row.field.extents)
     words = f"{row.model}\n{row.layer}, stride {row.stride}\nsides: {sides} px"
-    literal([axes.set_title(words, fontsize=10)])
+    disable_mathtext([axes.set_title(words, fontsize=10)])
     axes.set(xlim=(-0.5, energy.shape[1] - 0.5), ylim=(energy.shape[0] - 0.5, -0.5))
     axes.tick_params(labelsize=8)
     return shown
@@ -208,7 +208,7 @@ def _draw_curves(axes: Axes, rows: Sequence[FieldRow]) -> None:
     axes.set(xlabel="side of the square, px", ylabel="energy in it, %", xlim=(0, longest), ylim=(0, 101))
     axes.set_title("energy in a square around the centre", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    literal(axes.legend(fontsize=8, loc="lower right").get_texts())
+    disable_mathtext(axes.legend(fontsize=8, loc="lower right").get_texts())
 
 
 def write_fields(models: Sequence[Sequence[FieldRow]], path: Path) -> None:

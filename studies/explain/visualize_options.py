@@ -18,7 +18,7 @@ _output = partial(flag, group="output")
 
 @dataclass(frozen=True)
 class VisualizeOptions(Options):
-    """The flags of visualize.py."""
+    """Options of visualize.py."""
 
     prog = "visualize.py"
     description = "Draw effective receptive fields, attention gates, and heat maps for detections."
@@ -31,7 +31,7 @@ class VisualizeOptions(Options):
         factory=lambda: relative_to_cwd(ROOT / "data" / "images"),
         help="file, folder, glob, list or video",
     )
-    vid_stride: int = _models(1, "video frame-rate stride", between=(1, None))
+    vid_stride: int = _models(1, "use every n-th frame of a video", between=(1, None))
     max_images: int = _models(16, "maximum number of images or frames", between=(1, None))
 
     kind: list[str] = _maps(
@@ -47,18 +47,20 @@ class VisualizeOptions(Options):
     method: str = _maps("gradcam", "method of heat maps", choices=("gradcam", "eigencam"))
 
     imgsz: tuple[int, int] = _inference(
-        (640, 640), "image size (pixels): h w", aliases=("--img", "--img-size")
+        (640, 640), "image size (pixels): one side, or height and width", aliases=("--img", "--img-size")
     )
     conf_thres: float = _inference(0.25, "confidence threshold", between=(0, 1))
     iou_thres: float = _inference(0.45, "NMS IoU threshold", between=(0, 1))
     classes: list[int] | None = _inference(
         None, "heat maps only for boxes of these classes", between=(0, None)
     )
-    device: str = _inference("", "cuda device, i.e. 0, or cpu or mps; '' chooses the best one")
+    device: str = _inference("", "cpu, mps, or a CUDA device such as 0; empty: the best available")
 
-    project: str = _output(factory=lambda: runs_folder("visualize"), help="save results to project/name")
-    name: str = _output("exp", "save results to project/name")
-    exist_ok: bool = _output(False, "write into an existing project/name")
+    project: str = _output(
+        factory=lambda: runs_folder("visualize"), help="folder that contains the run folders"
+    )
+    name: str = _output("exp", "name of the run folder, numbered if it exists")
+    exist_ok: bool = _output(False, "write into the run folder even if it exists")
 
     def check(self) -> None:
         """Check that there is a label for each model, or none."""

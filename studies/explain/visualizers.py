@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from studies.explain.gates import GateMap, find_gates, gate_maps
-from studies.explain.heatmap import METHODS, Threshold
+from studies.explain.heatmap import METHODS, BoxFilter
 from studies.explain.labelled_models import LabelledModel, load_labelled_models
 from studies.explain.layers import describe_layer, find_layers, layer_strides
 from studies.explain.map_figures import draw_gates, draw_heat
@@ -42,7 +42,7 @@ _TITLES = {
 
 @dataclass
 class VisualizeSummary:
-    """What a run has written."""
+    """Results of a run, and the files that it has written."""
 
     save_dir: Path
     files: list[Path] = field(default_factory=list)
@@ -80,11 +80,11 @@ def visualize(options: VisualizeOptions) -> VisualizeSummary:
         frames = Bar(frames_of(source, options.max_images), total=_count(source.files, options.max_images))
         for frame in frames:
             item = inputs.make(frame)
-            frames.say(f"images, now {item.title}")
+            frames.set_text(f"images, now {item.title}")
             summary.images += 1
             for visualizer in visualizers:
                 visualizer.process(frame, item, summary)
-            frames.say(f"{summary.images} images processed")
+            frames.set_text(f"{summary.images} images processed")
         for visualizer in visualizers:
             visualizer.finish(summary)
     finally:
@@ -104,7 +104,7 @@ def _count(files: list[Path], limit: int) -> int | None:
 
 
 class Visualizer(Protocol):
-    """Draws one kind of map. It is made before the run folder, so that invalid options leave no folder."""
+    """Base class; draws one kind of map. Made before the run folder, so that invalid options leave none."""
 
     def __init__(
         self, options: VisualizeOptions, models: Sequence[LabelledModel], inputs: ModelInputs
@@ -200,7 +200,7 @@ class HeatMaps:
     ) -> None:
         self.models, self.method = models, options.method
         self.layers = [find_layers(model.model, options.layer or ["detect"]) for model in models]
-        self.threshold = Threshold(options.conf_thres, options.iou_thres, options.classes)
+        self.box_filter = BoxFilter(options.conf_thres, options.iou_thres, options.classes)
         for model in models:
             last = max(model.model.names)
             if wrong := [index for index in options.classes or [] if index > last]:
@@ -209,7 +209,7 @@ class HeatMaps:
     def process(self, frame: Frame, item: ModelInput, summary: VisualizeSummary) -> None:
         compute = METHODS[self.method]
         maps = [
-            (model.label, compute(model.model, item.images, layers, self.threshold), model.model.names)
+            (model.label, compute(model.model, item.images, layers, self.box_filter), model.model.names)
             for model, layers in zip(self.models, self.layers, strict=True)
         ]
         draw_heat(item, maps, _TITLES[self.method], summary.file(f"cam_{item.name}.png"))

@@ -9,14 +9,14 @@ from typing import TypeVar
 
 from studies.jobs.job import DEVICE, FailedError, Job, KilledError, LostError, counted_minutes
 from utils.base.paths import SCRIPTS, relative_to_cwd
-from utils.base.processes import LOG_FILE, Children, last_line, lock_folder, share_out
+from utils.base.processes import LOG_FILE, Children, last_line, lock_folder, share_machine
 
 T = TypeVar("T")
 _ENDED = (-15, -2, 130, 143)  # exit statuses of a process that was asked to end
 
 
 class LocalRunner:
-    """Bring jobs to their results on this machine. Jobs that are complete are left alone.
+    """Runner of jobs on this machine; complete jobs are skipped.
 
     Args:
         home: folder that holds the folders of all jobs.
@@ -28,11 +28,11 @@ class LocalRunner:
     def __init__(self, home: Path, jobs: int, device: str = "", threads: int = 0) -> None:
         self.home = home
         self.jobs = jobs
-        self._machine = share_out(jobs, device, threads)
+        self._machine = share_machine(jobs, device, threads)
         self._children = Children()
 
     def __call__(self, job: Job[T]) -> T:
-        """Train and measure one job, or continue with it; called from several threads.
+        """Train and measure one job, or resume it; called from several threads.
 
         Raises:
             FailedError: a process failed, and the job does not count this as a result.
@@ -40,9 +40,9 @@ class LocalRunner:
         """
         folder = job.save(self.home)
         with self._machine.device() as device, lock_folder(folder) as lock:
-            known = job.completed(self.home)
-            if known is not None:  # by another process that had the lock, or its message was lost
-                return known
+            result = job.completed(self.home)
+            if result is not None:  # another process has completed it meanwhile
+                return result
             (folder / DEVICE).write_text(device)
             try:
                 with counted_minutes(folder, last_checkpoint(job.train_folder(self.home))) as minutes:
@@ -52,7 +52,7 @@ class LocalRunner:
                 return job.fail(self.home, error)
 
     def stop(self) -> None:
-        """Ask the running processes to end, and wait; train.py saves a checkpoint first."""
+        """Send SIGTERM to the running processes, and wait; train.py saves a checkpoint first."""
         self._children.stop()
 
     def _run(self, job: Job[T], folder: Path, device: str, lock: Sequence[int]) -> None:

@@ -15,7 +15,7 @@ _POLL = 1.0  # seconds between two checks of the running jobs
 
 
 class Runner(Protocol):
-    """Brings jobs to their results; see `LocalRunner` and `RayRunner`."""
+    """Interface of `LocalRunner` and `RayRunner`."""
 
     jobs: int  # jobs at the same time
 
@@ -29,14 +29,14 @@ class Runner(Protocol):
 
 
 def make_runner(home: Path, jobs: int, device: str, threads: int = 0, ray: str | None = None) -> Runner:
-    """Make a runner for a Ray cluster if there is an address, else for this machine."""
+    """Make a runner for the Ray cluster at `ray`, or for this machine if that is None or empty."""
     if ray:
         return RayRunner(home, ray, jobs, device, threads)
     return LocalRunner(home, max(jobs, 1), device, threads)
 
 
 class JobPool(Generic[T]):
-    """Jobs that are running or waiting, in as many threads as the runner runs jobs.
+    """Pool of running and waiting jobs, with as many threads as the runner runs jobs at a time.
 
     Leaving the context waits for the running jobs.
     """

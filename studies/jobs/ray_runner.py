@@ -20,7 +20,7 @@ _RETRIES = 3  # of a job whose machine was lost
 
 
 class RayRunner:
-    """Bring jobs to their results on a Ray cluster; a job whose machine is lost runs on another one.
+    """Runner of jobs on a Ray cluster; a job whose machine is lost runs on another one.
 
     The code is sent along; datasets and weights have to be at the same paths on all machines. If `home` is
     shared by all machines, a job whose machine is lost is resumed, else it starts again.
@@ -33,7 +33,7 @@ class RayRunner:
         threads: CPUs of each job; 0: an equal share.
 
     Raises:
-        ConfigError: Ray is not installed, or there is no cluster at the address.
+        ConfigError: Ray is not installed, or the cluster cannot be reached.
     """
 
     def __init__(self, home: Path, address: str, jobs: int = 0, device: str = "", threads: int = 0) -> None:

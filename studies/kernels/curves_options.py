@@ -17,7 +17,7 @@ _output = partial(flag, group="output")
 
 @dataclass(frozen=True)
 class CurvesOptions(Options):
-    """The flags of studies/curves.py."""
+    """Options of studies/curves.py."""
 
     prog = "studies/curves.py"
     description = (
@@ -32,12 +32,13 @@ class CurvesOptions(Options):
     budget: float = _how(2.0, "seconds for each design and kernel", between=(0, None))
     batch_size: int = _how(1, "batch size", between=(1, None))
     threads: int = _how(0, "CPU threads; 0: the default of torch", between=(0, None))
-    device: str = _how("", "cuda device, i.e. 0, or cpu or mps; '' chooses the best one")
+    device: str = _how("", "cpu, mps, or a CUDA device such as 0; empty: the best available")
     project: str = _output(
-        factory=lambda: relative_to_cwd(ROOT / "runs" / "studies"), help="save results to project/name"
+        factory=lambda: relative_to_cwd(ROOT / "runs" / "studies"),
+        help="folder that contains the run folders",
     )
-    name: str = _output("curves", "save results to project/name")
-    exist_ok: bool = _output(False, "write into an existing project/name")
+    name: str = _output("curves", "name of the run folder, numbered if it exists")
+    exist_ok: bool = _output(False, "write into the run folder even if it exists")
     plot_only: str = _output("", "measure nothing, draw this table", metavar="CSV")
 
     def check(self) -> None:

@@ -77,7 +77,7 @@ def measure_group(
     visits = measure(group, device, options.batch_size, options.budget, results, info)
     bar = Bar(visits, title, total=(ROUNDS + 1) * len(group))
     for _ in bar:
-        bar.say(f"{title}: {len(group)} cases in {time.perf_counter() - start:.0f} s")
+        bar.set_text(f"{title}: {len(group)} cases in {time.perf_counter() - start:.0f} s")
     return [CostRow(**result) for result in results]
 
 

@@ -220,9 +220,9 @@ def test_images_in_training_mode_are_an_error(model: AutoShape, rgb: np.ndarray)
         model(rgb)
 
 
-def test_moving_an_exported_file_is_a_warning(said: list[str]) -> None:
+def test_moving_an_exported_file_is_a_warning(logged: list[str]) -> None:
     AutoShape(load_backend(exported("onnx"), CPU)).to("cpu")
-    assert any("stays on cpu" in line for line in said)
+    assert any("stays on cpu" in line for line in logged)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from models.config import MULTIPLES, SCALES, read_activation, read_config, read_rows, read_word
-from models.registry import keeps, register, registered
+from models.registry import register, registered, same_channels
 from models.yolo import DetectionModel
 from utils.base.errors import ConfigError
 from utils.base.paths import ROOT
@@ -41,7 +41,7 @@ def tiny(*rows: list[Any], **keys: Any) -> dict[str, Any]:
         ({"k": "nc"}, {"k": 4}),
     ],
 )
-def test_words(text: Any, value: Any) -> None:
+def test_words_of_a_yaml_are_converted(text: Any, value: Any) -> None:
     assert read_word(text, {"nc": 4}) == value
 
 
@@ -51,7 +51,7 @@ def test_code_is_rejected(text: str) -> None:
         read_word(text, {"nc": 4})
 
 
-def test_activations() -> None:
+def test_activations_are_read_from_text() -> None:
     leaky = read_activation("nn.LeakyReLU(0.1)")
     assert isinstance(leaky, nn.LeakyReLU) and leaky.negative_slope == 0.1
     assert read_activation("nn.ReLU(inplace=True)").inplace
@@ -126,7 +126,7 @@ def test_one_line_registers_a_block() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return 2 * x
 
-    register(keeps, Twice)
+    register(same_channels, Twice)
     model = DetectionModel(tiny([-1, 1, "Twice", []]))
     assert model.model[1].weight.shape == (8,)
 

@@ -159,7 +159,7 @@ def test_other_gates_are_left_out_with_a_warning(tmp_path: Path, caplog: pytest.
 
 
 def test_a_classifier_cannot_be_built_as_a_detector(file: Path) -> None:
-    with pytest.raises(DataError, match="a VAN classifier, which finds no boxes; .* train.py --weights"):
+    with pytest.raises(DataError, match="a VAN classifier, which detects nothing; .* train.py --weights"):
         build_model(read_checkpoint(file))
 
 

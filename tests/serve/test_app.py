@@ -194,7 +194,7 @@ def stream(app: Any, chunks: Iterator[bytes]) -> int:
         ({"conf": "2"}, "conf=2: expected a number from 0 to 1"),
         ({"conf": "nan"}, "conf=nan"),
         ({"iou": "high"}, "iou=high"),
-        ({"imgsz": "100000"}, "imgsz=100000: expected a whole number from 32 to 1280"),
+        ({"imgsz": "100000"}, "imgsz=100000: expected an integer from 32 to 1280"),
         ({"imgsz": "-64"}, "imgsz=-64"),
         ({"classes": "cell,5"}, "classes=5: expected numbers from 0 to 1 or class names"),
         ({"format": "gif"}, "format=gif: expected json or image"),

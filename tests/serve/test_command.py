@@ -78,7 +78,7 @@ def test_invalid_options_are_rejected(changes: dict[str, Any]) -> None:
 def test_run_takes_options_as_keywords() -> None:
     with pytest.raises(ConfigError, match=r"serve.run\(\) has no option 'prot'; did you mean port"):
         serve.__main__.run(prot=80)
-    with pytest.raises(ConfigError, match="--port 70000: expected a whole number from 0 to 65535"):
+    with pytest.raises(ConfigError, match="--port 70000: expected an integer from 0 to 65535"):
         serve.__main__.run(port=70000)
 
 

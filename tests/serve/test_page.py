@@ -58,7 +58,9 @@ class Tab:
         self.errors: list[str] = []
         self.requests: list[str] = []
         listen = self.page.on
-        listen("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        listen(
+            "console", lambda message: self.errors.append(message.text) if message.type == "error" else None
+        )
         listen("pageerror", lambda error: self.errors.append(str(error)))
         listen("request", lambda request: self.requests.append(request.url))
         self.page.goto(url)

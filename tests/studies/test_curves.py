@@ -106,8 +106,8 @@ def test_invalid_tables_are_errors(tmp_path: Path) -> None:
     [
         ("--kernels 21", "--kernels 21: LKA does not exist for it"),
         ("--kernels 8", "--kernels 8: LKA-trivial does not exist for it .* must be odd"),
-        ("--channels 0", "--channels 0: expected a whole number from 1"),
-        ("--budget -1", "--budget -1.0: expected a number from 0"),
+        ("--channels 0", "--channels 0: expected an integer of at least 1"),
+        ("--budget -1", "--budget -1.0: expected a number of at least 0"),
         ("--batch-size 0", "--batch-size 0"),
         ("--threads -1", "--threads -1"),
     ],

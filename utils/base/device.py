@@ -54,7 +54,7 @@ def select_device(name: str = "", verbose: bool = True, keep_memory: bool = True
 
     Args:
         name: see above.
-        verbose: print.
+        verbose: log the device.
         keep_memory: on a CPU, keep freed memory for the next tensors: faster, with up to 20 % more memory.
 
     Raises:

@@ -59,7 +59,7 @@ def download_file(
                 for chunk in bar:
                     file.write(chunk)
                     digest.update(chunk)
-                    bar.say(f"{destination.name} {file.tell() / 1e6:.1f} MB")
+                    bar.set_text(f"{destination.name} {file.tell() / 1e6:.1f} MB")
                     if file.tell() > min(size or limit, limit):
                         raise DataError(f"{url}: received more than the expected {size or limit:,} bytes")
                 _check_complete(url, file.tell(), length, size)
@@ -108,7 +108,7 @@ def matches(path: Path, sha256: str | None, size: int | None) -> bool:
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Follow redirects to http(s) only, not from https to http, and with `public` to public hosts only."""
+    """Handler of redirects: to http(s) only, never from https to http, with `public` to public hosts only."""
 
     def __init__(self, public: bool = False) -> None:
         self.public = public

@@ -8,9 +8,9 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from utils.base.errors import ConfigError, DataError
-from utils.base.paths import typed
+from utils.base.paths import command_for
 
-_MAKE_IT = f"make it with: {typed('export.py')} --include ..."
+_MAKE_IT = f"make it with: {command_for('export.py')} --include ..."
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,8 @@ def known_format(name: str, flag: str = "--include") -> Format:
     Raises:
         ConfigError: there is no such format.
     """
-    if found := FORMATS.get(name.lower()):
-        return found
+    if known := FORMATS.get(name.lower()):
+        return known
     near = difflib.get_close_matches(name.lower(), FORMATS, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise ConfigError(f"{flag} {name}: unknown format{hint}; expected one of {', '.join(FORMATS)}")
@@ -159,13 +159,13 @@ def existing_folder(weights: str | Path, *patterns: str) -> tuple[Path, ...]:
     path = Path(weights).expanduser()
     if not path.is_dir():
         raise DataError(f"--weights {weights}: no such folder; {_MAKE_IT}")
-    found = []
+    first_files = []
     for pattern in patterns:
         files = sorted(path.glob(pattern))
         if not files:
             raise DataError(f"--weights {weights}: no {pattern} in it")
-        found.append(files[0])
-    return tuple(found)
+        first_files.append(files[0])
+    return tuple(first_files)
 
 
 def size_of(path: Path) -> int:

@@ -51,9 +51,9 @@ T = TypeVar("T")
 
 
 class Bar(Generic[T]):
-    """Iterate over `items` and show `text`: a tqdm bar on a terminal, elsewhere the last text as one line.
+    """Progress bar over `items` with a `text`: tqdm on a terminal, elsewhere only the last text as one line.
 
-    Logs of background runs so contain one line for each loop.
+    The log of a background run therefore has one line per loop.
     """
 
     def __init__(self, items: Iterable[T], text: str = "", total: int | None = None) -> None:
@@ -74,7 +74,7 @@ class Bar(Generic[T]):
         with tqdm(self.items, desc=self.text, total=self.total, bar_format=layout) as self._tqdm:
             yield from self._tqdm
 
-    def say(self, text: str) -> None:
+    def set_text(self, text: str) -> None:
         """Change the text of the bar."""
         self.text = text
         if self._tqdm is not None:

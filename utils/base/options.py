@@ -62,8 +62,8 @@ class Options:
             text = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
             raise ConfigError(f"{flag_of(type(self), name)} {text}: expected {expected}")
 
-    def shown(self) -> dict[str, Any]:
-        """Values by name, to be logged or written to opt.yaml."""
+    def as_dict(self) -> dict[str, Any]:
+        """Return the values by name, for the log and opt.yaml."""
         return {name: getattr(self, name) for name in _specs(type(self))}
 
 
@@ -115,14 +115,14 @@ def flag(
 
 def build_parser(cls: type[Options], *, allow_abbrev: bool = True) -> argparse.ArgumentParser:
     """Make the parser of a dataclass of options; unique prefixes such as `--batch 8` are accepted."""
-    made = parser(cls.description, prog=cls.prog)
-    made.allow_abbrev = allow_abbrev
-    groups: dict[str, Any] = {"options": made}  # the group that argparse has itself
+    result = parser(cls.description, prog=cls.prog)
+    result.allow_abbrev = allow_abbrev
+    groups: dict[str, Any] = {"options": result}  # the group that argparse has itself
     for name, spec in _specs(cls).items():
         if spec.group not in groups:
-            groups[spec.group] = made.add_argument_group(spec.group)
+            groups[spec.group] = result.add_argument_group(spec.group)
         groups[spec.group].add_argument(*spec.flags, **_argparse_keywords(name, spec))
-    return made
+    return result
 
 
 def parse_options(cls: type[AnyOptions], argv: Sequence[str] | None = None) -> AnyOptions:
@@ -138,9 +138,9 @@ def parse_known_options(
     cls: type[AnyOptions], argv: Sequence[str] | None = None
 ) -> tuple[AnyOptions, list[str]]:
     """Parse the flags of `cls` and return the arguments that are not among them as they are."""
-    made = build_parser(cls, allow_abbrev=False)
-    _, rest = made.parse_known_args(argv)
-    return _with_given(cls, lambda args, space=None: made.parse_known_args(args, space)[0], argv), rest
+    result = build_parser(cls, allow_abbrev=False)
+    _, rest = result.parse_known_args(argv)
+    return _with_given(cls, lambda args, space=None: result.parse_known_args(args, space)[0], argv), rest
 
 
 def options_from(cls: type[AnyOptions], keywords: dict[str, Any]) -> AnyOptions:
@@ -171,12 +171,12 @@ def changed(options: AnyOptions, **values: Any) -> AnyOptions:
 
 
 def flag_of(cls: type[Options], name: str) -> str:
-    """`batch_size` -> `--batch-size`, as the command line spells it."""
+    """Return the flag of a field, as the command line spells it: `batch_size` -> `--batch-size`."""
     return _specs(cls)[name].flags[0]
 
 
 def to_flags(options: Options, names: Iterable[str]) -> list[str]:
-    """The arguments of a command line that gives these options their present values."""
+    """Return the arguments of a command line that gives these options their present values."""
     chosen, words = set(names), []
     for name, spec in _specs(type(options)).items():
         value = getattr(options, name)
@@ -187,7 +187,7 @@ def to_flags(options: Options, names: Iterable[str]) -> list[str]:
         elif isinstance(value, list | tuple):
             words += [spec.flags[0], *map(str, value)] if value else []
         else:
-            words.append(f"{spec.flags[0]}={value}")  # in one argument, as the value may begin with a dash
+            words.append(f"{spec.flags[0]}={value}")  # in one argument, as the value may start with a dash
     return words
 
 
@@ -213,7 +213,7 @@ _KNOWN: dict[type[Options], dict[str, _Spec]] = {}  # as functools.cache, which 
 
 
 def _specs(cls: type[Options]) -> dict[str, _Spec]:
-    """The flags of a dataclass by name, in the order of its fields."""
+    """Return the flags of a dataclass by name, in the order of its fields."""
     if cls not in _KNOWN:
         hints = get_type_hints(cls)
         _KNOWN[cls] = {
@@ -272,7 +272,7 @@ def _with_given(cls: type[AnyOptions], parse: Callable[..., Any], argv: Sequence
 
 
 def _converted(value: Any, spec: _Spec) -> Any:
-    """A value as its field's type; one value becomes a list where a list is expected."""
+    """Convert a value to its field's type; one value becomes a list where a list is expected."""
     if value is None:
         return [] if spec.many and not spec.optional else None
     if spec.pair:
@@ -291,12 +291,12 @@ def _one(value: Any, spec: _Spec) -> Any:
             raise ValueError("int() would drop its fraction")
         return spec.kind(value) if spec.kind in (int, float, str) else value
     except (TypeError, ValueError) as error:
-        kind = "a whole number" if spec.kind is int else "a number"
+        kind = "an integer" if spec.kind is int else "a number"
         raise ConfigError(f"{spec.flags[0]} {value}: expected {kind}") from error
 
 
 def height_width(imgsz: Any, flag: str = "--imgsz") -> tuple[int, int]:
-    """(height, width) of an image, given as one or two numbers.
+    """Return the (height, width) of an image, given as one or two numbers.
 
     Raises:
         ConfigError: neither.
@@ -321,5 +321,5 @@ def _range_text(spec: _Spec) -> str:
     low, high = spec.between
     if spec.expected:
         return spec.expected
-    kind = "a whole number" if spec.kind is int else "a number"
-    return f"{kind} from {low}" if high is None else f"{kind} from {low} to {high}"
+    kind = "an integer" if spec.kind is int else "a number"
+    return f"{kind} of at least {low}" if high is None else f"{kind} from {low} to {high}"

@@ -19,12 +19,12 @@ INSTALLED = (ROOT / "__init__.py").is_file()
 SCRIPTS = ROOT / "scripts" if INSTALLED else ROOT
 
 
-def workplace() -> Path:
+def output_root() -> Path:
     """Return the default parent of runs/ and datasets/: the checkout, or the current folder if installed."""
     return Path.cwd() if INSTALLED else ROOT
 
 
-def typed(program: str) -> str:
+def command_for(program: str) -> str:
     """Return the command that starts `train.py`, or `-m utils.data get`."""
     if not INSTALLED:
         return f"python {program}"
@@ -41,7 +41,7 @@ def relative_to_cwd(path: Path) -> str:
 
 def runs_folder(kind: str) -> str:
     """Return the default of `--project`."""
-    return relative_to_cwd(workplace() / "runs" / kind)
+    return relative_to_cwd(output_root() / "runs" / kind)
 
 
 def find_file(

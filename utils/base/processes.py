@@ -26,7 +26,7 @@ GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 
 @dataclass
 class Machine:
-    """How a machine is shared by subprocesses: threads of each, and the devices that they use in turn."""
+    """Resources of a machine for subprocesses: the threads of each, and the devices that they use in turn."""
 
     threads: int
     devices: queue.Queue[str] = field(default_factory=queue.Queue)
@@ -46,7 +46,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def share_out(jobs: int, device: str, threads: int = 0) -> Machine:
+def share_machine(jobs: int, device: str, threads: int = 0) -> Machine:
     """Divide the cores among `jobs` subprocesses, and assign the devices of `--device 0,1` in turn."""
     machine = Machine(threads or max(usable_cores() // jobs, 1))
     names = device.split(",")
@@ -77,10 +77,10 @@ class Children:
         """Run a command until it ends; its output is appended to the log file of `folder`.
 
         Args:
-            command: its words.
-            folder: where the log is.
-            threads: how many it computes with.
-            held: file descriptors that it inherits, see `claim`.
+            command: program and arguments.
+            folder: contains the log file.
+            threads: number of threads for its computations.
+            held: file descriptors that it inherits, see `lock_file`.
 
         Returns:
             Its exit status.
@@ -158,30 +158,30 @@ def lock_folder(folder: Path) -> Iterator[tuple[int, ...]]:
         yield descriptors
 
 
-def ask(module: str, task: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
-    """Run a task of one of our modules in a subprocess, which may crash; see `answer`.
+def run_in_subprocess(module: str, task: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
+    """Run one of our modules in a subprocess, which may crash, and return its result.
 
     Args:
-        module: its name.
-        task: what JSON can hold.
-        quiet: hide what it prints.
+        module: name of a module that calls `subprocess_main` when it is run.
+        task: argument of its function, serializable as JSON.
+        quiet: hide its output.
 
     Raises:
-        DataError: it ended without an answer; the message goes on after "it".
+        DataError: it ended without a result; the message lacks a subject: "ended with status 1: ...".
     """
     with tempfile.TemporaryDirectory(prefix="task-") as folder:
-        question, reply, log = (Path(folder, name) for name in ("task.json", "answer.json", "log.txt"))
-        question.write_text(json.dumps(task))
-        command = module_command(module, str(question), str(reply))
-        with log.open("wb") as heard:
-            status = _run_to_its_end(command, heard if quiet else None)
-        if not reply.is_file():
+        task_file, result_file, log = (Path(folder, name) for name in ("task.json", "result.json", "log.txt"))
+        task_file.write_text(json.dumps(task))
+        command = module_command(module, str(task_file), str(result_file))
+        with log.open("wb") as output:
+            status = _run_to_completion(command, output if quiet else None)
+        if not result_file.is_file():
             raise DataError(f"ended with status {status}: {last_line(log)[:300]}")
-        answered: dict[str, Any] = json.loads(reply.read_text())
-        return answered
+        result: dict[str, Any] = json.loads(result_file.read_text())
+        return result
 
 
-def _run_to_its_end(command: Sequence[str], output: IO[bytes] | None) -> int:
+def _run_to_completion(command: Sequence[str], output: IO[bytes] | None) -> int:
     """Run a command; if this process is stopped, stop the command too, with all of its subprocesses."""
     groups = hasattr(os, "killpg")
     child = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=groups)
@@ -197,14 +197,13 @@ def _run_to_its_end(command: Sequence[str], output: IO[bytes] | None) -> int:
         raise
 
 
-def answer(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Run the task of `ask`, as the main function of its subprocess."""
+def subprocess_main(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Run the task of `run_in_subprocess`: the main function of its subprocess."""
     set_up_console()
-    signal.signal(
-        signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
-    )  # so that temporary folders are removed
-    question, reply = map(Path, sys.argv[1:])
-    reply.write_text(json.dumps(work(json.loads(question.read_text()))))
+    # On SIGTERM, exit normally, so that temporary folders are removed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    task_file, result_file = map(Path, sys.argv[1:])
+    result_file.write_text(json.dumps(work(json.loads(task_file.read_text()))))
 
 
 def last_line(log: Path) -> str:

@@ -12,19 +12,19 @@ from typing import Any, NoReturn
 
 from utils.base.errors import YoloError, one_line
 from utils.base.log import LOG, color, set_up_console
-from utils.base.paths import INSTALLED, typed
+from utils.base.paths import INSTALLED, command_for
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        program = self.prog if INSTALLED else typed(self.prog)
+        program = self.prog if INSTALLED else command_for(self.prog)
         self.exit(2, f"{self.prog}: {message}; see {program} --help\n")
 
 
 def parser(description: str, *, prog: str | None = None) -> argparse.ArgumentParser:
     """Create a parser that shows defaults, accepts unique prefixes and reports errors on one line."""
     return _Parser(
-        prog=typed(prog) if prog and INSTALLED else prog,
+        prog=command_for(prog) if prog and INSTALLED else prog,
         description=description,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -32,7 +32,7 @@ def parser(description: str, *, prog: str | None = None) -> argparse.ArgumentPar
 
 def print_args(script: str, options: Any) -> None:
     """Log the options of a script on one line, as `script: key=value, ...`."""
-    values = options.shown() if hasattr(options, "shown") else vars(options)
+    values = options.as_dict() if hasattr(options, "as_dict") else vars(options)
     words = ", ".join(f"{key}={value}" for key, value in values.items())
     LOG.info(f"{color(f'{script}:', 'blue', 'bold')} {words}")
 
@@ -81,7 +81,7 @@ def is_first_to_report() -> bool:
     try:
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = TCPStore(host, port, is_master=False, timeout=timedelta(seconds=5))
-        return store.add(f"told/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) == 1
+        return store.add(f"reported/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1) == 1
     except (RuntimeError, KeyError, ValueError):
         return True
 

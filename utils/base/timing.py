@@ -23,7 +23,7 @@ def now(device: torch.device | None = None) -> float:
 
 
 class Stopwatch:
-    """Time `with` blocks: `total` seconds of all, `last` of the latest."""
+    """Stopwatch of `with` blocks: `total` seconds of all, `last` of the latest."""
 
     def __init__(self, device: torch.device | None = None) -> None:
         self.device = device

@@ -14,20 +14,22 @@ from utils.base.options import Options, flag, parse_options
 
 @dataclass(frozen=True)
 class GetOptions(Options):
-    """The options of `get`."""
+    """Options of `python -m utils.data get`."""
 
-    prog, description = "-m utils.data get", "Download the dataset that a data yaml names."
+    prog, description = "-m utils.data get", "Download the dataset that a yaml describes."
 
-    data: str = flag(help="data yaml: a path, or the name of one in data/, such as coco128", spelled="data")
+    data: str = flag(
+        help="dataset yaml: a path, or the name of one in data/, such as coco128", spelled="data"
+    )
 
 
 @dataclass(frozen=True)
 class PackOptions(Options):
-    """The options of `pack`."""
+    """Options of `python -m utils.data pack`."""
 
     prog, description = "-m utils.data pack", "Pack a dataset into shards, with their indices and a yaml."
 
-    data: str = flag(help="data yaml", spelled="data")
+    data: str = flag(help="dataset yaml", spelled="data")
     output: str = flag(help="folder of the shards")
     per_shard: int = flag(1000, "images per shard", between=(1, None))
     seed: int = flag(0, "seed of the order of the training images", between=(0, None))

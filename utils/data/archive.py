@@ -28,7 +28,7 @@ def is_archive(path: Path | str) -> bool:
 
 
 def safe_unpack(archive: Path, folder: Path, *, limit: int = MAX_BYTES) -> Path:
-    """Unpack an archive into `folder`, completely or not at all; return `folder`.
+    """Unpack an archive into `folder` atomically; return `folder`.
 
     Files that are in `folder` already stay, unless the archive has one of the same name. Permissions,
     owners and times in the archive are ignored.
@@ -72,7 +72,7 @@ def merge(source: Path, target: Path) -> None:
 
 
 class _MemberChecker:
-    """Check the members of an archive one after another, and the sum of their sizes."""
+    """Checker of the members of an archive, one after another, and of the sum of their sizes."""
 
     def __init__(self, archive: Path, folder: Path, limit: int) -> None:
         self.archive = archive

@@ -130,11 +130,11 @@ def load_extra_transforms(prefix: str = "") -> ExtraTransforms | None:
     except ImportError:
         return None
     try:
-        transforms = [getattr(album, kind)(p=1.0) for kind in _EXTRA_TRANSFORMS]
+        transforms = [getattr(album, name)(p=1.0) for name in _EXTRA_TRANSFORMS]
     except (AttributeError, TypeError, ValueError) as error:
         LOG.warning(f"{prefix}albumentations {getattr(album, '__version__', '')} is not used: {error}")
         return None
-    names = (f"{kind}(p={EXTRA_PROBABILITY})" for kind in _EXTRA_TRANSFORMS)
+    names = (f"{name}(p={EXTRA_PROBABILITY})" for name in _EXTRA_TRANSFORMS)
     LOG.info(f"{prefix}albumentations: {', '.join(names)}")
     return ExtraTransforms(transforms)
 

@@ -32,7 +32,7 @@ from utils.data.packed import PackedRows
 from utils.data.perspective import PerspectiveDraws, random_perspective, visible_region
 from utils.data.samples import Sample, SampleReader
 from utils.data.scan import load_labels
-from utils.data.shards.urls import Source
+from utils.data.shards.urls import ImageSource
 from utils.ops.boxes import xyxy2xywhn
 
 PARTNERS = 2 * TILES - 1  # other images that a sample may need: two mosaics, less the image itself
@@ -100,7 +100,7 @@ class DetectionDataset(Dataset[Item]):
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[ImageSource],
         imgsz: int,
         *,
         batch_size: int = 16,
@@ -147,7 +147,7 @@ class DetectionDataset(Dataset[Item]):
             prefix=prefix,
         )
 
-    def _check_labels(self, sources: Sequence[Source], prefix: str) -> None:
+    def _check_labels(self, sources: Sequence[ImageSource], prefix: str) -> None:
         if self.labels.counts.any():
             return
         message = f"{', '.join(map(str, sources))}: no labels found (one .txt per image is expected)"

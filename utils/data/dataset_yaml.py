@@ -12,11 +12,11 @@ from utils.base.download import download_file
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.base.names import class_names
-from utils.base.paths import find_file, relative_to_cwd, workplace
+from utils.base.paths import find_file, output_root, relative_to_cwd
 from utils.base.yaml_io import read_yaml
 from utils.data.archive import is_archive, safe_unpack
 from utils.data.download import Download, download_data, parse_downloads
-from utils.data.shards.urls import Source, is_shards, is_url, list_shards
+from utils.data.shards.urls import ImageSource, is_shards, is_url, list_shards
 
 YAML_SUFFIXES = (".yaml", ".yml")
 _DATASETS_DIR = "YOLOv5_DATASETS_DIR"
@@ -29,9 +29,9 @@ class DataSpec:
 
     yaml: Path
     root: Path
-    train: list[Source]
-    val: list[Source]
-    test: list[Source]  # may be empty
+    train: list[ImageSource]
+    val: list[ImageSource]
+    test: list[ImageSource]  # may be empty
     names: dict[int, str]
     nc: int
     is_coco: bool
@@ -80,7 +80,7 @@ def read_data_yaml(name: str | Path, *, allow_download: bool = False) -> DataSpe
 def datasets_dir() -> Path:
     """Return the folder of downloaded datasets: $YOLOv5_DATASETS_DIR, else `datasets` beside the project."""
     chosen = os.environ.get(_DATASETS_DIR)
-    return Path(chosen).expanduser() if chosen else workplace().parent / "datasets"
+    return Path(chosen).expanduser() if chosen else output_root().parent / "datasets"
 
 
 def _open(name: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -170,13 +170,13 @@ def _roots(raw: dict[str, Any], yaml: Path) -> Iterator[Path]:
     if given.is_absolute():
         yield given
         return
-    for base in (yaml.parent, workplace(), Path.cwd()):
+    for base in (yaml.parent, output_root(), Path.cwd()):
         yield Path(os.path.normpath(base / given))
     if path and _DATASETS_DIR in os.environ:
         yield datasets_dir() / given.name
 
 
-def _resolve(root: Path, entry: str) -> Source:
+def _resolve(root: Path, entry: str) -> ImageSource:
     """Return the path or shards of an entry; some exports write `../train` for a folder beside the yaml."""
     if is_shards(entry):
         return list_shards(entry, root)
@@ -188,7 +188,7 @@ def _resolve(root: Path, entry: str) -> Source:
     return path
 
 
-def _missing(root: Path, entries: list[str]) -> list[Source]:
+def _missing(root: Path, entries: list[str]) -> list[ImageSource]:
     return [source for entry in entries if not (source := _resolve(root, entry)).exists()]
 
 

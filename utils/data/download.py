@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from utils.base.download import download_file
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
-from utils.base.paths import typed
+from utils.base.paths import command_for
 from utils.data.archive import is_archive, merge, safe_unpack
 
 
@@ -97,7 +97,7 @@ def download_data(
         raise DataError(f"{name}: its images are not in {root}, and it names no download")
     if not allowed and not _user_agrees(downloads, root, name):
         urls = ", ".join(item.url for item in downloads)
-        command = f"{typed('-m utils.data get')} {name}"
+        command = f"{command_for('-m utils.data get')} {name}"
         raise ConfigError(f"{name}: its images are not in {root}; `{command}` downloads {urls}")
     kept = root.parent / f".{root.name}-downloads"
     for number, item in enumerate(downloads):

@@ -33,7 +33,7 @@ _ARRAYS = ("status", "sizes", "counts", "rows", "lines", "outlined", "points")  
 
 
 class Subject(IntEnum):
-    """What a note is about. Files hold the numbers."""
+    """Subject of a note; cache files contain the numbers."""
 
     IMAGE = 0
     LABELS = 1  # the label file

@@ -84,7 +84,7 @@ def _parse_values(words: Sequence[str]) -> np.ndarray:
         raise ValueError(f"{count} values; a box has 5, a polygon 1 and at least 3 pairs")
     values = np.array([_parse_number(word) for word in words], np.float32)
     if values[0] < 0 or values[0] % 1:
-        raise ValueError(f"class {words[0]} is not a whole number from 0 on")
+        raise ValueError(f"class {words[0]} is not an integer of at least 0")
     wrong = (values[1:] < 0) | (values[1:] > 1)
     if wrong.any():
         raise ValueError(f"{words[1 + int(wrong.argmax())]} is not in 0-1 (coordinates are fractions)")

@@ -78,7 +78,7 @@ def check_img_size(imgsz: int | Sequence[int], stride: int = 32, floor: int = 0)
     """
     sizes = [imgsz] if isinstance(imgsz, int) else [int(side) for side in imgsz]
     if not sizes or min(sizes) < 1:
-        raise ConfigError(f"--img-size {imgsz}: expected a number of pixels from 1")
+        raise ConfigError(f"--img-size {imgsz}: expected at least 1 pixel")
     rounded = [max(-(-side // stride) * stride, floor) for side in sizes]
     result = rounded[0] if isinstance(imgsz, int) else rounded
     if rounded != sizes:

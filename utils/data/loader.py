@@ -82,7 +82,7 @@ def make_loader(
 
 
 class Loader:
-    """Iterate over the batches of an epoch; `set_epoch` chooses the epoch.
+    """Iterable over the batches of an epoch; `set_epoch` chooses the epoch.
 
     `len()` is the number of batches of a whole epoch, also when an iteration resumes within it.
     """
@@ -195,7 +195,7 @@ def _empty_images(batch_size: int, height: int, width: int) -> Tensor:
 
 
 def collate(items: Sequence[Item], images: Tensor | None = None) -> Batch:
-    """Number the labels of equally large images; stack the images, unless `images` contains them already."""
+    """Set the image index of the labels; stack the images, unless `images` contains them already."""
     for index, item in enumerate(items):
         item.labels[:, 0] = index
     if images is None:
@@ -235,7 +235,7 @@ def _check_weights(weights: np.ndarray | None, dataset: DetectionDataset) -> np.
         raise ConfigError("--image-weights draws images from all shards at once; copy them to a disk first")
     weights = np.asarray(weights, np.float64)
     if weights.shape != (len(dataset),) or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
-        raise ValueError(f"image weights: expected {len(dataset)} numbers from 0 on, not all 0")
+        raise ValueError(f"image weights: expected {len(dataset)} numbers of at least 0, not all 0")
     return weights
 
 

@@ -83,7 +83,7 @@ class PackedImages(_PackedSequence[Path]):
         """Return the name of an image for messages."""
         return str(self[index])
 
-    def named(self, path: str) -> np.ndarray:
+    def read_by_path(self, path: str) -> np.ndarray:
         """Decode the image with this path, as the entries give it; fast for the first images.
 
         Raises:

@@ -38,7 +38,7 @@ def join_polygons(samples: Sequence[tuple[int, Sequence[np.ndarray]]]) -> list[n
 
 
 class SampleReader:
-    """Read samples by index; an image that cannot be read any more is replaced by the next readable one.
+    """Reader of samples by index; an image that cannot be read any more is replaced by the next readable one.
 
     Args:
         files: images and labels.

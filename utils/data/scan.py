@@ -36,7 +36,7 @@ from utils.data.labels import IMAGE_SKIPPED, SampleCheck, build_scan, check_samp
 from utils.data.packed import PackedImages, PackedPaths, PackedPolygons, PackedRows
 from utils.data.shards.index import open_shards
 from utils.data.shards.table import ShardTable
-from utils.data.shards.urls import ShardList, Source
+from utils.data.shards.urls import ImageSource, ShardList
 
 CHUNK = 500  # images per task of the pool
 MAX_NOTES = 50  # warnings to log; more would hide the rest of the log
@@ -60,7 +60,7 @@ class LabelledFiles:
 
 
 def load_labels(
-    sources: Sequence[Source], names: Mapping[int, str] | None = None, prefix: str = ""
+    sources: Sequence[ImageSource], names: Mapping[int, str] | None = None, prefix: str = ""
 ) -> LabelledFiles:
     """Find the images of `sources` and read their labels, from the cache if nothing has changed.
 
@@ -88,7 +88,7 @@ def load_labels(
     return files
 
 
-def _find_images(sources: Sequence[Source], prefix: str) -> tuple[PackedImages, Scan, str]:
+def _find_images(sources: Sequence[ImageSource], prefix: str) -> tuple[PackedImages, Scan, str]:
     """Return all images of a split, their scan, and a digest of the files."""
     shards = [source for source in sources if isinstance(source, ShardList)]
     folders = [source for source in sources if isinstance(source, Path)]
@@ -118,7 +118,7 @@ def _scan_folders(folders: Sequence[Path], prefix: str) -> tuple[PackedPaths, Sc
     bar = Bar(scan_images(images), f"{prefix}Scanning {cache}...", total=-(-len(images) // CHUNK))
     for chunk in bar:
         chunks.append(chunk)
-        bar.say(_summary(cache, np.concatenate([one.status for one in chunks]), prefix))
+        bar.set_text(_summary(cache, np.concatenate([one.status for one in chunks]), prefix))
     scan = Scan.concatenate(chunks)
     save_scan(cache, key, scan)
     return images, scan, content

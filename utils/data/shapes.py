@@ -87,14 +87,14 @@ def draw_image(
     visible: list[tuple[np.ndarray, int]] = []  # visible mask and full area of each shape
     rows = []
     for _ in range(objects):
-        found = _choose_shape(rng, height, width, visible)
-        if found is None:
+        choice = _choose_shape(rng, height, width, visible)
+        if choice is None:
             break
-        kind, mask = found
+        class_index, mask = choice
         visible = [(shown & ~mask, area) for shown, area in visible] + [(mask, int(mask.sum()))]
         colours.append(_distinct_colour(rng, colours))
         _paint(rng, canvas, mask, colours[-1])
-        rows.append((kind, *_fractions(mask)))
+        rows.append((class_index, *_fractions(mask)))
     canvas += rng.standard_normal((height, width, 1), np.float32) * rng.uniform(2, 9)
     image = np.clip(canvas, 0, 255).astype(np.uint8)
     return image, np.array(rows, np.float32).reshape(-1, 5)
@@ -130,16 +130,16 @@ def _choose_shape(
     Returns:
         The class and the mask (height, width) bool; None if 30 positions were tried in vain.
     """
-    kind = int(rng.integers(len(NAMES)))
+    class_index = int(rng.integers(len(NAMES)))
     # Mostly large, so that a small network learns them within minutes.
     low, high = (0.28, 0.48) if rng.random() < 0.75 else (0.17, 0.28)
     for _ in range(30):
         radius = rng.uniform(low, high) * min(height, width) / 2
-        mask, area = _random_mask(rng, NAMES[kind], height, width, radius)
+        mask, area = _random_mask(rng, NAMES[class_index], height, width, radius)
         inside = int(mask.sum())
         covers_none = all((shown & ~mask).sum() >= _MIN_VISIBLE * whole for shown, whole in visible)
         if inside >= _MIN_INSIDE * area and covers_none:
-            return kind, mask
+            return class_index, mask
     return None
 
 
@@ -213,7 +213,9 @@ def _draw_split(root: Path, split: str, seed: int, numbers: range, size: int) ->
     for number in numbers:
         image, rows = draw_image(generator(seed, number), size, size)
         save_jpeg(images / f"{number:04d}.jpg", image)
-        lines = [f"{int(kind)} " + " ".join(f"{value:.6f}" for value in box) for kind, *box in rows]
+        lines = [
+            f"{int(class_index)} " + " ".join(f"{value:.6f}" for value in box) for class_index, *box in rows
+        ]
         (labels / f"{number:04d}.txt").write_text("".join(f"{line}\n" for line in lines))
 
 

@@ -17,8 +17,8 @@ from utils.base.errors import DataError, YoloError, one_line
 from utils.base.formats import FORMATS, size_of
 from utils.base.log import LOG, color
 from utils.base.options import options_from
-from utils.base.paths import typed
-from utils.base.processes import answer, ask
+from utils.base.paths import command_for
+from utils.base.processes import run_in_subprocess, subprocess_main
 from utils.data.letterbox import check_img_size
 from utils.export import export_function
 from utils.export.export_options import ExportOptions, supports
@@ -50,7 +50,7 @@ class ExportReport:
 
 
 class Exporter:
-    """Exports one checkpoint to the formats of `--include`; the files are written next to it.
+    """Exporter of one checkpoint to the formats of `--include`; the files are written next to it.
 
     Args:
         weights: the checkpoint.
@@ -107,9 +107,9 @@ class Exporter:
         LOG.info(f"{FORMATS[name].title}: writing in a subprocess")
         options = self.options.for_format(name)
         file = output_path(name, self.weights, options)
-        task = {**options.shown(), "weights": [str(self.weights)]}
+        task = {**options.as_dict(), "weights": [str(self.weights)]}
         try:
-            result = ask("utils.export.export_job", task, quiet=not options.verbose)
+            result = run_in_subprocess("utils.export.export_job", task, quiet=not options.verbose)
         except DataError as error:
             return _failed(ExportReport(name, file), f"the converter {error}")
         report = ExportReport(**{**result, "file": file})
@@ -117,17 +117,17 @@ class Exporter:
 
     def _settings(self, name: str) -> ExportSettings:
         return ExportSettings(
-            **self.options.for_format(name).shown(),
+            **self.options.for_format(name).as_dict(),
             stride=self.stride,
             names=dict(self.model.names),
             calibration_images=self.calibration_images,
         )
 
     def _verify(self, report: ExportReport, settings: ExportSettings) -> ExportReport:
-        """Return the report with the difference; rename a wrong file, so that nobody uses it."""
+        """Return the report with the difference; rename a file whose output is wrong."""
         try:
-            kind = FORMATS[report.format]
-            difference, note = verify(kind, report.file, self.model, self.images, settings)
+            file_format = FORMATS[report.format]
+            difference, note = verify(file_format, report.file, self.model, self.images, settings)
         except ValueError as error:
             failed = report.file.with_name(f"{report.file.name}.failed")
             if failed.is_dir():
@@ -159,18 +159,18 @@ def print_table(reports: Sequence[ExportReport]) -> None:
     if files:
         LOG.info(
             f"\nResults saved to {color(str(files[0].resolve().parent), 'bold')}\n"
-            f"Detect:      {typed('detect.py')} --weights {files[0]}\n"
-            f"Validate:    {typed('val.py')} --weights {files[0]}\n"
+            f"Detect:      {command_for('detect.py')} --weights {files[0]}\n"
+            f"Validate:    {command_for('val.py')} --weights {files[0]}\n"
             f"Visualize:   https://netron.app"
         )
 
 
 def _export_in_this_process(task: dict[str, Any]) -> dict[str, Any]:
-    """Do the task of `Exporter.export_in_subprocess`: options with one checkpoint and one format."""
+    """Run the task of `Exporter.export_in_subprocess`: options with one checkpoint and one format."""
     options = options_from(ExportOptions, task)
     report = Exporter(Path(options.weights[0]), options).export_format(options.include[0])
     return {**asdict(report), "file": str(report.file)}
 
 
 if __name__ == "__main__":
-    answer(_export_in_this_process)
+    subprocess_main(_export_in_this_process)

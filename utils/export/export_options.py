@@ -48,7 +48,7 @@ class ExportOptions(Options):
         f"{', '.join(EXPERIMENTAL)}",
     )
     imgsz: tuple[int, int] = _general(
-        (640, 640), "image size (pixels): height and width", aliases=("--img", "--img-size")
+        (640, 640), "image size (pixels): one side, or height and width", aliases=("--img", "--img-size")
     )
     batch_size: int = _general(1, "batch size", between=(1, None))
     device: str = _general("cpu", "cpu, mps, or a CUDA device such as 0")
@@ -61,7 +61,7 @@ class ExportOptions(Options):
     data: str = _precision("data/coco128.yaml", "dataset yaml; --int8 is calibrated on its training images")
     calibration: int = _precision(100, "number of calibration images", between=(1, None))
 
-    nms: bool = _nms(False, "add NMS to the model; its output is (B, K, 6)")
+    nms: bool = _nms(False, "append NMS to the model; its output is (B, K, 6)")
     agnostic_nms: bool = _nms(False, "class-agnostic NMS")
     topk_per_class: int = _nms(100, "maximum detections per class", between=(1, None))
     topk_all: int = _nms(100, "maximum detections per image, K", between=(1, None))
@@ -69,12 +69,14 @@ class ExportOptions(Options):
     conf_thres: float = _nms(0.25, "confidence threshold", between=(0, 1))
 
     dynamic: bool = _specific(False, "dynamic batch size, height and width")
-    opset: int = _specific(17, "onnx: opset version", between=OPSETS)
+    opset: int = _specific(17, "onnx: version of the operator set", between=OPSETS)
     simplify: bool = _specific(False, "onnx: simplify the graph with onnxslim")
-    optimize: bool = _specific(False, "torchscript: optimize for mobile devices; CPU only")
+    optimize: bool = _specific(False, "torchscript: run PyTorch's mobile optimizer; CPU only")
     keras: bool = _specific(False, "accepted, without effect: Keras's TFSMLayer loads a saved_model")
     mlmodel: bool = _specific(False, "coreml: write the older .mlmodel format")
-    workspace: int = _specific(4, "engine: workspace size (GB)", between=(1, None))
+    workspace: int = _specific(
+        4, "engine: memory that TensorRT may use while it builds (GB)", between=(1, None)
+    )
     cache: str = _specific("", "engine: timing cache file")
 
     def check(self) -> None:
@@ -114,5 +116,5 @@ class ExportOptions(Options):
 
 
 def supports(name: str, option: str) -> bool:
-    """Whether the format `name` has an option such as `half`, which not all formats have."""
+    """Return whether the format `name` has an option such as `half`, which not all formats have."""
     return name in _FORMATS_WITH[option]

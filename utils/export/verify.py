@@ -48,13 +48,15 @@ class Difference:
         return max(self.boxes, self.scores)
 
 
-def can_run(kind: Format) -> bool:
-    """Whether this machine can run files of a format."""
-    return kind.runs and kind.name != "edgetpu" and (kind.name != "coreml" or sys.platform == "darwin")
+def can_run(file_format: Format) -> bool:
+    """Return whether this machine can run files of a format."""
+    if file_format.name == "coreml":
+        return sys.platform == "darwin"
+    return file_format.runs and file_format.name != "edgetpu"
 
 
 def verify(
-    kind: Format, file: Path, model: DetectionModel, images: Tensor, settings: ExportSettings
+    file_format: Format, file: Path, model: DetectionModel, images: Tensor, settings: ExportSettings
 ) -> tuple[float | None, str]:
     """Compare a file's output with that of `model` on the example batch (B, 3, H, W).
 
@@ -64,9 +66,9 @@ def verify(
     Raises:
         ValueError: the file cannot be run, or the difference is too large.
     """
-    if not can_run(kind):
+    if not can_run(file_format):
         return None, "not run: no runtime for it here"
-    half = settings.half and kind.name == "torchscript"  # other formats convert images by themselves
+    half = settings.half and file_format.name == "torchscript"  # other formats convert images by themselves
     runtime = load_backend(file, images.device, names=dict(model.names), half=half)
     if settings.int8:
         return _verify_int8(runtime, model, images, settings)
@@ -149,13 +151,13 @@ def compare_detections(
     """
     s, boxes, scores = settings, 0.0, 0.0
     pairs = _detections(expected, actual, s.conf_thres, s.conf_thres, s.iou_thres, agnostic=s.agnostic_nms)
-    for index, (ours, theirs) in enumerate(pairs):
-        ours = _top_k(ours, s)
-        if len(ours) != len(theirs):
-            raise ValueError(f"image {index}: {len(theirs)} boxes instead of {len(ours)}")
-        if len(ours):
-            nearest = (ours[:, None] - theirs[None]).abs().sum(-1).argmin(1)
-            gap = (ours - theirs[nearest]).abs()
+    for index, (expected_rows, actual_rows) in enumerate(pairs):
+        expected_rows = _top_k(expected_rows, s)
+        if len(expected_rows) != len(actual_rows):
+            raise ValueError(f"image {index}: {len(actual_rows)} boxes instead of {len(expected_rows)}")
+        if len(expected_rows):
+            nearest = (expected_rows[:, None] - actual_rows[None]).abs().sum(-1).argmin(1)
+            gap = (expected_rows - actual_rows[nearest]).abs()
             if gap[:, 5].any():
                 raise ValueError(f"image {index}: boxes of other classes")
             boxes = max(boxes, float(gap[:, :4].max()) / max(images.shape[2:]))
@@ -169,11 +171,11 @@ def detection_recall(expected: Tensor, actual: Tensor) -> float:
     An untrained model has no confident boxes: then return 1 less the mean difference of the scores.
     """
     total, matched = 0, 0
-    for ours, theirs in _detections(expected, actual, INT8_CONF, INT8_CONF / 2, INT8_NMS_IOU):
-        total += len(ours)
-        if len(ours) and len(theirs):
-            overlaps = box_iou(ours[:, :4], theirs[:, :4]) > INT8_MATCH_IOU
-            same_class = ours[:, None, 5] == theirs[None, :, 5]
+    for expected_rows, actual_rows in _detections(expected, actual, INT8_CONF, INT8_CONF / 2, INT8_NMS_IOU):
+        total += len(expected_rows)
+        if len(expected_rows) and len(actual_rows):
+            overlaps = box_iou(expected_rows[:, :4], actual_rows[:, :4]) > INT8_MATCH_IOU
+            same_class = expected_rows[:, None, 5] == actual_rows[None, :, 5]
             matched += int((overlaps & same_class).any(1).sum())
     if total:
         return matched / total
@@ -201,11 +203,11 @@ def _detections(
     agnostic: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the detections (n, 6) of both outputs, image by image."""
-    ours, theirs = (
+    expected_rows, actual_rows = (
         non_max_suppression(output.detach().cpu().float(), conf, iou, agnostic=agnostic, max_det=NO_LIMIT)
         for output, conf in ((expected, expected_conf), (actual, actual_conf))
     )
-    return zip(ours, theirs, strict=True)
+    return zip(expected_rows, actual_rows, strict=True)
 
 
 def _top_k(detections: Tensor, settings: ExportSettings) -> Tensor:

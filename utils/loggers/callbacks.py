@@ -113,7 +113,7 @@ def _call_each(methods: Sequence[Callable[..., None]]) -> Callable[..., None]:
 
 
 class PlotLogger(Callbacks):
-    """Writes labels.jpg, labels_correlogram.jpg, train_batch0-2.jpg and results.png to the run folder."""
+    """Callback that writes labels.jpg, labels_correlogram.jpg, train_batch0-2.jpg and results.png."""
 
     batches = 3  # training batches to draw
 

@@ -10,7 +10,7 @@ from utils.loggers.service_logger import ServiceLogger
 
 
 class ClearMLLogger(ServiceLogger):
-    """Logs metrics and images of a task, options as its parameters, checkpoints as its output models.
+    """ClearML task: metrics and images, options as parameters, checkpoints as output models.
 
     Offline, the dataset is not uploaded, and a resumed run becomes a new task.
     """

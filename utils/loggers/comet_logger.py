@@ -30,7 +30,7 @@ def is_online(environment: Mapping[str, str]) -> bool:
 
 
 class CometLogger(ServiceLogger):
-    """Logs metrics, options and images of an experiment; checkpoints and the dataset as artifacts.
+    """Comet experiment: metrics, options and images; checkpoints and the dataset as artifacts.
 
     Comet accepts artifacts only online: offline, checkpoints become models of the experiment, and the
     dataset is not uploaded.

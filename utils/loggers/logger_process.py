@@ -38,7 +38,7 @@ class LoggerProcesses(Callbacks):
     """Callback that sends events to the logger process of every service: options, metrics, file paths."""
 
     def __init__(self, services: Sequence[Service], dataset: Mapping[str, Path] | None = None) -> None:
-        """Take the services, and the files of the dataset by their path in it, if it is to be uploaded."""
+        """Store the services, and the files of the dataset by their path in it, if it is to be uploaded."""
         self.processes = [LoggerProcess(service) for service in services]
         self.dataset = dataset
         self.folder = Path()
@@ -111,11 +111,11 @@ class LoggerProcesses(Callbacks):
             self._send("on_images", epoch, [path for path, _ in new])
 
     def _images(self) -> list[tuple[Path, int]]:
-        found = []
+        images = []
         for path in sorted(path for pattern in _IMAGES for path in self.folder.glob(pattern)):
             with suppress(OSError):  # it was removed in between
-                found.append((path, path.stat().st_mtime_ns))
-        return found
+                images.append((path, path.stat().st_mtime_ns))
+        return images
 
     def _clean_up(self) -> None:
         """Remove the file list of the dataset, empty logs, and the folder if nothing is left."""

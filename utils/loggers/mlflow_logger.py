@@ -14,7 +14,7 @@ _BATCH = 100  # parameters per request, the limit of the server
 
 
 class MLflowLogger(ServiceLogger):
-    """Logs metrics as metrics, options as parameters, images and checkpoints as artifacts."""
+    """MLflow run: metrics, options as parameters, images and checkpoints as artifacts."""
 
     key = "mlflow"
 

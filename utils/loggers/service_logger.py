@@ -23,7 +23,7 @@ class ServiceLogger(Callbacks):
     overwrites_steps = False  # logging an epoch again, after resuming, replaces what was logged
 
     def __init__(self, folder: Path, trainer_pid: int) -> None:
-        """Take the run folder, and the id of the training process."""
+        """Store the run folder, and the id of the training process."""
         self.folder = folder
         self.trainer_pid = trainer_pid
         self.options: dict[str, Any] = {}

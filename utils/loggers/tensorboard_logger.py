@@ -13,7 +13,7 @@ from utils.loggers.service_logger import ServiceLogger
 
 
 class TensorBoardLogger(ServiceLogger):
-    """Logs metrics as scalars, images as images, options as text, in the run folder."""
+    """TensorBoard event files in the run folder: metrics as scalars, images, options as text."""
 
     key = "tensorboard"
     overwrites_steps = True

@@ -10,7 +10,7 @@ from utils.loggers.service_logger import ServiceLogger
 
 
 class WandbLogger(ServiceLogger):
-    """Logs metrics and images by epoch, options as config, checkpoints and the dataset as artifacts."""
+    """W&B run: metrics and images by epoch, options as config, checkpoints and the dataset as artifacts."""
 
     key = "wandb"
 

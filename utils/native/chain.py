@@ -66,7 +66,7 @@ def separable_chain(x: Tensor, stages: Sequence[nn.Conv2d]) -> Tensor:
 
 
 def is_native(x: Tensor, stages: Sequence[nn.Conv2d]) -> bool:
-    """Whether the compiled chain can and should run: float32 on the CPU, without tracing or hooks.
+    """Return whether the compiled chain can and should run: float32 on the CPU, no tracing, no hooks.
 
     With many threads and few channels separate convolutions are faster, as PyTorch also splits rows among
     threads.

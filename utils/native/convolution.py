@@ -37,7 +37,7 @@ class PackedConvolution:
         self._laid_out = None
 
     def fits(self, x: Tensor, convolution: nn.Conv2d, act: nn.Module) -> bool:
-        """Whether oneDNN can run it: float32 on the CPU, without gradients, tracing or hooks."""
+        """Return whether oneDNN can run it: float32 on the CPU, without gradients, tracing or hooks."""
         weight = convolution.weight
         return (
             _KNOWN

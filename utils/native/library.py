@@ -85,7 +85,7 @@ def _own_folder() -> Path | None:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether no other user can write to the folder, whose libraries this process runs."""
+    """Return whether no other user can write to the folder, whose libraries this process runs."""
     stat = folder.stat()
     return stat.st_uid == os.getuid() and not stat.st_mode & 0o022
 
@@ -127,7 +127,7 @@ _modes: Callable[[], int] = getattr(torch._C, "_len_torch_dispatch_stack", lambd
 
 
 def is_traced() -> bool:
-    """Whether PyTorch's own operators must run.
+    """Return whether PyTorch's own operators must run.
 
     They must while a compiler or exporter records them, torch.func transforms them, or a dispatch mode is on.
     """
@@ -135,7 +135,7 @@ def is_traced() -> bool:
 
 
 def is_watched(*modules: nn.Module) -> bool:
-    """Whether one of the modules has hooks, so that it must be called."""
+    """Return whether one of the modules has hooks, so that it must be called."""
     for m in modules:  # any() with a generator is slower
         if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks:
             return True

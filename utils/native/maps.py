@@ -71,7 +71,7 @@ def silu_(x: Tensor) -> Tensor:
 
 
 def can_decode(logits: Sequence[Tensor]) -> bool:
-    """Whether `decode` can run: on the CPU, float32, channels last, without gradients or tracing."""
+    """Return whether `decode` can run: on the CPU, float32, channels last, no gradients, no tracing."""
     return not torch.is_grad_enabled() and _fit(logits)
 
 

@@ -25,7 +25,7 @@ class _Shape(ctypes.Structure):
 
 
 def fits(x: Tensor, norm: nn.BatchNorm2d, act: nn.Module) -> bool:
-    """Whether `norm_silu` can replace act(norm(x)): in training, float32 on the CPU, channels last."""
+    """Return whether `norm_silu` can replace act(norm(x)): in training, float32 on the CPU, channels last."""
     return not is_traced() and (
         norm.training
         and type(norm) is nn.BatchNorm2d

@@ -99,12 +99,12 @@ def check_anchors(
     if before.bpr > GOOD_RECALL:
         return None, f"{line}Current anchors are a good fit to dataset"
     count = current.size // 2
-    found = kmean_anchors(label_sizes(shapes_wh, labels, imgsz), count, imgsz, thr, seed=seed)
-    after = anchor_fit(wh, found, thr)
+    new_anchors = kmean_anchors(label_sizes(shapes_wh, labels, imgsz), count, imgsz, thr, seed=seed)
+    after = anchor_fit(wh, new_anchors, thr)
     if after.bpr <= before.bpr:
         return None, f"{line}The best {count} new anchors reach {after.bpr:.3f} BPR, so the anchors are kept"
-    sizes = ", ".join(f"{w:.0f},{h:.0f}" for w, h in found)
-    levels = found.reshape(current.shape)
+    sizes = ", ".join(f"{w:.0f},{h:.0f}" for w, h in new_anchors)
+    levels = new_anchors.reshape(current.shape)
     if float(strides[0]) > float(strides[-1]):
         levels = levels[::-1].copy()
     return levels, f"{line}New anchors reach {after.bpr:.3f} BPR, {after.aat:.2f} anchors/target: {sizes}"

@@ -27,7 +27,7 @@ _PIXELS_AT_SCALE_1 = 28  # size of a Pillow font that matches OpenCV's letters
 
 
 class Annotator:
-    """Draw labelled boxes on `image` ((H, W, 3) uint8 BGR, contiguous rows), in place."""
+    """Annotator of an image ((H, W, 3) uint8 BGR, contiguous rows), which is drawn on in place."""
 
     def __init__(self, image: np.ndarray, line_width: int | None = None) -> None:
         self.image = image

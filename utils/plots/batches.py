@@ -33,9 +33,9 @@ def output_to_target(detections: Sequence[torch.Tensor], max_det: int = 300) -> 
     """
     blocks = [np.zeros((0, 7), np.float32)]
     for index, rows in enumerate(detections):
-        found = _numpy(rows)[:max_det].astype(np.float32)
-        x1, y1, x2, y2, confidence, cls = found[:, :6].T
-        image = np.full(len(found), index, np.float32)
+        kept = _numpy(rows)[:max_det].astype(np.float32)
+        x1, y1, x2, y2, confidence, cls = kept[:, :6].T
+        image = np.full(len(kept), index, np.float32)
         blocks.append(
             np.stack([image, cls, (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1, confidence], axis=1)
         )

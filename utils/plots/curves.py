@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from utils.plots.annotator import colors_on_white
-from utils.plots.figure import literal, new_figure, save_figure
+from utils.plots.figure import disable_mathtext, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,7 +88,7 @@ def plot_confusion_matrix(
         ticks, size = [*map(str, names), "background"], max(3.0, min(10.0, 300 / (nc + 1)))
         axes.set_xticks(range(nc + 1), ticks, rotation=90, fontsize=size)
         axes.set_yticks(range(nc + 1), ticks, fontsize=size)
-        literal([*axes.get_xticklabels(), *axes.get_yticklabels()])
+        disable_mathtext([*axes.get_xticklabels(), *axes.get_yticklabels()])
     axes.axhline(nc - 0.5, color="0.6", linewidth=0.8)
     axes.axvline(nc - 0.5, color="0.6", linewidth=0.8)
     axes.spines[:].set_visible(False)
@@ -126,7 +126,7 @@ def _finish(figure: Figure, axes: Axes, path: Path, xlabel: str, ylabel: str, ti
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title, xlim=(0, 1), ylim=(0, 1))
     axes.grid(alpha=0.25)
     legend = axes.legend(bbox_to_anchor=(1.02, 1), loc="upper left", borderaxespad=0, fontsize="small")
-    literal(legend.get_texts())
+    disable_mathtext(legend.get_texts())
     save_figure(figure, path, DPI)
 
 

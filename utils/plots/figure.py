@@ -29,7 +29,7 @@ def save_figure(figure: Figure, path: Path, dpi: int) -> None:
         figure.savefig(str(path), dpi=dpi)
 
 
-def literal(texts: Iterable[Any]) -> None:
-    """Draw texts literally, so that `$` in a class name does not start a formula."""
+def disable_mathtext(texts: Iterable[Any]) -> None:
+    """Disable mathtext in these texts, so that `$` in a class name does not start a formula."""
     for text in texts:
         text.set_parse_math(False)

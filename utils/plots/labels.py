@@ -11,7 +11,7 @@ import numpy as np
 
 from utils.base.names import class_names
 from utils.plots.annotator import colors_on_white
-from utils.plots.figure import literal, new_figure, save_figure
+from utils.plots.figure import disable_mathtext, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +52,7 @@ def _plot_overview(classes: np.ndarray, xywh: np.ndarray, names: list[str], path
     histogram.set_ylabel("instances")
     if 0 < len(names) <= NAMED_CLASSES:
         histogram.set_xticks(range(len(names)), names, rotation=90, fontsize=10)
-        literal(histogram.get_xticklabels())
+        disable_mathtext(histogram.get_xticklabels())
     else:
         histogram.set_xlabel("classes")
     boxes.imshow(_centred_boxes(classes[:DRAWN_BOXES], xywh[:DRAWN_BOXES, 2:]))

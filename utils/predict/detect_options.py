@@ -16,7 +16,7 @@ _drawing = partial(flag, group="drawing")
 
 @dataclass(frozen=True)
 class DetectOptions(Options):
-    """What to detect objects in, with which model, and what to save."""
+    """Options of detect.py."""
 
     prog, description = "detect.py", "Detect objects in images, videos and streams."
 
@@ -27,47 +27,52 @@ class DetectOptions(Options):
     )
     vid_stride: int = _inputs(1, "use every n-th frame of a video or stream", between=(1, None))
     data: str = _inputs(
-        help="data yaml with class names, for models that hold none",
+        help="dataset yaml with class names, for models that contain none",
         factory=lambda: relative_to_cwd(ROOT / "data" / "coco128.yaml"),
     )
 
     imgsz: tuple[int, int] = _inference(
-        (640, 640), "image size (pixels), one side or h w", aliases=("--img", "--img-size")
+        (640, 640), "image size (pixels): one side, or height and width", aliases=("--img", "--img-size")
     )
     batch_size: int = _inference(
-        0, "batch size; 0: automatic", between=(0, None), expected="a whole number from 1, or 0 to choose one"
+        0,
+        "batch size; 0: automatic",
+        between=(0, None),
+        expected="an integer of at least 1, or 0 for automatic",
     )
     conf_thres: float = _inference(0.25, "confidence threshold", between=(0, 1))
     iou_thres: float = _inference(0.45, "NMS IoU threshold", between=(0, 1))
     max_det: int = _inference(1000, "maximum detections per image", between=(1, None))
     classes: list[int] | None = _inference(
-        None, "detect these class indices only", between=(0, None), expected="class indices from 0"
+        None, "detect these class indices only", between=(0, None), expected="class indices of at least 0"
     )
     agnostic_nms: bool = _inference(False, "class-agnostic NMS")
-    augment: bool = _inference(False, "test-time augmentation (.pt models)")
+    augment: bool = _inference(False, "test-time augmentation (.pt files only)")
     device: str = _inference("", "cpu, mps, or a CUDA device such as 0; empty: the best available")
-    runtime: str = _inference("", "ONNX Runtime providers, or an OpenVINO device")
+    runtime: str = _inference("", "execution provider(s) of ONNX Runtime, or device of OpenVINO")
     half: bool = _inference(False, "FP16 inference (CUDA only)")
     dnn: bool = _inference(False, "run ONNX models with OpenCV DNN")
 
-    nosave: bool = _outputs(False, "do not save images and videos")
-    save_txt: bool = _outputs(False, "save labels/*.txt, one line per box")
+    nosave: bool = _outputs(False, "write no images and videos")
+    save_txt: bool = _outputs(False, "write labels/*.txt, one line per box")
     save_format: int = _outputs(
         0,
         "box format of labels: 0 for xywh (centre, size), 1 for xyxy (corners), both normalized",
         choices=(0, 1),
     )
-    save_conf: bool = _outputs(False, "save confidences in labels")
-    save_csv: bool = _outputs(False, "save predictions.csv, one line per box")
-    save_crop: bool = _outputs(False, "save cropped boxes as crops/CLASS/*.jpg")
-    visualize: bool = _outputs(False, "save feature maps of every layer")
-    project: str = _outputs(help="folder of run folders", factory=lambda: runs_folder("detect"))
-    name: str = _outputs("exp", "name of the run folder")
-    exist_ok: bool = _outputs(False, "write to the run folder even if it exists")
+    save_conf: bool = _outputs(False, "append the confidence to each line of labels/*.txt")
+    save_csv: bool = _outputs(False, "write predictions.csv, one line per box")
+    save_crop: bool = _outputs(False, "write the crop of each box to crops/CLASS/*.jpg")
+    visualize: bool = _outputs(False, "write the feature maps of every layer")
+    project: str = _outputs(
+        help="folder that contains the run folders", factory=lambda: runs_folder("detect")
+    )
+    name: str = _outputs("exp", "name of the run folder, numbered if it exists")
+    exist_ok: bool = _outputs(False, "write into the run folder even if it exists")
     update: bool = _outputs(False, "strip the optimizer from the first file of --weights afterwards")
 
-    view_img: bool = _drawing(False, "show results in a window")
-    line_thickness: int = _drawing(3, "thickness of boxes (pixels)", between=(1, None))
+    view_img: bool = _drawing(False, "show the images with their boxes in a window")
+    line_thickness: int = _drawing(3, "line width of boxes (pixels)", between=(1, None))
     hide_labels: bool = _drawing(False, "draw boxes without labels")
     hide_conf: bool = _drawing(False, "draw labels without confidences")
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from models.backends import load_backend
-from models.backends.base import Backend, Watch, cpu_batch_size
+from models.backends.base import Backend, LayerCallback, cpu_batch_size
 from models.backends.metadata import read_class_names
 from utils.base.device import select_device
 from utils.base.errors import ConfigError
@@ -165,14 +165,14 @@ def _prepare_files(
         submit = workers.submit if isinstance(item, ImageFile) else run_now
         return submit(prepare, item)
 
-    found = False
+    any_read = False
     with closing(workers.in_order(start, source.items(), AHEAD_IMAGES)) as futures:
         for item, future in futures:
             with source.skipping(item.path):
                 prepared = future.result()
-                found = True
+                any_read = True
                 yield prepared
-    if not found:
+    if not any_read:
         raise source.nothing_read()
 
 
@@ -221,7 +221,7 @@ def detect_batch(
 ) -> list[FrameResult]:
     """Detect objects in frames of one input shape; called by several threads at a time."""
     o = options
-    watch = _feature_painter(outputs.feature_folder(batch[0].frame)) if o.visualize else None
+    watch = _feature_saver(outputs.feature_folder(batch[0].frame)) if o.visualize else None
     clocks = [Stopwatch(backend.device) for _ in STAGES]
     with torch.inference_mode():
         with clocks[0]:
@@ -229,11 +229,11 @@ def detect_batch(
         with clocks[1]:
             decoded = backend(images, augment=o.augment, visualize=watch)
         with clocks[2]:
-            found = non_max_suppression(
+            boxes = non_max_suppression(
                 decoded, o.conf_thres, o.iou_thres, o.classes, o.agnostic_nms, max_det=o.max_det
             )
         seconds = tuple(clock.total / len(batch) for clock in clocks)
-        return [_result(item, rows, seconds) for item, rows in zip(batch, found, strict=True)]
+        return [_result(item, rows, seconds) for item, rows in zip(batch, boxes, strict=True)]
 
 
 def _result(item: Prepared, detections: torch.Tensor, seconds: tuple[float, ...]) -> FrameResult:
@@ -255,14 +255,14 @@ def describe(result: FrameResult, names: dict[int, str]) -> str:
     return f"{number} {frame.path}: {height}x{width} {classes}, {1e3 * result.seconds[1]:.1f}ms"
 
 
-def _feature_painter(folder: Path) -> Watch:
+def _feature_saver(folder: Path) -> LayerCallback:
     """Return a function that a model calls with each layer and its output, to save feature maps."""
     from utils.plots.features import plot_features
 
-    def paint(layer: Any, output: Any) -> None:
+    def save(layer: Any, output: Any) -> None:
         plot_features(output, layer.type, layer.i, folder)
 
-    return paint
+    return save
 
 
 def _only_images(source: Source) -> bool:

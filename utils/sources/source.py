@@ -72,13 +72,13 @@ class FileSource:
         Raises:
             DataError: no file could be read; raised at the end.
         """
-        found = False
+        any_read = False
         for item in self.items():
             with self.skipping(item.path):
                 frame = item.read() if isinstance(item, ImageFile) else item
-                found = True
+                any_read = True
                 yield frame
-        if not found:
+        if not any_read:
             raise self.nothing_read()
 
     @contextmanager

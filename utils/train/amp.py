@@ -24,18 +24,18 @@ def choose_precision(wanted: str, model: nn.Module) -> torch.dtype | None:
     Raises:
         ConfigError: the device does not support it.
     """
-    kind = next(model.parameters()).device.type
+    device_type = next(model.parameters()).device.type
     if wanted == "off":
         return None
     if wanted == "auto":
         return torch.float16 if amp_works(model) else None
     if wanted == "fp16":
-        if kind != "cuda":
-            raise ConfigError(f"--amp fp16: needs a CUDA GPU, and this is {kind.upper()}; try bf16")
+        if device_type != "cuda":
+            raise ConfigError(f"--amp fp16: needs a CUDA GPU, and this is {device_type.upper()}; try bf16")
         return torch.float16
-    if kind == "cuda" and not torch.cuda.is_bf16_supported():
+    if device_type == "cuda" and not torch.cuda.is_bf16_supported():
         raise ConfigError("--amp bf16: this GPU does not support it; use fp16")
-    if kind == "cpu" and not torch.backends.mkldnn.is_available():
+    if device_type == "cpu" and not torch.backends.mkldnn.is_available():
         raise ConfigError("--amp bf16: this build of torch does not support it on the CPU; use off")
     return torch.bfloat16
 

@@ -52,12 +52,12 @@ def resolve_batch_size(options: TrainOptions, model: DetectionModel) -> TrainOpt
     """Replace `--batch-size -1` by a size that fits into the memory of the device."""
     if options.batch_size != -1:
         return options
-    kind = next(model.parameters()).device.type
-    if kind == "cuda":
+    device_type = next(model.parameters()).device.type
+    if device_type == "cuda":
         size = measure_batch(model, options.imgsz, choose_precision(options.amp, model))
     else:
         size = CPU_BATCH
-        LOG.info(f"--batch-size -1: {CPU_BATCH} on {kind.upper()}, whose memory is not measured")
+        LOG.info(f"--batch-size -1: {CPU_BATCH} on {device_type.upper()}, whose memory is not measured")
     return changed(options, batch_size=size)
 
 

@@ -35,7 +35,7 @@ _GRAY = 114
 
 
 class PredictionImages(Callbacks):
-    """Plot detections on the first validation images to predictions/epochN.jpg, every `every` epochs."""
+    """Callback that plots detections on validation images to predictions/epochN.jpg, every `every` epochs."""
 
     def __init__(self, every: int, images: PackedImages) -> None:
         """Plot detections on the first of the validation `images` every `every` epochs."""
@@ -64,7 +64,7 @@ class PredictionImages(Callbacks):
             return
         self.folder.mkdir(exist_ok=True)
         images, detections = zip(
-            *(_fitted(self.images.named(path), rows) for path, rows in self.found), strict=True
+            *(_fitted(self.images.read_by_path(path), rows) for path, rows in self.found), strict=True
         )
         paths = [path for path, _ in self.found]
         target = self.folder / f"epoch{self.due}.jpg"
@@ -86,7 +86,7 @@ def make_callbacks(
     options: TrainOptions, user_callbacks: Sequence[Callbacks], process_group: ProcessGroup, loaders: Loaders
 ) -> CallbackList:
     """Return the callbacks of a run: plots, logging services, the user's own; none on ranks other than 0."""
-    if not process_group.leads:
+    if not process_group.is_main:
         return CallbackList()
     own: list[Callbacks] = [] if options.noplots else [PlotLogger()]
     chosen = choose(options)

@@ -28,7 +28,7 @@ _POLL = 0.01  # seconds between two checks of the store
 
 
 def fresh_store(store: Store, rank: int, world: int, patience: timedelta) -> Store:
-    """Agree on a fresh key prefix, so that stale addresses from killed processes are never used.
+    """Agree on a fresh key prefix, so that keys of killed processes are never used.
 
     torchrun keeps its store over restarts, and a backend would connect to the keys of dead processes.
 
@@ -71,13 +71,16 @@ def _joined(store: Store, world: int) -> list[str]:
 
 T = TypeVar("T")
 _PATIENCE = timedelta(hours=3)  # the others wait while rank 0 scans a large dataset
-# Words in the errors of gloo and NCCL after a lost connection.
+# Words in the errors of gloo and NCCL when a connection is lost.
 _BROKEN = ("gloo", "NCCL", "Connection reset", "Connection closed", "Broken pipe", "store")
 _BUCKET = 25 << 20  # bytes of gradients reduced at once
 
 
 class ProcessGroup:
-    """A single process, and the interface of several. All ranks call the same methods in the same order."""
+    """The group of a single process, and the interface of `TorchrunGroup`.
+
+    All ranks must call the same methods in the same order.
+    """
 
     rank, local_rank, world = 0, 0, 1
 
@@ -86,15 +89,15 @@ class ProcessGroup:
         self.restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0  # by torchrun
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is rank 0, which writes files, logs and plots."""
         return self.rank == 0
 
-    def sums(self, counts: Sequence[int]) -> list[int]:
+    def sum_counts(self, counts: Sequence[int]) -> list[int]:
         """Sum numbers over the ranks."""
         return list(counts)
 
-    def any(self, number: int) -> int:
+    def maximum(self, number: int) -> int:
         """Return the largest number of any rank, so that all know of a signal that one has received."""
         return number
 
@@ -109,15 +112,15 @@ class ProcessGroup:
         """Return the values of all ranks, in order."""
         return [value]
 
-    def share(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Return the value of rank 0."""
         return value
 
-    def align(self, *models: nn.Module) -> None:
+    def broadcast_buffers(self, *models: nn.Module) -> None:
         """Broadcast the buffers of rank 0's models, such as running means."""
 
     @contextmanager
-    def leader_first(self) -> Iterator[None]:
+    def main_first(self) -> Iterator[None]:
         """Run the block on rank 0 first, so that the others find its files."""
         yield
 
@@ -129,7 +132,7 @@ class ProcessGroup:
 
 
 class TorchrunGroup(ProcessGroup):
-    """Several processes, on one or more machines."""
+    """The processes that torchrun has started, on one or more machines."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
@@ -143,31 +146,31 @@ class TorchrunGroup(ProcessGroup):
             world_size=self.world,
             timeout=_PATIENCE,
         )
-        if self.leads:
+        if self.is_main:
             self.restarted = store.add("starts", 1) > 1
         # Counts and signals stay in CPU memory: sent over NCCL, each would make the GPU wait.
         cpu = distributed.new_group(backend="gloo", timeout=_PATIENCE) if backend == "nccl" else None
         self._cpu = cpu if isinstance(cpu, distributed.ProcessGroup) else None
 
-    def sums(self, counts: Sequence[int]) -> list[int]:
-        """See `ProcessGroup.sums`."""
+    def sum_counts(self, counts: Sequence[int]) -> list[int]:
+        """Sum numbers over the ranks."""
         values = torch.tensor(list(counts), dtype=torch.int64)
         distributed.all_reduce(values, group=self._cpu)
         return values.tolist()
 
-    def any(self, number: int) -> int:
-        """See `ProcessGroup.any`."""
+    def maximum(self, number: int) -> int:
+        """Return the largest number of any rank."""
         value = torch.tensor(number)
         distributed.all_reduce(value, distributed.ReduceOp.MAX, group=self._cpu)
         return int(value)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """See `ProcessGroup.sum_gradients`."""
+        """Sum the gradients in buckets, the last layers first."""
         trained = [p for p in parameters if p.requires_grad]
         for p in trained:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
-        # Last layers first: their gradients were finished first.
+        # Last layers first: backward finishes their gradients first.
         pending = []
         for gradients in _buckets([p.grad for p in reversed(trained) if p.grad is not None]):
             flat = torch.cat([g.reshape(-1) for g in gradients])
@@ -178,36 +181,36 @@ class TorchrunGroup(ProcessGroup):
                 gradient.copy_(summed.view(gradient.shape))
 
     def sum_tensor(self, values: Tensor) -> Tensor:
-        """See `ProcessGroup.sum_tensor`."""
+        """Sum a small tensor over the ranks."""
         summed = values.clone()
         distributed.all_reduce(summed)
         return summed
 
     def gather(self, value: T) -> list[T]:
-        """See `ProcessGroup.gather`."""
-        found: list[Any] = [None] * self.world
-        distributed.all_gather_object(found, value, group=self._cpu)
-        return found
+        """Return the values of all ranks, in order."""
+        values: list[Any] = [None] * self.world
+        distributed.all_gather_object(values, value, group=self._cpu)
+        return values
 
-    def share(self, value: T) -> T:
-        """See `ProcessGroup.share`."""
+    def broadcast(self, value: T) -> T:
+        """Return the value of rank 0."""
         content = [value]
         distributed.broadcast_object_list(content, src=0, group=self._cpu)
         return content[0]
 
-    def align(self, *models: nn.Module) -> None:
-        """See `ProcessGroup.align`."""
+    def broadcast_buffers(self, *models: nn.Module) -> None:
+        """Broadcast the buffers of rank 0's models."""
         for model in models:
             for buffer in model.buffers():
                 distributed.broadcast(buffer, src=0)
 
     @contextmanager
-    def leader_first(self) -> Iterator[None]:
-        """See `ProcessGroup.leader_first`."""
-        if not self.leads:
+    def main_first(self) -> Iterator[None]:
+        """Run the block on rank 0 first."""
+        if not self.is_main:
             distributed.barrier(group=self._cpu)
         yield
-        if self.leads:
+        if self.is_main:
             distributed.barrier(group=self._cpu)
 
     def __exit__(self, *raised: object) -> None:

@@ -69,8 +69,8 @@ def check_hyp(content: dict[str, Any], where: str | Path) -> Hyp:
     for key in content:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=3)
-            hint = f"; did you mean {', '.join(near)}?" if near else f"; known are {', '.join(known)}"
-            raise ConfigError(f"{where}: {key!r} is no hyperparameter{hint}")
+            hint = f"; did you mean {', '.join(near)}?" if near else f"; expected {', '.join(known)}"
+            raise ConfigError(f"{where}: unknown hyperparameter {key!r}{hint}")
     hyp = {
         key: _number(content.get(key, default), key, (low, high), where)
         for key, (default, low, high) in _KEYS.items()

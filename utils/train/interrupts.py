@@ -40,7 +40,7 @@ class StopSignals:
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
-        """Let signals end the process at any point of this block, which changes no state."""
+        """Let signals end the process at any point of this block, which must not change the state."""
         if self.received:
             self.end()
         self._patient = False
@@ -85,7 +85,7 @@ class CheckpointHook:
             DivergedError: a loss is not finite, so that the state is not worth saving.
             KeyboardInterrupt, SystemExit: a signal was received, and the state is saved.
         """
-        self.signals.received = self.state.process_group.any(self.signals.received)
+        self.signals.received = self.state.process_group.maximum(self.signals.received)
         due = self.every and self.state.ema.updates % self.every == 0
         if due or self.signals.received:
             meter.read()  # raises if a loss was not finite
@@ -96,7 +96,7 @@ class CheckpointHook:
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
-        """Let signals end this block, which does not change the state, at any point; the state is saved."""
+        """Let signals end the process at any point of this block, which must not change the saved state."""
         try:
             with self.signals.immediate():
                 yield

@@ -69,7 +69,7 @@ def make_loaders(
     """
     stride = max(stride, MIN_STRIDE)
     imgsz = check_img_size(options.imgsz, stride, floor=stride * 2)
-    with process_group.leader_first():  # rank 0 writes the label caches, which the others read
+    with process_group.main_first():  # rank 0 writes the label caches, which the others read
         train_set, val_set = _make_datasets(options, hyp, data, imgsz, stride)
     batch_size = min(options.batch_size, len(train_set))
     train_loader = make_loader(

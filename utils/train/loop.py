@@ -89,7 +89,7 @@ def train_one_epoch(
         if updated and checkpoint_hook is not None:
             checkpoint_hook(index + 1, meter)
     state.progress.note(len(loader), meter)
-    state.process_group.align(state.model, state.ema.model)
+    state.process_group.broadcast_buffers(state.model, state.ema.model)
     callbacks.on_train_epoch_end(epoch)
     return meter.read()
 
@@ -106,7 +106,7 @@ def is_stopped(state: TrainState, callbacks: CallbackList, updated: bool) -> boo
     if state.process_group.world == 1:
         state.stopped = callbacks.stop
     elif updated:
-        state.stopped = bool(state.process_group.any(int(callbacks.stop)))
+        state.stopped = bool(state.process_group.maximum(int(callbacks.stop)))
     return state.stopped
 
 
@@ -157,7 +157,7 @@ def compute_loss(
     state: TrainState, images: Tensor, targets: Tensor, config: TrainConfig
 ) -> tuple[Tensor, Tensor]:
     """Run the model on a batch; return the loss to minimise and its three items (box, obj, cls)."""
-    sums = state.process_group.sums if state.process_group.world > 1 else None
+    sums = state.process_group.sum_counts if state.process_group.world > 1 else None
     with torch.autocast(state.device.type, dtype=state.precision, enabled=state.precision is not None):
         loss, items = state.loss(state.model(images), targets, sums)
     return (loss * QUAD_GAIN if config.quad else loss), items

@@ -78,7 +78,7 @@ class LiveRow:
             return
         self._shown = time.monotonic()
         losses = "".join(f"{value:11.4g}" for value in self.meter.read())
-        self.bar.say(f"{self.name:>11}{_memory(self.device):>11}{losses}{instances:11}{size:11}")
+        self.bar.set_text(f"{self.name:>11}{_memory(self.device):>11}{losses}{instances:11}{size:11}")
 
 
 def _memory(device: torch.device) -> str:

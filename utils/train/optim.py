@@ -130,17 +130,17 @@ def make_optimizer(
     ]
     # Fused kernels update all tensors of a group in one call; CPU and CUDA have them.
     fused = next(model.parameters()).device.type in ("cpu", "cuda")
-    made: optim.Optimizer
+    optimizer: optim.Optimizer
     if name == "SGD":
-        made = optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
-        _start_momentum(made)
+        optimizer = optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
+        _start_momentum(optimizer)
     elif name == "Adam":
-        made = optim.Adam(groups, lr=lr, betas=(momentum, 0.999), fused=fused)
+        optimizer = optim.Adam(groups, lr=lr, betas=(momentum, 0.999), fused=fused)
     else:
-        made = optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=fused)
-    for group in made.param_groups:
+        optimizer = optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=fused)
+    for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
-    return made
+    return optimizer
 
 
 def _start_momentum(optimizer: optim.SGD) -> None:

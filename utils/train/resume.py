@@ -39,8 +39,8 @@ def after_restart(options: TrainOptions, process_group: ProcessGroup) -> TrainOp
     """
     if process_group.world == 1 and "TORCHELASTIC_RESTART_COUNT" not in os.environ:
         return options
-    restarted = process_group.leads and process_group.restarted
-    folder = process_group.share(_folder_of_launch(options) if restarted else None)
+    restarted = process_group.is_main and process_group.restarted
+    folder = process_group.broadcast(_folder_of_launch(options) if restarted else None)
     if folder is None:
         return options
     last = folder / "weights" / "last.pt"
@@ -131,7 +131,7 @@ def _saved_options(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _merged(saved: dict[str, Any], new: TrainOptions, path: Path) -> TrainOptions:
     """Return the saved options with the accepted new ones; options unknown to the run get their default."""
-    known = options_from({}).shown()
+    known = options_from({}).as_dict()
     values = {name: saved.get(name, value) for name, value in known.items()}
     for name in new.given:
         value, old = getattr(new, name), values[name]

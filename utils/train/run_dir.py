@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from models.weights import save_checkpoint, strip_checkpoint
 from utils.base.errors import DataError, YoloError
 from utils.base.log import LOG
-from utils.base.paths import atomic_write, increment_path, relative_to_cwd, typed
+from utils.base.paths import atomic_write, command_for, increment_path, relative_to_cwd
 from utils.base.yaml_io import plain, write_yaml
 from utils.loggers.callbacks import Callbacks
 from utils.train.hyp import Hyp
@@ -78,8 +78,9 @@ class RunDir:
         cls, options: TrainOptions, process_group: ProcessGroup, resumed: Path | None = None
     ) -> RunDir:
         """Return the same directory on all ranks; only rank 0 writes."""
-        chosen = process_group.share(cls.choose(options, resumed).folder if process_group.leads else Path())
-        return cls(chosen) if process_group.leads else ReadOnlyRunDir(chosen)
+        folder = cls.choose(options, resumed).folder if process_group.is_main else Path()
+        chosen = process_group.broadcast(folder)
+        return cls(chosen) if process_group.is_main else ReadOnlyRunDir(chosen)
 
     def __str__(self) -> str:
         return relative_to_cwd(self.folder)
@@ -100,7 +101,7 @@ class RunDir:
         """
         self.started, self.first_epoch = time.monotonic(), epoch
         metadata = dict(metadata or {})
-        values = {key: value for key, value in options.shown().items() if key not in _TRANSIENT}
+        values = {key: value for key, value in options.as_dict().items() if key not in _TRANSIENT}
         values |= {"hyp": dict(hyp), "save_dir": str(self.folder)}
         self.metadata = plain({"opt": values, "hyp": dict(hyp), **metadata})
         try:
@@ -167,7 +168,7 @@ class RunDir:
         """Log the command that resumes from the latest checkpoint."""
         if self.last.exists():
             path = relative_to_cwd(self.last)
-            LOG.info(f"To resume: {typed('train.py')} --resume {quoted(path)}")
+            LOG.info(f"To resume: {command_for('train.py')} --resume {quoted(path)}")
         else:
             LOG.info("No epoch is complete yet, so there is no checkpoint to resume from.")
 
@@ -214,7 +215,7 @@ class Closable(Protocol):
 
 @contextmanager
 def guard(run: RunDir, loaders: Closable, callbacks: Callbacks) -> Iterator[None]:
-    """However the training ends: log how to resume, end the worker processes, tear down the callbacks."""
+    """Clean up after the training, also on errors: log how to resume, end workers, tear down callbacks."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):

@@ -53,7 +53,7 @@ def dataset_digest(dataset: DetectionDataset) -> dict[str, Any]:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """List changes of data, versions and commit since a checkpoint: results may differ in the last bits."""
-    found = []
+    changes = []
     for split, old in (before.get("data") or {}).items():
         new = now["data"].get(split, {})
         if new == old:
@@ -64,15 +64,15 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             if new[key] != old[key]
         ]
         what = "; ".join(counts) or "the same number of images and labels, but other ones"
-        found.append(f"{split} data has changed: {what}")
+        changes.append(f"{split} data has changed: {what}")
     for name, old in (before.get("versions") or {}).items():
         new = now["versions"].get(name)
         if new != old:
-            found.append(f"{name} is {new}, the run had {old}")
+            changes.append(f"{name} is {new}, the run had {old}")
     old, new = ((metadata.get("git") or {}).get("commit") for metadata in (before, now))
     if old and new and old != new:
-        found.append(f"the code is that of commit {new[:12]}, the run had {old[:12]}")
-    return found
+        changes.append(f"the code is that of commit {new[:12]}, the run had {old[:12]}")
+    return changes
 
 
 def git_info() -> dict[str, str | None]:

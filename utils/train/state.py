@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class EarlyStopping:
-    """Stop when the fitness has not improved for `patience` epochs; 0 never stops."""
+    """Early stopping after `patience` epochs without a better fitness; 0 never stops."""
 
     patience: int = 100
     best_fitness: float = -1.0
@@ -142,7 +142,7 @@ class TrainState:
         All ranks have to call it; ranks other than 0 get an empty dict.
         """
         states = self.process_group.gather(random_state(self.device))
-        if not self.process_group.leads:
+        if not self.process_group.is_main:
             return {}
         return {
             "epoch": self.progress.epoch - 1,  # the last complete epoch, as in the original

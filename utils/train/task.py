@@ -104,7 +104,7 @@ def start(setup: TrainSetup) -> TrainTask:
         for line in differences(resumed.checkpoint.metadata, metadata):
             LOG.warning(f"resuming, but {line}")
     setup.run.open(options, hyp, state.progress.epoch, metadata)
-    if setup.process_group.leads:
+    if setup.process_group.is_main:
         note_launch(setup.run.folder)
     _announce(setup)
     return TrainTask(setup, state, make_train_config(setup, state))
@@ -165,7 +165,7 @@ def _announce(setup: TrainSetup) -> None:
     """Log what is about to start, and call the callbacks of the pretrain routine."""
     options, loaders, callbacks, folder = setup.options, setup.loaders, setup.callbacks, setup.run.folder
     callbacks.on_pretrain_routine_start(folder)
-    callbacks.on_params_update(options.shown() | {"hyp": dict(setup.hyp)})
+    callbacks.on_params_update(options.as_dict() | {"hyp": dict(setup.hyp)})
     callbacks.on_pretrain_routine_end(loaders.dataset.labels.joined(), setup.data.names)
     LOG.info(
         f"Image sizes {loaders.imgsz} train, {loaders.imgsz} val\n"

@@ -36,7 +36,7 @@ _logging = partial(flag, group="experiment tracking, see docs/loggers.md")
 
 @dataclass(frozen=True)
 class TrainOptions(Options):
-    """Flags of train.py, by name."""
+    """Options of train.py."""
 
     prog, description = "train.py", "Train a YOLOv5 detector."
 
@@ -62,16 +62,18 @@ class TrainOptions(Options):
     )
     shuffle_buffer: int = _model(5000, "shuffle buffer (images) for datasets in shards", between=(1, None))
     image_weights: bool = _model(False, "sample images of rare and hard classes more often")
-    multi_scale: bool = _model(False, "vary the image size by +/- 50%%")
+    multi_scale: bool = _model(False, "train on random image sizes, 0.5 to 1.5 times --imgsz")
     quad: bool = _model(False, "quad dataloader: batches of four images tiled into one")
 
     epochs: int = _length(100, "total number of epochs", between=(1, None))
     patience: int = _length(
-        100, "early stopping patience (epochs without improvement); 0: disabled", between=(0, None)
+        100,
+        "stop after this many epochs without a better fitness (early stopping); 0: never",
+        between=(0, None),
     )
     resume: str | bool = _length(False, "resume from this checkpoint, or from the newest one", const=True)
 
-    batch_size: int = _training(16, "total batch size; -1: autobatch")
+    batch_size: int = _training(16, "batch size, over all processes; -1: AutoBatch")
     optimizer: str = _training("SGD", "optimizer", choices=("SGD", "Adam", "AdamW"))
     cos_lr: bool = _training(False, "cosine learning rate schedule")
     label_smoothing: float = _training(0.0, "label smoothing epsilon")
@@ -95,23 +97,25 @@ class TrainOptions(Options):
         False, "activation checkpointing: about half the memory, up to twice the time"
     )
     sync_bn: bool = _training(False, "SyncBatchNorm over all processes (CUDA only)")
-    seed: int = _training(0, "global random seed", between=(0, None))
+    seed: int = _training(0, "random seed of weights, data order and augmentation", between=(0, None))
     deterministic: bool = _training(False, "use deterministic algorithms on CUDA")
 
-    device: str = _machine("", "cpu, mps, or a CUDA device such as 0; '' chooses the best")
+    device: str = _machine("", "cpu, mps, or a CUDA device such as 0; empty: the best available")
     workers: int = _machine(8, "maximum number of dataloader workers", between=(0, None))
     local_rank: int = _machine(-1, "set by distributed launchers; ignored", spelled="--local_rank")
 
-    project: str = _output(factory=lambda: runs_folder("train"), help="save results to project/name")
-    name: str = _output("exp", "save results to project/name; cfg: the name of the model yaml")
-    exist_ok: bool = _output(False, "write into an existing project/name instead of incrementing it")
-    save_period: int = _output(-1, "save a checkpoint every n epochs; -1: disabled")
-    save_steps: int = _output(
-        0, "save last.pt every n optimizer steps, too; 0: only after epochs", between=(0, None)
+    project: str = _output(factory=lambda: runs_folder("train"), help="folder that contains the run folders")
+    name: str = _output(
+        "exp", "name of the run folder, numbered if it exists; cfg: the name of the model yaml"
     )
-    nosave: bool = _output(False, "only save the final checkpoint")
-    noval: bool = _output(False, "only validate the final epoch")
-    noplots: bool = _output(False, "save no plots")
+    exist_ok: bool = _output(False, "write into the run folder even if it exists")
+    save_period: int = _output(-1, "also write epochN.pt every n epochs; -1: never")
+    save_steps: int = _output(
+        0, "also write last.pt every n optimizer steps; 0: after epochs only", between=(0, None)
+    )
+    nosave: bool = _output(False, "write no checkpoint before the end of the training")
+    noval: bool = _output(False, "skip validation except after the last epoch")
+    noplots: bool = _output(False, "draw no plots")
 
     evolve: int | None = _evolution(
         None, "evolve hyperparameters for n generations", const=300, between=(1, None),

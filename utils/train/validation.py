@@ -37,7 +37,7 @@ def finish(task: TrainTask) -> TrainResult:
     """Strip the checkpoints, evaluate best.pt as it will be used, and plot the results."""
     setup, progress = task.setup, task.state.progress
     run = setup.run
-    if not setup.process_group.leads:
+    if not setup.process_group.is_main:
         return run.result(progress.best_fitness, run.row)
     setup.loaders.train.close()
     run.log_duration(progress.epoch)

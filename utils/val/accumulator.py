@@ -98,7 +98,7 @@ class EvalResult:
 
 
 class MatchAccumulator:
-    """Collect the matches of all images, over nc classes."""
+    """Accumulator of the matches of all images, over nc classes."""
 
     def __init__(self, nc: int, rule: MatchRule = "legacy") -> None:
         self.nc = nc

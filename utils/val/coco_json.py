@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.base.log import LOG
-from utils.base.paths import atomic_write, workplace
+from utils.base.paths import atomic_write, output_root
 from utils.ops.boxes import xyxy2xywh
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class JsonWriter:
 
 def find_annotations(root: Path) -> Path | None:
     """Find the annotations of COCO val2017 below the dataset's root or in ../datasets/coco."""
-    for folder in (root, workplace().parent / "datasets" / "coco"):
+    for folder in (root, output_root().parent / "datasets" / "coco"):
         if (folder / _ANNOTATIONS).is_file():
             return folder / _ANNOTATIONS
     return None

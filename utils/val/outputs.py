@@ -100,7 +100,7 @@ class EvalOutputs:
 
 
 class LabelWriter:
-    """Write one text file per image, with a line `class x y w h [confidence]` per detection.
+    """Writer of a text file per image, with a line `class x y w h [confidence]` per detection.
 
     Coordinates are fractions of the image. A later run into the same folder replaces the files; an image
     without detections has none. Images of one name in different folders get cat.txt, cat2.txt, ...
@@ -130,7 +130,7 @@ class LabelWriter:
 
 
 class ValPlots:
-    """Draw into `folder`, in a thread beside the validation; `finish` waits and raises its errors."""
+    """Plots of a validation, drawn into `folder` by a thread; `finish` waits and raises its errors."""
 
     def __init__(self, folder: Path, names: dict[int, str]) -> None:
         self.folder = folder

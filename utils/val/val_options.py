@@ -21,14 +21,12 @@ _out = partial(flag, group="output")
 
 @dataclass(frozen=True)
 class ValOptions(Options):
-    """Options of val.py, a field for each flag."""
+    """Options of val.py."""
 
     prog, description = "val.py", "Measure a model on labelled images."
 
-    weights: list[str] = _data(["yolov5s.pt"], "model path(s); several .pt form an ensemble")
-    data: str = _data(
-        factory=lambda: relative_to_cwd(ROOT / "data" / "coco128.yaml"), help="path of the dataset yaml"
-    )
+    weights: list[str] = _data(["yolov5s.pt"], "model path(s); several .pt files form an ensemble")
+    data: str = _data(factory=lambda: relative_to_cwd(ROOT / "data" / "coco128.yaml"), help="dataset yaml")
     download: bool = _data(False, "download the dataset as its yaml says, if it is missing")
     task: str = _data(
         "val",
@@ -38,7 +36,7 @@ class ValOptions(Options):
     imgsz: int = _data(640, "image size (pixels)", aliases=("--img", "--img-size"))
     single_cls: bool = _data(False, "treat all classes as one")
 
-    batch_size: int = _run(32, "images per batch", between=(1, None))
+    batch_size: int = _run(32, "batch size", between=(1, None))
     conf_thres: float = _run(METRIC_CONF, "confidence threshold", between=(0, 1))
     iou_thres: float = _run(0.6, "NMS IoU threshold", between=(0, 1))
     max_det: int = _run(300, "maximum detections per image", between=(1, None))
@@ -47,21 +45,21 @@ class ValOptions(Options):
         "rule that matches detections to labels: that of the original, or that of the COCO tools",
         choices=("legacy", "coco"),
     )
-    augment: bool = _run(False, "test-time augmentation")
+    augment: bool = _run(False, "test-time augmentation (.pt files only)")
     half: bool = _run(False, "FP16 inference (CUDA only)")
     dnn: bool = _run(False, "run ONNX models with OpenCV DNN")
-    runtime: str = _run("", "execution providers of ONNX Runtime, or device of OpenVINO")
-    device: str = _run("", "cpu, mps, or the index of a GPU; empty: the best one available")
-    workers: int = _run(8, "maximum number of data loading processes", between=(0, None))
+    runtime: str = _run("", "execution provider(s) of ONNX Runtime, or device of OpenVINO")
+    device: str = _run("", "cpu, mps, or a CUDA device such as 0; empty: the best available")
+    workers: int = _run(8, "maximum number of dataloader workers", between=(0, None))
 
     verbose: bool = _out(False, "log the metrics of each class, however many classes there are")
-    save_txt: bool = _out(False, "write the detections to labels/*.txt")
+    save_txt: bool = _out(False, "write labels/*.txt, one line per box")
     save_hybrid: bool = _out(False, "write detections and true labels together to labels/*.txt")
-    save_conf: bool = _out(False, "add the confidence to labels/*.txt")
+    save_conf: bool = _out(False, "append the confidence to each line of labels/*.txt")
     save_json: bool = _out(False, "write a COCO results file; always on for coco.yaml")
-    project: str = _out(factory=lambda: runs_folder("val"), help="folder of all runs")
-    name: str = _out("exp", "name of this run's folder")
-    exist_ok: bool = _out(False, "write into that folder even if it exists")
+    project: str = _out(factory=lambda: runs_folder("val"), help="folder that contains the run folders")
+    name: str = _out("exp", "name of the run folder, numbered if it exists")
+    exist_ok: bool = _out(False, "write into the run folder even if it exists")
 
     def check(self) -> None:
         """Switch on the outputs that other options imply."""
@@ -79,10 +77,10 @@ def options_from(keywords: dict[str, Any]) -> ValOptions:
     return _warn(options.options_from(ValOptions, keywords))
 
 
-def _warn(made: ValOptions) -> ValOptions:
-    if made.task in ("train", "val", "test"):
-        if made.conf_thres > METRIC_CONF:
-            LOG.warning(f"--conf-thres {made.conf_thres} > {METRIC_CONF} drops boxes: mAP will be too low")
-        if made.save_hybrid:
+def _warn(options: ValOptions) -> ValOptions:
+    if options.task in ("train", "val", "test"):
+        if options.conf_thres > METRIC_CONF:
+            LOG.warning(f"--conf-thres {options.conf_thres} > {METRIC_CONF} drops boxes: mAP will be too low")
+        if options.save_hybrid:
             LOG.warning("--save-hybrid: the labels count as detections, so mAP will be too high")
-    return made
+    return options

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from studies.evolve.eta import Forecast, in_words
+from studies.evolve.eta import Forecast, format_minutes
 from studies.evolve.trials import Result
 
 
@@ -37,4 +37,4 @@ def test_the_remaining_time_follows_from_finished_candidates() -> None:
 
 
 def test_times_are_in_a_suitable_unit() -> None:
-    assert [in_words(minutes) for minutes in (0.5, 5, 300)] == ["30 s", "5 min", "5.0 h"]
+    assert [format_minutes(minutes) for minutes in (0.5, 5, 300)] == ["30 s", "5 min", "5.0 h"]

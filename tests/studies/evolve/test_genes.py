@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from studies.evolve.genetic import DIGITS, GENES, bounds_around, settle
+from studies.evolve.genetic import DIGITS, GENES, bounds_around, round_and_clip
 from utils.train.hyp import check_hyp
 
 
@@ -24,5 +24,5 @@ def test_bounds_are_widened_to_the_start_values() -> None:
 
     assert bounds["box"] == (0.02, 0.5) and bounds["cls"] == (0.1, 4)
     assert "anchors" not in bounds, "keys that the file lacks are not searched"
-    assert settle(0.123456789, (0, 1)) == round(0.123456789, DIGITS)
-    assert settle(-1, (0.2, 1)) == 0.2 and settle(3, (0.2, 1)) == 1
+    assert round_and_clip(0.123456789, (0, 1)) == round(0.123456789, DIGITS)
+    assert round_and_clip(-1, (0.2, 1)) == 0.2 and round_and_clip(3, (0.2, 1)) == 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from studies.explain.heatmap import Heat, Threshold, eigen_cam_map, eigencam, grad_cam_map, gradcam, merge
+from studies.explain.heatmap import BoxFilter, Heat, eigen_cam_map, eigencam, grad_cam_map, gradcam, merge
 from tests.known import SHARED, needs_shared
 
 CELL = 8  # pixels
@@ -53,7 +53,7 @@ def hottest(heat: Heat) -> tuple[int, int]:
 @pytest.mark.parametrize("kind", [0, 1])
 def test_gradcam_has_its_maximum_at_the_feature_of_the_class(kind: int) -> None:
     model: Any = TwoFeatures()
-    heat = gradcam(model, IMAGE, [3], Threshold(classes=[kind]))
+    heat = gradcam(model, IMAGE, [3], BoxFilter(classes=[kind]))
     assert heat.heat is not None and heat.heat.shape == (64, 64)
     assert heat.heat.max() == 1 and heat.heat.min() == 0
     assert hottest(heat) == TwoFeatures.positions[kind]
@@ -67,7 +67,7 @@ def test_gradcam_has_its_maximum_at_the_feature_of_the_class(kind: int) -> None:
 
 def test_gradcam_of_all_boxes_has_both_features() -> None:
     model: Any = TwoFeatures()
-    heat = gradcam(model, IMAGE, [3], Threshold())
+    heat = gradcam(model, IMAGE, [3], BoxFilter())
     assert len(heat.detections) == 2
     for row, column in TwoFeatures.positions:
         assert heat.heat is not None and heat.heat[row * CELL + 4, column * CELL + 4] > 0.9
@@ -75,10 +75,10 @@ def test_gradcam_of_all_boxes_has_both_features() -> None:
 
 def test_without_boxes_gradcam_has_no_map() -> None:
     model: Any = TwoFeatures()
-    heat = gradcam(model, IMAGE, [3], Threshold(confidence=0.95))
+    heat = gradcam(model, IMAGE, [3], BoxFilter(confidence=0.95))
     assert heat.heat is None
     assert heat.detections.shape == (0, 6)
-    assert eigencam(model, IMAGE, [3], Threshold(confidence=0.95)).heat is not None
+    assert eigencam(model, IMAGE, [3], BoxFilter(confidence=0.95)).heat is not None
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 7), (50, 3, 4)])
@@ -118,7 +118,7 @@ def test_the_heat_of_official_weights_is_inside_their_boxes() -> None:
     model = load_for_inference(SHARED / "weights" / "yolov5n.pt", torch.device("cpu"), fuse=False)
     assert isinstance(model, DetectionModel)
     image = letterbox(cv2.imread(str(SHARED / "data" / "zidane.jpg")), 320)[0]
-    heat = gradcam(model, to_tensor(image[None]), detect_inputs(model), Threshold())
+    heat = gradcam(model, to_tensor(image[None]), detect_inputs(model), BoxFilter())
     assert heat.heat is not None and heat.heat.shape == image.shape[:2]
     inside = np.zeros(heat.heat.shape, bool)
     for x1, y1, x2, y2 in heat.detections[:, :4].astype(int):

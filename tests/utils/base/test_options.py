@@ -73,7 +73,7 @@ def test_keywords_are_converted_as_flags_are() -> None:
     [
         ({"conf_thres": 2}, "--conf-thres 2.0: expected a number from 0 to 1"),
         ({"conf_thres": "x"}, "--conf-thres x: expected a number"),
-        ({"classes": [-1]}, "--classes -1: expected a whole number from 0"),
+        ({"classes": [-1]}, "--classes -1: expected an integer of at least 0"),
         ({"imgsz": [1, 2, 3]}, "--imgsz 1 2 3: expected one or two sizes in pixels"),
         ({"classes": 2.5}, "--classes 2.5: expected a whole number"),
         ({"classes": float("nan")}, "--classes nan: expected a whole number"),

@@ -62,7 +62,7 @@ def test_objects_without_a_polygon_are_not_pasted() -> None:
     assert [len(points) for points in pasted.polygons] == [0, 3, 3]
 
 
-def test_the_fraction_of_pasted_objects() -> None:
+def test_the_given_fraction_of_objects_is_pasted() -> None:
     chosen = draw_pastes(np.random.default_rng(0), 10, 0.4)
     assert len(set(chosen)) == 4
 
@@ -75,7 +75,7 @@ def test_flipping_twice_restores_the_image() -> None:
     assert (flip(once, labels, up_down=True, left_right=True) == image).all()
 
 
-def test_the_frequency_of_flips() -> None:
+def test_flips_have_their_probability() -> None:
     rng = np.random.default_rng(0)
     flips = np.array([draw_flips(rng, {"flipud": 0.1, "fliplr": 0.5}) for _ in range(4000)])
     np.testing.assert_allclose(flips.mean(0), [0.1, 0.5], atol=0.03)

@@ -172,7 +172,7 @@ def test_background_images_are_shown_without_labels(tmp_path: Path) -> None:
     assert item.labels.shape == (0, 6)
 
 
-def test_single_class(tmp_path: Path) -> None:
+def test_single_class_maps_all_labels_to_class_0(tmp_path: Path) -> None:
     images = make_set(tmp_path)
     data = DetectionDataset([images], 64, single_cls=True, names={0: "item"})
     assert {float(row) for rows in data.labels for row in rows[:, 0]} == {0.0}
@@ -180,7 +180,7 @@ def test_single_class(tmp_path: Path) -> None:
     assert DetectionDataset([images], 64).labels[2][0, 0] == 2  # the cache keeps the true classes
 
 
-def test_no_labels_at_all(
+def test_a_dataset_without_labels_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LOG, "propagate", True)

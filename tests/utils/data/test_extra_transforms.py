@@ -19,7 +19,7 @@ IMAGE = np.zeros((8, 8, 3), np.uint8)
 
 
 class Modern:
-    """Draw from an own generator, as version 1.4.19 and later do."""
+    """Transform with a generator of its own, as in version 1.4.19 and later."""
 
     def __init__(self, p: float = 1.0) -> None:
         self.p = p
@@ -32,7 +32,7 @@ class Modern:
 
 
 class Old:
-    """Draw from the global generators."""
+    """Transform that draws from the global generators."""
 
     def __init__(self, p: float = 1.0) -> None:
         self.p = p

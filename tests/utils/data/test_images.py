@@ -14,7 +14,7 @@ BGR = pattern_image(40, 60)
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "tiff"])
-def test_lossless_images_come_as_they_are(tmp_path: Path, suffix: str) -> None:
+def test_lossless_images_are_read_unchanged(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     assert cv2.imwrite(str(path), BGR)
     assert (read_image(path) == BGR).all()
@@ -56,14 +56,14 @@ def test_floats_from_0_to_1_become_0_to_255(tmp_path: Path, suffix: str) -> None
     assert image_size(path) == (60, 40)
 
 
-def test_unusual_names(tmp_path: Path) -> None:
+def test_unusual_file_names_are_read(tmp_path: Path) -> None:
     path = tmp_path / "[1] größe 画像.png"
     path.write_bytes(cv2.imencode(".png", BGR)[1].tobytes())
     assert (read_image(path) == BGR).all()
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8\xff"])
-def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_an_image_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     with pytest.raises(DataError, match="a.jpg: not an image"):
@@ -75,7 +75,7 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
         read_image(tmp_path / "a.jpg")
 
 
-def test_a_jpeg_without_end_marker_is_used_and_left_alone(tmp_path: Path) -> None:
+def test_a_jpeg_without_end_marker_is_read_and_not_modified(tmp_path: Path) -> None:
     whole = cv2.imencode(".jpg", BGR)[1].tobytes()
     path = tmp_path / "a.jpg"
     path.write_bytes(whole[:-2])
@@ -84,14 +84,14 @@ def test_a_jpeg_without_end_marker_is_used_and_left_alone(tmp_path: Path) -> Non
     assert path.read_bytes() == whole[:-2]
 
 
-def test_notes_behind_the_end_of_a_jpeg_do_no_harm(tmp_path: Path) -> None:
+def test_data_after_the_end_of_a_jpeg_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(cv2.imencode(".jpg", BGR)[1].tobytes() + b"\0" * 100)
     assert check_image(path) == (60, 40)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_half_an_image_is_told_apart(tmp_path: Path, suffix: str) -> None:
+def test_a_truncated_image_is_detected(tmp_path: Path, suffix: str) -> None:
     data = cv2.imencode(f".{suffix}", pattern_image(200, 200))[1].tobytes()
     path = tmp_path / f"a.{suffix}"
     path.write_bytes(data[: len(data) // 2])
@@ -118,7 +118,7 @@ def test_sides_of_a_fraction_are_rounded_up() -> None:
     assert [decode_image(data, "a.jpg", n).shape for n in (2, 4, 8)] == [(21, 32, 3), (11, 16, 3), (6, 8, 3)]
 
 
-def test_of_a_gray_or_unfinished_jpeg_a_fraction_comes_too() -> None:
+def test_gray_and_truncated_jpegs_can_be_decoded_at_a_fraction() -> None:
     gray = cv2.imencode(".jpg", BGR[..., 0])[1]
     assert decode_image(gray, "a.jpg", 2).shape == (20, 30, 3)
     whole = cv2.imencode(".jpg", BGR)[1]
@@ -126,11 +126,11 @@ def test_of_a_gray_or_unfinished_jpeg_a_fraction_comes_too() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp", ".tif"])
-def test_other_kinds_come_whole(suffix: str) -> None:
+def test_other_formats_are_decoded_at_full_size(suffix: str) -> None:
     data = cv2.imencode(suffix, BGR)[1]
     assert (decode_image(data, "a", 4) == decode_image(data, "a")).all()
 
 
-def test_no_fraction_of_what_is_no_image() -> None:
+def test_decoding_at_a_fraction_rejects_other_files() -> None:
     with pytest.raises(DataError, match="a.jpg: not an image"):
         decode_image(np.frombuffer(b"\xff\xd8\xff\xd8 nothing", np.uint8), "a.jpg", 8)

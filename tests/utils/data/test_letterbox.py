@@ -29,12 +29,12 @@ def test_image_sizes_are_rounded_up(size: Any, stride: int, floor: int, expected
     assert check_img_size(size, stride, floor) == expected
 
 
-def test_a_size_of_zero_is_a_mistake() -> None:
+def test_a_size_of_zero_is_an_error() -> None:
     with pytest.raises(ConfigError, match="--img-size 0"):
         check_img_size(0)
 
 
-def test_a_thread_of_an_image_stays_visible() -> None:
+def test_a_very_thin_image_keeps_one_row() -> None:
     result, _, _ = letterbox(np.zeros((1, 2000, 3), np.uint8), 640, auto=False)
     assert result.shape == (640, 640, 3)
     assert (result == 0).all((1, 2)).sum() == 1

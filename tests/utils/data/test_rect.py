@@ -21,6 +21,6 @@ def test_batch_shapes_equal_the_original(case: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("tallness", "shape"), [([0.75], (512, 672)), ([1.33], (672, 512)), ([0.75, 1, 1.33], (672, 672))]
 )
-def test_numerics_section_18(tallness: list[float], shape: tuple[int, int]) -> None:
+def test_batch_shapes_are_padded_and_rounded_up(tallness: list[float], shape: tuple[int, int]) -> None:
     sizes = np.array([(100, 100 * ratio) for ratio in tallness])
     assert plan_rect(sizes, 4, 640, 32, 0.5).shapes.tolist() == [list(shape)]

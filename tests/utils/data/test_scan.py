@@ -17,7 +17,7 @@ CACHE = Path("labels/train.cache.npz")
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
     monkeypatch.setattr(LOG, "propagate", True)
     caplog.set_level("INFO", logger=LOG.name)
     return caplog
@@ -46,7 +46,7 @@ def rewrite(path: Path, text: str) -> None:
 
 
 def test_bad_images_and_lines_are_skipped_with_a_warning(
-    tmp_path: Path, said: pytest.LogCaptureFixture
+    tmp_path: Path, logged: pytest.LogCaptureFixture
 ) -> None:
     images = make_set(tmp_path, 8)
     labels = tmp_path / "labels/train"
@@ -63,7 +63,7 @@ def test_bad_images_and_lines_are_skipped_with_a_warning(
     assert [path.name for path in files.images] == ["000.png", "001.png", "002.png", "005.png", "007.png"]
     assert [len(rows) for rows in files.labels] == [1, 0, 0, 1, 2]
     assert files.sizes.tolist() == [[80, 60]] * 5
-    lines = said.messages
+    lines = logged.messages
     assert lines[-1] == "train: 3 images and 4 label lines are skipped in total"
     assert f"train: Scanning {tmp_path / CACHE}... 4 images, 2 backgrounds, 2 corrupt" in lines[0]
     assert any(f"{labels}/000.txt: line 2: 2 values" in line for line in lines)
@@ -110,16 +110,16 @@ def test_polygons_stay_with_their_boxes(tmp_path: Path) -> None:
 
 
 def test_a_second_run_reads_the_cache_and_repeats_the_warnings(
-    tmp_path: Path, scans: list[Path], said: pytest.LogCaptureFixture
+    tmp_path: Path, scans: list[Path], logged: pytest.LogCaptureFixture
 ) -> None:
     images = make_set(tmp_path)
     (tmp_path / "labels/train/000.txt").write_text("0 0.5\n1 0.5 0.5 0.2 0.2\n")
     first = load_labels([images])
-    checked, messages = len(scans), list(said.messages)
-    said.clear()
+    checked, messages = len(scans), list(logged.messages)
+    logged.clear()
     second = load_labels([images])
     assert len(scans) == checked == 6
-    assert said.messages == messages
+    assert logged.messages == messages
     assert list(first.images) == list(second.images)
     assert all((a == b).all() for a, b in zip(first.labels, second.labels, strict=True))
 
@@ -231,11 +231,11 @@ def test_a_dataset_without_usable_images_is_an_error(tmp_path: Path) -> None:
         load_labels([images])
 
 
-def test_the_number_of_warnings_is_limited(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+def test_the_number_of_warnings_is_limited(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     images = make_set(tmp_path, 3)
     (tmp_path / "labels/train/001.txt").write_text("0\n" * 70 + "0 0.5 0.5 0.1 0.1\n")
     load_labels([images])
-    warnings = [record.getMessage() for record in said.records if record.levelname == "WARNING"]
+    warnings = [record.getMessage() for record in logged.records if record.levelname == "WARNING"]
     assert len(warnings) == 52
     assert warnings[-2].startswith("... and 20 more warnings")
     assert warnings[-1] == "0 images and 70 label lines are skipped in total"

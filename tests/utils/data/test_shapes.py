@@ -75,7 +75,7 @@ def test_all_classes_and_images_without_objects_occur() -> None:
     assert 0 < sum(len(labels) == 0 for labels in drawn) < 12
 
 
-def test_most_of_each_shape_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_most_of_each_shape_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
     painted: list[np.ndarray] = []
     monkeypatch.setattr(shapes, "_paint", lambda rng, canvas, mask, colour: painted.append(mask))
     draw_image(generator(2), 200, 200, objects=12)

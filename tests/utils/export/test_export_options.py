@@ -42,8 +42,8 @@ def test_every_flag_of_the_original_is_accepted(line: str, expected: dict[str, o
         ("--half --int8 --device 0", "--half and --int8 exclude each other"),
         ("--optimize --device 0", "--optimize is for the CPU"),
         ("--imgsz 1 2 3", "--imgsz 1 2 3: expected one or two sizes"),
-        ("--batch-size 0", "--batch-size 0: expected a whole number from 1"),
-        ("--opset 99", "--opset 99: expected a whole number from 11 to 20"),
+        ("--batch-size 0", "--batch-size 0: expected an integer of at least 1"),
+        ("--opset 99", "--opset 99: expected an integer from 11 to 20"),
         ("--conf-thres 2", "--conf-thres 2.0: expected a number from 0 to 1"),
     ],
 )
@@ -77,4 +77,4 @@ def test_settings_are_options_with_what_the_model_adds() -> None:
     settings = ExportSettings(include=["onnx"], nms=True, stride=32, names={0: "cell"})
 
     assert settings.metadata() == {"stride": 32, "names": {0: "cell"}, "nms": {"conf": 0.25, "iou": 0.45}}
-    assert "stride" not in settings.shown()
+    assert "stride" not in settings.as_dict()

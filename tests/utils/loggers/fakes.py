@@ -13,7 +13,7 @@ from utils.loggers.service_logger import ServiceLogger
 
 
 class Diary(ServiceLogger):
-    """Writes what is logged to a file."""
+    """Logger that writes everything to a file."""
 
     key = "diary"
 
@@ -40,7 +40,7 @@ class Diary(ServiceLogger):
 
 
 class Fails(ServiceLogger):
-    """Raises at the first metrics."""
+    """Logger that raises at the first metrics."""
 
     key = "fails"
 
@@ -49,7 +49,7 @@ class Fails(ServiceLogger):
 
 
 class Dies(ServiceLogger):
-    """Kills its process."""
+    """Logger that kills its process."""
 
     key = "dies"
 
@@ -59,7 +59,7 @@ class Dies(ServiceLogger):
 
 
 class Asks(ServiceLogger):
-    """Prompts for input."""
+    """Logger that prompts for input."""
 
     key = "asks"
 
@@ -68,7 +68,7 @@ class Asks(ServiceLogger):
 
 
 class Hangs(ServiceLogger):
-    """Blocks for ever at its start, after it has written the id of its process."""
+    """Logger that blocks for ever at its start, after it has written the id of its process."""
 
     key = "hangs"
 

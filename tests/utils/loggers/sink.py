@@ -1,4 +1,4 @@
-"""A proxy that no request gets past."""
+"""A proxy that records requests and forwards none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which services a run uses."""
+"""The logging services that a run uses."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_subfolders_are_not_searched_and_images_come_before_videos(tmp_path: Pat
 
 
 @pytest.mark.parametrize("folder", ["plain", "with [1] brackets", "mit Leer zeichen", "日本 é", "star*red"])
-def test_any_folder_name(folder: str, tmp_path: Path) -> None:
+def test_folders_of_any_name_are_read(folder: str, tmp_path: Path) -> None:
     file = make_image_file(tmp_path / folder / "a [2].jpg")
     for source in (str(file), str(file.parent), str(file.parent / "*.jpg")):
         assert [frame.path for frame in frames(source)] == [file]

@@ -1,4 +1,4 @@
-"""The batch that --batch-size -1 chooses, with made-up memory."""
+"""The batch size that --batch-size -1 chooses, for simulated memory."""
 
 from __future__ import annotations
 

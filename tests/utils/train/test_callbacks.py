@@ -1,4 +1,4 @@
-"""Images of what the model finds, by epoch."""
+"""Images with detections, plotted every n epochs."""
 
 from __future__ import annotations
 

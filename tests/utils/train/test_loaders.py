@@ -1,4 +1,4 @@
-"""Weights of classes and images, beside the original's (golden 08)."""
+"""Weights of classes and images, compared with the original's (golden 08)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The optimizer's groups, and fused kernels beside plain ones."""
+"""The optimizer's groups, and fused kernels compared with plain ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which run `--resume` means, and with which options it goes on."""
+"""The run that `--resume` finds, and the options with which it resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rates, momentum and accumulation over a run, beside the original's (golden 08)."""
+"""Rates, momentum and accumulation over a run, compared with the original's (golden 08)."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ OURS = {
 
 
 def test_every_flag_of_the_original_has_its_default() -> None:
-    opt = parse_options([]).shown()
+    opt = parse_options([]).as_dict()
 
     for name, default in ORIGINAL.items():
         value = Path(opt[name]).name if isinstance(opt[name], str) and "/" in opt[name] else opt[name]

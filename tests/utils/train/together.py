@@ -55,7 +55,7 @@ def steps(process_group: ProcessGroup, out: Path, *_: str) -> None:
         state.progress.record(epoch, None)
     assert state.ema.updates == 20
     weights = {key: value.clone() for key, value in state.model.state_dict().items()}
-    if process_group.leads:
+    if process_group.is_main:
         torch.save({"losses": torch.tensor(losses), "weights": weights}, out)
     spread = process_group.gather(weights)
     assert all(torch.equal(value, other[key]) for other in spread for key, value in weights.items())
@@ -69,7 +69,7 @@ def measured(process_group: ProcessGroup, out: Path, weights: str) -> None:
     from utils.data.loader import make_loader
     from utils.val.evaluate import evaluate
 
-    with process_group.leader_first():
+    with process_group.main_first():
         images = DetectionDataset([SHARED / "data/bccd/images/test"], 160, batch_size=5, rect=True, pad=0.5)
     share = Share(process_group.rank, process_group.world, whole_batches=True)
     loader = make_loader(images, 5, workers=0, share=share)
@@ -81,7 +81,7 @@ def measured(process_group: ProcessGroup, out: Path, weights: str) -> None:
     content = {"seen": result.seen, "map": result.map, "map50": result.map50, "p": result.mp}
     everywhere = process_group.gather(content | {"confidence": result.matches.confidence.tolist()})
     assert all(other == everywhere[0] for other in everywhere)
-    if process_group.leads:
+    if process_group.is_main:
         torch.save(everywhere[0], out)
 
 
@@ -89,7 +89,7 @@ def fails(process_group: ProcessGroup, out: Path, *_: str) -> None:
     """Fail on rank 1 while rank 0 waits for it."""
     if process_group.rank == 1:
         raise YoloError("this one fails")
-    process_group.sums([1])
+    process_group.sum_counts([1])
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ _AHEAD = 2  # shards to download beyond those in use
 
 
 class ShardPrefetcher:
-    """Download shards ahead of the batches that use them.
+    """Subprocess that downloads shards ahead of the batches that use them.
 
     Args:
         images: images of the dataset.

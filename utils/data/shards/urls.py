@@ -39,7 +39,7 @@ class ShardList:
         return self.pattern
 
 
-Source = Path | ShardList  # of images: a folder, a list of images, or shards
+ImageSource = Path | ShardList  # of images: a folder, a list of images, or shards
 
 
 def is_shards(entry: str) -> bool:

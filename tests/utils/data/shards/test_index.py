@@ -37,7 +37,7 @@ def write_shard(path: Path, files: dict[str, bytes]) -> ShardList:
 
 
 @pytest.fixture
-def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
     monkeypatch.setattr(LOG, "propagate", True)
     caplog.set_level("INFO", logger=LOG.name)
     return caplog
@@ -80,7 +80,7 @@ def test_images_of_one_name_get_numbers_in_shards(tmp_path: Path) -> None:
     assert sorted(path.name for path in load_labels(packed.val).images) == ["a_b.png", "a_b2.png"]
 
 
-def test_shards_of_other_programs_are_read(tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+def test_shards_of_other_programs_are_read(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     shard = write_shard(
         tmp_path / "a.tar",
         {
@@ -101,9 +101,9 @@ def test_shards_of_other_programs_are_read(tmp_path: Path, said: pytest.LogCaptu
         assert [path.name for path in files.images] == ["1.png", "5.png"]
         assert files.labels[0].shape == (2, 5) and files.polygons[0][1].shape == (3, 2)
         assert files.labels[1][:, 0].tolist() == [1] and files.sizes.tolist() == [[30, 20]] * 2
-        assert any(f"{tmp_path}/a.tar/3.png: skipped, not an image" in line for line in said.messages)
-        assert any(f"{tmp_path}/a.tar/5.txt: line 1" in line for line in said.messages)
-        said.clear()
+        assert any(f"{tmp_path}/a.tar/3.png: skipped, not an image" in line for line in logged.messages)
+        assert any(f"{tmp_path}/a.tar/5.txt: line 1" in line for line in logged.messages)
+        logged.clear()
 
 
 def test_label_files_are_found_in_all_common_layouts(tmp_path: Path) -> None:

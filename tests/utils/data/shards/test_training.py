@@ -26,7 +26,7 @@ BUFFER = 4
 
 
 class StopAt(Callbacks):
-    """Stop a run after a number of batches, as if it had been killed."""
+    """Callback that stops a run after a number of batches, as if it had been killed."""
 
     def __init__(self, batches: int) -> None:
         self.batches = batches
