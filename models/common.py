@@ -19,9 +19,18 @@ from models.blocks.conv import (
     GhostConv,
     MixConv2d,
 )
-from models.blocks.csp import C3, C3SPP, C3TR, Bottleneck, BottleneckCSP, C3Ghost, C3x
+from models.blocks.csp import (
+    C3,
+    C3SPP,
+    C3TR,
+    Bottleneck,
+    BottleneckCSP,
+    C3Ghost,
+    C3x,
+    TransformerBlock,
+    TransformerLayer,
+)
 from models.blocks.pool import SPP, SPPF, Concat, Contract, Expand, Focus
-from models.blocks.transformer import TransformerBlock, TransformerLayer
 from models.registry import (
     any_channels,
     channels_and_repeats,

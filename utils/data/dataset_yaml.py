@@ -14,8 +14,7 @@ from utils.base.log import LOG
 from utils.base.names import class_names
 from utils.base.paths import find_file, output_root, relative_to_cwd
 from utils.base.yaml_io import read_yaml
-from utils.data.archive import is_archive, safe_unpack
-from utils.data.download import Download, download_data, parse_downloads
+from utils.data.download import Download, download_data, is_archive, parse_downloads, safe_unpack
 from utils.data.shards.urls import ImageSource, is_shards, is_url, list_shards
 
 YAML_SUFFIXES = (".yaml", ".yml")

@@ -15,7 +15,7 @@ from models.backends import load_backend
 from models.yolo import DetectionModel
 from utils.base.formats import Format
 from utils.export.export_settings import ExportSettings
-from utils.ops.iou import box_iou
+from utils.ops.boxes import box_iou
 from utils.ops.nms import non_max_suppression
 
 # FP32 runtimes differ from PyTorch in the order of sums only (measured: yolov5n at 320 in ONNX Runtime,

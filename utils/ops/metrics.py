@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.ops.iou import box_iou
+from utils.ops.boxes import box_iou
 
 MatchRule = Literal["legacy", "coco"]
 

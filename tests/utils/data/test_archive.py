@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from utils.base.errors import DataError
-from utils.data.archive import is_archive, safe_unpack
+from utils.data.download import is_archive, safe_unpack
 
 FILES = {"set/images/a b.jpg": b"image", "set/labels/ä[1].txt": b"0 .5 .5 .1 .1\n"}
 
@@ -95,7 +95,7 @@ def test_a_symbolic_link_in_a_zip_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_zip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("utils.data.archive._ANY_RATIO", 10_000)
+    monkeypatch.setattr("utils.data.download._ANY_RATIO", 10_000)
     make_zip(tmp_path / "bomb.zip", {f"{n}": bytes(500_000) for n in range(4)})
 
     with pytest.raises(DataError, match="unpacks to more than"):

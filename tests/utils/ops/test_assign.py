@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.known import arrays, golden
-from utils.ops.assign import AnchorMatches, assign_targets
+from utils.ops.loss import AnchorMatches, assign_targets
 
 GOLDEN = arrays("05_loss")
 CASES = golden("05_loss")["cases"]

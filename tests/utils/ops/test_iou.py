@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.known import arrays
-from utils.ops.iou import Kind, bbox_iou, box_ioa, box_iou
+from utils.ops.boxes import Kind, bbox_iou, box_ioa, box_iou
 
 GOLDEN = arrays("07_boxes")
 KINDS: tuple[Kind, ...] = ("iou", "giou", "diou", "ciou")

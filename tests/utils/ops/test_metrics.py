@@ -114,7 +114,7 @@ def test_the_two_rules_differ_where_boxes_overlap() -> None:
 
 
 def coco_by_definition(found: Tensor, labels: Tensor, least: float) -> list[bool]:
-    from utils.ops.iou import box_iou
+    from utils.ops.boxes import box_iou
 
     overlap = box_iou(found[:, :4], labels[:, 1:]) * (found[:, 5:6] == labels[:, 0])
     taken: set[int] = set()

@@ -81,7 +81,7 @@ def random_boxes(count: int, nc: int = 3, batch: int = 1, seed: int = 0) -> Tens
 
 def greedy(xyxy: Tensor, group: Tensor, iou_thres: float, max_det: int) -> list[int]:
     """Compute NMS by its definition, one candidate after the other, best first."""
-    from utils.ops.iou import box_iou
+    from utils.ops.boxes import box_iou
 
     overlap = box_iou(xyxy.double(), xyxy.double(), eps=0) > iou_thres
     kept: list[int] = []
