@@ -53,8 +53,8 @@ class LayerRow:
 def read_config(cfg: str | Path | dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Read a model yaml from its path or, by bare name, from below models/.
 
-    A yaml without multiples serves all scales: `yolov5s-SPPFLSKA.yaml`, where no file has that name, is
-    `yolov5-SPPFLSKA.yaml` with the multiples of scale s.
+    The yolov5n files of models/lska serve all scales: `yolov5s-SPPFLSKA.yaml`, where no file has that
+    name, is `yolov5n-SPPFLSKA.yaml` with the multiples of scale s.
 
     Args:
         cfg: path or bare name; content that is read already is copied.
@@ -70,10 +70,9 @@ def read_config(cfg: str | Path | dict[str, Any]) -> tuple[dict[str, Any], str]:
     path = Path(cfg).expanduser()
     scaled = _SCALED_NAME.fullmatch(path.name)
     if scaled and not _files(path):
-        for file in _files(path.with_name(f"yolov5{scaled[2]}")):
-            content = read_yaml(file)
-            if _serves_all_scales(content):
-                return content | dict(zip(MULTIPLES, SCALES[scaled[1]], strict=True)), path.name
+        for file in _files(path.with_name(f"yolov5n{scaled[2]}")):
+            if _serves_all_scales(file):
+                return read_yaml(file) | dict(zip(MULTIPLES, SCALES[scaled[1]], strict=True)), path.name
     found = find_file(cfg, ("models",), SUFFIXES, "--cfg", also=_scaled_names)
     return read_yaml(found), found.name
 
@@ -84,9 +83,8 @@ def config_names() -> list[str]:
 
 
 def _scaled_names() -> list[str]:
-    """Return names such as yolov5s-SPPFLSKA.yaml, which stand for yolov5-SPPFLSKA.yaml at a scale."""
-    files = [file for file in _all_files() if file.name.startswith("yolov5-")]
-    names = [file.name.removeprefix("yolov5") for file in files if _serves_all_scales(read_yaml(file))]
+    """Return names such as yolov5s-SPPFLSKA.yaml, which stand for yolov5n-SPPFLSKA.yaml at another scale."""
+    names = [file.name.removeprefix("yolov5n") for file in _all_files() if _serves_all_scales(file)]
     return [f"yolov5{scale}{name}" for name in names for scale in SCALES]
 
 
@@ -100,8 +98,8 @@ def _files(path: Path) -> list[Path]:
     return [file for file in (path, ROOT / path, *below) if file.is_file()]
 
 
-def _serves_all_scales(content: Mapping[str, Any]) -> bool:
-    return content.keys().isdisjoint(MULTIPLES)
+def _serves_all_scales(file: Path) -> bool:
+    return file.resolve().parent == ROOT / "models" / "lska" and file.name.startswith("yolov5n-")
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:

@@ -157,9 +157,9 @@ def test_all_registered_blocks_can_be_built() -> None:
 @pytest.mark.parametrize("folder", ["", "models/lska/", f"{ROOT}/models/lska/"])
 def test_the_scale_is_taken_from_the_name(folder: str) -> None:
     content, name = read_config(f"{folder}yolov5s-SPPFLSKA.yaml")
-    unscaled, _ = read_config("yolov5-SPPFLSKA.yaml")
+    nano, _ = read_config("yolov5n-SPPFLSKA.yaml")
     assert name == "yolov5s-SPPFLSKA.yaml"
-    assert content == unscaled | {"depth_multiple": 0.33, "width_multiple": 0.5}
+    assert content == nano | {"depth_multiple": 0.33, "width_multiple": 0.5}
     with torch.device("meta"):
         assert DetectionModel(f"{folder}yolov5s-SPPFLSKA.yaml").yaml_file == "yolov5s-SPPFLSKA.yaml"
 
@@ -170,14 +170,14 @@ def test_scales_are_those_of_the_plain_models(scale: str) -> None:
     assert tuple(plain[key] for key in MULTIPLES) == SCALES[scale]
 
 
-def test_a_file_of_the_scaled_name_wins(tmp_path: Path) -> None:
-    (tmp_path / "yolov5-own.yaml").write_text("nc: 1\n")
-    (tmp_path / "yolov5m-own.yaml").write_text("nc: 2\n")
-    assert read_config(tmp_path / "yolov5m-own.yaml")[0] == {"nc": 2}
-    assert read_config(tmp_path / "yolov5x-own.yaml")[0]["width_multiple"] == 1.25
+def test_a_file_of_the_scaled_name_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "yolov5m-SPPFLSKA.yaml").write_text("nc: 2\n")
+    monkeypatch.chdir(tmp_path)
+    assert read_config("yolov5m-SPPFLSKA.yaml")[0] == {"nc": 2}
+    assert read_config("yolov5x-SPPFLSKA.yaml")[0]["width_multiple"] == 1.25
 
 
-def test_a_yaml_with_multiples_has_no_other_scales() -> None:
+def test_other_yamls_have_no_other_scales() -> None:
     for name in ("yolov5s-p2.yaml", "yolov5s-van-tiny.yaml", "models/yolov5s-SPPFLSKA.yaml"):
         with pytest.raises(ConfigError, match=f"--cfg {name}: no such file"):
             read_config(name)
