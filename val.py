@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from utils.base import script
 from utils.base.log import LOG, color, set_up_console
 from utils.base.options import changed
-from utils.base.paths import increment_path
+from utils.base.paths import check_writable, increment_path
 from utils.val.measure import measure
 from utils.val.val_options import ValOptions, options_from, parse_options
 
@@ -67,7 +67,9 @@ def _study(options: ValOptions) -> EvalResult:
 
 def _new_folder(options: ValOptions) -> Path:
     """Return the folder for the results. It is made when there is something to write, not if a run fails."""
-    return increment_path(Path(options.project) / options.name, options.exist_ok)
+    folder = increment_path(Path(options.project) / options.name, options.exist_ok)
+    check_writable(folder)
+    return folder
 
 
 def main() -> None:

@@ -149,8 +149,8 @@ def match_set(images: int, rule: str) -> dict[str, float]:
     for number in range(images):
         detections, true = changed(samples[number % len(samples)], number)
         labels += len(true)
-        seconds += timed(lambda d=detections, t=true: accumulator.add(d, t))  # type: ignore[misc]
-        seconds += timed(lambda d=detections, t=true: confusion.process_batch(d, t))  # type: ignore[misc]
+        seconds += timed(lambda d=detections, t=true: accumulator.add(d, t))
+        seconds += timed(lambda d=detections, t=true: confusion.process_batch(d, t))
     seconds += timed(lambda: accumulator.average_precision({}))
     return {"seconds": seconds, "megabytes": peak_megabytes() - before, "labels": labels}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from importlib import import_module
 from ipaddress import ip_address
 from typing import Any
 
@@ -37,9 +38,8 @@ def serve(options: ServeOptions, api_key: str = "") -> None:
     # Read by OpenCV when it is imported: a second check behind the one of each image header.
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(options.max_pixels))
     try:
-        import fastapi  # noqa: F401 - checked before the models are loaded, which takes longer
-        import prometheus_client  # noqa: F401
-        import python_multipart  # noqa: F401
+        for package in ("fastapi", "prometheus_client", "python_multipart"):
+            import_module(package)  # before the models are loaded, which takes longer
         import uvicorn
     except ImportError as error:
         raise YoloError(

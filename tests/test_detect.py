@@ -174,6 +174,13 @@ def test_a_wrong_source_or_class_makes_no_run_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_project_that_is_a_file_is_an_error_before_weights_are_loaded(tmp_path: Path) -> None:
+    file = make_image_file(tmp_path / "a.jpg")
+    options = DetectOptions(source=str(file), project=str(file))
+    with pytest.raises(ConfigError, match=r"--project .*a\.jpg is a file, where a folder is needed"):
+        detect_with(options, load=lambda _: pytest.fail("weights were loaded"))
+
+
 def test_windows_that_cannot_open_are_one_warning(tmp_path: Path, logged: list[str], monkeypatch) -> None:
     def imshow(*_: object) -> None:
         raise cv2.error("no GUI")
@@ -204,16 +211,25 @@ def test_help_imports_no_heavy_package() -> None:
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("line", "names"),
     [
-        "--weights a.pt b.pt --img 320 --conf 0.4 --iou 0.5 --max 5 --class 0 2 --agn --aug --dev cpu",
-        "--source 0 --img-size 320 640 --nosave --save-t --save-cs --save-cr --save-f 1 --exist --line 1",
-        "--hide-l --hide-c --half --dnn --vid 2 --update --project p --name n --data d.yaml --vis --view",
-        "--batch 8",
+        (
+            "--weights a.pt b.pt --img 320 --conf 0.4 --iou 0.5 --max 5 --class 0 2 --agn --aug --dev cpu",
+            "weights imgsz conf_thres iou_thres max_det classes agnostic_nms augment device",
+        ),
+        (
+            "--source 0 --img-size 320 640 --nosave --save-t --save-cs --save-cr --save-f 1 --exist --line 1",
+            "source imgsz nosave save_txt save_csv save_crop save_format exist_ok line_thickness",
+        ),
+        (
+            "--hide-l --hide-c --half --dnn --vid 2 --update --project p --name n --data d.yaml --vis --view",
+            "hide_labels hide_conf half dnn vid_stride update project name data visualize view_img",
+        ),
+        ("--batch 8", "batch_size"),
     ],
 )
-def test_command_lines_with_abbreviated_flags(line: str) -> None:
-    parse_options(DetectOptions, line.split())
+def test_command_lines_with_abbreviated_flags(line: str, names: str) -> None:
+    assert set(parse_options(DetectOptions, line.split()).given) == set(names.split())
 
 
 # ---- the official weights -------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ with near = 2d - 1 and far = (k - d + 1) / d: both in a row have a receptive fie
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
 from models.blocks.conv import Projection
@@ -50,7 +52,7 @@ def is_legal(k: int, dilation: int) -> bool:
     return rest == 0 and far > 0 and far % 2 == 1
 
 
-class _Gate(nn.Module):
+class _Gate(nn.Module, ABC):
     """Base class of the designs: y = x * A(x), where A ends in a 1x1 convolution.
 
     Args:
@@ -78,13 +80,13 @@ class _Gate(nn.Module):
             nn.init.zeros_(self.conv1.weight)
             nn.init.ones_(_bias(self.conv1))
 
+    @abstractmethod
     def make_convolutions(self, dim: int) -> None:
         """Make the depth-wise convolutions."""
-        raise NotImplementedError
 
+    @abstractmethod
     def convolve(self, x: Tensor) -> Tensor:
         """Run the depth-wise convolutions."""
-        raise NotImplementedError
 
     def attention(self, x: Tensor) -> Tensor:
         """Return A(x), the factor of each value of x."""

@@ -162,8 +162,12 @@ def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(
-            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows
+            {k: _written(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows
         )
+
+
+def _written(value: float) -> str:
+    return f"{value:.0f}" if value.is_integer() else f"{value:.6g}"  # counts, such as parameters, exactly
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

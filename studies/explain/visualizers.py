@@ -29,7 +29,7 @@ from studies.explain.visualize_options import VisualizeOptions
 from utils.base.device import select_device
 from utils.base.errors import ConfigError
 from utils.base.log import LOG, Bar, color
-from utils.base.paths import atomic_write, increment_path
+from utils.base.paths import atomic_write, check_writable, increment_path
 from utils.data.images import is_image
 from utils.data.letterbox import check_img_size
 from utils.sources.frame import Frame
@@ -64,6 +64,7 @@ def visualize(options: VisualizeOptions) -> VisualizeSummary:
         ConfigError, DataError: see `open_images`, `load_labelled_models`, `find_layers`; or no model has a
             gate.
     """
+    check_writable(increment_path(Path(options.project) / options.name, options.exist_ok))
     source = open_images(options.source, options.vid_stride)
     device = select_device(options.device)
     models = load_labelled_models(options.checkpoints, options.cfg, device, options.seed, options.labels)

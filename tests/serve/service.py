@@ -46,7 +46,7 @@ def client(api_key: str = "", **changes: Any) -> Iterator[Any]:
     from fastapi.testclient import TestClient
 
     with running(**changes) as service, TestClient(make_app(service, api_key)) as opened:
-        opened.service = service  # type: ignore[attr-defined]
+        opened.service = service
         yield opened
 
 

@@ -18,8 +18,8 @@ import argparse
 import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
-from types import NoneType
-from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, ClassVar, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from utils.base.errors import ConfigError
 from utils.base.script import parser
@@ -224,22 +224,19 @@ def _specs(cls: type[Options]) -> dict[str, _Spec]:
 
 def _spec(item: Field[Any], hint: Any) -> _Spec:
     about = item.metadata
-    options = (
-        [kind for kind in get_args(hint) if kind is not NoneType] if NoneType in get_args(hint) else [hint]
-    )
-    single = options[0]
-    if get_origin(single) in (list, tuple):
-        kind = get_args(single)[0]
-    else:
-        kind = next(
-            (one for one in get_args(single) if one is not bool), single
-        )  # `str | bool`: text or a switch
+    union = get_args(hint) if get_origin(hint) in (UnionType, Union) else (hint,)
+    optional = NoneType in union
+    kinds = [one for one in union if one is not NoneType]
+    # `str | bool` is text or a switch, `str | dict` a file or its content: the flag has the text.
+    single = next((one for one in kinds if one is not bool), bool)
+    many = get_origin(single) in (list, tuple)
+    kind = get_args(single)[0] if many else single
     spelled = about["spelled"] or "--" + item.name.replace("_", "-")
     default = item.default_factory if item.default is MISSING else item.default
     return _Spec(
-        (spelled, *about["aliases"]), kind, get_origin(single) in (list, tuple), get_origin(single) is tuple,
-        len(options) < len(get_args(hint)), default, about["help"], about["group"], about["const"],
-        about["choices"], about["between"], about["expected"], about["metavar"],
+        (spelled, *about["aliases"]), kind, many, get_origin(single) is tuple, optional, default,
+        about["help"], about["group"], about["const"], about["choices"], about["between"],
+        about["expected"], about["metavar"],
     )  # fmt: skip
 
 
@@ -273,8 +270,10 @@ def _with_given(cls: type[AnyOptions], parse: Callable[..., Any], argv: Sequence
 
 def _converted(value: Any, spec: _Spec) -> Any:
     """Convert a value to its field's type; one value becomes a list where a list is expected."""
-    if value is None:
-        return [] if spec.many and not spec.optional else None
+    if value is None and spec.optional:
+        return None
+    if value is None and spec.many and not spec.pair:
+        return []
     if spec.pair:
         return height_width(value, spec.flags[0])
     if spec.many:
@@ -284,15 +283,17 @@ def _converted(value: Any, spec: _Spec) -> Any:
 
 
 def _one(value: Any, spec: _Spec) -> Any:
-    if isinstance(value, bool | dict) or spec.kind is bool:
+    if isinstance(value, bool | dict):
         return value
     try:
+        if value is None or (spec.kind is bool and value not in (0, 1)):
+            raise ValueError("not a value of this option")
         if spec.kind is int and isinstance(value, float) and not value.is_integer():
             raise ValueError("int() would drop its fraction")
-        return spec.kind(value) if spec.kind in (int, float, str) else value
+        return spec.kind(value) if spec.kind in (bool, int, float, str) else value
     except (TypeError, ValueError) as error:
-        kind = "an integer" if spec.kind is int else "a number"
-        raise ConfigError(f"{spec.flags[0]} {value}: expected {kind}") from error
+        expected = {bool: "True or False", int: "an integer", float: "a number"}.get(spec.kind, "text")
+        raise ConfigError(f"{spec.flags[0]} {value}: expected {expected}") from error
 
 
 def height_width(imgsz: Any, flag: str = "--imgsz") -> tuple[int, int]:

@@ -21,7 +21,7 @@ from utils.base.errors import ConfigError
 from utils.base.log import LOG, color
 from utils.base.names import describe_classes
 from utils.base.options import changed
-from utils.base.paths import increment_path
+from utils.base.paths import check_writable, increment_path
 from utils.base.timing import STAGES, Stopwatch
 from utils.data.images import is_image
 from utils.data.letterbox import check_img_size, letterbox, to_tensor
@@ -87,6 +87,7 @@ def detect(options: DetectOptions, load: Callable[[DetectOptions], Backend] | No
     Raises:
         ConfigError, DataError: see `utils.sources.source` and `models.backends`.
     """
+    check_writable(increment_path(Path(options.project) / options.name, options.exist_ok))
     source = find_source(options.source, options.vid_stride)
     backend = (load or open_backend)(options)
     height, width = check_img_size(options.imgsz, stride=backend.stride)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +11,6 @@ import pytest
 from studies.compare.examples import Example
 from studies.compare.html_page import PAGE, write_page
 from tests.studies.compare.synthetic import synthetic_records
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +32,6 @@ def test_the_page_has_no_links_and_escapes_labels(page: Path) -> None:
     assert 'src="http' not in body and 'href="http' not in body
     assert "a &lt;b&gt;.jpg" in body and "&lt;/script&gt;" in body
     assert "</script><b>" not in text
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Headless Chromium, if it is installed."""
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed (apt-get install chromium)")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
-        yield started
-        started.close()
 
 
 @pytest.mark.parametrize("width", [1200, 375])

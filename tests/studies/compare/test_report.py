@@ -25,6 +25,16 @@ def test_records_can_be_read_from_their_csv_files(tmp_path: Path) -> None:
     assert again.curve("better", 3) == pytest.approx(records.curve("better", 3), rel=1e-5)
 
 
+def test_counts_are_not_rounded_when_records_are_written_again(tmp_path: Path) -> None:
+    records = synthetic_records()
+    for row in records.results:
+        row["parameters"] = 1770682
+    for _ in range(2):
+        records.write(tmp_path)
+        records = read_records(tmp_path)
+    assert {row["parameters"] for row in records.results} == {1770682}
+
+
 def test_a_report_from_csv_files_is_identical(tmp_path: Path) -> None:
     write_report(synthetic_records(), tmp_path)
     assert markdown(read_records(tmp_path)) == (tmp_path / "report.md").read_text()

@@ -22,6 +22,7 @@ class Example(Options):
     classes: list[int] | None = flag(None, "filter by class", between=(0, None))
     cache: str | None = flag(None, "cache images", const="ram")
     resume: str | bool = flag(False, "resume", const=True)
+    hyp: str | dict[str, object] = flag("h.yaml", "hyperparameters")
     half: bool = flag(False, "FP16 inference")
     task: str = flag("val", "split", choices=("val", "test"))
     local_rank: int = flag(-1, "rank", spelled="--local_rank")
@@ -38,6 +39,7 @@ class Example(Options):
         ("--cache disk", "cache", "disk"),
         ("--resume", "resume", True),
         ("--resume a/last.pt", "resume", "a/last.pt"),
+        ("--hyp b.yaml", "hyp", "b.yaml"),
         ("--half", "half", True),
         ("--local_rank 3", "local_rank", 3),
         ("--classes 0 2", "classes", [0, 2]),
@@ -66,6 +68,7 @@ def test_keywords_are_converted_as_flags_are() -> None:
     assert options.conf_thres == 0.5
     assert options.given == ("imgsz", "weights", "classes", "conf_thres")
     assert options_from(Example, {"imgsz": "64"}).imgsz == (64, 64)
+    assert options_from(Example, {"hyp": {"lr0": 0.1}}).hyp == {"lr0": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -77,6 +80,12 @@ def test_keywords_are_converted_as_flags_are() -> None:
         ({"imgsz": [1, 2, 3]}, "--imgsz 1 2 3: expected one or two sizes in pixels"),
         ({"classes": 2.5}, "--classes 2.5: expected an integer"),
         ({"classes": float("nan")}, "--classes nan: expected an integer"),
+        ({"conf_thres": None}, "--conf-thres None: expected a number"),
+        ({"local_rank": None}, "--local_rank None: expected an integer"),
+        ({"task": None}, "--task None: expected text"),
+        ({"imgsz": None}, "--imgsz None: expected one or two sizes in pixels"),
+        ({"half": "yes"}, "--half yes: expected True or False"),
+        ({"half": None}, "--half None: expected True or False"),
         ({"task": "trial"}, "--task trial: expected one of val, test"),
         ({"weigths": "a.pt"}, "example.run() has no option 'weigths'; did you mean weights?"),
     ],

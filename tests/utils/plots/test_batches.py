@@ -68,6 +68,7 @@ def test_output_to_target_has_image_indices_and_at_most_max_det_rows() -> None:
 
 def test_an_empty_batch_and_an_unknown_class_are_drawn(tmp_path) -> None:
     plot_images(torch.zeros(0, 3, 32, 32), [], [], tmp_path / "a.jpg")
-    plot_images(
-        torch.zeros(1, 3, 32, 32), np.array([[0, 7, 0.5, 0.5, 0.5, 0.5]]), None, tmp_path / "b.jpg", ["a"]
-    )
+    unknown = np.array([[0, 7, 0.5, 0.5, 0.5, 0.5]])
+    drawn = plot_images(torch.zeros(1, 3, 32, 32), unknown, None, tmp_path / "b.jpg", ["a"])
+    assert (drawn == colors(7, bgr=True)).all(-1).any()
+    assert image(tmp_path / "b.jpg").shape == drawn.shape
