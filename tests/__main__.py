@@ -1,4 +1,4 @@
-"""Run all checks: `python -m tests [--all] [--jobs 2]`. One line per step; stops at the first that fails."""
+"""Run all checks: `python -m tests [--all] [--jobs 1]`. One line per step; stops at the first that fails."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests", description=__doc__)
     parser.add_argument("--all", action="store_true", help="run the slow tests as well")
     parser.add_argument(
-        "--jobs", type=int, default=1, help="test files at a time, on one thread each; needs pytest-xdist"
+        "--jobs", type=int, default=2, help="test files at a time, on one thread each; 1: on all threads"
     )
     args = parser.parse_args()
     if args.jobs > 1:
