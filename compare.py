@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def compare_seeds(options: CompareOptions, rest: Sequence[str], argv: Sequence[str]) -> Path:
     """Train the missing runs, and write a report; return its folder."""
-    from studies.compare import report, run_plan, runs
+    from studies.compare import report, run_plan
     from studies.jobs.pool import make_runner
     from utils.base.device import select_device
 
@@ -38,7 +38,7 @@ def compare_seeds(options: CompareOptions, rest: Sequence[str], argv: Sequence[s
             select_device(name, verbose=False)
     project = Path(options.project)
     planned = run_plan.plan_runs(comparison)
-    runs.train_all(
+    run_plan.train_all(
         planned,
         project,
         lambda: make_runner(project, options.jobs, options.device, options.threads, options.ray),

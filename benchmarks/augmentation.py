@@ -18,9 +18,8 @@ import numpy as np
 from timing import ROOT, ResultTable, alternate, parser, slower
 
 from utils.base.yaml_io import read_yaml
-from utils.data.augment import adjust_hsv, draw_hsv_gains
+from utils.data.augment import adjust_hsv, draw_hsv_gains, mosaic4
 from utils.data.letterbox import GRAY, letterbox
-from utils.data.mosaic import mosaic4
 from utils.data.perspective import PerspectiveDraws, random_perspective, visible_region, warp_matrix
 from utils.data.samples import Sample
 

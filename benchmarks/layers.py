@@ -48,8 +48,8 @@ def report(cfg: str, side: int, rounds: int) -> None:
     import torch
 
     from models.yolo import DetectionModel
+    from utils.export.export_job import example_images
     from utils.export.export_settings import ExportSettings
-    from utils.export.inputs import example_images
     from utils.export.onnx import export_onnx
 
     torch.manual_seed(0)

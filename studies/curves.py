@@ -13,7 +13,7 @@ from pathlib import Path
 if __name__ == "__main__":  # the packages of the project are in the parent folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from studies.kernels.curves_options import CurvesOptions
+from studies.kernels.cases import CurvesOptions
 from utils.base import script
 from utils.base.options import parse_options
 from utils.base.paths import check_writable
@@ -22,7 +22,7 @@ from utils.base.paths import check_writable
 def main() -> None:
     """Run the study as the command line says."""
     options = parse_options(CurvesOptions)
-    from studies.kernels.kernel_study import run  # heavy, so that --help is fast
+    from studies.kernels.measure_cost import run  # heavy, so that --help is fast
 
     check_writable(Path(options.project))
     script.print_args("curves", options)

@@ -20,8 +20,7 @@ import yaml
 import compare
 from models.weights import read_checkpoint
 from studies.compare.compare_options import CompareOptions, Comparison, read_comparison
-from studies.compare.run_plan import plan_runs
-from studies.compare.runs import Run, train_all
+from studies.compare.run_plan import Run, plan_runs, train_all
 from studies.jobs.local_runner import LocalRunner
 from tests.known import SHARED, needs_shared
 from tests.utils.train.small import small_models, small_set

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Format -> module, class, and the keywords of `load_backend` that it takes.
 _CLASSES: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "torchscript": ("torchscript", "TorchScriptBackend", ("half",)),
+    "torchscript": ("pytorch", "TorchScriptBackend", ("half",)),
     "onnx": ("onnx", "OnnxBackend", ("runtime",)),
     "dnn": ("onnx", "DnnBackend", ()),
     "openvino": ("openvino", "OpenVinoBackend", ("half", "runtime")),
@@ -27,11 +27,11 @@ _CLASSES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "coreml": ("coreml", "CoreMlBackend", ()),
     "saved_model": ("tensorflow", "SavedModelBackend", ()),
     "pb": ("tensorflow", "GraphDefBackend", ()),
-    "tflite": ("litert", "LiteRtBackend", ()),
-    "edgetpu": ("litert", "EdgeTpuBackend", ()),
+    "tflite": ("tensorflow", "LiteRtBackend", ()),
+    "edgetpu": ("tensorflow", "EdgeTpuBackend", ()),
     "paddle": ("paddle", "PaddleBackend", ()),
     "executorch": ("executorch", "ExecuTorchBackend", ()),
-    "pt2": ("aoti", "AotiBackend", ()),
+    "pt2": ("pytorch", "AotiBackend", ()),
     "ncnn": ("ncnn", "NcnnBackend", ()),
     "triton": ("triton", "TritonBackend", ()),
 }

@@ -1,15 +1,23 @@
-"""PyTorch checkpoints, one or several as an ensemble."""
+"""PyTorch's own formats: checkpoints, one or several as an ensemble; TorchScript; AOTInductor packages.
+
+An AOTInductor package (.pt2) holds machine code: load only files that you trust.
+"""
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from models.backends.base import Backend, LayerCallback
+from models.backends.metadata import Metadata
 from models.weights import Ensemble, load_for_inference
 from models.yolo import DetectionModel
+from utils.base.errors import DataError, first_line, one_line
+from utils.base.formats import existing_file
 from utils.base.names import class_names
 
 
@@ -62,3 +70,60 @@ class PyTorchBackend(Backend):
 
 def _decoded(output: Tensor | Sequence[Tensor]) -> Tensor:
     return output if isinstance(output, Tensor) else output[0]
+
+
+class AotiBackend(Backend):
+    """A model compiled by AOTInductor, for machines like the one on which it was exported."""
+
+    def __init__(self, weights: str, device: torch.device) -> None:
+        from torch._inductor import aoti_load_package
+
+        super().__init__(weights, device)
+        path = existing_file(weights)
+        try:
+            self.model = aoti_load_package(str(path))
+            metadata = self.model.loader.get_metadata()
+        except (RuntimeError, OSError) as error:
+            raise DataError(f"{weights}: not an AOTInductor package ({first_line(error)})") from error
+        values: dict[str, str] = {
+            key: metadata[key] for key in ("stride", "names", "imgsz", "batch") if key in metadata
+        }
+        self.apply_metadata(Metadata.of(values, weights))
+
+    def infer(self, images: Tensor) -> Tensor:
+        """Run the compiled model."""
+        output = self.model(images.contiguous())
+        return output if isinstance(output, Tensor) else output[0]
+
+
+class TorchScriptBackend(Backend):
+    """A traced model, for the image size of its trace."""
+
+    def __init__(self, weights: str, device: torch.device, *, half: bool = False) -> None:
+        super().__init__(weights, device)
+        path = existing_file(weights)
+        extra = {"config.txt": ""}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # TorchScript is deprecated
+                self.model = torch.jit.load(str(path), map_location=device, _extra_files=extra)
+        except (RuntimeError, ValueError) as error:
+            raise DataError(f"{weights}: not a TorchScript file ({first_line(error)})") from error
+        self.fp16 = half and device.type == "cuda"
+        self.model = self.model.half() if self.fp16 else self.model.float()
+        if extra["config.txt"]:
+            self._read_config(extra["config.txt"])
+
+    def infer(self, images: Tensor) -> Tensor:
+        """Run the traced model."""
+        output = self.model(images)
+        return output if isinstance(output, Tensor) else output[0]
+
+    def _read_config(self, text: str | bytes) -> None:
+        try:
+            config = dict(json.loads(text))
+            shape = config.pop("shape", None)
+            size = [shape[2], shape[3]] if shape else None
+        except (IndexError, TypeError, ValueError) as error:
+            raise DataError(f"{self.file}: config.txt in it is corrupt ({one_line(error)})") from error
+        self.apply_metadata(Metadata.of({**config, "imgsz": size}, self.file))

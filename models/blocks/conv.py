@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from utils.native.convolution import PackedConvolution
 from utils.native.library import is_traced, is_watched
-from utils.native.norm_silu import fits, norm_silu
+from utils.native.norm_silu import PackedConvolution, fits, norm_silu
 
 _NO_ACTIVATION = nn.Identity()
 _activation: ContextVar[nn.Module | None] = ContextVar("activation", default=None)

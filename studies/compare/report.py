@@ -1,19 +1,48 @@
-"""Write the results of a comparison: results.csv, curves.csv, report.md, report.html."""
+"""Write report.md and report.html: tables, conclusions, interactive plots and example images.
+
+report.html is one page that works offline.
+"""
 
 from __future__ import annotations
 
+import base64
+import html
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from studies.compare.examples import Gallery
-from studies.compare.html_page import write_page
+import numpy as np
+
+from studies.compare.examples import Example, Gallery
 from studies.compare.records import Records, curves_of_run, rows_of_run
-from studies.compare.run_plan import start_of
-from studies.compare.runs import Run
-from studies.compare.summary import class_table, main_table, summarize
+from studies.compare.run_plan import Run, start_of
+from studies.compare.summary import ModelSummary, class_table, main_table, mean_and_spread, summarize
+from utils.base.errors import YoloError
 from utils.base.paths import atomic_write
 
+PAGE = "report.html"
+PlotlyFigure = dict[str, Any]  # `data` and `layout`
+# Okabe and Ito's palette for colour-blind readers; black is the baseline.
+_COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1100px; padding: 0 16px 48px;
+       color: #1a1a1a; background: #fff }
+h1 { font-size: 1.6rem } h2 { font-size: 1.25rem; margin-top: 2.2rem }
+.wide { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem }
+th, td { padding: 4px 10px; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap }
+.plot { width: 100%; min-height: 420px } ul { padding-left: 1.2rem } .notes { color: #555; font-size: .9rem }
+.panels { display: flex; flex-wrap: wrap; gap: 8px } figure { margin: 0; flex: 1 1 260px; min-width: 0 }
+figure img { width: 100%; height: auto } figcaption { font-size: .85rem; overflow-wrap: anywhere }
+"""
+_ABOUT_EXAMPLES = """Images with the most boxes that only one of two models detects (no match of the same
+class at IoU 0.5), at a confidence threshold of 0.25, by the first run of each model. Those boxes are bold and
+labelled, all others are thin."""
+_SCRIPT = """
+for (const [id, figure] of Object.entries(FIGURES))
+  Plotly.newPlot(id, figure.data, figure.layout, {responsive: true, displaylogo: false});
+"""
 REPORT = "report.md"
 _OVER_SEEDS = """Metrics are means over seeds, ± a standard deviation. A difference is in points (hundredths)
 of the metric before it, against the first model, paired by seed, with its 95 % bootstrap interval in
@@ -27,6 +56,179 @@ images, but not the variation between trainings: that takes seeds (--cfg ... --s
 _COMMON = """p in parentheses is adjusted (Holm) for all comparisons of its column; the sentences are about
 mAP50-95 and use it.
 GFLOPs count a multiply-add as two. Latency is for one image, models in turn: median (quartiles)."""
+
+
+def write_page(
+    records: Records,
+    folder: Path,
+    notes: str,
+    examples: Sequence[Example] = (),
+    resamples: int = 2000,
+) -> None:
+    """Write the page into `folder`.
+
+    Raises:
+        YoloError: Plotly is not installed.
+    """
+    sections, figures = [], {}
+    for split in records.splits():
+        summaries = summarize(records, split, resamples=resamples)
+        items = "".join(f"<li>{html.escape(one.conclusion)}</li>" for one in summaries if one.conclusion)
+        sections.append(f"<h2>{split}</h2><ul>{items}</ul>{_table(main_table(summaries))}")
+        plots = {
+            f"latency-{split}": ("mAP50-95 against latency", cost_plot(summaries, "latency")),
+            f"gflops-{split}": ("mAP50-95 against GFLOPs", cost_plot(summaries, "gflops")),
+            f"classes-{split}": ("AP by class", class_plot(records, split)),
+        }
+        if split == "val" and records.curves:
+            plots["curves"] = ("After each epoch (val)", curve_plot(records))
+        for key, (title, figure) in plots.items():
+            if figure is not None:
+                figures[key] = figure
+                sections.append(f'<h3>{title}</h3><div class="plot" id="{key}"></div>')
+        sections.append(_table(class_table(records, split, resamples)))
+    if examples:
+        sections.append(f"<h2>Where they disagree most</h2><p>{_ABOUT_EXAMPLES}</p>")
+        sections += [_example(example) for example in examples]
+    sections.append(f'<p class="notes">{html.escape(notes)}</p>')
+    with atomic_write(folder / PAGE, "w", encoding="utf-8") as file:
+        file.write(_document("".join(sections), figures))
+
+
+def _document(body: str, figures: dict[str, PlotlyFigure]) -> str:
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise YoloError(f"{PAGE} needs Plotly: pip install plotly (the other files are written)") from error
+    data = json.dumps(figures).replace("</", "<\\/")  # a label must not end the script
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Comparison</title>'
+        '<link rel="icon" href="data:,"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{_STYLE}</style></head><body><h1>Comparison</h1>{body}"
+        f"<script>{get_plotlyjs()}</script><script>const FIGURES = {data};{_SCRIPT}</script></body></html>"
+    )
+
+
+def _table(markdown: str) -> str:
+    """Convert a markdown table to HTML, in a box that scrolls on narrow screens."""
+    head, _, *rows = [line.strip("| ").split(" | ") for line in markdown.splitlines()]
+    width = len(head)
+    top = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    lines = []
+    for row in rows:
+        cells = [cell.strip(" |") for cell in row] + [""] * (width - len(row))
+        lines.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+    return f'<div class="wide"><table><tr>{top}</tr>{"".join(lines)}</table></div>'
+
+
+def _example(example: Example) -> str:
+    import cv2
+
+    panels = []
+    for label, image in example.panels:
+        done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])
+        assert done
+        text = base64.b64encode(data.tobytes()).decode()
+        caption = f"<figcaption>{html.escape(label)}</figcaption>"
+        alt = html.escape(f"{example.title}: {label}", quote=True)
+        panels.append(f'<figure><img alt="{alt}" src="data:image/jpeg;base64,{text}">{caption}</figure>')
+    return f'<h3>{html.escape(example.title)}</h3><div class="panels">{"".join(panels)}</div>'
+
+
+def cost_plot(summaries: Sequence[ModelSummary], against: str) -> PlotlyFigure | None:
+    """Plot mAP50-95 against `latency` or `gflops`; bars are a standard deviation over seeds, and quartiles.
+
+    None if the cost of a model is unknown.
+    """
+    known = [one.latency if against == "latency" else one.gflops for one in summaries]
+    if any(value is None for value in known):
+        return None
+    data = []
+    for index, one in enumerate(summaries):
+        x = one.latency[0] if against == "latency" and one.latency else one.gflops
+        trace: dict[str, Any] = {
+            "type": "scatter",
+            "mode": "markers",
+            "name": one.model,
+            "x": [x],
+            "y": [one.map[0]],
+            "marker": {"color": _color(index), "size": 11},
+            "error_y": {"type": "data", "array": [_number(one.map[1])], "visible": True},
+        }
+        if against == "latency" and one.latency:
+            median, low, high = one.latency
+            trace["error_x"] = {"type": "data", "array": [high - median], "arrayminus": [median - low]}
+        data.append(trace)
+    title = "latency of one image, ms" if against == "latency" else "GFLOPs (a multiply-add is two)"
+    return {"data": data, "layout": _layout(title, "mAP50-95")}
+
+
+def curve_plot(records: Records, metric: str = "mAP50-95") -> PlotlyFigure:
+    """Plot a metric after each epoch: mean over seeds, in a band of one standard deviation."""
+    data: list[dict[str, Any]] = []
+    for index, model in enumerate(records.models):
+        runs = [curve for seed in records.seeds if (curve := records.curve(model, seed, metric))]
+        if not runs:
+            continue
+        length = min(map(len, runs))  # early stopping may end a run earlier
+        values = np.array([run[:length] for run in runs])
+        mean = values.mean(0)
+        spread = values.std(0, ddof=1) if len(runs) > 1 else np.zeros(length)
+        epochs = list(range(1, length + 1))
+        band = {"x": epochs + epochs[::-1], "y": [*(mean + spread), *(mean - spread)[::-1]]}
+        shared = {"type": "scatter", "legendgroup": model, "name": model}
+        data.append(
+            shared
+            | band
+            | {"fill": "toself", "fillcolor": _color(index), "opacity": 0.15, "line": {"width": 0}}
+            | {"showlegend": False, "hoverinfo": "skip", "mode": "lines"}
+        )
+        line = {
+            "mode": "lines" if length > 1 else "markers",
+            "x": epochs,
+            "y": mean.tolist(),
+            "line": {"color": _color(index)},
+        }
+        data.append(shared | line)
+    return {"data": data, "layout": _layout("epoch", metric)}
+
+
+def class_plot(records: Records, split: str) -> PlotlyFigure:
+    """Plot AP by class, with a bar for each model and a standard deviation over seeds."""
+    data = []
+    for index, model in enumerate(records.models):
+        found = [list(records.class_ap(model, name, split).values()) for name in records.classes]
+        pairs = [mean_and_spread(values) if values else (0.0, 0.0) for values in found]
+        data.append(
+            {
+                "type": "bar",
+                "name": model,
+                "x": records.classes,
+                "y": [mean for mean, _ in pairs],
+                "marker": {"color": _color(index)},
+                "error_y": {"type": "data", "array": [_number(spread) for _, spread in pairs]},
+            }
+        )
+    return {"data": data, "layout": _layout("", "AP50-95") | {"barmode": "group"}}
+
+
+def _color(index: int) -> str:
+    return _COLORS[index % len(_COLORS)]
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _layout(x: str, y: str) -> dict[str, Any]:
+    return {
+        "xaxis": {"title": {"text": x}, "automargin": True},
+        "yaxis": {"title": {"text": y}, "automargin": True},
+        "legend": {"orientation": "h", "y": -0.25},
+        "margin": {"l": 50, "r": 15, "t": 15, "b": 50},
+        "template": "none",
+        "height": 420,
+    }
 
 
 def gather(runs: Sequence[Run], project: Path) -> Records:

@@ -1,4 +1,7 @@
-"""Genetic search: hyperparameters with their bounds; candidates are mutations of the best ones so far."""
+"""Genetic searches: mutations of the best candidates so far, or generations of a population.
+
+The population search uses tournament selection, crossover and mutation.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,16 @@ from utils.ops.metrics import fitness
 from utils.train.hyp import Hyp
 
 DIGITS = 5  # of rounded values, after the decimal point
+# Values of the original.
+PARENTS = 5  # the best candidates, of which one is chosen
+MIN_PARENT_WEIGHT = 1e-6  # added to the weight of a parent, its fitness minus that of the worst of them
+MUTATION_PROBABILITY = 0.8  # of a gene
+SIGMA = 0.2  # of a mutation, before the gain of its gene
+FACTOR = (0.3, 3.0)  # smallest and largest factor of a mutation
+# Our addition: no factor changes a gene that is 0, so some of them are set to a small value.
+LEAVE_ZERO_PROBABILITY = 0.1  # that a gene of 0 becomes positive
+MAX_FIRST_VALUE = 0.1  # of such a gene, as a fraction of the upper bound
+SHIFT = 0.1  # largest change of a gene by mutation
 
 
 @dataclass(frozen=True)
@@ -77,17 +90,6 @@ def round_and_clip(value: float, bounds: tuple[float, float]) -> float:
 def round_and_clip_all(hyp: Mapping[str, float], bounds: Mapping[str, tuple[float, float]]) -> Hyp:
     """Round and clip all genes; other keys are left unchanged."""
     return {key: round_and_clip(value, bounds[key]) if key in bounds else value for key, value in hyp.items()}
-
-
-# Values of the original.
-PARENTS = 5  # the best candidates, of which one is chosen
-MIN_PARENT_WEIGHT = 1e-6  # added to the weight of a parent, its fitness minus that of the worst of them
-MUTATION_PROBABILITY = 0.8  # of a gene
-SIGMA = 0.2  # of a mutation, before the gain of its gene
-FACTOR = (0.3, 3.0)  # smallest and largest factor of a mutation
-# Our addition: no factor changes a gene that is 0, so some of them are set to a small value.
-LEAVE_ZERO_PROBABILITY = 0.1  # that a gene of 0 becomes positive
-MAX_FIRST_VALUE = 0.1  # of such a gene, as a fraction of the upper bound
 
 
 class Genetic:
@@ -158,3 +160,86 @@ class Genetic:
                 value *= min(max(1 + gene.gain * steps[number], FACTOR[0]), FACTOR[1])
             child[key] = round_and_clip(value, self.bounds[key])
         return child
+
+
+class Population:
+    """Population search in generations; only augmentation is searched, all else is taken from --hyp.
+
+    Args:
+        start: hyperparameters of the --hyp file.
+        members: hyperparameters of the first individuals; the rest of the first generation is random.
+        size: individuals in a generation.
+        generations: of the whole search; selection gets stricter and mutation rarer from one to the next.
+        seed: of the random numbers; each individual has its own stream.
+    """
+
+    name = "population"
+
+    def __init__(self, start: Hyp, members: Sequence[Hyp], size: int, generations: int, seed: int) -> None:
+        self.start = start
+        self.members = members
+        self.size = size
+        self.generations = generations
+        self.seed = seed
+        self.bounds = {key: limits for key, limits in bounds_around(start).items() if GENES[key].augmentation}
+
+    def count(self, generations: int) -> int:
+        """Return the number of candidates in `generations`."""
+        return generations * self.size
+
+    def needed(self, index: int, jobs: int) -> int:
+        """Return the number of results that candidate `index` is made from: all earlier generations."""
+        return index // self.size * self.size
+
+    def fitness(self, result: Result) -> float:
+        """Return mAP50, by which candidates are ranked."""
+        return 0.0 if result.failure else result.map50
+
+    def propose(self, index: int, results: Sequence[Result]) -> Hyp:
+        """Return a candidate made from the previous generation."""
+        generation, number = divmod(index, self.size)
+        draw = generator(self.seed, index)
+        if generation == 0:
+            return self._first(number, draw)
+        before = results[(generation - 1) * self.size : generation * self.size]
+        ranked = sorted(before, key=lambda result: (-self.fitness(result), result.index))
+        if number < min(self.elite(generation), self.size - 1):
+            return ranked[number].hyp
+        mother, father = (self._winner(ranked, generation, draw).hyp for _ in range(2))
+        child = dict(mother)
+        keys = list(self.bounds)
+        if draw.random() < self.crossover(generation):
+            point = int(draw.integers(1, len(keys)))
+            child |= {key: father[key] for key in keys[point:]}
+        for key in keys:
+            if draw.random() < self.mutation(generation):
+                child[key] = round_and_clip(child[key] + draw.uniform(-SHIFT, SHIFT), self.bounds[key])
+        return child
+
+    def _first(self, number: int, draw: np.random.Generator) -> Hyp:
+        if number < len(self.members):
+            given = {key: self.members[number][key] for key in self.bounds}
+        else:
+            given = {key: draw.uniform(*limits) for key, limits in self.bounds.items()}
+        return round_and_clip_all(self.start | given, self.bounds)
+
+    def _winner(self, ranked: Sequence[Result], generation: int, draw: np.random.Generator) -> Result:
+        """Return the best of some randomly drawn candidates."""
+        size = min(self.tournament(generation), len(ranked))
+        return ranked[min(draw.choice(len(ranked), size, replace=False))]
+
+    def elite(self, generation: int) -> int:
+        """Return the number of best candidates that are kept unchanged."""
+        return 2 + int(3 * generation / self.generations)
+
+    def tournament(self, generation: int) -> int:
+        """Return the number of candidates that compete to become a parent."""
+        return max(2, int(min(10, self.size) - generation / (self.generations / 10)))
+
+    def crossover(self, generation: int) -> float:
+        """Return the probability that a child takes its later genes from a second parent."""
+        return min(max(1 - generation / self.generations, 0.5), 1)
+
+    def mutation(self, generation: int) -> float:
+        """Return the probability that a gene is mutated."""
+        return min(max(0.5 - generation / self.generations, 0.01), 0.5)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studies.evolve.genetic import GENES, Genetic
-from studies.evolve.population import Population
+from studies.evolve.genetic import GENES, Genetic, Population
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
 from utils.base.options import changed, flag_of, to_flags

@@ -1,19 +1,29 @@
-"""Load the models to visualize, each with a unique label."""
+"""Load the models to visualize, each with a unique label, and the images to show them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
+from torch import Tensor
 
 from models.weights import load_for_inference, locate_weights
 from models.yolo import DetectionModel
 from utils.base.errors import ConfigError
 from utils.base.formats import format_of
 from utils.base.names import UniqueNames
+from utils.data.letterbox import letterbox, to_tensor
+from utils.ops.boxes import scale_boxes
+from utils.sources.frame import Frame
+from utils.sources.source import FileSource, find_source
+
+_LONGEST = 1280  # pixels of an image in a figure
 
 
 @dataclass(frozen=True)
@@ -102,3 +112,93 @@ def _check_channels(model: DetectionModel, origin: str) -> DetectionModel:
     if model.yaml["ch"] != 3:
         raise ConfigError(f"{origin}: takes images of {model.yaml['ch']} channels; expected 3")
     return model
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """One image, for the network and for figures.
+
+    Attributes:
+        name: unique in this run, for file names.
+        title: for figures and tables.
+        image: (H, W, 3) uint8 RGB; large images are reduced.
+        images: (1, 3, h, w) in 0-1, letterboxed with the least padding that the stride allows.
+        inner: rows and columns of `images` without the padding.
+    """
+
+    name: str
+    title: str
+    image: np.ndarray
+    images: Tensor
+    inner: tuple[slice, slice]
+
+    def crop(self, values: np.ndarray) -> np.ndarray:
+        """Enlarge a map (any h, w) to the network's input, and crop the padding."""
+        height, width = self.images.shape[2:]
+        if values.shape != (height, width):
+            values = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)
+        return values[self.inner]
+
+    def scale_boxes(self, detections: np.ndarray) -> np.ndarray:
+        """Scale boxes (n, 4+) from the network's input to `image`."""
+        return scale_boxes(self.images.shape[2:], detections.copy(), self.image.shape[:2])
+
+
+def open_images(source: str, vid_stride: int = 1) -> FileSource:
+    """Find the files of a source.
+
+    Raises:
+        ConfigError: the source does not exist, or is a camera, stream or screen.
+        DataError: it contains no image and no video.
+    """
+    opened = find_source(source, vid_stride)
+    if not isinstance(opened, FileSource):
+        raise ConfigError(f"--source {source}: expected a file, folder, glob or list, not a live source")
+    return opened
+
+
+def frames_of(source: FileSource, limit: int) -> Iterator[Frame]:
+    """Yield the first `limit` images at full size."""
+    return islice(source.read(), limit)
+
+
+class ModelInputs:
+    """Factory of model inputs: letterboxes frames, and gives them unique names.
+
+    Args:
+        imgsz: height and width of the network's input.
+        stride: largest stride of the models.
+        device: of the tensors.
+    """
+
+    def __init__(self, imgsz: tuple[int, int], stride: int, device: torch.device) -> None:
+        self.imgsz, self.stride, self.device = imgsz, stride, device
+        self._names = UniqueNames()
+
+    def make(self, frame: Frame) -> ModelInput:
+        """Letterbox a frame with the least padding."""
+        number = f"_{frame.frame_number}" if frame.frame_number else ""
+        fitted, ratios, pad = letterbox(frame.image, self.imgsz, auto=True, stride=self.stride)
+        height, width = frame.image.shape[:2]
+        left, top = (round(half - 0.1) for half in pad)  # letterbox puts an odd pixel right and at the bottom
+        inner_w, inner_h = (max(round(n * ratios[0]), 1) for n in (width, height))
+        return ModelInput(
+            name=self._names.unique(f"{frame.path.stem}{number}"),
+            title=f"{frame.path.name}{f', frame {frame.frame_number}' if number else ''}",
+            image=_reduce(frame.image),
+            images=to_tensor([fitted], self.device),
+            inner=(slice(top, top + inner_h), slice(left, left + inner_w)),
+        )
+
+    def full(self, frame: Frame) -> Tensor:
+        """Pad a frame to all of --imgsz, so that maps of different images can be averaged."""
+        return to_tensor([letterbox(frame.image, self.imgsz, auto=False)[0]], self.device)
+
+
+def _reduce(image: np.ndarray) -> np.ndarray:
+    """Convert BGR to RGB, with at most `_LONGEST` pixels on the longer side."""
+    gain = _LONGEST / max(image.shape[:2])
+    if gain < 1:
+        height, width = (max(round(n * gain), 1) for n in image.shape[:2])
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(image[..., ::-1])

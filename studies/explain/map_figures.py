@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from studies.explain.gates import GateMap
 from studies.explain.heatmap import Heat
-from studies.explain.model_inputs import ModelInput
+from studies.explain.labelled_models import ModelInput
+from studies.explain.layers import GateMap
 from utils.plots.annotator import colors, readable_on
 from utils.plots.figure import disable_mathtext, new_figure, save_figure
 

@@ -11,12 +11,17 @@ from typing import Protocol
 
 import numpy as np
 
-from studies.explain.gates import GateMap, find_gates, gate_maps
 from studies.explain.heatmap import METHODS, BoxFilter
-from studies.explain.labelled_models import LabelledModel, load_labelled_models
-from studies.explain.layers import describe_layer, find_layers, layer_strides
+from studies.explain.labelled_models import (
+    LabelledModel,
+    ModelInput,
+    ModelInputs,
+    frames_of,
+    load_labelled_models,
+    open_images,
+)
+from studies.explain.layers import GateMap, describe_layer, find_gates, find_layers, gate_maps, layer_strides
 from studies.explain.map_figures import draw_gates, draw_heat
-from studies.explain.model_inputs import ModelInput, ModelInputs, frames_of, open_images
 from studies.explain.receptive_field import (
     FieldRow,
     draw_fields,

@@ -10,11 +10,9 @@ from typing import Any
 import cv2
 import pytest
 
-from studies.kernels.cases import Case
+from studies.kernels.cases import Case, CurvesOptions
 from studies.kernels.cost_table import CostRow, markdown, read_csv, write_csv
-from studies.kernels.curves_options import CurvesOptions
-from studies.kernels.kernel_study import run
-from studies.kernels.measure_cost import count
+from studies.kernels.measure_cost import count, run
 from studies.kernels.plot_cost import draw_all
 from utils.base.errors import ConfigError, DataError
 from utils.base.options import parse_options

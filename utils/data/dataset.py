@@ -17,6 +17,8 @@ from utils.base.log import LOG
 from utils.base.seeds import generator
 from utils.data.augment import (
     MIXUP_BETA,
+    TILES,
+    MosaicDraws,
     adjust_hsv,
     copy_paste,
     draw_flips,
@@ -25,9 +27,9 @@ from utils.data.augment import (
     flip,
     load_extra_transforms,
     mixup,
+    mosaic4,
 )
 from utils.data.letterbox import letterbox
-from utils.data.mosaic import TILES, MosaicDraws, mosaic4
 from utils.data.packed import PackedRows
 from utils.data.perspective import PerspectiveDraws, random_perspective, visible_region
 from utils.data.samples import Sample, SampleReader

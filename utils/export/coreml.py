@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
-from utils.export.export_settings import ExportSettings
-from utils.export.output import atomic_folder, move
+from utils.export.export_settings import ExportSettings, atomic_folder, move
 
 
 def export_coreml(model: nn.Module, images: Tensor, path: Path, settings: ExportSettings) -> None:

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
-from utils.export.export_settings import ExportSettings
-from utils.export.output import append_metadata, move
+from utils.export.export_settings import ExportSettings, append_metadata, move
 
 
 def export_executorch(model: nn.Module, images: Tensor, path: Path, settings: ExportSettings) -> None:

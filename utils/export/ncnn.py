@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from utils.base.errors import ConfigError, DataError
 from utils.base.formats import FORMATS
-from utils.export.export_settings import ExportSettings
-from utils.export.output import atomic_folder, move, write_metadata
+from utils.export.export_settings import ExportSettings, atomic_folder, move, write_metadata
 from utils.export.pytorch import trace
 
 

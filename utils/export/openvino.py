@@ -16,9 +16,8 @@ from utils.base.device import disable_ort_telemetry
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
 from utils.base.options import changed
-from utils.export.export_settings import ExportSettings
+from utils.export.export_settings import ExportSettings, atomic_folder, write_metadata
 from utils.export.onnx import write_graph
-from utils.export.output import atomic_folder, write_metadata
 
 
 def export_openvino(model: nn.Module, images: Tensor, path: Path, settings: ExportSettings) -> None:

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
-from utils.export.export_settings import ExportSettings
-from utils.export.output import atomic_folder, write_metadata
+from utils.export.export_settings import ExportSettings, atomic_folder, write_metadata
 
 
 def export_paddle(model: nn.Module, images: Tensor, path: Path, settings: ExportSettings) -> None:

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
 from utils.base.paths import atomic_write
-from utils.export.export_settings import ExportSettings
-from utils.export.output import move
+from utils.export.export_settings import ExportSettings, move
 
 
 def export_torchscript(model: nn.Module, images: Tensor, path: Path, settings: ExportSettings) -> None:

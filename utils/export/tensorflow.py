@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from models.backends.tensorflow import load_tensorflow
 from utils.base.errors import ConfigError, DataError
 from utils.base.paths import atomic_write
-from utils.export.export_settings import ExportSettings
-from utils.export.output import atomic_folder, write_metadata
+from utils.export.export_settings import ExportSettings, atomic_folder, write_metadata
 from utils.export.tf_graph import GraphBuilder
 
 

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from utils.base.errors import ConfigError, DataError
 from utils.base.formats import FORMATS
-from utils.export.export_settings import ExportSettings
-from utils.export.output import append_metadata, move
+from utils.export.export_settings import ExportSettings, append_metadata, move
 from utils.export.wrappers import ChannelsLast
 
 # Regular expressions for the tensors that --int8 quantizes. LiteRT Torch names a tensor after the module

@@ -125,7 +125,7 @@ class PlotLogger(Callbacks):
         self.folder = save_dir
 
     def on_pretrain_routine_end(self, labels: np.ndarray, names: dict[int, str]) -> None:
-        from utils.plots.labels import plot_labels
+        from utils.plots.batches import plot_labels
 
         self.names = names
         plot_labels(labels, names, self.folder)

@@ -1,4 +1,4 @@
-"""Batch norm in training mode and SiLU as one operation; norm_silu.c explains why."""
+"""Native operations of `Conv`: 1x1 convolution, and batch norm with SiLU; norm_silu.c explains why."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from utils.native.library import is_traced, is_watched, library
+from utils.native.maps import silu_
 
 LANES = 16  # channels that norm_silu.c processes at a time
+_ONEDNN_NAMES = {
+    nn.SiLU: "none",
+    nn.ReLU: "relu",
+    nn.Identity: "none",
+}  # SiLU follows: oneDNN's is slow
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
 
 class _Shape(ctypes.Structure):
@@ -103,3 +110,61 @@ def _call(name: str, x: Tensor, eps: float, *values: Tensor, step: int = 0) -> N
     pointers = [ctypes.c_void_p(value.data_ptr()) for value in values]
     if getattr(kernels, name)(ctypes.byref(shape), *pointers):
         raise MemoryError(f"batch norm: no memory for the sums of a map of {tuple(x.shape)}")
+
+
+class PackedConvolution:
+    """act(convolution(x)) on the CPU, with a copy of the weights in oneDNN's layout; not a module.
+
+    PyTorch's compiler uses the same operators. They are not part of PyTorch's public interface, so callers
+    need a fallback (`fits`). The copy is renewed when the weights have another memory address or version;
+    `weight.data.mul_()` changes neither, so call `forget` after it.
+    """
+
+    def __init__(self) -> None:
+        self._laid_out: tuple[tuple[int, int], Tensor] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_laid_out": None}  # tensors in oneDNN's layout cannot be copied
+
+    def forget(self) -> None:
+        """Discard the copy of the weights."""
+        self._laid_out = None
+
+    def fits(self, x: Tensor, convolution: nn.Conv2d, act: nn.Module) -> bool:
+        """Return whether oneDNN can run it: float32 on the CPU, without gradients, tracing or hooks."""
+        weight = convolution.weight
+        return (
+            _HAS_ONEDNN
+            and not torch.is_grad_enabled()
+            and x.device.type == "cpu"
+            and type(x) is Tensor
+            and x.dim() == 4
+            and x.dtype == weight.dtype == torch.float32
+            and not weight.is_inference()
+            and type(act) in _ONEDNN_NAMES
+            and convolution.padding_mode == "zeros"
+            and not isinstance(convolution.padding, str)
+            and not torch.is_autocast_enabled("cpu")
+            and not is_watched(convolution, act)
+            and not is_traced()
+        )
+
+    def __call__(self, x: Tensor, convolution: nn.Conv2d, act: nn.Module) -> Tensor:
+        """Return act(convolution(x)), (B, C1, H, W) -> (B, C2, H', W')."""
+        own = convolution
+        settings: list[Any] = [list(own.padding), list(own.stride), list(own.dilation), own.groups]
+        weight = self._weight(own.weight, settings, x.shape)
+        convolve = torch.ops.mkldnn._convolution_pointwise
+        y: Tensor = convolve(x, weight, own.bias, *settings, _ONEDNN_NAMES[type(act)], [], "")
+        return silu_(y) if type(act) is nn.SiLU else y
+
+    def _weight(self, weight: Tensor, settings: list[Any], shape: torch.Size) -> Tensor:
+        """Return the current weights in oneDNN's layout, which is renewed only when they have changed.
+
+        The layout is optimal for the shape of the first input and valid for all others.
+        """
+        state = weight.data_ptr(), weight._version
+        if self._laid_out is None or self._laid_out[0] != state:
+            laid_out = torch.ops.mkldnn._reorder_convolution_weight(weight.detach(), *settings, list(shape))
+            self._laid_out = state, laid_out
+        return self._laid_out[1]

@@ -258,7 +258,7 @@ def describe(result: FrameResult, names: dict[int, str]) -> str:
 
 def _feature_saver(folder: Path) -> LayerCallback:
     """Return a function that a model calls with each layer and its output, to save feature maps."""
-    from utils.plots.features import plot_features
+    from utils.plots.figure import plot_features
 
     def save(layer: Any, output: Any) -> None:
         plot_features(output, layer.type, layer.i, folder)

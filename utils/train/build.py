@@ -1,9 +1,11 @@
-"""Build the model of a run: device, hyperparameters, architecture, weights, frozen layers, anchors."""
+"""Build the model of a run: device, precision, batch size, hyperparameters, weights, freezing, anchors."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,8 +21,6 @@ from utils.base.options import changed
 from utils.base.paths import relative_to_cwd
 from utils.base.seeds import seed_everything
 from utils.ops.anchors import check_anchors
-from utils.train.amp import choose_precision
-from utils.train.autobatch import measure_batch
 from utils.train.distributed import is_launched
 from utils.train.hyp import Hyp, describe_hyp, load_hyp
 from utils.train.loaders import Loaders
@@ -28,6 +28,12 @@ from utils.train.state import Origin
 from utils.train.train_options import TrainOptions
 
 CPU_BATCH = 16  # batch size for --batch-size -1 where memory is not measured
+BATCH_SIZES = (1, 2, 4, 8, 16)  # batch sizes that are measured
+FALLBACK_BATCH = 16
+LARGEST_BATCH = 1024
+_BUDGET = 0.8  # fraction of the free memory to use
+_FP16_TOLERANCE = 0.1  # of the image size; broken FP16 differs by far more, or is not finite
+_PROBE_SIZE = 256
 
 
 def prepare_machine(options: TrainOptions) -> torch.device:
@@ -190,3 +196,118 @@ def fit_anchors(model: DetectionModel, loaders: Loaders, options: TrainOptions, 
         # Round to FP16 as a stripped checkpoint does, so that the saved model decodes as it was trained.
         grid = (torch.as_tensor(found) / model.stride.view(-1, 1, 1)).half().float()
         model.head.set_anchors(grid * model.stride.view(-1, 1, 1))
+
+
+if TYPE_CHECKING:
+    from models.yolo import DetectionModel
+
+
+def choose_batch(memory: Callable[[int], int], free: int) -> int:
+    """Return the batch size that needs a fixed fraction of the free memory.
+
+    Args:
+        memory: returns the bytes that a training step takes at a batch size; raises torch.OutOfMemoryError.
+        free: free memory in bytes.
+
+    Returns:
+        The batch size; `FALLBACK_BATCH` if the measurements are implausible.
+    """
+    sizes: list[int] = []
+    needs: list[int] = []
+    for size in BATCH_SIZES:
+        try:
+            needs.append(memory(size))
+        except torch.OutOfMemoryError:
+            break
+        sizes.append(size)
+    if len(sizes) < 2:
+        return sizes[0] if sizes else 1
+    best = _fitting(sizes, needs, _BUDGET * free)
+    if len(sizes) < len(BATCH_SIZES):
+        return min(best, sizes[-1])  # the next size did not fit, whatever the linear fit says
+    return best if 1 <= best <= LARGEST_BATCH else FALLBACK_BATCH
+
+
+def _fitting(sizes: Sequence[int], needs: Sequence[int], limit: float) -> int:
+    slope, start = np.polyfit(sizes, needs, 1)
+    return int((limit - start) / slope + 1e-6) if slope > 1e-9 else 0
+
+
+def measure_batch(model: DetectionModel, imgsz: int, precision: torch.dtype | None) -> int:
+    """Choose the batch size for a model on a CUDA device by training steps on random images."""
+    device = next(model.parameters()).device
+    free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+    def memory(size: int) -> int:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        images = torch.rand(size, 3, imgsz, imgsz, device=device).to(memory_format=torch.channels_last)
+        with torch.autocast("cuda", dtype=precision, enabled=precision is not None):
+            maps = model(images)
+        sum(level.float().mean() for level in maps).backward()
+        return torch.cuda.max_memory_allocated(device) - before
+
+    training = model.training
+    kept = {key: value.clone() for key, value in model.state_dict().items()}  # batch norm statistics included
+    model.train()
+    try:
+        best = choose_batch(memory, free)
+    finally:
+        model.zero_grad(set_to_none=True)
+        model.load_state_dict(kept)
+        model.train(training)
+        torch.cuda.empty_cache()
+    LOG.info(
+        f"--batch-size -1: {best} images of {imgsz} px use about {_BUDGET:.0%} of {free / 2**30:.1f} GiB"
+    )
+    return best
+
+
+def choose_precision(wanted: str, model: nn.Module) -> torch.dtype | None:
+    """Return the dtype for autocast; None: FP32 throughout.
+
+    Args:
+        wanted: value of `--amp`. auto: FP16 on CUDA if the boxes stay the same, which some GPUs fail.
+        model: on its device.
+
+    Raises:
+        ConfigError: the device does not support it.
+    """
+    device_type = next(model.parameters()).device.type
+    if wanted == "off":
+        return None
+    if wanted == "auto":
+        return torch.float16 if amp_works(model) else None
+    if wanted == "fp16":
+        if device_type != "cuda":
+            raise ConfigError(f"--amp fp16: needs a CUDA GPU, and this is {device_type.upper()}; try bf16")
+        return torch.float16
+    if device_type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ConfigError("--amp bf16: this GPU does not support it; use fp16")
+    if device_type == "cpu" and not torch.backends.mkldnn.is_available():
+        raise ConfigError("--amp bf16: this build of torch does not support it on the CPU; use off")
+    return torch.bfloat16
+
+
+@torch.inference_mode()
+def amp_works(model: nn.Module) -> bool:
+    """Return whether boxes under autocast equal those in FP32 on a fixed image; False on other than CUDA."""
+    device = next(model.parameters()).device
+    if device.type != "cuda":
+        return False
+    training = model.training
+    images = torch.rand(1, 3, _PROBE_SIZE, _PROBE_SIZE, generator=torch.Generator().manual_seed(0)).to(device)
+    model.eval()
+    try:
+        full = model(images)[0]
+        with torch.autocast(device.type):
+            half = model(images)[0].float()
+    finally:
+        model.train(training)
+    works = torch.allclose(
+        full[..., :4] / _PROBE_SIZE, half[..., :4] / _PROBE_SIZE, rtol=0.1, atol=_FP16_TOLERANCE
+    )
+    LOG.info(f"AMP: checks {'passed' if works else 'failed, training in float32'}")
+    return works

@@ -16,7 +16,7 @@ from utils.data.dataset_yaml import DataSpec
 from utils.loggers.callbacks import CallbackList, Callbacks
 from utils.ops.loss import DetectionLoss
 from utils.train import build
-from utils.train.amp import choose_precision
+from utils.train.build import choose_precision
 from utils.train.callbacks import make_callbacks
 from utils.train.distributed import ProcessGroup
 from utils.train.hyp import Hyp, scale_gains
@@ -24,8 +24,7 @@ from utils.train.loaders import Loaders, make_loaders, read_data
 from utils.train.loop import TrainConfig
 from utils.train.optim import ModelEMA, Schedule, describe_optimizer, make_optimizer
 from utils.train.resume import ResumedRun, note_launch
-from utils.train.run_dir import RunDir
-from utils.train.run_metadata import differences, run_metadata
+from utils.train.run_dir import RunDir, differences, run_metadata
 from utils.train.state import EarlyStopping, Origin, Progress, TrainState
 from utils.train.train_options import TrainOptions
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +17,12 @@ from torch import Tensor
 
 from utils.base.log import LOG
 from utils.base.names import UniqueNames
-from utils.ops.boxes import xyxy2xywhn
+from utils.base.paths import atomic_write, output_root
+from utils.ops.boxes import xyxy2xywh, xyxy2xywhn
 from utils.ops.metrics import ConfusionMatrix
 from utils.plots.batches import output_to_target, plot_images
 from utils.plots.curves import plot_confusion_matrix, plot_mc_curve, plot_pr_curve
 from utils.plots.figure import new_figure
-from utils.val.coco_json import COCO_IDS, JsonWriter, coco_scores, find_annotations
 
 if TYPE_CHECKING:
     from utils.ops.metrics import APResult
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 
 PLOTTED_BATCHES = 3
 PLOTTED_BOXES = 15  # per image, those with the highest confidence; more would hide the image
+_UNUSED_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # of COCO's 90 category ids, 80 are in use
+COCO_IDS: tuple[int, ...] = tuple(number for number in range(1, 91) if number not in _UNUSED_IDS)
+_ANNOTATIONS = Path("annotations", "instances_val2017.json")
 
 
 @dataclass(frozen=True)
@@ -176,3 +182,88 @@ class ValPlots:
 
     def _draw(self, function: Any, *args: Any, **kwargs: Any) -> None:
         self._pending.append(self._thread.submit(function, *args, **kwargs))
+
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class JsonWriter:
+    """Rows of a COCO results file: image_id, category_id, bbox (left, top, width, height), score.
+
+    Args:
+        category_ids: id of each class; by default its index.
+    """
+
+    def __init__(self, category_ids: Sequence[int] = ()) -> None:
+        self.category_ids = category_ids
+        self.image_ids: list[int | str] = []
+        self.rows: list[dict[str, object]] = []
+
+    def add(self, path: Path, detections: Tensor) -> None:
+        """Add the `detections` (n, 6) of one image, in its own pixels."""
+        # COCO's image ids are numbers, and the names of its files.
+        image_id = int(path.stem) if path.stem.isdecimal() else path.stem
+        self.image_ids.append(image_id)
+        boxes = xyxy2xywh(detections[:, :4])
+        boxes[:, :2] -= boxes[:, 2:] / 2
+        for box, (score, index) in zip(boxes.tolist(), detections[:, 4:6].tolist(), strict=True):
+            self.rows.append(
+                {
+                    "image_id": image_id,
+                    "category_id": self.category_ids[int(index)] if self.category_ids else int(index),
+                    "bbox": [round(value, 3) for value in box],
+                    "score": round(score, 5),
+                }
+            )
+
+    def save(self, path: Path) -> None:
+        """Write all rows to `path`."""
+        with atomic_write(path, "w", encoding="utf-8") as file:
+            json.dump(self.rows, file)
+        LOG.info(f"{len(self.rows)} detections saved to {path}")
+
+
+def find_annotations(root: Path) -> Path | None:
+    """Find the annotations of COCO val2017 below the dataset's root or in ../datasets/coco."""
+    for folder in (root, output_root().parent / "datasets" / "coco"):
+        if (folder / _ANNOTATIONS).is_file():
+            return folder / _ANNOTATIONS
+    return None
+
+
+def coco_scores(
+    predictions: Path, annotations: Path, image_ids: Sequence[int | str]
+) -> tuple[float, float] | None:
+    """Compute (mAP50-95, mAP50) with the COCO tools; None, with a warning, where that is not possible."""
+    tools = _tools()
+    if tools is None:
+        LOG.warning("COCO scores need pycocotools or faster-coco-eval: pip install pycocotools")
+        return None
+    coco_class, eval_class = tools
+    try:
+        with redirect_stdout(StringIO()) as table:
+            truth = coco_class(str(annotations))
+            scorer = eval_class(truth, truth.loadRes(str(predictions)), "bbox")
+            scorer.params.imgIds = list(image_ids)
+            scorer.evaluate()
+            scorer.accumulate()
+            scorer.summarize()
+    except (AssertionError, IndexError, KeyError, OSError, TypeError, ValueError) as error:
+        LOG.warning(f"{predictions}: no COCO scores against {annotations} ({type(error).__name__}: {error})")
+        return None
+    LOG.info(table.getvalue().rstrip())
+    return float(scorer.stats[0]), float(scorer.stats[1])
+
+
+def _tools() -> tuple[Any, Any] | None:
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError:
+        try:
+            from faster_coco_eval import COCO
+            from faster_coco_eval import COCOeval_faster as COCOeval
+        except ImportError:
+            return None
+    return COCO, COCOeval

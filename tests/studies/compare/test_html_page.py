@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from studies.compare.examples import Example
-from studies.compare.html_page import PAGE, write_page
+from studies.compare.report import PAGE, write_page
 from tests.studies.compare.synthetic import synthetic_records
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from studies.compare.paired_images import Scorer, compare_images
+from studies.compare.measure import Scorer, compare_images
 from utils.ops.metrics import ap_per_class
 from utils.val.accumulator import DetectionMatches
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from studies.evolve.genetic import GENES
-from studies.evolve.population import Population
+from studies.evolve.genetic import GENES, Population
 from studies.evolve.trials import Result
 from utils.train.hyp import Hyp, check_hyp
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from studies.evolve.tables import Bucket
+from studies.evolve.evolution import Bucket
 from utils.base.errors import ConfigError
 
 

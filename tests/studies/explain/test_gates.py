@@ -8,7 +8,7 @@ import torch
 
 from models.attention.lska import DESIGNS
 from models.yolo import DetectionModel, read_config
-from studies.explain.gates import find_gates, gate_maps
+from studies.explain.layers import find_gates, gate_maps
 
 IMAGE = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from studies.explain import map_figures
-from studies.explain.gates import GateMap
 from studies.explain.heatmap import Heat
+from studies.explain.labelled_models import ModelInput, ModelInputs
+from studies.explain.layers import GateMap
 from studies.explain.map_figures import draw_gates, draw_heat
-from studies.explain.model_inputs import ModelInput, ModelInputs
 from utils.sources.frame import Frame
 
 

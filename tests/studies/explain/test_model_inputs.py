@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from studies.explain.model_inputs import ModelInputs, frames_of, open_images
+from studies.explain.labelled_models import ModelInputs, frames_of, open_images
 from tests.utils.sources.test_source import make_image_file, video
 from utils.base.errors import ConfigError
 from utils.sources.frame import Frame

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from studies.compare.compare_options import CompareOptions, read_comparison
-from studies.compare.run_plan import plan_runs
-from studies.compare.runs import Run, train_all
+from studies.compare.run_plan import Run, plan_runs, train_all
 from studies.jobs.ray_runner import RayRunner
 from tests.utils.train.small import small_models, small_set
 from utils.base.errors import ConfigError, YoloError

@@ -5,7 +5,7 @@ import pytest
 
 from tests.known import arrays, golden, pattern_image
 from tests.utils.data.image_files import assert_same_image, golden_pattern
-from utils.data.mosaic import MosaicDraws, mosaic4
+from utils.data.augment import MosaicDraws, mosaic4
 from utils.data.perspective import PerspectiveDraws, random_perspective
 from utils.data.samples import Sample
 from utils.ops.boxes import xywhn2xyxy

@@ -11,7 +11,7 @@ import torch
 
 from utils.base.errors import DataError
 from utils.data.letterbox import letterbox
-from utils.export.inputs import example_images, load_calibration_images
+from utils.export.export_job import example_images, load_calibration_images
 
 
 @pytest.fixture

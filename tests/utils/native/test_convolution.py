@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.blocks.conv import Conv, Projection
-from utils.native.convolution import PackedConvolution
+from utils.native.norm_silu import PackedConvolution
 
 
 def fused(act: bool | nn.Module = True, groups: int = 1) -> Conv:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from utils.base.errors import DataError
+from utils.plots.batches import plot_labels
 from utils.plots.curves import plot_confusion_matrix, plot_mc_curve, plot_pr_curve
-from utils.plots.features import plot_features
-from utils.plots.labels import plot_labels
+from utils.plots.figure import plot_features
 from utils.plots.results import COLUMNS, plot_evolution, plot_results, read_results
 
 PX = np.linspace(0, 1, 1000)
@@ -107,9 +107,7 @@ def test_outputs_without_feature_maps_are_skipped(maps, tmp_path) -> None:
 
 
 def test_importing_plots_loads_no_matplotlib() -> None:
-    modules = ", ".join(
-        f"utils.plots.{name}" for name in ("curves", "labels", "results", "batches", "features")
-    )
+    modules = ", ".join(f"utils.plots.{name}" for name in ("curves", "results", "batches", "figure"))
     heavy = ("matplotlib", "PIL", "torch", "pandas")
     code = f"import sys, {modules}; print([name for name in {heavy} if name in sys.modules])"
     root = Path(__file__).parents[3]

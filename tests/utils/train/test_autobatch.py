@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from utils.train.autobatch import FALLBACK, choose_batch
+from utils.train.build import FALLBACK_BATCH, choose_batch
 
 
 def _card(start: int, image: int, total: int) -> Callable[[int], int]:
@@ -27,8 +27,8 @@ def _card(start: int, image: int, total: int) -> Callable[[int], int]:
         (100, 100, 1000, 7),
         (100, 300, 1000, 2),  # 4 did not fit
         (900, 200, 1000, 1),
-        (0, 1, 10**6, FALLBACK),  # more than a thousand: the line is not to be trusted
-        (500, 0, 1000, FALLBACK),
+        (0, 1, 10**6, FALLBACK_BATCH),  # more than a thousand: the line is not to be trusted
+        (500, 0, 1000, FALLBACK_BATCH),
     ],
 )
 def test_the_batch_size_uses_most_of_the_memory(start: int, image: int, free: int, expected: int) -> None:

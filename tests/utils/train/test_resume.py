@@ -11,8 +11,7 @@ from models.weights import save_checkpoint
 from tests.utils.train.small import hyperparameters, make_state
 from utils.base.errors import ConfigError
 from utils.train.resume import find_run, newest_checkpoint
-from utils.train.run_dir import RunDir
-from utils.train.run_metadata import differences
+from utils.train.run_dir import RunDir, differences
 from utils.train.train_options import parse_options
 
 

@@ -16,8 +16,7 @@ from utils.base.errors import DataError, YoloError
 from utils.base.log import set_up_console
 from utils.loggers.callbacks import Callbacks
 from utils.train.loss_meter import DivergedError
-from utils.train.run_dir import COLUMNS, RunDir, guard, quoted, table_row
-from utils.train.run_metadata import run_metadata
+from utils.train.run_dir import COLUMNS, RunDir, guard, quoted, run_metadata, table_row
 from utils.train.train_options import parse_options
 
 

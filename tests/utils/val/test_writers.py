@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from utils.val.coco_json import COCO_IDS, JsonWriter, coco_scores, find_annotations
-from utils.val.outputs import LabelWriter
+from utils.val.outputs import COCO_IDS, JsonWriter, LabelWriter, coco_scores, find_annotations
 
 TWO = torch.tensor([[10.0, 20, 30, 60, 0.87654321, 1], [0, 0, 5, 5, 0.5, 0]])
 NONE = torch.zeros(0, 6)
