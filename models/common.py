@@ -41,6 +41,7 @@ from models.registry import (
     space_to_depth,
     sum_of_channels,
 )
+from utils.base.yolov5_names import serve
 
 # Large kernel attention: as a layer, in C3, in SPPF, as a backbone.
 register(same_channels, LSKA, LKA, LSKATrivial, LKATrivial, LSKAttention)
@@ -97,3 +98,8 @@ __all__ = [
     "TransformerLayer",
     "VANStage",
 ]
+# Where the original has these classes, by which pickles and other programs find them.
+for _name in __all__:
+    globals()[_name].__module__ = "models.common"
+__getattr__, __dir__, _old_names = serve("models.common")  # the original's module has more names
+__all__ += _old_names

@@ -241,7 +241,7 @@ def _sides(model: DetectionModel) -> list[int]:
 
     training = model.training
     image = torch.empty(1, model.yaml["ch"], 256, 256, device="meta")
-    on_meta(model.eval(), image, False, record_side)
+    on_meta(model.eval(), image, False, False, record_side)
     model.train(training)
     return sides + [0] * (len(model.model) - len(sides))
 

@@ -28,6 +28,11 @@ class Detect(nn.Module):
     """
 
     anchors: Tensor
+    export = False
+    dynamic = False  # attributes of the original that scripts set
+    inplace = True
+    placeholders = False
+    native = True  # the decoder in C knows these outputs
 
     def __init__(self, nc: int = 80, anchors: list[list[float]] | int = 3, ch: tuple[int, ...] = ()) -> None:
         super().__init__()
@@ -42,7 +47,6 @@ class Detect(nn.Module):
         self.nl = len(levels)
         self.na = len(levels[0]) // 2
         self.placeholders = isinstance(anchors, int)
-        self.export = False
         self.strides = [0.0] * self.nl  # floats, which exporters trace as constants
         self._listed = levels
         self.register_buffer("anchors", torch.zeros(self.nl, self.na, 2))  # filled by set_strides
@@ -54,12 +58,27 @@ class Detect(nn.Module):
         """Pixels per cell of each level, (nl,) on the CPU."""
         return torch.tensor(self.strides, dtype=torch.float32, device="cpu")
 
+    @property
+    def anchor_grid(self) -> list[Tensor]:
+        """Anchors in pixels, (1, A, 1, 1, 2) for each level; the original has this list."""
+        return [level.view(1, self.na, 1, 1, 2) for level in self.anchors_px()]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled head, of ours or of the original with its grids."""
+        buffers = {name: value for name, value in state["_buffers"].items() if name == "anchors"}
+        state = {key: value for key, value in state.items() if key not in ("grid", "anchor_grid")}
+        strides = state.pop("stride", None)
+        super().__setstate__({**state, "_buffers": buffers})
+        self._grids = {}
+        if strides is not None:
+            self.strides = [float(stride) for stride in strides]
+
     def forward(self, sources: list[Tensor]) -> list[Tensor] | tuple[Any, ...]:
         logits = [conv(x) for conv, x in zip(self.m, sources, strict=True)]
         maps = [self._split(level) for level in logits]
         if self.training:
             return maps
-        if not self.export and can_decode(logits):
+        if self.native and not self.export and can_decode(logits):
             return decode(logits, self.strides, self.anchors_px()), maps
         decoded = torch.cat([self._decode(level, each.contiguous()) for level, each in enumerate(maps)], 1)
         return (decoded,) if self.export else (decoded, maps)
@@ -79,7 +98,7 @@ class Detect(nn.Module):
         xy = (scores[..., :2] * 2 + corner) * self.strides[level]
         doubled = scores[..., 2:4] * 2
         wh = doubled * doubled * size  # some runtimes lack the operator for squares
-        return torch.cat((xy, wh, scores[..., 4:]), -1).view(b, self.na * h * w, self.no)
+        return torch.cat((xy, wh, scores[..., 4:]), -1).view(b, self.na * h * w, -1)
 
     def _grid(self, level: int, h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return cell corners - 0.5 as (x, y), (1, 1, h, w, 2), and anchors in pixels, (1, A, 1, 1, 2)."""

@@ -57,7 +57,7 @@ def print_model(options: ModelOptions, build: Callable[..., Any]) -> None:
     if options.test:
         for name in config_names():
             with torch.device("meta"):
-                LOG.info(f"{name}: {build(name).info(options.imgsz)}")
+                LOG.info(f"{name}: {build(name).summary(options.imgsz)}")
         return
     if options.line_profile:
         device = select_device(options.device)

@@ -280,7 +280,7 @@ class Ensemble(nn.Module):
         self.stride = max((member.stride for member in members), key=lambda s: float(s.max()))
 
     def forward(self, x: Tensor, augment: bool = False, visualize: Any = None) -> tuple[Tensor, None]:
-        return torch.cat([member(x, augment, visualize)[0] for member in self.members], 1), None
+        return torch.cat([member(x, augment, visualize=visualize)[0] for member in self.members], 1), None
 
 
 def load_for_inference(

@@ -27,9 +27,12 @@ from models.config import LayerRow, make_divisible, read_activation, read_config
 from models.head import Detect
 from models.tta import augmented_forward
 from utils.base.errors import ConfigError
+from utils.base.log import LOG
+from utils.base.yolov5_names import serve
 from utils.ops.flops import gflops, on_meta
 
 registry.register(registry.detection_head, Detect)
+Detect.__module__ = "models.yolo"  # where the original has it, by which pickles and programs find it
 
 LayerCallback = Callable[[nn.Module, Tensor], None]
 
@@ -52,6 +55,12 @@ class DetectionModel(nn.Module):
         ConfigError: the yaml does not describe a model; the message names file and layer.
     """
 
+    # Defaults of attributes that models unpickled by torch.load may lack.
+    yaml_file = ""
+    hyp: dict[str, Any] | None = None
+    checkpoint_activations = False  # training keeps the outputs of layers only, not what is inside
+    inplace = True
+
     def __init__(
         self,
         cfg: str | Path | dict[str, Any] = "yolov5s.yaml",
@@ -72,8 +81,6 @@ class DetectionModel(nn.Module):
             raise ConfigError(f"{self.yaml_file}: the last layer must be Detect")
         self.nc: int = self.yaml["nc"]
         self.names = {i: str(i) for i in range(self.nc)}
-        self.hyp: dict[str, Any] | None = None
-        self.checkpoint_activations = False  # training keeps the outputs of layers only, not what is inside
         known = strides if strides and len(strides) == self.head.nl else None
         self.head.set_strides(known or self._measure_strides())
         self.head.init_biases()
@@ -90,13 +97,20 @@ class DetectionModel(nn.Module):
         """Pixels per cell of each level, (nl,) on the CPU."""
         return self.head.stride
 
-    def forward(self, x: Tensor, augment: bool = False, visualize: LayerCallback | None = None) -> Any:
+    def forward(
+        self,
+        x: Tensor,
+        augment: bool = False,
+        profile: bool = False,
+        visualize: LayerCallback | str | Path | bool | None = None,
+    ) -> Any:
         """Run the model.
 
         Args:
             x: images.
             augment: test-time augmentation; returns (decoded, None).
-            visualize: called with each layer and its output.
+            profile: accepted for compatibility; models/yolo.py --line-profile times the layers.
+            visualize: called with each layer and its output; or a folder for feature maps.
 
         Returns:
             Logits in training mode, else (decoded, logits); shapes as in the class's docstring.
@@ -104,7 +118,7 @@ class DetectionModel(nn.Module):
         if augment:
             stride = int(self.stride.max())
             return augmented_forward(lambda view: self.run_layers(view)[0], x, stride, self.head.nl), None
-        return self.run_layers(x, visualize)
+        return self.run_layers(x, visualize if callable(visualize) else _feature_writer(visualize))
 
     def run_layers(self, x: Tensor, visualize: LayerCallback | None = None) -> Any:
         """Run the layers once, without test-time augmentation."""
@@ -133,7 +147,24 @@ class DetectionModel(nn.Module):
                 module.fuse()
         return self
 
-    def info(self, imgsz: int | tuple[int, int] = 640) -> str:
+    def info(self, verbose: bool = False, img_size: int | tuple[int, int] = 640) -> None:
+        """Log a summary line; `verbose` also a row for each parameter."""
+        if verbose:
+            for name, p in self.named_parameters():
+                LOG.info(f"{name:40s} {p.requires_grad!s:>5} {p.numel():9d} {list(p.shape)}")
+        LOG.info(self.summary(img_size))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled model, of ours or of the original since v5.0."""
+        super().__setstate__(state)
+        self.__dict__.pop("stride", None)  # the head has it
+        self.__dict__.setdefault("nc", self.head.nc)
+        self.__dict__.setdefault("names", [str(index) for index in range(self.head.nc)])
+        for module in self.modules():
+            if isinstance(module, nn.Upsample):
+                module.__dict__.setdefault("recompute_scale_factor", None)  # torch 1.11 and later need it
+
+    def summary(self, imgsz: int | tuple[int, int] = 640) -> str:
         """Return a summary line: layers, parameters, gradients, GFLOPs for one image of `imgsz`."""
         leaves = sum(1 for module in self.modules() if not any(module.children()))
         size = sum(p.numel() for p in self.parameters())
@@ -209,6 +240,18 @@ def parse_model(
     return nn.Sequential(*layers), sorted(save)
 
 
+def _feature_writer(folder: str | Path | bool | None) -> LayerCallback | None:
+    """Return a callback that writes feature maps to a folder; None without one."""
+    if not folder or folder is True:
+        return None
+    from utils.plots.figure import plot_features
+
+    def write(layer: nn.Module, output: Tensor) -> None:
+        plot_features(output, str(layer.type), int(layer.i), Path(folder))  # type: ignore[arg-type]
+
+    return write
+
+
 def _width_scaling(d: dict[str, Any]) -> Callable[[int], int]:
     gain, divisor = float(d.get("width_multiple", 1.0)), int(d.get("channel_multiple", 8))
     return lambda channels: make_divisible(channels * gain, divisor)
@@ -228,6 +271,8 @@ def _annotate(layer: nn.Module, plan: registry.LayerPlan, row: LayerRow) -> nn.M
 
 
 __all__ = ["Detect", "DetectionModel", "Model", "models", "parse_model", "read_config"]
+__getattr__, __dir__, _old_names = serve("models.yolo")  # the original's module has more names
+__all__ += _old_names
 
 if __name__ == "__main__":
     profile.main(DetectionModel)

@@ -25,6 +25,7 @@ from utils.ops.boxes import scale_boxes
 from utils.ops.nms import non_max_suppression
 
 __all__ = ["AutoShape", "Detections"]
+Detections.__module__ = "models.common"  # where the original has it, by which SAHI and others recognise it
 
 
 class AutoShape(nn.Module):
@@ -60,8 +61,9 @@ class AutoShape(nn.Module):
     amp = False
     private_addresses = False
 
-    def __init__(self, model: Backend | nn.Module) -> None:
+    def __init__(self, model: Backend | nn.Module, verbose: bool = True) -> None:
         super().__init__()
+        model = getattr(model, "backend", model)  # of DetectMultiBackend
         if isinstance(model, DetectionModel | Ensemble):
             model = PyTorchBackend.from_model(model)
         if not isinstance(model, Backend):
@@ -203,3 +205,6 @@ def _scaled(size_hw: Sequence[int], longer: int) -> tuple[int, int]:
     """Scale height and width so that the longer one is `longer`, and round them down to pixels."""
     gain = longer / max(size_hw)
     return max(int(size_hw[0] * gain), 1), max(int(size_hw[1] * gain), 1)
+
+
+AutoShape.__module__ = "models.common"

@@ -115,6 +115,15 @@ class Conv(_Packable):
             return F.silu(x)  # in place, autograd would copy its input
         return self.act(x)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled layer, also a fused one of the original, which has no `bn`."""
+        super().__setstate__({key: value for key, value in state.items() if key != "forward"})
+        self._modules.setdefault("bn", None)
+
+    def forward_fuse(self, x: Tensor) -> Tensor:
+        """Run the layer; pickled models of the original that were fused name this method."""
+        return self(x)
+
     def fuse(self) -> None:
         """Fold the batch norm's running statistics into the convolution, for inference."""
         if self.bn is not None:

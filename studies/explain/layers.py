@@ -85,7 +85,7 @@ def layer_strides(model: DetectionModel) -> dict[int, int]:
         if output.ndim == 4:
             strides[layer.i] = round(side / output.shape[-2])
 
-    on_meta(model, torch.empty(1, model.yaml["ch"], side, side, device="meta"), False, note)
+    on_meta(model, torch.empty(1, model.yaml["ch"], side, side, device="meta"), False, False, note)
     model.head.forget_grids()  # they have no data
     return strides
 

@@ -92,7 +92,7 @@ def make_model(
     cfg = "" if options.resume else options.cfg
     model = DetectionModel(make_config(options, checkpoint), nc=len(names), anchors=anchors)
     print_layers(model)
-    LOG.info(model.info(640) + "\n")
+    LOG.info(model.summary(640) + "\n")
     origin = Origin()
     if checkpoint is not None and not options.resume:
         load = graft if options.graft == "auto" else load_by_key

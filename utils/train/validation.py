@@ -60,7 +60,7 @@ def validate_best(task: TrainTask) -> EvalResult:
     device: torch.device = state.device
     model = load_for_inference(path, device)
     assert isinstance(model, DetectionModel)  # one file, so no ensemble
-    LOG.info(model.info())
+    LOG.info(model.summary())
     return evaluate(
         model,
         setup.loaders.val,

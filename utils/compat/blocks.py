@@ -1,0 +1,167 @@
+"""Blocks that YOLOv5's modules name and our yamls do not: activations, Sum, heads of the other tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.blocks.conv import Conv
+from models.head import Detect
+from models.yolo import DetectionModel
+from utils.base.log import LOG
+
+
+class Sum(nn.Module):
+    """Sum of n maps, with learned weights in 0-2 if `weight` (arXiv:1911.09070)."""
+
+    def __init__(self, n: int, weight: bool = False) -> None:
+        super().__init__()
+        self.weight = weight
+        self.iter = range(n - 1)
+        if weight:
+            self.w = nn.Parameter(-torch.arange(1.0, n) / 2)
+
+    def forward(self, x: Any) -> Tensor:
+        gains = (self.w.sigmoid() * 2).tolist() if self.weight else [1.0] * len(self.iter)
+        y: Tensor = x[0]
+        for index, gain in zip(self.iter, gains, strict=True):
+            y = y + x[index + 1] * gain
+        return y
+
+
+class Proto(nn.Module):
+    """Mask prototypes of a map: (B, c1, h, w) -> (B, c2, 2h, 2w)."""
+
+    def __init__(self, c1: int, c_: int = 256, c2: int = 32) -> None:
+        super().__init__()
+        self.cv1 = Conv(c1, c_, k=3)
+        self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
+        self.cv2 = Conv(c_, c_, k=3)
+        self.cv3 = Conv(c_, c2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cv3(self.cv2(self.upsample(self.cv1(x))))
+
+
+class Segment(Detect):
+    """Detection head with mask coefficients and prototypes; it runs those of official -seg files."""
+
+    native = False
+
+    def __init__(self, nc: int = 80, anchors: Any = 3, nm: int = 32, npr: int = 256, ch: Any = ()) -> None:
+        super().__init__(nc, anchors, ch)
+        self.nm, self.npr = nm, npr
+        self.no = 5 + nc + nm
+        self.m = nn.ModuleList(nn.Conv2d(c, self.no * self.na, 1) for c in ch)
+        self.proto = Proto(ch[0], npr, nm)
+
+    def forward(self, sources: list[Tensor]) -> Any:
+        """Return (maps, prototypes) in training, else (decoded (B, N, 5 + nc + nm), prototypes, maps)."""
+        prototypes = self.proto(sources[0])
+        output = super().forward(sources)
+        if self.training:
+            return output, prototypes
+        return (output[0], prototypes, output[1]) if len(output) > 1 else (output[0], prototypes)
+
+    def _decode(self, level: int, logits: Tensor) -> Tensor:
+        split = 5 + self.nc
+        boxes = super()._decode(level, logits[..., :split].contiguous())
+        coefficients = logits[..., split:].float().reshape(len(logits), boxes.shape[1], self.nm)
+        return torch.cat((boxes, coefficients), -1)
+
+
+class Classify(nn.Module):
+    """Classifier on a map: convolution, average pool, linear layer; (B, c1, h, w) -> (B, c2)."""
+
+    def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1, p: Any = None, g: int = 1) -> None:
+        super().__init__()
+        self.conv = Conv(c1, 1280, k, s, p, g)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.drop = nn.Dropout(p=0.0, inplace=True)
+        self.linear = nn.Linear(1280, c2)
+
+    def forward(self, x: Any) -> Tensor:
+        x = torch.cat(x, 1) if isinstance(x, list) else x
+        return self.linear(self.drop(self.pool(self.conv(x)).flatten(1)))
+
+
+class SegmentationModel(DetectionModel):
+    """Model of official -seg files, as torch.load makes it."""
+
+
+class ClassificationModel(nn.Module):
+    """Model of official -cls files, as torch.load makes it: a sequence of layers."""
+
+    def info(self, verbose: bool = False, img_size: int = 640) -> None:
+        """Log the number of parameters."""
+        LOG.info(f"{sum(p.numel() for p in self.parameters()):,} parameters")
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return logits (B, nc)."""
+        model: Any = self.model
+        return model(x)
+
+    def fuse(self) -> ClassificationModel:
+        """Fold batch norms into convolutions."""
+        for module in self.modules():
+            if isinstance(module, Conv):
+                module.fuse()
+        return self
+
+
+class MemoryEfficientSwish(nn.SiLU):
+    """SiLU; today's is as economical."""
+
+
+class MemoryEfficientMish(nn.Mish):
+    """Mish; today's is as economical."""
+
+
+class FReLU(nn.Module):
+    """Funnel activation (Ma et al., arXiv:2007.11824)."""
+
+    def __init__(self, c1: int, k: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c1, c1, k, 1, 1, groups=c1, bias=False)
+        self.bn = nn.BatchNorm2d(c1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.maximum(x, self.bn(self.conv(x)))
+
+
+class AconC(nn.Module):
+    """ACON-C (Ma et al., arXiv:2009.04759): (p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x per channel."""
+
+    def __init__(self, c1: int) -> None:
+        super().__init__()
+        self.p1 = nn.Parameter(torch.randn(1, c1, 1, 1))
+        self.p2 = nn.Parameter(torch.randn(1, c1, 1, 1))
+        self.beta = nn.Parameter(torch.ones(1, c1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = (self.p1 - self.p2) * x
+        return y * torch.sigmoid(self.beta * y) + self.p2 * x
+
+
+class MetaAconC(nn.Module):
+    """Meta-ACON-C (arXiv:2009.04759): ACON-C whose beta a small network computes from the map."""
+
+    def __init__(self, c1: int, k: int = 1, s: int = 1, r: int = 16) -> None:
+        super().__init__()
+        c2 = max(r, c1 // r)
+        self.p1 = nn.Parameter(torch.randn(1, c1, 1, 1))
+        self.p2 = nn.Parameter(torch.randn(1, c1, 1, 1))
+        self.fc1 = nn.Conv2d(c1, c2, k, s, bias=True)
+        self.fc2 = nn.Conv2d(c2, c1, k, s, bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        beta = torch.sigmoid(self.fc2(self.fc1(functional.adaptive_avg_pool2d(x, 1))))
+        y = (self.p1 - self.p2) * x
+        return y * torch.sigmoid(beta * y) + self.p2 * x
+
+
+Segment.__module__ = SegmentationModel.__module__ = ClassificationModel.__module__ = "models.yolo"
+Proto.__module__ = Classify.__module__ = "models.common"

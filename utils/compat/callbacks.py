@@ -1,0 +1,49 @@
+"""YOLOv5's `utils.callbacks.Callbacks`: functions that are called at the events of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from utils.compat.checks import threaded
+from utils.loggers.callbacks import EVENTS
+
+
+class Callbacks:
+    """Registry of functions by event. Give our own `utils.loggers.callbacks.Callbacks` to train.run instead.
+
+    Attributes:
+        stop_training: set it to True to stop a training.
+    """
+
+    def __init__(self) -> None:
+        self._callbacks: dict[str, list[dict[str, Any]]] = {event: [] for event in EVENTS}
+        self.stop_training = False
+
+    def register_action(self, hook: str, name: str = "", callback: Callable[..., Any] | None = None) -> None:
+        """Register a function for an event.
+
+        Raises:
+            AssertionError: there is no such event, or it is not a function.
+        """
+        if hook not in self._callbacks:
+            raise AssertionError(f"hook {hook!r} is not one of {', '.join(self._callbacks)}")
+        if not callable(callback):
+            raise AssertionError(f"callback {callback!r} cannot be called")
+        self._callbacks[hook].append({"name": name, "callback": callback})
+
+    def get_registered_actions(self, hook: str | None = None) -> Any:
+        """Return the registered functions of an event, or of all."""
+        return self._callbacks[hook] if hook else self._callbacks
+
+    def run(self, hook: str, *args: Any, thread: bool = False, **kwargs: Any) -> None:
+        """Call the functions of an event.
+
+        Raises:
+            AssertionError: there is no such event.
+        """
+        if hook not in self._callbacks:
+            raise AssertionError(f"hook {hook!r} is not one of {', '.join(self._callbacks)}")
+        for action in self._callbacks[hook]:
+            call = threaded(action["callback"]) if thread else action["callback"]
+            call(*args, **kwargs)
