@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from utils.base import script
 from utils.base.options import options_from, parse_options
+from utils.base.yolov5_names import serve
 from utils.predict.detect_options import DetectOptions
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def _detect(options: DetectOptions) -> DetectSummary:
 
     return detect(options)
 
+
+__getattr__, __dir__, _ = serve("detect")  # parse_opt, and what scripts import from here
 
 if __name__ == "__main__":
     script.main(main)

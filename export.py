@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from utils.base import script
 from utils.base.log import set_up_console
 from utils.base.options import options_from, parse_options
+from utils.base.yolov5_names import serve
 from utils.export.export_options import ExportOptions
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def main() -> int:
     script.print_args("export", options)
     return int(any(report.error for report in export(options)))
 
+
+__getattr__, __dir__, _ = serve("export")  # parse_opt, and what scripts import from here
 
 if __name__ == "__main__":
     script.main(main)

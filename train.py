@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from utils.base import script
 from utils.base.log import LOG, set_up_console
+from utils.base.options import known_keywords
 from utils.base.paths import check_writable
+from utils.base.yolov5_names import serve
 from utils.train.train_options import TrainOptions, options_from, parse_options
 
 if TYPE_CHECKING:
@@ -95,10 +97,16 @@ def _train_epochs(task: TrainTask) -> None:
 
 
 def run(**keywords: Any) -> TrainResult:
-    """Train from Python: keywords are the flags with underscores, `train.run(imgsz=320, epochs=3)`."""
+    """Train from Python: keywords are the flags with underscores, `train.run(imgsz=320, epochs=3)`.
+
+    As in the original, keywords that are no flags have no effect; they are logged.
+    """
     set_up_console()
     user_callbacks = keywords.pop("callbacks", ())
-    return train(options_from(keywords), user_callbacks)
+    known = known_keywords(TrainOptions, keywords)
+    if ignored := sorted(keywords.keys() - known.keys()):
+        LOG.warning(f"train.run: ignored {', '.join(ignored)}, which are no options of train.py")
+    return train(options_from(known), user_callbacks)
 
 
 def main() -> None:
@@ -107,6 +115,8 @@ def main() -> None:
     script.print_args("train", options)
     train(options)
 
+
+__getattr__, __dir__, _ = serve("train")  # parse_opt, and what scripts import from here
 
 if __name__ == "__main__":
     script.main(main)

@@ -17,22 +17,30 @@ from utils.base import script
 from utils.base.log import LOG, color, set_up_console
 from utils.base.options import changed
 from utils.base.paths import check_writable, increment_path
+from utils.base.yolov5_names import serve
 from utils.val.measure import measure
 from utils.val.val_options import ValOptions, options_from, parse_options
 
 if TYPE_CHECKING:
     from utils.val.accumulator import EvalResult
 
+_IN_MEMORY = ("model", "dataloader", "save_dir", "plots", "callbacks", "compute_loss")
 SPEED_THRESHOLDS = {"conf_thres": 0.25, "iou_thres": 0.45}  # --task speed: NMS as in detect.py
 
 
-def run(**kwargs: Any) -> EvalResult:
+def run(data: Any = None, **kwargs: Any) -> EvalResult:
     """Validate from Python and return the result of the last model measured.
 
-    Keywords are the flags with underscores, such as `batch_size=16`.
+    Keywords are the flags with underscores, such as `batch_size=16`. With `model` and `dataloader` a model
+    in memory is validated, see `utils.compat.scripts.validate_model`.
     """
     set_up_console()
-    return validate(options_from(kwargs))
+    if kwargs.get("model") is not None:
+        from utils.compat.scripts import validate_model
+
+        return validate_model(kwargs.pop("model"), kwargs.pop("dataloader"), data, **kwargs)
+    given = {key: value for key, value in kwargs.items() if key not in _IN_MEMORY}
+    return validate(options_from(given if data is None else {"data": data, **given}))
 
 
 def validate(options: ValOptions) -> EvalResult:
@@ -78,6 +86,8 @@ def main() -> None:
     script.print_args("val", options)
     validate(options)
 
+
+__getattr__, __dir__, _ = serve("val")  # parse_opt, and what scripts import from here
 
 if __name__ == "__main__":
     script.main(main)

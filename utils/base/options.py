@@ -149,10 +149,7 @@ def options_from(cls: type[AnyOptions], keywords: dict[str, Any]) -> AnyOptions:
     Raises:
         ConfigError: no option has that name, or a value is not accepted.
     """
-    names = {
-        alias.lstrip("-").replace("-", "_"): name for name, s in _specs(cls).items() for alias in s.flags
-    }
-    known = {name: name for name in _specs(cls)} | names
+    known = _keywords(cls)
     values = {}
     for key, value in keywords.items():
         if key not in known:
@@ -163,6 +160,20 @@ def options_from(cls: type[AnyOptions], keywords: dict[str, Any]) -> AnyOptions:
             )
         values[known[key]] = value
     return cls(**values, given=tuple(values))
+
+
+def known_keywords(cls: type[Options], keywords: dict[str, Any]) -> dict[str, Any]:
+    """Return those of `keywords` that name an option."""
+    known = _keywords(cls)
+    return {key: value for key, value in keywords.items() if key in known}
+
+
+def _keywords(cls: type[Options]) -> dict[str, str]:
+    """Return the field that each keyword sets: its name, and its other flags with underscores."""
+    flags = {
+        alias.lstrip("-").replace("-", "_"): name for name, s in _specs(cls).items() for alias in s.flags
+    }
+    return {name: name for name in _specs(cls)} | flags
 
 
 def changed(options: AnyOptions, **values: Any) -> AnyOptions:

@@ -55,18 +55,19 @@ _MAIN = (
     )
     | _rows("utils.compat.checks", "check_dataset check_requirements check_git_status check_online")
     | _rows("utils.compat.checks", "check_python check_font is_ascii is_chinese is_colab is_kaggle is_docker")
-    | _rows("utils.compat.checks", "is_notebook is_writeable intersect_dicts file_size file_age file_date")
-    | _rows("utils.compat.checks", "url2file download unzip_file user_config_dir get_latest_run yaml_load")
-    | _rows("utils.compat.checks", "yaml_save increment_path strip_optimizer clean_str emojis methods")
-    | _rows("utils.compat.checks", "colorstr print_args set_logging WorkingDirectory Timeout try_except")
+    | _rows("utils.compat.checks", "is_notebook is_writeable")
+    | _rows("utils.compat.helpers", "intersect_dicts file_size file_age file_date")
+    | _rows("utils.compat.helpers", "url2file download unzip_file user_config_dir get_latest_run yaml_load")
+    | _rows("utils.compat.helpers", "yaml_save increment_path strip_optimizer clean_str emojis methods")
+    | _rows("utils.compat.checks", "colorstr print_args set_logging")
+    | _rows("utils.compat.helpers", "WorkingDirectory Timeout try_except")
     | _rows(
         "utils.compat.checks", "LOGGER ROOT FILE DATASETS_DIR CONFIG_DIR RANK NUM_THREADS AUTOINSTALL VERBOSE"
     )
-    | _rows(
-        "utils.compat.checks", "TQDM_BAR_FORMAT NCOLS FONT LOGGING_NAME init_seeds one_cycle one_flat_cycle"
-    )
-    | _rows("utils.compat.checks", "labels_to_class_weights labels_to_image_weights coco80_to_coco91_class")
-    | _rows("utils.compat.checks", "apply_classifier make_divisible TryExcept threaded")
+    | _rows("utils.compat.checks", "TQDM_BAR_FORMAT NCOLS FONT LOGGING_NAME")
+    | _rows("utils.compat.helpers", "init_seeds one_cycle one_flat_cycle")
+    | _rows("utils.compat.helpers", "labels_to_class_weights labels_to_image_weights coco80_to_coco91_class")
+    | _rows("utils.compat.helpers", "apply_classifier make_divisible TryExcept threaded")
     | _rows("utils.compat.torch_tools", "Profile")
     | _rows("utils.compat.drawing", "save_one_box", "2021 to v6.0")
     | _rows("utils.compat.drawing", "plot_one_box", "v3")
@@ -84,10 +85,10 @@ TABLE: dict[str, dict[str, tuple[str, str]]] = {
         **_rows("utils.compat.blocks", "Proto Classify"),
         **_rows("utils.compat.drawing", "Annotator colors save_one_box plot_one_box"),
         **_rows("utils.compat.augment", "letterbox"),
-        **_rows(
-            "utils.compat.checks", "check_file colorstr increment_path check_requirements check_suffix LOGGER"
-        ),
-        **_rows("utils.compat.checks", "check_version ROOT yaml_load check_yaml make_divisible print_args"),
+        **_rows("utils.compat.checks", "check_file colorstr check_requirements check_suffix LOGGER")
+        | _rows("utils.compat.helpers", "increment_path"),
+        **_rows("utils.compat.checks", "check_version ROOT check_yaml print_args")
+        | _rows("utils.compat.helpers", "yaml_load make_divisible"),
         **_rows("utils.compat.loaders", "exif_transpose", "v5.0 and later"),
         **_rows(
             "utils.compat.boxes",
@@ -120,7 +121,8 @@ TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "utils.compat.checks",
             "check_file colorstr set_logging check_yaml check_version print_args LOGGER",
         ),
-        **_rows("utils.compat.checks", "make_divisible ROOT FILE"),
+        **_rows("utils.compat.checks", "ROOT FILE"),
+        **_rows("utils.compat.helpers", "make_divisible"),
         **_rows(
             "utils.compat.torch_tools",
             "select_device time_sync time_synchronized fuse_conv_and_bn model_info",
@@ -165,11 +167,9 @@ TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "utils.compat.torch_tools",
             "sparsity prune reshape_classifier_output device_count init_torch_seeds",
         ),
-        **_rows(
-            "utils.compat.checks",
-            "LOGGER file_date colorstr check_version one_cycle init_seeds intersect_dicts",
-        ),
-        **_rows("utils.compat.checks", "date_modified=file_date git_describe", "until v6.0"),
+        **_rows("utils.compat.checks", "LOGGER colorstr check_version")
+        | _rows("utils.compat.helpers", "file_date one_cycle init_seeds intersect_dicts"),
+        **_rows("utils.compat.helpers", "date_modified=file_date git_describe", "until v6.0"),
         **_advice(
             "build the second classifier with torchvision and give it to apply_classifier", "load_classifier"
         ),
@@ -182,7 +182,8 @@ TABLE: dict[str, dict[str, tuple[str, str]]] = {
         **_rows("utils.compat.drawing", "feature_visualization imshow_cls plot_lr_scheduler hist2d"),
         **_rows("utils.compat.drawing", "butter_lowpass_filtfilt check_font check_pil_font"),
         **_rows("utils.compat.drawing", "plot_one_box plot_one_box_PIL color_list", "until 2021"),
-        **_rows("utils.compat.checks", "increment_path is_ascii is_chinese LOGGER CONFIG_DIR RANK"),
+        **_rows("utils.compat.checks", "is_ascii is_chinese LOGGER CONFIG_DIR RANK")
+        | _rows("utils.compat.helpers", "increment_path"),
         **_rows("utils.compat.boxes", "xyxy2xywh xywh2xyxy clip_coords=clip_boxes clip_boxes scale_image"),
         **_rows("utils.compat.metrics", "fitness"),
         **_advice("train.py --evolve draws evolve.png", "plot_evolution", "v5.0"),
@@ -223,7 +224,8 @@ TABLE: dict[str, dict[str, tuple[str, str]]] = {
     },
     "utils.autoanchor": {
         **_rows("utils.compat.training", "check_anchors kmean_anchors check_anchor_order"),
-        **_rows("utils.compat.checks", "LOGGER colorstr TryExcept"),
+        **_rows("utils.compat.checks", "LOGGER colorstr"),
+        **_rows("utils.compat.helpers", "TryExcept"),
         **_standard("random np torch yaml tqdm"),
     },
     "utils.autobatch": _rows("utils.compat.training", "check_train_batch_size autobatch"),
@@ -268,9 +270,12 @@ _LOADERS = {
     **_rows("utils.compat.augment", "letterbox"),
     **_rows("utils.compat.augment", "augment_hsv random_perspective mixup Albumentations"),
     **_rows("utils.compat.augment", "copy_paste hist_equalize replicate cutout"),
-    **_rows("utils.compat.checks", "check_file check_requirements check_dataset LOGGER colorstr init_seeds"),
-    **_rows("utils.compat.checks", "clean_str check_yaml DATASETS_DIR RANK NUM_THREADS"),
-    **_rows("utils.compat.checks", "TQDM_BAR_FORMAT is_colab is_kaggle unzip_file"),
+    **_rows("utils.compat.checks", "check_file check_requirements check_dataset LOGGER colorstr")
+    | _rows("utils.compat.helpers", "init_seeds"),
+    **_rows("utils.compat.checks", "check_yaml DATASETS_DIR RANK NUM_THREADS")
+    | _rows("utils.compat.helpers", "clean_str"),
+    **_rows("utils.compat.checks", "TQDM_BAR_FORMAT is_colab is_kaggle")
+    | _rows("utils.compat.helpers", "unzip_file"),
     **_rows("utils.compat.torch_tools", "torch_distributed_zero_first"),
     **_rows("utils.ops.boxes", "xyn2xy xywhn2xyxy xyxy2xywhn segments2boxes resample_segments segment2box"),
     **_rows("utils.compat.boxes", "xyxy2xywh xywh2xyxy"),
@@ -299,6 +304,27 @@ TABLE["utils.utils"] = (
     | TABLE["utils.plots"]
     | {"torch_utils": ("utils.torch_utils", "v1, v2"), "google_utils": ("utils.google_utils", "v1, v2")}
     | _advice("use ComputeLoss(model)", "build_targets", "v1, v2")
+)
+
+_SCRIPT = (
+    _standard("os sys argparse platform np torch Path time json random math")
+    | _rows(
+        "utils.compat.checks",
+        "ROOT LOGGER check_file check_img_size check_imshow check_requirements check_dataset check_yaml colorstr print_args",
+    )
+    | _rows("utils.compat.helpers", "increment_path strip_optimizer")
+)
+TABLE["detect"] = _SCRIPT | _rows("utils.compat.scripts", "parse_opt=detect_parse_opt")
+TABLE["val"] = _SCRIPT | _rows("utils.compat.scripts", "parse_opt=val_parse_opt")
+TABLE["train"] = _SCRIPT | _rows("utils.compat.scripts", "parse_opt=train_parse_opt")
+TABLE["export"] = (
+    _SCRIPT
+    | _rows("utils.compat.scripts", "parse_opt=export_parse_opt export_formats")
+    | _advice(
+        "use export.run(weights=..., include=[...])",
+        "export_torchscript export_onnx export_openvino export_engine export_coreml export_saved_model "
+        "export_pb export_tflite export_edgetpu export_tfjs export_paddle",
+    )
 )
 
 

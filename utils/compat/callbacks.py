@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from utils.compat.checks import threaded
+from utils.compat.helpers import threaded
 from utils.loggers.callbacks import EVENTS
 
 

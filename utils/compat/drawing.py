@@ -12,7 +12,8 @@ import numpy as np
 
 from utils.base.errors import DataError
 from utils.base.names import class_names
-from utils.compat.checks import check_font, increment_path
+from utils.compat.checks import check_font
+from utils.compat.helpers import increment_path
 from utils.plots import annotator as ours
 from utils.plots import batches
 from utils.plots.annotator import PALETTE_RGB, crop_box, write_image

@@ -42,10 +42,7 @@ class CompatLoader:
         self._loader.set_epoch(self._epoch)
         self._epoch += 1
         for batch in self._loader:
-            shapes = tuple(
-                s and (s.original_hw, ((s.ratio_pad.gain_hw), (s.ratio_pad.pad_xy))) for s in batch.shapes
-            )
-            yield batch.images, batch.targets, tuple(batch.paths), shapes
+            yield batch.images, batch.targets, tuple(batch.paths), tuple(batch.shapes)
 
     def close(self) -> None:
         """End the worker processes."""

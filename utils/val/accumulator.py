@@ -96,6 +96,13 @@ class EvalResult:
         """Unpack as the original's return value: results, maps, speeds."""
         return iter((self.results, self.filled_maps, self.speeds))
 
+    def __getitem__(self, index: int) -> Any:
+        """Return an element of the original's return value."""
+        return tuple(self)[index]
+
+    def __len__(self) -> int:
+        return 3
+
 
 class MatchAccumulator:
     """Accumulator of the matches of all images, over nc classes."""

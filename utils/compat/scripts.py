@@ -1,0 +1,146 @@
+"""YOLOv5's ways to call its scripts from Python: parse_opt, and validation of a model in memory."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from utils.base.names import class_names
+from utils.base.options import Options, parse_known_options, parse_options
+from utils.compat.checks import check_dataset
+from utils.val.accumulator import EvalResult
+
+
+def _parse_opt(options: type[Options], known: bool) -> argparse.Namespace:
+    """Parse the command line; with `known` unknown flags are left alone. All fields are in the Namespace."""
+    parsed = parse_known_options(options)[0] if known else parse_options(options)
+    return argparse.Namespace(**parsed.as_dict())
+
+
+def detect_parse_opt(known: bool = False) -> argparse.Namespace:
+    """Return the flags of detect.py, for `detect.run(**vars(opt))`."""
+    from utils.predict.detect_options import DetectOptions
+
+    return _parse_opt(DetectOptions, known)
+
+
+def val_parse_opt(known: bool = False) -> argparse.Namespace:
+    """Return the flags of val.py, for `val.run(**vars(opt))`."""
+    from utils.val.val_options import ValOptions
+
+    return _parse_opt(ValOptions, known)
+
+
+def export_parse_opt(known: bool = False) -> argparse.Namespace:
+    """Return the flags of export.py, for `export.run(**vars(opt))`."""
+    from utils.export.export_options import ExportOptions
+
+    return _parse_opt(ExportOptions, known)
+
+
+def train_parse_opt(known: bool = False) -> argparse.Namespace:
+    """Return the flags of train.py, for `train.run(**vars(opt))`."""
+    from utils.train.train_options import TrainOptions
+
+    return _parse_opt(TrainOptions, known)
+
+
+def export_formats() -> Any:
+    """Return a pandas table of the formats: name, argument of --include, suffix, and where they run."""
+    import pandas as pd
+
+    from utils.base.formats import FORMATS
+
+    rows = [["PyTorch", "-", ".pt", True, True]]
+    rows += [[name, name, file_format.ending(), True, True] for name, file_format in FORMATS.items()]
+    return pd.DataFrame(rows, columns=["Format", "Argument", "Suffix", "CPU", "GPU"])
+
+
+def validate_model(
+    model: nn.Module,
+    dataloader: Iterable[Any],
+    data: Any = None,
+    *,
+    conf_thres: float = 0.001,
+    iou_thres: float = 0.6,
+    max_det: int = 300,
+    half: bool = False,
+    single_cls: bool = False,
+    augment: bool = False,
+    verbose: bool = False,
+    save_dir: Any = "",
+    plots: bool = True,
+    save_txt: bool = False,
+    save_conf: bool = False,
+    save_json: bool = False,
+    compute_loss: Any = None,
+    **ignored: Any,
+) -> EvalResult:
+    """Validate a model that is in memory, in a training loop: `val.run(data, model=..., dataloader=...)`.
+
+    Args:
+        model: returns decoded boxes, or (decoded, raw maps).
+        dataloader: batches (images, targets, paths, shapes), such as those of create_dataloader.
+        data: data yaml or its content, for the class names; by default those of the model.
+        conf_thres: confidence threshold.
+        iou_thres: NMS IoU threshold.
+        max_det: maximum detections per image.
+        half: FP16, on CUDA.
+        single_cls: treat all objects as class 0.
+        augment: test-time augmentation.
+        verbose: log the metrics of each class.
+        save_dir: folder for plots and files; none are written without it.
+        plots: draw curves, the confusion matrix and the first batches.
+        save_txt: write labels/*.txt.
+        save_conf: with the confidence in these files.
+        save_json: write a COCO results file.
+        compute_loss: loss of (raw maps, targets), whose items are averaged.
+        **ignored: keywords of `val.run` that the model and the loader decide.
+
+    Returns:
+        Unpacks into (P, R, mAP50, mAP50-95, box, obj, cls), mAP by class, and milliseconds per image.
+    """
+    from utils.val.evaluate import EvalConfig, evaluate
+    from utils.val.outputs import OutputOptions
+
+    names = {0: "item"} if single_cls else class_names(check_dataset(data)["names"] if data else model.names)
+    config = EvalConfig(conf_thres, iou_thres, max_det, single_cls, augment, half, verbose=verbose)
+    outputs = None
+    if str(save_dir) not in ("", ".") and (plots or save_txt or save_json):
+        Path(save_dir).mkdir(parents=True, exist_ok=True)
+        outputs = OutputOptions(Path(save_dir), plots, save_txt, save_conf, save_json)
+    device = next(model.parameters()).device
+    loader = _Batches(dataloader)
+    return evaluate(model, loader, names, config, outputs, device=device, loss=compute_loss)
+
+
+class _Batches:
+    """The batches of a loader as `Batch`."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Any:
+        from utils.data.loader import Batch
+
+        return (Batch(*items) for items in self.loader)
+
+
+def test(
+    data: Any = None, weights: Any = None, batch_size: int = 32, imgsz: int = 640, **keywords: Any
+) -> Any:
+    """Validate, as `test.test` did until v5.0: `val.run` with the same arguments."""
+    import val
+
+    keywords = {
+        key: value for key, value in keywords.items() if key not in ("opt", "wandb_logger", "is_coco")
+    }
+    keywords["half"] = keywords.pop("half_precision", keywords.get("half", False))
+    return val.run(data, weights=weights, batch_size=batch_size, imgsz=imgsz, **keywords)
