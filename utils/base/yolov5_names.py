@@ -310,7 +310,8 @@ _SCRIPT = (
     _standard("os sys argparse platform np torch Path time json random math")
     | _rows(
         "utils.compat.checks",
-        "ROOT LOGGER check_file check_img_size check_imshow check_requirements check_dataset check_yaml colorstr print_args",
+        "ROOT LOGGER check_file check_img_size check_imshow check_requirements check_dataset check_yaml "
+        "colorstr print_args",
     )
     | _rows("utils.compat.helpers", "increment_path strip_optimizer")
 )
