@@ -155,7 +155,7 @@ def test_scripts_do_not_import_scripts() -> None:
     scripts = {path.stem for path in ROOT.glob("*.py")}
     found = {(script, name) for script in scripts for name in imports(script) if name in scripts}
 
-    assert not found
+    assert found == {("test", "val")}  # test.py is the name of val.py until v5.0
 
 
 def test_imports_form_no_cycle() -> None:

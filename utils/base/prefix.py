@@ -55,4 +55,7 @@ def share(prefixed: str, own: str) -> None:
     _FINDER.prefixes[prefixed] = own
     if _FINDER not in sys.meta_path:
         sys.meta_path.insert(0, _FINDER)
-    sys.modules[prefixed] = importlib.import_module(own)
+    sys.modules[prefixed] = module = importlib.import_module(own)
+    parent, _, name = prefixed.rpartition(".")
+    if parent in sys.modules:
+        setattr(sys.modules[parent], name, module)

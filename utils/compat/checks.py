@@ -171,6 +171,13 @@ def check_suffix(file: Any = "yolov5s.pt", suffix: Any = (".pt",), msg: str = ""
             raise AssertionError(f"{msg}{name}: expected a file that ends in {' or '.join(allowed)}")
 
 
+def url2file(url: str) -> str:
+    """Return the file name of a URL."""
+    from urllib.parse import unquote, urlsplit
+
+    return Path(unquote(urlsplit(str(url).replace(":/", "://").replace(":///", "://")).path)).name
+
+
 def check_file(file: Any, suffix: Any = "") -> str:
     """Return the path of a file: as given, downloaded from a URL, or found by its name in the project.
 
@@ -183,8 +190,6 @@ def check_file(file: Any, suffix: Any = "") -> str:
     if not name or Path(name).is_file():
         return name
     if name.startswith(("http://", "https://")):
-        from utils.compat.helpers import url2file
-
         target = url2file(name)
         if not Path(target).is_file():
             from utils.base.download import download_file

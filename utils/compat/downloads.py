@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from utils.base.errors import YoloError
 from utils.base.log import LOG
 from utils.base.yolov5_names import unavailable
-from utils.compat.helpers import url2file
+from utils.compat.checks import url2file
 
 _ADVICE = "attempt_download downloads official weights, download other files"
 gdrive_download = unavailable("gdrive_download", _ADVICE)

@@ -18,7 +18,7 @@ from typing import Any
 
 from utils.base import paths
 from utils.base.log import LOG
-from utils.compat.checks import ROOT
+from utils.compat.checks import ROOT, url2file
 
 
 def increment_path(path: Any, exist_ok: bool = False, sep: str = "", mkdir: bool = False) -> Path:
@@ -60,13 +60,6 @@ def yaml_save(file: Any = "data.yaml", data: dict[str, Any] | None = None) -> No
 
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in (data or {}).items()}
     Path(file).write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
-
-
-def url2file(url: str) -> str:
-    """Return the file name of a URL."""
-    from urllib.parse import unquote, urlsplit
-
-    return Path(unquote(urlsplit(str(url).replace(":/", "://").replace(":///", "://")).path)).name
 
 
 def download(url: Any, dir: Any = ".", unzip: bool = True, delete: bool = True, **ignored: Any) -> None:

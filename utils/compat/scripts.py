@@ -131,16 +131,3 @@ class _Batches:
         from utils.data.loader import Batch
 
         return (Batch(*items) for items in self.loader)
-
-
-def test(
-    data: Any = None, weights: Any = None, batch_size: int = 32, imgsz: int = 640, **keywords: Any
-) -> Any:
-    """Validate, as `test.test` did until v5.0: `val.run` with the same arguments."""
-    import val
-
-    keywords = {
-        key: value for key, value in keywords.items() if key not in ("opt", "wandb_logger", "is_coco")
-    }
-    keywords["half"] = keywords.pop("half_precision", keywords.get("half", False))
-    return val.run(data, weights=weights, batch_size=batch_size, imgsz=imgsz, **keywords)
