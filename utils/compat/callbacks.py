@@ -1,4 +1,4 @@
-"""YOLOv5's `utils.callbacks.Callbacks`: functions that are called at the events of a training."""
+"""YOLOv5's class `Callbacks`: functions that are called at the events of a training."""
 
 from __future__ import annotations
 
