@@ -94,7 +94,7 @@ def masks2segments(masks: Any, strategy: str = "largest") -> list[np.ndarray]:
         elif strategy == "concat":
             points = np.concatenate([part.reshape(-1, 2) for part in parts])
         else:
-            points = max(parts, key=len).reshape(-1, 2)
+            points = max(parts, key=lambda part: (len(part), cv2.contourArea(part))).reshape(-1, 2)
         polygons.append(points.astype(np.float32))
     return polygons
 
