@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def run(**kwargs: Any) -> list[Path]:
-    """Export from Python.
+    """Export from Python; by default to TorchScript and ONNX, as in the original.
 
     Args:
         **kwargs: fields of ExportOptions.
@@ -30,7 +30,8 @@ def run(**kwargs: Any) -> list[Path]:
         The files and folders that were written and have passed verification.
     """
     set_up_console()
-    return [report.file for report in export(options_from(ExportOptions, kwargs)) if not report.error]
+    options = options_from(ExportOptions, {"include": ("torchscript", "onnx"), **kwargs})
+    return [report.file for report in export(options) if not report.error]
 
 
 def export(options: ExportOptions) -> list[ExportReport]:

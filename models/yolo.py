@@ -28,7 +28,7 @@ from models.head import Detect
 from models.tta import augmented_forward
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
-from utils.base.yolov5_names import serve
+from utils.base.yolov5_names import resolve, serve
 from utils.ops.flops import gflops, on_meta
 
 registry.register(registry.detection_head, Detect)
@@ -179,6 +179,11 @@ class DetectionModel(nn.Module):
         """Return the operations for one image, in units of 1e9; a multiply-add counts as two."""
         h, w = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
         return gflops(self, torch.empty(1, self.yaml["ch"], h, w, device="meta"))
+
+    def autoshape(self) -> nn.Module:
+        """Return AutoShape around the model, a method of v5.0."""
+        wrapped: nn.Module = resolve("models.autoshape:AutoShape", "AutoShape")(self)
+        return wrapped
 
     def _apply(self, fn: Any, recurse: bool = True) -> DetectionModel:
         super()._apply(fn, recurse)

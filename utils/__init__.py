@@ -9,3 +9,7 @@ if __name__ != "utils":
     if _root not in sys.path:
         sys.path.append(_root)
     importlib.import_module("utils.base.prefix").share(__name__, "utils")
+else:
+    from utils.base.yolov5_names import serve
+
+    __getattr__, __dir__, _ = serve("utils")  # from utils import TryExcept

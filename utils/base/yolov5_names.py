@@ -74,6 +74,7 @@ _MAIN = (
     | _rows("utils.compat.torch_tools", "check_amp")
     | _BOXES
     | _advice("train.py --evolve writes its own tables; docs/evolve.md", "print_mutation")
+    | _advice("use torch.hub.load(..., source='local')", "smart_hub_load")
 )
 
 TABLE: dict[str, dict[str, tuple[str, str]]] = {
@@ -138,6 +139,8 @@ TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "TFUpsample TFSegment TFProto TFBottleneckCSP TFCrossConv TFC3x TFConv2d parse_model "
         "representative_dataset_gen activations",
     ),
+    "utils": _rows("utils.compat.helpers", "TryExcept threaded notebook_init join_threads emojis"),
+    "utils.triton": _advice("use DetectMultiBackend('http://...')", "TritonRemoteModel"),
     "utils.general": {
         **_MAIN,
         **_GENERAL_METRICS,

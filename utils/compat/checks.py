@@ -10,6 +10,7 @@ import platform
 import re
 import shutil
 import sys
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def check_img_size(imgsz: Any, s: Any = 32, floor: int = 0) -> Any:
     """
     stride = int(s)
     sizes = list(imgsz) if isinstance(imgsz, list | tuple) else [imgsz]
-    if not all(isinstance(size, int) for size in sizes):
+    if not all(isinstance(size, Integral) for size in sizes):
         raise TypeError(f"image size {imgsz}: expected whole numbers of pixels")
     rounded = [max(math.ceil(size / stride) * stride, floor) for size in sizes]
     if rounded != sizes:

@@ -48,10 +48,10 @@ def color_list() -> list[tuple[int, int, int]]:
 
 
 class Annotator:
-    """Draws on an image: an array (H, W, 3) uint8 BGR, in place, or a PIL image.
+    """Annotator of an image: an array (H, W, 3) uint8 BGR, drawn on in place, or a PIL image.
 
     Args:
-        im: the image.
+        im: the image; a PIL image is copied to an RGB array, which `result` returns.
         line_width: width of lines in pixels; by default it follows the size of the image.
         font_size, font, example: accepted for compatibility; the font that is there has most scripts.
         pil: `fromarray` and the methods for PIL accept it; drawing is the same.
@@ -75,7 +75,7 @@ class Annotator:
                 raise AssertionError("Image not contiguous: use np.ascontiguousarray(im) first")
             self.im: Any = im
         else:
-            self.im = np.ascontiguousarray(np.asarray(im.convert("RGB"))[..., ::-1])
+            self.im = np.array(im.convert("RGB"))  # colours are RGB then, as the original has it
         self.lw = line_width or max(round(sum(self.im.shape) / 2 * 0.003), 2)
         self._drawer = ours.Annotator(self.im, self.lw)
 

@@ -271,6 +271,17 @@ class Timeout(ContextDecorator):
         return self.suppress and kind is TimeoutError
 
 
+def notebook_init(verbose: bool = True) -> None:
+    """Do nothing: a notebook needs no preparation."""
+
+
+def join_threads(verbose: bool = False) -> None:
+    """Wait for all other threads that are not daemons."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+
+
 def try_except(func: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that prints an error instead of raising it."""
 

@@ -42,6 +42,7 @@ class DetectMultiBackend(nn.Module):
 
     Raises:
         FileNotFoundError: there is no such file.
+        AssertionError: a suffix of no known format.
         ConfigError, DataError: a file that cannot be loaded.
     """
 
@@ -57,7 +58,10 @@ class DetectMultiBackend(nn.Module):
         super().__init__()
         files = [str(file) for file in weights] if isinstance(weights, list | tuple) else [str(weights)]
         self.device = _device(device)
-        name = detect_format(files[0]).name if files else ""
+        try:
+            name = detect_format(files[0]).name
+        except ConfigError as error:
+            raise AssertionError(str(error)) from None
         if name == "pt":
             files = [_existing(file) for file in files]
         names = _names(data) if name != "pt" else None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+import utils.compat.unpickling  # noqa: F401 - torch.load reads files with models from here on
 from utils.base.device import describe
 from utils.base.device import select_device as find_device
 from utils.base.errors import ConfigError

@@ -1,0 +1,58 @@
+"""Let torch.load read checkpoints that hold a model, with its safe default `weights_only=True`.
+
+Importing this module registers the classes that such files consist of. torch then makes objects of these
+classes alone, and calls nothing that a file names; a file with another class is refused as before.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath, PureWindowsPath
+from pickle import UnpicklingError
+
+import torch
+from torch import nn
+
+import models.common
+from models.blocks.conv import Conv
+from models.yolo import Detect, DetectionModel
+from utils.compat.blocks import ClassificationModel, Classify, Proto, Segment, SegmentationModel
+
+_LAYERS = (
+    *(nn.Sequential, nn.ModuleList, nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.Linear, nn.Identity),
+    *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Upsample, nn.ZeroPad2d, nn.Dropout, nn.Dropout2d),
+    *(nn.SiLU, nn.ReLU, nn.LeakyReLU, nn.Hardswish, nn.Mish, nn.GELU, nn.Sigmoid, nn.LayerNorm),
+)
+_BLOCKS = [
+    block
+    for name in models.common.__all__
+    if isinstance(block := vars(models.common).get(name), type) and issubclass(block, nn.Module)
+]
+CLASSES = (*_LAYERS, *_BLOCKS, Detect, DetectionModel, Segment, SegmentationModel, ClassificationModel)
+
+
+def _getattr(owner: object, name: str) -> object:
+    """Return the method that files of segmentation models and fused layers name, and no other attribute."""
+    allowed = owner is Detect and name == "forward" or isinstance(owner, Conv) and name == "forward_fuse"
+    if not allowed:
+        raise UnpicklingError(f"the file reads the attribute {name!r} of {owner!r}, which is not allowed")
+    return getattr(owner, name)
+
+
+class _Transform:
+    """Stands for the transforms in classification files, which nothing here uses."""
+
+
+_TRANSFORMS = ("Compose", "Resize", "CenterCrop", "ToTensor", "Normalize")
+_MODULES = ("torchvision.transforms.transforms", "utils.augmentations")
+
+torch.serialization.add_safe_globals([*CLASSES, Proto, Classify, set])
+torch.serialization.add_safe_globals(
+    [(PurePosixPath, "pathlib.PosixPath"), (PureWindowsPath, "pathlib.WindowsPath")]  # of any system
+)
+torch.serialization.add_safe_globals(
+    [(_getattr, f"{module}.getattr") for module in ("builtins", "__builtin__")]
+)
+torch.serialization.add_safe_globals(
+    [(_Transform, f"{module}.{name}") for module in _MODULES for name in _TRANSFORMS]
+)
+torch.serialization.add_safe_globals([(DetectionModel, "models.yolo.Model")])  # its name until v6.1
