@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from models.blocks.conv import Conv
 from models.head import Detect
@@ -35,15 +34,15 @@ class Sum(nn.Module):
 class Proto(nn.Module):
     """Mask prototypes of a map: (B, c1, h, w) -> (B, c2, 2h, 2w)."""
 
-    def __init__(self, c1: int, c_: int = 256, c2: int = 32) -> None:
+    def __init__(self, c1: int, hidden: int = 256, prototypes: int = 32) -> None:
         super().__init__()
-        self.cv1 = Conv(c1, c_, k=3)
-        self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
-        self.cv2 = Conv(c_, c_, k=3)
-        self.cv3 = Conv(c_, c2)
+        self.cv1, self.cv2 = Conv(c1, hidden, 3), Conv(hidden, hidden, 3)
+        self.upsample = nn.Upsample(scale_factor=2)
+        self.cv3 = Conv(hidden, prototypes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.cv3(self.cv2(self.upsample(self.cv1(x))))
+        enlarged = self.upsample(self.cv1(x))
+        return self.cv3(self.cv2(enlarged))
 
 
 class Segment(Detect):
@@ -121,46 +120,53 @@ class MemoryEfficientMish(nn.Mish):
 
 
 class FReLU(nn.Module):
-    """Funnel activation (Ma et al., arXiv:2007.11824)."""
+    """Funnel activation (Ma et al., arXiv:2007.11824): max(x, T(x)) with a depth-wise convolution T."""
 
     def __init__(self, c1: int, k: int = 3) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(c1, c1, k, 1, 1, groups=c1, bias=False)
+        self.conv = nn.Conv2d(c1, c1, k, padding=k // 2, groups=c1, bias=False)
         self.bn = nn.BatchNorm2d(c1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.maximum(x, self.bn(self.conv(x)))
+        return x.maximum(self.bn(self.conv(x)))
 
 
-class AconC(nn.Module):
-    """ACON-C (Ma et al., arXiv:2009.04759): (p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x per channel."""
+class _Acon(nn.Module):
+    """Smooth maximum of p1 x and p2 x, with a sharpness beta (Ma et al., arXiv:2009.04759)."""
 
     def __init__(self, c1: int) -> None:
         super().__init__()
-        self.p1 = nn.Parameter(torch.randn(1, c1, 1, 1))
-        self.p2 = nn.Parameter(torch.randn(1, c1, 1, 1))
+        slopes = torch.randn(2, 1, c1, 1, 1)
+        self.p1, self.p2 = (nn.Parameter(slope) for slope in slopes)
+
+    def smooth_maximum(self, x: Tensor, beta: Tensor) -> Tensor:
+        """Return (p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x."""
+        difference = x * (self.p1 - self.p2)
+        return difference * (beta * difference).sigmoid() + x * self.p2
+
+
+class AconC(_Acon):
+    """ACON-C: beta is learned, one for each channel."""
+
+    def __init__(self, c1: int) -> None:
+        super().__init__(c1)
         self.beta = nn.Parameter(torch.ones(1, c1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = (self.p1 - self.p2) * x
-        return y * torch.sigmoid(self.beta * y) + self.p2 * x
+        return self.smooth_maximum(x, self.beta)
 
 
-class MetaAconC(nn.Module):
-    """Meta-ACON-C (arXiv:2009.04759): ACON-C whose beta a small network computes from the map."""
+class MetaAconC(_Acon):
+    """Meta-ACON-C: two convolutions compute beta from the mean of each channel."""
 
     def __init__(self, c1: int, k: int = 1, s: int = 1, r: int = 16) -> None:
-        super().__init__()
-        c2 = max(r, c1 // r)
-        self.p1 = nn.Parameter(torch.randn(1, c1, 1, 1))
-        self.p2 = nn.Parameter(torch.randn(1, c1, 1, 1))
-        self.fc1 = nn.Conv2d(c1, c2, k, s, bias=True)
-        self.fc2 = nn.Conv2d(c2, c1, k, s, bias=True)
+        super().__init__(c1)
+        hidden = max(c1 // r, r)
+        self.fc1, self.fc2 = nn.Conv2d(c1, hidden, k, s), nn.Conv2d(hidden, c1, k, s)
 
     def forward(self, x: Tensor) -> Tensor:
-        beta = torch.sigmoid(self.fc2(self.fc1(functional.adaptive_avg_pool2d(x, 1))))
-        y = (self.p1 - self.p2) * x
-        return y * torch.sigmoid(beta * y) + self.p2 * x
+        means = x.mean((2, 3), keepdim=True)
+        return self.smooth_maximum(x, self.fc2(self.fc1(means)).sigmoid())
 
 
 Segment.__module__ = SegmentationModel.__module__ = ClassificationModel.__module__ = "models.yolo"

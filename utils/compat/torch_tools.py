@@ -193,16 +193,19 @@ def smart_resume(
     Raises:
         AssertionError: nothing is left to resume.
     """
-    best_fitness, start = 0.0, ckpt["epoch"] + 1
-    if ckpt.get("optimizer") is not None:
-        optimizer.load_state_dict(ckpt["optimizer"])
-        best_fitness = ckpt["best_fitness"]
-    if ema and ckpt.get("ema"):
-        ema.ema.load_state_dict(ckpt["ema"].float().state_dict())
-        ema.updates = ckpt["updates"]
-    if resume and start <= 0:
+    last = ckpt["epoch"]
+    if resume and last < 0:
         raise AssertionError(f"{weights}: the training of {epochs} epochs is finished, nothing to resume")
-    return best_fitness, start, epochs + ckpt["epoch"] if epochs < start else epochs
+    saved_optimizer, average = ckpt.get("optimizer"), ckpt.get("ema")
+    if saved_optimizer is not None:
+        optimizer.load_state_dict(saved_optimizer)
+    if ema and average:
+        state = average.float().state_dict()
+        ema.ema.load_state_dict(state)
+        ema.updates = ckpt.get("updates", 0)
+    fitness = 0.0 if saved_optimizer is None else float(ckpt["best_fitness"])
+    more = last if epochs <= last else 0  # a finished training continues for `epochs` more
+    return fitness, last + 1, epochs + more
 
 
 def fuse_conv_and_bn(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:

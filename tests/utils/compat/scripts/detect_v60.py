@@ -32,13 +32,12 @@ for path, img, im0s, vid_cap in dataset:
     pred = non_max_suppression(pred, 0.001, 0.45, None, False, max_det=1000)
     for i, det in enumerate(pred):
         seen += 1
-        p, s, im0, frame = path, "", im0s.copy(), getattr(dataset, "frame", 0)
-        s += "%gx%g " % img.shape[2:]
+        im0, number = im0s.copy(), dataset.count
+        s = f"{number}: "
         annotator = Annotator(im0, line_width=3, pil=not ascii)
         det[:, :4] = scale_coords(img.shape[2:], det[:, :4], im0.shape).round()
-        for c in det[:, -1].unique():
-            n = (det[:, -1] == c).sum()
-            s += f"{n} {names[int(c)]}{'s' * (n > 1)}, "
+        for c in det[:, 5].unique():
+            s += names[int(c)] + f" {int((det[:, 5] == c).sum())} "
         for *xyxy, conf, cls in reversed(det):
             annotator.box_label(xyxy, f"{names[int(cls)]} {conf:.2f}", color=colors(int(cls), True))
         assert annotator.result() is im0

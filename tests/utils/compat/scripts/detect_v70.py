@@ -5,8 +5,8 @@ import torch
 
 from models.common import DetectMultiBackend
 from utils.dataloaders import IMG_FORMATS, VID_FORMATS, LoadImages, LoadScreenshots, LoadStreams
-from utils.general import (LOGGER, Profile, check_file, check_img_size, check_imshow, check_requirements, colorstr, cv2,
-                           increment_path, non_max_suppression, print_args, scale_boxes, strip_optimizer, xyxy2xywh)
+from utils.general import LOGGER, Profile, cv2, colorstr, print_args, check_requirements, check_imshow, check_file
+from utils.general import non_max_suppression, scale_boxes, xyxy2xywh, strip_optimizer, increment_path, check_img_size
 from utils.plots import Annotator, colors, save_one_box
 from utils.torch_utils import select_device, smart_inference_mode
 
@@ -20,18 +20,17 @@ def run(weights, source, imgsz=(64, 64), save_dir=Path("crops")):
     assert is_file
     device = select_device("cpu")
     model = DetectMultiBackend(weights, device=device, dnn=False, data="data/coco128.yaml", fp16=False)
-    stride, names, pt = model.stride, model.names, model.pt
+    names, stride = model.names, model.stride
+    pt = model.pt
     imgsz = check_img_size(imgsz, s=stride)
     dataset = LoadImages(source, img_size=imgsz, stride=stride, auto=pt, vid_stride=1)
-    model.warmup(imgsz=(1 if pt or model.triton else 1, 3, *imgsz))
-    dt = (Profile(), Profile(), Profile())
+    dt = [Profile() for _ in range(3)]
+    assert not model.triton
+    model.warmup(imgsz=(1, 3, *imgsz))
     for path, im, im0s, vid_cap, s in dataset:
         with dt[0]:
-            im = torch.from_numpy(im).to(model.device)
-            im = im.half() if model.fp16 else im.float()
-            im /= 255
-            if len(im.shape) == 3:
-                im = im[None]
+            im = torch.from_numpy(im)[None].to(model.device).float() / 255
+            im = im.half() if model.fp16 else im
         with dt[1]:
             pred = model(im, augment=False, visualize=False)
         with dt[2]:
