@@ -6,7 +6,6 @@ Each leaves its boxes in `result`; they must be those of our own API for the sam
 from __future__ import annotations
 
 import runpy
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -115,4 +114,16 @@ def test_a_checkout_in_a_folder_is_imported_with_its_prefix(
     )
     assert output.returncode == 0, output.stderr
     assert output.stdout.split()[-1] == str(len(boxes))
-    shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+
+
+def test_another_package_of_the_same_name_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "utils").mkdir()
+    (tmp_path / "utils/__init__.py").write_text("")
+    (tmp_path / "yolov5").symlink_to(ROOT, target_is_directory=True)
+    code = "from yolov5.utils.general import check_img_size"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.stderr.splitlines()[-1].startswith(
+        f"ImportError: yolov5.utils: another package called utils stands before {ROOT}"
+    )
