@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from models.pickles import Record, read_torch_file, state_of
 from models.van_weights import classifier_state, detector_config
 from models.yolo import DetectionModel
-from utils.base.errors import ConfigError, DataError
+from utils.base.errors import ConfigError, DataError, MissingFileError
 from utils.base.log import LOG
 from utils.base.names import class_names
 from utils.base.paths import ROOT, atomic_write, cache_folder, command_for
@@ -83,7 +83,7 @@ def locate_weights(name: str | Path) -> Path:
     files = [file.name for file in path.parent.glob("*.pt")] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, sorted({*files, *OFFICIAL}), n=3)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
-    raise ConfigError(f"--weights {name}: no such file{hint}")
+    raise MissingFileError(f"--weights {name}: no such file{hint}")
 
 
 def download_official(name: str) -> Path:

@@ -13,6 +13,10 @@ class ConfigError(YoloError, ValueError):
     status = 2
 
 
+class MissingFileError(ConfigError, FileNotFoundError):
+    """A file that a flag or argument names and that does not exist (exit status 2)."""
+
+
 class DataError(YoloError):
     """A missing, corrupt or empty file (exit status 1)."""
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from utils.base.errors import ConfigError
+from utils.base.errors import ConfigError, MissingFileError
 
 ROOT = Path(__file__).resolve().parents[2]
 # pip installs everything into one package below site-packages, where nothing is written later.
@@ -77,7 +77,7 @@ def find_file(
     if not found:
         near = difflib.get_close_matches(path.name, sorted({*also(), *(file.name for file in known)}), n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise ConfigError(f"{flag} {name}: no such file here or below {', '.join(folders)}/{hint}")
+        raise MissingFileError(f"{flag} {name}: no such file here or below {', '.join(folders)}/{hint}")
     return found[0]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.base.download import download_file
-from utils.base.errors import ConfigError, DataError
+from utils.base.errors import ConfigError, DataError, MissingFileError
 from utils.base.log import LOG
 from utils.base.names import class_names
 from utils.base.paths import find_file, output_root, relative_to_cwd
@@ -94,7 +94,7 @@ def _open(name: str | Path) -> tuple[Path, dict[str, Any]]:
         return yaml, read_yaml(yaml)
     archive = Path(name).expanduser()
     if not archive.is_file():
-        raise ConfigError(f"--data {name}: no such file")
+        raise MissingFileError(f"--data {name}: no such file")
     folder = datasets_dir() / archive.name[: archive.name.index(".")]
     if not folder.is_dir() or folder.stat().st_mtime < archive.stat().st_mtime:
         LOG.info(f"Unpacking {archive} into {folder}")

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import cv2
 
 from utils.base.download import download_file
-from utils.base.errors import ConfigError, DataError, one_line
+from utils.base.errors import ConfigError, DataError, MissingFileError, one_line
 from utils.base.log import LOG
 from utils.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video, read_image
 from utils.sources.frame import Frame, strided_fps
@@ -156,7 +156,7 @@ def find_files(source: str) -> tuple[list[Path], int]:
     elif (expanded := _expand(source)) is not None:
         found = expanded
     else:
-        raise ConfigError(f"--source {source}: no such file or folder")
+        raise MissingFileError(f"--source {source}: no such file or folder")
     unique = list(dict.fromkeys(Path(os.path.abspath(path)) for path in found))
     usable = [path for path in unique if is_image(path)] + [path for path in unique if is_video(path)]
     if not usable:
