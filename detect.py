@@ -8,7 +8,12 @@ From Python: `detect.run(weights="yolov5s.pt", source="image.jpg")`.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+if "." in __name__:  # `yolov5.detect`: the packages are beside this file
+    sys.path.append(str(Path(__file__).resolve().parent))
 
 from utils.base import script
 from utils.base.options import options_from, parse_options

@@ -7,8 +7,12 @@ From Python: `files = export.run(weights="yolov5s.pt", include=["onnx"])`.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+if "." in __name__:  # `yolov5.export`: the packages are beside this file
+    sys.path.append(str(Path(__file__).resolve().parent))
 
 from utils.base import script
 from utils.base.log import set_up_console

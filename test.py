@@ -12,9 +12,7 @@ from typing import Any
 __path__ = [str(Path(sysconfig.get_path("stdlib"), "test"))]
 
 
-def test(
-    data: Any = None, weights: Any = None, batch_size: int = 32, imgsz: int = 640, **keywords: Any
-) -> Any:
+def test(data: Any = None, *values: Any, **keywords: Any) -> Any:
     """Validate, with the arguments that this function had, as `val.run` does."""
     import val
 
@@ -22,5 +20,4 @@ def test(
         key: value for key, value in keywords.items() if key not in ("opt", "wandb_logger", "is_coco")
     }
     half = keywords.pop("half_precision", False)
-    given = {} if weights is None else {"weights": weights}
-    return val.run(data, batch_size=batch_size, imgsz=imgsz, half=half, **given, **keywords)
+    return val.run(data, *values, half=half, **keywords)

@@ -5,9 +5,13 @@ python train.py --img 320 --data data/shapes.yaml --cfg yolov5n-LSKA.yaml --weig
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+if "." in __name__:  # `yolov5.train`: the packages are beside this file
+    sys.path.append(str(Path(__file__).resolve().parent))
 
 from utils.base import script
 from utils.base.log import LOG, set_up_console
@@ -103,6 +107,10 @@ def run(**keywords: Any) -> TrainResult:
     """
     set_up_console()
     user_callbacks = keywords.pop("callbacks", ())
+    if hasattr(user_callbacks, "register_action"):  # functions by event, as in the original
+        from utils.compat.callbacks import adapted
+
+        user_callbacks = (adapted(user_callbacks),)
     known = known_keywords(TrainOptions, keywords)
     if ignored := sorted(keywords.keys() - known.keys()):
         LOG.warning(f"train.run: ignored {', '.join(ignored)}, which are no options of train.py")

@@ -10,8 +10,12 @@ original has it, `(p, r, map50, map, *losses), maps, speeds = val.run(...)`.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+if "." in __name__:  # `yolov5.val`: the packages are beside this file
+    sys.path.append(str(Path(__file__).resolve().parent))
 
 from utils.base import script
 from utils.base.log import LOG, color, set_up_console
@@ -25,22 +29,33 @@ if TYPE_CHECKING:
     from utils.val.accumulator import EvalResult
 
 _IN_MEMORY = ("model", "dataloader", "save_dir", "plots", "callbacks", "compute_loss")
+_POSITIONAL = ("weights", "batch_size", "imgsz", "conf_thres", "iou_thres", "max_det")
 SPEED_THRESHOLDS = {"conf_thres": 0.25, "iou_thres": 0.45}  # --task speed: NMS as in detect.py
 
 
-def run(data: Any = None, **kwargs: Any) -> EvalResult:
+def run(data: Any = None, *values: Any, **kwargs: Any) -> EvalResult:
     """Validate from Python and return the result of the last model measured.
 
-    Keywords are the flags with underscores, such as `batch_size=16`. With `model` and `dataloader` a model
-    in memory is validated, see `utils.compat.scripts.validate_model`.
+    Keywords are the flags with underscores, such as `batch_size=16`; those of `_POSITIONAL` may be given by
+    position. `data` may be the content of a yaml. With `model` a model in memory is validated, see
+    `utils.compat.scripts.validate_model`.
     """
     set_up_console()
+    kwargs |= dict(zip(_POSITIONAL, values, strict=False))
+    if isinstance(data, dict):
+        from utils.compat.checks import as_yaml
+
+        with as_yaml(data) as file:
+            return run(file, **kwargs)
     if kwargs.get("model") is not None:
         from utils.compat.scripts import validate_model
 
-        return validate_model(kwargs.pop("model"), kwargs.pop("dataloader"), data, **kwargs)
+        return validate_model(kwargs.pop("model"), kwargs.pop("dataloader", None), data, **kwargs)
     given = {key: value for key, value in kwargs.items() if key not in _IN_MEMORY}
-    return validate(options_from(given if data is None else {"data": data, **given}))
+    options = options_from(given if data is None else {"data": data, **given})
+    if kwargs.get("plots", True) or options.save_txt or options.save_json:
+        return validate(options)
+    return measure(options)
 
 
 def validate(options: ValOptions) -> EvalResult:

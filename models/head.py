@@ -58,6 +58,16 @@ class Detect(nn.Module):
         """Pixels per cell of each level, (nl,) on the CPU."""
         return torch.tensor(self.strides, dtype=torch.float32, device="cpu")
 
+    @stride.setter
+    def stride(self, strides: Tensor) -> None:
+        self.strides = [float(stride) for stride in strides]
+        self._grids.clear()
+
+    @property
+    def grid(self) -> list[Tensor]:
+        """Empty grids; the original caches some here, ours are private."""
+        return [torch.empty(0) for _ in range(self.nl)]
+
     @property
     def anchor_grid(self) -> list[Tensor]:
         """Anchors in pixels, (1, A, 1, 1, 2) for each level; the original has this list."""

@@ -97,6 +97,10 @@ class DetectionModel(nn.Module):
         """Pixels per cell of each level, (nl,) on the CPU."""
         return self.head.stride
 
+    @stride.setter
+    def stride(self, strides: Tensor) -> None:
+        self.head.stride = strides
+
     def forward(
         self,
         x: Tensor,

@@ -49,18 +49,24 @@ class Detections:
         ims: list[np.ndarray],
         pred: list[Tensor],
         files: list[str],
-        times: Sequence[Stopwatch],
-        names: dict[int, str],
-        shape: tuple[int, ...],
+        times: Sequence[Stopwatch] = (),
+        names: dict[int, str] | None = None,
+        shape: tuple[int, ...] = (),
     ) -> None:
         self.ims = ims
         self.pred = pred
         self.files = files
-        self.names = names
+        self.names = names or {}
         self.times = tuple(times)
         self.n = len(ims)
-        self.t = tuple(1e3 * clock.total / self.n for clock in times)
+        clocks = [clock if isinstance(clock, Stopwatch) else Stopwatch() for clock in times or (None,) * 3]
+        self.t = tuple(1e3 * clock.total / max(self.n, 1) for clock in clocks)
         self.s = shape
+
+    @property
+    def imgs(self) -> list[np.ndarray]:
+        """The images; their name until v6.1."""
+        return self.ims
 
     @property
     def xyxy(self) -> list[Tensor]:
@@ -124,7 +130,10 @@ class Detections:
         return [cv2.cvtColor(image, cv2.COLOR_BGR2RGB) for image in self._drawn(labels)]
 
     def save(
-        self, labels: bool = True, save_dir: str | Path = "runs/detect/exp", exist_ok: bool = False
+        self,
+        labels: bool | str | Path = True,
+        save_dir: str | Path = "runs/detect/exp",
+        exist_ok: bool = False,
     ) -> Path:
         """Save the images with their boxes in a folder, and return it.
 
@@ -133,6 +142,8 @@ class Detections:
             save_dir: the folder; if it exists, the first free one of exp2, exp3, ...
             exist_ok: write to it even if it exists.
         """
+        if isinstance(labels, str | Path):  # the first argument until v5.0
+            save_dir, labels = labels, True
         folder, names = increment_path(Path(save_dir), exist_ok), UniqueNames()
         for image, file in zip(self._drawn(labels), self.files, strict=True):
             write_image(names.unique_path(folder / file), image)

@@ -163,9 +163,13 @@ def options_from(cls: type[AnyOptions], keywords: dict[str, Any]) -> AnyOptions:
 
 
 def known_keywords(cls: type[Options], keywords: dict[str, Any]) -> dict[str, Any]:
-    """Return those of `keywords` that name an option."""
+    """Return those of `keywords` that name an option; its own name is preferred to another flag."""
     known = _keywords(cls)
-    return {key: value for key, value in keywords.items() if key in known}
+    return {
+        key: value
+        for key, value in keywords.items()
+        if key in known and (key == known[key] or known[key] not in keywords)
+    }
 
 
 def _keywords(cls: type[Options]) -> dict[str, str]:

@@ -46,14 +46,18 @@ _BOXES = (
     _rows("utils.ops.boxes", "xyxy2xywhn xywhn2xyxy xyn2xy segment2box segments2boxes resample_segments")
     | _rows("utils.compat.boxes", "xyxy2xywh xywh2xyxy clip_boxes non_max_suppression")
     | _rows("utils.compat.boxes", "scale_boxes scale_segments", "v7.0 and later")
-    | _rows("utils.compat.boxes", "scale_coords=scale_boxes clip_coords=clip_boxes", "until v6.2")
+    | _rows("utils.compat.boxes", "scale_coords clip_coords", "until v6.2")
 )
-_GENERAL_METRICS = _rows("utils.compat.metrics", "box_iou bbox_iou fitness wh_iou ap_per_class compute_ap")
+_GENERAL_METRICS = _rows(
+    "utils.compat.metrics", "box_iou bbox_iou=bbox_iou_xyxy fitness wh_iou ap_per_class compute_ap"
+)
 _MAIN = (
     _rows(
         "utils.compat.checks", "check_img_size check_imshow check_file check_yaml check_suffix check_version"
     )
-    | _rows("utils.compat.checks", "check_dataset check_requirements check_git_status check_online")
+    | _rows(
+        "utils.compat.checks", "check_dataset check_requirements check_git_status check_git_info check_online"
+    )
     | _rows("utils.compat.checks", "check_python check_font is_ascii is_chinese is_colab is_kaggle is_docker")
     | _rows("utils.compat.checks", "is_notebook is_writeable url2file")
     | _rows("utils.compat.helpers", "intersect_dicts file_size file_age file_date")
@@ -82,7 +86,7 @@ TABLE: dict[str, dict[str, tuple[str, str]]] = {
         **_rows("utils.compat.models", "DetectMultiBackend", "v6.1 and later"),
         **_rows("models.autoshape", "AutoShape Detections"),
         **_rows("models.autoshape", "autoShape=AutoShape", "v5.0"),
-        **_rows("models.blocks.conv", "autopad=same_padding"),
+        **_rows("utils.compat.blocks", "autopad"),
         **_rows("utils.compat.blocks", "Proto Classify"),
         **_rows("utils.compat.drawing", "Annotator colors save_one_box plot_one_box"),
         **_rows("utils.compat.augment", "letterbox"),
@@ -93,10 +97,10 @@ TABLE: dict[str, dict[str, tuple[str, str]]] = {
         **_rows("utils.compat.loaders", "exif_transpose", "v5.0 and later"),
         **_rows(
             "utils.compat.boxes",
-            "non_max_suppression scale_boxes scale_coords=scale_boxes xyxy2xywh xywh2xyxy",
+            "non_max_suppression scale_boxes scale_coords xyxy2xywh xywh2xyxy",
         ),
         **_rows("utils.compat.torch_tools", "copy_attr smart_inference_mode time_sync select_device"),
-        **_standard("torch nn np os yaml json Path math cv2 platform warnings Image deepcopy pd"),
+        **_standard("torch nn np os yaml json argparse Path math cv2 platform warnings Image deepcopy pd"),
     },
     "models.experimental": {
         **_rows("utils.compat.models", "attempt_load Ensemble"),
@@ -187,7 +191,7 @@ TABLE: dict[str, dict[str, tuple[str, str]]] = {
         **_rows("utils.compat.drawing", "plot_one_box plot_one_box_PIL color_list", "until 2021"),
         **_rows("utils.compat.checks", "is_ascii is_chinese LOGGER CONFIG_DIR RANK")
         | _rows("utils.compat.helpers", "increment_path"),
-        **_rows("utils.compat.boxes", "xyxy2xywh xywh2xyxy clip_coords=clip_boxes clip_boxes scale_image"),
+        **_rows("utils.compat.boxes", "xyxy2xywh xywh2xyxy clip_coords clip_boxes scale_image"),
         **_rows("utils.compat.metrics", "fitness"),
         **_advice("train.py --evolve draws evolve.png", "plot_evolution", "v5.0"),
         **_advice(
@@ -221,6 +225,7 @@ TABLE: dict[str, dict[str, tuple[str, str]]] = {
     "utils.loss": {
         **_rows("utils.compat.training", "ComputeLoss FocalLoss QFocalLoss BCEBlurWithLogitsLoss smooth_BCE"),
         **_rows("utils.compat.training", "compute_loss", "v3"),
+        **_advice("use ComputeLoss(model)", "build_targets", "v3"),
         **_rows("utils.compat.metrics", "bbox_iou"),
         **_rows("utils.compat.torch_tools", "de_parallel is_parallel"),
         **_standard("torch nn"),
@@ -250,8 +255,13 @@ TABLE: dict[str, dict[str, tuple[str, str]]] = {
         _NO_LOGGER, "Loggers GenericLogger log_tensorboard_graph web_project_name LOGGERS"
     ),
     "utils.loggers.wandb.wandb_utils": _advice(
-        _NO_LOGGER, "WandbLogger check_wandb_resume process_wandb_config_ddp_mode check_wandb_dataset"
-    ),
+        _NO_LOGGER, "WandbLogger process_wandb_config_ddp_mode check_wandb_dataset"
+    )
+    | _rows("utils.compat.helpers", "check_wandb_resume=no_resume"),
+    "utils.loggers.comet": _advice(_NO_LOGGER, "CometLogger"),
+    "utils.loggers.comet.comet_utils": _rows("utils.compat.helpers", "check_comet_resume=no_resume"),
+    "utils.loggers.clearml": _advice(_NO_LOGGER, "ClearmlLogger"),
+    "utils.loggers.clearml.clearml_utils": _advice(_NO_LOGGER, "ClearmlLogger construct_dataset"),
     "utils.wandb_logging.wandb_utils": _advice(
         _NO_LOGGER, "WandbLogger resume_and_get_id check_wandb_resume"
     ),

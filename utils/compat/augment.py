@@ -26,7 +26,7 @@ def _generator() -> np.random.Generator:
 
 
 def letterbox(
-    im: np.ndarray,
+    im: Any = None,
     new_shape: Any = (640, 640),
     color: Any = (114, 114, 114),
     auto: bool = True,
@@ -40,6 +40,7 @@ def letterbox(
     Returns:
         The image, the ratios (w, h), and the padding (w, h) on one side.
     """
+    im = old.get("img", im)  # its name until v5.0
     shape = tuple(int(side) for side in new_shape) if isinstance(new_shape, list | tuple) else int(new_shape)
     return fit(im, shape, color, auto, scaleFill, scaleup, int(stride))
 

@@ -7,10 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.blocks.conv import Conv
+from models.blocks.conv import Conv, same_padding
 from models.head import Detect
 from models.yolo import DetectionModel
 from utils.base.log import LOG
+
+
+def autopad(k: Any, p: Any = None, d: int = 1) -> Any:
+    """Return the padding `p`, or that which keeps height and width for kernel `k` with dilation `d`."""
+    return same_padding(k if isinstance(k, int) else tuple(k), d) if p is None else p
 
 
 class Sum(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -47,9 +48,8 @@ def non_max_suppression(
         if not 0 <= value <= 1:
             raise AssertionError(f"{name} threshold {value}: expected a number from 0 to 1")
     decoded = prediction[0] if isinstance(prediction, list | tuple) else prediction
-    chosen = [classes] if isinstance(classes, int) else classes
-    if chosen is not None:
-        chosen = [int(index) for index in chosen]
+    listed: Any = [classes] if isinstance(classes, Integral) else classes
+    chosen = None if listed is None else [int(index) for index in listed]
     return nms.non_max_suppression(
         decoded, conf_thres, iou_thres, chosen, agnostic, multi_label, labels, max_det, nm
     )
@@ -67,6 +67,18 @@ def scale_boxes(
         raise RuntimeError(f"boxes of {boxes.dtype} cannot be scaled in place; convert them with .float()")
     shape = tuple(float(side) for side in img0_shape[:2])
     return ours.scale_boxes(img1_shape, boxes, shape, ratio_pad)
+
+
+def scale_coords(
+    img1_shape: Sequence[float], coords: Any, img0_shape: Sequence[float], ratio_pad: Any = None
+) -> Any:
+    """Map boxes as `scale_boxes` does; its name until v6.2."""
+    return scale_boxes(img1_shape, coords, img0_shape, ratio_pad)
+
+
+def clip_coords(boxes: Any, img_shape: Sequence[float]) -> Any:
+    """Clip boxes as `clip_boxes` does; its name until v6.2."""
+    return clip_boxes(boxes, img_shape)
 
 
 def scale_segments(

@@ -7,6 +7,7 @@ from typing import Any
 
 from utils.compat.helpers import threaded
 from utils.loggers.callbacks import EVENTS
+from utils.loggers.callbacks import Callbacks as OurCallbacks
 
 
 class Callbacks:
@@ -47,3 +48,31 @@ class Callbacks:
         for action in self._callbacks[hook]:
             call = threaded(action["callback"]) if thread else action["callback"]
             call(*args, **kwargs)
+
+
+class _Adapter(OurCallbacks):
+    """Calls the registered functions at the events of our training, with our arguments."""
+
+    def __init__(self, registry: Callbacks) -> None:
+        self.registry = registry
+
+    @property
+    def stop_training(self) -> bool:  # type: ignore[override]
+        """Whether a function has asked to stop."""
+        return self.registry.stop_training
+
+
+def _caller(event: str) -> Callable[..., None]:
+    def call(self: _Adapter, *args: Any, **kwargs: Any) -> None:
+        self.registry.run(event, *args, **kwargs)
+
+    return call
+
+
+for _event in EVENTS:
+    setattr(_Adapter, _event, _caller(_event))
+
+
+def adapted(callbacks: Any) -> OurCallbacks:
+    """Return callbacks that our training and validation accept, for a `Callbacks` or for ours."""
+    return _Adapter(callbacks) if isinstance(callbacks, Callbacks) else callbacks

@@ -10,6 +10,9 @@ import platform
 import re
 import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -41,8 +44,9 @@ if not LOG.handlers:  # scripts written against YOLOv5 expect its logger to prin
     set_up_console()
 
 
-def set_logging(name: Any = None, verbose: bool = True) -> None:
+def set_logging(name: Any = None, verbose: bool = True, rank: Any = None) -> None:
     """Print the log to the console: all of it, or only errors unless `verbose` (or for ranks above 0)."""
+    name = name if rank is None else rank
     set_up_console(logging.INFO if verbose and name in (None, "", -1, 0, LOGGING_NAME) else logging.ERROR)
 
 
@@ -66,12 +70,13 @@ def print_args(args: Any = None, *more: Any, **ignored: Any) -> None:
     LOG.info(f"{name}: " + ", ".join(f"{key}={value}" for key, value in values.items()))
 
 
-def check_img_size(imgsz: Any, s: Any = 32, floor: int = 0) -> Any:
+def check_img_size(imgsz: Any = 640, s: Any = 32, floor: int = 0, img_size: Any = None) -> Any:
     """Round an image size, or a list of them, up to multiples of `s`, at least `floor`.
 
     Raises:
         TypeError: a size that is not a whole number.
     """
+    imgsz = imgsz if img_size is None else img_size  # its name until v5.0
     stride = int(s)
     sizes = list(imgsz) if isinstance(imgsz, list | tuple) else [imgsz]
     if not all(isinstance(size, Integral) for size in sizes):
@@ -113,6 +118,11 @@ def check_requirements(*args: Any, **kwargs: Any) -> None:
 
 def check_git_status(*args: Any, **kwargs: Any) -> None:
     """Do nothing: the network is not asked."""
+
+
+def check_git_info(*args: Any, **kwargs: Any) -> dict[str, None]:
+    """Return no metadata: checkpoints hold those of the code under `git`."""
+    return {"remote": None, "branch": None, "commit": None}
 
 
 def check_font(*args: Any, **kwargs: Any) -> None:
@@ -198,7 +208,9 @@ def check_file(file: Any, suffix: Any = "") -> str:
             download_file(name, Path(target))
         return target
     folders = (ROOT / folder for folder in ("data", "models", "utils"))
-    found = sorted(path for folder in folders for path in folder.rglob(name) if path.is_file())
+    relative = "" if Path(name).is_absolute() else name
+    found = sorted(path for folder in folders for path in folder.rglob(relative or "*") if path.is_file())
+    found = found if relative else []
     if not found:
         raise AssertionError(f"File not found: {file}")
     if len(found) > 1:
@@ -211,6 +223,20 @@ def check_yaml(file: Any, suffix: Any = (".yaml", ".yml")) -> str:
     return check_file(file, suffix)
 
 
+@contextmanager
+def as_yaml(data: dict[str, Any]) -> Iterator[str]:
+    """Yield the path of a temporary yaml with the content of a data yaml; relative paths start here."""
+    import yaml
+
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in data.items()}
+    root = plain.get("path") or ""
+    plain["path"] = str((ROOT / root) if (ROOT / root).is_dir() else Path(root).absolute())
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "data.yaml")
+        file.write_text(yaml.safe_dump(plain, allow_unicode=True), encoding="utf-8")
+        yield str(file)
+
+
 def check_dataset(data: Any, autodownload: bool = True) -> dict[str, Any]:
     """Read a data yaml; return it as a dict with absolute paths, `names` by number, and `nc`.
 
@@ -221,10 +247,8 @@ def check_dataset(data: Any, autodownload: bool = True) -> dict[str, Any]:
     if isinstance(data, dict):
         if any(key not in data for key in ("train", "val", "names")):
             raise AssertionError(f"data: expected the keys train, val and names, found {', '.join(data)}")
-        from utils.base.names import class_names
-
-        names = class_names(data["names"])
-        return {**data, "names": names, "nc": len(names)}
+        with as_yaml(data) as file:
+            return check_dataset(file, autodownload)
     from utils.data.dataset_yaml import read_data_yaml
 
     try:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from utils.base.errors import DataError
+from utils.base.log import LOG
 from utils.base.names import class_names
 from utils.compat.checks import check_font
 from utils.compat.helpers import increment_path
@@ -137,7 +138,8 @@ def save_one_box(
 
     With `save` it is written to `file`, or to the first free file2, file3, ...
     """
-    x1, y1, x2, y2 = (float(value) for value in np.asarray(xyxy, dtype=float).reshape(-1)[:4])
+    flat = xyxy.reshape(-1) if hasattr(xyxy, "reshape") else xyxy  # a list may hold tensors on a GPU
+    x1, y1, x2, y2 = (float(value) for value in flat[:4])
     if square:
         half = max(x2 - x1, y2 - y1) / 2
         x, y = (x1 + x2) / 2, (y1 + y2) / 2
@@ -202,7 +204,9 @@ def plot_results(file: Any = "path/to/results.csv", dir: Any = "", **old: Any) -
 
     folder = Path(dir or old.get("save_dir") or Path(file).parent)
     files = sorted(folder.glob("results*.csv"))
-    if not files:
+    if not files and list(folder.glob("results*.txt")):
+        LOG.warning(f"{folder}: results.txt of v5.0 is not drawn, only results.csv")
+    elif not files:
         raise AssertionError(f"{folder}: no results.csv")
     for found in files:
         plot(found)

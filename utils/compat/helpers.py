@@ -271,6 +271,10 @@ class Timeout(ContextDecorator):
         return self.suppress and kind is TimeoutError
 
 
+def no_resume(*args: Any, **kwargs: Any) -> None:
+    """Return None: no run of a logging service is resumed here."""
+
+
 def notebook_init(verbose: bool = True) -> None:
     """Do nothing: a notebook needs no preparation."""
 

@@ -67,7 +67,7 @@ class LoadImages:
         self.nf = len(self.files)
         self.ni = self.nf - len(videos)
         self.video_flag = [False] * self.ni + [True] * len(videos)
-        self.img_size, self.stride, self.auto = img_size, int(stride), auto
+        self.img_size, self.stride, self.auto = _size(img_size), int(stride), auto
         self.transforms, self.vid_stride = transforms, vid_stride
         self.mode = "image"
         self.count = self.frame = self.frames = 0
@@ -148,9 +148,13 @@ class LoadStreams:
         transforms: Any = None,
         vid_stride: int = 1,
     ) -> None:
-        names = Path(str(sources)).read_text().split() if Path(str(sources)).is_file() else [str(sources)]
-        self.sources = [name.strip() for name in names]
-        self.img_size, self.stride, self.auto = img_size, int(stride), auto
+        listed = Path(str(sources))
+        # A list of sources, one per line; a video file is a source itself.
+        is_list = listed.is_file() and not is_video(listed)
+        lines = listed.read_text().splitlines() if is_list else [str(sources)]
+        self.sources = [line.strip() for line in lines if line.strip()]
+        self.threads: list[Any] = []  # our readers end by themselves
+        self.img_size, self.stride, self.auto = _size(img_size), int(stride), auto
         self.transforms, self.vid_stride = transforms, vid_stride
         self.rect = True
         self._source = StreamSource(str(sources), self.sources, vid_stride)
@@ -217,7 +221,12 @@ class LoadScreenshots:
         self, source: str, img_size: Any = 640, stride: int = 32, auto: bool = True, transforms: Any = None
     ) -> None:
         self.source = source
-        self.img_size, self.stride, self.auto, self.transforms = img_size, int(stride), auto, transforms
+        self.img_size, self.stride, self.auto, self.transforms = (
+            _size(img_size),
+            int(stride),
+            auto,
+            transforms,
+        )
         self.count = self.frame = 0
         self._batches = ScreenSource(source).batches()
 
@@ -239,7 +248,7 @@ class LoadWebcam:
 
     def __init__(self, pipe: Any = "0", img_size: Any = 640, stride: int = 32) -> None:
         self.pipe = int(pipe) if str(pipe).isdigit() else pipe
-        self.img_size, self.stride, self.auto, self.transforms = img_size, int(stride), True, None
+        self.img_size, self.stride, self.auto, self.transforms = _size(img_size), int(stride), True, None
         self.cap = cv2.VideoCapture(self.pipe)
         self.count = -1
 
@@ -280,6 +289,11 @@ class DatasetsLoadWebcam(LoadWebcam):
 
 def _as_list(path: Any) -> Sequence[Any]:
     return path if isinstance(path, list | tuple) else [path]
+
+
+def _size(img_size: Any) -> Any:
+    """Return an image size as whole numbers of Python."""
+    return [int(side) for side in img_size] if isinstance(img_size, list | tuple) else int(img_size)
 
 
 def _find(path: str) -> list[Path]:

@@ -37,6 +37,7 @@ def ap_per_class(
     prefix: str = "",
 ) -> tuple[np.ndarray, ...]:
     """Return true and false positives, P, R, F1 (c,), AP (c, 10) and the classes (c,) that have labels."""
+    tp, conf, pred_cls, target_cls = (np.asarray(values) for values in (tp, conf, pred_cls, target_cls))
     known = names if isinstance(names, Mapping) else class_names(list(names))
     result = metrics.ap_per_class(tp, conf, pred_cls, target_cls, known)
     if plot:
@@ -78,6 +79,11 @@ def _texts(names: Any) -> list[str]:
 class ConfusionMatrix(metrics.ConfusionMatrix):
     """Confusion matrix (nc + 1, nc + 1): rows predicted, columns true, the last of each is the background."""
 
+    def process_batch(self, detections: Any, labels: Any) -> None:
+        """Add one image: detections (n, 6) or None, labels (m, 5) class, xyxy; tensors or arrays."""
+        found = None if detections is None else torch.as_tensor(detections)
+        super().process_batch(found, torch.as_tensor(labels))
+
     def plot(self, normalize: bool = True, save_dir: Any = "", names: Any = ()) -> None:
         """Write confusion_matrix.png to a folder."""
         from utils.plots.curves import plot_confusion_matrix
@@ -114,6 +120,11 @@ def bbox_iou(
     kind: boxes.Kind = "ciou" if CIoU else "diou" if DIoU else "giou" if GIoU else "iou"
     result = boxes.bbox_iou(box1, box2, xywh, kind, eps)
     return result.reshape(-1) if old else result.reshape(*result.shape[: box2.ndim - 1], 1)
+
+
+def bbox_iou_xyxy(box1: Tensor, box2: Tensor, x1y1x2y2: bool = True, **kinds: Any) -> Tensor:
+    """Return the IoU (n,) of a box (4,) and boxes (n, 4) xyxy, as in `utils.general` until v5.0."""
+    return bbox_iou(box1, box2, x1y1x2y2=x1y1x2y2, **kinds)
 
 
 def wh_iou(wh1: Tensor, wh2: Tensor, eps: float = 1e-7) -> Tensor:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import utils.compat.unpickling  # noqa: F401 - torch.load reads files with models from here on
 from models.backends import detect_format, load_backend
 from models.backends.pytorch import PyTorchBackend
-from models.weights import Ensemble, load_for_inference, locate_weights
+from models.weights import load_for_inference, locate_weights
 from utils.base.errors import ConfigError, DataError
 from utils.base.names import class_names
 from utils.compat.checks import check_yaml
@@ -23,6 +24,14 @@ _FLAGS = {"pt": "pt", "jit": "torchscript", "onnx": "onnx", "xml": "openvino", "
 _FLAGS |= {"saved_model": "saved_model", "pb": "pb", "tflite": "tflite", "edgetpu": "edgetpu"}
 _FLAGS |= {"coreml": "coreml", "paddle": "paddle", "triton": "triton", "tfjs": "tfjs"}
 _CHANNELS_LAST = ("coreml", "saved_model", "pb", "tflite", "edgetpu")
+
+
+class Ensemble(nn.ModuleList):
+    """Several models whose boxes are concatenated along N, for one NMS."""
+
+    def forward(self, x: Tensor, augment: bool = False, profile: bool = False, visualize: Any = False) -> Any:
+        """Return (decoded boxes of all models, None)."""
+        return torch.cat([model(x, augment, profile, visualize)[0] for model in self], 1), None
 
 
 class DetectMultiBackend(nn.Module):
@@ -125,6 +134,14 @@ def attempt_load(
         model: Any = load_for_inference([_existing(file) for file in files], target, fuse=fuse)
     except ConfigError as error:
         raise AssertionError(str(error)) from None
+    for module in model.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = inplace
+    if len(files) > 1:
+        members = Ensemble(model.members)
+        members.names, members.nc, members.yaml = model.names, model.nc, model.yaml
+        members.stride = model.stride
+        model = members.eval()
     model.inplace = inplace
     if map_location is not None:
         model.names = list(model.names.values())

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from utils.base.names import class_names
 from utils.base.options import Options, parse_known_options, parse_options
+from utils.compat.callbacks import adapted
 from utils.compat.checks import check_dataset
 from utils.val.accumulator import EvalResult
 
@@ -62,9 +64,11 @@ def export_formats() -> Any:
 
 def validate_model(
     model: nn.Module,
-    dataloader: Iterable[Any],
+    dataloader: Iterable[Any] | None,
     data: Any = None,
     *,
+    batch_size: int = 32,
+    imgsz: int = 640,
     conf_thres: float = 0.001,
     iou_thres: float = 0.6,
     max_det: int = 300,
@@ -78,14 +82,18 @@ def validate_model(
     save_conf: bool = False,
     save_json: bool = False,
     compute_loss: Any = None,
+    callbacks: Any = None,
     **ignored: Any,
 ) -> EvalResult:
     """Validate a model that is in memory, in a training loop: `val.run(data, model=..., dataloader=...)`.
 
     Args:
         model: returns decoded boxes, or (decoded, raw maps).
-        dataloader: batches (images, targets, paths, shapes), such as those of create_dataloader.
+        dataloader: batches (images, targets, paths, shapes), such as those of create_dataloader; by default
+            those of the val split of `data`.
         data: data yaml or its content, for the class names; by default those of the model.
+        batch_size: images per batch, without a dataloader.
+        imgsz: side of the input, without a dataloader.
         conf_thres: confidence threshold.
         iou_thres: NMS IoU threshold.
         max_det: maximum detections per image.
@@ -99,6 +107,7 @@ def validate_model(
         save_conf: with the confidence in these files.
         save_json: write a COCO results file.
         compute_loss: loss of (raw maps, targets), whose items are averaged.
+        callbacks: called for each batch and image.
         **ignored: keywords of `val.run` that the model and the loader decide.
 
     Returns:
@@ -114,8 +123,16 @@ def validate_model(
         Path(save_dir).mkdir(parents=True, exist_ok=True)
         outputs = OutputOptions(Path(save_dir), plots, save_txt, save_conf, save_json)
     device = next(model.parameters()).device
-    loader = _Batches(dataloader)
-    return evaluate(model, loader, names, config, outputs, device=device, loss=compute_loss)
+    if dataloader is None:
+        from utils.compat.training import create_dataloader
+
+        stride = max(int(getattr(model, "stride", torch.tensor(32)).max()), 32)
+        path = check_dataset(data)["val"]
+        dataloader = create_dataloader(path, imgsz, batch_size, stride, single_cls, rect=True, pad=0.5)[0]
+    hooks = adapted(callbacks) if callbacks is not None else None
+    return evaluate(
+        model, _Batches(dataloader), names, config, outputs, device=device, loss=compute_loss, callbacks=hooks
+    )
 
 
 class _Batches:

@@ -9,6 +9,7 @@ from contextlib import ContextDecorator, contextmanager
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -86,7 +87,15 @@ class ModelEMA:
 
     def __init__(self, model: nn.Module, decay: float = 0.9999, tau: float = 2000, updates: int = 0) -> None:
         self._average = OurEMA(de_parallel(model), decay, tau, updates)
-        self.ema = self._average.model
+
+    @property
+    def ema(self) -> Any:
+        """The averaged model; another one may be set."""
+        return self._average.model
+
+    @ema.setter
+    def ema(self, model: nn.Module) -> None:
+        self._average.replace(model)
 
     @property
     def updates(self) -> int:
@@ -203,7 +212,7 @@ def smart_resume(
         state = average.float().state_dict()
         ema.ema.load_state_dict(state)
         ema.updates = ckpt.get("updates", 0)
-    fitness = 0.0 if saved_optimizer is None else float(ckpt["best_fitness"])
+    fitness = 0.0 if saved_optimizer is None else float(np.max(ckpt["best_fitness"]))
     more = last if epochs <= last else 0  # a finished training continues for `epochs` more
     return fitness, last + 1, epochs + more
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from utils.base.log import LOG
-from utils.data.dataset import DetectionDataset
+from utils.data.dataset import DetectionDataset, SampleKey
 from utils.data.image_lists import label_path
-from utils.data.loader import Loader, make_loader
+from utils.data.loader import Loader, collate, make_loader
 from utils.data.samplers import Share
 from utils.ops import anchors as fitting
 from utils.ops.loss import DetectionLoss, smooth_labels
@@ -29,6 +31,7 @@ class CompatLoader:
         self.dataset = dataset
         self.batch_size = batch_size
         self.num_workers = loader.workers
+        atexit.register(self.close)  # which scripts do not call
         self.sampler = self  # scripts of distributed training call sampler.set_epoch
 
     def set_epoch(self, epoch: int) -> None:
@@ -40,9 +43,20 @@ class CompatLoader:
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         self._loader.set_epoch(self._epoch)
-        self._epoch += 1
-        for batch in self._loader:
+        epoch, self._epoch = self._epoch, self._epoch + 1
+        chosen = not isinstance(self.dataset.indices, range)
+        for batch in self._of_indices(epoch) if chosen else self._loader:
             yield batch.images, batch.targets, tuple(batch.paths), tuple(batch.shapes)
+
+    def _of_indices(self, epoch: int) -> Iterator[Any]:
+        """Yield batches of the images that a script has listed in `dataset.indices`."""
+        seen: Counter[int] = Counter()
+        keys = []
+        for index in map(int, self.dataset.indices):
+            keys.append(SampleKey(epoch, index, seen[index]))
+            seen[index] += 1
+        for first in range(0, len(keys), self.batch_size):
+            yield collate([self.dataset[key] for key in keys[first : first + self.batch_size]])
 
     def close(self) -> None:
         """End the worker processes."""
@@ -89,12 +103,25 @@ class LoadImagesAndLabels(DetectionDataset):
         )
         self.img_size = img_size
         self.image_weights = image_weights
-        self.mosaic = augment and not self.rect
         self.n = len(self)
         self.indices: Any = range(self.n)
         self.batch = self._batch if self.rect else np.arange(self.n) // batch_size
         self.albumentations = self._extra
         self.stride = int(stride)
+
+    @property
+    def mosaic(self) -> bool:
+        """Whether images are combined to mosaics; setting it to False has an effect without workers."""
+        return self.augment and not self.rect and self.hyp.get("mosaic", 0) > 0
+
+    @mosaic.setter
+    def mosaic(self, wanted: bool) -> None:
+        self.hyp["mosaic"] = float(wanted)
+
+    @staticmethod
+    def collate_fn(batch: Sequence[Any]) -> Any:
+        """Return items of the dataset as a batch (images, targets, paths, shapes)."""
+        return collate(batch)
 
     @property
     def im_files(self) -> list[str]:
@@ -187,7 +214,8 @@ class ComputeLoss:
         hyp, head = model.hyp, model.model[-1]
         if hyp is None:
             raise AttributeError("ComputeLoss: set model.hyp to the hyperparameters first")
-        self.hyp = hyp if isinstance(hyp, Mapping) else vars(hyp)
+        self.hyp = dict(hyp if isinstance(hyp, Mapping) else vars(hyp))
+        self.hyp.setdefault("box", self.hyp.get("giou"))  # its name until v2
         self.na, self.nc, self.nl, self.anchors = head.na, head.nc, head.nl, head.anchors
         self.device = next(model.parameters()).device
         self._loss = DetectionLoss(head.anchors, head.stride, head.nc, self.hyp, autobalance)

@@ -8,25 +8,35 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath, PureWindowsPath
 from pickle import UnpicklingError
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 import models.common
+from models.attention import lska, lska_blocks, van
+from models.blocks import conv, csp, pool
 from models.blocks.conv import Conv
 from models.yolo import Detect, DetectionModel
 from utils.compat.blocks import ClassificationModel, Classify, Proto, Segment, SegmentationModel
+from utils.native.norm_silu import PackedConvolution
 
 _LAYERS = (
     *(nn.Sequential, nn.ModuleList, nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.Linear, nn.Identity),
     *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Upsample, nn.ZeroPad2d, nn.Dropout, nn.Dropout2d),
     *(nn.SiLU, nn.ReLU, nn.LeakyReLU, nn.Hardswish, nn.Mish, nn.GELU, nn.Sigmoid, nn.LayerNorm),
 )
-_BLOCKS = [
+_MODULES_OF_BLOCKS = (models.common, conv, csp, pool, lska, lska_blocks, van)
+_BLOCKS = {
     block
-    for name in models.common.__all__
-    if isinstance(block := vars(models.common).get(name), type) and issubclass(block, nn.Module)
-]
+    for module in _MODULES_OF_BLOCKS
+    for block in vars(module).values()
+    if isinstance(block, type) and issubclass(block, nn.Module) and block is not nn.Module
+}
+# Numbers that training loops save, such as the best fitness.
+_NUMPY = (np.ndarray, np.dtype, np.float64, np.float32, np.int64, type(np.dtype("f8")), type(np.dtype("f4")))
+_RECONSTRUCT: Any = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
 CLASSES = (*_LAYERS, *_BLOCKS, Detect, DetectionModel, Segment, SegmentationModel, ClassificationModel)
 
 
@@ -45,7 +55,8 @@ class _Transform:
 _TRANSFORMS = ("Compose", "Resize", "CenterCrop", "ToTensor", "Normalize")
 _MODULES = ("torchvision.transforms.transforms", "utils.augmentations")
 
-torch.serialization.add_safe_globals([*CLASSES, Proto, Classify, set])
+torch.serialization.add_safe_globals([*CLASSES, Proto, Classify, set, PackedConvolution])
+torch.serialization.add_safe_globals([*_NUMPY, type(np.dtype("i8")), *_RECONSTRUCT])
 torch.serialization.add_safe_globals(
     [(PurePosixPath, "pathlib.PosixPath"), (PureWindowsPath, "pathlib.WindowsPath")]  # of any system
 )

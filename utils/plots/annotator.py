@@ -146,8 +146,8 @@ def crop_box(xyxy: Sequence[float], image: np.ndarray, gain: float = 1.02, margi
     half_height = ((y2 - y1) * gain + margin) / 2
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
     height, width = image.shape[:2]
-    columns = slice(max(int(x - half_width), 0), min(int(x + half_width), width))
-    rows = slice(max(int(y - half_height), 0), min(int(y + half_height), height))
+    columns = slice(max(int(x - half_width), 0), max(min(int(x + half_width), width), 0))
+    rows = slice(max(int(y - half_height), 0), max(min(int(y + half_height), height), 0))
     return image[rows, columns]
 
 

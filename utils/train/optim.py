@@ -39,6 +39,11 @@ class ModelEMA(Generic[M]):
         self.updates = updates
         self._own = _floating(self.model)
 
+    def replace(self, model: M) -> None:
+        """Continue with another averaged model."""
+        self.model = model
+        self._own = _floating(model)
+
     def decay_at(self, updates: int) -> float:
         """Return the decay of the given update, counted from 1."""
         return self.decay * (1 - math.exp(-updates / self.tau))

@@ -81,7 +81,8 @@ def test_a_script_finds_the_boxes_of_our_own_api(
 
 PREFIXED = """
 import sys
-sys.path[:0] = [{parent!r}, {checkout!r}]
+sys.path[:0] = [{parent!r}, *{checkout!r}]
+from yolov5 import train, val, detect, export
 from yolov5.models.common import DetectMultiBackend
 from yolov5.models.experimental import attempt_load
 from yolov5.models.yolo import Detect, Model
@@ -102,12 +103,16 @@ for path, im, im0, cap in LoadImages({image!r}, img_size=64):
 """
 
 
+@pytest.mark.parametrize("on_path", [True, False])
 def test_a_checkout_in_a_folder_is_imported_with_its_prefix(
-    image: Path, boxes: torch.Tensor, tmp_path: Path
+    on_path: bool, image: Path, boxes: torch.Tensor, tmp_path: Path
 ) -> None:
     (tmp_path / "yolov5").symlink_to(ROOT, target_is_directory=True)
     code = PREFIXED.format(
-        parent=str(tmp_path), checkout=str(tmp_path / "yolov5"), weights=str(checkpoint()), image=str(image)
+        parent=str(tmp_path),
+        checkout=[str(tmp_path / "yolov5")] * on_path,
+        weights=str(checkpoint()),
+        image=str(image),
     )
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False

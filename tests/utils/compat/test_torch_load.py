@@ -121,3 +121,19 @@ def test_the_safe_mode_still_refuses_what_a_file_may_not_name(harmful: Reads) ->
     file.seek(0)
     with pytest.raises(pickle.UnpicklingError):
         torch.load(file)
+
+
+def test_the_safe_mode_reads_what_training_loops_save(tmp_path) -> None:
+    from utils.torch_utils import ModelEMA, smart_optimizer, smart_resume
+
+    model = DetectionModel("yolov5n-LSKA.yaml", nc=2)
+    ema, optimizer = ModelEMA(model), smart_optimizer(model, "SGD", 0.01, 0.9, 1e-4)
+    fitness = np.array([0.25])
+    saved = {"epoch": 3, "best_fitness": fitness, "model": model, "ema": ema.ema, "updates": 7}
+    torch.save(saved | {"optimizer": optimizer.state_dict()}, tmp_path / "last.pt")
+    ckpt = torch.load(tmp_path / "last.pt")
+    assert ckpt["best_fitness"] == fitness
+    assert smart_resume(ckpt, optimizer, ema, "last.pt", epochs=10) == (0.25, 4, 10) and ema.updates == 7
+    torch.save({"model": model.eval().fuse()}, tmp_path / "fused.pt")
+    image = torch.zeros(1, 3, 64, 64)
+    assert torch.equal(torch.load(tmp_path / "fused.pt")["model"](image)[0], model(image)[0])
