@@ -15,7 +15,8 @@ from models.backends.pytorch import PyTorchBackend
 from models.weights import load_for_inference, locate_weights
 from utils.base.errors import ConfigError, DataError
 from utils.base.names import class_names
-from utils.compat.checks import check_yaml
+from utils.compat.blocks import ClassificationModel, SegmentationModel
+from utils.compat.checks import check_suffix, check_yaml
 
 __all__ = ["DetectMultiBackend", "Ensemble", "attempt_load"]
 
@@ -47,7 +48,8 @@ class DetectMultiBackend(nn.Module):
 
     Shape:
         (B, 3, H, W) in 0-1 -> for .pt files a list of decoded boxes (B, N, 5 + nc) and raw maps, or
-        [boxes, None] with `augment` and for ensembles; for other formats the boxes.
+        [boxes, None] with `augment` and for ensembles; for other formats the boxes. An official -seg file
+        gives [boxes with 32 coefficients, prototypes, maps], a -cls file logits (B, nc).
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -72,9 +74,14 @@ class DetectMultiBackend(nn.Module):
         except ConfigError as error:
             raise AssertionError(str(error)) from None
         if name == "pt":
+            check_suffix(files, (".pt", ".pth"))
             files = [_existing(file) for file in files]
         names = _names(data) if name != "pt" else None
-        self.backend = load_backend(files, self.device, names=names, half=fp16, dnn=dnn, fuse=fuse)
+        try:
+            self.backend = load_backend(files, self.device, names=names, half=fp16, dnn=dnn, fuse=fuse)
+        except DataError as error:
+            other = _load_other_task(files, fuse, error)
+            self.backend = PyTorchBackend.from_model(other.to(self.device))
         for flag, of_format in _FLAGS.items():
             setattr(self, flag, name == of_format)
         self.dnn = dnn
@@ -130,10 +137,13 @@ def attempt_load(
     """
     files = [str(file) for file in weights] if isinstance(weights, list | tuple) else [str(weights)]
     target = _device(map_location if map_location is not None else device)
+    found = [_existing(file) for file in files]
     try:
-        model: Any = load_for_inference([_existing(file) for file in files], target, fuse=fuse)
+        model: Any = load_for_inference(found, target, fuse=fuse)
     except ConfigError as error:
         raise AssertionError(str(error)) from None
+    except DataError as error:
+        model = _load_other_task(found, fuse, error).to(target)
     for module in model.modules():
         if hasattr(module, "inplace"):
             module.inplace = inplace
@@ -144,8 +154,28 @@ def attempt_load(
         model = members.eval()
     model.inplace = inplace
     if map_location is not None:
-        model.names = list(model.names.values())
+        model.names = list(class_names(model.names).values())
     return model
+
+
+def _load_other_task(files: Sequence[str], fuse: bool, error: DataError) -> Any:
+    """Return the model of an official -seg or -cls file, in eval mode and float32.
+
+    torch makes it in its safe mode, of the classes that `utils.compat.unpickling` registers.
+
+    Raises:
+        DataError: `error`, why the file is no detector, if it is neither of these.
+    """
+    try:
+        content = torch.load(files[0], map_location="cpu", weights_only=True)
+    except Exception:  # damaged files make torch raise errors of many kinds
+        raise error from None
+    held = (content.get("ema") or content.get("model")) if isinstance(content, dict) else None
+    if len(files) != 1 or not isinstance(held, SegmentationModel | ClassificationModel):
+        raise error
+    model = held.float().eval().requires_grad_(False)
+    model.names = class_names(model.names)
+    return model.fuse() if fuse else model
 
 
 def _existing(file: str) -> str:

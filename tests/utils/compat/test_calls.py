@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import val
-from models.common import Detections, autopad
+from models.common import Detections, DetectMultiBackend, autopad
 from models.experimental import Ensemble, attempt_load
 from models.yolo import Model
 from tests.models.backends.files import checkpoint
@@ -127,6 +127,22 @@ def test_an_ensemble_is_a_list_of_models() -> None:
     loaded = attempt_load([str(checkpoint())] * 2)
     assert isinstance(loaded, Ensemble) and len(loaded) == 2 and loaded.names == {0: "cell", 1: "red plate"}
     assert torch.equal(loaded(image)[0], models(image)[0])
+
+
+def test_a_file_that_is_no_model_is_a_clear_error(tmp_path: Path) -> None:
+    for name, content in (
+        ("empty.pt", b""),
+        ("text.pt", b"abc"),
+        ("cut.pt", checkpoint().read_bytes()[:5000]),
+    ):
+        (tmp_path / name).write_bytes(content)
+        for load in (attempt_load, DetectMultiBackend):
+            with pytest.raises(DataError, match=name):
+                load(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="missing.pt"):
+        DetectMultiBackend(tmp_path / "missing.pt")
+    with pytest.raises(AssertionError, match=r"README.md: expected a file that ends in .pt"):
+        DetectMultiBackend(ROOT / "README.md")
 
 
 def test_attributes_that_scripts_read_and_set() -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from models.common import DetectMultiBackend
+from models.experimental import attempt_load
 from tests.known import SHARED, arrays, needs_shared
 from utils.augmentations import classify_transforms, letterbox
 from utils.general import non_max_suppression
@@ -76,9 +81,17 @@ def test_masks_are_drawn_in_place_without_the_padding() -> None:
     annotator.masks(torch.zeros(0, 64, 64), colors=[])
 
 
+def unpickle(file: Path) -> torch.nn.Module:
+    return torch.load(file, weights_only=False)["model"].float().fuse().eval()
+
+
+LOADERS = [unpickle, attempt_load, DetectMultiBackend]
+
+
 @needs_shared
-def test_a_segmentation_file_is_unpickled_and_finds_the_objects_of_the_original() -> None:
-    model = torch.load(SHARED / "weights/nuclei-seg.pt", weights_only=False)["model"].float().fuse().eval()
+@pytest.mark.parametrize("load", LOADERS)
+def test_a_segmentation_file_finds_the_objects_of_the_original(load: Callable[[Path], Any]) -> None:
+    model = load(SHARED / "weights/nuclei-seg.pt")
     known = json.loads((SHARED / "fixtures/14_segment_predict.json").read_text())["input_size_masks"]
     assert known
     for name, rows in known.items():
@@ -95,8 +108,9 @@ def test_a_segmentation_file_is_unpickled_and_finds_the_objects_of_the_original(
 
 
 @needs_shared
-def test_a_classification_file_is_unpickled_and_gives_the_logits_of_the_original() -> None:
-    model = torch.load(SHARED / "weights/cells-cls.pt", weights_only=False)["model"].float().eval()
+@pytest.mark.parametrize("load", LOADERS)
+def test_a_classification_file_gives_the_logits_of_the_original(load: Callable[[Path], Any]) -> None:
+    model = load(SHARED / "weights/cells-cls.pt")
     known = json.loads((SHARED / "fixtures/15_classify_val.json").read_text())["logits_96"]
     assert known
     for name, logits in known.items():
