@@ -251,12 +251,13 @@ def parse_model(
 
 def _feature_writer(folder: str | Path | bool | None) -> LayerCallback | None:
     """Return a callback that writes feature maps to a folder; None without one."""
-    if not folder or folder is True:
+    if isinstance(folder, bool) or not folder:
         return None
+    path = Path(folder)
     from utils.plots.figure import plot_features
 
-    def write(layer: nn.Module, output: Tensor) -> None:
-        plot_features(output, str(layer.type), int(layer.i), Path(folder))  # type: ignore[arg-type]
+    def write(layer: Any, output: Tensor) -> None:
+        plot_features(output, layer.type, layer.i, path)
 
     return write
 

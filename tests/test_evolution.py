@@ -115,7 +115,7 @@ def test_kills_at_any_moment_do_not_change_the_result(scenario: Scenario, seed: 
     draw, name = random.Random(seed), f"random{seed}"
     for _ in range(4):
         until = time.monotonic() + draw.uniform(2, 9)
-        scenario.kill_when(name, lambda until=until: time.monotonic() > until, draw.random() < 0.3)  # type: ignore[misc]
+        scenario.kill_when(name, lambda until=until: time.monotonic() > until, draw.random() < 0.3)  # type: ignore[misc]  # `until`
     scenario.finish(name)
 
     assert scenario.tables(name) == scenario.tables("whole")

@@ -48,8 +48,11 @@ _BOXES = (
     | _rows("utils.compat.boxes", "scale_boxes scale_segments", "v7.0 and later")
     | _rows("utils.compat.boxes", "scale_coords clip_coords", "until v6.2")
 )
-_GENERAL_METRICS = _rows(
-    "utils.compat.metrics", "box_iou bbox_iou=bbox_iou_xyxy fitness wh_iou ap_per_class compute_ap"
+_MEASURES = _rows("utils.ops.boxes", "box_iou bbox_ioa=box_ioa") | _rows(
+    "utils.ops.metrics", "compute_ap smooth"
+)
+_GENERAL_METRICS = (
+    _rows("utils.compat.metrics", "bbox_iou=bbox_iou_xyxy fitness wh_iou ap_per_class") | _MEASURES
 )
 _MAIN = (
     _rows(
@@ -184,14 +187,17 @@ TABLE: dict[str, dict[str, tuple[str, str]]] = {
         **_standard("contextmanager warnings"),
     },
     "utils.plots": {
-        **_rows("utils.compat.drawing", "Annotator colors Colors save_one_box plot_images output_to_target"),
+        **_rows("utils.compat.drawing", "Annotator colors Colors save_one_box plot_images"),
+        **_rows("utils.plots.batches", "output_to_target"),
+        **_rows("utils.compat.checks", "check_font check_pil_font=check_font"),
         **_rows("utils.compat.drawing", "plot_labels plot_results plot_evolve"),
         **_rows("utils.compat.drawing", "feature_visualization imshow_cls plot_lr_scheduler hist2d"),
-        **_rows("utils.compat.drawing", "butter_lowpass_filtfilt check_font check_pil_font"),
+        **_rows("utils.compat.drawing", "butter_lowpass_filtfilt"),
         **_rows("utils.compat.drawing", "plot_one_box plot_one_box_PIL color_list", "until 2021"),
         **_rows("utils.compat.checks", "is_ascii is_chinese LOGGER CONFIG_DIR RANK")
         | _rows("utils.compat.helpers", "increment_path"),
-        **_rows("utils.compat.boxes", "xyxy2xywh xywh2xyxy clip_coords clip_boxes scale_image"),
+        **_rows("utils.compat.boxes", "xyxy2xywh xywh2xyxy clip_coords clip_boxes"),
+        **_rows("utils.compat.masks", "scale_image"),
         **_rows("utils.compat.metrics", "fitness"),
         **_advice("train.py --evolve draws evolve.png", "plot_evolution", "v5.0"),
         **_advice(
@@ -211,15 +217,14 @@ TABLE: dict[str, dict[str, tuple[str, str]]] = {
         ),
         **_rows("utils.compat.augment", "classify_albumentations"),
         **_rows("utils.compat.checks", "LOGGER check_version colorstr"),
-        **_rows("utils.compat.metrics", "bbox_ioa"),
+        **_MEASURES,
         **_rows("utils.ops.boxes", "resample_segments segment2box xywhn2xyxy"),
         **_standard("math random cv2 np torch"),
     },
     "utils.metrics": {
-        **_rows(
-            "utils.compat.metrics", "ap_per_class ConfusionMatrix fitness box_iou bbox_iou bbox_ioa wh_iou"
-        ),
-        **_rows("utils.compat.metrics", "compute_ap smooth plot_pr_curve plot_mc_curve"),
+        **_rows("utils.compat.metrics", "ap_per_class ConfusionMatrix fitness bbox_iou wh_iou"),
+        **_rows("utils.compat.metrics", "plot_pr_curve plot_mc_curve"),
+        **_MEASURES,
         **_standard("math warnings Path np torch"),
     },
     "utils.loss": {

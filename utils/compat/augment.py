@@ -33,14 +33,14 @@ def letterbox(
     scaleFill: bool = False,
     scaleup: bool = True,
     stride: Any = 32,
-    **old: Any,
+    img: Any = None,
 ) -> tuple[np.ndarray, tuple[float, float], tuple[float, float]]:
     """Resize an image (H, W, 3) to fit into `new_shape` (h, w), and pad it.
 
     Returns:
         The image, the ratios (w, h), and the padding (w, h) on one side.
     """
-    im = old.get("img", im)  # its name until v5.0
+    im = im if img is None else img  # its name until v5.0
     shape = tuple(int(side) for side in new_shape) if isinstance(new_shape, list | tuple) else int(new_shape)
     return fit(im, shape, color, auto, scaleFill, scaleup, int(stride))
 

@@ -24,7 +24,8 @@ def non_max_suppression(
     labels: Sequence[Tensor] = (),
     max_det: int = 300,
     nm: int = 0,
-    **old: Any,
+    merge: bool = False,
+    fast: bool = False,
 ) -> list[Tensor]:
     """Return per image (n, 6 + nm) x1, y1, x2, y2, confidence, class, mask coefficients; best first.
 
@@ -38,12 +39,12 @@ def non_max_suppression(
         labels: per image (n, 5) true boxes to add.
         max_det: maximum detections per image.
         nm: number of mask coefficients.
-        **old: `merge` and `fast` of v1 and v2, which have no effect.
+        merge: of v1 and v2, without effect.
+        fast: of v1 and v2, without effect.
 
     Raises:
         AssertionError: a threshold outside 0-1.
     """
-    _accept(old, "merge", "fast")
     for name, value in (("confidence", conf_thres), ("IoU", iou_thres)):
         if not 0 <= value <= 1:
             raise AssertionError(f"{name} threshold {value}: expected a number from 0 to 1")
@@ -108,22 +109,7 @@ def xywh2xyxy(x: Any) -> Any:
     return _same_type(ours.xywh2xyxy(x), x)
 
 
-def scale_image(
-    im1_shape: Sequence[float], masks: np.ndarray, im0_shape: Sequence[int], ratio_pad: Any = None
-) -> np.ndarray:
-    """Resize masks (h, w, n) of a letterboxed input to the image, without the padding."""
-    from utils.compat.masks import scale_image as scale
-
-    return scale(im1_shape, masks, im0_shape, ratio_pad)
-
-
 def _same_type(result: Any, x: Any) -> Any:
     if isinstance(x, Tensor):
         return result.to(x.dtype)
     return result.astype(x.dtype)
-
-
-def _accept(keywords: dict[str, Any], *known: str) -> None:
-    """Accept keywords of older versions; others are errors, as in any function."""
-    if unknown := sorted(set(keywords) - set(known)):
-        raise TypeError(f"unexpected keyword argument {unknown[0]!r}")

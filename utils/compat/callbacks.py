@@ -57,7 +57,7 @@ class _Adapter(OurCallbacks):
         self.registry = registry
 
     @property
-    def stop_training(self) -> bool:  # type: ignore[override]
+    def stop_training(self) -> bool:  # type: ignore[override]  # an attribute there
         """Whether a function has asked to stop."""
         return self.registry.stop_training
 

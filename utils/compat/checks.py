@@ -186,7 +186,7 @@ def url2file(url: str) -> str:
     """Return the file name of a URL."""
     from urllib.parse import unquote, urlsplit
 
-    return Path(unquote(urlsplit(str(url).replace(":/", "://").replace(":///", "://")).path)).name
+    return Path(unquote(urlsplit(str(url)).path)).name
 
 
 def check_file(file: Any, suffix: Any = "") -> str:
@@ -207,10 +207,8 @@ def check_file(file: Any, suffix: Any = "") -> str:
 
             download_file(name, Path(target))
         return target
-    folders = (ROOT / folder for folder in ("data", "models", "utils"))
-    relative = "" if Path(name).is_absolute() else name
-    found = sorted(path for folder in folders for path in folder.rglob(relative or "*") if path.is_file())
-    found = found if relative else []
+    folders = () if Path(name).is_absolute() else (ROOT / part for part in ("data", "models", "utils"))
+    found = sorted(path for folder in folders for path in folder.rglob(name) if path.is_file())
     if not found:
         raise AssertionError(f"File not found: {file}")
     if len(found) > 1:

@@ -13,15 +13,10 @@ import numpy as np
 from utils.base.errors import DataError
 from utils.base.log import LOG
 from utils.base.names import class_names
-from utils.compat.checks import check_font
 from utils.compat.helpers import increment_path
 from utils.plots import annotator as ours
 from utils.plots import batches
 from utils.plots.annotator import PALETTE_RGB, crop_box, write_image
-from utils.plots.batches import output_to_target
-
-__all__ = ["check_font", "output_to_target"]
-check_pil_font = check_font
 
 
 class Colors:
@@ -158,12 +153,11 @@ def plot_one_box(
     color: Any = None,
     label: str | None = None,
     line_thickness: int | None = None,
-    **old: Any,
+    im: Any = None,
 ) -> None:
     """Draw a box and a label into `img` in place; `color` is BGR, a random one for None."""
-    img = old.pop("im", img)
     chosen = color or [random.randint(0, 255) for _ in range(3)]
-    Annotator(img, line_thickness).box_label(x, label or "", chosen)
+    Annotator(img if im is None else im, line_thickness).box_label(x, label or "", chosen)
 
 
 def plot_one_box_PIL(

@@ -66,10 +66,10 @@ def download(url: Any, dir: Any = ".", unzip: bool = True, delete: bool = True, 
     """Download files to a folder, and unpack archives safely."""
     from utils.base.download import download_file
 
-    for address in [url] if isinstance(url, str | Path) else list(url):
-        file = Path(dir) / url2file(str(address))
+    for one in [url] if isinstance(url, str | Path) else url:
+        file = Path(dir) / url2file(str(one))
         if not file.is_file():
-            download_file(str(address), file)
+            download_file(str(one), file)
         if unzip and file.suffix in (".zip", ".tar", ".gz"):
             unzip_file(file, file.parent)
             if delete:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from utils.base.errors import ConfigError, DataError
+from utils.base.log import LOG
 from utils.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_video, read_image
 from utils.data.letterbox import letterbox
 from utils.sources.frame import Frame
@@ -61,9 +62,11 @@ class LoadImages:
         transforms: Any = None,
         vid_stride: int = 1,
     ) -> None:
-        found = [find for one in _as_list(path) for find in _find(str(one))]
+        found = sorted(
+            (find for one in _as_list(path) for find in _find(str(one))), key=is_video
+        )  # at the end
         videos = [file for file in found if is_video(file)]
-        self.files = [str(file) for file in found if file not in videos] + [str(file) for file in videos]
+        self.files = [str(file) for file in found]
         self.nf = len(self.files)
         self.ni = self.nf - len(videos)
         self.video_flag = [False] * self.ni + [True] * len(videos)
@@ -78,16 +81,17 @@ class LoadImages:
         return self
 
     def __next__(self) -> Any:
-        if self.count == self.nf:
-            raise StopIteration
-        path = self.files[self.count]
-        if self.video_flag[self.count]:
+        while self.count < self.nf and self.video_flag[self.count]:
+            path = self.files[self.count]
             frame = self._next_frame(path)
             if frame is None:
-                return self.__next__()
+                continue
             self.mode = "video"
             text = f"video {self.count + 1}/{self.nf} ({self.frame}/{self.frames}) {path}: "
             return self._item(path, frame, text)
+        if self.count == self.nf:
+            raise StopIteration
+        path = self.files[self.count]
         self.count += 1
         self.mode = "image"
         try:
@@ -110,6 +114,8 @@ class LoadImages:
             if ok:
                 self.frame += 1
                 return frame
+        if not self.frame:
+            LOG.warning(f"{path}: skipped, no frame of the video could be read")
         self.cap.release()
         self.cap = None
         self.count += 1

@@ -12,11 +12,6 @@ from torch import Tensor
 
 from utils.base.names import class_names
 from utils.ops import boxes, metrics
-from utils.ops.boxes import box_ioa as bbox_ioa
-from utils.ops.boxes import box_iou
-from utils.ops.metrics import compute_ap, smooth
-
-__all__ = ["bbox_ioa", "box_iou", "compute_ap", "smooth"]
 
 
 def fitness(x: Any) -> Any:

@@ -127,7 +127,7 @@ def attempt_load(
     Args:
         weights: path, or list of paths, of which several form an ensemble.
         device: where to run; the CPU by default.
-        inplace: accepted for compatibility; activations are in place.
+        inplace: whether activations overwrite their input.
         fuse: fold batch norms into convolutions.
         map_location: `device` in versions until v6.1. Scripts of that age expect `names` to be a list.
 

@@ -22,6 +22,7 @@ from utils.base.errors import ConfigError
 from utils.base.log import LOG
 from utils.train.optim import ModelEMA as OurEMA
 from utils.train.optim import parameter_groups
+from utils.train.state import EarlyStopping as OurStopping
 
 
 def select_device(device: Any = "", batch_size: int | None = 0, newline: bool = True) -> torch.device:
@@ -121,23 +122,11 @@ class ModelEMA:
         copy_attr(self.ema, model, include, exclude)
 
 
-class EarlyStopping:
+class EarlyStopping(OurStopping):
     """Whether training should stop, after `patience` epochs without a better fitness; 0 never stops."""
 
     def __init__(self, patience: int = 30) -> None:
-        self.best_fitness = 0.0
-        self.best_epoch = 0
-        self.patience = patience or float("inf")
-        self.possible_stop = False
-
-    def __call__(self, epoch: int, fitness: float) -> bool:
-        if fitness >= self.best_fitness:
-            self.best_epoch, self.best_fitness = epoch, fitness
-        waited = epoch - self.best_epoch
-        self.possible_stop = waited >= self.patience - 1
-        if waited >= self.patience:
-            LOG.info(f"Training stops early: no improvement in {self.patience} epochs")
-        return waited >= self.patience
+        super().__init__(patience)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ class CompatLoader:
         self.dataset = dataset
         self.batch_size = batch_size
         self.num_workers = loader.workers
-        atexit.register(self.close)  # which scripts do not call
+        weakref.finalize(self, loader.close)  # which scripts do not call
         self.sampler = self  # scripts of distributed training call sampler.set_epoch
 
     def set_epoch(self, epoch: int) -> None:
@@ -172,7 +172,7 @@ def create_dataloader(
         rect: rectangular batches.
         rank: of this process of several, which share the batches.
         workers: maximum number of worker processes.
-        image_weights: accepted; give weights to `loader._loader.set_weights`.
+        image_weights: no rectangular batches; set `dataset.indices` to the images of an epoch.
         quad: four images in one.
         prefix: text before log messages.
         shuffle: another order in each epoch.
@@ -215,7 +215,8 @@ class ComputeLoss:
         if hyp is None:
             raise AttributeError("ComputeLoss: set model.hyp to the hyperparameters first")
         self.hyp = dict(hyp if isinstance(hyp, Mapping) else vars(hyp))
-        self.hyp.setdefault("box", self.hyp.get("giou"))  # its name until v2
+        if "giou" in self.hyp:
+            self.hyp.setdefault("box", self.hyp["giou"])  # its name until v2
         self.na, self.nc, self.nl, self.anchors = head.na, head.nc, head.nl, head.anchors
         self.device = next(model.parameters()).device
         self._loss = DetectionLoss(head.anchors, head.stride, head.nc, self.hyp, autobalance)

@@ -1,7 +1,8 @@
 """Let torch.load read checkpoints that hold a model, with its safe default `weights_only=True`.
 
 Importing this module registers the classes that such files consist of. torch then makes objects of these
-classes alone, and calls nothing that a file names; a file with another class is refused as before.
+classes, and calls no function that a file names except their constructors; a file with another class is
+refused as before.
 """
 
 from __future__ import annotations

@@ -195,6 +195,7 @@ def test_results_of_v5_are_not_drawn_but_reported(tmp_path: Path, caplog: pytest
         plot_results(dir=tmp_path)
     (tmp_path / "results.txt").write_text("0/2 0G 0.1\n")
     plot_results(save_dir=tmp_path)
+    assert "results.txt of v5.0 is not drawn" in caplog.text
 
 
 def test_a_script_that_ends_with_open_loaders_reports_nothing(data: dict[str, object]) -> None:

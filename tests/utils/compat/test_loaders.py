@@ -87,6 +87,16 @@ def test_errors_are_those_that_scripts_catch(tmp_path: Path) -> None:
         next(iter(dataloaders.LoadImages(str(tmp_path))))
 
 
+def test_videos_that_cannot_be_read_are_skipped_with_a_warning(
+    video: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for index in range(3):
+        (tmp_path / f"{index}.avi").write_bytes(b"no video")
+    (tmp_path / "z.avi").write_bytes(video.read_bytes())
+    assert sum(1 for _ in dataloaders.LoadImages(str(tmp_path), img_size=64)) == 12
+    assert caplog.text.count("no frame of the video could be read") == 3
+
+
 def test_a_glob_a_list_and_transforms_are_accepted() -> None:
     assert len(dataloaders.LoadImages(str(IMAGES / "shapes-*.jpg"))) == 3
     assert len(dataloaders.LoadImages([str(IMAGES / "shapes-1.jpg"), IMAGES / "shapes-2.jpg"])) == 2

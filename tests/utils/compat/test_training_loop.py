@@ -138,13 +138,14 @@ def test_callbacks_are_called_by_name() -> None:
 
 
 def test_train_run_ignores_keywords_that_are_no_flags(
-    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = train.run(
         data=str(data), cfg="yolov5n.yaml", weights="", imgsz=32, epochs=1, batch_size=4, workers=0,
         device="cpu", project=str(tmp_path / "runs"), nosave=True, noval=True, noplots=True, img_sz=3,
     )  # fmt: skip
     assert Path(result.save_dir) == tmp_path / "runs" / "exp"
+    assert "train.run: ignored img_sz, which are no options of train.py" in capsys.readouterr().err
 
 
 def test_val_run_takes_the_data_first_and_its_result_can_be_indexed(tmp_path: Path) -> None:
