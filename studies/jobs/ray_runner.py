@@ -123,7 +123,7 @@ def _connect(ray: Any, address: str) -> None:
     }
     try:
         ray.init(
-            address=None if address == "local" else address,
+            address=address,  # also "local": without one, Ray joins any cluster that runs
             runtime_env=environment,
             log_to_driver=False,
             logging_level="error",

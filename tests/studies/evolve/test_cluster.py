@@ -23,7 +23,7 @@ CANDIDATES, EPOCHS = 3, 20
 QUICK_HEALTH_CHECKS = {
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 500,
-    "health_check_failure_threshold": 2,
+    "health_check_failure_threshold": 6,
 }
 
 

@@ -31,8 +31,11 @@ def plan(tmp_path: Path) -> Iterator[list[Run]]:
     ray.shutdown()
 
 
-def test_results_are_copied_back_from_the_cluster(plan: list[Run], tmp_path: Path) -> None:
+def test_results_are_copied_back_from_the_cluster(
+    plan: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("ray", reason="pip install ray")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # "local" does not join another cluster
     project = tmp_path / "project"
     train_all(plan, project, lambda: RayRunner(project, "local", 2, "cpu"))
     for run in plan:
