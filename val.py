@@ -18,19 +18,17 @@ if "." in __name__:  # `yolov5.val`: the packages are beside this file
     sys.path.append(str(Path(__file__).resolve().parent))
 
 from utils.base import script
-from utils.base.log import LOG, color, set_up_console
-from utils.base.options import changed
-from utils.base.paths import check_writable, increment_path
+from utils.base.log import set_up_console
 from utils.base.yolov5_names import serve
 from utils.val.measure import measure
-from utils.val.val_options import ValOptions, options_from, parse_options
+from utils.val.val_options import options_from, parse_options
+from utils.val.validate import validate
 
 if TYPE_CHECKING:
     from utils.val.accumulator import EvalResult
 
 _IN_MEMORY = ("model", "dataloader", "save_dir", "plots", "callbacks", "compute_loss")
 _POSITIONAL = ("weights", "batch_size", "imgsz", "conf_thres", "iou_thres", "max_det")
-SPEED_THRESHOLDS = {"conf_thres": 0.25, "iou_thres": 0.45}  # --task speed: NMS as in detect.py
 
 
 def run(data: Any = None, *values: Any, **kwargs: Any) -> EvalResult:
@@ -56,43 +54,6 @@ def run(data: Any = None, *values: Any, **kwargs: Any) -> EvalResult:
     if kwargs.get("plots", True) or options.save_txt or options.save_json:
         return validate(options)
     return measure(options)
-
-
-def validate(options: ValOptions) -> EvalResult:
-    """Run the task that the options name and return the result of the last model measured."""
-    if options.task == "study":
-        return _study(options)
-    if options.task == "speed":
-        return [measure(changed(options, weights=file, **SPEED_THRESHOLDS)) for file in options.weights][-1]
-    folder = _new_folder(options)
-    result = measure(options, folder)
-    if options.save_txt:
-        LOG.info(f"{len(list(folder.glob('labels/*.txt')))} label files saved to {folder / 'labels'}")
-    LOG.info(f"Results saved to {color(str(folder), 'bold')}")
-    return result
-
-
-def _study(options: ValOptions) -> EvalResult:
-    from utils.val.study import study
-
-    folder = _new_folder(options)
-    last: EvalResult
-
-    def measure_at(file: str, size: int) -> EvalResult:
-        nonlocal last
-        last = measure(changed(options, weights=file, imgsz=size))
-        folder.mkdir(parents=True, exist_ok=True)
-        return last
-
-    study(measure_at, options.weights, Path(options.data).stem, folder)
-    return last
-
-
-def _new_folder(options: ValOptions) -> Path:
-    """Return the folder for the results. It is made when there is something to write, not if a run fails."""
-    folder = increment_path(Path(options.project) / options.name, options.exist_ok)
-    check_writable(folder)
-    return folder
 
 
 def main() -> None:

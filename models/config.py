@@ -24,6 +24,7 @@ from utils.base.yaml_io import read_yaml
 SUFFIXES = (".yaml", ".yml")
 MULTIPLES = ("depth_multiple", "width_multiple")
 SCALES = {"n": (0.33, 0.25), "s": (0.33, 0.5), "m": (0.67, 0.75), "l": (1.0, 1.0), "x": (1.33, 1.25)}
+_SCALED = ("lska", "segment")  # folders below models/ whose yolov5n files serve all scales
 _SCALED_NAME = re.compile(r"yolov5([nsmlx])(-.+\.ya?ml)")
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     block.__name__: block
@@ -53,8 +54,8 @@ class LayerRow:
 def read_config(cfg: str | Path | dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Read a model yaml from its path or, by bare name, from below models/.
 
-    The yolov5n files of models/lska serve all scales: `yolov5s-SPPFLSKA.yaml`, where no file has that
-    name, is `yolov5n-SPPFLSKA.yaml` with the multiples of scale s.
+    The yolov5n files of models/lska and models/segment serve all scales: `yolov5s-SPPFLSKA.yaml`, where no
+    file has that name, is `yolov5n-SPPFLSKA.yaml` with the multiples of scale s.
 
     Args:
         cfg: path or bare name; content that is read already is copied.
@@ -99,7 +100,8 @@ def _files(path: Path) -> list[Path]:
 
 
 def _serves_all_scales(file: Path) -> bool:
-    return file.resolve().parent == ROOT / "models" / "lska" and file.name.startswith("yolov5n-")
+    folder = file.resolve().parent
+    return folder.parent == ROOT / "models" and folder.name in _SCALED and file.name.startswith("yolov5n-")
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention.van import VANStage
+from models.head import Detect
 from models.registry import registered
 from models.van_weights import STAGES, check_stages, stage_tensors
 from models.weights import Checkpoint, VANCheckpoint, build_model
@@ -33,7 +34,7 @@ class GraftReport:
     total: int  # tensors in the source
     transferred: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
-    in_part: list[str] = field(default_factory=list)  # only the head's box and objectness channels
+    in_part: list[str] = field(default_factory=list)  # those channels of the head that both models have
     left_out: list[str] = field(default_factory=list)  # keys of the source
     moved: dict[int, int] = field(default_factory=dict)  # source layer -> target layer
     verb: str = "Grafted"
@@ -45,7 +46,7 @@ class GraftReport:
             layers = sorted({_layer_of(key)[0] for key in self.new})
             lines.append(f"  new: {len(self.new)} tensors in layers {', '.join(map(str, layers))}")
         if self.in_part:
-            lines.append(f"  in part: {len(self.in_part)} tensors of the head, which has other classes")
+            lines.append(f"  in part: {len(self.in_part)} tensors of the head, which has other outputs")
         if self.left_out:
             shown = ", ".join(self.left_out[:4]) + (", ..." if len(self.left_out) > 4 else "")
             lines.append(f"  left out: {len(self.left_out)} tensors of {self.source} ({shown})")
@@ -56,8 +57,9 @@ class GraftReport:
 def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = False) -> GraftReport:
     """Copy the tensors of a checkpoint into `model`, layer by aligned layer.
 
-    A head for other classes gets the box and objectness channels. From a VAN classifier the four stages
-    are copied.
+    A head with other outputs gets the channels that both have: those of box and objectness always, those
+    of the classes if there are as many, mask coefficients if there are as many. From a VAN classifier the
+    four stages are copied.
 
     Args:
         model: the target; changed in place.
@@ -86,7 +88,7 @@ def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = Fa
             if inner != "anchors":
                 new[target].copy_(value)
         elif target in new and layer == len(source.model) - 1 and _same_anchors(source, model):
-            _copy_box_channels(value, new[target], source, model)
+            _copy_head_channels(value, new[target], source.head, model.head)
             report.in_part.append(target)
         else:
             report.left_out.append(key)
@@ -164,12 +166,16 @@ def _copy_anchors(source: DetectionModel, model: DetectionModel, keep: bool) -> 
     return True
 
 
-def _copy_box_channels(value: Tensor, into: Tensor, source: DetectionModel, model: DetectionModel) -> None:
-    """Copy the output channels x, y, w, h and objectness of each anchor in a convolution of the head."""
-    from_rows = value.view(source.head.na, source.head.no, -1)
-    to_rows = into.view(model.head.na, model.head.no, -1)
-    if from_rows.shape[2] == to_rows.shape[2]:
-        to_rows[:, :5] = from_rows[:, :5].to(to_rows.device)
+def _copy_head_channels(value: Tensor, into: Tensor, source: Detect, target: Detect) -> None:
+    """Copy the output channels of each anchor that mean the same in both heads, in one convolution."""
+    from_rows = value.view(source.na, source.no, -1)
+    to_rows = into.view(target.na, target.no, -1)
+    if from_rows.shape[2] != to_rows.shape[2]:
+        return
+    boxes = 5 + source.nc if source.nc == target.nc else 5
+    to_rows[:, :boxes] = from_rows[:, :boxes].to(to_rows.device)
+    if source.linear and source.linear == target.linear:
+        to_rows[:, -target.linear :] = from_rows[:, -source.linear :].to(to_rows.device)
 
 
 def align(source: DetectionModel, target: DetectionModel) -> dict[int, int]:

@@ -25,14 +25,17 @@ class Detect(nn.Module):
     Shape:
         training: levels x (B, ch, h, w) -> levels x (B, A, h, w, 5 + nc) logits
         eval: -> ((B, N, 5 + nc) decoded, the same logits); with `export` (decoded,)
+
+    A head of another task may have `linear` more outputs per anchor, which are decoded as they are.
     """
 
     anchors: Tensor
+    task = "detect"
+    linear = 0
     export = False
     dynamic = False  # attributes of the original that scripts set
     inplace = True
     placeholders = False
-    native = True  # the decoder in C knows these outputs
 
     def __init__(self, nc: int = 80, anchors: list[list[float]] | int = 3, ch: tuple[int, ...] = ()) -> None:
         super().__init__()
@@ -43,7 +46,7 @@ class Detect(nn.Module):
                 f"length, found {len(levels)} of lengths {[len(level) for level in levels]}"
             )
         self.nc = nc
-        self.no = nc + 5
+        self.no = nc + 5 + self.linear
         self.nl = len(levels)
         self.na = len(levels[0]) // 2
         self.placeholders = isinstance(anchors, int)
@@ -88,8 +91,8 @@ class Detect(nn.Module):
         maps = [self._split(level) for level in logits]
         if self.training:
             return maps
-        if self.native and not self.export and can_decode(logits):
-            return decode(logits, self.strides, self.anchors_px()), maps
+        if not self.export and can_decode(logits):
+            return decode(logits, self.strides, self.anchors_px(), self.linear), maps
         decoded = torch.cat([self._decode(level, each.contiguous()) for level, each in enumerate(maps)], 1)
         return (decoded,) if self.export else (decoded, maps)
 
@@ -98,17 +101,25 @@ class Detect(nn.Module):
         return logits.view(b, self.na, self.no, h, w).permute(0, 1, 3, 4, 2)
 
     def _decode(self, level: int, logits: Tensor) -> Tensor:
-        """Decode logits (B, A, h, w, 5 + nc) to boxes in pixels and scores, (B, A h w, 5 + nc) float32.
+        """Decode logits (B, A, h, w, no) to boxes in pixels and scores, (B, A h w, no) float32.
 
         FP16 would round coordinates above 1024 px to whole pixels.
         """
         b, _, h, w, _ = logits.shape
-        scores = logits.float().sigmoid()
+        scores = logits[..., : self.no - self.linear].float().sigmoid()
         corner, size = self._grid(level, h, w, logits.device)
         xy = (scores[..., :2] * 2 + corner) * self.strides[level]
         doubled = scores[..., 2:4] * 2
         wh = doubled * doubled * size  # some runtimes lack the operator for squares
-        return torch.cat((xy, wh, scores[..., 4:]), -1).view(b, self.na * h * w, -1)
+        parts = [xy, wh, scores[..., 4:]]
+        if self.linear:
+            parts.append(logits[..., self.no - self.linear :].float())
+        return torch.cat(parts, -1).view(b, self.na * h * w, -1)
+
+    def maps_of(self, output: Any) -> list[Tensor]:
+        """Return the logits of each level from what the head returns in training."""
+        maps: list[Tensor] = output
+        return maps
 
     def _grid(self, level: int, h: int, w: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return cell corners - 0.5 as (x, y), (1, 1, h, w, 2), and anchors in pixels, (1, A, 1, 1, 2)."""

@@ -111,6 +111,13 @@ def detection_head(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
     return BlockPlan((*args, layer.in_channels), sum(layer.in_channels))
 
 
+def segmentation_head(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
+    """Plan a head with mask prototypes: as `detection_head`, and the fourth argument is scaled as a width."""
+    head = detection_head(layer, args[:3])
+    width = layer.scale_width(args[3] if len(args) > 3 else 256)
+    return BlockPlan((*head.args[:-1], width, head.args[-1]), head.out_channels)
+
+
 def register(rule: Rule, *blocks: type[nn.Module], **aliases: type[nn.Module]) -> None:
     """Register these classes (and alias=class) as blocks that a yaml can name, with `rule` to plan them."""
     for block in blocks:
@@ -131,7 +138,7 @@ def argument_names(name: str) -> list[str]:
     """
     block, rule = _BLOCKS[name]
     names = list(inspect.signature(block).parameters)
-    if rule is any_channels or rule is detection_head:
+    if rule in (any_channels, detection_head, segmentation_head):
         return names
     if rule is channels_and_repeats:
         return [names[1], *names[3:]]

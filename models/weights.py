@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.pickles import Record, read_torch_file, state_of
 from models.van_weights import classifier_state, detector_config
-from models.yolo import DetectionModel
+from models.yolo import DetectionModel, make_model
 from utils.base.errors import ConfigError, DataError, MissingFileError
 from utils.base.log import LOG
 from utils.base.names import class_names
@@ -39,7 +39,7 @@ class OfficialFile:
     size: int | None = None
 
 
-OFFICIAL = {f"yolov5{scale}{p6}.pt": OfficialFile() for p6 in ("", "6") for scale in "nsmlx"} | {
+OFFICIAL = {f"yolov5{scale}{kind}.pt": OfficialFile() for kind in ("", "6", "-seg") for scale in "nsmlx"} | {
     "yolov5n.pt": OfficialFile("4f180cf23ba0717ada0badd6c685026d73d48f184d00fc159c2641284b2ac0a3", 4_062_133),
 }
 
@@ -168,9 +168,9 @@ def _from_state_dict(path: Path, content: dict[str, Any], model: dict[str, Any])
 def _from_pickled_module(path: Path, content: dict[str, Any], model: Record) -> Checkpoint:
     """Read the content of a file of YOLOv5 or one of its forks, which holds the pickled model."""
     yaml = model.get("yaml")
-    head = next((module for module in _modules(model) if module.class_name == "Detect"), None)
+    head = next((module for module in _modules(model) if module.class_name in ("Detect", "Segment")), None)
     if not isinstance(yaml, dict) or head is None:
-        raise DataError(f"{path}: not a YOLOv5 detection model (it holds a {model.origin})")
+        raise DataError(f"{path}: not a YOLOv5 detection or segmentation model (it holds a {model.origin})")
     nc = int(head.get("nc") or yaml["nc"])
     yaml = {key: value for key, value in plain(yaml).items() if value is not None} | {"nc": nc}
     for key, block in (("activation", "Conv"), ("csp_activation", "BottleneckCSP")):
@@ -244,13 +244,13 @@ def build_model(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel
         )
     nc = checkpoint.nc if nc is None else nc
     if nc != checkpoint.nc:
-        model = DetectionModel(checkpoint.yaml, nc=nc, strides=checkpoint.stride)
+        model = make_model(checkpoint.yaml, nc=nc, strides=checkpoint.stride)
         own = model.state_dict()
         fits = {k: v.float() for k, v in checkpoint.state.items() if k in own and own[k].shape == v.shape}
         model.load_state_dict(fits, strict=False)
     else:
         with torch.device("meta"):  # draw no random weights, as all are replaced
-            model = DetectionModel(checkpoint.yaml, nc=nc, strides=checkpoint.stride)
+            model = make_model(checkpoint.yaml, nc=nc, strides=checkpoint.stride)
         if "model.0.conv.bias" in checkpoint.state:  # saved after fusing
             model.fuse()
         state = {k: v.float() if v.is_floating_point() else v for k, v in checkpoint.state.items()}
@@ -273,9 +273,12 @@ class Ensemble(nn.Module):
     def __init__(self, members: Sequence[DetectionModel]) -> None:
         super().__init__()
         first = members[0]
+        if any(member.task != "detect" for member in members):
+            raise ConfigError("--weights: give one segmentation model; masks of several cannot be merged")
         if any(member.nc != first.nc for member in members):
             raise ConfigError(f"--weights: an ensemble needs equal classes, found {[m.nc for m in members]}")
         self.members = nn.ModuleList(members)
+        self.task = first.task
         self.names, self.nc, self.yaml = first.names, first.nc, first.yaml
         self.stride = max((member.stride for member in members), key=lambda s: float(s.max()))
 

@@ -30,15 +30,19 @@ from utils.base.errors import ConfigError
 from utils.base.log import LOG
 from utils.base.yolov5_names import resolve, serve
 from utils.ops.flops import gflops, on_meta
+from utils.tasks.segment.head import Proto, Segment
 
 registry.register(registry.detection_head, Detect)
-Detect.__module__ = "models.yolo"  # where the original has it, by which pickles and programs find it
+registry.register(registry.segmentation_head, Segment)
+# Where the original has them, by which pickles and programs find them.
+Detect.__module__ = Segment.__module__ = "models.yolo"
+Proto.__module__ = "models.common"
 
 LayerCallback = Callable[[nn.Module, Tensor], None]
 
 
 class DetectionModel(nn.Module):
-    """YOLOv5: a backbone and head described by a yaml, the last layer of which is `Detect`.
+    """YOLOv5: a backbone and head described by a yaml, the last layer of which is `Detect` or `Segment`.
 
     Args:
         cfg: path of a yaml, bare name of one below models/, or its content.
@@ -49,7 +53,8 @@ class DetectionModel(nn.Module):
 
     Shape:
         (B, ch, H, W) float 0-1, H and W multiples of the largest stride ->
-        training: levels x (B, A, h, w, 5 + nc) logits; eval: ((B, N, 5 + nc) decoded, logits)
+        what the head returns; `Detect` in training: levels x (B, A, h, w, 5 + nc) logits; eval:
+        ((B, N, 5 + nc) decoded, logits)
 
     Raises:
         ConfigError: the yaml does not describe a model; the message names file and layer.
@@ -78,7 +83,7 @@ class DetectionModel(nn.Module):
             self.yaml["anchors"] = anchors
         self.model, self.save = parse_model(self.yaml, [self.yaml["ch"]], origin=self.yaml_file)
         if not isinstance(self.model[-1], Detect):
-            raise ConfigError(f"{self.yaml_file}: the last layer must be Detect")
+            raise ConfigError(f"{self.yaml_file}: the last layer must be Detect or Segment")
         self.nc: int = self.yaml["nc"]
         self.names = {i: str(i) for i in range(self.nc)}
         known = strides if strides and len(strides) == self.head.nl else None
@@ -91,6 +96,11 @@ class DetectionModel(nn.Module):
         last = self.model[-1]
         assert isinstance(last, Detect)
         return last
+
+    @property
+    def task(self) -> str:
+        """Name of the task, which the head decides: detect or segment."""
+        return self.head.task
 
     @property
     def stride(self) -> Tensor:
@@ -120,6 +130,8 @@ class DetectionModel(nn.Module):
             Logits in training mode, else (decoded, logits); shapes as in the class's docstring.
         """
         if augment:
+            if self.task != "detect":  # the coefficients of a view belong to its own prototypes
+                raise ConfigError("--augment: test-time augmentation has no masks; leave it out")
             stride = int(self.stride.max())
             return augmented_forward(lambda view: self.run_layers(view)[0], x, stride, self.head.nl), None
         return self.run_layers(x, visualize if callable(visualize) else _feature_writer(visualize))
@@ -200,15 +212,36 @@ class DetectionModel(nn.Module):
         self.eval()  # in training mode batch norms would count this pass
         self.head.train()
         try:
-            maps = on_meta(self, torch.empty(1, self.yaml["ch"], side, side, device="meta"))
+            output = on_meta(self, torch.empty(1, self.yaml["ch"], side, side, device="meta"))
         except (RuntimeError, TypeError, ValueError, KeyError) as error:
             raise ConfigError(f"{self.yaml_file}: the layers do not fit together ({error})") from error
         finally:
             self.train(training)
-        return [side / m.shape[-2] for m in maps]
+        return [side / level.shape[-2] for level in self.head.maps_of(output)]
+
+
+class SegmentationModel(DetectionModel):
+    """A model whose last layer is `Segment`."""
+
+    def __init__(
+        self, cfg: str | Path | dict[str, Any] = "yolov5s-seg.yaml", *args: Any, **kwargs: Any
+    ) -> None:
+        super().__init__(cfg, *args, **kwargs)
+        if self.task != "segment":
+            raise ConfigError(f"{self.yaml_file}: the last layer must be Segment")
 
 
 Model = DetectionModel  # its name before v6.2
+
+
+def make_model(cfg: str | Path | dict[str, Any], **options: Any) -> DetectionModel:
+    """Make the model of a yaml, of the class that its last layer asks for; `options` as `DetectionModel`."""
+    config, name = read_config(cfg)
+    rows = config.get("head")
+    last = rows[-1] if isinstance(rows, list) and rows else None
+    segments = isinstance(last, list) and len(last) == 4 and last[2] == Segment.__name__
+    model_class = SegmentationModel if segments else DetectionModel
+    return model_class(config | {"yaml_file": name}, **options)
 
 
 def parse_model(
@@ -271,7 +304,7 @@ def _annotate(layer: nn.Module, plan: registry.LayerPlan, row: LayerRow) -> nn.M
     """Set the attributes that forward passes and tables read: index, sources, type, parameters."""
     module = plan.block.__module__
     if module.startswith("models."):  # where users' scripts import it from, and checkpoints name it
-        module = "models.yolo" if plan.block is Detect else "models.common"
+        module = "models.yolo" if issubclass(plan.block, Detect) else "models.common"
     described: Any = layer
     described.i, described.f = row.index, row.yaml_from
     described.type = f"{module}.{plan.block.__name__}"
@@ -280,7 +313,17 @@ def _annotate(layer: nn.Module, plan: registry.LayerPlan, row: LayerRow) -> nn.M
     return layer
 
 
-__all__ = ["Detect", "DetectionModel", "Model", "models", "parse_model", "read_config"]
+__all__ = [
+    "Detect",
+    "DetectionModel",
+    "Model",
+    "Segment",
+    "SegmentationModel",
+    "make_model",
+    "models",
+    "parse_model",
+    "read_config",
+]
 __getattr__, __dir__, _old_names = serve("models.yolo")  # the original's module has more names
 __all__ += _old_names
 

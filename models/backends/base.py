@@ -29,14 +29,21 @@ def cpu_batch_size(height: int, width: int) -> int:
     return max(min(_CPU_BATCH_PIXELS // (height * width), _MAX_CPU_BATCH), 1)
 
 
+Outputs = Tensor | Sequence[Tensor]  # of a runtime: decoded boxes; of a segmentation model prototypes, too
+
+
 class Backend(ABC):
     """A loaded model: images (B, 3, H, W) in 0-1 -> decoded boxes (B, N, 5 + nc) in float32.
+
+    A segmentation model returns a pair: decoded boxes (B, N, 5 + nc + nm) with mask coefficients, and mask
+    prototypes (B, nm, h, w).
 
     A runtime is a subclass: its constructor loads the file, takes what the file says of its model with
     `apply_metadata` and `read_input_shape`, and `infer` runs it.
 
     Attributes:
         file: the model path, for messages.
+        task: detect or segment.
         device: device of the images.
         stride: image height and width must be multiples of it.
         names: class names by index.
@@ -52,6 +59,7 @@ class Backend(ABC):
 
     def __init__(self, file: str, device: torch.device) -> None:
         self.file = file
+        self.task = "detect"
         self.device = device
         self.stride = MAX_STRIDE
         self.names: dict[int, str] = {}
@@ -62,7 +70,8 @@ class Backend(ABC):
         self.nms_conf = 0.0
 
     def apply_metadata(self, meta: Metadata) -> None:
-        """Set stride, names, NMS and sizes from the metadata of the file."""
+        """Set task, stride, names, NMS and sizes from the metadata of the file."""
+        self.task = meta.task or self.task
         self.stride, self.names, self.has_nms = meta.stride, meta.names, meta.has_nms
         self.imgsz = meta.imgsz or self.imgsz
         self.batch = meta.batch or self.batch
@@ -102,14 +111,12 @@ class Backend(ABC):
         return self.pt
 
     @abstractmethod
-    def infer(self, images: Tensor) -> Tensor:
+    def infer(self, images: Tensor) -> Outputs:
         """Run the model on images of its device, precision, size and batch size."""
 
     @torch.inference_mode()
-    def __call__(
-        self, images: Tensor, augment: bool = False, visualize: LayerCallback | None = None
-    ) -> Tensor:
-        """Return decoded boxes (B, N, 5 + nc), xywh in pixels of `images`.
+    def __call__(self, images: Tensor, augment: bool = False, visualize: LayerCallback | None = None) -> Any:
+        """Return decoded boxes (B, N, 5 + nc), xywh in pixels of `images`; or a pair, see the class.
 
         Raises:
             ConfigError: a size that the file does not accept, or an option of PyTorch models.
@@ -125,10 +132,13 @@ class Backend(ABC):
             )
         images = images.to(self.device, torch.float16 if self.fp16 else torch.float32)
         if self.batch is None or len(images) == self.batch:
-            output = self.infer(images).float()
+            parts = _tensors(self.infer(images))
         else:
-            output = torch.cat([self._infer_padded(part) for part in images.split(self.batch)])
-        return self._as_decoded(output) if self.has_nms else output
+            batches = [self._infer_padded(part) for part in images.split(self.batch)]
+            parts = [torch.cat(each) for each in zip(*batches, strict=True)]
+        if self.task == "segment":
+            return self._decoded_and_protos(parts)
+        return self._as_decoded(parts[0]) if self.has_nms else parts[0]
 
     def warmup(self, shape: tuple[int, int, int, int] = (1, 3, 640, 640)) -> None:
         """Run once on zeros, so that the set-up does not slow down the first image."""
@@ -148,16 +158,26 @@ class Backend(ABC):
         if self.has_nms:
             raise ConfigError(f"{self.file}: holds no class names; give a data yaml with --data")
         height, width = self.imgsz or (2 * self.stride, 2 * self.stride)
-        classes = self(torch.zeros(1, 3, height, width)).shape[2] - 5
+        output = self(torch.zeros(1, 3, height, width))
+        decoded, masks = (output[0], output[1].shape[1]) if self.task == "segment" else (output, 0)
+        classes = decoded.shape[2] - 5 - masks
         self.names = {index: f"class{index}" for index in range(classes)}
 
-    def _infer_padded(self, images: Tensor) -> Tensor:
+    def _infer_padded(self, images: Tensor) -> list[Tensor]:
         """Run at most `batch` images, padded with zeros to that number."""
         assert self.batch is not None
         missing = self.batch - len(images)
         if missing:
             images = torch.cat((images, images.new_zeros(missing, *images.shape[1:])))
-        return self.infer(images).float()[: self.batch - missing]
+        return [part[: self.batch - missing] for part in _tensors(self.infer(images))]
+
+    def _decoded_and_protos(self, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the two outputs of a segmentation model, which a runtime may give in any order."""
+        by_dimensions = {part.dim(): part for part in parts}
+        if len(parts) != 2 or by_dimensions.keys() != {3, 4}:
+            found = " and ".join(str(tuple(part.shape)) for part in parts)
+            raise DataError(f"{self.file}: expected boxes and mask prototypes, found outputs {found}")
+        return by_dimensions[3], by_dimensions[4]
 
     def _as_decoded(self, rows: Tensor) -> Tensor:
         """Convert the output of NMS, (B, K, 6) xyxy, confidence, class, to decoded boxes (B, K, 5 + nc).
@@ -186,6 +206,10 @@ def import_runtime(module: str, file: str, install: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise ConfigError(f"{file} needs {install}") from error
+
+
+def _tensors(outputs: Outputs) -> list[Tensor]:
+    return [part.float() for part in ([outputs] if isinstance(outputs, Tensor) else outputs)]
 
 
 def _size(size_hw: tuple[int, int]) -> str:

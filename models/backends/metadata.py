@@ -16,6 +16,7 @@ from utils.base.names import class_names
 from utils.base.paths import find_file
 from utils.base.yaml_io import read_yaml
 
+TASKS = ("", "detect", "segment")
 MAX_STRIDE = 32  # assumed where the file does not say
 _LARGEST = 1 << 16
 _CORRUPT = (  # raised by values of the wrong type or size
@@ -35,6 +36,7 @@ class Metadata:
         imgsz: the only (height, width) that it accepts; None for any.
         batch: the only batch size that it accepts; None for any.
         nms_conf: confidence threshold of its NMS.
+        task: detect or segment; empty where the file does not say, as those of YOLOv5.
     """
 
     stride: int = MAX_STRIDE
@@ -43,6 +45,7 @@ class Metadata:
     imgsz: tuple[int, int] | None = None
     batch: int | None = None
     nms_conf: float = 0.0
+    task: str = ""
 
     @staticmethod
     def of(raw: Mapping[str, Any], file: object) -> Metadata:
@@ -52,8 +55,11 @@ class Metadata:
             DataError: a value of the wrong type or size.
         """
         try:
-            values = {key: _value(value) for key, value in raw.items()}
+            values = {key: _value(value) for key, value in raw.items() if key != "task"}
             imgsz, batch = values.get("imgsz"), values.get("batch")
+            task = str(raw.get("task", ""))
+            if task not in TASKS:
+                raise ValueError(f"task {task}")
             nms = values.get("nms") or None
             metadata = Metadata(
                 int(values.get("stride", MAX_STRIDE)),
@@ -62,6 +68,7 @@ class Metadata:
                 (int(imgsz[0]), int(imgsz[1])) if imgsz else None,
                 int(batch) if batch else None,
                 float(nms["conf"]) if isinstance(nms, Mapping) else 0.0,
+                task,
             )
             sizes = [metadata.stride, *(metadata.imgsz or ())]
             if metadata.batch is not None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.backends.base import Backend, import_runtime
+from models.backends.base import Backend, Outputs, import_runtime
 from models.backends.metadata import Metadata
 from utils.base.device import disable_ort_telemetry
 from utils.base.errors import ConfigError, DataError, first_line, one_line
@@ -25,18 +25,20 @@ class OnnxBackend(Backend):
         self.input = images.name
         self.fp16 = images.type == "tensor(float16)"
         self.read_input_shape(images.shape)
-        values = {key: meta[key] for key in ("stride", "names", "nms") if key in meta}
+        values = {key: meta[key] for key in ("task", "stride", "names", "nms") if key in meta}
+        if len(self.session.get_outputs()) == 2:  # also of YOLOv5's files, which do not say it
+            self.task = "segment"
         self.apply_metadata(Metadata.of(values, weights))
 
-    def infer(self, images: Tensor) -> Tensor:
+    def infer(self, images: Tensor) -> Outputs:
         """Run the session on a numpy array."""
         array = np.ascontiguousarray(images.cpu().numpy())
         try:
-            decoded = self.session.run(None, {self.input: array})[0]
+            outputs = self.session.run(None, {self.input: array})
         except Exception as error:  # ONNX Runtime has many error classes without a common base
             shape, reason = "x".join(map(str, images.shape)), first_line(error)[:200]
             raise DataError(f"{self.file}: ONNX Runtime fails on {shape} images ({reason})") from error
-        return torch.from_numpy(decoded).to(self.device)
+        return [torch.from_numpy(output).to(self.device) for output in outputs]
 
 
 class DnnBackend(Backend):
@@ -52,14 +54,17 @@ class DnnBackend(Backend):
         except cv2.error as error:
             raise DataError(f"{weights}: OpenCV cannot read it ({one_line(error)})") from error
         self.batch = 1
+        self.outputs = self.net.getUnconnectedOutLayersNames()
+        if len(self.outputs) == 2:
+            self.task = "segment"
 
-    def infer(self, images: Tensor) -> Tensor:
+    def infer(self, images: Tensor) -> Outputs:
         """Run the network on a numpy array."""
         import cv2
 
         self.net.setInput(np.ascontiguousarray(images.cpu().numpy()))
         try:
-            return torch.from_numpy(self.net.forward()).to(self.device)
+            return [torch.from_numpy(output).to(self.device) for output in self.net.forward(self.outputs)]
         except cv2.error as error:
             shape = "x".join(map(str, images.shape))
             raise ConfigError(

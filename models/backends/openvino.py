@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.backends.base import Backend, import_runtime
+from models.backends.base import Backend, Outputs, import_runtime
 from models.backends.metadata import from_yaml
 from utils.base.errors import ConfigError, DataError
 from utils.base.formats import FORMATS, existing_folder
@@ -38,12 +38,15 @@ class OpenVinoBackend(Backend):
             raise ConfigError(
                 f"--runtime {device_name}: OpenVINO cannot run it there ({_reason(error)}); devices: {known}"
             ) from error
+        if len(model.outputs) == 2:
+            self.task = "segment"
         self.apply_metadata(from_yaml(network.parent))
 
-    def infer(self, images: Tensor) -> Tensor:
+    def infer(self, images: Tensor) -> Outputs:
         """Run the network on a numpy array."""
         array = np.ascontiguousarray(images.cpu().numpy())
-        return torch.from_numpy(self.model(array, share_inputs=True)[0].copy()).to(self.device)
+        found = self.model(array, share_inputs=True)
+        return [torch.from_numpy(found[index].copy()).to(self.device) for index in range(len(found))]
 
 
 def _settings(device_name: str, half: bool) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from models.backends.base import Backend, LayerCallback
+from models.backends.base import Backend, LayerCallback, Outputs
 from models.backends.metadata import Metadata
 from models.weights import Ensemble, load_for_inference
 from models.yolo import DetectionModel
@@ -46,6 +47,7 @@ class PyTorchBackend(Backend):
 
     def _set_model(self, model: DetectionModel | Ensemble) -> None:
         self.model = model.eval()
+        self.task = model.task
         self.stride = max(int(model.stride.max()), 32)
         self.names = class_names(model.names)
         self.sync_device()
@@ -55,21 +57,22 @@ class PyTorchBackend(Backend):
         weight = next(self.model.parameters())
         self.device, self.fp16 = weight.device, weight.dtype == torch.float16
 
-    def infer(self, images: Tensor) -> Tensor:
+    def infer(self, images: Tensor) -> Outputs:
         """Run the model."""
-        return _decoded(self.model(images))
+        output = self.model(images)
+        return output[:2] if self.task == "segment" else output[0]
 
     @torch.inference_mode()
-    def __call__(
-        self, images: Tensor, augment: bool = False, visualize: LayerCallback | None = None
-    ) -> Tensor:
-        """Return decoded boxes (B, N, 5 + nc); `visualize` is called with each layer and its output."""
+    def __call__(self, images: Tensor, augment: bool = False, visualize: LayerCallback | None = None) -> Any:
+        """Return decoded boxes, and prototypes of a segmentation model; see `Backend`.
+
+        `visualize` is called with each layer and its output.
+        """
         images = images.to(self.device, torch.float16 if self.fp16 else torch.float32)
-        return _decoded(self.model(images, augment=augment, visualize=visualize)).float()
-
-
-def _decoded(output: Tensor | Sequence[Tensor]) -> Tensor:
-    return output if isinstance(output, Tensor) else output[0]
+        output = self.model(images, augment=augment, visualize=visualize)
+        if self.task == "segment":
+            return output[0].float(), output[1].float()
+        return output[0].float()
 
 
 class AotiBackend(Backend):
@@ -86,14 +89,14 @@ class AotiBackend(Backend):
         except (RuntimeError, OSError) as error:
             raise DataError(f"{weights}: not an AOTInductor package ({first_line(error)})") from error
         values: dict[str, str] = {
-            key: metadata[key] for key in ("stride", "names", "imgsz", "batch") if key in metadata
+            key: metadata[key] for key in ("task", "stride", "names", "imgsz", "batch") if key in metadata
         }
         self.apply_metadata(Metadata.of(values, weights))
 
-    def infer(self, images: Tensor) -> Tensor:
+    def infer(self, images: Tensor) -> Outputs:
         """Run the compiled model."""
-        output = self.model(images.contiguous())
-        return output if isinstance(output, Tensor) else output[0]
+        outputs: Outputs = self.model(images.contiguous())
+        return outputs
 
 
 class TorchScriptBackend(Backend):
@@ -114,10 +117,12 @@ class TorchScriptBackend(Backend):
         if extra["config.txt"]:
             self._read_config(extra["config.txt"])
 
-    def infer(self, images: Tensor) -> Tensor:
+    def infer(self, images: Tensor) -> Outputs:
         """Run the traced model."""
-        output = self.model(images)
-        return output if isinstance(output, Tensor) else output[0]
+        outputs: Outputs = self.model(images)
+        if not isinstance(outputs, Tensor) and len(outputs) == 2:  # files of YOLOv5 do not say what they are
+            self.task = "segment"
+        return outputs
 
     def _read_config(self, text: str | bytes) -> None:
         try:

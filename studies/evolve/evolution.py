@@ -24,7 +24,8 @@ from utils.base.paths import atomic_write, command_for, relative_to_cwd
 from utils.base.processes import lock_folder
 from utils.base.yaml_io import write_yaml
 from utils.loggers.callbacks import Callbacks
-from utils.train.run_dir import METRICS, TrainResult
+from utils.tasks.task import Task, get_task
+from utils.train.run_dir import TrainResult
 from utils.train.train_options import TrainOptions
 
 _MAX_FAILURES = 3  # of the same kind in a row, which end an evolution
@@ -66,6 +67,7 @@ class Evolution:
         self.journal = Journal(plan.home)
         assert options.evolve is not None
         self.generations = options.evolve
+        self.script = get_task(options.model_task).scripts[0]
         self.total = self.method.count(options.evolve)
         self.jobs = max(options.jobs, 1)
         self._waiting = deque(i for i in range(self.total) if i not in self.journal.results)
@@ -106,7 +108,7 @@ class Evolution:
             f"best of {len(self.journal.results)} candidates: number {best.index}, fitness {fitness:.4g}"
         )
         LOG.info(f"Results saved to {color(home, 'bold')}")
-        LOG.info(f"To use them: {command_for('train.py')} --hyp {home}/{BEST}")
+        LOG.info(f"To use them: {command_for(self.script)} --hyp {home}/{BEST}")
         return TrainResult(self.plan.home, fitness, dict(best.metrics))
 
     def _make_runner(self) -> Runner:
@@ -149,7 +151,7 @@ class Evolution:
                 break
             self._waiting.popleft()
             hyp = self.journal.proposed(index) or self.method.propose(index, before)
-            trial = Trial(index, hyp, self.plan.flags)
+            trial = Trial(index, hyp, self.plan.flags, self.options.model_task)
             twin = next((r for r in before if r.hyp == hyp and not r.failure), None)
             if twin is None:
                 pool.submit(trial)
@@ -170,7 +172,7 @@ class Evolution:
         if not self._over_budget:
             self._over_budget = True
             LOG.info(f"the budget of {budget:g} h is used up; to resume with a larger --evolve-budget:")
-            LOG.info(resume_command(self.plan.home, self.generations))
+            LOG.info(resume_command(self.plan.home, self.generations, self.script))
         return True
 
     def _keep(self, result: Result, pool: JobPool[Result]) -> None:
@@ -243,7 +245,9 @@ class Evolution:
         try:
             yield
         except BaseException:
-            LOG.warning(f"stopping; to resume: {resume_command(self.plan.home, self.generations)}")
+            LOG.warning(
+                f"stopping; to resume: {resume_command(self.plan.home, self.generations, self.script)}"
+            )
             pool.stop()
             self._minutes.save()
             self._plot()
@@ -266,11 +270,12 @@ def _reason(result: Result) -> str:
 
 def write_table(results: Sequence[Result], path: Path) -> None:
     """Write evolve.csv: a row for each candidate, with its metrics and its hyperparameters."""
-    names = [*METRICS, *results[0].hyp]
+    measured = next((list(result.metrics) for result in results if result.metrics), Task().measured)
+    names = [*measured, *results[0].hyp]
     lines = ["".join(f"{name:>20s}," for name in names)]
     for result in results:
         missing = 0.0 if result.failure else math.nan
-        values = [result.metrics.get(name, missing) for name in METRICS] + list(result.hyp.values())
+        values = [result.metrics.get(name, missing) for name in measured] + list(result.hyp.values())
         lines.append("".join(f"{value:20.5g}," for value in values))
     with atomic_write(path, "w", encoding="utf-8") as file:
         file.writelines(line.rstrip(",") + "\n" for line in lines)
@@ -281,7 +286,7 @@ def write_best(best: Result, fitness: float, count: int, path: Path) -> None:
     import yaml
 
     head = [f"The best of {count} candidates: number {best.index}, fitness {fitness:.5g}."]
-    head += [f"{name}: {best.metrics[name]:.5g}" for name in METRICS if name in best.metrics]
+    head += [f"{name}: {best.metrics[name]:.5g}" for name in best.metrics]
     text = "".join(f"# {line}\n" for line in head) + "\n"
     with atomic_write(path, "w", encoding="utf-8") as file:
         file.write(text + yaml.safe_dump(best.hyp, sort_keys=False))

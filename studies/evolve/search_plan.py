@@ -9,12 +9,12 @@ from typing import Any
 from studies.evolve.genetic import GENES, Genetic, Population
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
-from utils.base.options import changed, flag_of, to_flags
+from utils.base.options import changed, flag_of, parse_options, to_flags
 from utils.base.paths import ROOT, command_for, increment_path, relative_to_cwd, runs_folder
 from utils.base.yaml_io import plain, read_yaml, write_yaml
 from utils.train.hyp import Hyp, check_hyp, load_hyp
 from utils.train.run_dir import quoted
-from utils.train.train_options import TrainOptions, parse_options
+from utils.train.train_options import TrainOptions
 
 RULES = 1  # raise it when a change of the search changes the candidates
 _SETTINGS = "evolution.yaml"
@@ -48,7 +48,7 @@ def make_plan(options: TrainOptions) -> SearchPlan:
     # Absolute, as workers of a cluster have another working directory.
     options = changed(options, **{name: str(p.resolve()) for name, p in files.items() if p.is_file()})
     start, members = _read_start(options), _read_members(options)
-    defaults = parse_options([]).as_dict()
+    defaults = type(options)().as_dict()
     deciding = to_flags(
         options,
         [
@@ -93,16 +93,16 @@ def with_saved_options(options: TrainOptions) -> TrainOptions:
     command = read_yaml(home / _SETTINGS).get("command")
     if not isinstance(command, list):
         raise ConfigError(f"{home / _SETTINGS}: 'command:' is missing; give the whole command line instead")
-    saved = parse_options(list(map(str, command)))
+    saved = parse_options(type(options), list(map(str, command)))
     replaced = {name: getattr(options, name) for name in options.given if name != "resume"}
     replaced |= {"project": str(home.parent), "name": home.name, "exist_ok": True}
     given = tuple(dict.fromkeys([*saved.given, *options.given, "project"]))
     return changed(saved, **replaced, given=given)
 
 
-def resume_command(home: Path, generations: int) -> str:
+def resume_command(home: Path, generations: int, script: str) -> str:
     """Return the command that resumes an evolution."""
-    return f"{command_for('train.py')} --evolve {generations} --resume {quoted(relative_to_cwd(home))}"
+    return f"{command_for(script)} --evolve {generations} --resume {quoted(relative_to_cwd(home))}"
 
 
 def _check(options: TrainOptions) -> None:
@@ -113,7 +113,7 @@ def _check(options: TrainOptions) -> None:
     if options.evolve_method == "genetic":
         for name in ("evolve_population", "resume_evolve", "evolve_members"):
             if name in options.given:
-                raise ConfigError(f"{flag_of(TrainOptions, name)}: only with --evolve-method population")
+                raise ConfigError(f"{flag_of(type(options), name)}: only with --evolve-method population")
 
 
 def _read_start(options: TrainOptions) -> Hyp:

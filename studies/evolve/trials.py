@@ -15,8 +15,8 @@ from utils.base.paths import atomic_write
 from utils.base.processes import LOG_FILE
 from utils.base.yaml_io import plain, write_yaml
 from utils.plots.results import read_results
+from utils.tasks.task import get_task
 from utils.train.hyp import Hyp
-from utils.train.run_dir import METRICS
 
 TRIAL, RESULT, RUN = "trial.json", "result.json", "run"
 
@@ -28,7 +28,7 @@ class Result:
     Attributes:
         index: its number, from 0.
         hyp: its hyperparameters.
-        metrics: by the names of `METRICS`; empty if it failed.
+        metrics: by their names in results.csv; empty if it failed.
         minutes: of its training.
         failure: why it failed; empty if it did not.
         same_as: number of another candidate with the same hyperparameters, whose metrics these are; -1: none.
@@ -43,13 +43,16 @@ class Result:
 
     @property
     def map50(self) -> float:
-        """mAP at IoU 0.5; 0 if it failed."""
-        return self.metrics.get("metrics/mAP_0.5", 0.0)
+        """mAP at IoU 0.5, the sum of boxes and masks for segmentation; 0 if it failed."""
+        return self._sum("metrics/mAP_0.5")
 
     @property
     def map50_95(self) -> float:
-        """mAP at IoU 0.5 to 0.95; 0 if it failed."""
-        return self.metrics.get("metrics/mAP_0.5:0.95", 0.0)
+        """mAP at IoU 0.5 to 0.95, summed as `map50`; 0 if it failed."""
+        return self._sum("metrics/mAP_0.5:0.95")
+
+    def _sum(self, name: str) -> float:
+        return sum(value for key, value in self.metrics.items() if key.partition("(")[0] == name)
 
     def save(self, home: Path) -> None:
         """Write result.json, and remove the weights, which only a resumed training would need."""
@@ -64,7 +67,8 @@ class Trial(Job[Result]):
 
     index: int
     hyp: Hyp
-    flags: tuple[str, ...]  # of train.py, except --hyp and those of the folder and device
+    flags: tuple[str, ...]  # of its train script, except --hyp and those of the folder and device
+    task: str = "detect"
 
     returned_files = (LOG_FILE, f"{RUN}/results.csv", f"{RUN}/opt.yaml")
 
@@ -97,7 +101,7 @@ class Trial(Job[Result]):
 
     def finish(self, home: Path, minutes: float) -> Result:
         columns = read_results(self.train_folder(home) / "results.csv")
-        metrics = {name: float(columns[name][-1]) for name in METRICS}
+        metrics = {name: float(columns[name][-1]) for name in get_task(self.task).measured}
         if not math.isfinite(sum(metrics.values())):
             raise FailedError(self.title, "its metrics are not finite")
         result = Result(self.index, self.hyp, metrics, round(minutes, 3))

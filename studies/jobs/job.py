@@ -77,6 +77,7 @@ class Job(ABC, Generic[T]):
 
     # Files to copy back from a machine that does not share the folder; the last one completes the run.
     returned_files: ClassVar[tuple[str, ...]]
+    task: str = "detect"  # name of the task, whose train script is run
 
     @property
     @abstractmethod

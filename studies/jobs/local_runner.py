@@ -10,6 +10,7 @@ from typing import TypeVar
 from studies.jobs.job import DEVICE, FailedError, Job, KilledError, LostError, counted_minutes
 from utils.base.paths import SCRIPTS, relative_to_cwd
 from utils.base.processes import LOG_FILE, Children, last_line, lock_folder, share_machine
+from utils.tasks.task import get_task
 
 T = TypeVar("T")
 _ENDED = (-15, -2, 130, 143)  # exit statuses of a process that was asked to end
@@ -57,7 +58,9 @@ class LocalRunner:
 
     def _run(self, job: Job[T], folder: Path, device: str, lock: Sequence[int]) -> None:
         trained, flags = job.train_folder(self.home), job.train_flags(self.home)
-        commands = [] if is_trained(trained, flags) else [training_command(trained, flags, device)]
+        commands = []
+        if not is_trained(trained, flags, job.task):
+            commands.append(training_command(trained, flags, device, job.task))
         if measure := job.measure_command(self.home):
             commands.append(measure)
         for command in commands:
@@ -72,15 +75,16 @@ class LocalRunner:
                 raise FailedError(job.title, reason, status, log)
 
 
-def training_command(folder: Path, flags: Sequence[str], device: str = "") -> list[str]:
+def training_command(folder: Path, flags: Sequence[str], device: str = "", task: str = "detect") -> list[str]:
     """Return the command that trains in `folder`, or resumes its last checkpoint.
 
     Args:
         folder: of the run.
         flags: of train.py, except those of the folder and the device.
         device: as `--device`.
+        task: name of the task.
     """
-    train = [sys.executable, str(SCRIPTS / "train.py")]
+    train = [sys.executable, str(SCRIPTS / get_task(task).scripts[0])]
     last = last_checkpoint(folder)
     chosen = ["--device", device] if device else []
     if last.is_file():
@@ -89,16 +93,16 @@ def training_command(folder: Path, flags: Sequence[str], device: str = "") -> li
     return [*train, "--loggers", "none", *flags, *output, *chosen]  # `flags` may ask for other loggers
 
 
-def is_trained(folder: Path, flags: Sequence[str]) -> bool:
+def is_trained(folder: Path, flags: Sequence[str], task: str = "detect") -> bool:
     """Return whether the training in `folder` is finished: all epochs are done, or it cannot be resumed."""
     from models.weights import read_checkpoint
-    from utils.train.train_options import parse_options
 
     last = last_checkpoint(folder)
     if not last.is_file():
         return False
     checkpoint = read_checkpoint(last)
-    return checkpoint.training is None or checkpoint.epoch + 1 >= parse_options(flags).epochs
+    epochs = get_task(task).parse_train_options(flags).epochs
+    return checkpoint.training is None or checkpoint.epoch + 1 >= epochs
 
 
 def last_checkpoint(folder: Path) -> Path:

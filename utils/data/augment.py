@@ -151,7 +151,8 @@ def flip(image: np.ndarray, labels: np.ndarray, up_down: bool, left_right: bool)
 def mixup(one: Sample, other: Sample, ratio: float) -> Sample:
     """Blend two images of one size, `ratio` of the first; the objects of both are kept."""
     blend = (one.image * ratio + other.image * (1 - ratio)).astype(np.uint8)
-    return Sample(blend, np.concatenate((one.boxes, other.boxes)))
+    polygons = join_polygons([(len(sample.boxes), sample.polygons) for sample in (one, other)])
+    return Sample(blend, np.concatenate((one.boxes, other.boxes)), polygons)
 
 
 def draw_pastes(rng: np.random.Generator, count: int, fraction: float) -> list[int]:

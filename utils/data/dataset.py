@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -32,7 +32,7 @@ from utils.data.augment import (
 from utils.data.letterbox import letterbox
 from utils.data.packed import PackedRows
 from utils.data.perspective import PerspectiveDraws, random_perspective, visible_region
-from utils.data.samples import Sample, SampleReader
+from utils.data.samples import Sample, SampleReader, with_rectangles
 from utils.data.scan import load_labels
 from utils.data.shards.urls import ImageSource
 from utils.ops.boxes import xyxy2xywhn
@@ -70,9 +70,28 @@ class Item(NamedTuple):
     labels: Tensor  # (n, 6) float32: 0 (for the index in the batch), class, xywhn
     path: str
     shapes: Shapes | None  # None for a mosaic
+    masks: Tensor | None = None  # (1 or n, h, w) integers, for tasks with masks; see `MaskFormat`
 
 
-_Augmented = tuple[int, np.ndarray, np.ndarray, Shapes | None]  # index, BGR image, labels (n, 5), shapes
+class MaskFormat(Protocol):
+    """Draws the masks of a sample, see `utils.tasks.segment.rasterize`."""
+
+    @property
+    def overlap(self) -> bool:
+        """Whether the masks of an image are one map."""
+
+    def draw(self, polygons: Sequence[np.ndarray], shape_hw: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return masks (1 or n, h, w), and the order (n,) of the labels that they expect."""
+
+
+class _Prepared(NamedTuple):
+    """A sample that is ready but for its memory format."""
+
+    image_index: int
+    image: np.ndarray  # BGR
+    labels: np.ndarray  # (n, 5) class, xywhn
+    shapes: Shapes | None
+    masks: np.ndarray | None
 
 
 class DetectionDataset(Dataset[Item]):
@@ -94,10 +113,11 @@ class DetectionDataset(Dataset[Item]):
         pad: see `plan_rect`.
         seed: seed of all augmentations.
         names: class names by number; labels of other classes are errors. None allows any class.
+        masks: how a sample holds masks of its objects; None: boxes only.
         prefix: text before log messages.
 
     Raises:
-        DataError: no usable image, or `augment` and no labels.
+        DataError: no usable image, or `augment` and no labels or, with `masks`, no polygons.
     """
 
     def __init__(
@@ -116,6 +136,7 @@ class DetectionDataset(Dataset[Item]):
         pad: float = 0.0,
         seed: int = 0,
         names: Mapping[int, str] | None = None,
+        masks: MaskFormat | None = None,
         prefix: str = "",
     ) -> None:
         files = load_labels(sources, None if single_cls else names, prefix)
@@ -138,7 +159,10 @@ class DetectionDataset(Dataset[Item]):
         self.segments = files.polygons
         self.shapes = files.sizes
         self.content = files.content
+        self.masks = masks
         self._check_labels(sources, prefix)
+        if masks is not None:
+            self._check_polygons(sources, prefix)
         self._extra = load_extra_transforms(prefix) if augment else None
         self._reader = SampleReader(
             files,
@@ -157,6 +181,18 @@ class DetectionDataset(Dataset[Item]):
             raise DataError(f"{message}; there is nothing to train on")
         LOG.warning(f"{prefix}{message}")
 
+    def _check_polygons(self, sources: Sequence[ImageSource], prefix: str) -> None:
+        total, boxes = self.segments.count_boxes()
+        if not boxes:
+            return
+        where = f"{', '.join(map(str, sources))}: {boxes} of {total} labels are boxes without a polygon"
+        if boxes == total and self.augment:
+            raise DataError(
+                f"{where}; segmentation needs lines of the form: class x1 y1 x2 y2 x3 y3 ..."
+                " (train.py trains boxes)"
+            )
+        LOG.warning(f"{prefix}{where}; their masks are the rectangles")
+
     def __len__(self) -> int:
         return len(self.image_files)
 
@@ -174,18 +210,30 @@ class DetectionDataset(Dataset[Item]):
 
     def sample(self, key: SampleKey, out: np.ndarray) -> Item:
         """Make the sample of a key; its image is written to `out` (3, *input_hw) uint8."""
-        index, image, labels, shapes = self._augmented(key) if self.augment else self._plain(key.image_index)
-        assert image.shape == (*out.shape[1:], 3)
-        cv2.split(image, mv=tuple(out[::-1]))  # BGR to RGB
-        rows = np.zeros((len(labels), 6), np.float32)
-        rows[:, 1:] = labels
-        return Item(torch.from_numpy(out), torch.from_numpy(rows), str(self.image_files[index]), shapes)
+        made = self._augmented(key) if self.augment else self._plain(key.image_index)
+        assert made.image.shape == (*out.shape[1:], 3)
+        cv2.split(made.image, mv=tuple(out[::-1]))  # BGR to RGB
+        rows = np.zeros((len(made.labels), 6), np.float32)
+        rows[:, 1:] = made.labels
+        masks = None if made.masks is None else torch.from_numpy(np.ascontiguousarray(made.masks))
+        path = str(self.image_files[made.image_index])
+        return Item(torch.from_numpy(out), torch.from_numpy(rows), path, made.shapes, masks)
 
-    def _plain(self, index: int) -> _Augmented:
+    def _plain(self, index: int) -> _Prepared:
         index, sample, shapes = self._letterboxed(index)
-        return index, sample.image, _normalized(sample), shapes
+        return _Prepared(index, sample.image, *self._targets(sample, shapes))
 
-    def _augmented(self, key: SampleKey) -> _Augmented:
+    def _targets(
+        self, sample: Sample, shapes: Shapes | None
+    ) -> tuple[np.ndarray, Shapes | None, np.ndarray | None]:
+        """Return the labels (n, 5) of a sample: class, xywhn clipped to the image; and its masks."""
+        labels = _normalized(sample)
+        if self.masks is None:
+            return labels, shapes, None
+        masks, order = self.masks.draw(sample.polygons, sample.image.shape[:2])
+        return labels[order], shapes, masks
+
+    def _augmented(self, key: SampleKey) -> _Prepared:
         rng = generator(self.seed, *key[:3])
         index = key.image_index
         shapes: Shapes | None = None
@@ -197,16 +245,25 @@ class DetectionDataset(Dataset[Item]):
                 sample = mixup(sample, blend, rng.beta(MIXUP_BETA, MIXUP_BETA))
         else:
             index, sample, shapes = self._letterboxed(index)
-            sample = random_perspective(sample, PerspectiveDraws.draw(rng, self.hyp))
-        image, labels = self._recolour_and_flip(rng, sample)
-        return index, image, labels, shapes
+            sample = self._warped(sample, PerspectiveDraws.draw(rng, self.hyp))
+        return self._recolour_and_flip(rng, index, sample, shapes)
 
-    def _recolour_and_flip(self, rng: np.random.Generator, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        labels = _normalized(sample)
+    def _warped(self, sample: Sample, warp: PerspectiveDraws, border: tuple[int, int] = (0, 0)) -> Sample:
+        if self.masks is None:
+            return random_perspective(sample, warp, border)
+        return random_perspective(with_rectangles(sample), warp, border, keep_polygons=True)
+
+    def _recolour_and_flip(
+        self, rng: np.random.Generator, index: int, sample: Sample, shapes: Shapes | None
+    ) -> _Prepared:
+        labels, shapes, masks = self._targets(sample, shapes)
         image = sample.image if self._extra is None else self._extra(rng, sample.image)
         image = adjust_hsv(image, draw_hsv_gains(rng, self.hyp))
         up_down, left_right = draw_flips(rng, self.hyp)
-        return flip(image, labels, up_down, left_right), labels
+        image = flip(image, labels, up_down, left_right)
+        if masks is not None:
+            masks = masks[:, :: -1 if up_down else 1, :: -1 if left_right else 1]
+        return _Prepared(index, image, labels, shapes, masks)
 
     def _mosaic(self, rng: np.random.Generator, index: int, partners: Sequence[int]) -> Sample:
         """Make a mosaic of four images, with copied objects, and warp it to one image of `imgsz`."""
@@ -216,11 +273,11 @@ class DetectionDataset(Dataset[Item]):
         if self.hyp["copy_paste"] and any(tile.polygons for tile in tiles):
             sample = mosaic4(tiles, draws.centre_yx, size)
             sample = copy_paste(sample, draw_pastes(rng, len(sample.boxes), self.hyp["copy_paste"]))
-            return random_perspective(sample, PerspectiveDraws.draw(rng, self.hyp), (border, border))
+            return self._warped(sample, PerspectiveDraws.draw(rng, self.hyp), (border, border))
         warp = PerspectiveDraws.draw(rng, self.hyp)
         visible = visible_region(warp, (2 * size, 2 * size), (2 * (size + border), 2 * (size + border)))
         sample = mosaic4(tiles, draws.centre_yx, size, visible)
-        return random_perspective(sample, warp, (border, border))
+        return self._warped(sample, warp, (border, border))
 
     def _letterboxed(self, index: int) -> tuple[int, Sample, Shapes]:
         """Read one image, scaled and padded to the shape of its batch."""
@@ -233,7 +290,8 @@ class DetectionDataset(Dataset[Item]):
         boxes[:, 1:] = boxes[:, 1:] * gain + np.tile(move, 2)
         polygons = [points * gain + move for points in sample.polygons]
         shapes = Shapes((h0, w0), RatioPad((gain * h / h0, gain * w / w0), (pad_x, pad_y)))
-        return index, Sample(image, boxes, polygons), shapes
+        sample = Sample(image, boxes, polygons)
+        return index, sample if self.masks is None else with_rectangles(sample), shapes
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,13 @@ class Batch(NamedTuple):
     targets: Tensor  # (T, 6) float32: index in the batch, class, xywhn
     paths: list[str]
     shapes: list[Shapes | None]  # None for mosaics
+    masks: Tensor | None = None  # for tasks with masks: (B, h, w) maps, or (T, h, w), one for each target
+    overlap: bool = True  # whether the masks are maps
+
+    @property
+    def labels(self) -> tuple[Tensor, ...]:
+        """What a loss compares the output of the model with."""
+        return (self.targets,) if self.masks is None else (self.targets, self.masks)
 
 
 def make_loader(
@@ -174,7 +181,8 @@ class _BatchReader(Dataset[Batch | DataError]):
             items = [self.dataset.sample(key, out) for key, out in zip(keys, images.numpy(), strict=True)]
         except DataError as error:  # if raised here, its message would contain the worker's traceback
             return error
-        return collate(items, images)
+        masks = self.dataset.masks
+        return collate(items, images, masks is None or masks.overlap)
 
     def _quads(self, keys: Sequence[SampleKey]) -> Batch:
         first = keys[0]
@@ -194,7 +202,7 @@ def _empty_images(batch_size: int, height: int, width: int) -> Tensor:
     return torch.empty(0, dtype=torch.uint8).set_(shared).view(shape)
 
 
-def collate(items: Sequence[Item], images: Tensor | None = None) -> Batch:
+def collate(items: Sequence[Item], images: Tensor | None = None, overlap: bool = True) -> Batch:
     """Set the image index of the labels; stack the images, unless `images` contains them already."""
     for index, item in enumerate(items):
         item.labels[:, 0] = index
@@ -206,7 +214,15 @@ def collate(items: Sequence[Item], images: Tensor | None = None) -> Batch:
         torch.cat([item.labels for item in items]),
         [item.path for item in items],
         [item.shapes for item in items],
+        _join_masks([item.masks for item in items]),
+        overlap,
     )
+
+
+def _join_masks(masks: Sequence[Tensor | None]) -> Tensor | None:
+    """Concatenate the masks of all items; maps of several integer types become the larger one."""
+    drawn = [each for each in masks if each is not None]
+    return torch.cat(drawn) if drawn else None
 
 
 def make_quad(items: Sequence[Item], enlarge: bool) -> Item:
@@ -245,6 +261,8 @@ def _check_batch_size(
     planned, wanted = (min(size, len(dataset)) for size in (dataset.batch_size, batch_size))
     if dataset.rect and (planned != wanted or quad or weights is not None):
         raise ConfigError("rectangular batches keep their images together: no --quad, no --image-weights")
+    if quad and dataset.masks is not None:
+        raise ConfigError("--quad joins images without their masks: leave it out for segmentation")
     if quad and own_size % QUAD:
         raise ConfigError(f"--quad: each process needs a multiple of {QUAD} images a batch, not {own_size}")
 

@@ -197,6 +197,14 @@ class PackedPolygons(_PackedSequence[list[np.ndarray]]):
     def take(self, indices: np.ndarray) -> PackedPolygons:
         return PackedPolygons(self.points, self.ends, self.of_entry.take(indices))
 
+    def count_boxes(self) -> tuple[int, int]:
+        """Return the number of rows, and of those that are boxes."""
+        counts = self.of_entry.counts
+        before = np.cumsum(counts) - counts
+        rows = np.repeat(self.of_entry.starts - before, counts) + np.arange(counts.sum())
+        lengths = np.diff(self.ends, prepend=0)[rows]
+        return len(rows), int((lengths == 0).sum())
+
     def _entry(self, index: int) -> list[np.ndarray]:
         first = int(self.of_entry.starts[index])
         last = first + int(self.of_entry.counts[index])

@@ -15,6 +15,7 @@ from utils.ops.boxes import clip_boxes
 
 MIN_SIDE = 2  # pixels; smaller boxes are dropped
 MAX_ASPECT = 100
+RESAMPLED = 1000  # points of a polygon whose mask is needed after the warp
 # Fraction of a box's area that has to stay visible; what is left of a polygon is known much more exactly.
 MIN_AREA_BOX, MIN_AREA_POLYGON = 0.10, 0.01
 _MIN_DETERMINANT = 1e-6  # below it the image has shrunk to a point, and the warp cannot be inverted
@@ -45,16 +46,19 @@ class PerspectiveDraws:
         return cls(p_x, p_y, angle, 1 + gain, shear_x, shear_y, 0.5 + x, 0.5 + y)
 
 
-def random_perspective(sample: Sample, draws: PerspectiveDraws, border: tuple[int, int] = (0, 0)) -> Sample:
+def random_perspective(
+    sample: Sample, draws: PerspectiveDraws, border: tuple[int, int] = (0, 0), keep_polygons: bool = False
+) -> Sample:
     """Warp an image, and keep the objects of which enough stays visible.
 
     Args:
         sample: the image with boxes in pixels.
         draws: the warp.
         border: rows and columns to add on each side; negative values crop a mosaic to its centre.
+        keep_polygons: warp the polygons, which every box must have, at `RESAMPLED` points each.
 
     Returns:
-        The warped image with its boxes, without polygons.
+        The warped image with its boxes, and with `keep_polygons` its polygons, which are not clipped.
     """
     height, width = sample.image.shape[:2]
     out_hw = height + 2 * border[0], width + 2 * border[1]
@@ -66,6 +70,8 @@ def random_perspective(sample: Sample, draws: PerspectiveDraws, border: tuple[in
             image = cv2.warpPerspective(image, matrix, size, borderValue=GRAY)
         else:
             image = cv2.warpAffine(image, matrix[:2], size, borderValue=GRAY)
+    if keep_polygons:
+        return Sample(image, *warp_polygons(sample, matrix, draws.scale, out_hw))
     return Sample(image, _warp_boxes(sample, matrix, draws.scale, out_hw))
 
 
@@ -146,6 +152,35 @@ def _warp_boxes(sample: Sample, matrix: np.ndarray, scale: float, out_hw: tuple[
             min_area[row] = MIN_AREA_POLYGON
     keep = box_candidates(boxes[:, 1:] * scale, warped, min_area=min_area)
     return np.concatenate((boxes[keep, :1], warped[keep]), 1, dtype=boxes.dtype, casting="same_kind")
+
+
+def warp_polygons(
+    sample: Sample, matrix: np.ndarray, scale: float, out_hw: tuple[int, int]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Warp polygons at `RESAMPLED` points each, and their boxes, which bound the points inside the image.
+
+    Returns:
+        The boxes (n, 5) of which enough stays visible, and a polygon (RESAMPLED, 2) for each of them.
+    """
+    boxes = sample.boxes
+    if not len(boxes):
+        return boxes, []
+    points = np.concatenate([resample(polygon) for polygon in sample.polygons])
+    warped = _warp_points(points, matrix).reshape(len(boxes), RESAMPLED, 2)
+    inside = np.asarray(((warped >= 0) & (warped <= (out_hw[1], out_hw[0]))).all(2, keepdims=True))
+    least = np.where(inside, warped, np.inf).min(1)
+    greatest = np.where(inside, warped, -np.inf).max(1)
+    bounds = np.where(inside.any(1), np.concatenate((least, greatest), 1), 0)
+    keep = box_candidates(boxes[:, 1:] * scale, bounds, min_area=MIN_AREA_POLYGON)
+    kept = np.concatenate((boxes[keep, :1], bounds[keep]), 1, dtype=boxes.dtype, casting="same_kind")
+    return kept, list(warped[keep])
+
+
+def resample(points: np.ndarray, count: int = RESAMPLED) -> np.ndarray:
+    """Close a polygon (k, 2), and interpolate it at `count` equal steps of the point index: (count, 2)."""
+    closed = np.concatenate((points, points[:1]))
+    positions, index = np.linspace(0, len(closed) - 1, count), np.arange(len(closed))
+    return np.stack([np.interp(positions, index, closed[:, axis]) for axis in range(2)], 1)
 
 
 def _warp_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:

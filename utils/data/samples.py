@@ -15,6 +15,8 @@ from utils.data.image_cache import make_cache
 from utils.data.scan import LabelledFiles
 from utils.data.shards.store import DownloadError
 
+_NO_POINTS = np.zeros((0, 2), np.float32)
+
 
 @dataclass
 class Sample:
@@ -30,11 +32,20 @@ def join_polygons(samples: Sequence[tuple[int, Sequence[np.ndarray]]]) -> list[n
     """Concatenate the polygons of several images, given as (number of boxes, polygons) of each."""
     if not any(polygons for _, polygons in samples):
         return []
-    no_points = np.zeros((0, 2), np.float32)
     joined: list[np.ndarray] = []
     for count, polygons in samples:
-        joined += polygons if polygons else [no_points] * count
+        joined += polygons if polygons else [_NO_POINTS] * count
     return joined
+
+
+def with_rectangles(sample: Sample) -> Sample:
+    """Return the sample with a polygon for every box: its rectangle where only the box is known."""
+    polygons = sample.polygons or [_NO_POINTS] * len(sample.boxes)
+    complete = [
+        points if len(points) else box[[1, 2, 3, 2, 3, 4, 1, 4]].reshape(4, 2)
+        for points, box in zip(polygons, sample.boxes, strict=True)
+    ]
+    return Sample(sample.image, sample.boxes, complete)
 
 
 class SampleReader:

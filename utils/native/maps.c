@@ -40,7 +40,8 @@ void silu(float *x, int64_t numbers, int64_t threads) {
 }
 
 typedef struct {
-    int64_t images, height, width, anchors, numbers; /* numbers per anchor: 5 + classes */
+    int64_t images, height, width, anchors, numbers; /* numbers per anchor: 5 + classes + linear */
+    int64_t linear;                                  /* numbers that stay as they are */
     int64_t first_row, rows;                            /* first row of the level, and all rows of an image */
     int64_t threads;
     float stride;
@@ -62,6 +63,7 @@ static inline void decode_anchor(float *to, const float *from, const level *l, i
     to[1] = (to[1] * 2 + (y - 0.5f)) * l->stride;
     to[2] = w * w * size[0];
     to[3] = h * h * size[1];
+    memcpy(to + n - l->linear, from + n - l->linear, l->linear * sizeof(float));
 }
 
 /* Decode logits (images, height, width, anchors * numbers) into (images, rows, numbers), ordered by anchor, y, x. */

@@ -17,7 +17,17 @@ class _Level(ctypes.Structure):
     _fields_ = [
         *(
             (name, ctypes.c_int64)
-            for name in ("images", "height", "width", "anchors", "numbers", "first_row", "rows", "threads")
+            for name in (
+                "images",
+                "height",
+                "width",
+                "anchors",
+                "numbers",
+                "linear",
+                "first_row",
+                "rows",
+                "threads",
+            )
         ),
         ("stride", ctypes.c_float),
         ("sizes", ctypes.c_void_p),
@@ -75,16 +85,17 @@ def can_decode(logits: Sequence[Tensor]) -> bool:
     return not torch.is_grad_enabled() and _fit(logits)
 
 
-def decode(logits: Sequence[Tensor], strides: Sequence[float], sizes: Tensor) -> Tensor:
+def decode(logits: Sequence[Tensor], strides: Sequence[float], sizes: Tensor, linear: int = 0) -> Tensor:
     """Decode logits into boxes in pixels and scores.
 
     Args:
-        logits: levels x (B, A (5 + nc), h, w), for which `can_decode` is true.
+        logits: levels x (B, A (5 + nc + linear), h, w), for which `can_decode` is true.
         strides: pixels per cell of each level.
         sizes: (levels, A, 2) anchors in pixels.
+        linear: numbers at the end of each row that stay as they are.
 
     Returns:
-        (B, N, 5 + nc) float32, by level, anchor, row and column.
+        (B, N, 5 + nc + linear) float32, by level, anchor, row and column.
     """
     kernels = library()
     assert kernels is not None
@@ -100,6 +111,7 @@ def decode(logits: Sequence[Tensor], strides: Sequence[float], sizes: Tensor) ->
             x.shape[3],
             anchors,
             numbers,
+            linear,
             sum(counts[:index]),
             sum(counts),
             torch.get_num_threads(),

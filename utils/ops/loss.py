@@ -34,6 +34,7 @@ class AnchorMatches(NamedTuple):
     class_index: Tensor
     box: Tensor  # (n, 4) xywh
     anchors: Tensor  # (n, 2) width and height of the anchor, grid units
+    target_index: Tensor  # (n,) int64: row of the targets
 
     def to(self, device: torch.device) -> AnchorMatches:
         """Move all fields to a device, without synchronizing with it."""
@@ -88,6 +89,7 @@ def _assign_level(
         class_index=labels[:, 1],
         box=torch.cat((centre - corner, sizes[target_index]), 1),
         anchors=anchors[anchor_index],
+        target_index=target_index,
     )
 
 
@@ -182,30 +184,41 @@ class DetectionLoss:
             The loss times B, a scalar; and its items (3,): box, objectness, class, detached, not times B.
             With `sum_counts`, the part of this process: the sum over the processes is the loss of the batch.
         """
+        matches = self.assign(maps, targets)
+        with torch.autocast(maps[0].device.type, enabled=False):
+            terms, images = self.weighted_terms(maps, matches, sum_counts)
+            items = torch.stack(terms)
+        return items.sum() * images, items.detach()
+
+    def assign(self, maps: Sequence[Tensor], targets: Tensor) -> list[AnchorMatches]:
+        """Assign the targets of a batch; the matches of each level are on the device of `maps`."""
         grid_sizes = [(level.shape[2], level.shape[3]) for level in maps]
         anchors = self.anchors.to(targets.device, non_blocking=True)
         matches = assign_targets(targets, anchors, grid_sizes, self.anchor_t)
-        device = maps[0].device
-        with torch.autocast(device.type, enabled=False):
-            parts = [self._level(level, found.to(device)) for level, found in zip(maps, matches, strict=True)]
-            box, objectness, cls = (torch.stack(losses) for losses in zip(*parts, strict=True))
-            images = len(maps[0])
-            if sum_counts is not None:
-                counts = [*(len(found.row) for found in matches), images]
-                *totals, images = sum_counts(counts)
-                weights = [own / max(total, 1) for own, total in zip(counts, totals, strict=False)]
-                share = box.new_tensor(weights)
-                box, cls, objectness = box * share, cls * share, objectness * (counts[-1] / images)
-            weighted = [loss * weight for loss, weight in zip(objectness, self.balance, strict=True)]
-            terms = (
-                box.sum() * self.box_gain,
-                torch.stack(weighted).sum() * self.obj_gain,
-                cls.sum() * self.cls_gain,
-            )
-            items = torch.stack(terms)
+        return [found.to(maps[0].device) for found in matches]
+
+    def weighted_terms(
+        self, maps: Sequence[Tensor], matches: Sequence[AnchorMatches], sum_counts: SumCounts | None
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], int]:
+        """Return the box, objectness and class loss with their gains, and the images of the whole batch."""
+        parts = [self._level(level, found) for level, found in zip(maps, matches, strict=True)]
+        box, objectness, cls = (torch.stack(losses) for losses in zip(*parts, strict=True))
+        images = len(maps[0])
+        if sum_counts is not None:
+            counts = [*(len(found.row) for found in matches), images]
+            *totals, images = sum_counts(counts)
+            weights = [own / max(total, 1) for own, total in zip(counts, totals, strict=False)]
+            share = box.new_tensor(weights)
+            box, cls, objectness = box * share, cls * share, objectness * (counts[-1] / images)
+        weighted = [loss * weight for loss, weight in zip(objectness, self.balance, strict=True)]
         if self.autobalance:
             self._rebalance(objectness.tolist())
-        return items.sum() * images, items.detach()
+        terms = (
+            box.sum() * self.box_gain,
+            torch.stack(weighted).sum() * self.obj_gain,
+            cls.sum() * self.cls_gain,
+        )
+        return terms, images
 
     def state_dict(self) -> dict[str, list[float]]:
         """Return the state that changes during training."""
@@ -227,9 +240,10 @@ class DetectionLoss:
             # Objectness learns the IoU; its loss must have no gradient to the boxes.
             self._write_objectness(target, matches, iou.detach().clamp(0))
             if self.nc > 1:
-                classes = torch.full_like(chosen[:, 5:], self.negative)
+                logits_of_classes = chosen[:, 5 : 5 + self.nc]
+                classes = torch.full_like(logits_of_classes, self.negative)
                 classes.scatter_(1, matches.class_index[:, None], self.positive)
-                cls = binary_loss(chosen[:, 5:], classes, self.cls_pw, self.gamma)
+                cls = binary_loss(logits_of_classes, classes, self.cls_pw, self.gamma)
         return box, binary_loss(logits, target, self.obj_pw, self.gamma), cls
 
     def _write_objectness(self, target: Tensor, matches: AnchorMatches, iou: Tensor) -> None:

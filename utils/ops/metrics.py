@@ -33,11 +33,18 @@ def match_predictions(detections: Tensor, labels: Tensor, iouv: Tensor, rule: Ma
     Returns:
         Whether each detection is correct, (n, k) bool, on the device of `detections`.
     """
-    iouv = iouv.to(detections.device)
-    if len(detections) == 0 or len(labels) == 0:
-        return torch.zeros(len(detections), len(iouv), dtype=torch.bool, device=detections.device)
-    same_class = detections[:, 5:6] == labels[:, 0]
-    overlap = box_iou(detections[:, :4], labels[:, 1:5]) * same_class
+    overlap = box_iou(detections[:, :4], labels[:, 1:5])
+    return match_overlaps(overlap, detections[:, 5], labels[:, 0], iouv, rule)
+
+
+def match_overlaps(
+    overlap: Tensor, found: Tensor, true: Tensor, iouv: Tensor, rule: MatchRule = "legacy"
+) -> Tensor:
+    """Match as `match_predictions` by IoUs (n, m), of boxes or masks of classes `found` (n,), `true` (m,)."""
+    iouv = iouv.to(overlap.device)
+    if not overlap.numel():
+        return torch.zeros(len(found), len(iouv), dtype=torch.bool, device=overlap.device)
+    overlap = overlap * (found[:, None] == true)
     return (_match_legacy if rule == "legacy" else _match_coco)(overlap, iouv)
 
 

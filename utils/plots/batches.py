@@ -11,7 +11,15 @@ import cv2
 import numpy as np
 
 from utils.base.names import class_names
-from utils.plots.annotator import Annotator, colors, colors_on_white, draw_text, text_size, write_image
+from utils.plots.annotator import (
+    Annotator,
+    blend_masks,
+    colors,
+    colors_on_white,
+    draw_text,
+    text_size,
+    write_image,
+)
 from utils.plots.figure import disable_mathtext, new_figure, save_figure
 
 if TYPE_CHECKING:
@@ -53,6 +61,7 @@ def plot_images(
     fname: str | Path,
     names: Names = None,
     max_subplots: int = 16,
+    masks: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
     """Draw a batch as a mosaic of at most 1920 pixels per side, and write it.
 
@@ -64,6 +73,7 @@ def plot_images(
         fname: image to write.
         names: names of the classes; by default their numbers are drawn.
         max_subplots: maximum number of images.
+        masks: per image (k, h, w) masks of its first k targets, of any size.
 
     Returns:
         The mosaic, (h, w, 3) uint8 BGR.
@@ -81,7 +91,10 @@ def plot_images(
         y, x = index // columns * height, index % columns * width
         canvas = mosaic[y : y + height, x : x + width]
         canvas[:] = cv2.resize(tile, (width, height), interpolation=cv2.INTER_AREA) if shrink < 1 else tile
-        _draw_boxes(canvas, rows[rows[:, 0] == index], shrink, by_index)
+        own = rows[rows[:, 0] == index]
+        if len(masks):
+            _draw_masks(canvas, masks[index], own)
+        _draw_boxes(canvas, own, shrink, by_index)
         _caption(canvas, Path(paths[index]).name if paths else "")
     write_image(Path(fname), mosaic)
     return mosaic
@@ -97,6 +110,21 @@ def _bgr(image: Any) -> np.ndarray:
     if array.dtype != np.uint8:
         array = (np.clip(array.astype(np.float32), 0, 1) * 255).round().astype(np.uint8)
     return np.array(array[::-1].transpose(1, 2, 0), order="C")
+
+
+def _draw_masks(tile: np.ndarray, masks: np.ndarray, rows: np.ndarray) -> None:
+    """Blend the masks (k, h, w) of the first rows into an image, each in the colour of its class."""
+    shown = [index for index in range(len(masks)) if rows.shape[1] == 6 or rows[index, 6] > PLOT_CONF]
+    if not shown:
+        return
+    height, width = tile.shape[:2]
+    scaled = np.stack(
+        [
+            cv2.resize(masks[index].astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+            for index in shown
+        ]
+    )
+    blend_masks(tile, scaled, [colors(int(rows[index, 1]), bgr=True) for index in shown])
 
 
 def _draw_boxes(tile: np.ndarray, rows: np.ndarray, shrink: float, names: Mapping[int, str]) -> None:

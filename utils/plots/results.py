@@ -16,23 +16,31 @@ COLUMNS = (
     *("train/box_loss", "train/obj_loss", "train/cls_loss", "metrics/precision", "metrics/recall"),
     *("val/box_loss", "val/obj_loss", "val/cls_loss", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
 )
+MASK_COLUMNS = (
+    *("train/box_loss", "train/seg_loss", "train/obj_loss", "train/cls_loss"),
+    *("metrics/precision(B)", "metrics/recall(B)", "metrics/precision(M)", "metrics/recall(M)"),
+    *("val/box_loss", "val/seg_loss", "val/obj_loss", "val/cls_loss"),
+    *("metrics/mAP_0.5(B)", "metrics/mAP_0.5:0.95(B)", "metrics/mAP_0.5(M)", "metrics/mAP_0.5:0.95(M)"),
+)
 SIGMA = 3.0  # of the Gaussian filter, in epochs
 _PANELS_PER_ROW = 5  # of evolve.png
 
 
 def plot_results(file: Path, output: Path | None = None) -> Path:
-    """Plot the ten columns of a results.csv, raw and smoothed, as results.png beside it.
+    """Plot losses and metrics of a results.csv, raw and smoothed, as results.png beside it.
 
     Raises:
         DataError: the file does not exist, or has no rows or none of the columns.
     """
     table = read_results(file)
     epochs = table.get("epoch")
-    if epochs is None or not any(name in table for name in COLUMNS):
+    if epochs is None or not any(name in table for name in (*COLUMNS, *MASK_COLUMNS)):
         raise DataError(f"{file}: no column 'epoch', or none of {', '.join(COLUMNS[:3])}, ...")
-    figure = new_figure(12, 6)
-    panels = figure.subplots(2, 5).ravel()
-    for axes, name in zip(panels, COLUMNS, strict=True):
+    names = MASK_COLUMNS if "train/seg_loss" in table else COLUMNS
+    columns = len(names) // 2
+    figure = new_figure(2.4 * columns, 6)
+    panels = figure.subplots(2, columns).ravel()
+    for axes, name in zip(panels, names, strict=True):
         values = table.get(name, np.full(len(epochs), np.nan))
         known = np.isfinite(values)
         axes.plot(epochs[known], values[known], marker=".", linewidth=2, markersize=6, label="results")
@@ -41,7 +49,7 @@ def plot_results(file: Path, output: Path | None = None) -> Path:
         axes.grid(alpha=0.25)
         axes.xaxis.get_major_locator().set_params(integer=True)
     panels[1].legend()
-    for axes in panels[5:]:
+    for axes in panels[columns:]:
         axes.set_xlabel("epoch")
     output = output or file.with_name("results.png")
     save_figure(figure, output, 200)

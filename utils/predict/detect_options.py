@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 from utils.base.options import Options, flag
 from utils.base.paths import ROOT, relative_to_cwd, runs_folder
@@ -19,6 +20,7 @@ class DetectOptions(Options):
     """Options of detect.py."""
 
     prog, description = "detect.py", "Detect objects in images, videos and streams."
+    model_task: ClassVar[str] = "detect"
 
     weights: list[str] = _inputs(["yolov5s.pt"], "model path(s); several .pt files form an ensemble")
     source: str = _inputs(

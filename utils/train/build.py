@@ -14,6 +14,7 @@ from models.graft import graft, load_by_key
 from models.profile import print_layers
 from models.weights import Checkpoint, locate_weights, read_checkpoint
 from models.yolo import DetectionModel, read_config
+from models.yolo import make_model as make_yolo
 from utils.base.device import select_device
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG, color
@@ -90,7 +91,7 @@ def make_model(
     anchors = round(hyp["anchors"]) if "anchors" in hyp else None
     checkpoint = find_weights(options)
     cfg = "" if options.resume else options.cfg
-    model = DetectionModel(make_config(options, checkpoint), nc=len(names), anchors=anchors)
+    model = make_yolo(make_config(options, checkpoint), nc=len(names), anchors=anchors)
     print_layers(model)
     LOG.info(model.summary(640) + "\n")
     origin = Origin()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.data.dataset import DetectionDataset
+from utils.data.dataset import DetectionDataset, MaskFormat
 from utils.data.dataset_yaml import DataSpec, read_data_yaml
 from utils.data.letterbox import check_img_size
 from utils.data.loader import Loader, Share, make_loader
@@ -50,7 +50,9 @@ def make_loaders(
     data: DataSpec,
     stride: int,
     process_group: ProcessGroup,
-    pin_memory: bool,
+    *,
+    masks: MaskFormat | None = None,
+    pin_memory: bool = False,
 ) -> Loaders:
     """Make the loaders; the batch size is at most the number of training images.
 
@@ -62,6 +64,7 @@ def make_loaders(
         data: the dataset.
         stride: largest stride of the model.
         process_group: whose ranks share the batches.
+        masks: how samples hold masks; None: boxes only.
         pin_memory: put batches into page-locked memory, for CUDA.
 
     Raises:
@@ -70,7 +73,7 @@ def make_loaders(
     stride = max(stride, MIN_STRIDE)
     imgsz = check_img_size(options.imgsz, stride, floor=stride * 2)
     with process_group.main_first():  # rank 0 writes the label caches, which the others read
-        train_set, val_set = _make_datasets(options, hyp, data, imgsz, stride)
+        train_set, val_set = _make_datasets(options, hyp, data, imgsz, stride, masks)
     batch_size = min(options.batch_size, len(train_set))
     train_loader = make_loader(
         train_set,
@@ -91,10 +94,11 @@ def make_loaders(
 
 
 def _make_datasets(
-    options: TrainOptions, hyp: Hyp, data: DataSpec, imgsz: int, stride: int
+    options: TrainOptions, hyp: Hyp, data: DataSpec, imgsz: int, stride: int, masks: MaskFormat | None
 ) -> tuple[DetectionDataset, DetectionDataset]:
     common: dict[str, Any] = {
         "stride": stride, "single_cls": options.single_cls, "seed": options.seed, "names": data.names,
+        "masks": masks,
     }  # fmt: skip
     train_set = DetectionDataset(
         data.train,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from utils.base.log import Bar
 from utils.base.seeds import generator
 from utils.data.loader import Loader
 from utils.loggers.callbacks import CallbackList
+from utils.tasks.task import Task
 from utils.train.interrupts import CheckpointHook
 from utils.train.loss_meter import LiveRow, LossMeter
 from utils.train.optim import Schedule
@@ -34,6 +36,7 @@ class TrainConfig:
     seed: int = 0
     multi_scale: bool = False
     quad: bool = False
+    losses: Sequence[str] = Task.losses  # names of the items of the loss
     frozen: Sequence[nn.Module] = ()  # layers that are never trained
     grafted: Sequence[nn.Parameter] = ()  # parameters that are not trained in the first `graft_freeze` epochs
     graft_freeze: int = 0
@@ -47,7 +50,7 @@ def train_one_epoch(
     callbacks: CallbackList,
     checkpoint_hook: CheckpointHook | None = None,
 ) -> list[float]:
-    """Train on the batches of the loader and return the mean box, obj and cls losses of the epoch.
+    """Train on the batches of the loader and return the mean losses of the epoch.
 
     Gradients of an unfinished accumulation are dropped at the end, as in the original.
 
@@ -67,16 +70,17 @@ def train_one_epoch(
     _prepare_model(state, config, freeze_grafted=epoch < config.graft_freeze)
     state.optimizer.zero_grad()
     loader.set_epoch(epoch, first)
-    meter = LossMeter(state.device, epoch, state.progress.losses, first)
+    sums = state.progress.losses or [0.0] * len(config.losses)
+    meter = LossMeter(state.device, epoch, sums, first)
     bar = Bar(loader, total=len(loader) - first)
-    row = LiveRow(bar, meter, state.device, config.schedule.epochs)
+    row = LiveRow(bar, meter, state.device, config.schedule.epochs, config.losses)
     for index, batch in enumerate(bar, first):
         step = epoch * len(loader) + index
         callbacks.on_train_batch_start(step)
         config.schedule.set(state.optimizer, step)
         images = prepare_images(batch.images, state.device, config, epoch, index)
         # The targets stay on the CPU: assigning them elsewhere would wait for the device's queue.
-        loss, items = compute_loss(state, images, batch.targets, config)
+        loss, items = compute_loss(state, images, batch.labels, config)
         state.scaler.scale(loss).backward()
         meter.add(state.process_group.sum_tensor(items), index)
         updated = step - state.progress.last_update >= config.schedule.accumulate(step)
@@ -154,12 +158,13 @@ def rescale(images: Tensor, longest: int, stride: int) -> Tensor:
 
 
 def compute_loss(
-    state: TrainState, images: Tensor, targets: Tensor, config: TrainConfig
+    state: TrainState, images: Tensor, labels: Sequence[Tensor], config: TrainConfig
 ) -> tuple[Tensor, Tensor]:
-    """Run the model on a batch; return the loss to minimise and its three items (box, obj, cls)."""
+    """Run the model on a batch; return the loss to minimise and its items, see `TrainConfig.losses`."""
+    loss_of_task: Any = state.loss  # takes the labels of its task
     sums = state.process_group.sum_counts if state.process_group.world > 1 else None
     with torch.autocast(state.device.type, dtype=state.precision, enabled=state.precision is not None):
-        loss, items = state.loss(state.model(images), targets, sums)
+        loss, items = loss_of_task(state.model(images), *labels, sum_counts=sums)
     return (loss * QUAD_GAIN if config.quad else loss), items
 
 

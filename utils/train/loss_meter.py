@@ -12,8 +12,6 @@ from torch import Tensor
 from utils.base.errors import YoloError
 from utils.base.log import LOG, Bar
 
-LOSSES = ("box_loss", "obj_loss", "cls_loss")
-_COLUMNS = ("Epoch", "GPU_mem", *LOSSES, "Instances", "Size")
 _REFRESH = 0.3  # seconds between rows on an accelerator, where reading a loss synchronizes the device
 
 
@@ -24,14 +22,14 @@ class DivergedError(YoloError):
 class LossMeter:
     """Mean losses of an epoch, kept on the device until they are read."""
 
-    def __init__(self, device: torch.device, epoch: int, sums: Sequence[float] = (), count: int = 0) -> None:
+    def __init__(self, device: torch.device, epoch: int, sums: Sequence[float], count: int = 0) -> None:
         self.epoch = epoch
         self.count = count
-        self._sums = torch.tensor(list(sums) or [0.0] * len(LOSSES), device=device)
+        self._sums = torch.tensor(list(sums), device=device)  # of each loss, over `count` batches
         self._bad = torch.full((), math.inf, device=device)  # first batch with a value that is not finite
 
     def add(self, items: Tensor, index: int) -> None:
-        """Add the three losses of batch `index`."""
+        """Add the losses of batch `index`."""
         self._sums += items
         self.count += 1
         self.watch(items.sum(), index)
@@ -42,11 +40,11 @@ class LossMeter:
         self._bad = torch.minimum(self._bad, found)
 
     def sums(self) -> list[float]:
-        """Return the three sums so far, from which another meter can continue."""
+        """Return the sums so far, from which another meter can continue."""
         return self._sums.tolist()
 
     def read(self) -> list[float]:
-        """Return the three means so far.
+        """Return the means so far.
 
         Raises:
             DivergedError: a value was not finite; the message names the batch and likely causes.
@@ -64,13 +62,16 @@ class LossMeter:
 class LiveRow:
     """The progress row of an epoch, updated after each batch."""
 
-    def __init__(self, bar: Bar, meter: LossMeter, device: torch.device, epochs: int) -> None:
+    def __init__(
+        self, bar: Bar, meter: LossMeter, device: torch.device, epochs: int, losses: Sequence[str]
+    ) -> None:
         self.bar = bar
         self.meter = meter
         self.device = device
         self.name = f"{meter.epoch}/{epochs - 1}"
         self._shown = -math.inf
-        LOG.info(("\n" + "%11s" * len(_COLUMNS)) % _COLUMNS)
+        columns = ("Epoch", "GPU_mem", *losses, "Instances", "Size")
+        LOG.info("\n" + "".join(f"{column:>11}" for column in columns))
 
     def show(self, instances: int, size: int, last: bool) -> None:
         """Update the row; on an accelerator not more often than every `_REFRESH` seconds."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from models.weights import Checkpoint, read_checkpoint
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
-from utils.base.options import changed, flag_of
+from utils.base.options import changed, flag_of, options_from
 from utils.base.paths import relative_to_cwd
 from utils.base.yaml_io import read_yaml
-from utils.train.train_options import ACCEPTED_ON_RESUME, TrainOptions, options_from
+from utils.train.train_options import ACCEPTED_ON_RESUME, TrainOptions
 
 if TYPE_CHECKING:
     from utils.train.distributed import ProcessGroup
@@ -89,7 +89,7 @@ def find_run(options: TrainOptions) -> ResumedRun:
     if checkpoint.training is None:
         raise ConfigError(
             f"--resume {path}: its training is finished, nothing to resume; "
-            f"to train further from these weights: train.py --weights {path}"
+            f"to train further from these weights: {options.prog} --weights {path}"
         )
     LOG.info(f"Resuming training from {path}")
     saved = _saved_options(path, checkpoint)
@@ -131,16 +131,16 @@ def _saved_options(path: Path, checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _merged(saved: dict[str, Any], new: TrainOptions, path: Path) -> TrainOptions:
     """Return the saved options with the accepted new ones; options unknown to the run get their default."""
-    known = options_from({}).as_dict()
+    known = options_from(type(new), {}).as_dict()
     values = {name: saved.get(name, value) for name, value in known.items()}
     for name in new.given:
         value, old = getattr(new, name), values[name]
         if name == "resume" or value == old:
             continue
-        flag = flag_of(TrainOptions, name)
+        flag = flag_of(type(new), name)
         if name in ACCEPTED_ON_RESUME:
             LOG.info(f"{flag} {value} (the run had {old})")
             values[name] = value
         else:
             LOG.warning(f"{flag} {value} is ignored: a resumed run keeps {old}")
-    return TrainOptions(**values | {"weights": str(path), "cfg": "", "resume": str(path)})
+    return type(new)(**values | {"weights": str(path), "cfg": "", "resume": str(path)})

@@ -27,6 +27,7 @@ from utils.base.log import LOG
 from utils.base.paths import ROOT, atomic_write, command_for, increment_path, relative_to_cwd
 from utils.base.yaml_io import plain, write_yaml
 from utils.loggers.callbacks import Callbacks
+from utils.tasks.task import Task
 from utils.train.hyp import Hyp
 from utils.train.loss_meter import DivergedError
 
@@ -35,14 +36,6 @@ if TYPE_CHECKING:
     from utils.train.train_options import TrainOptions
     from utils.val.accumulator import EvalResult
 
-COLUMNS = (
-    "epoch",
-    *("train/box_loss", "train/obj_loss", "train/cls_loss"),
-    *("metrics/precision", "metrics/recall", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
-    *("val/box_loss", "val/obj_loss", "val/cls_loss"),
-    *("x/lr0", "x/lr1", "x/lr2"),
-)
-METRICS = COLUMNS[4:11]
 _TRANSIENT = ("resume",)  # options that are not part of the run
 
 
@@ -60,8 +53,10 @@ class TrainResult:
 class RunDir:
     """Files of a run: weights/{last,best,epochN}.pt, opt.yaml, hyp.yaml, results.csv."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, task: Task | None = None) -> None:
         self.folder = folder
+        self.task = task or Task()
+        self.columns = self.task.columns
         self.last = folder / "weights" / "last.pt"
         self.best = folder / "weights" / "best.pt"
         self.table = folder / "results.csv"
@@ -71,21 +66,25 @@ class RunDir:
         self.row: dict[str, float] = {}  # of the latest epoch
 
     @classmethod
-    def choose(cls, options: TrainOptions, resumed: Path | None = None) -> RunDir:
+    def choose(cls, options: TrainOptions, resumed: Path | None = None, task: Task | None = None) -> RunDir:
         """Return the directory of the run that is resumed, or the first free one for a new run."""
         if resumed is not None:
-            return cls(resumed)
+            return cls(resumed, task)
         name = Path(options.cfg).stem if options.name == "cfg" and options.cfg else options.name
-        return cls(increment_path(Path(options.project) / name, exist_ok=options.exist_ok))
+        return cls(increment_path(Path(options.project) / name, exist_ok=options.exist_ok), task)
 
     @classmethod
     def of_process_group(
-        cls, options: TrainOptions, process_group: ProcessGroup, resumed: Path | None = None
+        cls,
+        options: TrainOptions,
+        process_group: ProcessGroup,
+        resumed: Path | None = None,
+        task: Task | None = None,
     ) -> RunDir:
         """Return the same directory on all ranks; only rank 0 writes."""
         folder = cls.choose(options, resumed).folder if process_group.is_main else Path()
         chosen = process_group.broadcast(folder)
-        return cls(chosen) if process_group.is_main else ReadOnlyRunDir(chosen)
+        return cls(chosen, task) if process_group.is_main else ReadOnlyRunDir(chosen, task)
 
     def __str__(self) -> str:
         return relative_to_cwd(self.folder)
@@ -127,15 +126,15 @@ class RunDir:
             with self.table.open(newline="") as file:
                 rows = [row for row in list(csv.reader(file))[1:] if row and float(row[0]) < epoch]
         with atomic_write(self.table, "w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+            csv.writer(file, lineterminator="\n").writerows([self.columns, *rows])
         if rows:
-            self.row = dict(zip(COLUMNS, map(float, rows[-1]), strict=True))
+            self.row = dict(zip(self.columns, map(float, rows[-1]), strict=True))
 
     def write_row(self, row: dict[str, float]) -> None:
         """Append an epoch to the table."""
         self.row = row
         with self.table.open("a", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow(f"{row[name]:.6g}" for name in COLUMNS)
+            csv.writer(file, lineterminator="\n").writerow(f"{row[name]:.6g}" for name in self.columns)
 
     def save(self, content: dict[str, Any], *, best: bool, period: int = -1) -> None:
         """Write last.pt, and before it best.pt and epochN.pt when they are due.
@@ -166,14 +165,14 @@ class RunDir:
         """Return the result of the run; `row` holds the final metrics."""
         row = row or {}
         best, last = (path if path.exists() else None for path in (self.best, self.last))
-        metrics = {name: row[name] for name in METRICS if name in row}
+        metrics = {name: row[name] for name in self.task.measured if name in row}
         return TrainResult(self.folder, fitness, metrics, best, last)
 
     def log_resume_command(self) -> None:
         """Log the command that resumes from the latest checkpoint."""
         if self.last.exists():
             path = relative_to_cwd(self.last)
-            LOG.info(f"To resume: {command_for('train.py')} --resume {quoted(path)}")
+            LOG.info(f"To resume: {command_for(self.task.scripts[0])} --resume {quoted(path)}")
         else:
             LOG.info("No epoch is complete yet, so there is no checkpoint to resume from.")
 
@@ -203,12 +202,17 @@ def quoted(path: str) -> str:
 
 
 def table_row(
-    epoch: int, losses: Sequence[float], result: EvalResult | None, optimizer: Optimizer
+    columns: Sequence[str],
+    epoch: int,
+    losses: Sequence[float],
+    result: EvalResult | None,
+    optimizer: Optimizer,
 ) -> dict[str, float]:
     """Return the row of an epoch in results.csv; metrics that were not measured are NaN."""
-    measured = result.results if result is not None else [math.nan] * len(METRICS)
     rates = [group["lr"] for group in optimizer.param_groups[:3]]  # those of new layers are a multiple
-    return dict(zip(COLUMNS, (epoch, *losses, *measured, *rates), strict=True))
+    missing = [math.nan] * (len(columns) - 1 - len(losses) - len(rates))
+    measured = result.results if result is not None else missing
+    return dict(zip(columns, (epoch, *losses, *measured, *rates), strict=True))
 
 
 class Closable(Protocol):

@@ -78,7 +78,7 @@ class Progress:
     last_update: int = -1  # step (batches over the run) of the latest optimizer step
     best_fitness: float = 0.0
     fitness: float = 0.0  # of the latest validation
-    maps: list[float] = field(default_factory=list)  # mAP50-95 of each class in the latest validation
+    maps: list[float] = field(default_factory=list)  # `class_quality` of the latest validation
 
     def note(self, first_batch: int, meter: LossMeter) -> None:
         """Record how many batches of the epoch are trained."""
@@ -90,7 +90,7 @@ class Progress:
         if result is None:
             return False
         self.fitness = result.fitness()
-        self.maps = [float(value) for value in result.filled_maps]
+        self.maps = [float(value) for value in result.class_quality]
         best = self.fitness >= self.best_fitness
         if best:
             self.best_fitness = self.fitness

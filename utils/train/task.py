@@ -14,7 +14,7 @@ from utils.base.log import LOG, color
 from utils.base.paths import relative_to_cwd
 from utils.data.dataset_yaml import DataSpec
 from utils.loggers.callbacks import CallbackList, Callbacks
-from utils.ops.loss import DetectionLoss
+from utils.tasks.task import Task, get_task
 from utils.train import build
 from utils.train.build import choose_precision
 from utils.train.callbacks import make_callbacks
@@ -34,6 +34,7 @@ class TrainSetup:
     """Options, hyperparameters, data, model and loaders: what a training is built of."""
 
     options: TrainOptions
+    task: Task
     hyp: Hyp
     data: DataSpec
     model: DetectionModel
@@ -47,7 +48,7 @@ class TrainSetup:
 
 
 @dataclass(frozen=True)
-class TrainTask:
+class Training:
     """A training that is ready to start or continue."""
 
     setup: TrainSetup
@@ -73,22 +74,24 @@ def build_setup(
         ConfigError, DataError: options, weights or data that cannot be used.
     """
     options = resumed.options if resumed is not None else options
-    device = build.prepare_machine(options)
+    device, task = build.prepare_machine(options), get_task(options.model_task)
     hyp = build.read_hyp(options)
     data = read_data(options)
     model, origin = build.make_model(options, hyp, data.names, device)
+    task.check(model.task, options.cfg or options.weights)
     frozen = build.freeze(model, options.freeze)
     options = build.resolve_batch_size(options, model)
     stride, on_cuda = int(model.stride.max()), device.type == "cuda"
-    loaders = make_loaders(options, hyp, data, stride, process_group, pin_memory=on_cuda)
+    masks = task.mask_format(options, training=True)
+    loaders = make_loaders(options, hyp, data, stride, process_group, masks=masks, pin_memory=on_cuda)
     callbacks = make_callbacks(options, user_callbacks, process_group, loaders)
-    run = RunDir.of_process_group(options, process_group, resumed.folder if resumed else None)
+    run = RunDir.of_process_group(options, process_group, resumed.folder if resumed else None, task)
     return TrainSetup(
-        options, hyp, data, model, origin, frozen, loaders, process_group, resumed, run, callbacks
+        options, task, hyp, data, model, origin, frozen, loaders, process_group, resumed, run, callbacks
     )
 
 
-def start(setup: TrainSetup) -> TrainTask:
+def start(setup: TrainSetup) -> Training:
     """Fit the anchors, restore the checkpoint of a resumed run, and open the run directory.
 
     Raises:
@@ -106,7 +109,7 @@ def start(setup: TrainSetup) -> TrainTask:
     if setup.process_group.is_main:
         note_launch(setup.run.folder)
     _announce(setup)
-    return TrainTask(setup, state, make_train_config(setup, state))
+    return Training(setup, state, make_train_config(setup, state))
 
 
 def make_state(setup: TrainSetup) -> TrainState:
@@ -127,7 +130,7 @@ def make_state(setup: TrainSetup) -> TrainState:
         ema=ModelEMA(model),
         optimizer=optimizer,
         scaler=GradScaler("cuda", enabled=precision == torch.float16),  # bfloat16 has the range of float32
-        loss=DetectionLoss(model.head.anchors, model.stride, model.nc, gains),
+        loss=setup.task.make_loss(model, gains, options),
         stopper=EarlyStopping(options.patience),
         progress=Progress(),
         origin=setup.origin,
@@ -154,6 +157,7 @@ def make_train_config(setup: TrainSetup, state: TrainState) -> TrainConfig:
         seed=options.seed,
         multi_scale=options.multi_scale,
         quad=options.quad,
+        losses=setup.task.losses,
         frozen=setup.frozen,
         grafted=grafted if options.graft_freeze else (),
         graft_freeze=options.graft_freeze,

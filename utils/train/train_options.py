@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from utils.base import options
 from utils.base.errors import ConfigError
@@ -39,6 +39,7 @@ class TrainOptions(Options):
     """Options of train.py."""
 
     prog, description = "train.py", "Train a YOLOv5 detector."
+    model_task: ClassVar[str] = "detect"
 
     weights: str = _model("yolov5s.pt", "initial weights; '' trains from scratch")
     cfg: str = _model("", "model yaml; required when --weights is ''")

@@ -9,8 +9,8 @@ from models.yolo import DetectionModel
 from utils.base.log import LOG, color
 from utils.base.paths import relative_to_cwd
 from utils.data.loader import Share
-from utils.train.run_dir import METRICS, TrainResult
-from utils.train.task import TrainTask
+from utils.train.run_dir import TrainResult
+from utils.train.task import Training
 from utils.val.accumulator import EvalResult
 from utils.val.evaluate import EvalConfig, evaluate
 from utils.val.outputs import OutputOptions
@@ -18,9 +18,9 @@ from utils.val.outputs import OutputOptions
 FINAL_IOU = {True: 0.65, False: 0.6}  # NMS IoU threshold; COCO results are published with 0.65
 
 
-def validate_epoch(task: TrainTask) -> EvalResult:
+def validate_epoch(training: Training) -> EvalResult:
     """Evaluate the EMA of the weights on the validation images."""
-    setup, state = task.setup, task.state
+    setup, state = training.setup, training.state
     return evaluate(
         state.ema.model,
         setup.loaders.val,
@@ -30,12 +30,13 @@ def validate_epoch(task: TrainTask) -> EvalResult:
         loss=state.loss,
         callbacks=setup.callbacks,
         gather=setup.process_group.gather,
+        evaluator=setup.task.evaluator(),
     )
 
 
-def finish(task: TrainTask) -> TrainResult:
+def finish(training: Training) -> TrainResult:
     """Strip the checkpoints, evaluate best.pt as it will be used, and plot the results."""
-    setup, progress = task.setup, task.state.progress
+    setup, progress = training.setup, training.state.progress
     run = setup.run
     if not setup.process_group.is_main:
         return run.result(progress.best_fitness, run.row)
@@ -44,17 +45,17 @@ def finish(task: TrainTask) -> TrainResult:
     run.strip()
     fitness, row = progress.best_fitness, dict(run.row)
     if run.best.exists():
-        result = validate_best(task)
+        result = validate_best(training)
         fitness = result.fitness()
-        row |= dict(zip(METRICS, result.results, strict=True))
+        row |= dict(zip(setup.task.measured, result.results, strict=True))
     setup.callbacks.on_train_end(run.folder, row)
     LOG.info(f"Results saved to {color(str(run), 'bold')}")
     return run.result(fitness, row)
 
 
-def validate_best(task: TrainTask) -> EvalResult:
+def validate_best(training: Training) -> EvalResult:
     """Evaluate the final best.pt, log a row for each class, and plot curves and batches."""
-    setup, state, path = task.setup, task.state, task.setup.run.best
+    setup, state, path = training.setup, training.state, training.setup.run.best
     setup.loaders.val.set_share(Share())  # rank 0 evaluates all images
     LOG.info(f"\nValidating {relative_to_cwd(path)}...")
     device: torch.device = state.device
@@ -81,4 +82,5 @@ def validate_best(task: TrainTask) -> EvalResult:
         device=device,
         loss=state.loss,
         callbacks=setup.callbacks,
+        evaluator=setup.task.evaluator(),
     )

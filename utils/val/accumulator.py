@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 IOU_LEVELS = torch.linspace(0.5, 0.95, 10)
 HEADER = ("%22s" + "%11s" * 6) % ("Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95")
-_ROW = "%22s" + "%11i" * 2 + "%11.3g" * 4
+
+
+def table_row(name: str, images: int, instances: int, metrics: Sequence[float]) -> str:
+    """Return a row of the table of a validation."""
+    return f"{name:>22}{images:>11}{instances:>11}" + "".join(f"{value:11.3g}" for value in metrics)
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class EvalResult:
     mr: float = 0.0
     map50: float = 0.0
     map: float = 0.0
-    losses: tuple[float, float, float] = (0.0, 0.0, 0.0)  # box, obj, cls: means over the batches
+    losses: tuple[float, ...] = (0.0, 0.0, 0.0)  # means over the batches: box, obj, cls for detection
     speeds: tuple[float, float, float] = (0.0, 0.0, 0.0)  # ms per image: pre-process, inference, NMS
     ap: APResult | None = None  # None: no detection is correct
     matches: DetectionMatches | None = None
@@ -63,12 +67,22 @@ class EvalResult:
     @property
     def results(self) -> tuple[float, ...]:
         """(P, R, mAP50, mAP50-95, box, obj, cls), the order of results.csv."""
-        return (self.mp, self.mr, self.map50, self.map, *self.losses)
+        return (*self.metrics, *self.losses)
+
+    @property
+    def metrics(self) -> tuple[float, ...]:
+        """(P, R, mAP50, mAP50-95)."""
+        return (self.mp, self.mr, self.map50, self.map)
 
     @property
     def filled_maps(self) -> np.ndarray:
         """`maps` with the overall mAP in place of NaN."""
         return np.where(np.isnan(self.maps), self.map, self.maps)
+
+    @property
+    def class_quality(self) -> np.ndarray:
+        """How well each class is found, 0-1, (nc,): its mAP50-95, for --image-weights."""
+        return self.filled_maps
 
     @property
     def class_ap(self) -> dict[str, np.ndarray]:
@@ -84,13 +98,18 @@ class EvalResult:
 
     def log(self, per_class: bool) -> None:
         """Log the row `all` and, with `per_class`, one row for each class that has labels."""
-        LOG.info(_ROW, "all", self.seen, self.instances, *self.results[:4])
-        if not per_class or self.ap is None:
-            return
-        ap = self.ap
-        for row, index in enumerate(ap.classes):
-            metrics = (ap.p[row], ap.r[row], ap.ap[row, 0], ap.ap[row].mean())
-            LOG.info(_ROW, self.names[int(index)], self.seen, self.label_counts[index], *metrics)
+        LOG.info(table_row("all", self.seen, self.instances, self.metrics))
+        for index in np.flatnonzero(self.label_counts) if per_class and self.ap is not None else ():
+            counts = self.seen, int(self.label_counts[index])
+            LOG.info(table_row(self.names[int(index)], *counts, self.class_metrics(int(index))))
+
+    def class_metrics(self, index: int) -> tuple[float, ...]:
+        """Return the `metrics` of one class that has labels."""
+        if self.ap is None:
+            return (0.0,) * 4
+        row = int(np.flatnonzero(self.ap.classes == index)[0])
+        ap = self.ap.ap[row]
+        return (float(self.ap.p[row]), float(self.ap.r[row]), float(ap[0]), float(ap.mean()))
 
     def __iter__(self) -> Iterator[Any]:
         """Unpack as the original's return value: results, maps, speeds."""
@@ -116,13 +135,16 @@ class MatchAccumulator:
         self._detections: list[Tensor] = []  # (n, 2) per image: confidence, class
         self._classes: list[Tensor] = []  # (m,) per image: class of each label
 
-    def add(self, detections: Tensor, labels: Tensor) -> None:
+    def add(self, detections: Tensor, labels: Tensor, correct: Tensor | None = None) -> None:
         """Match the `detections` (n, 6) of one image with its `labels` (m, 5): class, x1, y1, x2, y2.
 
-        Both are in pixels of the original image.
+        Both are in pixels of the original image. `correct` (n, 10) says which detections are correct, if
+        that is known; else boxes are compared.
         """
         self.seen += 1
-        self._correct.append(match_predictions(detections, labels, IOU_LEVELS, self.rule))
+        if correct is None:
+            correct = match_predictions(detections, labels, IOU_LEVELS, self.rule)
+        self._correct.append(correct)
         self._detections.append(detections[:, 4:6])
         self._classes.append(labels[:, 0])
 
@@ -149,7 +171,7 @@ class MatchAccumulator:
     def result(
         self,
         names: dict[int, str],
-        losses: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        losses: tuple[float, ...] = (0.0, 0.0, 0.0),
         speeds: tuple[float, float, float] = (0.0, 0.0, 0.0),
     ) -> EvalResult:
         """Compute the metrics of all images; `losses` and `speeds` are passed on to the result."""

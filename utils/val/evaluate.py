@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 Predictor = Callable[..., Any]  # images (B, 3, H, W) -> decoded (B, N, 5 + nc), or (decoded, maps)
 Gather = Callable[[Any], list[Any]]
-Loss = Callable[[list[Tensor], Tensor], tuple[Tensor, Tensor]]
+Loss = Callable[..., tuple[Tensor, Tensor]]  # raw output, labels of the batch -> loss, items
 
 FEW_CLASSES = 50  # below this, a validation outside training logs a row for each class
 
@@ -58,6 +57,7 @@ def evaluate(
     loss: Loss | None = None,
     callbacks: Callbacks | None = None,
     gather: Gather | None = None,
+    evaluator: type[Evaluator] | None = None,
 ) -> EvalResult:
     """Run `model` over `loader` and compare its detections with the labels.
 
@@ -71,20 +71,23 @@ def evaluate(
         loss: training loss, whose items are averaged over the batches.
         callbacks: called for each batch and image.
         gather: collects an object from each of n processes, of which process i has the batches i, i + n, ...
+        evaluator: class of the task's evaluator; by default that of detection.
 
     Raises:
         ConfigError: the model has another number of classes than `names`.
     """
     config, callbacks = config or EvalConfig(), callbacks or Callbacks()
     callbacks.on_val_start()
+    evaluator = evaluator or Evaluator
     runner = ModelRunner(model, device, config)
-    with closing(EvalOutputs(outputs, names)) as writers, _eval_mode(model), torch.inference_mode():
-        evaluator = Evaluator(runner, names, config, writers, loss, callbacks)
-        for index, batch in enumerate(Bar(loader, HEADER)):
-            evaluator.step(index, batch)
+    made = evaluator.outputs_class(outputs, names)
+    with closing(made) as writers, _eval_mode(model), torch.inference_mode():
+        one_pass = evaluator(runner, names, config, writers, loss, callbacks)
+        for index, batch in enumerate(Bar(loader, evaluator.header)):
+            one_pass.step(index, batch)
         if gather is not None:
-            evaluator.merge(gather)
-        result = evaluator.result()
+            one_pass.merge(gather)
+        result = one_pass.result()
         result.log(len(names) > 1 and (config.verbose or (loss is None and len(names) < FEW_CLASSES)))
         _warn(result, standalone=loss is None)
         result = writers.finish(result)
@@ -109,16 +112,38 @@ class ModelRunner:
         on_device = images.to(self.device, non_blocking=True)
         return on_device.to(self.dtype, memory_format=self.layout).div_(255)
 
-    def __call__(self, images: Tensor) -> tuple[Tensor, list[Tensor] | None]:
-        """Return decoded boxes in float32, and the raw maps if the model returns them."""
+    def __call__(self, images: Tensor) -> Any:
+        """Return the output of the model."""
         with torch.autocast(self.device.type, enabled=self.autocast):
-            output = self.model(images, **self.options)
-        decoded, maps = output if isinstance(output, tuple | list) else (output, None)
-        return decoded.float(), maps
+            return self.model(images, **self.options)
+
+
+class Prediction(NamedTuple):
+    """The output of a model for a batch, in float32."""
+
+    decoded: Tensor  # (B, N, 5 + nc + nm)
+    raw: Any = None  # what the loss takes, if the model returns it
+    protos: Tensor | None = None  # (B, nm, h, w) mask prototypes of a segmentation model
+
+
+class Step(NamedTuple):
+    """A batch with what the model found in it."""
+
+    batch: Batch
+    prediction: Prediction
+    detections: list[Tensor]  # B x (n, 6 + nm) in pixels of the input
 
 
 class Evaluator:
-    """One pass over a dataset: inference, NMS and matching of each batch, then the metrics."""
+    """One pass over a dataset: inference, NMS and matching of each batch, then the metrics.
+
+    Evaluators of other tasks are derived from it.
+    """
+
+    header: ClassVar[str] = HEADER
+    outputs_class: ClassVar[type[EvalOutputs]] = EvalOutputs
+    losses_count: ClassVar[int] = 3
+    measures: ClassVar[int] = 1  # accumulators of matches: of boxes
 
     def __init__(
         self,
@@ -135,9 +160,9 @@ class Evaluator:
         self.outputs = outputs
         self.loss = loss
         self.callbacks = callbacks
-        self.accumulator = MatchAccumulator(len(names), config.match)
+        self.accumulators = [MatchAccumulator(len(names), config.match) for _ in range(self.measures)]
         self.clocks = [Stopwatch(runner.device) for _ in range(3)]  # pre-process, inference, NMS
-        self.losses = torch.zeros(3, device=runner.device)  # sums over the batches: box, obj, cls
+        self.losses = torch.zeros(self.losses_count, device=runner.device)  # sums over the batches
 
     def step(self, index: int, batch: Batch) -> None:
         """Process one batch."""
@@ -145,69 +170,95 @@ class Evaluator:
         preprocess, inference, nms = self.clocks
         with preprocess:
             images = self.runner.prepare(batch.images)
-            targets = batch.targets.to(self.runner.device)
+            labels = tuple(each.to(self.runner.device) for each in batch.labels)
         with inference:
-            decoded, maps = self.runner(images)
-        self._check_classes(decoded)
-        if self.loss is not None and maps is not None:
-            self.losses += self.loss([level.float() for level in maps], targets)[1]
+            prediction = self.read(self.runner(images))
+        self._check_classes(prediction)
+        if self.loss is not None and prediction.raw is not None:
+            self.losses += self.loss(prediction.raw, *labels)[1]
         with nms:
-            detections = self._nms(decoded, targets, images.shape[2:])
-        self._match(batch, detections)
-        self.accumulator.batch_sizes.append(len(batch.paths))
-        self.outputs.batch(index, batch.images, batch.targets, batch.paths, detections)
+            detections = self._nms(prediction, labels[0], images.shape[2:])
+        step = Step(batch, prediction, detections)
+        self._match(step)
+        for accumulator in self.accumulators:
+            accumulator.batch_sizes.append(len(batch.paths))
+        self._draw(index, step)
         self.callbacks.on_val_batch_end(index, batch.images, batch.targets, batch.paths)
+
+    def read(self, output: Any) -> Prediction:
+        """Interpret the output of the model: decoded boxes, or (decoded boxes, raw maps)."""
+        decoded, maps = output if isinstance(output, tuple | list) else (output, None)
+        return Prediction(decoded.float(), None if maps is None else [level.float() for level in maps])
 
     def merge(self, gather: Gather) -> None:
         """Merge the matches and losses of all processes, as if one process had seen every batch."""
-        parts = gather((self.accumulator, self.losses.cpu()))
+        parts = gather((self.accumulators, self.losses.cpu()))
         if len(parts) > 1:
-            self.accumulator = MatchAccumulator.merged([accumulator for accumulator, _ in parts])
+            by_measure = zip(*(accumulators for accumulators, _ in parts), strict=True)
+            self.accumulators = [MatchAccumulator.merged(each) for each in by_measure]
             self.losses = torch.stack([losses for _, losses in parts]).sum(0).to(self.losses.device)
 
     def result(self) -> EvalResult:
         """Compute the metrics of all batches."""
-        seen, batches = max(self.accumulator.seen, 1), max(len(self.accumulator.batch_sizes), 1)
-        box, obj, cls = (self.losses / batches).tolist()
-        preprocess, inference, nms = (clock.total / seen * 1e3 for clock in self.clocks)
-        return self.accumulator.result(self.names, (box, obj, cls), (preprocess, inference, nms))
+        return self.accumulators[0].result(self.names, *self.means())
 
-    def _check_classes(self, decoded: Tensor) -> None:
-        nc = decoded.shape[2] - 5
+    def means(self) -> tuple[tuple[float, ...], tuple[float, float, float]]:
+        """Return the mean losses of the batches, and milliseconds per image: pre-process, inference, NMS."""
+        whole = self.accumulators[0]
+        seen, batches = max(whole.seen, 1), max(len(whole.batch_sizes), 1)
+        preprocess, inference, nms = (clock.total / seen * 1e3 for clock in self.clocks)
+        return tuple((self.losses / batches).tolist()), (preprocess, inference, nms)
+
+    def _check_classes(self, prediction: Prediction) -> None:
+        nc = prediction.decoded.shape[2] - 5 - _coefficients(prediction)
         if nc != len(self.names) and not self.config.single_cls:
             raise ConfigError(
                 f"the model has {nc} classes, the dataset {len(self.names)}: "
                 "evaluate it on the dataset that it was trained on"
             )
 
-    def _nms(self, decoded: Tensor, targets: Tensor, input_hw: torch.Size) -> list[Tensor]:
+    def _nms(self, prediction: Prediction, targets: Tensor, input_hw: torch.Size) -> list[Tensor]:
         return non_max_suppression(
-            decoded,
+            prediction.decoded,
             self.config.conf_thres,
             self.config.iou_thres,
             multi_label=True,
             agnostic=self.config.single_cls,
             max_det=self.config.max_det,
-            labels=_pixel_labels(targets, len(decoded), input_hw) if self.config.hybrid else (),
+            labels=_pixel_labels(targets, len(prediction.decoded), input_hw) if self.config.hybrid else (),
+            nm=_coefficients(prediction),
         )
 
-    def _match(self, batch: Batch, detections: list[Tensor]) -> None:
+    def _draw(self, index: int, step: Step) -> None:
+        self.outputs.batch(index, step.batch, step.detections)
+
+    def _match(self, step: Step) -> None:
         """Scale detections and labels to the pixels of their original images, and match them there."""
+        batch, detections = step.batch, step.detections
         input_hw = batch.images.shape[2:]
-        found = torch.cat(detections).cpu()  # one transfer per batch, and a copy: `detections` do not change
+        # One transfer per batch, and a copy: `detections` do not change.
+        found = torch.cat([rows[:, :6] for rows in detections]).cpu()
         if self.config.single_cls:
             found[:, 5] = 0
         by_image = found.split([len(rows) for rows in detections])
         targets = _pixel_labels(batch.targets, len(detections), input_hw)
-        for path, shape, rows, true in zip(batch.paths, batch.shapes, by_image, targets, strict=True):
+        pairs = zip(batch.shapes, by_image, targets, strict=True)
+        for index, (shape, rows, true) in enumerate(pairs):
             assert shape is not None, "a loader for validation records how it letterboxed"
             image_hw, ratio_pad = shape
             scale_boxes(input_hw, rows, image_hw, ratio_pad)
             boxes = scale_boxes(input_hw, xywh2xyxy(true[:, 1:]), image_hw, ratio_pad)
-            labels = torch.cat((true[:, :1], boxes), 1)
-            self.accumulator.add(rows, labels)
-            self.outputs.image(Path(path), rows, labels, image_hw)
-            self.callbacks.on_val_image_end(rows, path)
+            self._add(step, index, rows, torch.cat((true[:, :1], boxes), 1))
+            self.callbacks.on_val_image_end(rows, batch.paths[index])
+
+    def _add(self, step: Step, index: int, rows: Tensor, labels: Tensor) -> None:
+        """Add the `rows` (n, 6) and `labels` (m, 5) of image `index` of a batch, in its own pixels."""
+        self.accumulators[0].add(rows, labels)
+        self.outputs.image(step.batch, index, rows, labels)
+
+
+def _coefficients(prediction: Prediction) -> int:
+    return 0 if prediction.protos is None else prediction.protos.shape[1]
 
 
 def _pixel_labels(targets: Tensor, batch_size: int, input_hw: torch.Size) -> list[Tensor]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
+from utils.tasks.task import get_task
 
 if TYPE_CHECKING:
     from models.backends.base import Backend
@@ -31,6 +32,8 @@ def measure(options: ValOptions, folder: Path | None = None) -> EvalResult:
     backend = load_backend(
         options.weights, device, names=data.names, half=options.half, dnn=options.dnn, runtime=options.runtime
     )
+    task = get_task(options.model_task)
+    task.check(backend.task, " ".join(options.weights))
     _check_classes(backend, data, options)
     backend.warn_about_conf_thres(options.conf_thres)
     height, width = backend.imgsz or (0, 0)
@@ -46,7 +49,7 @@ def measure(options: ValOptions, folder: Path | None = None) -> EvalResult:
     outputs = None if folder is None else _output_options(options, folder, data)
     names = {0: "item"} if options.single_cls else data.names
     with closing(loader):
-        result = evaluate(backend, loader, names, config, outputs, device=device)
+        result = evaluate(backend, loader, names, config, outputs, device=device, evaluator=task.evaluator())
     speeds = "Speed: %.1fms pre-process, %.1fms inference, %.1fms NMS per image at shape %s"
     LOG.info(speeds, *result.speeds, shape)
     return result
@@ -111,6 +114,7 @@ def _make_loader(
         pad=0.5 if rect else 0.0,
         single_cls=options.single_cls,
         names=data.names,
+        masks=get_task(options.model_task).mask_format(options, training=False),
         prefix=f"{split}: ",
     )
     loader = make_loader(dataset, options.batch_size, workers=options.workers)

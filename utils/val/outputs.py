@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
@@ -25,6 +25,7 @@ from utils.plots.curves import plot_confusion_matrix, plot_mc_curve, plot_pr_cur
 from utils.plots.figure import new_figure
 
 if TYPE_CHECKING:
+    from utils.data.loader import Batch
     from utils.ops.metrics import APResult
     from utils.val.accumulator import EvalResult
 
@@ -65,17 +66,16 @@ class EvalOutputs:
         if options.plots:
             self.plots = ValPlots(options.folder, names)
 
-    def batch(
-        self, index: int, images: Tensor, targets: Tensor, paths: Sequence[str], detections: list[Tensor]
-    ) -> None:
+    def batch(self, index: int, batch: Batch, detections: list[Tensor]) -> None:
         """Add a batch as the loader made it, and its detections in pixels of the batch."""
         if self.plots is not None:
-            self.plots.batch(index, images, targets, paths, detections)
+            self.plots.batch(index, batch, detections)
 
-    def image(self, path: Path, detections: Tensor, labels: Tensor, size_hw: tuple[int, int]) -> None:
-        """Add the `detections` (n, 6) and `labels` (m, 5) of one image, in its own pixels."""
-        if self.labels is not None:
-            self.labels.add(path, detections, size_hw)
+    def image(self, batch: Batch, index: int, detections: Tensor, labels: Tensor) -> None:
+        """Add the `detections` (n, 6) and `labels` (m, 5) of one image of a batch, in its own pixels."""
+        path, shapes = Path(batch.paths[index]), batch.shapes[index]
+        if self.labels is not None and shapes is not None:
+            self.labels.add(path, detections, shapes.original_hw)
         if self.json is not None:
             self.json.add(path, detections)
         if self.plots is not None:
@@ -84,20 +84,28 @@ class EvalOutputs:
     def finish(self, result: EvalResult) -> EvalResult:
         """Write what needs all images. Scores of the COCO tools replace mAP50 and mAP50-95 in the result."""
         if self.plots is not None:
-            self.plots.finish(result.ap)
+            self.plots.finish({"": result.ap})
+        scores = self.save_json("bbox")
+        return result if scores[0] is None else replace(result, map=scores[0][0], map50=scores[0][1])
+
+    def save_json(self, *kinds: str) -> list[tuple[float, float] | None]:
+        """Write the json file; return the COCO scores (mAP50-95, mAP50) of each kind, bbox or segm.
+
+        They are None where there is no json file, or nothing to compare it with.
+        """
+        nothing: list[tuple[float, float] | None] = [None] * len(kinds)
         if self.json is None or self.options is None:
-            return result
+            return nothing
         path = self.options.folder / f"{self.options.json_stem}_predictions.json"
         self.json.save(path)
         root = self.options.coco_root
         if root is None:
-            return result
+            return nothing
         annotations = find_annotations(root)
         if annotations is None:
             LOG.warning(f"no COCO scores: {root} has no annotations/instances_val2017.json")
-            return result
-        scores = coco_scores(path, annotations, self.json.image_ids)
-        return result if scores is None else replace(result, map=scores[0], map50=scores[1])
+            return nothing
+        return [coco_scores(path, annotations, self.json.image_ids, kind) for kind in kinds]
 
     def close(self) -> None:
         """Stop drawing; called after errors, too."""
@@ -108,8 +116,9 @@ class EvalOutputs:
 class LabelWriter:
     """Writer of a text file per image, with a line `class x y w h [confidence]` per detection.
 
-    Coordinates are fractions of the image. A later run into the same folder replaces the files; an image
-    without detections has none. Images of one name in different folders get cat.txt, cat2.txt, ...
+    A line of a mask is `class x1 y1 x2 y2 ... [confidence]`, its polygon. Coordinates are fractions of the
+    image. A later run into the same folder replaces the files; an image without detections has none. Images
+    of one name in different folders get cat.txt, cat2.txt, ...
     """
 
     def __init__(self, folder: Path, with_confidence: bool = False) -> None:
@@ -120,18 +129,21 @@ class LabelWriter:
 
     def add(self, path: Path, detections: Tensor, size_hw: tuple[int, int]) -> None:
         """Write the `detections` (n, 6) of one image, in pixels of its (height, width) `size_hw`."""
-        name = self._names.unique(path.stem)
-        if name != path.stem:
-            LOG.warning(f"several images are called {path.stem}: labels of {path} are in {name}.txt")
-        file = self.folder / f"{name}.txt"
-        if not len(detections):
-            file.unlink(missing_ok=True)  # of an earlier run into this folder
-            return
         boxes = xyxy2xywhn(detections[:, :4], w=size_hw[1], h=size_hw[0])
         columns = [detections[:, 5:6], boxes]
         if self.with_confidence:
             columns.append(detections[:, 4:5])
-        rows = torch.cat(columns, 1).tolist()
+        self.write(path, torch.cat(columns, 1).tolist())
+
+    def write(self, path: Path, rows: Sequence[Sequence[float]]) -> None:
+        """Write the rows of the image at `path`; without rows there is no file."""
+        name = self._names.unique(path.stem)
+        if name != path.stem:
+            LOG.warning(f"several images are called {path.stem}: labels of {path} are in {name}.txt")
+        file = self.folder / f"{name}.txt"
+        if not rows:
+            file.unlink(missing_ok=True)  # of an earlier run into this folder
+            return
         file.write_text("".join(" ".join(f"{value:g}" for value in row) + "\n" for row in rows))
 
 
@@ -147,21 +159,39 @@ class ValPlots:
         self._draw(new_figure, 1, 1)  # loads matplotlib while the model runs
 
     def batch(
-        self, index: int, images: Tensor, targets: Tensor, paths: Sequence[str], detections: list[Tensor]
+        self,
+        index: int,
+        batch: Batch,
+        detections: list[Tensor],
+        true_masks: Sequence[np.ndarray] = (),
+        masks: Sequence[np.ndarray] = (),
     ) -> None:
-        """Draw one of the first batches; `images` uint8, `targets` (T, 6), `detections` B x (n, 6)."""
+        """Draw one of the first batches.
+
+        Args:
+            index: of the batch.
+            batch: as the loader made it.
+            detections: B x (n, 6+) in pixels of the batch.
+            true_masks: B x (m, h, w) masks of the labels, or none.
+            masks: B x (k, h, w) masks of the first k detections, or none.
+        """
         if index >= PLOTTED_BATCHES:
             return
         stem = self.folder / f"val_batch{index}"
         predicted = output_to_target(detections, PLOTTED_BOXES)
-        self._draw(plot_images, images, targets, paths, f"{stem}_labels.jpg", self.names)
-        self._draw(plot_images, images, predicted, paths, f"{stem}_pred.jpg", self.names)
+        images, paths, names = batch.images, batch.paths, self.names
+        self._draw(plot_images, images, batch.targets, paths, f"{stem}_labels.jpg", names, masks=true_masks)
+        self._draw(plot_images, images, predicted, paths, f"{stem}_pred.jpg", names, masks=masks)
 
-    def finish(self, ap: APResult | None) -> None:
-        """Draw the curves and the confusion matrix, and wait until everything is drawn."""
+    def finish(self, aps: Mapping[str, APResult | None]) -> None:
+        """Draw the curves and the confusion matrix, and wait until everything is drawn.
+
+        `aps` holds the results by the prefix of their files, such as Box and Mask.
+        """
         names = list(self.names.values())
         self._draw(plot_confusion_matrix, self.confusion.matrix, self.folder / "confusion_matrix.png", names)
-        self._curves(ap)
+        for prefix, ap in aps.items():
+            self._curves(ap, prefix)
         for pending in self._pending:
             pending.result()
 
@@ -169,15 +199,15 @@ class ValPlots:
         """Drop what is not drawn yet."""
         self._thread.shutdown(cancel_futures=True)
 
-    def _curves(self, ap: APResult | None) -> None:
+    def _curves(self, ap: APResult | None, prefix: str) -> None:
         px = np.linspace(0, 1, 1000) if ap is None else ap.px
         none = np.zeros((0, len(px)))  # empty plots, which replace those of an earlier run
         names = [] if ap is None else [self.names[int(index)] for index in ap.classes]
         pr, scores = (none, np.zeros((0, 10))) if ap is None else (ap.prec_values, ap.ap)
-        self._draw(plot_pr_curve, px, pr, scores, self.folder / "PR_curve.png", names)
+        self._draw(plot_pr_curve, px, pr, scores, self.folder / f"{prefix}PR_curve.png", names)
         for letter, label in (("f1", "F1"), ("p", "Precision"), ("r", "Recall")):
             curve = none if ap is None else getattr(ap, f"{letter}_curve")
-            path = self.folder / f"{letter.upper()}_curve.png"
+            path = self.folder / f"{prefix}{letter.upper()}_curve.png"
             self._draw(plot_mc_curve, px, curve, path, names, ylabel=label)
 
     def _draw(self, function: Any, *args: Any, **kwargs: Any) -> None:
@@ -200,22 +230,26 @@ class JsonWriter:
         self.image_ids: list[int | str] = []
         self.rows: list[dict[str, object]] = []
 
-    def add(self, path: Path, detections: Tensor) -> None:
-        """Add the `detections` (n, 6) of one image, in its own pixels."""
+    def add(
+        self, path: Path, detections: Tensor, segmentations: Sequence[dict[str, Any]] | None = None
+    ) -> None:
+        """Add the `detections` (n, 6) of one image, in its own pixels, and the RLE of their masks."""
         # COCO's image ids are numbers, and the names of its files.
         image_id = int(path.stem) if path.stem.isdecimal() else path.stem
         self.image_ids.append(image_id)
         boxes = xyxy2xywh(detections[:, :4])
         boxes[:, :2] -= boxes[:, 2:] / 2
-        for box, (score, index) in zip(boxes.tolist(), detections[:, 4:6].tolist(), strict=True):
-            self.rows.append(
-                {
-                    "image_id": image_id,
-                    "category_id": self.category_ids[int(index)] if self.category_ids else int(index),
-                    "bbox": [round(value, 3) for value in box],
-                    "score": round(score, 5),
-                }
-            )
+        scores = detections[:, 4:6].tolist()
+        for number, (box, (score, index)) in enumerate(zip(boxes.tolist(), scores, strict=True)):
+            row: dict[str, object] = {
+                "image_id": image_id,
+                "category_id": self.category_ids[int(index)] if self.category_ids else int(index),
+                "bbox": [round(value, 3) for value in box],
+                "score": round(score, 5),
+            }
+            if segmentations is not None:
+                row["segmentation"] = segmentations[number]
+            self.rows.append(row)
 
     def save(self, path: Path) -> None:
         """Write all rows to `path`."""
@@ -233,7 +267,7 @@ def find_annotations(root: Path) -> Path | None:
 
 
 def coco_scores(
-    predictions: Path, annotations: Path, image_ids: Sequence[int | str]
+    predictions: Path, annotations: Path, image_ids: Sequence[int | str], kind: str = "bbox"
 ) -> tuple[float, float] | None:
     """Compute (mAP50-95, mAP50) with the COCO tools; None, with a warning, where that is not possible."""
     tools = _tools()
@@ -244,7 +278,7 @@ def coco_scores(
     try:
         with redirect_stdout(StringIO()) as table:
             truth = coco_class(str(annotations))
-            scorer = eval_class(truth, truth.loadRes(str(predictions)), "bbox")
+            scorer = eval_class(truth, truth.loadRes(str(predictions)), kind)
             scorer.params.imgIds = list(image_ids)
             scorer.evaluate()
             scorer.accumulate()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from utils.base import options
 from utils.base.log import LOG
@@ -24,6 +24,7 @@ class ValOptions(Options):
     """Options of val.py."""
 
     prog, description = "val.py", "Measure a model on labelled images."
+    model_task: ClassVar[str] = "detect"
 
     weights: list[str] = _data(["yolov5s.pt"], "model path(s); several .pt files form an ensemble")
     data: str = _data(factory=lambda: relative_to_cwd(ROOT / "data" / "coco128.yaml"), help="dataset yaml")
@@ -67,14 +68,14 @@ class ValOptions(Options):
         object.__setattr__(self, "save_txt", self.save_txt or self.save_hybrid)
 
 
-def parse_options(argv: Sequence[str] | None = None) -> ValOptions:
+def parse_options(argv: Sequence[str] | None = None, cls: type[ValOptions] = ValOptions) -> ValOptions:
     """Parse a command line, and warn about options that distort the mAP."""
-    return _warn(options.parse_options(ValOptions, argv))
+    return _warn(options.parse_options(cls, argv))
 
 
-def options_from(keywords: dict[str, Any]) -> ValOptions:
+def options_from(keywords: dict[str, Any], cls: type[ValOptions] = ValOptions) -> ValOptions:
     """Make options from keywords, and warn about those that distort the mAP."""
-    return _warn(options.options_from(ValOptions, keywords))
+    return _warn(options.options_from(cls, keywords))
 
 
 def _warn(options: ValOptions) -> ValOptions:

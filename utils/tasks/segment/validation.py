@@ -1,0 +1,187 @@
+"""Evaluate a segmentation model: precision, recall and mAP of boxes and of masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from utils.ops.metrics import match_overlaps
+from utils.tasks.segment.masks import (
+    blocks,
+    mask_iou,
+    process_mask,
+    process_mask_native,
+    process_mask_upsample,
+    scale_masks,
+)
+from utils.tasks.segment.polygons import encode_rle, mask_polygon
+from utils.val.accumulator import IOU_LEVELS, EvalResult
+from utils.val.evaluate import Evaluator, Prediction, Step
+from utils.val.outputs import PLOTTED_BATCHES, PLOTTED_BOXES, EvalOutputs
+
+if TYPE_CHECKING:
+    from utils.data.loader import Batch
+
+_COLUMNS = ("P", "R", "mAP50", "mAP50-95")
+HEADER = ("%22s" + "%11s" * 10) % (
+    *("Class", "Images", "Instances", "Box(P", *_COLUMNS[1:3], "mAP50-95)"),
+    *("Mask(P", *_COLUMNS[1:3], "mAP50-95)"),
+)
+
+
+@dataclass(frozen=True)
+class SegmentResult(EvalResult):
+    """Metrics of boxes, in the fields of `EvalResult`, and of masks; losses: box, seg, obj, cls."""
+
+    mask: EvalResult = field(kw_only=True)
+
+    @property
+    def metrics(self) -> tuple[float, ...]:
+        """(P, R, mAP50, mAP50-95) of boxes, then of masks."""
+        return (*super().metrics, *self.mask.metrics)
+
+    @property
+    def filled_maps(self) -> np.ndarray:
+        """The sums of the mAP50-95 of boxes and masks, (nc,), which the original reports."""
+        total: np.ndarray = super().filled_maps + self.mask.filled_maps
+        return total
+
+    @property
+    def class_quality(self) -> np.ndarray:
+        """The mean of the mAP50-95 of boxes and masks, (nc,)."""
+        return self.filled_maps / 2
+
+    def fitness(self) -> float:
+        """Return the sum of the fitness of boxes and masks, 0-2."""
+        return super().fitness() + self.mask.fitness()
+
+    def class_metrics(self, index: int) -> tuple[float, ...]:
+        """Return the metrics of one class that has labels, of boxes and masks."""
+        return (*super().class_metrics(index), *self.mask.class_metrics(index))
+
+
+class SegmentOutputs(EvalOutputs):
+    """Files of a validation: as for detection; plots, labels and json contain the masks."""
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether the masks of every image are written."""
+        return self.labels is not None or self.json is not None
+
+    def masks(self, batch: Batch, index: int, detections: Tensor, masks: np.ndarray) -> None:
+        """Add the `detections` (n, 6) of one image and their `masks` (n, h, w), in pixels of the image."""
+        path = Path(batch.paths[index])
+        if self.labels is not None:
+            size = np.array(masks.shape[:0:-1], np.float32)
+            rows = []
+            for (score, cls), mask in zip(detections[:, 4:6].tolist(), masks, strict=True):
+                polygon = mask_polygon(mask)
+                if len(polygon) > 2:
+                    end = [score] if self.labels.with_confidence else []
+                    rows.append([cls, *(polygon / size).ravel().tolist(), *end])
+            self.labels.write(path, rows)
+        if self.json is not None:
+            self.json.add(path, detections, [encode_rle(mask) for mask in masks])
+
+    def image(self, batch: Batch, index: int, detections: Tensor, labels: Tensor) -> None:
+        if self.plots is not None:
+            self.plots.confusion.process_batch(detections, labels)
+
+    def finish(self, result: EvalResult) -> EvalResult:
+        assert isinstance(result, SegmentResult)
+        if self.plots is not None:
+            self.plots.finish({"Box": result.ap, "Mask": result.mask.ap})
+        box, mask = self.save_json("bbox", "segm")
+        if box is not None:
+            result = replace(result, map=box[0], map50=box[1])
+        if mask is not None:
+            result = replace(result, mask=replace(result.mask, map=mask[0], map50=mask[1]))
+        return result
+
+
+class SegmentEvaluator(Evaluator):
+    """Evaluator of boxes, in pixels of the images, and of masks, at the size of the prototypes.
+
+    If the loader gives true masks at the size of the input, masks are enlarged and compared there.
+    """
+
+    header: ClassVar[str] = HEADER
+    outputs_class: ClassVar[type[EvalOutputs]] = SegmentOutputs
+    losses_count: ClassVar[int] = 4
+    measures: ClassVar[int] = 2  # of boxes, of masks
+
+    def read(self, output: Any) -> Prediction:
+        """Interpret the output of the model: (decoded, prototypes), and the raw maps of a PyTorch model."""
+        decoded, protos, *maps = output
+        raw = ([level.float() for level in maps[0]], protos.float()) if maps else None
+        return Prediction(decoded.float(), raw, protos.float())
+
+    def result(self) -> SegmentResult:
+        """Compute the metrics of all batches."""
+        box = super().result()
+        mask = self.accumulators[1].result(self.names)
+        return SegmentResult(**vars(box), mask=mask)
+
+    def _add(self, step: Step, index: int, rows: Tensor, labels: Tensor) -> None:
+        super()._add(step, index, rows, labels)
+        correct = self._match_masks(step, index, rows[:, 5], labels[:, 0])
+        self.accumulators[1].add(rows, labels, correct)
+        outputs, shapes = self.outputs, step.batch.shapes[index]
+        assert isinstance(outputs, SegmentOutputs) and step.prediction.protos is not None
+        if outputs.needs_masks and shapes is not None:
+            found, input_hw = step.detections[index], step.batch.images.shape[2:]
+            masks = process_mask_native(step.prediction.protos[index], found[:, 6:], found, input_hw)
+            image_hw, (_, pad_xy) = shapes
+            outputs.masks(step.batch, index, rows, scale_masks(masks, image_hw, pad_xy))
+
+    def _match_masks(self, step: Step, index: int, found: Tensor, true: Tensor) -> Tensor:
+        """Return which masks of an image are correct at each IoU level, (n, 10) bool on the CPU."""
+        assert step.prediction.protos is not None
+        protos, detections = step.prediction.protos[index], step.detections[index]
+        truth = true_masks(step.batch, index).to(protos.device)
+        input_hw = step.batch.images.shape[2:]
+        make = process_mask_upsample if truth.shape[1:] == input_hw else process_mask
+        size = input_hw if make is process_mask_upsample else protos.shape[1:]
+        truth = _resized(truth, size).flatten(1)
+        overlaps = [truth.new_zeros((len(truth), 0), dtype=torch.float32)]
+        for part in blocks(len(detections), size[0] * size[1]):
+            masks = make(protos, detections[part, 6:], detections[part], input_hw)
+            overlaps.append(mask_iou(truth, masks.flatten(1)))
+        overlap = torch.cat(overlaps, 1).T.cpu()
+        return match_overlaps(overlap, found, true, IOU_LEVELS, self.config.match)
+
+    def _draw(self, index: int, step: Step) -> None:
+        plots, protos = self.outputs.plots, step.prediction.protos
+        if plots is None or index >= PLOTTED_BATCHES or protos is None:
+            return
+        batch, input_hw = step.batch, step.batch.images.shape[2:]
+        truth = [true_masks(batch, image).numpy() for image in range(len(batch.paths))]
+        best = [rows[:PLOTTED_BOXES] for rows in step.detections]
+        masks = [
+            process_mask(each, rows[:, 6:], rows, input_hw).cpu().numpy()
+            for each, rows in zip(protos, best, strict=True)
+        ]
+        plots.batch(index, batch, step.detections, truth, masks)
+
+
+def true_masks(batch: Batch, index: int) -> Tensor:
+    """Return the masks of the labels of one image, (m, h, w) bool, from a map or from single masks."""
+    assert batch.masks is not None, "the loader of a segmentation model gives masks"
+    rows = (batch.targets[:, 0] == index).nonzero()[:, 0]
+    if batch.overlap:
+        numbers = torch.arange(1, len(rows) + 1, dtype=batch.masks.dtype)
+        return batch.masks[index] == numbers[:, None, None]
+    return batch.masks[rows] > 0
+
+
+def _resized(masks: Tensor, size: Any) -> Tensor:
+    """Return masks (m, h, w) bool at another size."""
+    if masks.shape[1:] == size or not len(masks):
+        return masks if len(masks) else masks.new_zeros((0, *size))
+    return functional.interpolate(masks[None].float(), size, mode="bilinear")[0] > 0.5
