@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,10 @@ from utils.predict.parallel import MAX_WORKERS, WorkerPool, prefetch, run_now
 from utils.predict.writers import DetectOutputs, Window
 from utils.sources.frame import Frame
 from utils.sources.source import FileSource, ImageFile, Source, find_source
+from utils.tasks.task import get_task
+
+if TYPE_CHECKING:
+    from utils.tasks.segment.prediction import FrameMasks
 
 AHEAD_BATCHES = 2  # made by `prefetch` before they are needed
 AHEAD_IMAGES = 4  # read by the workers before they are needed
@@ -53,6 +57,7 @@ class FrameResult(NamedTuple):
     rows: np.ndarray
     input_hw: tuple[int, int]
     seconds: tuple[float, ...]  # of each of `STAGES`
+    masks: FrameMasks | None = None  # of a segmentation model
 
 
 @dataclass
@@ -90,6 +95,7 @@ def detect(options: DetectOptions, load: Callable[[DetectOptions], Backend] | No
     check_writable(increment_path(Path(options.project) / options.name, options.exist_ok))
     source = find_source(options.source, options.vid_stride)
     backend = (load or open_backend)(options)
+    get_task(options.model_task).check(backend.task, " ".join(options.weights))
     height, width = check_img_size(options.imgsz, stride=backend.stride)
     _check_classes(options, backend)
     size = options.batch_size or default_batch_size(options, backend, height, width)
@@ -208,7 +214,7 @@ def _run(
         for results in detections:
             stop = False
             for result in results:
-                image = outputs.write(result.frame, result.rows)
+                image = outputs.write(result.frame, result.rows, result.masks)
                 summary.add(result)
                 summary.label_files = outputs.label_files
                 LOG.info(describe(result, backend.names))
@@ -228,22 +234,39 @@ def detect_batch(
         with clocks[0]:
             images = to_tensor([item.letterboxed for item in batch], backend.device, backend.fp16)
         with clocks[1]:
-            decoded = backend(images, augment=o.augment, visualize=watch)
+            output = backend(images, augment=o.augment, visualize=watch)
+            decoded, protos = output if backend.task == "segment" else (output, None)
         with clocks[2]:
             boxes = non_max_suppression(
-                decoded, o.conf_thres, o.iou_thres, o.classes, o.agnostic_nms, max_det=o.max_det
+                decoded,
+                o.conf_thres,
+                o.iou_thres,
+                o.classes,
+                o.agnostic_nms,
+                max_det=o.max_det,
+                nm=0 if protos is None else protos.shape[1],
             )
         seconds = tuple(clock.total / len(batch) for clock in clocks)
-        return [_result(item, rows, seconds) for item, rows in zip(batch, boxes, strict=True)]
+        each = [None] * len(batch) if protos is None else protos
+        return [_result(*one, o, seconds) for one in zip(batch, boxes, each, strict=True)]
 
 
-def _result(item: Prepared, detections: torch.Tensor, seconds: tuple[float, ...]) -> FrameResult:
-    """Scale boxes (n, 6) from the input of the model to whole pixels of the frame's image."""
+def _result(
+    item: Prepared,
+    detections: torch.Tensor,
+    protos: torch.Tensor | None,
+    options: DetectOptions,
+    seconds: tuple[float, ...],
+) -> FrameResult:
+    """Scale boxes from the input of the model to whole pixels of the frame's image, and make the masks."""
     height, width = item.letterboxed.shape[:2]
-    scale_boxes((height, width), detections[:, :4], item.frame.image.shape[:2])
-    rows = detections.detach().float().cpu().numpy().astype(np.float64)
+    image_hw = item.frame.image.shape[0], item.frame.image.shape[1]
+    scaled = scale_boxes((height, width), detections[:, :4].clone(), image_hw)
+    rows = torch.cat((scaled, detections[:, 4:6]), 1).float().cpu().numpy().astype(np.float64)
     rows[:, :4] = rows[:, :4].round()
-    return FrameResult(item.frame, rows, (height, width), seconds)
+    task = get_task(options.model_task)
+    masks = task.frame_masks(protos, detections, (height, width), rows, image_hw, options)
+    return FrameResult(item.frame, rows, (height, width), seconds, masks)
 
 
 def describe(result: FrameResult, names: dict[int, str]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -17,10 +17,20 @@ from utils.base.errors import DataError
 from utils.base.log import LOG
 from utils.base.names import UniqueNames, safe_name, unique_stems
 from utils.data.images import is_video
-from utils.plots.annotator import WRITABLE_SUFFIXES, Annotator, colors, save_crop, write_image
+from utils.plots.annotator import (
+    WRITABLE_SUFFIXES,
+    Annotator,
+    blend_masks,
+    colors,
+    save_crop,
+    write_image,
+)
 from utils.predict.detect_options import DetectOptions
 from utils.predict.parallel import WorkerPool
 from utils.sources.frame import Frame
+
+if TYPE_CHECKING:
+    from utils.tasks.segment.prediction import FrameMasks
 
 CSV_HEADER = ("Image Name", "Prediction", "Confidence")
 MAX_WAITING = 8  # images that may wait to be written
@@ -145,35 +155,43 @@ class DetectOutputs:
         """Return the folder for feature maps of a frame."""
         return self.folder / self.frame_stem(frame)
 
-    def write(self, frame: Frame, rows: np.ndarray) -> np.ndarray:
+    def write(self, frame: Frame, rows: np.ndarray, masks: FrameMasks | None = None) -> np.ndarray:
         """Write one frame's results.
 
         Args:
             frame: boxes are drawn into its `image`.
             rows: (n, 6) detections in whole pixels of `image`, the most confident first.
+            masks: of these detections, from a segmentation model.
 
         Returns:
             The image; with --view-img the boxes are drawn already, else a thread may draw them later.
         """
         if self.options.save_txt:
-            self._write_labels(frame, rows)
+            self._write_labels(frame, rows, masks)
         if self._table is not None:
             self._write_table(frame, rows)
         crops = self._crop_paths(frame, rows) if self.options.save_crop else []
         path = self._image_path(frame) if self.save_images else None
         shown = self.options.view_img
         if shown:
-            self._crop_and_draw(frame, rows, crops, draw=True)
+            self._crop_and_draw(frame, rows, masks, crops, draw=True)
         if path or (crops and not shown):
             jobs = self._image_jobs if frame.kind == "image" else self._video_jobs
-            jobs.put(partial(self._write_image, frame, rows, [] if shown else crops, path, draw=not shown))
+            left = [] if shown else crops
+            jobs.put(partial(self._write_image, frame, rows, masks, left, path, draw=not shown))
         return frame.image
 
     def _write_image(
-        self, frame: Frame, rows: np.ndarray, crops: list[Path], path: Path | None, draw: bool
+        self,
+        frame: Frame,
+        rows: np.ndarray,
+        masks: FrameMasks | None,
+        crops: list[Path],
+        path: Path | None,
+        draw: bool,
     ) -> None:
         """Write crops, draw boxes, and write the image or append it to its video, in a thread."""
-        self._crop_and_draw(frame, rows, crops, draw and path is not None)
+        self._crop_and_draw(frame, rows, masks, crops, draw and path is not None)
         if path is None:
             return
         if frame.kind == "image":
@@ -181,20 +199,28 @@ class DetectOutputs:
         else:
             self._video(frame, path).write(frame.image)
 
-    def _crop_and_draw(self, frame: Frame, rows: np.ndarray, crops: list[Path], draw: bool) -> None:
-        """Write crops, if they have paths, then draw boxes into the image from which they were cut."""
+    def _crop_and_draw(
+        self, frame: Frame, rows: np.ndarray, masks: FrameMasks | None, crops: list[Path], draw: bool
+    ) -> None:
+        """Write crops, if they have paths, then draw masks and boxes into the image they were cut from."""
         for row, path in zip(rows[::-1], crops, strict=False):
             save_crop(row[:4], frame.image, path)
         if draw:
+            if masks is not None:
+                tints = [colors(int(row[5]), bgr=True) for row in rows]
+                blend_masks(frame.image, masks.on_image(), tints)
             self._draw(frame.image, rows)
 
-    def _write_labels(self, frame: Frame, rows: np.ndarray) -> None:
+    def _write_labels(self, frame: Frame, rows: np.ndarray, masks: FrameMasks | None) -> None:
         path = self._names.unique_path(self.folder / "labels" / f"{self.frame_stem(frame)}.txt")
-        if not len(rows):
+        corners, confidence = self.options.save_format == 1, self.options.save_conf
+        if masks is None:
+            lines = label_lines(rows, frame.image.shape[:2], corners, confidence)
+        else:
+            lines = polygon_lines(rows, masks.polygons(), confidence)
+        if not lines:
             path.unlink(missing_ok=True)  # of an earlier run
             return
-        corners = self.options.save_format == 1
-        lines = label_lines(rows, frame.image.shape[:2], corners, self.options.save_conf)
         path.write_text("".join(lines), encoding="utf-8")
         self.label_files += 1
 
@@ -264,6 +290,22 @@ def label_lines(rows: np.ndarray, shape_hw: tuple[int, int], corners: bool, conf
             box = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
         values = (index, *box, score) if confidence else (index, *box)
         lines.append(" ".join(f"{value:g}" for value in values) + "\n")
+    return lines
+
+
+def polygon_lines(rows: np.ndarray, polygons: Sequence[np.ndarray], confidence: bool) -> list[str]:
+    """Return lines of a label file, the least confident first: class, polygon as fractions, and confidence.
+
+    Args:
+        rows: (n, 6) x1, y1, x2, y2, confidence, class.
+        polygons: (k, 2) of each row; rows without points have no line.
+        confidence: append the confidence.
+    """
+    lines = []
+    for row, points in zip(rows[::-1].tolist(), reversed(polygons), strict=True):
+        if len(points):
+            values = [row[5], *points.ravel().tolist(), *([row[4]] if confidence else [])]
+            lines.append(" ".join(f"{value:g}" for value in values) + "\n")
     return lines
 
 

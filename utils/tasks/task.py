@@ -15,9 +15,13 @@ from utils.base.options import parse_options
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
+    from torch import Tensor
+
     from models.yolo import DetectionModel
     from utils.data.dataset import MaskFormat
     from utils.ops.loss import DetectionLoss
+    from utils.tasks.segment.prediction import FrameMasks
     from utils.train.train_options import TrainOptions
     from utils.val.evaluate import Evaluator
     from utils.val.val_options import ValOptions
@@ -79,6 +83,18 @@ class Task:
 
     def mask_format(self, options: Any, training: bool) -> MaskFormat | None:
         """Return how samples hold masks, in training or for the val script; None for boxes only."""
+        return None
+
+    def frame_masks(
+        self,
+        protos: Tensor | None,
+        detections: Tensor,
+        input_hw: Sequence[int],
+        boxes: np.ndarray,
+        image_hw: tuple[int, int],
+        options: Any,
+    ) -> FrameMasks | None:
+        """Return the masks of an image for the predict script; None for boxes only. See `FrameMasks.of`."""
         return None
 
     def evaluator(self) -> type[Evaluator]:

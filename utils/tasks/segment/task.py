@@ -8,11 +8,15 @@ from utils.tasks.segment.rasterize import MaskFormat
 from utils.tasks.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from torch import Tensor
 
     from models.yolo import DetectionModel
     from utils.tasks.segment.loss import SegmentationLoss
     from utils.tasks.segment.options import SegmentTrainOptions, SegmentValOptions
+    from utils.tasks.segment.prediction import FrameMasks
     from utils.tasks.segment.validation import SegmentEvaluator
 
 RATIO = 4  # of the input to the prototypes
@@ -51,6 +55,20 @@ class SegmentTask(Task):
         if options.mask_size == "full":
             return MaskFormat(1, overlap=False)
         return MaskFormat(RATIO, overlap=False, least=MORE_THAN_HALF)
+
+    def frame_masks(
+        self,
+        protos: Tensor | None,
+        detections: Tensor,
+        input_hw: Sequence[int],
+        boxes: np.ndarray,
+        image_hw: tuple[int, int],
+        options: Any,
+    ) -> FrameMasks:
+        from utils.tasks.segment.prediction import FrameMasks
+
+        assert protos is not None
+        return FrameMasks.of(protos, detections, input_hw, boxes, image_hw, options.retina_masks)
 
     def evaluator(self) -> type[SegmentEvaluator]:
         from utils.tasks.segment.validation import SegmentEvaluator
