@@ -23,6 +23,7 @@ from utils.base.timing import STAGES, Stopwatch
 from utils.data.letterbox import letterbox, to_tensor
 from utils.ops.boxes import scale_boxes
 from utils.ops.nms import non_max_suppression
+from utils.tasks.segment.prediction import FrameMasks
 
 __all__ = ["AutoShape", "Detections"]
 Detections.__module__ = "models.common"  # where the original has it, by which SAHI and others recognise it
@@ -41,6 +42,7 @@ class AutoShape(nn.Module):
         classes: class indices to detect; None for all.
         max_det: maximum detections per image.
         amp: mixed precision, on CUDA.
+        retina_masks: masks of a segmentation model at the resolution of the image, not of the input.
         private_addresses: allow image URLs of this machine and its private network, not only of public hosts.
         model: the backend; for .pt files its `model` is the network.
         names: class names by index; may be replaced.
@@ -49,7 +51,7 @@ class AutoShape(nn.Module):
     Shape:
         Images give `Detections`. A tensor (B, 3, H, W) in 0-1 is passed to the network without
         pre-processing and NMS, and gives its output: (decoded (B, N, 5 + nc), raw maps) for .pt files, and
-        decoded boxes for others.
+        decoded boxes for others; a segmentation model also gives mask prototypes, after the boxes.
     """
 
     conf = 0.25
@@ -59,6 +61,7 @@ class AutoShape(nn.Module):
     classes: Sequence[int] | None = None
     max_det = 1000
     amp = False
+    retina_masks = False
     private_addresses = False
 
     def __init__(self, model: Backend | nn.Module, verbose: bool = True) -> None:
@@ -124,22 +127,31 @@ class AutoShape(nn.Module):
             images = [item.rgb for item in loaded]
             shape = self._shape(images, size)
         detections: list[Tensor] = []
+        masks: list[FrameMasks] = []
         for batch in self._batches(images, shape):
             with preprocess:
                 letterboxed = [letterbox(image, shape, auto=False)[0] for image in batch]
                 inputs = to_tensor(letterboxed, self.device, self.model.fp16, rgb=True)
             with inference, self._precision():
-                decoded = self.model(inputs, augment=augment)
+                output = self.model(inputs, augment=augment)
             with nms:
-                rows = self._nms(decoded)
-                for boxes, image in zip(rows, batch, strict=True):
-                    scale_boxes(shape, boxes[:, :4], image.shape[:2])
-                detections += rows
+                decoded, protos = output if self.model.task == "segment" else (output, None)
+                rows = self._nms(decoded, 0 if protos is None else protos.shape[1])
+                for index, (found, image) in enumerate(zip(rows, batch, strict=True)):
+                    image_hw = image.shape[0], image.shape[1]
+                    boxes = found[:, :6].clone()
+                    scale_boxes(shape, boxes[:, :4], image_hw)
+                    detections.append(boxes)
+                    if protos is not None:
+                        corners = boxes[:, :4].round().cpu().numpy()
+                        native = self.retina_masks
+                        masks.append(FrameMasks.of(protos[index], found, shape, corners, image_hw, native))
         files = [item.file for item in loaded]
         names = class_names(self.names)
-        return Detections(images, detections, files, clocks, names, (len(images), 3, *shape))
+        size_of_input = len(images), 3, *shape
+        return Detections(images, detections, files, clocks, names, size_of_input, masks)
 
-    def _nms(self, decoded: Tensor) -> list[Tensor]:
+    def _nms(self, decoded: Tensor, coefficients: int) -> list[Tensor]:
         classes = [self.classes] if isinstance(self.classes, int) else self.classes
         if not all(isinstance(index, int) for index in classes or ()):
             raise ConfigError(f"AutoShape: classes {classes}: expected class indices, such as [0, 2]")
@@ -154,6 +166,7 @@ class AutoShape(nn.Module):
             self.agnostic,
             self.multi_label,
             max_det=self.max_det,
+            nm=coefficients,
         )
 
     def _check(self, items: list[Any]) -> None:

@@ -20,7 +20,8 @@ from utils.base.names import UniqueNames, describe_classes, safe_name
 from utils.base.paths import increment_path
 from utils.base.timing import STAGES, Stopwatch
 from utils.ops.boxes import xyxy2xywh
-from utils.plots.annotator import Annotator, colors, crop_box, write_image
+from utils.plots.annotator import Annotator, blend_masks, colors, crop_box, write_image
+from utils.tasks.segment.prediction import FrameMasks
 
 if TYPE_CHECKING:
     import pandas
@@ -42,6 +43,8 @@ class Detections:
         t: milliseconds of each per image.
         n: number of images.
         s: shape of the network's input (B, 3, H, W).
+        masks: per image (n, H, W) bool, at the size of the image; an empty list for boxes only.
+        polygons: per image a list of n polygons (k, 2) in pixels: the largest part of each mask.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Detections:
         times: Sequence[Stopwatch] = (),
         names: dict[int, str] | None = None,
         shape: tuple[int, ...] = (),
+        frame_masks: Sequence[FrameMasks] = (),
     ) -> None:
         self.ims = ims
         self.pred = pred
@@ -62,6 +66,19 @@ class Detections:
         clocks = [clock if isinstance(clock, Stopwatch) else Stopwatch() for clock in times or (None,) * 3]
         self.t = tuple(1e3 * clock.total / max(self.n, 1) for clock in clocks)
         self.s = shape
+        self._frame_masks = list(frame_masks)
+
+    @cached_property
+    def masks(self) -> list[np.ndarray]:
+        """Per image (n, H, W) bool, from a segmentation model."""
+        return [each.on_image().astype(bool) for each in self._frame_masks]
+
+    @cached_property
+    def polygons(self) -> list[list[np.ndarray]]:
+        """Per image a polygon (k, 2) float32 in pixels for each mask; k = 0 for an empty mask."""
+        sizes = [np.array(each.image_hw[::-1], np.float32) for each in self._frame_masks]
+        pairs = zip(self._frame_masks, sizes, strict=True)
+        return [[points * size for points in each.polygons()] for each, size in pairs]
 
     @property
     def imgs(self) -> list[np.ndarray]:
@@ -104,8 +121,9 @@ class Detections:
     def tolist(self) -> list[Detections]:
         """Return a `Detections` for each image."""
         singles = []
-        for image, rows, file in zip(self.ims, self.pred, self.files, strict=True):
-            single = Detections([image], [rows], [file], self.times, self.names, self.s)
+        for index, (image, rows, file) in enumerate(zip(self.ims, self.pred, self.files, strict=True)):
+            masks = self._frame_masks[index : index + 1]
+            single = Detections([image], [rows], [file], self.times, self.names, self.s, masks)
             single.t = self.t
             singles.append(single)
         return singles
@@ -217,24 +235,31 @@ class Detections:
         return Tables(self)
 
     def to_supervision(self) -> list[supervision.Detections]:
-        """Return a list with a `supervision.Detections` for each image; class names are in its `data`."""
+        """Return a `supervision.Detections` for each image, with masks; class names are in its `data`."""
         sv = _import("supervision", "results.to_supervision()")
         results = []
-        for rows in self.pred:
+        for index, rows in enumerate(self.pred):
             array = rows.detach().cpu().numpy()
             classes = array[:, 5].astype(int)
             names = np.array([self._name(index) for index in classes], dtype=str)
             results.append(
                 sv.Detections(
-                    array[:, :4], confidence=array[:, 4], class_id=classes, data={"class_name": names}
+                    array[:, :4],
+                    mask=self.masks[index] if self._frame_masks else None,
+                    confidence=array[:, 4],
+                    class_id=classes,
+                    data={"class_name": names},
                 )
             )
         return results
 
     def _drawn(self, labels: bool) -> Iterator[np.ndarray]:
         """Yield copies of the images in BGR with boxes, the most confident drawn last."""
-        for image, rows in zip(self.ims, self.pred, strict=True):
+        for index, (image, rows) in enumerate(zip(self.ims, self.pred, strict=True)):
             bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+            if self._frame_masks:
+                tints = [colors(int(row[5]), bgr=True) for row in rows.tolist()]
+                blend_masks(bgr, self._frame_masks[index].on_image(), tints)
             annotator = Annotator(bgr)
             for row in rows.tolist()[::-1]:
                 label = f"{self._name(row[5])} {row[4]:.2f}" if labels else ""

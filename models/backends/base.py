@@ -137,7 +137,8 @@ class Backend(ABC):
             batches = [self._infer_padded(part) for part in images.split(self.batch)]
             parts = [torch.cat(each) for each in zip(*batches, strict=True)]
         if self.task == "segment":
-            return self._decoded_and_protos(parts)
+            decoded, protos = self._decoded_and_protos(parts)
+            return (self._as_decoded(decoded) if self.has_nms else decoded), protos
         return self._as_decoded(parts[0]) if self.has_nms else parts[0]
 
     def warmup(self, shape: tuple[int, int, int, int] = (1, 3, 640, 640)) -> None:
@@ -180,15 +181,18 @@ class Backend(ABC):
         return by_dimensions[3], by_dimensions[4]
 
     def _as_decoded(self, rows: Tensor) -> Tensor:
-        """Convert the output of NMS, (B, K, 6) xyxy, confidence, class, to decoded boxes (B, K, 5 + nc).
+        """Convert the output of NMS, (B, K, 6 + nm) xyxy, confidence, class, to decoded boxes (B, K, 5 + nc).
 
         A second NMS with the same thresholds keeps all of them.
         """
         indices = rows[..., 5].long()
-        if rows.shape[2] != 6 or int(indices.max()) >= self.nc:
+        boxes_only = rows.shape[2] == 6
+        if boxes_only == (self.task == "segment") or int(indices.max()) >= self.nc:
             raise DataError(f"{self.file}: its output has classes beyond the {self.nc} that it names")
         classes = torch.nn.functional.one_hot(indices, max(self.nc, 1))
-        return torch.cat((xyxy2xywh(rows[..., :4]), rows[..., 4:5], classes.to(rows)), -1)
+        # NMS multiplies mask coefficients by the confidence, which they are already.
+        coefficients = rows[..., 6:] / rows[..., 4:5].clamp(min=1e-9)
+        return torch.cat((xyxy2xywh(rows[..., :4]), rows[..., 4:5], classes.to(rows), coefficients), -1)
 
 
 def import_runtime(module: str, file: str, install: str) -> Any:

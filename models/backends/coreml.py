@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.backends.base import Backend, import_runtime
+from models.backends.base import Backend, Outputs, import_runtime
 from models.backends.metadata import Metadata
 from utils.base.errors import ConfigError, DataError
 
@@ -28,13 +28,15 @@ class CoreMlBackend(Backend):
         coremltools = import_runtime("coremltools", weights, "Core ML: pip install coremltools")
         self.model: Any = coremltools.models.MLModel(str(path))
         values = {key: self.model.user_defined_metadata[key] for key in ("stride", "names", "imgsz")}
+        values["task"] = self.model.user_defined_metadata.get("task", "detect")
         self.apply_metadata(Metadata.of(values, weights))
         self.batch = 1
 
-    def infer(self, images: Tensor) -> Tensor:
+    def infer(self, images: Tensor) -> Outputs:
         """Run the model on an 8-bit image, which its input requires."""
         from PIL import Image
 
         rgb = (images[0].float() * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-        found = next(iter(self.model.predict({"image": Image.fromarray(rgb)}).values()))
-        return torch.from_numpy(np.asarray(found, np.float32)).view(1, -1, self.nc + 5).to(self.device)
+        found = self.model.predict({"image": Image.fromarray(rgb)}).values()
+        outputs = [torch.from_numpy(np.asarray(output, np.float32)).to(self.device) for output in found]
+        return outputs if self.task == "segment" else outputs[0].view(1, -1, self.nc + 5)

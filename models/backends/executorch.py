@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.backends.base import Backend, import_runtime
+from models.backends.base import Backend, Outputs, import_runtime
 from models.backends.metadata import from_zip
 from utils.base.errors import DataError, one_line
 from utils.base.formats import FORMATS, existing_file
@@ -26,7 +26,7 @@ class ExecuTorchBackend(Backend):
         except (RuntimeError, ValueError) as error:
             raise DataError(f"{weights}: ExecuTorch cannot read it ({one_line(error)})") from error
 
-    def infer(self, images: Tensor) -> Tensor:
+    def infer(self, images: Tensor) -> Outputs:
         """Run the program."""
-        output: Tensor = self.method.execute([images.float().cpu().contiguous()])[0]
-        return output.clone().to(self.device)
+        outputs = self.method.execute([images.float().cpu().contiguous()])
+        return [output.clone().to(self.device) for output in outputs]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.backends.base import Backend, import_runtime
+from models.backends.base import Backend, Outputs, import_runtime
 from models.backends.metadata import from_yaml
 from utils.base.errors import DataError
 from utils.base.formats import existing_folder
@@ -28,10 +28,10 @@ class NcnnBackend(Backend):
         self.apply_metadata(from_yaml(network.parent))
         self.batch = 1
 
-    def infer(self, images: Tensor) -> Tensor:
+    def infer(self, images: Tensor) -> Outputs:
         """Run the network on one image."""
         with self.net.create_extractor() as extractor:
             image = np.ascontiguousarray(images[0].cpu().numpy())  # Mat only points to it: it must stay alive
             extractor.input(self.net.input_names()[0], self.mat(image))
-            _, output = extractor.extract(self.net.output_names()[0])
-            return torch.from_numpy(np.array(output))[None].to(self.device)
+            outputs = [extractor.extract(name)[1] for name in self.net.output_names()]
+            return [torch.from_numpy(np.array(output))[None].to(self.device) for output in outputs]

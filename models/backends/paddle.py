@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.backends.base import Backend, import_runtime
+from models.backends.base import Backend, Outputs, import_runtime
 from models.backends.metadata import from_yaml
 from utils.base.errors import DataError, one_line
 from utils.base.formats import existing_folder
@@ -28,11 +28,14 @@ class PaddleBackend(Backend):
         except (RuntimeError, OSError, ValueError) as error:
             raise DataError(f"{weights}: Paddle cannot read it ({one_line(error)[:200]})") from error
         self.input = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
-        self.output = self.predictor.get_output_handle(self.predictor.get_output_names()[0])
+        names = self.predictor.get_output_names()
+        self.outputs = [self.predictor.get_output_handle(name) for name in names]
+        if len(names) == 2:
+            self.task = "segment"
         self.apply_metadata(from_yaml(program.parent))
 
-    def infer(self, images: Tensor) -> Tensor:
+    def infer(self, images: Tensor) -> Outputs:
         """Run the predictor on a numpy array."""
         self.input.copy_from_cpu(np.ascontiguousarray(images.float().cpu().numpy()))
         self.predictor.run()
-        return torch.from_numpy(self.output.copy_to_cpu()).to(self.device)
+        return [torch.from_numpy(output.copy_to_cpu()).to(self.device) for output in self.outputs]

@@ -114,14 +114,15 @@ class TorchScriptBackend(Backend):
             raise DataError(f"{weights}: not a TorchScript file ({first_line(error)})") from error
         self.fp16 = half and device.type == "cuda"
         self.model = self.model.half() if self.fp16 else self.model.float()
+        (returned,) = self.model.forward.schema.returns
+        if returned.type.kind() == "TupleType" and len(returned.type.elements()) == 2:
+            self.task = "segment"  # files of YOLOv5 do not say it
         if extra["config.txt"]:
             self._read_config(extra["config.txt"])
 
     def infer(self, images: Tensor) -> Outputs:
         """Run the traced model."""
         outputs: Outputs = self.model(images)
-        if not isinstance(outputs, Tensor) and len(outputs) == 2:  # files of YOLOv5 do not say what they are
-            self.task = "segment"
         return outputs
 
     def _read_config(self, text: str | bytes) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.backends.base import Backend, import_runtime
+from models.backends.base import Backend, Outputs, import_runtime
 from models.backends.metadata import Metadata, from_yaml, from_zip, parse_literal
 from utils.base.errors import ConfigError, DataError, first_line, one_line
 from utils.base.formats import FORMATS, existing_file, existing_folder
@@ -24,13 +24,13 @@ class _TensorFlowBackend(Backend):
     tf: Any
     function: Any
 
-    def infer(self, images: Tensor) -> Tensor:
+    def infer(self, images: Tensor) -> Outputs:
         """Run the function on a numpy array."""
         array = np.ascontiguousarray(images.float().permute(0, 2, 3, 1).cpu().numpy())
         output: Any = self.function(self.tf.constant(array))
-        if isinstance(output, dict):
-            output = next(iter(output.values()))
-        return to_pixels(torch.from_numpy(output.numpy().copy()), images).to(self.device)
+        parts = output.values() if isinstance(output, dict) else output
+        tensors = [torch.from_numpy(part.numpy().copy()) for part in parts]
+        return [to_pixels(part, images).to(self.device) for part in tensors]
 
 
 class SavedModelBackend(_TensorFlowBackend):
@@ -46,6 +46,8 @@ class SavedModelBackend(_TensorFlowBackend):
         except (OSError, LookupError, AttributeError, ValueError) as error:
             raise DataError(f"{weights}: TensorFlow cannot read it ({one_line(error)})") from error
         self.apply_metadata(from_yaml(file.parent))
+        if len(self.function.structured_outputs) == 2:
+            self.task = "segment"
         images = next(iter(self.function.structured_input_signature[1].values()))
         self.read_input_shape(images.shape.as_list())
 
@@ -58,6 +60,8 @@ class GraphDefBackend(_TensorFlowBackend):
         path = existing_file(weights)
         self.tf = load_tensorflow(weights)
         self.function, metadata = _frozen(self.tf, path.read_bytes(), weights)
+        if len(self.function.outputs) == 2:
+            self.task = "segment"
         self.apply_metadata(Metadata.of(metadata, weights))
         self.read_input_shape(self.function.inputs[0].shape.as_list())
 
@@ -75,13 +79,15 @@ def load_tensorflow(needed_by: str) -> Any:
 
 
 def _frozen(tf: Any, content: bytes, weights: str) -> tuple[Any, dict[str, Any]]:
-    """Return a frozen graph as a function from `images` to `output0`, and its metadata."""
+    """Return a frozen graph as a function from `images` to its outputs, and its metadata."""
     graph = tf.Graph().as_graph_def()
     try:
         graph.ParseFromString(content)
         function = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph, name=""), [])
         found = [bytes(n.attr["value"].tensor.string_val[0]) for n in graph.node if n.name == "metadata"]
-        return function.prune("images:0", "output0:0"), parse_literal(found[0].decode()) if found else {}
+        outputs = [f"{node.name}:0" for node in graph.node if node.name in ("output0", "output1")]
+        metadata = parse_literal(found[0].decode()) if found else {}
+        return function.prune("images:0", sorted(outputs) or ["output0:0"]), metadata
     except Exception as error:  # protobuf's error classes differ between versions
         raise DataError(
             f"{weights}: TensorFlow cannot read it ({type(error).__name__}: {one_line(error)})"
@@ -110,16 +116,18 @@ class LiteRtBackend(Backend):
         except (ValueError, RuntimeError) as error:
             raise DataError(f"{weights}: LiteRT cannot read it ({first_line(error)})") from error
         self.input = self.interpreter.get_input_details()[0]
-        self.output = self.interpreter.get_output_details()[0]
+        self.outputs = self.interpreter.get_output_details()
+        if len(self.outputs) == 2:
+            self.task = "segment"
         self.read_input_shape([int(side) for side in self.input["shape"]])
 
-    def infer(self, images: Tensor) -> Tensor:
+    def infer(self, images: Tensor) -> Outputs:
         """Run the interpreter on a numpy array."""
         array = np.ascontiguousarray(images.float().permute(0, 2, 3, 1).cpu().numpy())
         self.interpreter.set_tensor(self.input["index"], _quantized(array, self.input))
         self.interpreter.invoke()
-        found = torch.from_numpy(_dequantized(self.interpreter.get_tensor(self.output["index"]), self.output))
-        return to_pixels(found, images).to(self.device)
+        arrays = [_dequantized(self.interpreter.get_tensor(each["index"]), each) for each in self.outputs]
+        return [to_pixels(torch.from_numpy(array), images).to(self.device) for array in arrays]
 
 
 class EdgeTpuBackend(LiteRtBackend):
@@ -129,7 +137,9 @@ class EdgeTpuBackend(LiteRtBackend):
 
 
 def to_pixels(boxes: Tensor, images: Tensor) -> Tensor:
-    """Scale normalized boxes to pixels of `images`, in place; other columns are unchanged."""
+    """Scale normalized boxes to pixels of `images`, in place; other columns and prototypes stay."""
+    if boxes.dim() != 3:
+        return boxes
     height, width = images.shape[2:]
     boxes[..., :4] *= boxes.new_tensor([width, height, width, height])
     return boxes

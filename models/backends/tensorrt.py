@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.backends.base import Backend, import_runtime
+from models.backends.base import Backend, Outputs, import_runtime
 from utils.base.errors import ConfigError, DataError
 from utils.base.formats import FORMATS, existing_file
 
@@ -33,20 +33,25 @@ class TensorRtBackend(Backend):
         names = [self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)]
         is_input = {name: self.engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
         self.input = next(name for name in names if is_input[name])
-        self.output = next(name for name in names if not is_input[name])
+        self.outputs = [name for name in names if not is_input[name]]
+        if len(self.outputs) == 2:
+            self.task = "segment"
         self.fp16 = self._dtype(self.input) == torch.float16
         self.read_input_shape([int(side) for side in self.engine.get_tensor_shape(self.input)])
 
-    def infer(self, images: Tensor) -> Tensor:
+    def infer(self, images: Tensor) -> Outputs:
         """Run the engine on this thread's CUDA stream."""
         images = images.contiguous()
         self.context.set_input_shape(self.input, tuple(images.shape))
-        shape = tuple(self.context.get_tensor_shape(self.output))
-        output = torch.empty(shape, dtype=self._dtype(self.output), device=self.device)
         self.context.set_tensor_address(self.input, images.data_ptr())
-        self.context.set_tensor_address(self.output, output.data_ptr())
+        outputs = []
+        for name in self.outputs:
+            shape = tuple(self.context.get_tensor_shape(name))
+            output = torch.empty(shape, dtype=self._dtype(name), device=self.device)
+            self.context.set_tensor_address(name, output.data_ptr())
+            outputs.append(output)
         self.context.execute_async_v3(torch.cuda.current_stream(self.device).cuda_stream)
-        return output
+        return outputs
 
     def _dtype(self, name: str) -> Any:
         return _DTYPES[self.engine.get_tensor_dtype(name).name]

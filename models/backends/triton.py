@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.backends.base import Backend, import_runtime
+from models.backends.base import Backend, Outputs, import_runtime
 from utils.base.errors import DataError, one_line
 from utils.base.formats import TRITON
 
@@ -32,11 +32,14 @@ class TritonBackend(Backend):
             metadata = self.server.get_model_metadata(self.model, **self._as_dict())
         except Exception as error:  # each transport has its own error classes
             raise DataError(f"--weights {url}: the server does not answer ({one_line(error)})") from error
-        self.input, self.output = metadata["inputs"][0], metadata["outputs"][0]
+        self.input = metadata["inputs"][0]
+        self.outputs = [output["name"] for output in metadata["outputs"]]
+        if len(self.outputs) == 2:
+            self.task = "segment"
         self.fp16 = self.input["datatype"] == "FP16"
         self.read_input_shape([int(side) for side in self.input["shape"]])
 
-    def infer(self, images: Tensor) -> Tensor:
+    def infer(self, images: Tensor) -> Outputs:
         """Run the model on the server."""
         array = np.ascontiguousarray(images.cpu().numpy())
         request = self.client.InferInput(self.input["name"], list(array.shape), self.input["datatype"])
@@ -45,7 +48,8 @@ class TritonBackend(Backend):
             response = self.server.infer(self.model, [request])
         except Exception as error:  # as above
             raise DataError(f"--weights {self.file}: the server failed ({one_line(error)})") from error
-        return torch.from_numpy(response.as_numpy(self.output["name"]).copy()).to(self.device)
+        arrays = [response.as_numpy(name) for name in self.outputs]
+        return [torch.from_numpy(array.copy()).to(self.device) for array in arrays]
 
     def _first_model(self) -> str:
         listed = self.server.get_model_repository_index(**self._as_dict())

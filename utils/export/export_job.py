@@ -33,6 +33,7 @@ from utils.export import export_function
 from utils.export.export_options import ExportOptions, supports
 from utils.export.export_settings import ExportSettings
 from utils.export.verify import verify
+from utils.tasks.task import get_task
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class ExportReport:
     difference: float | None = None  # largest difference from PyTorch's output; None if not computed
     note: str = ""
     error: str = ""
+    task: str = "detect"  # of the model
 
     @property
     def row(self) -> str:
@@ -96,7 +98,7 @@ class Exporter:
     def export_format(self, name: str) -> ExportReport:
         """Write and verify one format in this process."""
         settings = self._settings(name)
-        report = ExportReport(name, output_path(name, self.weights, settings))
+        report = ExportReport(name, output_path(name, self.weights, settings), task=self.model.task)
         LOG.info(f"{FORMATS[name].title}: writing {report.file}")
         try:
             start = time.perf_counter()
@@ -127,6 +129,8 @@ class Exporter:
         return ExportSettings(
             **self.options.for_format(name).as_dict(),
             stride=self.stride,
+            task=self.model.task,
+            coefficients=self.model.head.linear,
             names=dict(self.model.names),
             calibration_images=self.calibration_images,
         )
@@ -163,12 +167,14 @@ def print_table(reports: Sequence[ExportReport]) -> None:
     LOG.info(f"\n{'format':>12}{'size':>12}{'time':>11}{'difference':>14}  file")
     for report in reports:
         LOG.info(report.row)
-    files = [report.file for report in reports if not report.error]
+    written = [report for report in reports if not report.error]
+    files = [report.file for report in written]
     if files:
+        _, val, predict = get_task(written[0].task).scripts
         LOG.info(
             f"\nResults saved to {color(str(files[0].resolve().parent), 'bold')}\n"
-            f"Detect:      {command_for('detect.py')} --weights {files[0]}\n"
-            f"Validate:    {command_for('val.py')} --weights {files[0]}\n"
+            f"Predict:     {command_for(predict)} --weights {files[0]}\n"
+            f"Validate:    {command_for(val)} --weights {files[0]}\n"
             f"Visualize:   https://netron.app"
         )
 

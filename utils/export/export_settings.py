@@ -23,9 +23,16 @@ class ExportSettings(ExportOptions):
     """Options for one format, with what the checkpoint and the dataset add to them."""
 
     stride: int  # the model's largest
+    task: str = "detect"
+    coefficients: int = 0  # mask coefficients of each box
     names: dict[int, str] = field(default_factory=dict)
     # Loads images (B, 3, H, W) in 0-1 for calibration; None without --int8.
     calibration_images: Callable[[], Sequence[Tensor]] | None = None
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the outputs: decoded boxes, and the mask prototypes of a segmentation model."""
+        return ["output0", "output1"] if self.task == "segment" else ["output0"]
 
     def metadata(self, images: Tensor | None = None) -> dict[str, Any]:
         """Return the metadata to store in a file.
@@ -33,7 +40,7 @@ class ExportSettings(ExportOptions):
         Args:
             images: the example batch (B, 3, H, W), for a file that accepts no other size.
         """
-        metadata: dict[str, Any] = {"stride": self.stride, "names": self.names}
+        metadata: dict[str, Any] = {"task": self.task, "stride": self.stride, "names": self.names}
         if self.nms:
             metadata["nms"] = {"conf": self.conf_thres, "iou": self.iou_thres}
         if images is not None:

@@ -68,7 +68,7 @@ def write_graph(model: nn.Module, images: Tensor, path: Path, settings: ExportSe
             opset_version=settings.opset,
             do_constant_folding=True,
             input_names=["images"],
-            output_names=["output0"],
+            output_names=settings.outputs,
             dynamic_axes=_dynamic_axes(settings),
             **keywords,
         )
@@ -77,8 +77,12 @@ def write_graph(model: nn.Module, images: Tensor, path: Path, settings: ExportSe
 def _dynamic_axes(settings: ExportSettings) -> dict[str, dict[int, str]] | None:
     if not settings.dynamic:
         return None
-    output = {0: "batch"} if settings.nms else {0: "batch", 1: "anchors"}
-    return {"images": {0: "batch", 2: "height", 3: "width"}, "output0": output}
+    axes = {
+        "images": {0: "batch", 2: "height", 3: "width"},
+        "output0": {0: "batch"} if settings.nms else {0: "batch", 1: "anchors"},
+        "output1": {0: "batch", 2: "mask_height", 3: "mask_width"},
+    }
+    return {name: axes[name] for name in ("images", *settings.outputs)}
 
 
 def _simplify(graph: Any) -> Any:

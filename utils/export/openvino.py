@@ -53,7 +53,8 @@ def _convert(openvino: Any, model: nn.Module, images: Tensor, settings: ExportSe
         warnings.simplefilter("ignore")  # PyTorch announces that tracing is deprecated
         network = openvino.convert_model(model, example_input=images, input=shape)
     network.inputs[0].get_tensor().set_names({"images"})
-    network.outputs[0].get_tensor().set_names({"output0"})
+    for output, name in zip(network.outputs, settings.outputs, strict=True):
+        output.get_tensor().set_names({name})
     return network
 
 

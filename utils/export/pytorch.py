@@ -23,7 +23,7 @@ def export_torchscript(model: nn.Module, images: Tensor, path: Path, settings: E
     """Trace `model` on `images` (B, 3, H, W); shape, stride and names are stored in the file."""
     if settings.half:
         model, images = deepcopy(model).half(), images.half()
-    metadata = {"shape": list(images.shape), "stride": settings.stride, "names": settings.names}
+    metadata = {"shape": list(images.shape), **settings.metadata()}
     extra = {"config.txt": json.dumps(metadata)}
     content = io.BytesIO()
     program = trace(model, images)

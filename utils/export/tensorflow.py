@@ -28,7 +28,10 @@ def export_saved_model(model: nn.Module, images: Tensor, path: Path, settings: E
     network = _build(tf, model, images, settings)
     spec = tf.TensorSpec(_channels_last_shape(images), tf.float32, name="images")
     module = tf.Module()
-    module.serve = tf.function(lambda images: {"output0": network(images)}, input_signature=[spec])
+    names = settings.outputs
+    module.serve = tf.function(
+        lambda images: dict(zip(names, network(images), strict=True)), input_signature=[spec]
+    )
     with atomic_folder(path) as folder:
         tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
         write_metadata(folder / "metadata.yaml", settings.metadata(images))
@@ -44,7 +47,8 @@ def export_pb(model: nn.Module, images: Tensor, path: Path, settings: ExportSett
     network = _build(tf, model, images, settings)
     with tf.Graph().as_default() as graph:
         inputs = tf.compat.v1.placeholder(tf.float32, _channels_last_shape(images), name="images")
-        tf.identity(network(inputs), name="output0")
+        for output, name in zip(network(inputs), settings.outputs, strict=True):
+            tf.identity(output, name=name)
         tf.constant(str(settings.metadata(images)), name="metadata")
     with atomic_write(path) as file:
         file.write(graph.as_graph_def().SerializeToString())
@@ -66,7 +70,11 @@ def export_tfjs(model: nn.Module, images: Tensor, path: Path, settings: ExportSe
     with tempfile.TemporaryDirectory(prefix="tfjs-") as work, atomic_folder(path) as folder:
         frozen = Path(work, "model.pb")
         export_pb(model, images, frozen, settings)
-        command = [converter, "--input_format=tf_frozen_model", "--output_node_names=output0"]
+        command = [
+            converter,
+            "--input_format=tf_frozen_model",
+            f"--output_node_names={','.join(settings.outputs)}",
+        ]
         done = subprocess.run([*command, str(frozen), str(folder)], capture_output=True, text=True)
         if done.returncode or not (folder / "model.json").is_file():
             raise DataError(f"tensorflowjs_converter failed: {(done.stderr or done.stdout).strip()[-300:]}")
@@ -78,17 +86,23 @@ def _channels_last_shape(images: Tensor) -> list[int]:
     return [batch, height, width, channels]
 
 
-def _build(tf: Any, model: nn.Module, images: Tensor, settings: ExportSettings) -> Callable[[Any], Any]:
-    """Return a function from images (B, H, W, 3) to normalized boxes, after NMS with `--nms`."""
+def _build(tf: Any, model: nn.Module, images: Tensor, settings: ExportSettings) -> Callable[[Any], list[Any]]:
+    """Return a function from images (B, H, W, 3) to its outputs: normalized boxes, after NMS with `--nms`.
+
+    Raises:
+        ConfigError: `--nms` for a segmentation model.
+    """
+    if settings.nms and settings.task == "segment":
+        raise ConfigError("--nms: TensorFlow's NMS returns no mask coefficients; export without it")
     decode = GraphBuilder(tf, model, images.contiguous())
     height, width = images.shape[2:]
 
-    def network(inputs: Any) -> Any:
-        decoded = decode(inputs)
+    def network(inputs: Any) -> list[Any]:
+        decoded, *others = decode(inputs)
         boxes = decoded[..., :4] / tf.constant([width, height, width, height], tf.float32)
         if settings.nms:
-            return _nms(tf, boxes, decoded[..., 4:5] * decoded[..., 5:], settings)
-        return tf.concat([boxes, decoded[..., 4:]], -1)
+            return [_nms(tf, boxes, decoded[..., 4:5] * decoded[..., 5:], settings)]
+        return [tf.concat([boxes, decoded[..., 4:]], -1), *others]
 
     return network
 

@@ -36,7 +36,7 @@ class GraphBuilder:
 
     Args:
         tf: the module tensorflow.
-        model: images (B, 3, H, W) -> a tensor, or a tuple whose first element is used.
+        model: images (B, 3, H, W) -> a tuple of tensors.
         images: an example batch; the graph accepts no other size.
 
     Raises:
@@ -57,8 +57,8 @@ class GraphBuilder:
             if packet is not None and packet not in self.operations and packet not in _IGNORED:
                 raise ConfigError(f"--include saved_model: cannot convert the operation {node.target}")
 
-    def __call__(self, images: Any) -> Any:
-        """Return the program's first output for images (B, H, W, 3), in PyTorch's layout."""
+    def __call__(self, images: Any) -> list[Any]:
+        """Return the program's outputs for images (B, H, W, 3), in PyTorch's layout."""
         program = self.program
         state = {**program.state_dict, **program.constants}
         inputs = program.graph_signature.input_specs
@@ -71,7 +71,7 @@ class GraphBuilder:
             elif node.op == "call_function":
                 values[node] = self._call(node, values)
             elif node.op == "output":
-                return self.channels_first(values[node.args[0][0]])
+                return [self.channels_first(values[output]) for output in node.args[0]]
         raise AssertionError("the program has no output")
 
     def _call(self, node: Any, values: dict[Any, Any]) -> Any:

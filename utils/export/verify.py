@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ INT8_BATCHES = 8  # number of calibration batches to compare on
 
 NO_LIMIT = 10_000  # detections per image, more than any limit in a file
 
-Runtime = Callable[[Tensor], Tensor]  # images (B, 3, H, W) -> decoded output (B, N, 5 + nc)
+Runtime = Callable[[Tensor], Any]  # images (B, 3, H, W) -> decoded output (B, N, 5 + nc), see `Backend`
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,12 @@ class Difference:
 
     boxes: float  # of centres and sizes, as a fraction of the image's longer side or of the box
     scores: float  # of objectness and class scores
+    masks: float = 0.0  # of coefficients and prototypes, as a fraction of the largest of them
 
     @property
     def largest(self) -> float:
-        """The larger of the two."""
-        return max(self.boxes, self.scores)
+        """The largest of them."""
+        return max(self.boxes, self.scores, self.masks)
 
 
 def can_run(file_format: Format) -> bool:
@@ -81,11 +83,15 @@ def _verify_batch(runtime: Runtime, model: DetectionModel, images: Tensor, setti
     with torch.inference_mode():
         # Channels last, as detect.py's images are: some runtimes ignore strides.
         channels_last = images.contiguous(memory_format=torch.channels_last)
-        expected, actual = model(images)[0], runtime(channels_last)
-    if settings.nms:
-        difference = compare_detections(expected, actual, images, settings)
-    else:
-        difference = compare_outputs(expected, actual, images)
+        (expected, protos), (actual, actual_protos) = (
+            _outputs(model(images)),
+            _outputs(runtime(channels_last)),
+        )
+    compare = compare_detections if settings.nms else compare_outputs
+    difference = compare(expected, actual, images, settings)
+    if protos is not None:
+        masks = compare_protos(protos, actual_protos)
+        difference = replace(difference, masks=max(difference.masks, masks))
     if difference.largest > TOLERANCE:
         limit = TOLERANCE_HALF if settings.half else _rounding_tolerance(model, images)
         if difference.largest > limit:
@@ -103,10 +109,10 @@ def _verify_int8(
     for batch in batches:
         batch = batch.to(images.device)
         with torch.inference_mode():
-            expected, actual = model(batch)[0], runtime(batch)
+            (expected, _), (actual, _) = _outputs(model(batch)), _outputs(runtime(batch))
         if not settings.nms:
-            largest = max(largest, compare_outputs(expected, actual, batch).largest)
-        recalls.append(detection_recall(expected, actual))
+            largest = max(largest, compare_outputs(expected, actual, batch, settings).largest)
+        recalls.append(detection_recall(expected, actual, settings.coefficients))
     recall = sum(recalls) / len(recalls)
     if recall < INT8_MIN_RECALL:
         raise ValueError(
@@ -125,8 +131,36 @@ def _batches(images: Tensor, settings: ExportSettings) -> list[Tensor]:
     return [images, torch.cat((images, images))[..., :narrower].contiguous()]
 
 
-def compare_outputs(expected: Tensor, actual: Tensor, images: Tensor) -> Difference:
-    """Compare decoded outputs (B, N, 5 + nc) for `images` (B, 3, H, W), row by row.
+def _outputs(output: Any) -> tuple[Tensor, Tensor | None]:
+    """Return decoded boxes, and the mask prototypes of a segmentation model."""
+    if isinstance(output, Tensor):
+        return output, None
+    return output[0], output[1] if len(output) > 1 else None
+
+
+def compare_protos(expected: Tensor, actual: Tensor | None) -> float:
+    """Return the largest difference of prototypes (B, nm, h, w), as a fraction of the largest value.
+
+    Raises:
+        ValueError: the shapes differ, or there are no prototypes.
+    """
+    if actual is None or actual.shape != expected.shape:
+        found = "none" if actual is None else tuple(actual.shape)
+        raise ValueError(f"mask prototypes have shape {found} instead of {tuple(expected.shape)}")
+    return _relative(expected.detach().cpu().double(), actual.detach().cpu().double())
+
+
+def _relative(expected: Tensor, actual: Tensor) -> float:
+    """Return the largest difference as a fraction of the largest value, or of 1; 0 of nothing."""
+    if not expected.numel():
+        return 0.0
+    return float((expected - actual).abs().max() / expected.abs().max().clamp(min=1))
+
+
+def compare_outputs(
+    expected: Tensor, actual: Tensor, images: Tensor, settings: ExportSettings | None = None
+) -> Difference:
+    """Compare decoded outputs (B, N, 5 + nc + nm) for `images` (B, 3, H, W), row by row.
 
     Raises:
         ValueError: the shapes differ, or a value is not finite.
@@ -138,7 +172,9 @@ def compare_outputs(expected: Tensor, actual: Tensor, images: Tensor) -> Differe
         raise ValueError("output has values that are not finite")
     gap = (expected - actual).abs()
     size = expected[..., :4].abs().clamp(min=max(images.shape[2:]))
-    return Difference(float((gap[..., :4] / size).max()), float(gap[..., 4:].max()))
+    end = expected.shape[2] - (0 if settings is None else settings.coefficients)
+    masks = _relative(expected[..., end:], actual[..., end:])
+    return Difference(float((gap[..., :4] / size).max()), float(gap[..., 4:end].max()), masks)
 
 
 def compare_detections(
@@ -149,29 +185,32 @@ def compare_detections(
     Raises:
         ValueError: the number of boxes or a class differs.
     """
-    s, boxes, scores = settings, 0.0, 0.0
-    pairs = _detections(expected, actual, s.conf_thres, s.conf_thres, s.iou_thres, agnostic=s.agnostic_nms)
+    s, boxes, scores, masks = settings, 0.0, 0.0, 0.0
+    conf = s.conf_thres
+    pairs = _detections(expected, actual, conf, conf, s.iou_thres, s.agnostic_nms, s.coefficients)
     for index, (expected_rows, actual_rows) in enumerate(pairs):
         expected_rows = _top_k(expected_rows, s)
         if len(expected_rows) != len(actual_rows):
             raise ValueError(f"image {index}: {len(actual_rows)} boxes instead of {len(expected_rows)}")
         if len(expected_rows):
-            nearest = (expected_rows[:, None] - actual_rows[None]).abs().sum(-1).argmin(1)
+            nearest = (expected_rows[:, None, :6] - actual_rows[None, :, :6]).abs().sum(-1).argmin(1)
             gap = (expected_rows - actual_rows[nearest]).abs()
             if gap[:, 5].any():
                 raise ValueError(f"image {index}: boxes of other classes")
             boxes = max(boxes, float(gap[:, :4].max()) / max(images.shape[2:]))
             scores = max(scores, float(gap[:, 4].max()))
-    return Difference(boxes, scores)
+            masks = max(masks, _relative(expected_rows[:, 6:], actual_rows[nearest, 6:]))
+    return Difference(boxes, scores, masks)
 
 
-def detection_recall(expected: Tensor, actual: Tensor) -> float:
+def detection_recall(expected: Tensor, actual: Tensor, coefficients: int = 0) -> float:
     """Return the fraction of PyTorch's confident boxes that the file finds too, from 0 to 1.
 
     An untrained model has no confident boxes: then return 1 less the mean difference of the scores.
     """
     total, matched = 0, 0
-    for expected_rows, actual_rows in _detections(expected, actual, INT8_CONF, INT8_CONF / 2, INT8_NMS_IOU):
+    pairs = _detections(expected, actual, INT8_CONF, INT8_CONF / 2, INT8_NMS_IOU, coefficients=coefficients)
+    for expected_rows, actual_rows in pairs:
         total += len(expected_rows)
         if len(expected_rows) and len(actual_rows):
             overlaps = box_iou(expected_rows[:, :4], actual_rows[:, :4]) > INT8_MATCH_IOU
@@ -179,7 +218,8 @@ def detection_recall(expected: Tensor, actual: Tensor) -> float:
             matched += int((overlaps & same_class).any(1).sum())
     if total:
         return matched / total
-    return 1 - float((expected[..., 4:].cpu() - actual[..., 4:].cpu()).abs().mean())
+    end = expected.shape[2] - coefficients
+    return 1 - float((expected[..., 4:end].cpu() - actual[..., 4:end].cpu()).abs().mean())
 
 
 def rounding_error(model: DetectionModel, images: Tensor) -> Difference:
@@ -201,10 +241,13 @@ def _detections(
     actual_conf: float,
     iou: float,
     agnostic: bool = False,
+    coefficients: int = 0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the detections (n, 6) of both outputs, image by image."""
+    """Yield the detections (n, 6 + nm) of both outputs, image by image."""
     expected_rows, actual_rows = (
-        non_max_suppression(output.detach().cpu().float(), conf, iou, agnostic=agnostic, max_det=NO_LIMIT)
+        non_max_suppression(
+            output.detach().cpu().float(), conf, iou, agnostic=agnostic, max_det=NO_LIMIT, nm=coefficients
+        )
         for output, conf in ((expected, expected_conf), (actual, actual_conf))
     )
     return zip(expected_rows, actual_rows, strict=True)

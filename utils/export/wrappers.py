@@ -15,7 +15,7 @@ class ChannelsLast(nn.Module):
     """A model with TensorFlow's layout: images (B, H, W, 3) in, boxes normalized to 0-1 out.
 
     Args:
-        model: (B, 3, H, W) -> ((B, N, 5 + nc) decoded,)
+        model: (B, 3, H, W) -> ((B, N, 5 + nc) decoded,), and mask prototypes, which stay as they are
         size_hw: of the images.
     """
 
@@ -26,16 +26,18 @@ class ChannelsLast(nn.Module):
         self.scale: Tensor
         self.register_buffer("scale", torch.tensor([width, height, width, height]).float().reciprocal())
 
-    def forward(self, images: Tensor) -> Tensor:
-        decoded = self.model(images.permute(0, 3, 1, 2))[0]
-        return torch.cat((decoded[..., :4] * self.scale, decoded[..., 4:]), -1)
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        decoded, *protos = self.model(images.permute(0, 3, 1, 2))
+        boxes = torch.cat((decoded[..., :4] * self.scale, decoded[..., 4:]), -1)
+        return (boxes, protos[0]) if protos else boxes
 
 
 class WithNMS(nn.Module):
     """A model that ends in ONNX's NonMaxSuppression, which ONNX Runtime, OpenVINO and TensorRT support.
 
     Shape:
-        (B, 3, H, W) -> (B, K, 6) xyxy in pixels, score, class; best first, padded with zeros to K
+        (B, 3, H, W) -> (B, K, 6) xyxy in pixels, score, class; best first, padded with zeros to K.
+        A segmentation model: (B, K, 6 + nm), with mask coefficients times objectness, and the prototypes
     """
 
     def __init__(self, model: nn.Module, settings: ExportSettings) -> None:
@@ -43,11 +45,12 @@ class WithNMS(nn.Module):
         self.model = model
         self.settings = settings
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         s = self.settings
-        decoded = self.model(images)[0].float()
-        boxes = xywh2xyxy(decoded[..., :4])
-        scores, classes = (decoded[..., 5:] * decoded[..., 4:5]).max(-1)
+        decoded, *protos = self.model(images)
+        decoded = decoded.float()
+        boxes, end = xywh2xyxy(decoded[..., :4]), 5 + len(s.names)
+        scores, classes = (decoded[..., 5:end] * decoded[..., 4:5]).max(-1)
         if s.agnostic_nms:
             columns = scores[:, None]
         else:  # a box competes in its best class only, as in detect.py
@@ -60,8 +63,13 @@ class WithNMS(nn.Module):
         indices = indices % boxes.shape[1]
         best_boxes = boxes.gather(1, indices[..., None].expand(-1, -1, 4))
         best_classes = classes.gather(1, indices).to(best_boxes.dtype)
-        rows = torch.cat((best_boxes, best[..., None], best_classes[..., None]), -1)
-        return rows * (best > 0)[..., None]
+        columns_of_rows = [best_boxes, best[..., None], best_classes[..., None]]
+        if protos:
+            coefficients = decoded[..., end:] * decoded[..., 4:5]
+            chosen = indices[..., None].expand(-1, -1, coefficients.shape[2])
+            columns_of_rows.append(coefficients.gather(1, chosen))
+        rows = torch.cat(columns_of_rows, -1) * (best > 0)[..., None]
+        return (rows, protos[0]) if protos else rows
 
 
 class _NonMaxSuppression(torch.autograd.Function):
