@@ -16,11 +16,18 @@ import pytest
 
 from utils.base.paths import ROOT
 
-FOLDERS = ("utils", "models", "studies", "serve", "benchmarks", "yolov5_lska")
+FOLDERS = ("utils", "models", "studies", "serve", "segment", "benchmarks", "yolov5_lska")
 ACTIONS = 4  # the layer of what is done with a model
 # What one action may import from another.
 RELATIONS = {
     ("utils.train", "utils.val"),
+    ("utils.train", "utils.tasks"),
+    ("utils.val", "utils.tasks"),
+    ("utils.predict", "utils.tasks"),
+    ("utils.export", "utils.tasks"),
+    ("utils.tasks", "utils.train"),
+    ("utils.tasks", "utils.val"),
+    ("utils.tasks", "utils.predict"),
     ("utils.val", "models.backends"),
     ("utils.predict", "models.backends"),
     ("utils.export", "models.backends"),

@@ -1,4 +1,4 @@
-"""Blocks that YOLOv5's modules name and our yamls do not: activations, Sum, heads of the other tasks."""
+"""Blocks that YOLOv5's modules name and our yamls do not: activations, Sum, the head of classifiers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from models.blocks.conv import Conv, same_padding
-from models.head import Detect
-from models.yolo import DetectionModel
 from utils.base.log import LOG
 
 
@@ -36,47 +34,6 @@ class Sum(nn.Module):
         return y
 
 
-class Proto(nn.Module):
-    """Mask prototypes of a map: (B, c1, h, w) -> (B, c2, 2h, 2w)."""
-
-    def __init__(self, c1: int, hidden: int = 256, prototypes: int = 32) -> None:
-        super().__init__()
-        self.cv1, self.cv2 = Conv(c1, hidden, 3), Conv(hidden, hidden, 3)
-        self.upsample = nn.Upsample(scale_factor=2)
-        self.cv3 = Conv(hidden, prototypes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        enlarged = self.upsample(self.cv1(x))
-        return self.cv3(self.cv2(enlarged))
-
-
-class Segment(Detect):
-    """Detection head with mask coefficients and prototypes; it runs those of official -seg files."""
-
-    native = False
-
-    def __init__(self, nc: int = 80, anchors: Any = 3, nm: int = 32, npr: int = 256, ch: Any = ()) -> None:
-        super().__init__(nc, anchors, ch)
-        self.nm, self.npr = nm, npr
-        self.no = 5 + nc + nm
-        self.m = nn.ModuleList(nn.Conv2d(c, self.no * self.na, 1) for c in ch)
-        self.proto = Proto(ch[0], npr, nm)
-
-    def forward(self, sources: list[Tensor]) -> Any:
-        """Return (maps, prototypes) in training, else (decoded (B, N, 5 + nc + nm), prototypes, maps)."""
-        prototypes = self.proto(sources[0])
-        output = super().forward(sources)
-        if self.training:
-            return output, prototypes
-        return (output[0], prototypes, output[1]) if len(output) > 1 else (output[0], prototypes)
-
-    def _decode(self, level: int, logits: Tensor) -> Tensor:
-        split = 5 + self.nc
-        boxes = super()._decode(level, logits[..., :split].contiguous())
-        coefficients = logits[..., split:].float().reshape(len(logits), boxes.shape[1], self.nm)
-        return torch.cat((boxes, coefficients), -1)
-
-
 class Classify(nn.Module):
     """Classifier on a map: convolution, average pool, linear layer; (B, c1, h, w) -> (B, c2)."""
 
@@ -92,12 +49,10 @@ class Classify(nn.Module):
         return self.linear(self.drop(self.pool(self.conv(x)).flatten(1)))
 
 
-class SegmentationModel(DetectionModel):
-    """Model of official -seg files, as torch.load makes it."""
-
-
 class ClassificationModel(nn.Module):
     """Model of official -cls files, as torch.load makes it: a sequence of layers."""
+
+    task = "classify"
 
     def info(self, verbose: bool = False, img_size: int = 640) -> None:
         """Log the number of parameters."""
@@ -174,5 +129,5 @@ class MetaAconC(_Acon):
         return self.smooth_maximum(x, self.fc2(self.fc1(means)).sigmoid())
 
 
-Segment.__module__ = SegmentationModel.__module__ = ClassificationModel.__module__ = "models.yolo"
-Proto.__module__ = Classify.__module__ = "models.common"
+ClassificationModel.__module__ = "models.yolo"
+Classify.__module__ = "models.common"

@@ -7,55 +7,26 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
-from torch.nn import functional
 
-
-def crop_mask(masks: Tensor, boxes: Tensor) -> Tensor:
-    """Set masks (n, h, w) to 0 outside of their boxes (n, 4) xyxy."""
-    _, h, w = masks.shape
-    x1, y1, x2, y2 = (column[:, None, None] for column in boxes[:, :4].T)
-    x = torch.arange(w, device=masks.device)[None, None]
-    y = torch.arange(h, device=masks.device)[None, :, None]
-    return masks * ((x >= x1) & (x < x2) & (y >= y1) & (y < y2))
+from utils.tasks.segment import masks
 
 
 def process_mask(
     protos: Tensor, masks_in: Tensor, bboxes: Tensor, shape: Sequence[int], upsample: bool = False
 ) -> Tensor:
-    """Return masks (n, mh, mw) of 0 and 1, or (n, h, w) with `upsample`.
-
-    Args:
-        protos: (c, mh, mw) prototypes.
-        masks_in: (n, c) coefficients.
-        bboxes: (n, 4) xyxy in pixels of an input of `shape`.
-        shape: (h, w) of the network's input.
-        upsample: resize the masks to the input.
-    """
-    height, width = shape
-    masks = _combine(protos, masks_in)
-    gain = bboxes.new_tensor((masks.shape[2] / width, masks.shape[1] / height)).repeat(2)
-    masks = crop_mask(masks, bboxes[:, :4] * gain)
-    if upsample:
-        masks = _resize(masks, (height, width))
-    return masks.gt(0.5).to(protos.dtype)
+    """Return masks (n, mh, mw) of 0 and 1, or (n, h, w) with `upsample`; see `utils.tasks.segment.masks`."""
+    return masks.process_mask(protos, masks_in, bboxes, shape, upsample).to(protos.dtype)
 
 
 def process_mask_upsample(protos: Tensor, masks_in: Tensor, bboxes: Tensor, shape: Sequence[int]) -> Tensor:
     """Return masks (n, h, w): resized to the input first, then cut to their boxes."""
-    masks = _resize(_combine(protos, masks_in), shape)
-    return crop_mask(masks, bboxes).gt(0.5).to(protos.dtype)
+    return masks.process_mask_upsample(protos, masks_in, bboxes, shape).to(protos.dtype)
 
 
 def process_mask_native(protos: Tensor, masks_in: Tensor, bboxes: Tensor, shape: Sequence[int]) -> Tensor:
     """Return masks (n, h, w) of the original image of `shape`, for boxes in its pixels."""
-    masks = _combine(protos, masks_in)
-    mh, mw = masks.shape[1:]
-    gain = min(mh / shape[0], mw / shape[1])
-    pad_x, pad_y = (mw - shape[1] * gain) / 2, (mh - shape[0] * gain) / 2
-    inside = masks[:, int(pad_y) : int(mh - pad_y), int(pad_x) : int(mw - pad_x)]
-    return crop_mask(_resize(inside, shape), bboxes).gt(0.5).to(protos.dtype)
+    return masks.process_mask_native(protos, masks_in, bboxes, shape).to(protos.dtype)
 
 
 def scale_image(
@@ -70,12 +41,6 @@ def scale_image(
     inside = masks[int(pad_y) : int(im1_shape[0] - pad_y), int(pad_x) : int(im1_shape[1] - pad_x)]
     resized = cv2.resize(inside, (int(im0_shape[1]), int(im0_shape[0])))
     return resized[..., None] if resized.ndim == 2 else resized
-
-
-def mask_iou(mask1: Tensor, mask2: Tensor, eps: float = 1e-7) -> Tensor:
-    """Return the IoU (n, m) of masks (n, pixels) and (m, pixels)."""
-    inter = (mask1 @ mask2.T).clamp(0)
-    return inter / (mask1.sum(1)[:, None] + mask2.sum(1)[None] - inter + eps)
 
 
 def masks_iou(mask1: Tensor, mask2: Tensor, eps: float = 1e-7) -> Tensor:
@@ -125,12 +90,3 @@ def blend_masks(image: np.ndarray, masks: Any, colors: Any, im_gpu: Any = None, 
         opacity = alpha * plane[..., None].clip(0, 1)
         blended = blended * (1 - opacity) + np.array(color[::-1], np.float32) * opacity
     image[:] = blended.round().clip(0, 255).astype(np.uint8)
-
-
-def _combine(protos: Tensor, coefficients: Tensor) -> Tensor:
-    c, mh, mw = protos.shape
-    return (coefficients @ protos.float().view(c, -1)).sigmoid().view(-1, mh, mw)
-
-
-def _resize(masks: Tensor, shape: Sequence[int]) -> Tensor:
-    return functional.interpolate(masks[None], tuple(shape[:2]), mode="bilinear", align_corners=False)[0]

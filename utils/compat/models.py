@@ -15,7 +15,7 @@ from models.backends.pytorch import PyTorchBackend
 from models.weights import load_for_inference, locate_weights
 from utils.base.errors import ConfigError, DataError
 from utils.base.names import class_names
-from utils.compat.blocks import ClassificationModel, SegmentationModel
+from utils.compat.blocks import ClassificationModel
 from utils.compat.checks import check_suffix, check_yaml
 
 __all__ = ["DetectMultiBackend", "Ensemble", "attempt_load"]
@@ -80,7 +80,7 @@ class DetectMultiBackend(nn.Module):
         try:
             self.backend = load_backend(files, self.device, names=names, half=fp16, dnn=dnn, fuse=fuse)
         except DataError as error:
-            other = _load_other_task(files, fuse, error)
+            other = _load_classifier(files, fuse, error)
             self.backend = PyTorchBackend.from_model(other.to(self.device))
         for flag, of_format in _FLAGS.items():
             setattr(self, flag, name == of_format)
@@ -143,14 +143,14 @@ def attempt_load(
     except ConfigError as error:
         raise AssertionError(str(error)) from None
     except DataError as error:
-        model = _load_other_task(found, fuse, error).to(target)
+        model = _load_classifier(found, fuse, error).to(target)
     for module in model.modules():
         if hasattr(module, "inplace"):
             module.inplace = inplace
     if len(files) > 1:
         members = Ensemble(model.members)
         members.names, members.nc, members.yaml = model.names, model.nc, model.yaml
-        members.stride = model.stride
+        members.stride, members.task = model.stride, model.task
         model = members.eval()
     model.inplace = inplace
     if map_location is not None:
@@ -158,8 +158,8 @@ def attempt_load(
     return model
 
 
-def _load_other_task(files: Sequence[str], fuse: bool, error: DataError) -> Any:
-    """Return the model of an official -seg or -cls file, in eval mode and float32.
+def _load_classifier(files: Sequence[str], fuse: bool, error: DataError) -> Any:
+    """Return the model of an official -cls file, in eval mode and float32.
 
     torch makes it in its safe mode, of the classes that `utils.compat.unpickling` registers.
 
@@ -171,9 +171,9 @@ def _load_other_task(files: Sequence[str], fuse: bool, error: DataError) -> Any:
     except Exception:  # damaged files make torch raise errors of many kinds
         raise error from None
     held = (content.get("ema") or content.get("model")) if isinstance(content, dict) else None
-    if len(files) != 1 or not isinstance(held, SegmentationModel | ClassificationModel):
+    if len(files) != 1 or not isinstance(held, ClassificationModel):
         raise error
-    model = held.float().eval().requires_grad_(False)
+    model: Any = held.float().eval().requires_grad_(False)
     model.names = class_names(model.names)
     return model.fuse() if fuse else model
 

@@ -19,9 +19,10 @@ import models.common
 from models.attention import lska, lska_blocks, van
 from models.blocks import conv, csp, pool
 from models.blocks.conv import Conv
-from models.yolo import Detect, DetectionModel
-from utils.compat.blocks import ClassificationModel, Classify, Proto, Segment, SegmentationModel
+from models.yolo import Detect, DetectionModel, Segment, SegmentationModel
+from utils.compat.blocks import ClassificationModel, Classify
 from utils.native.norm_silu import PackedConvolution
+from utils.tasks.segment.head import Proto
 
 _LAYERS = (
     *(nn.Sequential, nn.ModuleList, nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.Linear, nn.Identity),
