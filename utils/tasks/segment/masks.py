@@ -92,7 +92,7 @@ def scale_masks(
     Args:
         masks: 0 and 1, or bool.
         shape: of the original image.
-        pad_xy: padding on the left and on top; None: that of a letterbox in the middle.
+        pad_xy: padding on the left and on top; None: that of a centred letterbox.
     """
     rows, columns = unpadded(masks.shape[1:], shape, pad_xy)
     inside = masks[:, rows, columns]
