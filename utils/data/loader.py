@@ -44,6 +44,15 @@ class Batch(NamedTuple):
         """What a loss compares the output of the model with."""
         return (self.targets,) if self.masks is None else (self.targets, self.masks)
 
+    def masks_of(self, index: int) -> Tensor:
+        """Return the masks of the objects of one image, (m, h, w) bool in the order of its targets."""
+        assert self.masks is not None, "the loader of a segmentation model gives masks"
+        rows = (self.targets[:, 0] == index).nonzero()[:, 0]
+        if not self.overlap:
+            return self.masks[rows] > 0
+        numbers = torch.arange(1, len(rows) + 1, dtype=self.masks.dtype)
+        return self.masks[index] == numbers[:, None, None]
+
 
 def make_loader(
     dataset: DetectionDataset,

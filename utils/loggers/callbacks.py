@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from utils.data.loader import Batch
+
 
 class Callbacks:
     """Base class of callbacks: a method per event, which does nothing unless a subclass overrides it.
@@ -34,6 +36,9 @@ class Callbacks:
 
     def on_train_batch_start(self, step: int) -> None:
         """Called when a batch is loaded; `step` counts the batches of the whole run."""
+
+    def on_train_batch(self, step: int, batch: Batch) -> None:
+        """Called with each batch of the data loader, before it is trained."""
 
     def optimizer_step(self, step: int) -> None:
         """Called after an update of the weights."""
@@ -130,11 +135,15 @@ class PlotLogger(Callbacks):
         self.names = names
         plot_labels(labels, names, self.folder)
 
-    def on_train_batch_end(self, step: int, images: Tensor, targets: Tensor, paths: Sequence[str]) -> None:
-        if step < self.batches:
-            from utils.plots.batches import plot_images
+    def on_train_batch(self, step: int, batch: Batch) -> None:
+        if step >= self.batches:
+            return
+        from utils.plots.batches import SUBPLOTS, plot_images
 
-            plot_images(images, targets, paths, self.folder / f"train_batch{step}.jpg", self.names)
+        shown = range(min(len(batch.paths), SUBPLOTS)) if batch.masks is not None else ()
+        masks = [batch.masks_of(index).numpy() for index in shown]
+        file = self.folder / f"train_batch{step}.jpg"
+        plot_images(batch.images, batch.targets, batch.paths, file, self.names, masks=masks)
 
     def on_train_end(self, save_dir: Path, row: dict[str, float]) -> None:
         from utils.plots.results import plot_results

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 Names = Mapping[int, str] | Sequence[str] | None
+SUBPLOTS = 16  # images of a mosaic
 MAX_SIDE = 1920  # pixels of the mosaic
 PLOT_CONF = 0.25  # confidence threshold of drawn detections
 DPI = 200
@@ -60,7 +61,7 @@ def plot_images(
     paths: Sequence[str] | None,
     fname: str | Path,
     names: Names = None,
-    max_subplots: int = 16,
+    max_subplots: int = SUBPLOTS,
     masks: Sequence[np.ndarray] = (),
 ) -> np.ndarray:
     """Draw a batch as a mosaic of at most 1920 pixels per side, and write it.

@@ -77,6 +77,7 @@ def train_one_epoch(
     for index, batch in enumerate(bar, first):
         step = epoch * len(loader) + index
         callbacks.on_train_batch_start(step)
+        callbacks.on_train_batch(step, batch)
         config.schedule.set(state.optimizer, step)
         images = prepare_images(batch.images, state.device, config, epoch, index)
         # The targets stay on the CPU: assigning them elsewhere would wait for the device's queue.

@@ -144,7 +144,7 @@ class SegmentEvaluator(Evaluator):
         """Return which masks of an image are correct at each IoU level, (n, 10) bool on the CPU."""
         assert step.prediction.protos is not None
         protos, detections = step.prediction.protos[index], step.detections[index]
-        truth = true_masks(step.batch, index).to(protos.device)
+        truth = step.batch.masks_of(index).to(protos.device)
         input_hw = step.batch.images.shape[2:]
         make = process_mask_upsample if truth.shape[1:] == input_hw else process_mask
         size = input_hw if make is process_mask_upsample else protos.shape[1:]
@@ -161,23 +161,13 @@ class SegmentEvaluator(Evaluator):
         if plots is None or index >= PLOTTED_BATCHES or protos is None:
             return
         batch, input_hw = step.batch, step.batch.images.shape[2:]
-        truth = [true_masks(batch, image).numpy() for image in range(len(batch.paths))]
+        truth = [batch.masks_of(image).numpy() for image in range(len(batch.paths))]
         best = [rows[:PLOTTED_BOXES] for rows in step.detections]
         masks = [
             process_mask(each, rows[:, 6:], rows, input_hw).cpu().numpy()
             for each, rows in zip(protos, best, strict=True)
         ]
         plots.batch(index, batch, step.detections, truth, masks)
-
-
-def true_masks(batch: Batch, index: int) -> Tensor:
-    """Return the masks of the labels of one image, (m, h, w) bool, from a map or from single masks."""
-    assert batch.masks is not None, "the loader of a segmentation model gives masks"
-    rows = (batch.targets[:, 0] == index).nonzero()[:, 0]
-    if batch.overlap:
-        numbers = torch.arange(1, len(rows) + 1, dtype=batch.masks.dtype)
-        return batch.masks[index] == numbers[:, None, None]
-    return batch.masks[rows] > 0
 
 
 def _resized(masks: Tensor, size: Any) -> Tensor:
