@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from models.weights import read_checkpoint
-from tests.utils.train.small import small_models, small_set
+from tests.utils.train.small import small_models, small_segmenter, small_set, with_polygons
 from utils.base.paths import ROOT
+from utils.tasks.task import get_task
 
 EPOCHS, BATCHES = 6, 8
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the last bits depend on the number of threads
@@ -24,14 +25,24 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}  # the last bits depend on 
 class Scenario:
     """The same training in several folders; `whole` is the uninterrupted one."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, task: str) -> None:
         self.home = home
+        self.script = get_task(task).scripts[0]
         data, (_, model) = small_set(home, train=4 * BATCHES), small_models(home)
+        if task == "segment":
+            with_polygons(home)
+            model = small_segmenter(home)
         self.flags = ["--data", str(data), "--cfg", str(model), "--weights", "", "--imgsz", "64"]
         self.flags += ["--epochs", str(EPOCHS), "--batch-size", "4", "--workers", "0", "--device", "cpu"]
         self.flags += ["--noplots", "--noautoanchor", "--save-steps", "1", "--project", str(home / "runs")]
         self.flags += ["--optimizer", "AdamW", "--multi-scale", "--exist-ok"]
-        self._whole = _start(*self.named("whole"))  # runs while others are stopped
+        self._whole = self.start(*self.named("whole"))  # runs while others are stopped
+
+    def start(self, *flags: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(ROOT / self.script), *flags]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
+        )
 
     def named(self, name: str) -> list[str]:
         return [*self.flags, "--name", name]
@@ -56,17 +67,10 @@ class Scenario:
         return found | {"table": (self.folder(name) / "results.csv").read_text()}
 
 
-def _start(*flags: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "train.py"), *flags]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT
-    )
-
-
-@pytest.fixture(scope="module")
-def scenario(tmp_path_factory: pytest.TempPathFactory) -> Scenario:
-    """The training, started once without interruption."""
-    return Scenario(tmp_path_factory.mktemp("with a space"))
+@pytest.fixture(scope="module", params=["detect", "segment"])
+def scenario(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scenario:
+    """The training of a task, started once without interruption."""
+    return Scenario(tmp_path_factory.mktemp("with a space"), request.param)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -75,7 +79,7 @@ def test_a_signal_ends_the_run_after_a_step_and_it_resumes(
 ) -> None:
     name = number.name
     last = scenario.folder(name) / "weights" / "last.pt"
-    with _start(*scenario.named(name)) as child:
+    with scenario.start(*scenario.named(name)) as child:
         while not last.exists():
             assert child.poll() is None
             time.sleep(0.01)
@@ -86,7 +90,7 @@ def test_a_signal_ends_the_run_after_a_step_and_it_resumes(
     assert "--resume" in text
     assert (read_checkpoint(last).training or {})["progress"]["epoch"] < EPOCHS
 
-    with _start("--resume", str(last)) as child:
+    with scenario.start("--resume", str(last)) as child:
         text = child.communicate(timeout=120)[0]
     assert child.returncode == 0, text
     scenario.assert_equals_whole(name)
@@ -94,7 +98,7 @@ def test_a_signal_ends_the_run_after_a_step_and_it_resumes(
 
 def _kill(scenario: Scenario, name: str, kills: int, seed: int) -> int:
     """Kill and resume a training up to `kills` times; return how often it was killed before it ended."""
-    words = [str(kills), str(seed), str(scenario.folder(name)), *scenario.named(name)]
+    words = [scenario.script, str(kills), str(seed), str(scenario.folder(name)), *scenario.named(name)]
     command = [sys.executable, "-m", "tests.utils.train.killed", *words]
     done = subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -107,12 +111,13 @@ def _kill(scenario: Scenario, name: str, kills: int, seed: int) -> int:
 
 
 def test_20_kills_at_any_moment_do_not_change_the_result(scenario: Scenario) -> None:
+    wanted = 20 if scenario.script == "train.py" else 6  # both share the code
     killed = 0
-    for turn in range(20):
-        killed += _kill(scenario, f"killed{turn}", kills=20 - killed, seed=turn)
-        if killed == 20:
+    for turn in range(wanted):
+        killed += _kill(scenario, f"killed{turn}", kills=wanted - killed, seed=turn)
+        if killed == wanted:
             break
-    assert killed == 20
+    assert killed == wanted
 
 
 @pytest.mark.slow

@@ -42,6 +42,26 @@ def small_set(home: Path, train: int = 8, val: int = 4) -> Path:
     return home / "data.yaml"
 
 
+def with_polygons(home: Path) -> None:
+    """Replace the boxes of a set of `small_set` by octagons inside them."""
+    octagon = [(0.3, 0), (0.7, 0), (1, 0.3), (1, 0.7), (0.7, 1), (0.3, 1), (0, 0.7), (0, 0.3)]
+    for file in sorted((home / "set" / "labels").rglob("*.txt")):
+        lines = []
+        for line in file.read_text().splitlines():
+            index, x, y, w, h = map(float, line.split())
+            points = [f"{x + (a - 0.5) * w:.5f} {y + (b - 0.5) * h:.5f}" for a, b in octagon]
+            lines.append(f"{int(index)} {' '.join(points)}\n")
+        file.write_text("".join(lines))
+
+
+def small_segmenter(home: Path) -> Path:
+    """Write the yaml of a segmentation model like `CONFIG`, with 4 mask prototypes."""
+    config = deepcopy(CONFIG)
+    config["head"][-1] = [[2, 3], 1, "Segment", ["nc", "anchors", 4, 8]]
+    (home / "segment.yaml").write_text(yaml.safe_dump(config))
+    return home / "segment.yaml"
+
+
 def small_models(home: Path) -> tuple[Path, Path]:
     """Write yamls of `CONFIG` as it is, and with an LSKA gate before its last convolution."""
     gated = deepcopy(CONFIG)
