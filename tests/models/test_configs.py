@@ -23,7 +23,11 @@ MODELS: dict[str, dict[str, Any]] = {
     if "parameters" in known and "seg" not in name
 }
 FORWARD = {name: known for name, known in golden("09b_model_forward")["models"].items() if "seg" not in name}
-LSKA = [name for name in config_names() if "LSKA" in name and not name.startswith("yolov5-")]
+LSKA = [
+    name
+    for name in config_names()
+    if "LSKA" in name and "-seg" not in name and not name.startswith("yolov5-")
+]
 
 
 def hollow(cfg: str | Path, nc: int | None = None) -> DetectionModel:

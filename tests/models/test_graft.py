@@ -14,7 +14,9 @@ from models.weights import Checkpoint, build_model, model_record, read_checkpoin
 from models.yolo import DetectionModel
 from tests.known import SHARED, fill, needs_shared
 
-LSKA_N = [name for name in config_names() if name.startswith("yolov5n-") and "LSKA" in name]
+LSKA_N = [
+    name for name in config_names() if name.startswith("yolov5n-") and "LSKA" in name and "-seg" not in name
+]
 
 
 @pytest.fixture(scope="module")
