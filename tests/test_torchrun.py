@@ -31,7 +31,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     home = tmp_path_factory.mktemp("results")
     one, two = home / "one", home / "two"
     weights = SHARED / "weights" / "bccd_yolov5n.pt"
-    tasks = ["steps", "measured"] if SHARED.is_dir() else ["steps"]
+    tasks = ["steps", "segment_steps", *(["measured"] if SHARED.is_dir() else [])]
     for folder, start in ((one, (sys.executable,)), (two, TORCHRUN)):
         folder.mkdir()
         done = _run(*start, "-m", "tests.utils.train.together", ",".join(tasks), str(folder), str(weights))
@@ -39,8 +39,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return one, two
 
 
-def test_two_processes_of_8_images_train_like_one_of_16(results: tuple[Path, Path]) -> None:
-    one, two = (torch.load(folder / "steps", weights_only=True) for folder in results)
+@pytest.mark.parametrize("steps", ["steps", "segment_steps"])
+def test_two_processes_of_8_images_train_like_one_of_16(results: tuple[Path, Path], steps: str) -> None:
+    one, two = (torch.load(folder / steps, weights_only=True) for folder in results)
     assert torch.allclose(one["losses"], two["losses"], rtol=0, atol=1e-5)
     for key, value in one["weights"].items():
         assert torch.allclose(value.float(), two["weights"][key].float(), rtol=0, atol=1e-5), key

@@ -1,4 +1,4 @@
-"""Kill a training many times and resume it: `python -m tests.utils.train.killed SCRIPT KILLS SEED FOLDER FLAGS...`.
+"""Kill a training many times and resume it: `-m tests.utils.train.killed SCRIPT KILLS SEED FOLDER FLAGS...`.
 
 Imports once and forks a process for each attempt, so that 20 kills take seconds. Prints the number of kills.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -11,10 +12,10 @@ import torch
 import yaml
 from torch.amp.grad_scaler import GradScaler
 
-from models.yolo import DetectionModel
+from models.yolo import make_model
 from utils.data.loader import Batch
 from utils.data.shapes import NAMES, make_shapes
-from utils.ops.loss import DetectionLoss
+from utils.tasks.task import get_task
 from utils.train.hyp import Hyp, check_hyp, scale_gains
 from utils.train.loop import TrainConfig
 from utils.train.optim import ModelEMA, Schedule, make_optimizer
@@ -30,6 +31,10 @@ CONFIG: dict[str, Any] = {
     "backbone": [[-1, 1, "Conv", [8, 6, 2, 2]], [-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Conv", [16, 3, 2]]],
     "head": [[-1, 1, "Conv", [16, 3, 2]], [[2, 3], 1, "Detect", ["nc", "anchors"]]],
 }
+
+
+SEGMENT_CONFIG = deepcopy(CONFIG)
+SEGMENT_CONFIG["head"][-1] = [[2, 3], 1, "Segment", ["nc", "anchors", 4, 8]]
 
 
 def small_set(home: Path, train: int = 8, val: int = 4) -> Path:
@@ -56,9 +61,7 @@ def with_polygons(home: Path) -> None:
 
 def small_segmenter(home: Path) -> Path:
     """Write the yaml of a segmentation model like `CONFIG`, with 4 mask prototypes."""
-    config = deepcopy(CONFIG)
-    config["head"][-1] = [[2, 3], 1, "Segment", ["nc", "anchors", 4, 8]]
-    (home / "segment.yaml").write_text(yaml.safe_dump(config))
+    (home / "segment.yaml").write_text(yaml.safe_dump(SEGMENT_CONFIG))
     return home / "segment.yaml"
 
 
@@ -100,10 +103,10 @@ class DrawnLoader:
         return Batch(images, targets, ["a.jpg"] * BATCH, [None] * BATCH)
 
 
-def make_state(**changes: float) -> TrainState:
+def make_state(config: dict[str, Any] = CONFIG, **changes: float) -> TrainState:
     """Return the state before the first step; equal calls give equal weights."""
     torch.manual_seed(0)
-    model = DetectionModel(CONFIG).to(memory_format=torch.channels_last)
+    model = make_model(config).to(memory_format=torch.channels_last)
     hyp = hyperparameters(**changes)
     gains = scale_gains(hyp, levels=2, nc=2, imgsz=SIZE)
     return TrainState(
@@ -111,7 +114,7 @@ def make_state(**changes: float) -> TrainState:
         ema=ModelEMA(model),
         optimizer=make_optimizer(model, "SGD", hyp, BATCH),
         scaler=GradScaler("cuda", enabled=False),
-        loss=DetectionLoss(model.head.anchors, model.stride, 2, gains),
+        loss=get_task(model.task).make_loss(model, gains, Namespace(no_overlap=False)),
         stopper=EarlyStopping(),
         progress=Progress(),
     )

@@ -10,12 +10,20 @@ from typing import Any
 
 import torch
 
-from tests.utils.train.small import CONFIG, SIZE, DrawnLoader, make_state, make_train_config
+from tests.utils.train.small import (
+    CONFIG,
+    SEGMENT_CONFIG,
+    SIZE,
+    DrawnLoader,
+    make_state,
+    make_train_config,
+)
 from utils.base import script
 from utils.base.errors import YoloError
 from utils.data.loader import Batch
 from utils.data.samplers import Share
 from utils.loggers.callbacks import CallbackList
+from utils.tasks.task import get_task
 from utils.train.distributed import ProcessGroup, make_process_group
 from utils.train.loop import train_one_epoch
 
@@ -25,9 +33,10 @@ IMAGES = 16  # in a batch of all processes
 class Part(DrawnLoader):
     """The images of random batches that belong to this rank."""
 
-    def __init__(self, batches: int, share: Share) -> None:
+    def __init__(self, batches: int, share: Share, masks: bool = False) -> None:
         super().__init__(batches)
         self.share = share
+        self.masks = masks
 
     def __iter__(self) -> Iterator[Batch]:
         for index in range(self.first, self.batches):
@@ -40,18 +49,26 @@ class Part(DrawnLoader):
             own: Any = self.share.part_of(list(range(IMAGES)))  # type: ignore[arg-type]  # any list
             rows = targets[(targets[:, 0] >= own[0]) & (targets[:, 0] <= own[-1])]
             rows[:, 0] -= own[0]
-            yield Batch(images[own], rows, ["a.jpg"] * len(own), [None] * len(own))
+            maps = torch.randint(0, 6, (IMAGES, 32, 32), generator=draw)[own] if self.masks else None
+            yield Batch(images[own], rows, ["a.jpg"] * len(own), [None] * len(own), maps)
 
 
-def steps(process_group: ProcessGroup, out: Path, *_: str) -> None:
+def segment_steps(process_group: ProcessGroup, out: Path, *_: str) -> None:
+    """Make the steps of `steps` with a segmentation model."""
+    steps(process_group, out, config=SEGMENT_CONFIG)
+
+
+def steps(process_group: ProcessGroup, out: Path, *_: str, config: dict[str, Any] = CONFIG) -> None:
     """Make 20 optimizer steps with frozen batch norms; save losses and weights to `out`."""
-    state = make_state()
+    state = make_state(config)
     state.process_group = process_group
-    config = make_train_config(batches=10, frozen=list(state.model.model))
+    task = get_task(state.model.task)
+    settings = make_train_config(batches=10, frozen=list(state.model.model), losses=task.losses)
     losses = []
     for epoch in range(2):
-        loader: Any = Part(10, Share(process_group.rank, process_group.world))
-        losses.append(train_one_epoch(epoch, state, loader, config, CallbackList()))
+        masks = task.name == "segment"
+        loader: Any = Part(10, Share(process_group.rank, process_group.world), masks)
+        losses.append(train_one_epoch(epoch, state, loader, settings, CallbackList()))
         state.progress.record(epoch, None)
     assert state.ema.updates == 20
     weights = {key: value.clone() for key, value in state.model.state_dict().items()}
@@ -98,7 +115,9 @@ def main() -> None:
     torch.set_num_threads(1)
     with make_process_group(Namespace(device="cpu", batch_size=IMAGES, resume=False)) as process_group:
         for task in tasks.split(","):
-            run = {"steps": steps, "measured": measured, "fails": fails}[task]
+            run = {
+                "steps": steps, "segment_steps": segment_steps, "measured": measured, "fails": fails
+            }[task]  # fmt: skip
             run(process_group, Path(folder, task), *more)
 
 
