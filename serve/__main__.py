@@ -1,4 +1,4 @@
-"""Serve object detection models over HTTP: `python -m serve --weights yolov5s.pt yolov5s-LSKA.pt`."""
+"""Serve detection and segmentation models over HTTP: `python -m serve --weights a.pt b-seg.pt`."""
 
 from __future__ import annotations
 

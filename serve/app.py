@@ -52,15 +52,11 @@ def _add_detection_routes(app: FastAPI, service: DetectionService) -> None:
 
     @app.post("/v1/object-detection/{model}", openapi_extra=rows, summary="Detections as rows")
     async def object_detection(model: str, request: Request) -> Response:
-        done = await service.detect(request, model)
-        return _jpeg(done) or JSONResponse(responses.detection_rows(done.result, done.model.backend.names))
+        return await service.detect(request, model, _rows)
 
     @app.post("/v1/detect/{model}", openapi_extra=details, summary="Detections with sizes and times")
     async def detect(model: str, request: Request) -> Response:
-        done = await service.detect(request, model)
-        return _jpeg(done) or JSONResponse(
-            responses.detection_details(done.model, done.task, done.result, done.seconds)
-        )
+        return await service.detect(request, model, _details)
 
     @app.get("/v1/models", summary="Models with their classes, parameter defaults and limits")
     async def models() -> dict[str, Any]:
@@ -100,8 +96,12 @@ def _constant(content: bytes, headers: dict[str, str]) -> Callable[[], Awaitable
     return respond
 
 
-def _jpeg(detection: Detection) -> Response | None:
-    return None if detection.jpeg is None else Response(detection.jpeg, media_type="image/jpeg")
+def _rows(done: Detection) -> list[responses.DetectionRow]:
+    return responses.detection_rows(done.result, done.model.backend.names, done.masks)
+
+
+def _details(done: Detection) -> dict[str, Any]:
+    return responses.detection_details(done.model, done.task, done.result, done.masks, done.seconds)
 
 
 async def _request_error(request: Request, error: Exception) -> Response:

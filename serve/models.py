@@ -1,4 +1,4 @@
-"""A served model: images in, detections out, several requests per batch."""
+"""A served model: images in, boxes and masks out, several requests per batch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from models.backends import load_backend
 from models.backends.base import Backend
 from models.backends.metadata import read_class_names
 from serve.batching import Batcher
+from serve.masks import MaskSource
 from serve.middleware import Metrics
 from serve.request import RequestParams
 from serve.serve_options import ServeOptions
@@ -43,12 +44,14 @@ class DetectionResult:
         batch_size: number of images in its batch.
         inference: seconds of the whole batch.
         nms: seconds of this image's NMS.
+        masks: of these detections; None of a detection model, or if the request asks for none.
     """
 
     detections: np.ndarray
     batch_size: int
     inference: float
     nms: float
+    masks: MaskSource | None = None
 
 
 class ServedModel:
@@ -56,6 +59,7 @@ class ServedModel:
 
     Attributes:
         batcher: the queue and its thread.
+        segments: whether it is a segmentation model.
         imgsz: default input size, the longer side.
         fixed: whether the model takes no other size.
     """
@@ -64,6 +68,7 @@ class ServedModel:
         self.name = name
         self.backend = backend
         self.max_det = options.max_det
+        self.segments = backend.task == "segment"
         self.fixed = backend.imgsz is not None
         self._shape = backend.imgsz or (check_img_size(options.imgsz, backend.stride),) * 2
         self.imgsz = max(self._shape)
@@ -96,24 +101,40 @@ class ServedModel:
         with torch.inference_mode():
             with clock:
                 images = to_tensor([task.image for task in tasks], device, self.backend.fp16)
-                decoded = self.backend(images)
+                output = self.backend(images)
+            decoded, protos = output if self.segments else (output, [None] * len(tasks))
             return [
-                self._suppress(decoded[index : index + 1], task, len(tasks), clock.total)
+                self._suppress(decoded[index : index + 1], protos[index], task, len(tasks), clock.total)
                 for index, task in enumerate(tasks)
             ]
 
     def _suppress(
-        self, decoded: Tensor, task: InferenceTask, batch_size: int, inference: float
+        self,
+        decoded: Tensor,
+        protos: Tensor | None,
+        task: InferenceTask,
+        batch_size: int,
+        inference: float,
     ) -> DetectionResult:
-        """Run NMS on the boxes of one image, (1, N, 5 + nc), and scale them to the original image."""
+        """Run NMS on the boxes of one image, (1, N, 5 + nc + nm), and scale them to the original image."""
         clock, params = Stopwatch(self.backend.device), task.params
+        height, width = task.image.shape[:2]
         with clock:
             (kept,) = non_max_suppression(
-                decoded, params.conf, params.iou, params.classes, max_det=self.max_det
+                decoded,
+                params.conf,
+                params.iou,
+                params.classes,
+                max_det=self.max_det,
+                nm=0 if protos is None else len(protos),
             )
-            detections = kept.cpu().numpy().astype(np.float64)
-            scale_boxes(task.image.shape[:2], detections[:, :4], task.original_hw)
-        return DetectionResult(detections, batch_size, inference, clock.total)
+            rows = kept.cpu()
+            detections = rows[:, :6].numpy().astype(np.float64)
+            scale_boxes((height, width), detections[:, :4], task.original_hw)
+        masks = None
+        if protos is not None and params.masks != "none":
+            masks = MaskSource(protos.cpu(), rows, (height, width), task.original_hw)
+        return DetectionResult(detections, batch_size, inference, clock.total, masks)
 
 
 def load_models(options: ServeOptions, metrics: Metrics) -> dict[str, ServedModel]:

@@ -1,7 +1,8 @@
 "use strict";
-// Shows the detections of two models in one image. Data from the server is inserted as text, never as markup.
+// Shows the boxes and masks of two models in one image. Data from the server is inserted as text, never as markup.
 
 const MIN_CONFIDENCE = 0.05; // of requests, so that the slider can filter without a new request
+const MASK_OPACITY = 0.5;
 const IOU_DELAY = 250; // ms from the last move of the slider to the request
 const NONE = "";
 
@@ -130,9 +131,10 @@ function show() {
 }
 
 function times({ times_ms: ms, input }) {
-  const rest = ms.decode + ms.queue + ms.nms;
+  const masks = ms.masks === undefined ? "queue and NMS" : "queue, NMS and masks";
+  const rest = ms.decode + ms.queue + ms.nms + (ms.masks ?? 0);
   const round = (value) => (value < 10 ? value.toFixed(1) : value.toFixed(0));
-  return `${round(ms.inference)} ms inference, ${round(rest)} ms decoding, queue and NMS, at ${input.width} x ${input.height}`;
+  return `${round(ms.inference)} ms inference, ${round(rest)} ms decoding, ${masks}, at ${input.width} x ${input.height}`;
 }
 
 function tableRow(row) {
@@ -159,9 +161,20 @@ function draw(panel) {
   pen.drawImage(bitmap, 0, 0, width, height);
   const rows = panel.root.ariaBusy === "true" ? [] : visible(panel).reverse(); // the most confident on top
   const color = (row) => panel.colors.get(row.name) ?? "#808080";
+  for (const row of rows) drawMask(pen, row, color(row));
   for (const row of rows) drawBox(pen, row, color(row), width / shown);
   for (const row of rows) drawLabel(pen, row, color(row), width / shown, width);
   canvas.setAttribute("aria-label", summary(panel.name, rows));
+}
+
+// Rows of segmentation models contain a polygon, which is empty if the mask is.
+function drawMask(pen, row, color) {
+  const path = new Path2D();
+  for (const [x, y] of row.polygon ?? []) path.lineTo(x, y);
+  pen.globalAlpha = MASK_OPACITY;
+  pen.fillStyle = color;
+  pen.fill(path);
+  pen.globalAlpha = 1;
 }
 
 function drawBox(pen, row, color, scale) {

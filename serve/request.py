@@ -19,7 +19,8 @@ from utils.data.images import decode_image
 FILE_FIELD = "image"
 MAX_FIELDS, MAX_FIELD_BYTES = 16, 4096
 _OVERHEAD = MAX_FIELDS * 2 * MAX_FIELD_BYTES  # bytes of text fields and part headers beside the image
-PARAMETERS = ("conf", "iou", "imgsz", "classes", "format")
+PARAMETERS = ("conf", "iou", "imgsz", "classes", "masks", "format")
+MASK_FORMATS = ("none", "polygon", "rle")
 # Known by their content, whatever the file name. Other formats that PIL or OpenCV could open are left out:
 # their decoders are rarely reviewed, and clients are not trusted. MPO counts as JPEG.
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -136,6 +137,7 @@ class RequestParams:
         iou: NMS IoU threshold.
         imgsz: input size in pixels, the longer side.
         classes: the only classes to return; None for all.
+        masks: one of `MASK_FORMATS`.
         image: whether to return the annotated image instead of JSON.
     """
 
@@ -143,6 +145,7 @@ class RequestParams:
     iou: float
     imgsz: int
     classes: tuple[int, ...] | None = None
+    masks: str = "none"
     image: bool = False
 
 
@@ -153,6 +156,7 @@ def read_params(
     imgsz: int,
     fixed: bool,
     names: Mapping[int, str],
+    segments: bool = False,
 ) -> RequestParams:
     """Parse and check the parameters of a request, from its query string and its form.
 
@@ -163,6 +167,7 @@ def read_params(
         imgsz: default input size of the model.
         fixed: whether that is the only one.
         names: class names of the model.
+        segments: whether it is a segmentation model.
 
     Raises:
         RequestError: 422, with the parameter, its value and what is expected.
@@ -178,6 +183,7 @@ def read_params(
         iou=_fraction("iou", given.get("iou", str(options.iou_thres))),
         imgsz=side,
         classes=_classes(given["classes"], names) if "classes" in given else None,
+        masks=_mask_format(given.get("masks", "polygon" if segments else "none"), segments),
         image=_wants_image(given.get("format", ""), accept),
     )
 
@@ -209,6 +215,14 @@ def _classes(text: str, names: Mapping[int, str]) -> tuple[int, ...]:
             raise _invalid("classes", word, f"numbers from 0 to {last} or class names, separated by commas")
         indices.append(index)
     return tuple(indices)
+
+
+def _mask_format(text: str, segments: bool) -> str:
+    if text not in MASK_FORMATS:
+        raise _invalid("masks", text, "none, polygon or rle")
+    if text != "none" and not segments:
+        raise _invalid("masks", text, "none, as this model has no masks")
+    return text
 
 
 def _wants_image(form: str, accept: str) -> bool:

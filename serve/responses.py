@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
 from serve.models import DetectionResult, InferenceTask, ServedModel
-from serve.request import FILE_FIELD, RequestError
+from serve.request import FILE_FIELD, MASK_FORMATS, RequestError
 from serve.serve_options import ServeOptions
 from utils.base.formats import format_of
 from utils.plots.annotator import Annotator, colors
 
-DetectionRow = dict[str, float | int | str]
-STAGES = ("decode", "queue", "inference", "nms", "total")
+DetectionRow = dict[str, Any]
+STAGES = ("decode", "queue", "inference", "nms", "masks", "total")  # masks: of segmentation models
 
 
-def detection_rows(result: DetectionResult, names: Mapping[int, str]) -> list[DetectionRow]:
-    """Return detections in order of confidence: corners in pixels, confidence, class number and name."""
+def encode_masks(result: DetectionResult, mask_format: str) -> list[DetectionRow]:
+    """Return what the rows of a segmentation model contain in addition: `polygon` or `rle` of each object."""
+    if result.masks is None:
+        return [{} for _ in result.detections]
+    encoded = result.masks.polygons() if mask_format == "polygon" else result.masks.run_lengths()
+    return [{mask_format: one} for one in encoded]
+
+
+def detection_rows(
+    result: DetectionResult, names: Mapping[int, str], masks: Sequence[DetectionRow]
+) -> list[DetectionRow]:
+    """Return detections in order of confidence: corners in pixels, confidence, class number and name.
+
+    Args:
+        result: n detections.
+        names: class names.
+        masks: n dictionaries to add to the rows, see `encode_masks`.
+    """
     rows: list[DetectionRow] = []
-    for *corners, confidence, class_index in result.detections.tolist():
+    for (*corners, confidence, class_index), mask in zip(result.detections.tolist(), masks, strict=True):
         xmin, ymin, xmax, ymax = (round(value, 3) for value in corners)
         index = int(class_index)
         row: DetectionRow = {"xmin": xmin, "ymin": ymin, "xmax": xmax, "ymax": ymax}
         row |= {"confidence": round(confidence, 5), "class": index, "name": names.get(index, str(index))}
-        rows.append(row)
+        rows.append(row | mask)
     return rows
 
 
 def detection_details(
-    model: ServedModel, task: InferenceTask, result: DetectionResult, seconds: Mapping[str, float]
+    model: ServedModel,
+    task: InferenceTask,
+    result: DetectionResult,
+    masks: Sequence[DetectionRow],
+    seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """Return detections with image and input size in pixels, thresholds, and milliseconds per stage."""
     height, width = task.original_hw
@@ -43,13 +63,15 @@ def detection_details(
         "conf": task.params.conf,
         "iou": task.params.iou,
         "batch": result.batch_size,
-        "times_ms": {stage: round(1e3 * spent[stage], 3) for stage in STAGES},
-        "detections": detection_rows(result, model.backend.names),
+        "times_ms": {stage: round(1e3 * spent[stage], 3) for stage in STAGES if stage in spent},
+        "detections": detection_rows(result, model.backend.names, masks),
     }
 
 
 def annotated_jpeg(image: np.ndarray, result: DetectionResult, names: Mapping[int, str]) -> bytes:
-    """Draw labelled boxes on an image (H, W, 3) BGR, in place, and return it as a JPEG file."""
+    """Draw masks and labelled boxes on an image (H, W, 3) BGR, in place, and return it as a JPEG file."""
+    if result.masks is not None:
+        result.masks.blend(image, [colors(int(index), bgr=True) for index in result.detections[:, 5]])
     annotator = Annotator(np.ascontiguousarray(image))
     for *xyxy, confidence, class_index in result.detections[::-1].tolist():  # most confident on top
         index = int(class_index)
@@ -68,6 +90,7 @@ def models_info(models: Mapping[str, ServedModel], options: ServeOptions) -> dic
             {
                 "name": model.name,
                 "format": format_of(file).title,
+                "task": model.backend.task,
                 "imgsz": model.imgsz,
                 "fixed_imgsz": model.fixed,
                 "classes": [
@@ -92,7 +115,25 @@ _PARAMETERS: dict[str, tuple[dict[str, Any], str]] = {
     "iou": (_FRACTION, "NMS IoU threshold."),
     "imgsz": ({"type": "integer", "minimum": 32}, "Input size in pixels, the longer side."),
     "classes": ({"type": "string"}, "Classes to return: numbers or names, separated by commas."),
+    "masks": (
+        {"type": "string", "enum": list(MASK_FORMATS)},
+        "How to return the masks of a segmentation model; polygon by default. Other models have none.",
+    ),
     "format": ({"type": "string", "enum": ["json", "image"]}, "JSON, or the annotated image as a JPEG."),
+}
+_POINT = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+_POLYGON = {
+    "type": "array",
+    "items": _POINT,
+    "description": "With masks=polygon: points x, y of the largest part of the mask, in pixels of the image.",
+}
+_RLE = {
+    "type": "object",
+    "description": "With masks=rle: the mask in COCO's compressed run-length encoding.",
+    "properties": {
+        "size": {"type": "array", "items": {"type": "integer"}, "description": "Height and width."},
+        "counts": {"type": "string"},
+    },
 }
 _PIXELS = {"type": "number", "description": "Pixels of the image."}
 ROWS_SCHEMA: dict[str, Any] = {
@@ -104,6 +145,8 @@ ROWS_SCHEMA: dict[str, Any] = {
             "confidence": _FRACTION,
             "class": {"type": "integer"},
             "name": {"type": "string"},
+            "polygon": _POLYGON,
+            "rle": _RLE,
         },
     },
 }

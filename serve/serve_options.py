@@ -18,7 +18,7 @@ class ServeOptions(Options):
     """Options of `python -m serve`."""
 
     prog = "-m serve"
-    description = "Serve object detection models over HTTP."
+    description = "Serve detection and segmentation models over HTTP."
 
     weights: list[str] = _server(["yolov5s.pt"], "model path(s), each served under its own name")
     data: str = _server(

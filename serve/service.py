@@ -1,23 +1,24 @@
-"""Process one detection request, from its upload to its detections."""
+"""Process one detection request, from its upload to its response."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 
 from serve.batching import BusyError
 from serve.middleware import Metrics
 from serve.models import DetectionResult, InferenceTask, ServedModel
 from serve.request import FILE_FIELD, Form, RequestError, RequestParams, read_form, read_image, read_params
-from serve.responses import annotated_jpeg
+from serve.responses import DetectionRow, annotated_jpeg, encode_masks
 from serve.serve_options import ServeOptions
 from utils.base.errors import ConfigError
 from utils.base.processes import usable_cores
@@ -26,19 +27,19 @@ UPLOAD_SECONDS = 30.0  # slow clients would occupy a slot that others could use
 _CLIENT_CLOSED = 499  # never sent; the status that web servers log in this case
 
 
-@dataclass(frozen=True)
+@dataclass
 class Detection:
-    """A processed request; `jpeg` if the annotated image was asked for, `seconds` by stage."""
+    """A processed request: its result, the seconds of each stage, and what masks add to each row."""
 
     model: ServedModel
     task: InferenceTask
     result: DetectionResult
-    jpeg: bytes | None
     seconds: dict[str, float]
+    masks: list[DetectionRow] = field(default_factory=list)
 
 
 class DetectionService:
-    """The served models, and a thread pool that decodes and draws images.
+    """The served models, and a thread pool that decodes and draws images, and makes masks.
 
     The pool is small, as each of its threads may hold an image of the maximum size.
     """
@@ -60,8 +61,16 @@ class DetectionService:
             model.batcher.close()
         self._pool.shutdown(cancel_futures=True)
 
-    async def detect(self, request: Request, name: str) -> Detection:
+    async def detect(self, request: Request, name: str, content: Callable[[Detection], Any]) -> Response:
         """Read the image of a request and run the model `name` on it.
+
+        Args:
+            request: the request.
+            name: name of the model.
+            content: returns the content of the JSON response.
+
+        Returns:
+            The JSON response, or the annotated image.
 
         Raises:
             RequestError: the request is invalid, or the model failed.
@@ -81,12 +90,14 @@ class DetectionService:
             with _as_request_errors():
                 future = model.batcher.submit(task, task.image.shape)
                 result, seconds["queue"] = await _wait_while_connected(request, future)
-            jpeg = None
             if image is not None:
                 names = model.backend.names
                 jpeg = await loop.run_in_executor(self._pool, annotated_jpeg, image, result, names)
-            seconds["total"] = time.monotonic() - started
-            return Detection(model, task, result, jpeg, seconds)
+                return Response(jpeg, media_type="image/jpeg")
+            done = Detection(model, task, result, seconds)
+            if result.masks is None:
+                return _json_response(done, started, content)
+            return await loop.run_in_executor(self._pool, _json_response, done, started, content)
 
     def _model(self, name: str) -> ServedModel:
         if name not in self.models:
@@ -111,7 +122,15 @@ class DetectionService:
     def _read_params(self, request: Request, form: Form, model: ServedModel) -> RequestParams:
         values = {**request.query_params, **form.fields}
         accept = request.headers.get("accept", "")
-        return read_params(values, accept, self.options, model.imgsz, model.fixed, model.backend.names)
+        return read_params(
+            values,
+            accept,
+            self.options,
+            model.imgsz,
+            model.fixed,
+            model.backend.names,
+            model.segments,
+        )
 
     def _prepare(
         self, content: bytes, model: ServedModel, params: RequestParams
@@ -119,6 +138,17 @@ class DetectionService:
         """Decode and letterbox an image; the decoded image is returned only if it will be drawn on."""
         image = read_image(content, self.options.max_pixels)
         return image if params.image else None, model.prepare(image, params)
+
+
+def _json_response(done: Detection, started: float, content: Callable[[Detection], Any]) -> Response:
+    """Encode the masks and make the response; masks would keep other requests waiting in the event loop."""
+    encoding = time.monotonic()
+    done.masks = encode_masks(done.result, done.task.params.masks)
+    now = time.monotonic()
+    if done.result.masks is not None:
+        done.seconds["masks"] = now - encoding
+    done.seconds["total"] = now - started
+    return JSONResponse(content(done))
 
 
 async def _wait_while_connected(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="pip install fastapi httpx prometheus-client python-multipart uvicorn")
@@ -101,6 +102,39 @@ def test_a_dropped_image_is_drawn_with_boxes(tab: Tab) -> None:
 
     assert tab.page.evaluate(drawn) != with_boxes
     assert "found nothing" in str(tab.page.locator("canvas").first.get_attribute("aria-label"))
+
+
+def test_polygons_are_filled_below_the_boxes(tab: Tab) -> None:
+    """In a black image: half of the class's colour inside of the polygon, black beside it in the box."""
+    box = {
+        "xmin": 40,
+        "ymin": 40,
+        "xmax": 160,
+        "ymax": 160,
+        "confidence": 0.9,
+        "class": 1,
+        "name": "red plate",
+    }
+    triangle = [[40, 40], [160, 40], [40, 160]]
+    empty = {**box, "name": "cell", "class": 0, "polygon": []}
+    result = {
+        "size": {"width": 300, "height": 200}, "input": {"width": 64, "height": 64}, "batch": 1,
+        "times_ms": {"decode": 1, "queue": 1, "inference": 1, "nms": 1, "masks": 7, "total": 11},
+        "detections": [{**box, "polygon": triangle}, empty],
+    }  # fmt: skip
+    tab.page.route("**/v1/detect/**", lambda route: route.fulfill(json=result))
+    tab.choose("black.png", encoded(np.zeros((200, 300, 3), np.uint8)))
+    assert tab.counts() == [2, 2]
+    pixel = """([x, y]) => {
+      const canvas = document.querySelector("canvas");
+      const zoom = canvas.width / 300;
+      return [...canvas.getContext("2d").getImageData(x * zoom, y * zoom, 1, 1).data];
+    }"""
+
+    assert tab.page.evaluate(pixel, [70, 90]) == pytest.approx([0x0B / 2, 0xDB / 2, 0xEB / 2, 255], abs=1)
+    assert tab.page.evaluate(pixel, [140, 130]) == [0, 0, 0, 255]
+    assert "10 ms decoding, queue, NMS and masks" in tab.page.locator(".times").first.inner_text()
+    assert not tab.errors
 
 
 def test_the_iou_slider_sends_a_request_and_classes_can_be_hidden(tab: Tab) -> None:
