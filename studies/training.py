@@ -38,5 +38,6 @@ def run(cls: type[TrainOptions], keywords: dict[str, Any]) -> TrainResult:
         user_callbacks = (adapted(user_callbacks),)
     known = known_keywords(cls, keywords)
     if ignored := sorted(keywords.keys() - known.keys()):
-        LOG.warning(f"{cls.prog}: ignored {', '.join(ignored)}, which are no options of it")
+        function = f"{cls.prog.removesuffix('.py')}.run"
+        LOG.warning(f"{function}: ignored {', '.join(ignored)}, which are no options of {cls.prog}")
     return train(options_from(cls, known), user_callbacks)

@@ -16,8 +16,8 @@ from models.weights import load_for_inference, read_checkpoint
 from tests.utils.train.small import CONFIG, small_models, small_set
 from utils.base.errors import ConfigError, DataError
 from utils.loggers.callbacks import Callbacks
+from utils.tasks.task import Task
 from utils.train.loss_meter import DivergedError
-from utils.train.run_dir import COLUMNS
 
 BATCHES = 4  # in an epoch of 16 images
 
@@ -59,7 +59,7 @@ def test_a_run_writes_checkpoints_tables_and_plots(flags: Flags) -> None:
     result = train.run(**flags(noplots=False, name="whole", save_period=1))
     files = {path.relative_to(result.save_dir).as_posix() for path in result.save_dir.rglob("*.*")}
 
-    assert _rows(result.save_dir)[0] == list(COLUMNS)
+    assert _rows(result.save_dir)[0] == list(Task().columns)
     assert [row[0] for row in _rows(result.save_dir)[1:]] == ["0", "1"]
     assert {f"weights/{name}.pt" for name in ("last", "best", "epoch0", "epoch1")} <= files
     assert {"opt.yaml", "hyp.yaml", "results.csv", "results.png", "labels.jpg"} <= files

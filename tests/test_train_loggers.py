@@ -22,7 +22,7 @@ from tests.utils.loggers.wandb_file import records, values
 from tests.utils.train.small import small_models, small_set
 from utils.loggers.available import SERVICES
 from utils.loggers.callbacks import Callbacks
-from utils.train.run_dir import COLUMNS
+from utils.tasks.task import Task
 
 Flags = Callable[..., dict[str, Any]]
 
@@ -77,7 +77,7 @@ def test_services_contain_the_values_of_results_csv(
 
     assert _same(without_services, _state(result)), "callbacks change nothing"
     board = events(result.save_dir)
-    for name in COLUMNS[1:]:
+    for name in Task().columns[1:]:
         assert [_as_written(event.value) for event in board.Scalars(name)] == pytest.approx(
             [row[name] for row in table], rel=1e-5
         ), name
@@ -88,7 +88,7 @@ def test_services_contain_the_values_of_results_csv(
 
     client = MlflowClient(store)
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    for name in COLUMNS[1:]:
+    for name in Task().columns[1:]:
         history = client.get_metric_history(run.info.run_id, name)
         assert [_as_written(metric.value) for metric in history] == [row[name] for row in table], name
     assert run.info.status == "FINISHED" and run.data.params["hyp/lr0"] == "0.01"
@@ -99,8 +99,8 @@ def test_services_contain_the_values_of_results_csv(
 
     written = records(result.save_dir / "wandb")
     history = [values(item.item) for kind, item in written if kind == "history"]
-    assert [{name: _as_written(row[name]) for name in COLUMNS[1:]} for row in history] == [
-        {name: row[name] for name in COLUMNS[1:]} for row in table
+    assert [{name: _as_written(row[name]) for name in Task().columns[1:]} for row in history] == [
+        {name: row[name] for name in Task().columns[1:]} for row in table
     ]
     assert {f"{name}/path" for name in images} <= {key for row in history for key in row}
 

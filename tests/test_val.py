@@ -17,7 +17,7 @@ from tests.known import SHARED, golden, needs_shared, pattern_image
 from tests.models.backends.files import NAMES, checkpoint, exported
 from utils.base.errors import ConfigError
 from utils.base.paths import ROOT
-from utils.val import study
+from utils.val import study, validate
 from utils.val.accumulator import EvalResult
 from utils.val.val_options import options_from, parse_options
 
@@ -105,7 +105,7 @@ def test_each_run_has_a_new_folder(data: Path, monkeypatch: pytest.MonkeyPatch) 
         folder.mkdir(parents=True, exist_ok=True)
         folders.append(folder.name)
 
-    monkeypatch.setattr(val, "measure", measured)
+    monkeypatch.setattr(validate, "measure", measured)
     for again in (False, False, True):
         val.run(**options(data, exist_ok=again))
     assert folders == ["exp", "exp2", "exp"]

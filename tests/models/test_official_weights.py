@@ -34,8 +34,8 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
         yield running
 
 
-def test_the_ten_detection_models_are_official() -> None:
-    assert set(OFFICIAL) == {f"yolov5{scale}{p6}.pt" for scale in "nsmlx" for p6 in ("", "6")}
+def test_all_detection_and_segmentation_models_are_official() -> None:
+    assert set(OFFICIAL) == {f"yolov5{scale}{kind}.pt" for scale in "nsmlx" for kind in ("", "6", "-seg")}
 
 
 def test_only_bare_official_names_are_downloaded(site: Site) -> None:

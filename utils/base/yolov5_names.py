@@ -274,9 +274,9 @@ TABLE: dict[str, dict[str, tuple[str, str]]] = {
     ),
     "utils.segment.general": _rows(
         "utils.compat.masks",
-        "process_mask process_mask_native process_mask_upsample crop_mask scale_image mask_iou masks_iou "
-        "masks2segments",
-    ),
+        "process_mask process_mask_native process_mask_upsample scale_image masks_iou masks2segments",
+    )
+    | _rows("utils.tasks.segment.masks", "crop_mask mask_iou"),
     "utils.segment.plots": _rows("utils.compat.drawing", "plot_results")
     | _advice("segmentation is not part of this version", "plot_images_and_masks plot_results_with_masks"),
 }

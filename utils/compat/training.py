@@ -121,7 +121,7 @@ class LoadImagesAndLabels(DetectionDataset):
     @staticmethod
     def collate_fn(batch: Sequence[Any]) -> Any:
         """Return items of the dataset as a batch (images, targets, paths, shapes)."""
-        return collate(batch)
+        return collate(batch)[:4]
 
     @property
     def im_files(self) -> list[str]:

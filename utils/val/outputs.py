@@ -75,7 +75,7 @@ class EvalOutputs:
         """Add the `detections` (n, 6) and `labels` (m, 5) of one image of a batch, in its own pixels."""
         path, shapes = Path(batch.paths[index]), batch.shapes[index]
         if self.labels is not None and shapes is not None:
-            self.labels.add(path, detections, shapes.original_hw)
+            self.labels.add(path, detections, shapes[0])  # programs give plain tuples
         if self.json is not None:
             self.json.add(path, detections)
         if self.plots is not None:

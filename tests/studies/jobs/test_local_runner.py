@@ -13,7 +13,7 @@ from studies.evolve.trials import Journal, Result, Trial
 from studies.jobs.job import KilledError, LostError
 from studies.jobs.local_runner import LocalRunner
 from utils.base.errors import ConfigError
-from utils.train.run_dir import COLUMNS, METRICS
+from utils.tasks.task import Task
 
 RunScript = Callable[..., Result]
 TRIAL = Trial(2, {"lr0": 0.01}, ("--epochs=1",))
@@ -24,7 +24,7 @@ def run_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunScript:
     """Train with a script in place of train.py; RUN is the folder that it would write to."""
 
     def run(script: str, trial: Trial = TRIAL) -> Result:
-        def command(folder: Path, flags: Sequence[str], device: str) -> list[str]:
+        def command(folder: Path, flags: Sequence[str], device: str, task: str) -> list[str]:
             head = f"import os, pathlib, sys; RUN = pathlib.Path({str(folder)!r})\n"
             return [sys.executable, "-c", head + textwrap.dedent(script)]
 
@@ -36,13 +36,13 @@ def run_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunScript:
 
 def table(metric: float) -> str:
     row = ",".join(map(str, [0] * 4 + [metric] * 7 + [0] * 3))
-    return f"RUN.mkdir(); (RUN / 'results.csv').write_text('''{','.join(COLUMNS)}\n{row}\n''')"
+    return f"RUN.mkdir(); (RUN / 'results.csv').write_text('''{','.join(Task().columns)}\n{row}\n''')"
 
 
 def test_the_result_has_the_metrics_of_the_last_epoch(run_script: RunScript, tmp_path: Path) -> None:
     result = run_script(table(0.25))
 
-    assert result.metrics == dict.fromkeys(METRICS, 0.25) and not result.failure
+    assert result.metrics == dict.fromkeys(Task().measured, 0.25) and not result.failure
     assert Journal(tmp_path).results == {2: result}
     assert run_script("sys.exit('not called')") == result, "a complete candidate is not trained again"
 

@@ -84,7 +84,7 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_batch_and_causes() -> None:
 
 
 def test_a_gradient_that_overflows_is_detected_with_a_finite_loss() -> None:
-    meter = LossMeter(torch.device("cpu"), epoch=0)
+    meter = LossMeter(torch.device("cpu"), epoch=0, sums=[0.0] * 3)
     meter.add(torch.ones(3), 0)
     meter.watch(torch.tensor(float("inf")), 5)
     meter.add(torch.ones(3), 6)
@@ -140,7 +140,7 @@ def test_the_loss_of_a_quad_batch_is_multiplied_by_four() -> None:
         state.model.train()
         batch = DrawnLoader().batch(0, 0)
         images = to_device(batch.images, state.device)
-        compute_loss(state, images, batch.targets, config)[0].backward()
+        compute_loss(state, images, batch.labels, config)[0].backward()
         norms.append(float(state.model.model[0].conv.weight.grad.norm()))
 
     assert norms[1] == pytest.approx(4 * norms[0], rel=1e-4)

@@ -15,8 +15,9 @@ from tests.utils.train.small import hyperparameters, make_state
 from utils.base.errors import DataError, YoloError
 from utils.base.log import set_up_console
 from utils.loggers.callbacks import Callbacks
+from utils.tasks.task import Task
 from utils.train.loss_meter import DivergedError
-from utils.train.run_dir import COLUMNS, RunDir, guard, quoted, run_metadata, table_row
+from utils.train.run_dir import RunDir, guard, quoted, run_metadata, table_row
 from utils.train.train_options import parse_options
 
 
@@ -32,7 +33,7 @@ def _rows(run: RunDir) -> list[list[str]]:
 
 
 def _row(epoch: int) -> dict[str, float]:
-    return dict.fromkeys(COLUMNS, 0.5) | {"epoch": epoch}
+    return dict.fromkeys(Task().columns, 0.5) | {"epoch": epoch}
 
 
 def test_runs_are_numbered_and_may_take_the_name_of_the_yaml(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_the_table_has_the_original_columns_and_no_duplicate_rows(tmp_path: Path
     resumed = _open(tmp_path, 2)  # epoch 2 was written, but its checkpoint was not
     resumed.write_row(_row(2))
 
-    assert _rows(run)[0] == list(COLUMNS)
+    assert _rows(run)[0] == list(Task().columns)
     assert [row[0] for row in _rows(run)[1:]] == ["0", "1", "2"]
 
 
@@ -74,7 +75,7 @@ def test_a_new_run_in_an_old_folder_starts_a_new_table(tmp_path: Path) -> None:
 
 
 def test_a_row_without_validation_has_nan(tmp_path: Path) -> None:
-    row = table_row(4, [1.0, 2.0, 3.0], None, make_state().optimizer)
+    row = table_row(Task().columns, 4, [1.0, 2.0, 3.0], None, make_state().optimizer)
 
     assert (row["epoch"], row["train/cls_loss"], row["x/lr2"]) == (4, 3.0, 0.01)
     assert str(row["metrics/recall"]) == "nan"

@@ -218,6 +218,6 @@ def test_scores_of_the_coco_tools_replace_the_map(tmp_path: Path, monkeypatch: p
     result = run(FakeModel([as_detections(LABELS)]), [batch(LABELS)], outputs=written)
 
     assert (result.map, result.map50, result.mp) == (0.3, 0.5, 1)
-    assert calls == [(tmp_path / "m_predictions.json", truth, [0, 1])]
+    assert calls == [(tmp_path / "m_predictions.json", truth, [0, 1], "bbox")]
     rows = json.loads((tmp_path / "m_predictions.json").read_text())
     assert [row["category_id"] for row in rows] == [1, 2, 1]  # COCO's ids start at 1
