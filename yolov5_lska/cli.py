@@ -16,6 +16,9 @@ COMMANDS = {
     "train": ("train.py", "train a detector, or search hyperparameters"),
     "val": ("val.py", "validate a model on labelled images"),
     "detect": ("detect.py", "detect objects in images, videos and streams"),
+    "segment train": ("segment/train.py", "train a segmentation model"),
+    "segment val": ("segment/val.py", "validate a segmentation model on labelled images"),
+    "segment predict": ("segment/predict.py", "segment objects in images, videos and streams"),
     "export": ("export.py", "export checkpoints to other formats"),
     "compare": ("compare.py", "compare models over several seeds"),
     "graft": ("graft.py", "transfer trained weights to a config with other layers"),
@@ -23,6 +26,7 @@ COMMANDS = {
     "benchmarks": ("benchmarks.py", "export to all formats, and benchmark each"),
     "serve": ("serve", "serve a model over HTTP"),
     "get": ("utils.data get", "download the dataset that a yaml describes"),
+    "convert": ("utils.data convert", "convert COCO annotations to YOLO polygons"),
     "pack": ("utils.data pack", "pack a dataset into shards"),
 }
 
@@ -37,8 +41,10 @@ def main() -> None:
         sys.stdout.write(f"yolov5-lska {__version__}\n")
     elif name in commands():
         _run(COMMANDS[name][0], words[1:])
+    elif " ".join(words[:2]) in commands():
+        _run(COMMANDS[" ".join(words[:2])][0], words[2:])
     else:
-        _exit_unknown(name)
+        _exit_unknown(" ".join(words[:2]) if name == "segment" else name)
 
 
 def commands() -> dict[str, str]:
@@ -48,7 +54,7 @@ def commands() -> dict[str, str]:
 
 def usage() -> str:
     """Return the text of `--help`."""
-    lines = [f"  {name:12}{what}" for name, what in commands().items()]
+    lines = [f"  {name:17}{what}" for name, what in commands().items()]
     return "\n".join(
         [
             "usage: yolov5-lska COMMAND [FLAG ...]",

@@ -28,7 +28,7 @@ def command_for(program: str) -> str:
     """Return the command that starts `train.py`, or `-m utils.data get`."""
     if not INSTALLED:
         return f"python {program}"
-    return f"yolov5-lska {program.removesuffix('.py').rpartition(' ')[2]}"
+    return f"yolov5-lska {program.removesuffix('.py').rpartition(' ')[2].replace('/', ' ')}"
 
 
 def relative_to_cwd(path: Path) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 CHANNELS = 128  # that OpenCV resizes at a time
-BLOCK_PIXELS = 1 << 25  # of float32 masks that are made at a time: 128 MB
+BLOCK_PIXELS = 1 << 22  # of float32 masks that are made at a time: 16 MB; more is slower
 
 
 def crop_mask(masks: Tensor, boxes: Tensor) -> Tensor:

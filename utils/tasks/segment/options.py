@@ -23,6 +23,7 @@ class SegmentTrainOptions(TrainOptions):
     model_task: ClassVar[str] = "segment"
 
     weights: str = flag("yolov5s-seg.pt", "initial weights; '' trains from scratch", group="model and data")
+    data: str = flag("data/shapes-seg.yaml", "dataset yaml", group="model and data")
     project: str = flag(
         factory=lambda: runs_folder("train-seg"), help="folder that contains the run folders", group="output"
     )
