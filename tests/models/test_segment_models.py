@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.config import MULTIPLES, config_names
+from models.weights import Ensemble
 from models.yolo import DetectionModel, SegmentationModel, make_model
 from tests.known import arrays, fill, golden, pattern_image, to_tensor
 from utils.base.errors import ConfigError
@@ -209,3 +210,8 @@ def test_a_detection_config_is_not_a_segmentation_model() -> None:
 def test_test_time_augmentation_is_refused() -> None:
     with pytest.raises(ConfigError, match="--augment"):
         make_model("yolov5n-seg.yaml", nc=2).eval()(torch.rand(1, 3, 64, 64), augment=True)
+
+
+def test_several_models_form_no_ensemble_of_masks() -> None:
+    with pytest.raises(ConfigError, match="give one segmentation model"):
+        Ensemble([hollow("yolov5n-seg.yaml"), hollow("yolov5n-seg.yaml")])
