@@ -277,8 +277,14 @@ TABLE: dict[str, dict[str, tuple[str, str]]] = {
         "process_mask process_mask_native process_mask_upsample scale_image masks_iou masks2segments",
     )
     | _rows("utils.tasks.segment.masks", "crop_mask mask_iou"),
-    "utils.segment.plots": _rows("utils.compat.drawing", "plot_results")
-    | _advice("segmentation is not part of this version", "plot_images_and_masks plot_results_with_masks"),
+    "utils.segment.plots": _rows("utils.compat.drawing", "plot_results plot_results_with_masks=plot_results")
+    | _rows("utils.compat.segment", "plot_images_and_masks"),
+    "utils.segment.loss": _rows("utils.compat.segment", "ComputeLoss"),
+    "utils.segment.dataloaders": _rows(
+        "utils.compat.segment", "create_dataloader polygon2mask polygons2masks polygons2masks_overlap"
+    ),
+    "utils.segment.metrics": _rows("utils.compat.segment", "ap_per_class_box_and_mask fitness KEYS"),
+    "utils.segment.augmentations": _rows("utils.compat.augment", "random_perspective mixup"),
 }
 
 _LOADERS = {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.base.log import LOG
-from utils.data.dataset import DetectionDataset, SampleKey
+from utils.data.dataset import DetectionDataset, MaskFormat, SampleKey
 from utils.data.image_lists import label_path
 from utils.data.loader import Loader, collate, make_loader
 from utils.data.samplers import Share
@@ -23,7 +23,10 @@ from utils.train.hyp import load_hyp
 
 
 class CompatLoader:
-    """Iterable over batches (images uint8, targets (n, 6), paths, shapes); each iteration is a new epoch."""
+    """Iterable over batches (images uint8, targets (n, 6), paths, shapes); each iteration is a new epoch.
+
+    Batches of segmentation end with masks.
+    """
 
     def __init__(self, loader: Loader, dataset: LoadImagesAndLabels, batch_size: int) -> None:
         self._loader = loader
@@ -46,7 +49,8 @@ class CompatLoader:
         epoch, self._epoch = self._epoch, self._epoch + 1
         chosen = not isinstance(self.dataset.indices, range)
         for batch in self._of_indices(epoch) if chosen else self._loader:
-            yield batch.images, batch.targets, tuple(batch.paths), tuple(batch.shapes)
+            masks = () if batch.masks is None else (batch.masks,)
+            yield batch.images, batch.targets, tuple(batch.paths), tuple(batch.shapes), *masks
 
     def _of_indices(self, epoch: int) -> Iterator[Any]:
         """Yield batches of the images that a script has listed in `dataset.indices`."""
@@ -83,6 +87,7 @@ class LoadImagesAndLabels(DetectionDataset):
         stride: int = 32,
         pad: float = 0.0,
         prefix: str = "",
+        masks: MaskFormat | None = None,
     ) -> None:
         paths = [Path(one) for one in (path if isinstance(path, list | tuple) else [path])]
         kind = "ram" if cache_images is True else cache_images or None
@@ -99,6 +104,7 @@ class LoadImagesAndLabels(DetectionDataset):
             cache=kind,
             single_cls=single_cls,
             pad=pad,
+            masks=masks,
             prefix=prefix,
         )
         self.img_size = img_size
@@ -155,6 +161,7 @@ def create_dataloader(
     shuffle: bool = False,
     seed: int = 0,
     world_size: int = 1,
+    masks: MaskFormat | None = None,
     **ignored: Any,
 ) -> tuple[CompatLoader, LoadImagesAndLabels]:
     """Return a loader of labelled images, and its dataset.
@@ -178,6 +185,7 @@ def create_dataloader(
         shuffle: another order in each epoch.
         seed: seed of order and augmentations.
         world_size: number of processes that share the batches.
+        masks: how samples hold masks; None: boxes only.
         **ignored: arguments of other versions that change nothing here.
 
     Raises:
@@ -185,8 +193,9 @@ def create_dataloader(
     """
     single = single_cls if isinstance(single_cls, bool) else bool(getattr(single_cls, "single_cls", False))
     dataset = LoadImagesAndLabels(
-        path, imgsz, batch_size, augment, hyp, rect, image_weights, cache, single, int(stride), pad, prefix
-    )
+        path, imgsz, batch_size, augment, hyp, rect, image_weights, cache, single, int(stride), pad, prefix,
+        masks,
+    )  # fmt: skip
     if rank != -1 and torch.distributed.is_available() and torch.distributed.is_initialized():
         world_size = torch.distributed.get_world_size()
     share = Share(rank, world_size) if rank != -1 and world_size > 1 else None

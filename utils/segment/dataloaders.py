@@ -1,0 +1,5 @@
+"""The names of YOLOv5\'s module `utils.segment.dataloaders`; see docs/your-own-code.md."""
+
+from utils.base.yolov5_names import serve
+
+__getattr__, __dir__, __all__ = serve("utils.segment.dataloaders")
