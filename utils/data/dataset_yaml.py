@@ -192,11 +192,11 @@ def _missing(root: Path, entries: list[str]) -> list[ImageSource]:
 
 
 def _generate(what: Any, root: Path, yaml: Path) -> None:
-    if what != "shapes":
-        raise ConfigError(f"{yaml}: generate: only 'shapes' can be generated, found {what!r}")
+    if what not in ("shapes", "shapes-seg"):
+        raise ConfigError(f"{yaml}: generate: expected shapes or shapes-seg, found {what!r}")
     from utils.data.shapes import make_shapes
 
-    make_shapes(root)
+    make_shapes(root, polygons=what == "shapes-seg")
 
 
 def _download(raw: dict[str, Any], root: Path, val: list[str], yaml: Path, allowed: bool) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from utils.base.errors import DataError
 from utils.base.log import LOG
 from utils.base.seeds import generator
+from utils.tasks.segment.polygons import join_rings, polygon_text, ring_fractions
 
 NAMES = ("circle", "square", "triangle", "star", "ring")
 VERSION = 1  # raise it when the images change: datasets of older versions are then drawn again
@@ -26,7 +27,9 @@ _MIN_INSIDE = 0.75  # fraction of a shape that is inside the image
 _SUBPIXEL_BITS = 4  # fractional bits of the coordinates for cv2.fillPoly
 
 
-def make_shapes(root: Path, seed: int = 0, train: int = 320, val: int = 80, size: int = 320) -> Path:
+def make_shapes(
+    root: Path, seed: int = 0, train: int = 320, val: int = 80, size: int = 320, *, polygons: bool = False
+) -> Path:
     """Draw the dataset into `root` unless it exists already; return `root`.
 
     Writes images/{train,val}/NNNN.jpg, labels/{train,val}/NNNN.txt and a marker file with the version,
@@ -38,11 +41,14 @@ def make_shapes(root: Path, seed: int = 0, train: int = 320, val: int = 80, size
         train: number of training images.
         val: number of validation images.
         size: side of the images, pixels.
+        polygons: label the visible part of each shape with a polygon, instead of the whole with a box.
 
     Raises:
         DataError: `root` contains other files, or cannot be written.
     """
     info = {"version": VERSION, "seed": seed, "train": train, "val": val, "size": size}
+    if polygons:
+        info["polygons"] = True
     if _is_current(root, info):
         return root
     LOG.info(f"Drawing {train} + {val} images of shapes into {root}")
@@ -50,14 +56,14 @@ def make_shapes(root: Path, seed: int = 0, train: int = 320, val: int = 80, size
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
             fresh = Path(folder) / "new"
-            _draw_split(fresh, "train", seed, range(train), size)
-            _draw_split(fresh, "val", seed, range(train, train + val), size)
+            _draw_split(fresh, "train", seed, range(train), size, polygons)
+            _draw_split(fresh, "val", seed, range(train, train + val), size, polygons)
             (fresh / MARKER).write_text(json.dumps(info) + "\n")
             _move_to(fresh, root, info, Path(folder) / "old")
     except OSError as error:
         raise DataError(
             f"{root}: the shapes cannot be drawn there ({error.strerror or error}); "
-            "give another --data, or change path: in data/shapes.yaml"
+            "give another --data, or change path: in its yaml"
         ) from error
     return root
 
@@ -80,6 +86,16 @@ def draw_image(
         image (height, width, 3) uint8 BGR and labels (n, 5) float32: class, cx, cy, w, h as fractions.
         n is less than `objects` if there is no room for more shapes.
     """
+    return draw_objects(rng, height, width, objects)[:2]
+
+
+def draw_objects(
+    rng: np.random.Generator, height: int, width: int, objects: int | None = None
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Draw the image of `draw_image`; return it, its labels (n, 5), and the masks of what is visible.
+
+    A mask (height, width) bool is the part of a shape that no later shape covers.
+    """
     if objects is None:
         objects = 0 if rng.random() < _EMPTY_FRACTION else int(rng.integers(2, 6))
     canvas, ground = _background(rng, height, width)
@@ -97,7 +113,7 @@ def draw_image(
         rows.append((class_index, *_fractions(mask)))
     canvas += rng.standard_normal((height, width, 1), np.float32) * rng.uniform(2, 9)
     image = np.clip(canvas, 0, 255).astype(np.uint8)
-    return image, np.array(rows, np.float32).reshape(-1, 5)
+    return image, np.array(rows, np.float32).reshape(-1, 5), [shown for shown, _ in visible]
 
 
 def save_jpeg(path: Path, image: np.ndarray, quality: int = 90) -> None:
@@ -206,17 +222,22 @@ def _paint(rng: np.random.Generator, canvas: np.ndarray, mask: np.ndarray, colou
     canvas[region] += alpha * (colour + (down + across)[..., None] - canvas[region])
 
 
-def _draw_split(root: Path, split: str, seed: int, numbers: range, size: int) -> None:
+def _draw_split(root: Path, split: str, seed: int, numbers: range, size: int, polygons: bool) -> None:
     images, labels = root / "images" / split, root / "labels" / split
     images.mkdir(parents=True)
     labels.mkdir(parents=True)
     for number in numbers:
-        image, rows = draw_image(generator(seed, number), size, size)
+        image, rows, masks = draw_objects(generator(seed, number), size, size)
         save_jpeg(images / f"{number:04d}.jpg", image)
         lines = [
-            f"{int(class_index)} " + " ".join(f"{value:.6f}" for value in box) for class_index, *box in rows
+            f"{int(class_index)} {_polygon(mask) if polygons else ' '.join(f'{value:.6f}' for value in box)}"
+            for (class_index, *box), mask in zip(rows, masks, strict=True)
         ]
         (labels / f"{number:04d}.txt").write_text("".join(f"{line}\n" for line in lines))
+
+
+def _polygon(mask: np.ndarray) -> str:
+    return polygon_text(ring_fractions(join_rings(mask), mask.shape))
 
 
 def _is_current(root: Path, info: dict[str, Any]) -> bool:

@@ -111,7 +111,7 @@ def test_names_are_a_list_or_a_mapping(tmp_path: Path, project: Path, names: Any
         ({"val": ""}, "'val:' is missing"),
         ({"val": 5}, "val: expected a folder"),
         ({"path": 5}, "path: expected a folder"),
-        ({"generate": "circles"}, "only 'shapes'"),
+        ({"generate": "circles"}, "expected shapes or shapes-seg, found 'circles'"),
     ],
 )
 def test_errors_name_the_key(tmp_path: Path, project: Path, content: dict[str, Any], message: str) -> None:
@@ -177,9 +177,17 @@ def test_downloads_go_to_the_root_that_is_searched(
 def test_shapes_are_drawn_on_first_use(
     tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("utils.data.shapes.make_shapes", lambda root: make_splits(root))
-    data = read_data_yaml(write(project / "data/s.yaml", path="datasets/shapes", generate="shapes"))
-    assert data.root == project / "datasets/shapes"
+    drawn = {}
+
+    def draw(root: Path, *, polygons: bool) -> Path:
+        drawn[root.name] = polygons
+        return make_splits(root)
+
+    monkeypatch.setattr("utils.data.shapes.make_shapes", draw)
+    for name in ("shapes", "shapes-seg"):
+        data = read_data_yaml(write(project / f"data/{name}.yaml", path=f"datasets/{name}", generate=name))
+        assert data.root == project / "datasets" / name
+    assert drawn == {"shapes": False, "shapes-seg": True}
 
 
 @pytest.mark.parametrize("inner", ["", "deep/er/"])

@@ -15,7 +15,9 @@ from utils.base.paths import ROOT
 from utils.base.seeds import generator
 from utils.base.yaml_io import read_yaml
 from utils.data import shapes
-from utils.data.shapes import MARKER, NAMES, draw_image, make_shapes
+from utils.data.dataset import DetectionDataset
+from utils.data.shapes import MARKER, NAMES, draw_image, draw_objects, make_shapes
+from utils.tasks.segment.rasterize import MaskFormat
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -136,8 +138,39 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         make_shapes(tmp_path / "file" / "shapes", train=1, val=1, size=64)
 
 
-def test_the_yaml_names_the_classes_in_order() -> None:
-    assert tuple(read_yaml(ROOT / "data" / "shapes.yaml")["names"].values()) == NAMES
+@pytest.mark.parametrize("name", ["shapes.yaml", "shapes-seg.yaml"])
+def test_the_yaml_names_the_classes_in_order(name: str) -> None:
+    assert tuple(read_yaml(ROOT / "data" / name)["names"].values()) == NAMES
+
+
+def test_polygons_are_the_visible_parts_of_the_same_shapes(tmp_path: Path) -> None:
+    boxes = make_shapes(tmp_path / "boxes", seed=1, train=24, val=2, size=200)
+    root = make_shapes(tmp_path / "polygons", seed=1, train=24, val=2, size=200, polygons=True)
+    assert content(root / "images") == content(boxes / "images")
+
+    data = DetectionDataset([root / "images" / "train"], 200, masks=MaskFormat(1, False))
+    rings = 0
+    for number in range(24):
+        _, rows, visible = draw_objects(generator(1, number), 200, 200)
+        item = data[number]
+        assert item.masks is not None
+        assert item.labels[:, 1].tolist() == rows[:, 0].tolist()
+        for kind, again, mask in zip(rows[:, 0], item.masks.numpy().astype(bool), visible, strict=True):
+            assert (again & mask).sum() / (again | mask).sum() > 0.95
+            rings += NAMES[int(kind)] == "ring"  # their holes are not in the mask
+        if len(visible):
+            assert (np.sum(visible, axis=0) <= 1).all()
+    assert rings > 5
+
+
+def test_a_dataset_of_boxes_is_not_one_of_polygons(tmp_path: Path) -> None:
+    root = make_shapes(tmp_path / "shapes", train=2, val=1, size=64)
+    boxes = content(root)
+    make_shapes(root, train=2, val=1, size=64, polygons=True)
+    polygons = content(root)
+
+    assert boxes != polygons == content(make_shapes(root, train=2, val=1, size=64, polygons=True))
+    assert json.loads((root / MARKER).read_text())["polygons"]
 
 
 def test_images_for_detection_are_shipped() -> None:
