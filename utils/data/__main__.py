@@ -1,4 +1,4 @@
-"""Dataset commands: `python -m utils.data get coco128`, `python -m utils.data pack x.yaml --output y`."""
+"""Dataset commands: `python -m utils.data get coco128`, `pack x.yaml --output y`, `convert z.json ...`."""
 
 from __future__ import annotations
 
@@ -37,6 +37,21 @@ class PackOptions(Options):
     exist_ok: bool = flag(False, "write into a folder that contains shards already")
 
 
+@dataclass(frozen=True)
+class ConvertOptions(Options):
+    """Options of `python -m utils.data convert`."""
+
+    prog, description = "-m utils.data convert", "Convert annotations of COCO to a dataset of YOLO."
+
+    annotations: str = flag(help="JSON file with images, annotations and categories", spelled="annotations")
+    images: str = flag(help="folder of the images")
+    output: str = flag(help="folder of the dataset; a data.yaml there gets the split added")
+    split: str = flag("train", "split that the images become", choices=("train", "val", "test"))
+    boxes: bool = flag(False, "write boxes, also of objects with a polygon or mask")
+    link: bool = flag(False, "make symbolic links to the images instead of copies")
+    exist_ok: bool = flag(False, "replace label files and images that exist already")
+
+
 def get(words: Sequence[str]) -> None:
     """Download a dataset unless its images exist."""
     name = parse_options(GetOptions, words).data
@@ -64,13 +79,30 @@ def pack(words: Sequence[str]) -> None:
     log_summary(yaml)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"get": get, "pack": pack}
+def convert(words: Sequence[str]) -> None:
+    """Convert annotations of COCO."""
+    options = parse_options(ConvertOptions, words)
+
+    from utils.data.convert import convert_coco
+
+    convert_coco(
+        Path(options.annotations),
+        Path(options.images),
+        Path(options.output),
+        split=options.split,
+        boxes=options.boxes,
+        link=options.link,
+        exist_ok=options.exist_ok,
+    )
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"get": get, "pack": pack, "convert": convert}
 
 
 def main() -> None:
     """Run the command that the command line names."""
     parse = script.parser("Commands for datasets; see COMMAND --help.", prog="-m utils.data")
-    parse.add_argument("command", choices=COMMANDS, help="download a dataset, or pack one into shards")
+    parse.add_argument("command", choices=COMMANDS, help="download a dataset, pack one, or convert one")
     parse.add_argument("words", nargs=argparse.REMAINDER, help="arguments of the command")
     parsed = parse.parse_args()
     COMMANDS[parsed.command](parsed.words)

@@ -1,0 +1,196 @@
+"""Convert annotations of COCO to YOLO: images, a label file for each, and a data yaml."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from utils.base.errors import ConfigError, DataError, MissingFileError
+from utils.base.log import LOG, Bar
+from utils.base.names import class_names
+from utils.base.paths import relative_to_cwd
+from utils.base.yaml_io import read_yaml, write_yaml
+from utils.data.coco import CROWD, CocoImage, CocoLabels, read_coco
+from utils.data.image_lists import label_path
+from utils.data.images import image_size
+
+SPLITS = ("train", "val", "test")
+YAML = "data.yaml"
+
+
+class _Files(NamedTuple):
+    """An image that is converted, and its files."""
+
+    image: CocoImage
+    source: Path
+    target: Path
+    labels: Path
+    lines: list[str]
+
+
+def convert_coco(
+    annotations: Path,
+    images: Path,
+    output: Path,
+    *,
+    split: str = "train",
+    boxes: bool = False,
+    link: bool = False,
+    exist_ok: bool = False,
+) -> Path:
+    """Write images/SPLIT, labels/SPLIT and data.yaml below `output`; return the yaml.
+
+    Everything is checked before the first file is written. A data.yaml that exists gets the split added.
+
+    Args:
+        annotations: instance annotations of COCO, a JSON file.
+        images: folder that the `file_name` of an image is relative to.
+        output: folder of the dataset.
+        split: train, val or test.
+        boxes: write boxes, also of objects with a polygon or mask.
+        link: make symbolic links to the images instead of copies.
+        exist_ok: replace label files and images of `output`.
+
+    Raises:
+        ConfigError: a file or folder does not exist, files would be replaced, or the categories are not
+            the classes of the data.yaml.
+        DataError: the annotations are not valid, or a file cannot be read or written.
+    """
+    if not images.is_dir():
+        raise MissingFileError(f"--images {images}: no such folder")
+    found = read_coco(annotations, boxes=boxes)
+    output = Path(os.path.abspath(output))
+    yaml = output / YAML
+    content = _yaml_content(yaml, split, found.names, annotations)
+    files = _list_files(found, images, output, split)
+    _check_sources(annotations, images, files)
+    _check_targets(annotations, files, exist_ok)
+    try:
+        for one in Bar(files, f"{split}: {len(files)} images"):
+            _write(one, link)
+        write_yaml(yaml, content)
+    except OSError as error:
+        raise DataError(f"{error.filename or output}: {error.strerror or error}") from error
+    _log_summary(annotations, found, yaml, content)
+    return yaml
+
+
+def _list_files(found: CocoLabels, folder: Path, output: Path, split: str) -> list[_Files]:
+    listed = []
+    for image_id, image in found.images.items():
+        # The label file is found by replacing the last folder `images` of the path.
+        parts = [part for part in PurePosixPath(image.name).parts if part != "images"]
+        target = output.joinpath("images", split, *parts)
+        lines = found.lines.get(image_id, [])
+        listed.append(_Files(image, folder / image.name, target, label_path(target), lines))
+    return listed
+
+
+def _yaml_content(yaml: Path, split: str, names: dict[int, str], annotations: Path) -> dict[str, Any]:
+    """Return the content of the data yaml with the split added.
+
+    Raises:
+        ConfigError: the yaml exists and describes another dataset.
+    """
+    content = read_yaml(yaml) if yaml.exists() else {"path": ".", "names": names}
+    try:
+        known = class_names(content.get("names"))
+    except ValueError as error:
+        raise ConfigError(f"{yaml}: {error}") from error
+    if known != names:
+        numbers = sorted(known.keys() | names.keys())
+        index = next(number for number in numbers if known.get(number) != names.get(number))
+        old, new = (some.get(index, "not there") for some in (known, names))
+        raise ConfigError(
+            f"{yaml}: names: class {index} is {old}, but {new} in the categories of {annotations}; "
+            "choose another --output"
+        )
+    if content.get("path", ".") != ".":
+        raise ConfigError(
+            f"{yaml}: path: describes another folder, {content['path']}; choose another --output"
+        )
+    splits = {key: content[key] for key in SPLITS if key in content} | {split: f"images/{split}"}
+    rest = {key: value for key, value in content.items() if key not in (*SPLITS, "path")}
+    return {"path": ".", **{key: splits[key] for key in SPLITS if key in splits}, **rest}
+
+
+def _check_sources(annotations: Path, folder: Path, files: Sequence[_Files]) -> None:
+    """Raise DataError for images that do not exist; warn of images of another size than listed."""
+    missing = [one.image.name for one in files if not one.source.is_file()]
+    if missing:
+        raise DataError(
+            f"{annotations}: {len(missing)} of {len(files)} images are not in {folder}, first: {missing[0]}"
+        )
+    others = []
+    for one in files:
+        try:
+            width, height = image_size(one.source)
+        except DataError:  # training names and skips the image
+            continue
+        if (width, height) != (one.image.width, one.image.height):
+            others.append(
+                f"{one.image.name} has {width}x{height}, listed are {one.image.width}x{one.image.height}"
+            )
+    if others:
+        LOG.warning(
+            f"{annotations}: {len(others)} images have another size than listed, so that their labels may "
+            f"not fit; first: {others[0]}"
+        )
+
+
+def _check_targets(annotations: Path, files: Sequence[_Files], exist_ok: bool) -> None:
+    """Raise an error if two images have the same label file, or if files would be replaced."""
+    taken: dict[Path, str] = {}
+    for one in files:
+        if one.labels in taken:
+            raise DataError(
+                f"{annotations}: images: {taken[one.labels]} and {one.image.name} have the same label file"
+            )
+        taken[one.labels] = one.image.name
+        exists = [path for path in (one.labels, one.target) if os.path.lexists(path)]
+        if one.target in exists and _is_in_place(one):
+            exists.remove(one.target)
+        if exists and not exist_ok:
+            raise ConfigError(f"{exists[0]}: exists already; choose another --output, or give --exist-ok")
+
+
+def _is_in_place(one: _Files) -> bool:
+    """Return whether the target is the source itself."""
+    return not one.target.is_symlink() and one.target.exists() and one.target.samefile(one.source)
+
+
+def _write(one: _Files, link: bool) -> None:
+    """Write the label file of an image, and copy the image or link to it."""
+    if not _is_in_place(one):
+        _make_room(one.target)
+        if link:
+            one.target.symlink_to(os.path.abspath(one.source))
+        else:
+            shutil.copyfile(one.source, one.target)
+    _make_room(one.labels)
+    one.labels.write_text("".join(one.lines), encoding="utf-8")
+
+
+def _make_room(path: Path) -> None:
+    """Create the folder of a file, and remove the file: nothing is written through an old link."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def _log_summary(annotations: Path, found: CocoLabels, yaml: Path, content: Mapping[str, Any]) -> None:
+    """Log what was left out, what was written, and what to do next."""
+    for reason, keys in found.skipped.items():
+        log = LOG.info if reason == CROWD else LOG.warning
+        log(f"{annotations}: {len(keys)} {reason} are left out, first: {keys[0]}")
+    path = relative_to_cwd(yaml)
+    LOG.info(f"{path}: {found.polygons} polygons and {found.boxes} boxes of {len(found.names)} classes")
+    missing = next((split for split in ("train", "val") if split not in content), None)
+    if missing:
+        LOG.info(
+            f"{path} has no {missing}: yet; convert another file into this folder with --split {missing}"
+        )
+    else:
+        LOG.info(f"train with --data {path}")
