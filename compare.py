@@ -3,6 +3,7 @@
     python compare.py --cfg yolov5n.yaml yolov5n-LSKA.yaml --weights yolov5n.pt --data bccd.yaml \\
         --seeds 0 1 2 3 4 --epochs 40 --img 320          # train, measure, report
     python compare.py --weights a.pt b.pt --data bccd.yaml    # trained models, paired by image
+    python compare.py --weights a-seg.pt b-seg.pt --data nuclei.yaml    # segmentation: masks, then boxes
     python compare.py --report runs/compare/exp               # write a report again, from its csv files
 """
 
@@ -13,10 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studies.compare.compare_options import CompareOptions, read_comparison, read_val_options
+from studies.compare.compare_options import (
+    CompareOptions,
+    parse_command,
+    read_comparison,
+    read_val_options,
+)
 from utils.base import script
 from utils.base.log import LOG, color
-from utils.base.options import changed, parse_known_options
+from utils.base.options import changed
 from utils.base.paths import check_writable, command_for, increment_path, relative_to_cwd
 
 if TYPE_CHECKING:
@@ -106,7 +112,7 @@ def _write(
 def main(argv: Sequence[str] | None = None) -> None:
     """Compare as the command line says."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    options, rest = parse_known_options(CompareOptions, argv)
+    options, rest = parse_command(argv)
     if options.report:
         check_writable(Path(options.report), "--report")
         folder = rewrite_report(options)

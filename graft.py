@@ -68,10 +68,11 @@ def graft_weights(options: GraftOptions) -> Path:
         raise DataError(
             f"{options.weights}: no tensor fits {options.cfg}; both need the same scale (n, s, m, l, x)"
         )
-    if model.nc == checkpoint.nc and not isinstance(checkpoint, VANCheckpoint):
+    source = None if isinstance(checkpoint, VANCheckpoint) else build_model(checkpoint)
+    if source is not None and (source.task, source.nc) == (model.task, model.nc):
         side = 2 * int(model.stride.max())
         image = torch.rand(1, model.yaml["ch"], side, side, generator=torch.Generator().manual_seed(0))
-        gap = output_gap(build_model(checkpoint), model, image)
+        gap = output_gap(source, model, image)
         LOG.info(f"Largest output difference to {checkpoint.path.name}: {gap:.2g}")
     path = options.path
     save_checkpoint(path, {"epoch": -1, "model": model_record(model), "ema": None, "optimizer": None})

@@ -5,17 +5,26 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 import benchmarks
+from studies.compare import formats
 from studies.compare.benchmark_options import BenchmarkOptions
 from tests.models.backends.files import NAMES, checkpoint
+from tests.studies.segmenters import polygon_set, segmenter
 from utils.base.errors import ConfigError
 from utils.base.options import parse_options
 from utils.base.paths import ROOT
 from utils.data.shapes import make_shapes
+from utils.tasks.segment.options import SegmentValOptions
+from utils.tasks.segment.validation import SegmentResult
+from utils.val.accumulator import EvalResult
+from utils.val.measure import measure
+from utils.val.val_options import ValOptions
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +56,39 @@ def test_every_format_has_a_row_with_size_accuracy_and_time(home: Path) -> None:
     assert [row["format"] for row in rows] == ["PyTorch", "TorchScript", "ONNX"]
     assert len({round(float(row["map"]), 3) for row in rows}) == 1
     assert all(float(row["megabytes"]) > 0.01 and float(row["milliseconds"]) > 0 for row in rows)
+
+
+def test_the_accuracy_of_a_segmentation_model_is_that_of_its_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    validated: list[dict[str, Any]] = []
+
+    def answer(module: str, what: dict[str, Any], quiet: bool) -> dict[str, float]:
+        validated.append(dict(what))
+        return formats._validate_in_this_process(what)
+
+    monkeypatch.setattr(formats, "run_in_subprocess", answer)
+    result = SegmentResult(
+        **vars(EvalResult({0: "a"}, 1, np.ones(1), np.ones(1), map50=0.3, map=0.2)),
+        mask=EvalResult({0: "a"}, 1, np.ones(1), np.ones(1), map50=0.25, map=0.125),
+    )
+    monkeypatch.setattr(formats, "measure", lambda options: _measured(options, result))
+    weights, table = segmenter(tmp_path), tmp_path / "table.csv"
+    flags = {"data": polygon_set(tmp_path), "imgsz": 64, "include": ["torchscript"], "csv": table}
+    with caplog.at_level("INFO"):
+        rows = benchmarks.run(weights=weights, **flags)
+
+    assert [(row.format, row.map50, row.map, row.box_map) for row in rows] == [
+        *(("PyTorch", 0.25, 0.125, 0.2), ("TorchScript", 0.25, 0.125, 0.2))
+    ]
+    assert [what["model_task"] for what in validated] == ["segment", "segment"]
+    assert csv.DictReader(table.open()).fieldnames[5:7] == ["map", "box_map"]  # type: ignore[index]
+
+
+def _measured(options: ValOptions, result: SegmentResult) -> SegmentResult:
+    assert isinstance(options, SegmentValOptions) and options.task == "speed"
+    assert isinstance(measure(options), SegmentResult)
+    return result
 
 
 def test_hard_fail_gives_status_1_for_a_lower_map(home: Path) -> None:

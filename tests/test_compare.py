@@ -19,13 +19,12 @@ import yaml
 
 import compare
 from models.weights import read_checkpoint
-from studies.compare.compare_options import CompareOptions, Comparison, read_comparison
+from studies.compare.compare_options import Comparison, parse_command, read_comparison
 from studies.compare.run_plan import Run, plan_runs, train_all
 from studies.jobs.local_runner import LocalRunner
 from tests.known import SHARED, needs_shared
 from tests.utils.train.small import small_models, small_set
 from utils.base.errors import ConfigError
-from utils.base.options import parse_known_options
 from utils.base.paths import ROOT
 from utils.base.processes import lock_folder
 
@@ -49,7 +48,7 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Line:
 
 
 def _read(argv: list[str]) -> Comparison:
-    return read_comparison(*parse_known_options(CompareOptions, argv))
+    return read_comparison(*parse_command(argv))
 
 
 def _plan(argv: list[str]) -> list[Run]:
@@ -232,6 +231,16 @@ def test_an_invalid_model_is_an_error_before_training(line: Line, cfg: str, mess
 def test_the_same_model_twice_is_an_error(line: Line) -> None:
     with pytest.raises(ConfigError, match="given twice"):
         _read(line(cfg=("plain", "plain")))
+
+
+def test_models_may_be_given_with_a_flag_each() -> None:
+    words = ["--cfg", "yolov5n.yaml", "--weights", "", "--seeds", "0", "--cfg=yolov5n-LSKA.yaml --cos-lr"]
+    found = _read([*words, "--data", "x.yaml", "--rect"])
+    assert [variant.label for variant in found.variants] == ["yolov5n", "yolov5n-LSKA --cos-lr"]
+    assert found.common == ("--data", "x.yaml", "--rect", "--weights", "")
+    assert parse_command(["--weights", "a.pt", "--img", "64", "--weights", "b.pt"])[0].weights == [
+        *("a.pt", "b.pt")
+    ]
 
 
 def test_a_yaml_may_have_spaces_in_its_name(tmp_path: Path) -> None:

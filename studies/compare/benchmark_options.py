@@ -14,12 +14,13 @@ class BenchmarkOptions(Options):
     """Options of benchmarks.py."""
 
     prog = "benchmarks.py"
-    description = "Export a model to every format and compare size, accuracy and speed."
+    description = """Export a model to every format and compare size, accuracy and speed. The accuracy of a
+segmentation model is that of its masks."""
 
     weights: str = flag("yolov5s.pt", "checkpoint path")
     data: str = flag(
         factory=lambda: relative_to_cwd(ROOT / "data" / "coco128.yaml"),
-        help="dataset yaml, for validation and to calibrate --int8",
+        help="dataset yaml, for validation and to calibrate --int8; of a segmentation model coco128-seg.yaml",
     )
     imgsz: int = flag(640, "image size (pixels)", aliases=("--img", "--img-size"), between=(1, None))
     batch_size: int = flag(1, "batch size", between=(1, None))
@@ -31,7 +32,7 @@ class BenchmarkOptions(Options):
     pt_only: bool = flag(False, "validate the checkpoint only")
     hard_fail: float | bool = flag(
         False,
-        "exit with status 1 if a format fails; with a number, also if its mAP50-95 is lower",
+        "exit with status 1 if a format fails; with a number, also if its mAP50-95 (of masks) is lower",
         const=True,
         between=(0, 1),
     )

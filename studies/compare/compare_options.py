@@ -8,15 +8,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from studies.model_tasks import common_task, task_of_config, task_of_file
 from utils.base.errors import ConfigError
-from utils.base.options import Options, changed, flag
+from utils.base.options import Options, changed, flag, parse_known_options
 from utils.base.paths import runs_folder
-from utils.train.train_options import TrainOptions, parse_options
+from utils.tasks.task import Task
+from utils.train.train_options import TrainOptions
 from utils.val.val_options import ValOptions
 from utils.val.val_options import parse_options as parse_val_options
 
 # Flags of train.py that compare.py sets for each run.
 _SET_FOR_EACH_RUN = ("seed", "project", "name", "exist_ok", "resume", "evolve")
+
+_REPEATABLE = ("--cfg", "--weights")  # --cfg a.yaml --cfg b.yaml is --cfg a.yaml b.yaml
 
 _models = partial(flag, group="what to compare")
 _how = partial(flag, group="how")
@@ -25,13 +29,14 @@ _output = partial(flag, group="output")
 
 @dataclass(frozen=True)
 class CompareOptions(Options):
-    """Options of compare.py; further flags are passed on to train.py or val.py."""
+    """Options of compare.py; further flags are passed on to the train or val script of the models' task."""
 
     prog = "compare.py"
     description = """Compare models, with statistics.
 With --cfg: train every model with every seed on the same images in the same order (flags of train.py may
 follow, for all models), measure, and compare pairs of runs with the same seed. Without --cfg: compare
---weights on the same images (flags of val.py may follow)."""
+--weights on the same images (flags of val.py may follow). Segmentation models take the flags of
+segment/train.py and segment/val.py."""
 
     cfg: list[str] = _models(
         [], "model yamls to train; 'X.yaml --graft off' adds flags for one model", metavar="YAML"
@@ -77,10 +82,10 @@ follow, for all models), measure, and compare pairs of runs with the same seed. 
 
 @dataclass(frozen=True)
 class Variant:
-    """A model of a comparison, with its flags of train.py."""
+    """A model of a comparison, with its flags of the train script."""
 
     label: str
-    flags: tuple[str, ...]  # of train.py, --cfg first; they follow the flags of all variants
+    flags: tuple[str, ...]  # --cfg first; they follow the flags of all variants
     options: TrainOptions = field(compare=False)
 
 
@@ -89,8 +94,30 @@ class Comparison:
     """Models to train, and the seeds of each."""
 
     seeds: tuple[int, ...]
-    common: tuple[str, ...]  # flags of train.py for all variants
+    common: tuple[str, ...]  # flags of the train script for all variants
     variants: tuple[Variant, ...]
+
+
+def parse_command(argv: Sequence[str]) -> tuple[CompareOptions, list[str]]:
+    """Parse a command line of compare.py; return its options, and the flags for the train or val script."""
+    return parse_known_options(CompareOptions, _joined(argv))
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Collect the values of repeated flags; argparse would use the last occurrence only."""
+    values: dict[str, list[str]] = {}
+    others: list[str] = []
+    into = others
+    for word in argv:
+        name, equals, value = word.partition("=")
+        if name in _REPEATABLE:
+            into = values.setdefault(name, [])
+            if equals:
+                into.append(value)
+        else:
+            into = others if word.startswith("-") else into
+            into.append(word)
+    return [*others, *(word for name, words in values.items() for word in (name, *words))]
 
 
 def read_comparison(options: CompareOptions, rest: Sequence[str]) -> Comparison:
@@ -98,10 +125,10 @@ def read_comparison(options: CompareOptions, rest: Sequence[str]) -> Comparison:
 
     Args:
         options: of compare.py.
-        rest: flags of train.py.
+        rest: flags of the train script of the models' task.
 
     Raises:
-        ConfigError: flags of train.py that are not valid, or that compare.py sets.
+        ConfigError: models of different tasks; flags that are not valid, or that compare.py sets.
     """
     common = tuple(rest)
     if options.weights is not None:
@@ -113,19 +140,20 @@ def read_comparison(options: CompareOptions, rest: Sequence[str]) -> Comparison:
         raise ConfigError(f"--cfg: {max(labels, key=labels.count)} is given twice; give it other flags")
     if options.labels and (len(options.labels) != len(labels) or len(set(options.labels)) != len(labels)):
         raise ConfigError(f"--labels: expected {len(labels)} different names, one for each --cfg")
+    task = common_task({words[1]: task_of_config(words[1]) for words in flags}, "--cfg")
     variants = tuple(
-        Variant(label, words, _train_options([*common, *words], options.first_device))
+        Variant(label, words, _train_options(task, [*common, *words], options.first_device))
         for label, words in zip(options.labels or labels, flags, strict=True)
     )
     return Comparison(tuple(options.seeds), common, variants)
 
 
-def _train_options(words: Sequence[str], device: str) -> TrainOptions:
+def _train_options(task: Task, words: Sequence[str], device: str) -> TrainOptions:
     """Parse the command line of one run, which uses one device."""
-    options = parse_options(words)
+    options = task.parse_train_options(words)
     for name in _SET_FOR_EACH_RUN:
         if name in options.given:
-            hint = {"seed": "use --seeds", "evolve": "use train.py"}.get(name, "compare.py sets it")
+            hint = {"seed": "use --seeds", "evolve": f"use {task.scripts[0]}"}.get(name, "compare.py sets it")
             raise ConfigError(f"--{name.replace('_', '-')}: not available in a comparison; {hint}")
     return changed(options, device=device)
 
@@ -144,6 +172,13 @@ def _split(text: str) -> list[str]:
 
 
 def read_val_options(options: CompareOptions, rest: Sequence[str]) -> ValOptions:
-    """Parse the flags of val.py for a comparison of weight files."""
-    words = [*rest, "--weights", *(options.weights or ())]
-    return parse_val_options([*words, "--device", options.device] if options.device else words)
+    """Parse the flags of the val script of the models' task, for a comparison of weight files.
+
+    Raises:
+        ConfigError, DataError: models of different tasks; files that are missing or damaged.
+    """
+    weights = options.weights or []
+    task = common_task({file: task_of_file(file, options.device) for file in weights}, "--weights")
+    words = [*rest, "--weights", *weights]
+    words += ["--device", options.device] if options.device else []
+    return parse_val_options(words, task.val_options())

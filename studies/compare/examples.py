@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ KEPT = "report.json"
 
 @dataclass(frozen=True)
 class Example:
-    """An image, drawn once with the boxes of each model."""
+    """An image, drawn once with the objects that each model finds."""
 
     title: str
     panels: tuple[tuple[str, np.ndarray], ...]  # label, image (h, w, 3) uint8 BGR
@@ -98,6 +98,13 @@ class Split(NamedTuple):
     device: str
 
 
+class Objects(NamedTuple):
+    """What a model finds in an image, or what its labels say."""
+
+    boxes: np.ndarray  # (n, 6) xyxy in pixels of the image, confidence, class
+    polygons: Sequence[np.ndarray] = ()  # (k, 2) fractions of the image for each box; none for detection
+
+
 def find_examples(models: Mapping[str, Path], split: Split, count: int) -> list[Example]:
     """Choose the images with the most boxes that only one of two models detects.
 
@@ -116,16 +123,18 @@ def find_examples(models: Mapping[str, Path], split: Split, count: int) -> list[
     files = load_labels(getattr(split.data, split.name), None if split.single_cls else names)
     indices = np.linspace(0, len(files.images) - 1, min(len(files.images), MAX_IMAGES)).round().astype(int)
     device = select_device(split.device, verbose=False)
-    truth = [_true_boxes(files, int(index), split.single_cls) for index in indices]
-    boxes = {TRUTH: truth}
+    found = {TRUTH: [_true_objects(files, int(index), split.single_cls) for index in indices]}
     for label, file in islice(models.items(), MAX_MODELS):
         backend = load_backend([str(file)], device, names=names)
         images = Bar(indices.tolist(), f"detecting with {label}")
-        boxes[label] = [detect(backend, files.images.read_image(i), split) for i in images]
-    base, *others = list(boxes)[1:]
+        found[label] = [detect(backend, files.images.read_image(i), split) for i in images]
+    base, *others = list(found)[1:]
     pairs = [(base, other) for other in others] or [(base, TRUTH)]
     differing = np.array(
-        [[count_unmatched(boxes[a][i], boxes[b][i]) for a, b in pairs] for i in range(len(truth))]
+        [
+            [count_unmatched(found[a][i].boxes, found[b][i].boxes) for a, b in pairs]
+            for i in range(len(indices))
+        ]
     )
     total = differing.sum(1)
     most = [i for i in np.argsort(-total, kind="stable").tolist() if total[i]][:count]
@@ -133,7 +142,7 @@ def find_examples(models: Mapping[str, Path], split: Split, count: int) -> list[
         _example(
             files.images[indices[i]].name,
             files.images.read_image(indices[i]),
-            {label: of_images[i] for label, of_images in boxes.items()},
+            {label: of_images[i] for label, of_images in found.items()},
             pairs[int(differing[i].argmax())],
             names,
         )
@@ -141,23 +150,29 @@ def find_examples(models: Mapping[str, Path], split: Split, count: int) -> list[
     ]
 
 
-def detect(backend: Backend, image: np.ndarray, split: Split) -> np.ndarray:
-    """Return the detections of an image (H, W, 3) as detect.py does: (n, 6) xyxy, confidence, class."""
+def detect(backend: Backend, image: np.ndarray, split: Split) -> Objects:
+    """Return what a model finds in an image (H, W, 3), as detect.py or segment/predict.py does."""
     import torch
 
     from utils.data.letterbox import check_img_size, letterbox, to_tensor
     from utils.ops.boxes import scale_boxes
     from utils.ops.nms import non_max_suppression
+    from utils.tasks.segment.prediction import FrameMasks
 
     size = check_img_size(split.imgsz, stride=backend.stride)
     fitted, _, _ = letterbox(image, size, auto=backend.pt, stride=backend.stride)
     images = to_tensor([fitted], backend.device, backend.fp16)
+    image_hw, input_hw = image.shape[:2], fitted.shape[:2]
     with torch.inference_mode():
-        (boxes,) = non_max_suppression(backend(images), _CONF_THRES, _IOU_THRES, agnostic=split.single_cls)
-        scale_boxes(fitted.shape[:2], boxes[:, :4], image.shape[:2])
+        output = backend(images)
+        decoded, protos = output if backend.task == "segment" else (output, None)
+        nm = 0 if protos is None else protos.shape[1]
+        (found,) = non_max_suppression(decoded, _CONF_THRES, _IOU_THRES, agnostic=split.single_cls, nm=nm)
+        boxes = scale_boxes(input_hw, found[:, :6].clone(), image_hw).cpu().numpy()
+        masks = None if protos is None else FrameMasks.of(protos[0], found, input_hw, boxes, image_hw)
     if split.single_cls:
         boxes[:, 5] = 0
-    return boxes.float().cpu().numpy()
+    return Objects(boxes, masks.polygons() if masks is not None else ())
 
 
 def unmatched(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -176,8 +191,8 @@ def count_unmatched(a: np.ndarray, b: np.ndarray) -> int:
     return int(unmatched(a, b).sum() + unmatched(b, a).sum())
 
 
-def _true_boxes(files: LabelledFiles, index: int, single_cls: bool) -> np.ndarray:
-    """Return the labels of an image as detections with confidence 1: (n, 6)."""
+def _true_objects(files: LabelledFiles, index: int, single_cls: bool) -> Objects:
+    """Return the labels of an image as detections with confidence 1."""
     from utils.ops.boxes import xywhn2xyxy
 
     labels = files.labels[index]
@@ -185,29 +200,30 @@ def _true_boxes(files: LabelledFiles, index: int, single_cls: bool) -> np.ndarra
     boxes = np.ones((len(labels), 6), np.float32)
     boxes[:, :4] = xywhn2xyxy(labels[:, 1:], width, height)
     boxes[:, 5] = 0 if single_cls else labels[:, 0]
-    return boxes
+    return Objects(boxes, files.polygons[index])
 
 
 def _example(
     name: str,
     image: np.ndarray,
-    boxes: Mapping[str, np.ndarray],
+    objects: Mapping[str, Objects],
     pair: tuple[str, str],
     names: Mapping[int, str],
 ) -> Example:
-    """Draw an image once for each model; boxes that the other model of the pair lacks are emphasized."""
+    """Draw an image once for each model; objects that the other model of the pair lacks are emphasized."""
     base, other = pair
     strong = {
-        label: unmatched(rows, boxes[other if label == base else base]) for label, rows in boxes.items()
+        label: unmatched(found.boxes, objects[other if label == base else base].boxes)
+        for label, found in objects.items()
     }
     counts = f"{strong[base].sum()} only in {base}, {strong[other].sum()} only in {other}"
-    strong[TRUTH] = np.ones(len(boxes[TRUTH]), bool)
-    panels = tuple((label, _draw(image, rows, strong[label], names)) for label, rows in boxes.items())
+    strong[TRUTH] = np.ones(len(objects[TRUTH].boxes), bool)
+    panels = tuple((label, _draw(image, found, strong[label], names)) for label, found in objects.items())
     return Example(f"{name}: {counts}", panels)
 
 
-def _draw(image: np.ndarray, boxes: np.ndarray, strong: np.ndarray, names: Mapping[int, str]) -> np.ndarray:
-    """Draw strong boxes with class names, the others as thin lines."""
+def _draw(image: np.ndarray, found: Objects, strong: np.ndarray, names: Mapping[int, str]) -> np.ndarray:
+    """Draw strong objects with class names, the others with thin lines."""
     import cv2
 
     from utils.plots.annotator import Annotator, colors
@@ -217,9 +233,12 @@ def _draw(image: np.ndarray, boxes: np.ndarray, strong: np.ndarray, names: Mappi
     canvas = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     thin, thick = Annotator(canvas, line_width=1), Annotator(canvas)
     for index in np.argsort(strong, kind="stable"):
-        *xyxy, confidence, kind = boxes[index].tolist()
+        *xyxy, confidence, kind = found.boxes[index].tolist()
         name = names.get(int(kind), str(int(kind)))
         label = name if confidence == 1 else f"{name} {confidence:.2f}"
-        pen = thick if strong[index] else thin
-        pen.box_label([v * gain for v in xyxy], label if strong[index] else "", colors(int(kind), bgr=True))
+        pen, color = thick if strong[index] else thin, colors(int(kind), bgr=True)
+        pen.box_label([v * gain for v in xyxy], label if strong[index] else "", color)
+        if found.polygons and len(found.polygons[index]):
+            points = (found.polygons[index] * (width, height)).round().astype(np.int32)
+            cv2.polylines(canvas, [points], True, color, pen.line_width, cv2.LINE_AA)
     return canvas

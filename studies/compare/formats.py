@@ -10,17 +10,20 @@ from typing import Any
 
 from models.weights import locate_weights
 from studies.compare.benchmark_options import BenchmarkOptions
+from studies.compare.metrics import results_by_part
+from studies.model_tasks import task_of_file
 from utils.base.device import select_device
 from utils.base.errors import DataError
 from utils.base.formats import FORMATS, format_of, size_of
 from utils.base.log import LOG
-from utils.base.options import options_from
+from utils.base.options import changed, options_from
 from utils.base.paths import check_writable
 from utils.base.processes import run_in_subprocess, subprocess_main
 from utils.data.dataset_yaml import read_data_yaml
 from utils.export.export_job import Exporter, ExportReport
 from utils.export.export_options import ExportOptions, supports
 from utils.export.verify import can_run
+from utils.tasks.task import Task, get_task
 from utils.val.measure import measure
 from utils.val.val_options import options_from as val_options_from
 
@@ -33,8 +36,9 @@ class FormatRow:
     file: str = ""
     megabytes: float | None = None
     difference: float | None = None  # largest difference of the output from PyTorch's
-    map50: float | None = None
+    map50: float | None = None  # of the masks of a segmentation model
     map: float | None = None
+    box_map: float | None = None  # mAP50-95 of the boxes of a segmentation model
     milliseconds: float | None = None  # inference time per image
     note: str = ""
     failed: bool = False
@@ -45,6 +49,7 @@ _COLUMNS = (  # field, heading, width, number format
     ("difference", "Difference", 12, ".1e"),
     ("map50", "mAP50", 9, ".4f"),
     ("map", "mAP50-95", 10, ".4f"),
+    ("box_map", "Box mAP50-95", 14, ".4f"),
     ("milliseconds", "Inference time (ms)", 21, ".1f"),
 )
 
@@ -58,13 +63,17 @@ def compare_formats(options: BenchmarkOptions) -> list[FormatRow]:
     if options.csv:
         check_writable(Path(options.csv).parent, "--csv")
     weights = locate_weights(options.weights)
+    task = get_task(task_of_file(str(weights)))
+    if "data" not in options.given:
+        options = changed(options, data=task.val_options()().data)
     device = select_device(options.device, verbose=False)
     exports = [] if options.pt_only else _exports(options, device.type)
     if not options.test:
         read_data_yaml(options.data)  # an error in it is reported before the work
-    rows = [_validate(FormatRow("PyTorch", str(weights)), options)]
+    rows = [_validate(FormatRow("PyTorch", str(weights)), options, task)]
     for export in exports:
-        rows += [_validate(_row(report, export), options) for report in Exporter(weights, export).export()]
+        reports = Exporter(weights, export).export()
+        rows += [_validate(_row(report, export), options, task) for report in reports]
     print_table(rows, test=options.test)
     if options.csv:
         write_table(rows, Path(options.csv))
@@ -83,12 +92,16 @@ def failures(rows: Sequence[FormatRow], hard_fail: bool | float) -> list[FormatR
 
 
 def print_table(rows: Sequence[FormatRow], test: bool) -> None:
-    """Print a line for each format."""
-    LOG.info(f"\n{'Format':24}{''.join(f'{heading:>{width}}' for _, heading, width, _ in _COLUMNS)}")
+    """Print a line for each format; a segmentation model has a column more, and mAP is of its masks."""
+    masks = any(row.box_map is not None for row in rows)
+    columns = [column for column in _COLUMNS if masks or column[0] != "box_map"]
+    LOG.info(f"\n{'Format':24}{''.join(f'{heading:>{width}}' for _, heading, width, _ in columns)}")
     for row in rows:
-        values = ((getattr(row, name), width, spec) for name, _, width, spec in _COLUMNS)
+        values = ((getattr(row, name), width, spec) for name, _, width, spec in columns)
         cells = (" " * width if value is None else f"{value:{width}{spec}}" for value, width, spec in values)
         LOG.info(f"{row.format:24}{''.join(cells)}  {row.note}".rstrip())
+    if masks:
+        LOG.info("mAP50 and mAP50-95 are those of the masks.")
     if test:
         LOG.info("Nothing was validated (--test).")
 
@@ -129,7 +142,7 @@ def _row(report: ExportReport, export: ExportOptions) -> FormatRow:
     return FormatRow(title, str(report.file), difference=report.difference, note=report.note)
 
 
-def _validate(row: FormatRow, options: BenchmarkOptions) -> FormatRow:
+def _validate(row: FormatRow, options: BenchmarkOptions, task: Task) -> FormatRow:
     """Return the row with size, accuracy and time."""
     if row.failed:
         return row
@@ -137,18 +150,26 @@ def _validate(row: FormatRow, options: BenchmarkOptions) -> FormatRow:
     if options.test or not can_run(format_of(row.file)):
         return row
     LOG.info(f"{row.format}: validating {row.file}")
-    task = {key: getattr(options, key) for key in ("data", "imgsz", "batch_size", "device", "half")}
+    what = {key: getattr(options, key) for key in ("data", "imgsz", "batch_size", "device", "half")}
+    what |= {"weights": row.file, "model_task": task.name}
     try:
-        result = run_in_subprocess("studies.compare.formats", {**task, "weights": row.file}, quiet=True)
+        result = run_in_subprocess("studies.compare.formats", what, quiet=True)
     except DataError as error:
         return replace(row, note=f"validation {error}", failed=True)
     return replace(row, **result)
 
 
-def _validate_in_this_process(task: dict[str, Any]) -> dict[str, Any]:
+def _validate_in_this_process(what: dict[str, Any]) -> dict[str, Any]:
     """Return mAP and milliseconds per image, on square images for every format (`--task speed`)."""
-    result = measure(val_options_from({**task, "task": "speed", "workers": 0}))
-    return {"map50": result.map50, "map": result.map, "milliseconds": result.speeds[1]}
+    options = get_task(what.pop("model_task")).val_options()
+    result = measure(val_options_from({**what, "task": "speed", "workers": 0}, options))
+    main, *others = results_by_part(result).values()
+    return {
+        "map50": main.map50,
+        "map": main.map,
+        "box_map": others[0].map if others else None,
+        "milliseconds": result.speeds[1],
+    }
 
 
 if __name__ == "__main__":

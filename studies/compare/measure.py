@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from studies.compare.records import Records, class_columns, paired_columns
+from studies.compare.metrics import metrics_of, metrics_of_epoch, named, results_by_part
+from studies.compare.records import Records, metric_columns, paired_columns
 from studies.compare.run_plan import MEASURED, RUN
 from studies.compare.statistics import LEVEL, POWER, Paired
-from studies.jobs.job import DEVICE
+from studies.jobs.job import DEVICE, Job
 from utils.base import script
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import Bar
@@ -25,6 +26,7 @@ from utils.base.options import changed
 from utils.base.paths import atomic_write
 from utils.base.seeds import generator
 from utils.ops.metrics import compute_ap
+from utils.tasks.task import get_task
 
 if TYPE_CHECKING:
     from utils.val.accumulator import DetectionMatches
@@ -157,12 +159,12 @@ def measure_run(folder: Path) -> None:
         DataError: the folder holds no finished run.
     """
     from models.weights import read_checkpoint
-    from utils.train.train_options import parse_options
     from utils.val.measure import measure
     from utils.val.val_options import options_from
 
     run = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    trained = parse_options(run["train"])
+    task = get_task(run.get("task", Job.task))
+    trained = task.parse_train_options(run["train"])
     device = folder / DEVICE
     options = options_from(
         {
@@ -172,7 +174,8 @@ def measure_run(folder: Path) -> None:
             "single_cls": trained.single_cls,
             "device": device.read_text().strip() if device.is_file() else "",
             "workers": trained.workers,
-        }
+        },
+        task.val_options(),
     )
     metrics: dict[str, Any] = {}
     for name in ("best", "last"):
@@ -181,7 +184,7 @@ def measure_run(folder: Path) -> None:
             raise DataError(f"{path}: missing, although the training has ended")
         for split in run["splits"]:
             result = measure(changed(options, weights=path, task=split))
-            metrics.setdefault(name, {})[split] = _metrics(result)
+            metrics.setdefault(name, {})[split] = metrics_of(result)
     last = read_checkpoint(folder / "weights" / "last.pt")
     content = {
         "label": run["label"],
@@ -197,32 +200,13 @@ def measure_run(folder: Path) -> None:
         json.dump(content, file, indent=1)
 
 
-def _metrics(result: EvalResult) -> dict[str, Any]:
-    """Return what measured.json holds of one evaluation; classes without labels have no AP."""
-    classes = result.class_ap
-    return {
-        "P": result.mp,
-        "R": result.mr,
-        "mAP50": result.map50,
-        "mAP": result.map,
-        "AP": {name: float(ap.mean()) for name, ap in classes.items()},
-        "AP50": {name: float(ap[0]) for name, ap in classes.items()},
-    }
-
-
 def _epochs(folder: Path) -> list[dict[str, float]]:
     """Read mAP and loss of each epoch from results.csv."""
     with (folder / "results.csv").open(newline="") as file:
-        rows = [{key.strip(): float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-    return [
-        {
-            "epoch": row["epoch"],
-            "mAP50": row["metrics/mAP_0.5"],
-            "mAP": row["metrics/mAP_0.5:0.95"],
-            "loss": row["train/box_loss"] + row["train/obj_loss"] + row["train/cls_loss"],
-        }
-        for row in rows
-    ]
+        return [
+            metrics_of_epoch({key.strip(): float(value) for key, value in row.items()})
+            for row in csv.DictReader(file)
+        ]
 
 
 def measure_files(options: CompareOptions, val: ValOptions) -> Records:
@@ -236,7 +220,6 @@ def measure_files(options: CompareOptions, val: ValOptions) -> Records:
         ConfigError: the labels do not fit the files.
         DataError: a file is missing or damaged.
     """
-    from studies.compare.measure import compare_images
     from studies.explain.labelled_models import unique_labels
     from utils.val.measure import measure
 
@@ -248,20 +231,30 @@ def measure_files(options: CompareOptions, val: ValOptions) -> Records:
     records = Records()
     for label, file, result in zip(labels, val.weights, results, strict=True):
         row: dict[str, Any] = {"model": label, "seed": 0, "split": split, "checkpoint": "best", "flags": file}
-        row |= {"P": result.mp, "R": result.mr, "mAP50": result.map50, "mAP50-95": result.map}
-        row |= class_columns({name: float(ap.mean()) for name, ap in result.class_ap.items()})
+        row |= metric_columns(metrics_of(result))
         size = model_size(Path(file), val.imgsz) if file.endswith(".pt") else {}
         records.results.append(row | size)
     for row, result in zip(records.results[1:], results[1:], strict=True):
-        assert result.matches is not None and results[0].matches is not None
-        pairs = compare_images(
-            results[0].matches, result.matches, options.resamples, comparisons=len(results) - 1
-        )
-        row |= paired_columns("mAP50", pairs[0]) | paired_columns("mAP50-95", pairs[1])
+        row |= _paired_with(results[0], result, options.resamples, comparisons=len(results) - 1)
     if options.rounds:
         files = [Path(file) for file in val.weights]
         records.add_latency(measure_latency(files, val.imgsz, val.device, options.rounds))
     return records
+
+
+def _paired_with(
+    baseline: EvalResult, result: EvalResult, resamples: int, comparisons: int
+) -> dict[str, float]:
+    """Return the columns of results.csv for the differences of a result to that of the first file."""
+    columns: dict[str, float] = {}
+    of_baseline = results_by_part(baseline)
+    for part, one in results_by_part(result).items():
+        a, b = of_baseline[part].matches, one.matches
+        assert a is not None and b is not None
+        pairs = compare_images(a, b, resamples, comparisons=comparisons)
+        for metric, pair in zip(("mAP50", "mAP50-95"), pairs, strict=True):
+            columns |= paired_columns(named(part, metric), pair)
+    return columns
 
 
 def model_size(weights: Path, imgsz: int) -> dict[str, float]:

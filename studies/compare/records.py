@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from studies.compare.metrics import named, parts_of
 from studies.compare.statistics import Paired
 from utils.base.errors import DataError
 from utils.base.paths import atomic_write
@@ -16,7 +17,7 @@ from utils.base.paths import atomic_write
 RESULTS, CURVES = "results.csv", "curves.csv"
 _TEXTS = ("model", "split", "checkpoint", "flags", "start", "run", "commit")
 _PAIRED = ("pictures", "difference", "low", "high", "p", "detectable")  # after the name of the metric
-_CLASS = "AP/"  # before the name of a class: its AP at IoU 0.5 to 0.95
+_CLASS = "AP/"  # before the name of a class: its AP at IoU 0.5 to 0.95; after the part it is of
 
 
 @dataclass
@@ -47,10 +48,26 @@ class Records:
         return list(dict.fromkeys(int(row["seed"]) for row in self.results))
 
     @property
+    def parts(self) -> list[str]:
+        """What metrics are of, the main part first: masks and boxes, or nothing else than boxes ("")."""
+        return parts_of(self.results[0])
+
+    @property
+    def main(self) -> str:
+        """Name of the metric that conclusions are about: the mAP50-95 of the main part."""
+        return named(self.parts[0], "mAP50-95")
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics to compare: mAP50 and mAP50-95 of the main part, mAP50-95 of the others."""
+        return [named(self.parts[0], "mAP50"), *(named(part, "mAP50-95") for part in self.parts)]
+
+    @property
     def classes(self) -> list[str]:
         """Names of the classes that have labels."""
-        names = (key for row in self.results for key in row if key.startswith(_CLASS))
-        return [name.removeprefix(_CLASS) for name in dict.fromkeys(names)]
+        prefix = named(self.parts[0], _CLASS)
+        names = (key for row in self.results for key in row if key.startswith(prefix))
+        return [name.removeprefix(prefix) for name in dict.fromkeys(names)]
 
     def splits(self) -> list[str]:
         """Return the names of the measured splits."""
@@ -70,15 +87,16 @@ class Records:
         return None if found[0] is None else Paired(int(found[0]), *found[1:])
 
     def class_ap(self, model: str, name: str, split: str = "val") -> dict[int, float]:
-        """Return the AP of a class by seed, for best.pt."""
-        return self.metric(model, _CLASS + name, split)
+        """Return the AP of a class by seed, for best.pt; that of the main part."""
+        return self.metric(model, named(self.parts[0], _CLASS) + name, split)
 
     def info(self, model: str, name: str) -> Any:
         """Return a value that all rows of a model share, such as its parameters; None if unknown."""
         return next((row[name] for row in self.results if row["model"] == model and name in row), None)
 
-    def curve(self, model: str, seed: int, name: str = "mAP50-95") -> list[float]:
-        """Return a metric after each epoch of a run."""
+    def curve(self, model: str, seed: int, name: str = "") -> list[float]:
+        """Return a metric, by default the main one, after each epoch of a run."""
+        name = name or self.main
         rows = [row for row in self.curves if row["model"] == model and int(row["seed"]) == seed]
         return [row[name] for row in sorted(rows, key=lambda row: row["epoch"])]
 
@@ -123,9 +141,7 @@ def rows_of_run(
     for checkpoint, splits in measured["figures"].items():
         for split, found in splits.items():
             row = {"model": label, "seed": seed, "split": split, "checkpoint": checkpoint}
-            row |= {name: found[name] for name in ("P", "R", "mAP50")} | {"mAP50-95": found["mAP"]}
-            row |= class_columns(found["AP"])
-            rows.append(row | shared)
+            rows.append(row | metric_columns(found) | shared)
     return rows
 
 
@@ -135,24 +151,26 @@ def paired_columns(name: str, pair: Paired) -> dict[str, float]:
     return {f"{name} {part}": value for part, value in zip(_PAIRED, values, strict=True)}
 
 
-def class_columns(ap: dict[str, float]) -> dict[str, float]:
-    """Return the columns of results.csv for the AP of each class."""
-    return {f"{_CLASS}{name}": value for name, value in ap.items()}
+def metric_columns(found: Mapping[str, Any]) -> dict[str, float]:
+    """Return the columns of results.csv for one evaluation, see `metrics_of`."""
+    columns: dict[str, float] = {}
+    for part in parts_of(found):
+        columns |= {named(part, name): found[named(part, name)] for name in ("P", "R", "mAP50")}
+        columns[named(part, "mAP50-95")] = found[named(part, "mAP")]
+        columns |= {named(part, _CLASS) + name: ap for name, ap in found[named(part, "AP")].items()}
+    return columns
 
 
 def curves_of_run(label: str, seed: int, measured: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of curves.csv for one run, from its measured.json."""
-    return [
-        {
-            "model": label,
-            "seed": seed,
-            "epoch": int(row["epoch"]) + 1,
-            "mAP50": row["mAP50"],
-            "mAP50-95": row["mAP"],
-            "loss": row["loss"],
-        }
-        for row in measured["epochs"]
-    ]
+    rows = []
+    for epoch in measured["epochs"]:
+        row = {"model": label, "seed": seed, "epoch": int(epoch["epoch"]) + 1}
+        for part in parts_of(epoch):
+            row[named(part, "mAP50")] = epoch[named(part, "mAP50")]
+            row[named(part, "mAP50-95")] = epoch[named(part, "mAP")]
+        rows.append(row | {"loss": epoch["loss"]})
+    return rows
 
 
 def _write(path: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from studies.compare.examples import Example, Gallery
+from studies.compare.metrics import named
 from studies.compare.records import Records, curves_of_run, rows_of_run
 from studies.compare.run_plan import Run, start_of
 from studies.compare.summary import ModelSummary, class_table, main_table, mean_and_spread, summarize
@@ -37,8 +38,8 @@ th, td { padding: 4px 10px; text-align: left; border-bottom: 1px solid #ddd; whi
 figure img { width: 100%; height: auto } figcaption { font-size: .85rem; overflow-wrap: anywhere }
 """
 _ABOUT_EXAMPLES = """Images with the most boxes that only one of two models detects (no match of the same
-class at IoU 0.5), at a confidence threshold of 0.25, by the first run of each model. Those boxes are bold and
-labelled, all others are thin."""
+class at IoU 0.5), at a confidence threshold of 0.25, by the first run of each model. Those objects are bold
+and labelled, all others are thin."""
 _SCRIPT = """
 for (const [id, figure] of Object.entries(FIGURES))
   Plotly.newPlot(id, figure.data, figure.layout, {responsive: true, displaylogo: false});
@@ -47,14 +48,14 @@ REPORT = "report.md"
 _OVER_SEEDS = """Metrics are means over seeds, ± a standard deviation. A difference is in points (hundredths)
 of the metric before it, against the first model, paired by seed, with its 95 % bootstrap interval in
 brackets (widened for few seeds; below 5 seeds still too narrow). p is from Student's paired t-test. The last
-column says after how many epochs a model reached the best mAP50-95 of the first model's run with the same
+column says after how many epochs a model reached the best {metric} of the first model's run with the same
 seed."""
 _OVER_IMAGES = """A difference is in points (hundredths) of the metric before it, against the first
 model, on the same images, with its 95 % interval from a bootstrap over images in brackets. p is from a
 permutation test that exchanges the two models' detections image by image. This covers the choice of
 images, but not the variation between trainings: that takes seeds (--cfg ... --seeds 0 1 2 3 4)."""
 _COMMON = """p in parentheses is adjusted (Holm) for all comparisons of its column; the sentences are about
-mAP50-95 and use it.
+{metric} and use it.
 GFLOPs count a multiply-add as two. Latency is for one image, models in turn: median (quartiles)."""
 
 
@@ -76,9 +77,9 @@ def write_page(
         items = "".join(f"<li>{html.escape(one.conclusion)}</li>" for one in summaries if one.conclusion)
         sections.append(f"<h2>{split}</h2><ul>{items}</ul>{_table(main_table(summaries))}")
         plots = {
-            f"latency-{split}": ("mAP50-95 against latency", cost_plot(summaries, "latency")),
-            f"gflops-{split}": ("mAP50-95 against GFLOPs", cost_plot(summaries, "gflops")),
-            f"classes-{split}": ("AP by class", class_plot(records, split)),
+            f"latency-{split}": (f"{records.main} against latency", cost_plot(summaries, "latency")),
+            f"gflops-{split}": (f"{records.main} against GFLOPs", cost_plot(summaries, "gflops")),
+            f"classes-{split}": (_class_title(records), class_plot(records, split)),
         }
         if split == "val" and records.curves:
             plots["curves"] = ("After each epoch (val)", curve_plot(records))
@@ -136,7 +137,7 @@ def _example(example: Example) -> str:
 
 
 def cost_plot(summaries: Sequence[ModelSummary], against: str) -> PlotlyFigure | None:
-    """Plot mAP50-95 against `latency` or `gflops`; bars are a standard deviation over seeds, and quartiles.
+    """Plot the main metric against `latency` or `gflops`; bars: standard deviation over seeds, and quartiles.
 
     None if the cost of a model is unknown.
     """
@@ -151,23 +152,23 @@ def cost_plot(summaries: Sequence[ModelSummary], against: str) -> PlotlyFigure |
             "mode": "markers",
             "name": one.model,
             "x": [x],
-            "y": [one.map[0]],
+            "y": [one.main.value[0]],
             "marker": {"color": _color(index), "size": 11},
-            "error_y": {"type": "data", "array": [_number(one.map[1])], "visible": True},
+            "error_y": {"type": "data", "array": [_number(one.main.value[1])], "visible": True},
         }
         if against == "latency" and one.latency:
             median, low, high = one.latency
             trace["error_x"] = {"type": "data", "array": [high - median], "arrayminus": [median - low]}
         data.append(trace)
     title = "latency of one image, ms" if against == "latency" else "GFLOPs (a multiply-add is two)"
-    return {"data": data, "layout": _layout(title, "mAP50-95")}
+    return {"data": data, "layout": _layout(title, summaries[0].main.name)}
 
 
-def curve_plot(records: Records, metric: str = "mAP50-95") -> PlotlyFigure:
-    """Plot a metric after each epoch: mean over seeds, in a band of one standard deviation."""
+def curve_plot(records: Records) -> PlotlyFigure:
+    """Plot the main metric after each epoch: mean over seeds, in a band of one standard deviation."""
     data: list[dict[str, Any]] = []
     for index, model in enumerate(records.models):
-        runs = [curve for seed in records.seeds if (curve := records.curve(model, seed, metric))]
+        runs = [curve for seed in records.seeds if (curve := records.curve(model, seed))]
         if not runs:
             continue
         length = min(map(len, runs))  # early stopping may end a run earlier
@@ -190,7 +191,7 @@ def curve_plot(records: Records, metric: str = "mAP50-95") -> PlotlyFigure:
             "line": {"color": _color(index)},
         }
         data.append(shared | line)
-    return {"data": data, "layout": _layout("epoch", metric)}
+    return {"data": data, "layout": _layout("epoch", records.main)}
 
 
 def class_plot(records: Records, split: str) -> PlotlyFigure:
@@ -209,7 +210,7 @@ def class_plot(records: Records, split: str) -> PlotlyFigure:
                 "error_y": {"type": "data", "array": [_number(spread) for _, spread in pairs]},
             }
         )
-    return {"data": data, "layout": _layout("", "AP50-95") | {"barmode": "group"}}
+    return {"data": data, "layout": _layout("", named(records.parts[0], "AP50-95")) | {"barmode": "group"}}
 
 
 def _color(index: int) -> str:
@@ -258,7 +259,7 @@ def markdown(records: Records, resamples: int = 2000) -> str:
         which = f"{split}, best.pt of each run" if records.curves else split
         lines += [f"## {which}", "", main_table(summaries), ""]
         lines += [f"- {one.conclusion}" for one in summaries if one.conclusion]
-        lines += ["", f"AP by class, {split}, and its difference in points:", ""]
+        lines += ["", f"{_class_title(records)}, {split}, and its difference in points:", ""]
         lines += [class_table(records, split, resamples), ""]
         if any(row["checkpoint"] == "last" for row in records.results):
             last = summarize(records, split, "last", resamples)
@@ -269,9 +270,16 @@ def markdown(records: Records, resamples: int = 2000) -> str:
 def notes(records: Records) -> str:
     """Return the notes that explain the tables."""
     if records.of_files:
-        return f"{_OVER_IMAGES}\n{_COMMON}" if len(records.models) > 1 else ""
-    few = "Three seeds or fewer can only show large differences.\n" if len(records.seeds) <= 3 else ""
-    return f"{few}{_OVER_SEEDS}\n{_COMMON}"
+        text = f"{_OVER_IMAGES}\n{_COMMON}" if len(records.models) > 1 else ""
+    else:
+        few = "Three seeds or fewer can only show large differences.\n" if len(records.seeds) <= 3 else ""
+        text = f"{few}{_OVER_SEEDS}\n{_COMMON}"
+    return text.format(metric=records.main)
+
+
+def _class_title(records: Records) -> str:
+    title = named(records.parts[0], "AP by class")
+    return title[0].upper() + title[1:]
 
 
 def describe_comparison(records: Records) -> str:

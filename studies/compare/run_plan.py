@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studies.compare.compare_options import Comparison, Variant
+from studies.compare.metrics import named, parts_of
 from studies.jobs.job import Job
 from studies.jobs.pool import JobPool, Runner
 from utils.base.errors import ConfigError, YoloError
@@ -21,6 +22,7 @@ from utils.base.log import LOG, Bar
 from utils.base.paths import atomic_write, file_sha256, relative_to_cwd
 from utils.base.processes import LOG_FILE, module_command
 from utils.base.yaml_io import plain
+from utils.tasks.task import get_task
 
 if TYPE_CHECKING:
     from utils.data.dataset_yaml import DataSpec
@@ -61,7 +63,8 @@ def plan_runs(comparison: Comparison) -> list[Run]:
             key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
             flags = (*comparison.common, *variant.flags, "--seed", str(seed))
             splits = ("val", "test") if spec.test else ("val",)
-            runs.append(Run(variant.label, seed, key, flags, splits, decides))
+            task = variant.options.model_task
+            runs.append(Run(variant.label, seed, key, flags, splits, decides, task))
     by_key = {run.key: run for run in runs}
     if len(by_key) < len(runs):
         first = next(run for run in runs if by_key[run.key] is not run)
@@ -76,7 +79,6 @@ def _settings(variant: Variant, data: DataSpec) -> dict[str, Any]:
     from models.yolo import DetectionModel
     from utils.train.build import find_weights, make_config
     from utils.train.hyp import load_hyp
-    from utils.train.train_options import parse_options
 
     options = variant.options
     checkpoint = find_weights(options)
@@ -84,7 +86,7 @@ def _settings(variant: Variant, data: DataSpec) -> dict[str, Any]:
     DetectionModel(config, nc=data.nc)  # fails now rather than after hours of training
     config.pop("yaml_file", None)
     # Defaults are left out, so that a new option does not change the digests of earlier runs.
-    defaults = parse_options([]).as_dict()
+    defaults = type(options)().as_dict()
     changes = {
         key: value
         for key, value in options.as_dict().items()
@@ -136,10 +138,9 @@ def _digest_of_images(data: DataSpec, split: str) -> str | None:
 
 def start_of(run: Run) -> str:
     """Return the name and digest of the weights that a run starts from, or `scratch`."""
-    from utils.train.train_options import parse_options
-
     digest = run.settings.get("weights")
-    return f"{Path(parse_options(run.train).weights).name} ({digest[:8]})" if digest else "scratch"
+    weights = get_task(run.task).parse_train_options(run.train).weights
+    return f"{Path(weights).name} ({digest[:8]})" if digest else "scratch"
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,10 @@ class Run(Job[Measured]):
     label: str
     seed: int
     key: str  # digest of everything that decides the result
-    train: tuple[str, ...]  # flags of train.py, except those of the folder, device and threads
+    train: tuple[str, ...]  # flags of its train script, except those of the folder, device and threads
     splits: tuple[str, ...]  # to be measured
     settings: dict[str, Any]  # what `key` is the digest of
+    task: str = Job.task
 
     returned_files = ("results.csv", LOG_FILE, "weights/best.pt", "weights/last.pt", MEASURED)
 
@@ -242,4 +244,6 @@ def _finished(pool: JobPool[Measured]) -> Iterator[tuple[str, Measured]]:
 def _describe(measured: Measured) -> str:
     best = measured["figures"]["best"]["val"]
     minutes = measured.get("minutes", 0.0)
-    return f"mAP50 {best['mAP50']:.3f}, mAP50-95 {best['mAP']:.3f} in {minutes:.1f} min"
+    part = parts_of(best)[0]
+    map50, map_ = best[named(part, "mAP50")], best[named(part, "mAP")]
+    return f"{named(part, 'mAP50')} {map50:.3f}, mAP50-95 {map_:.3f} in {minutes:.1f} min"

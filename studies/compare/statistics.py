@@ -125,9 +125,16 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def conclude(label: str, baseline: str, pair: Paired, adjusted: float, unit: str = "seeds") -> str:
-    """Return a sentence about mAP50-95 that the adjusted p-value supports."""
-    points = f"{abs(pair.mean) * 100:.1f} points of mAP50-95"
+def conclude(
+    label: str,
+    baseline: str,
+    pair: Paired,
+    adjusted: float,
+    unit: str = "seeds",
+    metric: str = "mAP50-95",
+) -> str:
+    """Return a sentence about a metric that the adjusted p-value supports."""
+    points = f"{abs(pair.mean) * 100:.1f} points of {metric}"
     if pair.n < 2 or math.isnan(adjusted):
         return f"{label}: one run cannot show a difference to {baseline}; give more seeds."
     narrow = f", too narrow at {pair.n}" if pair.n < MIN_PAIRS else ""

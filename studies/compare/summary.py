@@ -11,26 +11,27 @@ import numpy as np
 from studies.compare.records import Records
 from studies.compare.statistics import Paired, compare_pairs, conclude, holm
 
-_HEADS = (
-    *("model", "parameters", "GFLOPs", "latency, ms", "mAP50", "difference", "p (adjusted)"),
-    *("mAP50-95", "difference", "p (adjusted)", "epochs to the first's best"),
-)
+
+@dataclass(frozen=True)
+class MetricSummary:
+    """One metric of a model."""
+
+    name: str
+    value: tuple[float, float]  # mean and standard deviation over seeds
+    pair: Paired | None  # against the baseline; None for itself
+    p_adjusted: float  # Holm, for all comparisons of the column
 
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """One row of the main table; mAP is given as mean and standard deviation over seeds."""
+    """One row of the main table."""
 
     model: str
     parameters: float | None  # None for exported files, like GFLOPs
     gflops: float | None
     latency: tuple[float, float, float] | None  # ms: median, quartiles
-    map50: tuple[float, float]
-    map: tuple[float, float]
-    pair50: Paired | None  # mAP50 against the baseline; None for itself
-    pair: Paired | None  # mAP50-95
-    p50_adjusted: float  # Holm, for all comparisons of the table
-    p_adjusted: float
+    main: MetricSummary  # the metric that the conclusion is about
+    metrics: tuple[MetricSummary, ...]  # all, `main` among them
     reached: tuple[float, int, int] | None  # see `epochs_to_reach`
     conclusion: str  # one sentence; empty for the baseline
 
@@ -40,25 +41,41 @@ def summarize(
 ) -> list[ModelSummary]:
     """Compare each model with the first one, paired by seed or by image."""
     baseline, *others = records.models
-    unit = "images" if any(records.paired_over_images(name, "mAP50-95") for name in others) else "seeds"
-    pairs = {name: _pair(records, name, "mAP50-95", split, checkpoint, resamples) for name in others}
-    pairs50 = {name: _pair(records, name, "mAP50", split, checkpoint, resamples) for name in others}
-    adjusted = dict(zip(others, holm([pairs[name].p for name in others]), strict=True))
-    adjusted50 = dict(zip(others, holm([pairs50[name].p for name in others]), strict=True))
-    return [
-        ModelSummary(
+    unit = "images" if any(records.paired_over_images(name, records.main) for name in others) else "seeds"
+    columns = {
+        metric: _summarize_metric(records, metric, split, checkpoint, resamples) for metric in records.metrics
+    }
+    summaries = []
+    for index, name in enumerate(records.models):
+        main = columns[records.main][index]
+        pair = main.pair
+        summary = ModelSummary(
             model=name,
             parameters=records.info(name, "parameters"),
             gflops=records.info(name, "gflops"),
             latency=_latency(records, name),
-            map50=mean_and_spread(list(records.metric(name, "mAP50", split, checkpoint).values())),
-            map=mean_and_spread(list(records.metric(name, "mAP50-95", split, checkpoint).values())),
-            pair50=pairs50.get(name),
-            pair=pairs.get(name),
-            p50_adjusted=adjusted50.get(name, math.nan),
-            p_adjusted=adjusted.get(name, math.nan),
-            reached=epochs_to_reach(records, name) if name != baseline else None,
-            conclusion=conclude(name, baseline, pairs[name], adjusted[name], unit) if name in pairs else "",
+            main=main,
+            metrics=tuple(column[index] for column in columns.values()),
+            reached=epochs_to_reach(records, name) if pair else None,
+            conclusion=conclude(name, baseline, pair, main.p_adjusted, unit, main.name) if pair else "",
+        )
+        summaries.append(summary)
+    return summaries
+
+
+def _summarize_metric(
+    records: Records, metric: str, split: str, checkpoint: str, resamples: int
+) -> list[MetricSummary]:
+    """Return one metric of every model."""
+    others = records.models[1:]
+    pairs = {name: _pair(records, name, metric, split, checkpoint, resamples) for name in others}
+    adjusted = dict(zip(others, holm([pairs[name].p for name in others]), strict=True))
+    return [
+        MetricSummary(
+            metric,
+            mean_and_spread(list(records.metric(name, metric, split, checkpoint).values())),
+            pairs.get(name),
+            adjusted.get(name, math.nan),
         )
         for name in records.models
     ]
@@ -88,7 +105,7 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def epochs_to_reach(records: Records, name: str) -> tuple[float, int, int] | None:
-    """Count the epochs after which a model reaches the best mAP50-95 of the baseline's run of the same seed.
+    """Count the epochs after which a model's main metric reaches the best of the baseline's run of its seed.
 
     Returns:
         Mean over the runs that reach it, number of those runs, number of all runs; None without curves.
@@ -106,13 +123,17 @@ def epochs_to_reach(records: Records, name: str) -> tuple[float, int, int] | Non
 
 def main_table(summaries: Sequence[ModelSummary]) -> str:
     """Return the main table as markdown, without empty columns."""
-    rows = [_HEADS]
+    heads = ["model", "parameters", "GFLOPs", "latency, ms"]
+    for metric in summaries[0].metrics:
+        heads += [metric.name, "difference", "p (adjusted)"]
+    rows = [[*heads, "epochs to the first's best"]]
     for one in summaries:
         size = "" if one.parameters is None else f"{one.parameters / 1e6:.3f} M"
         work = "" if one.gflops is None else f"{one.gflops:.2f}"
-        columns50 = (_mean(one.map50), _difference(one.pair50), _p(one.pair50, one.p50_adjusted))
-        columns = (_mean(one.map), _difference(one.pair), _p(one.pair, one.p_adjusted))
-        rows.append((one.model, size, work, _ms(one.latency), *columns50, *columns, _reached(one.reached)))
+        cells = [one.model, size, work, _ms(one.latency)]
+        for metric in one.metrics:
+            cells += [_mean(metric.value), _difference(metric.pair), _p(metric.pair, metric.p_adjusted)]
+        rows.append([*cells, _reached(one.reached)])
     known = [column for column in zip(*rows, strict=True) if any(column[1:])]
     head, *lines = [f"| {' | '.join(cells)} |" for cells in zip(*known, strict=True)]
     return "\n".join([head, "|---" * len(known) + "|", *lines])

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from studies.evolve.trials import RUN, Result
 from utils.base.log import LOG
@@ -47,9 +47,16 @@ def minutes_of_training(options: TrainOptions) -> float | None:
     seconds = 0.0
     for _ in range(2):  # the first step is slower
         started = time.perf_counter()
-        sum(level.square().mean() for level in model(images)).backward()
+        sum(output.square().mean() for output in _flat(model(images))).backward()
         seconds = time.perf_counter() - started
     return (_START_UP + options.epochs * -(-count // batch) * seconds) / 60
+
+
+def _flat(outputs: Any) -> list[Any]:
+    """Return all tensors in what a head returns: maps, and prototypes of masks beside them."""
+    if not isinstance(outputs, list | tuple):
+        return [outputs]
+    return [tensor for output in outputs for tensor in _flat(output)]
 
 
 _LATEST = 20  # candidates whose median time is used

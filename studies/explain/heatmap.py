@@ -9,12 +9,15 @@ with and without objects. EigenCAM shows what a layer reacts to, which is often 
 are pooled over the map as in the paper, not multiplied elementwise (LayerCAM, HiResCAM): Detect reads
 single cells, so gradients at its inputs are zero except in cells with a box, and the product would show
 only those cells.
+
+Of a segmentation model the boxes are explained, not their masks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -59,8 +62,8 @@ def gradcam(model: DetectionModel, images: Tensor, layers: Sequence[int], box_fi
     against 77-86 %), because their gradient does not vanish when objectness or class is near 1.
     """
     with torch.enable_grad():
-        kept, (decoded, _) = run_and_keep(model, images.detach().requires_grad_(), layers)
-        detections = _detect(decoded, box_filter)
+        kept, output = run_and_keep(model, images.detach().requires_grad_(), layers)
+        decoded, detections = output[0], _detect(output, box_filter)
         if not len(detections):
             return Heat(None, detections.cpu().numpy())
         sources = [kept[index] for index in layers]
@@ -74,9 +77,9 @@ def gradcam(model: DetectionModel, images: Tensor, layers: Sequence[int], box_fi
 @torch.no_grad()
 def eigencam(model: DetectionModel, images: Tensor, layers: Sequence[int], box_filter: BoxFilter) -> Heat:
     """Compute EigenCAM of one image (1, 3, H, W), which does not depend on its boxes."""
-    kept, (decoded, _) = run_and_keep(model, images, layers)
+    kept, output = run_and_keep(model, images, layers)
     maps = [_to_peak(eigen_cam_map(kept[index])) for index in layers]  # levels have different scales
-    return Heat(merge(maps, images.shape[2:]), _detect(decoded, box_filter).cpu().numpy())
+    return Heat(merge(maps, images.shape[2:]), _detect(output, box_filter).cpu().numpy())
 
 
 def grad_cam_map(source: Tensor, gradient: Tensor) -> np.ndarray:
@@ -126,13 +129,18 @@ def _to_peak(values: np.ndarray) -> np.ndarray:
 METHODS = {"gradcam": gradcam, "eigencam": eigencam}
 
 
-def _detect(decoded: Tensor, box_filter: BoxFilter) -> Tensor:
+def _detect(output: Any, box_filter: BoxFilter) -> Tensor:
+    """Return the detections (n, 6) in the output of a model: (decoded, maps), or with prototypes between."""
+    decoded, *others = output
+    nm = others[0].shape[1] if len(others) > 1 else 0
     classes = None if box_filter.classes is None else list(box_filter.classes)
-    return non_max_suppression(decoded.detach(), box_filter.confidence, box_filter.iou, classes)[0]
+    return non_max_suppression(decoded.detach(), box_filter.confidence, box_filter.iou, classes, nm=nm)[0][
+        :, :6
+    ]
 
 
 def _score(decoded: Tensor, detections: Tensor) -> Tensor:
-    """Sum the scores of detections (n, 6), which are found in `decoded` (1, N, 5 + nc) as equal boxes."""
+    """Sum the scores of detections (n, 6), found in `decoded` (1, N, 5 + nc + nm) as equal boxes."""
     corners = xywh2xyxy(decoded[0, :, :4].detach())
     same = (corners[None] == detections[:, None, :4]).all(2)  # (n, N)
     row, kind = same.float().argmax(1), detections[:, 5].long()

@@ -23,7 +23,7 @@ _DESIGNS = tuple(DESIGNS.values())
 def find_layers(model: DetectionModel, words: Sequence[str]) -> list[int]:
     """Return the indices of the layers that the words of `--layer` name, without duplicates.
 
-    A word is an index; `backbone`: see `end_of_backbone`; `detect`: all inputs of Detect; `p3`, `p4`, ...:
+    A word is an index; `backbone`: see `end_of_backbone`; `detect`: all inputs of the head; `p3`, `p4`, ...:
     its input of stride 8, 16, ... Names find corresponding layers in models with and without attention,
     whose indices differ.
 
@@ -52,7 +52,7 @@ def _layers_of(model: DetectionModel, word: str) -> list[int]:
 
 
 def detect_inputs(model: DetectionModel) -> list[int]:
-    """Return the indices of the layers that Detect reads, in the order of its levels."""
+    """Return the indices of the layers that the head reads, in the order of its levels."""
     head: Any = model.head
     return [source % head.i for source in head.f]
 

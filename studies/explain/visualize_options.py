@@ -21,7 +21,8 @@ class VisualizeOptions(Options):
     """Options of visualize.py."""
 
     prog = "visualize.py"
-    description = "Draw effective receptive fields, attention gates, and heat maps for detections."
+    description = """Draw effective receptive fields, attention gates, and heat maps for detections.
+Heat maps of a segmentation model explain its boxes, not its masks."""
 
     weights: list[str] = _models([], f"model path(s); {DEFAULT_WEIGHTS} if --cfg is not given either")
     cfg: list[str] = _models([], "model yaml(s), which are drawn untrained")
@@ -42,7 +43,7 @@ class VisualizeOptions(Options):
     layer: list[str] = _maps(
         [],
         "layers for erf and cam: indices, or backbone (default of erf), detect (default of cam: all inputs "
-        "of Detect), p3, p4, ...",
+        "of Detect or Segment), p3, p4, ...",
     )
     method: str = _maps("gradcam", "method of heat maps", choices=("gradcam", "eigencam"))
 

@@ -13,6 +13,7 @@ from studies.compare.examples import (
     KEPT,
     Example,
     Gallery,
+    Objects,
     Split,
     count_unmatched,
     find_examples,
@@ -54,9 +55,9 @@ def test_images_are_sorted_by_the_number_of_differing_boxes(
         def __init__(self, name: str) -> None:
             self.count = {"a": 0, "b": 2}[name]
 
-    def detect(backend: FakeBackend, image: np.ndarray, split: Split) -> np.ndarray:
+    def detect(backend: FakeBackend, image: np.ndarray, split: Split) -> Objects:
         extra = [[2.0, 40, 12, 50 + 5 * n, 0.6, 3] for n in range(backend.count)]
-        return _boxes(BOX, *(extra if np.array_equal(image, third) else extra[:1]))
+        return Objects(_boxes(BOX, *(extra if np.array_equal(image, third) else extra[:1])))
 
     monkeypatch.setattr("models.backends.load_backend", lambda files, device, names: FakeBackend(files[0]))
     monkeypatch.setattr(examples, "detect", detect)

@@ -42,12 +42,13 @@ def test_a_report_from_csv_files_is_identical(tmp_path: Path) -> None:
 
 def test_known_differences_are_reported() -> None:
     base, better, same = summarize(synthetic_records())
-    assert base.pair is None and base.conclusion == ""
-    assert better.pair is not None and better.pair.mean == pytest.approx(GAIN + 0.002)
-    assert better.pair.low <= GAIN + 0.002 <= better.pair.high
+    assert base.main.pair is None and base.conclusion == ""
+    pair = better.main.pair
+    assert pair is not None and pair.mean == pytest.approx(GAIN + 0.002)
+    assert pair.low <= GAIN + 0.002 <= pair.high
     assert better.conclusion.startswith("better is better than base by 5.2 points")
     assert "no significant difference at 5 seeds" in same.conclusion
-    assert better.p_adjusted >= better.pair.p
+    assert better.main.p_adjusted >= pair.p
 
 
 def _simulated(draw: np.random.Generator, models: int, gains: Sequence[float] = ()) -> Records:
@@ -89,9 +90,9 @@ def test_conclusions_use_the_adjusted_p() -> None:
     draw = np.random.default_rng(5)
     for _ in range(2000):
         one = summarize(_simulated(draw, 6), resamples=100)[1]
-        if one.pair is not None and one.pair.p < 0.04:
+        if one.main.pair is not None and one.main.pair.p < 0.04:
             break
-    assert one.pair is not None and one.pair.p < 0.04 and one.p_adjusted > 0.05
+    assert one.main.pair is not None and one.main.pair.p < 0.04 and one.main.p_adjusted > 0.05
     assert "no significant difference" in one.conclusion
 
 

@@ -14,8 +14,9 @@ import train
 from studies.evolve.trials import Journal, Result, Trial
 from studies.jobs.job import KilledError
 from utils.base.errors import ConfigError, YoloError
+from utils.tasks.task import Task
 from utils.train.hyp import load_hyp
-from utils.train.run_dir import METRICS, TrainResult
+from utils.train.run_dir import TrainResult
 from utils.train.train_options import parse_options
 
 Search = Callable[..., TrainResult]
@@ -44,7 +45,7 @@ class FakeRunner:
                 raise KilledError(trial.title, failure)
             return Result(trial.index, trial.hyp, failure=failure)
         quality = 1 - 10 * abs(trial.hyp["hsv_h"] - 0.06)
-        return Result(trial.index, trial.hyp, dict.fromkeys(METRICS, quality), 2.0)
+        return Result(trial.index, trial.hyp, dict.fromkeys(Task().measured, quality), 2.0)
 
     def stop(self) -> None:
         """Do nothing."""
@@ -92,7 +93,7 @@ def test_the_table_has_the_metrics_and_then_the_hyperparameters(search: Search) 
     names = [cell.strip() for cell in lines[0].split(",")]
 
     assert len(lines) == 6 and all(len(line) == 21 * len(names) - 1 for line in lines)
-    assert tuple(names[:7]) == METRICS and names[7:9] == ["lr0", "lrf"] and names[-1] == "copy_paste"
+    assert tuple(names[:7]) == Task().measured and names[7:9] == ["lr0", "lrf"] and names[-1] == "copy_paste"
     assert lines[1].split(",")[7] == f"{0.01:20.5g}"
 
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from utils.tasks.segment.validation import SegmentResult
+from utils.val import study as module
 from utils.val.accumulator import EvalResult
 from utils.val.study import SIZES, study
 
@@ -35,3 +39,23 @@ def test_models_of_one_name_have_separate_tables(tmp_path: Path) -> None:
         "study_coco128_best.txt",
         "study_coco128_best2.txt",
     }
+
+
+def test_a_study_of_segmentation_has_columns_for_boxes_and_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = EvalResult({0: "a"}, 1, np.ones(1), np.ones(1), 0.1, 0.2, 0.3, 0.4)
+    mask = EvalResult({0: "a"}, 1, np.ones(1), np.ones(1), 0.5, 0.6, 0.7, 0.8)
+    result = SegmentResult(**vars(box) | {"losses": (0.0,) * 4, "speeds": (1.0, 2.0, 3.0)}, mask=mask)
+    drawn: list[tuple[float, float, str]] = []
+
+    def plot(models: Mapping[str, np.ndarray], path: Path, metric: str) -> None:
+        drawn.append((*models["a"][0].tolist(), metric))
+
+    monkeypatch.setattr(module, "plot_study", plot)
+    study(lambda file, size: result, ["a.pt"], "shapes-seg", tmp_path)
+
+    rows = np.loadtxt(tmp_path / "study_shapes-seg_a.txt")
+    assert rows.shape == (len(SIZES), 15)
+    assert rows[0].tolist() == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0, 0, 0, 0, 1, 2, 3]
+    assert drawn == [(2, 0.8, "mask mAP50-95")], "milliseconds of inference, mAP50-95 of masks"
