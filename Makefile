@@ -1,4 +1,4 @@
-# make demo      train YOLOv5-LSKA on drawn shapes for a few minutes, validate, detect
+# make demo      train YOLOv5-LSKA on drawn shapes for a few minutes, validate, detect; then segment
 # make test      lint, types, tests
 # make bench     measure speed and memory, and update docs/performance.md (15 minutes, nothing else running)
 # make install   create the environment; the other targets do this themselves
@@ -7,12 +7,13 @@
 # VENV=...         the environment, .venv by default
 # PYTHON=...       the Python that creates it, python3 by default
 # CONSTRAINTS=...  a file of pinned versions; empty for the newest that requirements.txt allows
-# EPOCHS= IMG=     epochs and image size of the demo
+# EPOCHS= IMG=     epochs and image size of the demo; SEGMENT_EPOCHS= of its segmentation model
 
 VENV ?= .venv
 PYTHON ?= python3
 CONSTRAINTS ?= constraints.txt
 EPOCHS ?= 50
+SEGMENT_EPOCHS ?= 6
 IMG ?= 160
 
 REQUIREMENTS = requirements.txt requirements-dev.txt
@@ -27,8 +28,14 @@ demo: install
 	$(RUN) val.py --weights runs/train/demo/weights/best.pt --data shapes.yaml --img $(IMG) --name demo --exist-ok
 	$(RUN) detect.py --weights runs/train/demo/weights/best.pt --source data/images --data shapes.yaml \
 	  --img $(IMG) --name demo --exist-ok
+	$(RUN) segment/train.py --cfg yolov5n-seg-LSKA.yaml --weights runs/train/demo/weights/best.pt --data shapes-seg.yaml \
+	  --hyp hyp.shapes.yaml --optimizer AdamW --freeze 25 --img $(IMG) --epochs $(SEGMENT_EPOCHS) --batch-size 16 \
+	  --noval --noplots --name demo --exist-ok
+	$(RUN) segment/predict.py --weights runs/train-seg/demo/weights/best.pt --source data/images --data shapes-seg.yaml \
+	  --img $(IMG) --name demo --exist-ok
 	@echo
 	@echo "Images with detections:            runs/detect/demo"
+	@echo "Images with masks:                 runs/predict-seg/demo"
 	@echo "Curves and example batches:        runs/train/demo (results.png, val_batch0_pred.jpg)"
 	@echo "The trained model:                 runs/train/demo/weights/best.pt"
 

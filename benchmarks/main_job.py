@@ -2,8 +2,10 @@
 
     python benchmarks/main_job.py --weights yolov5n.pt --trained best.pt --data bccd.yaml --images test
 
-Wall time of whole processes. The bare forward and training step are medians, measured between the jobs,
-so that noise of the machine is visible in both. Nothing else should run.
+With `--segmenter x-seg.pt` also the segmentation scripts on the same data, whose labels then are polygons,
+and their times as multiples of those of detection. Wall time of whole processes. The bare forward and
+training step are medians, measured between the jobs, so that noise of the machine is visible in both.
+Nothing else should run.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 IMGSZ, BATCH = 320, 16
+SEGMENT = "segment: "
 
 
 def parse_opt() -> argparse.Namespace:
@@ -29,6 +32,7 @@ def parse_opt() -> argparse.Namespace:
         "--trained", required=True, help="checkpoint with the classes of the dataset, for validation"
     )
     p.add_argument("--data", required=True, help="dataset yaml")
+    p.add_argument("--segmenter", help="segmentation checkpoint with the classes of the dataset")
     p.add_argument("--images", "--pictures", required=True, help="folder of images for detection")
     p.add_argument(
         "--repeats", type=int, default=1, help="number of runs of each job; the median is reported"
@@ -40,22 +44,22 @@ def jobs(opt: argparse.Namespace, folder: str) -> dict[str, list[str]]:
     """Return the command line of each job."""
     size, output = ["--img", str(IMGSZ)], ["--project", folder, "--exist-ok"]
     train = ["train.py", *size, "--batch", str(BATCH), "--epochs", "3", "--data", opt.data]
-    return {
-        "train, 3 epochs": [*train, "--weights", opt.weights, "--noval", "--nosave", "--noplots", *output],
+    quick = ["--noval", "--nosave", "--noplots", *output]
+    validated = ["--data", opt.data, "--batch", str(BATCH), *size, *output]
+    found = {
+        "train, 3 epochs": [*train, "--weights", opt.weights, *quick],
         "detect": ["detect.py", "--weights", opt.weights, "--source", opt.images, *size, *output],
-        "val": [
-            "val.py",
-            "--weights",
-            opt.trained,
-            "--data",
-            opt.data,
-            "--batch",
-            str(BATCH),
-            *size,
-            *output,
-        ],
+        "val": ["val.py", "--weights", opt.trained, *validated],
         "--help": ["train.py", "--help"],
     }
+    if opt.segmenter:
+        model = ["--weights", opt.segmenter]
+        found |= {
+            f"{SEGMENT}train, 3 epochs": ["segment/train.py", *train[1:], *model, *quick],
+            f"{SEGMENT}detect": ["segment/predict.py", *model, "--source", opt.images, *size, *output],
+            f"{SEGMENT}val": ["segment/val.py", *model, *validated],
+        }
+    return found
 
 
 def wall(command: list[str]) -> float:
@@ -101,11 +105,15 @@ def main() -> None:
     """Run the benchmark."""
     opt = parse_opt()
     with tempfile.TemporaryDirectory() as folder:
-        print(f"{'job':18}{'seconds':>10}{'bare forward ms':>18}{'bare step ms':>15}")
+        print(f"{'job':26}{'seconds':>10}{'bare forward ms':>18}{'bare step ms':>15}{'ratio':>8}")
+        measured: dict[str, float] = {}
         for name, command in jobs(opt, folder).items():
             forward, step = bare(opt.weights)
             seconds = statistics.median(wall(command) for _ in range(opt.repeats))
-            print(f"{name:18}{seconds:10.2f}{1e3 * forward:18.1f}{1e3 * step:15.0f}", flush=True)
+            measured[name] = seconds
+            other = measured.get(name.removeprefix(SEGMENT)) if name.startswith(SEGMENT) else None
+            ratio = f"{seconds / other:8.2f}" if other else ""
+            print(f"{name:26}{seconds:10.2f}{1e3 * forward:18.1f}{1e3 * step:15.0f}{ratio}", flush=True)
 
 
 if __name__ == "__main__":

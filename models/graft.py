@@ -259,7 +259,15 @@ def _layer_of(key: str) -> tuple[int, str]:
 
 
 def output_gap(a: DetectionModel, b: DetectionModel, images: Tensor) -> float:
-    """Return the largest difference of two models' decoded outputs; inf if their shapes differ."""
+    """Return the largest difference of two models' outputs; inf if their shapes differ.
+
+    Compared are decoded boxes, and the mask prototypes of segmentation models.
+    """
+    if a.task != b.task:
+        return float("inf")
+    count = 2 if a.task == "segment" else 1
     with torch.inference_mode():
-        one, other = a.eval()(images)[0], b.eval()(images)[0]
-    return float((one - other).abs().max()) if one.shape == other.shape else float("inf")
+        pairs = list(zip(a.eval()(images)[:count], b.eval()(images)[:count], strict=True))
+    if any(one.shape != other.shape for one, other in pairs):
+        return float("inf")
+    return max(float((one - other).abs().max()) for one, other in pairs)
