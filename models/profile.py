@@ -42,7 +42,7 @@ def main(build: Callable[..., Any]) -> None:
     """Run the script with the flags of the command line.
 
     Args:
-        build: makes a model from a yaml's name: `DetectionModel`.
+        build: makes a model from a yaml's name: `make_model`.
     """
     script.main(lambda: print_model(parse_options(ModelOptions), build))
 
@@ -68,8 +68,8 @@ def print_model(options: ModelOptions, build: Callable[..., Any]) -> None:
         with torch.device("meta"):  # sizes need no weights
             model = build(options.cfg)
         print_layers(model)
-    LOG.info(model.info(options.imgsz))
-    LOG.info(f"Fused {model.fuse().info(options.imgsz)}")
+    LOG.info(model.summary(options.imgsz))
+    LOG.info(f"Fused {model.fuse().summary(options.imgsz)}")
 
 
 def print_layers(model: nn.Module) -> None:

@@ -328,4 +328,4 @@ __getattr__, __dir__, _old_names = serve("models.yolo")  # the original's module
 __all__ += _old_names
 
 if __name__ == "__main__":
-    profile.main(DetectionModel)
+    profile.main(make_model)
