@@ -68,6 +68,7 @@ class Evolution:
         assert options.evolve is not None
         self.generations = options.evolve
         self.script = get_task(options.model_task).scripts[0]
+        self.of = " of boxes + masks" if options.model_task == "segment" else ""
         self.total = self.method.count(options.evolve)
         self.jobs = max(options.jobs, 1)
         self._waiting = deque(i for i in range(self.total) if i not in self.journal.results)
@@ -203,8 +204,8 @@ class Evolution:
         best = self._best()
         LOG.info(
             f"candidate {result.index} ({len(self.journal.results)}/{self.total}): "
-            f"fitness {self.method.fitness(result):.4g}, mAP50 {result.map50:.4g}, "
-            f"mAP50-95 {result.map50_95:.4g} {how}; best {best.index if best else '-'}"
+            f"fitness {self.method.fitness(result):.4g}, mAP50{self.of} {result.map50:.4g}, "
+            f"mAP50-95{self.of} {result.map50_95:.4g} {how}; best {best.index if best else '-'}"
             + (f"; {left}" if left else "")
         )
 
