@@ -24,7 +24,7 @@ from utils.base.yaml_io import read_yaml
 SUFFIXES = (".yaml", ".yml")
 MULTIPLES = ("depth_multiple", "width_multiple")
 SCALES = {"n": (0.33, 0.25), "s": (0.33, 0.5), "m": (0.67, 0.75), "l": (1.0, 1.0), "x": (1.33, 1.25)}
-_SCALED = ("lska", "segment")  # folders below models/ whose yolov5n files serve all scales
+_SCALED = ("lska", "segment", "classify")  # folders below models/ whose yolov5n files serve all scales
 _SCALED_NAME = re.compile(r"yolov5([nsmlx])(-.+\.ya?ml)")
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     block.__name__: block
@@ -116,11 +116,13 @@ def read_rows(d: dict[str, Any], origin: str = "model yaml") -> list[LayerRow]:
         ConfigError: a key is missing, or a row is not [from, number, module, args]; names the layer.
     """
     for key in ("nc", "anchors", "backbone", "head"):
+        if key == "anchors" and "anchors" not in str(d.get("head")):  # only heads that detect need them
+            continue
         if key not in d:
             raise ConfigError(f"{origin}: key '{key}' is missing")
     _check_numbers(d, origin)
     depth = float(d.get("depth_multiple", 1.0))
-    words = {"nc": d["nc"], "anchors": d["anchors"]}
+    words = {"nc": d["nc"], "anchors": d.get("anchors")}
     rows = []
     for index, row in enumerate([*d["backbone"], *d["head"]]):
         where = f"{origin}: layer {index}"

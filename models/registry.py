@@ -118,6 +118,11 @@ def segmentation_head(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
     return BlockPlan((*head.args[:-1], width, head.args[-1]), head.out_channels)
 
 
+def classification_head(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
+    """Plan a classifier: it reads all sources; the first yaml argument is the number of classes."""
+    return BlockPlan((sum(layer.in_channels), *args), args[0])
+
+
 def register(rule: Rule, *blocks: type[nn.Module], **aliases: type[nn.Module]) -> None:
     """Register these classes (and alias=class) as blocks that a yaml can name, with `rule` to plan them."""
     for block in blocks:

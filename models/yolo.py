@@ -21,27 +21,26 @@ from torch import Tensor, nn
 
 import models.common
 from models import registry
-from models.activation_checkpointing import checkpointed
-from models.blocks.conv import Conv, Projection, default_activation
+from models.base_model import BaseModel, LayerCallback
+from models.blocks.conv import default_activation
 from models.config import LayerRow, make_divisible, read_activation, read_config, read_rows
 from models.head import Detect
 from models.tta import augmented_forward
 from utils.base.errors import ConfigError
-from utils.base.log import LOG
 from utils.base.yolov5_names import resolve, serve
-from utils.ops.flops import gflops, on_meta
+from utils.ops.flops import on_meta
+from utils.tasks.classify.head import Classify
 from utils.tasks.segment.head import Proto, Segment
 
 registry.register(registry.detection_head, Detect)
 registry.register(registry.segmentation_head, Segment)
+registry.register(registry.classification_head, Classify)
 # Where the original has them, by which pickles and programs find them.
 Detect.__module__ = Segment.__module__ = "models.yolo"
-Proto.__module__ = "models.common"
-
-LayerCallback = Callable[[nn.Module, Tensor], None]
+Proto.__module__ = Classify.__module__ = "models.common"
 
 
-class DetectionModel(nn.Module):
+class DetectionModel(BaseModel):
     """YOLOv5: a backbone and head described by a yaml, the last layer of which is `Detect` or `Segment`.
 
     Args:
@@ -59,12 +58,6 @@ class DetectionModel(nn.Module):
     Raises:
         ConfigError: the yaml does not describe a model; the message names file and layer.
     """
-
-    # Defaults of attributes that models unpickled by torch.load may lack.
-    yaml_file = ""
-    hyp: dict[str, Any] | None = None
-    checkpoint_activations = False  # training keeps the outputs of layers only, not what is inside
-    inplace = True
 
     def __init__(
         self,
@@ -84,7 +77,7 @@ class DetectionModel(nn.Module):
         self.model, self.save = parse_model(self.yaml, [self.yaml["ch"]], origin=self.yaml_file)
         if not isinstance(self.model[-1], Detect):
             raise ConfigError(f"{self.yaml_file}: the last layer must be Detect or Segment")
-        self.nc: int = self.yaml["nc"]
+        self.nc = self.yaml["nc"]
         self.names = {i: str(i) for i in range(self.nc)}
         known = strides if strides and len(strides) == self.head.nl else None
         self.head.set_strides(known or self._measure_strides())
@@ -136,40 +129,6 @@ class DetectionModel(nn.Module):
             return augmented_forward(lambda view: self.run_layers(view)[0], x, stride, self.head.nl), None
         return self.run_layers(x, visualize if callable(visualize) else _feature_writer(visualize))
 
-    def run_layers(self, x: Tensor, visualize: LayerCallback | None = None) -> Any:
-        """Run the layers once, without test-time augmentation."""
-        kept: dict[int, Tensor] = {}
-        reused = set(self.save)
-        checkpointing = self.checkpoint_activations and self.training and torch.is_grad_enabled()
-        for layer in self.model:
-            index: Any = layer.i
-            source: Any = layer.f
-            given: Any = x
-            if isinstance(source, list):
-                given = [x if j == -1 else kept[j % index] for j in source]
-            elif source != -1:
-                given = kept[source % index]
-            x = checkpointed(layer, given) if checkpointing and layer is not self.model[-1] else layer(given)
-            if index in reused:
-                kept[index] = x
-            if visualize is not None and isinstance(x, Tensor):
-                visualize(layer, x)
-        return x
-
-    def fuse(self) -> DetectionModel:
-        """Fold every batch norm that follows a convolution into it, for inference."""
-        for module in self.modules():
-            if isinstance(module, Conv | Projection):
-                module.fuse()
-        return self
-
-    def info(self, verbose: bool = False, img_size: int | tuple[int, int] = 640) -> None:
-        """Log a summary line; `verbose` also a row for each parameter."""
-        if verbose:
-            for name, p in self.named_parameters():
-                LOG.info(f"{name:40s} {p.requires_grad!s:>5} {p.numel():9d} {list(p.shape)}")
-        LOG.info(self.summary(img_size))
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore a pickled model, of ours or of the original since v5.0."""
         super().__setstate__(state)
@@ -179,22 +138,6 @@ class DetectionModel(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Upsample):
                 module.__dict__.setdefault("recompute_scale_factor", None)  # torch 1.11 and later need it
-
-    def summary(self, imgsz: int | tuple[int, int] = 640) -> str:
-        """Return a summary line: layers, parameters, gradients, GFLOPs for one image of `imgsz`."""
-        leaves = sum(1 for module in self.modules() if not any(module.children()))
-        size = sum(p.numel() for p in self.parameters())
-        gradients = sum(p.numel() for p in self.parameters() if p.requires_grad)
-        name = Path(self.yaml_file).stem.replace("yolo", "YOLO") if self.yaml_file else "Model"
-        return (
-            f"{name} summary: {leaves} layers, {size:,} parameters, {gradients:,} gradients, "
-            f"{self.gflops(imgsz):.1f} GFLOPs"
-        )
-
-    def gflops(self, imgsz: int | tuple[int, int] = 640) -> float:
-        """Return the operations for one image, in units of 1e9; a multiply-add counts as two."""
-        h, w = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
-        return gflops(self, torch.empty(1, self.yaml["ch"], h, w, device="meta"))
 
     def autoshape(self) -> nn.Module:
         """Return AutoShape around the model, a method of v5.0."""
@@ -220,6 +163,60 @@ class DetectionModel(nn.Module):
         return [side / level.shape[-2] for level in self.head.maps_of(output)]
 
 
+class ClassificationModel(BaseModel):
+    """A backbone that a yaml describes, with `Classify` as its last layer; or the first layers of a detector.
+
+    Args:
+        cfg: path of a yaml, bare name of one below models/, or its content. That of a detector is cut.
+        model: a detector to cut, whose weights are copied; instead of `cfg`.
+        nc: number of classes; replaces the yaml's.
+        cutoff: number of layers of a detector to keep, of which `Classify` takes the place of the last one.
+        ch: image channels, where the yaml has no `ch`.
+
+    Shape:
+        (B, ch, H, W) normalized images -> (B, nc) logits
+
+    Raises:
+        ConfigError: the yaml does not describe a model, or it cannot be cut there.
+    """
+
+    task = "classify"
+
+    def __init__(
+        self,
+        cfg: str | Path | dict[str, Any] | None = None,
+        model: DetectionModel | None = None,
+        nc: int | None = None,
+        cutoff: int | None = 10,
+        ch: int = 3,
+    ) -> None:
+        super().__init__()
+        source = model.yaml if model is not None else cfg or "yolov5s-cls.yaml"
+        self.yaml, self.yaml_file = read_config(source)
+        if not ends_in(self.yaml, Classify):
+            self.yaml = cut_config(self.yaml, cutoff or 10, self.yaml_file)
+        self.yaml["ch"] = self.yaml.get("ch", ch)
+        if nc is not None:
+            self.yaml["nc"] = nc
+        self.model, self.save = parse_model(self.yaml, [self.yaml["ch"]], origin=self.yaml_file)
+        self.nc = self.yaml["nc"]
+        self.names = {i: str(i) for i in range(self.nc)}
+        if model is not None:
+            own, last = self.state_dict(), f"model.{len(self.model) - 1}."
+            kept = {k: v for k, v in model.state_dict().items() if k in own and not k.startswith(last)}
+            self.load_state_dict(kept, strict=False)
+
+    @property
+    def stride(self) -> Tensor:
+        """The largest stride, (1,): image sizes are multiples of it."""
+        return torch.tensor([32.0])
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return logits (B, nc); further arguments are those of detectors, without effect."""
+        logits: Tensor = self.run_layers(x, kwargs.get("visualize"))
+        return logits
+
+
 class SegmentationModel(DetectionModel):
     """A model whose last layer is `Segment`."""
 
@@ -234,14 +231,36 @@ class SegmentationModel(DetectionModel):
 Model = DetectionModel  # its name before v6.2
 
 
-def make_model(cfg: str | Path | dict[str, Any], **options: Any) -> DetectionModel:
-    """Make the model of a yaml, of the class that its last layer asks for; `options` as `DetectionModel`."""
+def make_model(cfg: str | Path | dict[str, Any], **options: Any) -> Any:
+    """Make the model of a yaml, of the class that its last layer asks for; `options` are that class's."""
     config, name = read_config(cfg)
+    config["yaml_file"] = name
+    if ends_in(config, Classify):
+        return ClassificationModel(config, **{key: options[key] for key in ("nc", "ch") if key in options})
+    return (SegmentationModel if ends_in(config, Segment) else DetectionModel)(config, **options)
+
+
+def ends_in(config: dict[str, Any], block: type[nn.Module]) -> bool:
+    """Return whether the last row of a model yaml names this block."""
     rows = config.get("head")
     last = rows[-1] if isinstance(rows, list) and rows else None
-    segments = isinstance(last, list) and len(last) == 4 and last[2] == Segment.__name__
-    model_class = SegmentationModel if segments else DetectionModel
-    return model_class(config | {"yaml_file": name}, **options)
+    return isinstance(last, list) and len(last) == 4 and last[2] == block.__name__
+
+
+def cut_config(config: dict[str, Any], cutoff: int, origin: str) -> dict[str, Any]:
+    """Return the yaml of a classifier: the first `cutoff` layers of a detector, the last one replaced.
+
+    Raises:
+        ConfigError: there is no such layer, or it is none that a classifier can replace.
+    """
+    rows = [*config["backbone"], *config["head"]]
+    if not 1 <= cutoff < len(rows):
+        raise ConfigError(f"--cutoff {cutoff}: expected 1 to {len(rows) - 1} layers of {origin}")
+    replaced = rows[cutoff - 1]
+    if replaced[2] in ("nn.Upsample", "Concat"):
+        raise ConfigError(f"--cutoff {cutoff}: layer {cutoff - 1} is {replaced[2]}, which cannot be replaced")
+    kept = {key: value for key, value in config.items() if key not in ("backbone", "head", "anchors")}
+    return kept | {"backbone": rows[: cutoff - 1], "head": [[-1, 1, Classify.__name__, ["nc"]]]}
 
 
 def parse_model(
@@ -314,6 +333,8 @@ def _annotate(layer: nn.Module, plan: registry.LayerPlan, row: LayerRow) -> nn.M
 
 
 __all__ = [
+    "BaseModel",
+    "ClassificationModel",
     "Detect",
     "DetectionModel",
     "Model",
