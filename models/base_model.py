@@ -41,6 +41,11 @@ class BaseModel(nn.Module):
     nc: int
     names: dict[int, str]
 
+    @property
+    def task(self) -> str:
+        """Name of the task: detect, segment or classify."""
+        raise NotImplementedError
+
     def run_layers(self, x: Tensor, visualize: LayerCallback | None = None) -> Any:
         """Run the layers once, without test-time augmentation."""
         kept: dict[int, Tensor] = {}

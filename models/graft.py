@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from models.head import Detect
 from models.registry import registered
 from models.van_weights import STAGES, check_stages, stage_tensors
 from models.weights import Checkpoint, VANCheckpoint, build_model
-from models.yolo import DetectionModel
+from models.yolo import BaseModel, DetectionModel
 from utils.base.errors import ConfigError
 from utils.ops.flops import on_meta
 
@@ -54,7 +55,7 @@ class GraftReport:
 
 
 @torch.no_grad()
-def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = False) -> GraftReport:
+def graft(model: BaseModel, checkpoint: Checkpoint, keep_anchors: bool = False) -> GraftReport:
     """Copy the tensors of a checkpoint into `model`, layer by aligned layer.
 
     A head with other outputs gets the channels that both have: those of box and objectness always, those
@@ -76,6 +77,7 @@ def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = Fa
     old, new = source.state_dict(), model.state_dict()
     report = GraftReport(checkpoint.path.name, model.yaml_file or "the model", total=len(old))
     report.moved = align(source, model)
+    detect = isinstance(source, DetectionModel) and isinstance(model, DetectionModel)
     for key, value in old.items():
         layer, inner = _layer_of(key)
         target = f"model.{report.moved.get(layer, -1)}.{inner}"
@@ -87,8 +89,8 @@ def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = Fa
             report.transferred.append(target)
             if inner != "anchors":
                 new[target].copy_(value)
-        elif target in new and layer == len(source.model) - 1 and _same_anchors(source, model):
-            _copy_head_channels(value, new[target], source.head, model.head)
+        elif target in new and layer == len(source.model) - 1 and detect and _same_anchors(source, model):
+            _copy_head_channels(value, new[target], source.head, cast("Detect", model.head))
             report.in_part.append(target)
         else:
             report.left_out.append(key)
@@ -99,7 +101,7 @@ def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = Fa
     return report
 
 
-def _graft_stages(model: DetectionModel, checkpoint: VANCheckpoint) -> GraftReport:
+def _graft_stages(model: BaseModel, checkpoint: VANCheckpoint) -> GraftReport:
     """Copy the stages of a VAN classifier into those of the model, in their order."""
     target = model.yaml_file or "the model"
     layers = [index for index, layer in enumerate(model.model) if isinstance(layer, VANStage)]
@@ -124,7 +126,7 @@ def _graft_stages(model: DetectionModel, checkpoint: VANCheckpoint) -> GraftRepo
 
 
 @torch.no_grad()
-def load_by_key(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = False) -> GraftReport:
+def load_by_key(model: BaseModel, checkpoint: Checkpoint, keep_anchors: bool = False) -> GraftReport:
     """Copy the tensors whose key and shape agree, as YOLOv5 does: the baseline of `graft`.
 
     The weights of all layers behind an inserted one are lost.
@@ -151,13 +153,13 @@ def load_by_key(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: boo
     return report
 
 
-def _same_anchors(source: DetectionModel, model: DetectionModel) -> bool:
+def _same_anchors(source: Any, model: Any) -> bool:
     """Return whether the anchors agree up to the FP16 rounding of checkpoints."""
     a, b = source.head.anchors_px().cpu(), model.head.anchors_px().cpu()
     return a.shape == b.shape and torch.allclose(a, b, rtol=2e-3)
 
 
-def _copy_anchors(source: DetectionModel, model: DetectionModel, keep: bool) -> bool:
+def _copy_anchors(source: Any, model: Any, keep: bool) -> bool:
     if source.head.anchors.shape != model.head.anchors.shape:
         return False
     if keep and not _same_anchors(source, model):
@@ -178,7 +180,7 @@ def _copy_head_channels(value: Tensor, into: Tensor, source: Detect, target: Det
         to_rows[:, -target.linear :] = from_rows[:, -source.linear :].to(to_rows.device)
 
 
-def align(source: DetectionModel, target: DetectionModel) -> dict[int, int]:
+def align(source: BaseModel, target: BaseModel) -> dict[int, int]:
     """Pair the layers of two models, in order, such that the pairs have most tensors in common.
 
     The longest common subsequence, with the number of fitting tensors as the weight of a pair. Layers at
@@ -230,7 +232,7 @@ def _gain(a: nn.Module, shapes_a: Shapes, b: nn.Module, shapes_b: Shapes) -> int
     return fitting if fitting == len(common) or "anchors" in shapes_a else 0
 
 
-def _shapes(model: DetectionModel) -> dict[int, Shapes]:
+def _shapes(model: BaseModel) -> dict[int, Shapes]:
     shapes: dict[int, Shapes] = defaultdict(dict)
     for key, value in model.state_dict().items():
         layer, inner = _layer_of(key)
@@ -238,12 +240,12 @@ def _shapes(model: DetectionModel) -> dict[int, Shapes]:
     return shapes
 
 
-def _sides(model: DetectionModel) -> list[int]:
+def _sides(model: BaseModel) -> list[int]:
     """Return the height of each layer's output for an image of 256 px; 0 for the head."""
     sides: list[int] = []
 
     def record_side(layer: nn.Module, y: Tensor) -> None:
-        sides.append(y.shape[2])
+        sides.append(y.shape[2] if y.dim() == 4 else 0)
 
     training = model.training
     image = torch.empty(1, model.yaml["ch"], 256, 256, device="meta")
@@ -258,7 +260,7 @@ def _layer_of(key: str) -> tuple[int, str]:
     return int(layer), inner
 
 
-def output_gap(a: DetectionModel, b: DetectionModel, images: Tensor) -> float:
+def output_gap(a: BaseModel, b: BaseModel, images: Tensor) -> float:
     """Return the largest difference of two models' outputs; inf if their shapes differ.
 
     Compared are decoded boxes, and the mask prototypes of segmentation models.
@@ -267,7 +269,8 @@ def output_gap(a: DetectionModel, b: DetectionModel, images: Tensor) -> float:
         return float("inf")
     count = 2 if a.task == "segment" else 1
     with torch.inference_mode():
-        pairs = list(zip(a.eval()(images)[:count], b.eval()(images)[:count], strict=True))
+        one, other = a.eval()(images), b.eval()(images)
+    pairs = [(one, other)] if a.task == "classify" else list(zip(one[:count], other[:count], strict=True))
     if any(one.shape != other.shape for one, other in pairs):
         return float("inf")
     return max(float((one - other).abs().max()) for one, other in pairs)

@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from models.pickles import Record, read_torch_file, state_of
 from models.van_weights import classifier_state, detector_config
-from models.yolo import DetectionModel, make_model
+from models.yolo import BaseModel, DetectionModel, make_model
 from utils.base.errors import ConfigError, DataError, MissingFileError
 from utils.base.log import LOG
 from utils.base.names import class_names
 from utils.base.paths import ROOT, atomic_write, cache_folder, command_for
 from utils.base.yaml_io import plain
+from utils.tasks.classify.official import config_of
 
+_HEADS = ("Detect", "Segment", "Classify")
 FORMAT = "yolov5-lska"  # the value of `format` in files of our own
 VERSION = 1
 _METADATA = ("date", "git", "versions", "data", "command", "seed")  # keys that describe the training run
@@ -168,9 +170,11 @@ def _from_state_dict(path: Path, content: dict[str, Any], model: dict[str, Any])
 def _from_pickled_module(path: Path, content: dict[str, Any], model: Record) -> Checkpoint:
     """Read the content of a file of YOLOv5 or one of its forks, which holds the pickled model."""
     yaml = model.get("yaml")
-    head = next((module for module in _modules(model) if module.class_name in ("Detect", "Segment")), None)
+    head = next((module for module in _modules(model) if module.class_name in _HEADS), None)
+    if head is not None and head.class_name == "Classify":
+        yaml = _classifier_yaml(path, model)
     if not isinstance(yaml, dict) or head is None:
-        raise DataError(f"{path}: not a YOLOv5 detection or segmentation model (it holds a {model.origin})")
+        raise DataError(f"{path}: not a model of YOLOv5 (it holds a {model.origin})")
     nc = int(head.get("nc") or yaml["nc"])
     yaml = {key: value for key, value in plain(yaml).items() if value is not None} | {"nc": nc}
     for key, block in (("activation", "Conv"), ("csp_activation", "BottleneckCSP")):
@@ -189,6 +193,13 @@ def _from_pickled_module(path: Path, content: dict[str, Any], model: Record) -> 
         epoch=epoch if isinstance(epoch, int) else -1,
         metadata={key: plain(content[key]) for key in _METADATA if content.get(key) is not None},
     )
+
+
+def _classifier_yaml(path: Path, model: Record) -> dict[str, Any]:
+    try:
+        return config_of(model)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: not a classifier of YOLOv5 ({error})") from error
 
 
 def _from_van(path: Path, state: dict[str, Tensor]) -> VANCheckpoint:
@@ -226,13 +237,16 @@ def _plain_or_none(value: Any) -> dict[str, Any] | None:
     return plain(value) if isinstance(value, dict) else None
 
 
-def build_model(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel:
+def build_model(checkpoint: Checkpoint, nc: int | None = None) -> Any:
     """Build the model of a checkpoint, in float32 and eval mode, with its weights.
 
     Args:
         checkpoint: what `read_checkpoint` returned.
         nc: number of classes, if another than the file's; the convolutions of the head then keep their
             random initialisation.
+
+    Returns:
+        A model of the class that its yaml asks for, see `make_model`.
 
     Raises:
         DataError: yaml and weights of the file do not belong together, or it holds a VAN classifier.
@@ -262,7 +276,8 @@ def build_model(checkpoint: Checkpoint, nc: int | None = None) -> DetectionModel
             parameter.requires_grad_(True)
         model.names = checkpoint.names
     model.yaml_file = str(checkpoint.yaml.get("yaml_file") or f"{checkpoint.path.stem}.yaml")
-    model.head.set_anchors(model.head.anchors_px())
+    if isinstance(model, DetectionModel):
+        model.head.set_anchors(model.head.anchors_px())
     model.hyp = checkpoint.hyp
     return model.eval()
 
@@ -274,7 +289,7 @@ class Ensemble(nn.Module):
         super().__init__()
         first = members[0]
         if any(member.task != "detect" for member in members):
-            raise ConfigError("--weights: give one segmentation model; masks of several cannot be merged")
+            raise ConfigError("--weights: only detectors form an ensemble; give one model")
         if any(member.nc != first.nc for member in members):
             raise ConfigError(f"--weights: an ensemble needs equal classes, found {[m.nc for m in members]}")
         self.members = nn.ModuleList(members)
@@ -298,7 +313,7 @@ def load_for_inference(
     return (models[0] if len(models) == 1 else Ensemble(models)).to(device)
 
 
-def model_record(model: DetectionModel, half: bool = False) -> dict[str, Any]:
+def model_record(model: BaseModel, half: bool = False) -> dict[str, Any]:
     """Return a model as tensors and plain containers, for a checkpoint; tensors are copies on the CPU."""
     state = {}
     for key, value in model.state_dict().items():
@@ -309,7 +324,7 @@ def model_record(model: DetectionModel, half: bool = False) -> dict[str, Any]:
         "yaml": yaml | {"nc": model.nc, "yaml_file": model.yaml_file},
         "state_dict": state,
         "names": dict(model.names),
-        "stride": [float(s) for s in model.stride],
+        "stride": [float(s) for s in getattr(model, "stride", ())],
         "hyp": plain(model.hyp),
     }
 

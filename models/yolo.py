@@ -180,8 +180,6 @@ class ClassificationModel(BaseModel):
         ConfigError: the yaml does not describe a model, or it cannot be cut there.
     """
 
-    task = "classify"
-
     def __init__(
         self,
         cfg: str | Path | dict[str, Any] | None = None,
@@ -207,13 +205,20 @@ class ClassificationModel(BaseModel):
             self.load_state_dict(kept, strict=False)
 
     @property
+    def task(self) -> str:
+        """Name of the task."""
+        return "classify"
+
+    @property
     def stride(self) -> Tensor:
         """The largest stride, (1,): image sizes are multiples of it."""
         return torch.tensor([32.0])
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return logits (B, nc); further arguments are those of detectors, without effect."""
-        logits: Tensor = self.run_layers(x, kwargs.get("visualize"))
+    def forward(
+        self, x: Tensor, augment: bool = False, profile: bool = False, visualize: LayerCallback | None = None
+    ) -> Tensor:
+        """Return logits (B, nc) of images; `augment` and `profile` are accepted, without effect."""
+        logits: Tensor = self.run_layers(x, visualize)
         return logits
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -59,8 +59,7 @@ class PyTorchBackend(Backend):
 
     def infer(self, images: Tensor) -> Outputs:
         """Run the model."""
-        output = self.model(images)
-        return output[:2] if self.task == "segment" else output[0]
+        return self._parts(self.model(images))
 
     @torch.inference_mode()
     def __call__(self, images: Tensor, augment: bool = False, visualize: LayerCallback | None = None) -> Any:
@@ -69,10 +68,14 @@ class PyTorchBackend(Backend):
         `visualize` is called with each layer and its output.
         """
         images = images.to(self.device, torch.float16 if self.fp16 else torch.float32)
-        output = self.model(images, augment=augment, visualize=visualize)
-        if self.task == "segment":
-            return output[0].float(), output[1].float()
-        return output[0].float()
+        output = self._parts(self.model(images, augment=augment, visualize=visualize))
+        return output.float() if isinstance(output, Tensor) else tuple(part.float() for part in output)
+
+    def _parts(self, output: Any) -> Outputs:
+        """Return what a runtime gives: logits, or boxes and prototypes without raw maps."""
+        if self.task == "classify":
+            return cast("Tensor", output)
+        return cast("Outputs", output[:2] if self.task == "segment" else output[0])
 
 
 class AotiBackend(Backend):

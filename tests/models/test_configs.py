@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from models.config import MULTIPLES, config_names
-from models.yolo import DetectionModel
+from models.yolo import DetectionModel, make_model
 from tests.known import arrays, fill, golden, pattern_image, to_tensor
 from utils.base.paths import ROOT
 
@@ -26,14 +26,17 @@ FORWARD = {name: known for name, known in golden("09b_model_forward")["models"].
 LSKA = [
     name
     for name in config_names()
-    if "LSKA" in name and "-seg" not in name and not name.startswith("yolov5-")
+    if "LSKA" in name
+    and not any(part in name for part in ("-seg", "-cls"))
+    and not name.startswith("yolov5-")
 ]
 
 
 def hollow(cfg: str | Path, nc: int | None = None) -> DetectionModel:
     """Make a model without weights, for tests that need only shapes."""
     with torch.device("meta"):
-        return DetectionModel(cfg, nc=nc)
+        model: DetectionModel = make_model(cfg, nc=nc)
+        return model
 
 
 @pytest.mark.parametrize("name", MODELS)

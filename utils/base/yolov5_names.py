@@ -91,7 +91,7 @@ TABLE: dict[str, dict[str, tuple[str, str]]] = {
         **_rows("models.autoshape", "autoShape=AutoShape", "v5.0"),
         **_rows("utils.compat.blocks", "autopad"),
         **_rows("utils.tasks.segment.head", "Proto"),
-        **_rows("utils.compat.blocks", "Classify"),
+        **_rows("utils.tasks.classify.head", "Classify"),
         **_rows("utils.compat.drawing", "Annotator colors save_one_box plot_one_box"),
         **_rows("utils.compat.augment", "letterbox"),
         **_rows("utils.compat.checks", "check_file colorstr check_requirements check_suffix LOGGER")
@@ -125,7 +125,7 @@ TABLE: dict[str, dict[str, tuple[str, str]]] = {
         ),
         **_rows("models.common", "MixConv2d AutoShape autoShape DetectMultiBackend"),
         **_rows("utils.tasks.segment.head", "Proto"),
-        **_rows("utils.compat.blocks", "ClassificationModel Classify"),
+        **_rows("utils.tasks.classify.head", "Classify"),
         **_rows("models.yolo", "BaseModel=DetectionModel", "v6.2 and later"),
         **_rows(
             "utils.compat.checks",

@@ -1,4 +1,4 @@
-"""Blocks that YOLOv5's modules name and our yamls do not: activations, Sum, the head of classifiers."""
+"""Blocks that YOLOv5's modules name and our yamls do not: activations, Sum."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.blocks.conv import Conv, same_padding
-from utils.base.log import LOG
+from models.blocks.conv import same_padding
 
 
 def autopad(k: Any, p: Any = None, d: int = 1) -> Any:
@@ -32,43 +31,6 @@ class Sum(nn.Module):
         for index, gain in zip(self.iter, gains, strict=True):
             y = y + x[index + 1] * gain
         return y
-
-
-class Classify(nn.Module):
-    """Classifier on a map: convolution, average pool, linear layer; (B, c1, h, w) -> (B, c2)."""
-
-    def __init__(self, c1: int, c2: int, k: int = 1, s: int = 1, p: Any = None, g: int = 1) -> None:
-        super().__init__()
-        self.conv = Conv(c1, 1280, k, s, p, g)
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.drop = nn.Dropout(p=0.0, inplace=True)
-        self.linear = nn.Linear(1280, c2)
-
-    def forward(self, x: Any) -> Tensor:
-        x = torch.cat(x, 1) if isinstance(x, list) else x
-        return self.linear(self.drop(self.pool(self.conv(x)).flatten(1)))
-
-
-class ClassificationModel(nn.Module):
-    """Model of official -cls files, as torch.load makes it: a sequence of layers."""
-
-    task = "classify"
-
-    def info(self, verbose: bool = False, img_size: int = 640) -> None:
-        """Log the number of parameters."""
-        LOG.info(f"{sum(p.numel() for p in self.parameters()):,} parameters")
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return logits (B, nc)."""
-        model: Any = self.model
-        return model(x)
-
-    def fuse(self) -> ClassificationModel:
-        """Fold batch norms into convolutions."""
-        for module in self.modules():
-            if isinstance(module, Conv):
-                module.fuse()
-        return self
 
 
 class MemoryEfficientSwish(nn.SiLU):
@@ -127,7 +89,3 @@ class MetaAconC(_Acon):
     def forward(self, x: Tensor) -> Tensor:
         means = x.mean((2, 3), keepdim=True)
         return self.smooth_maximum(x, self.fc2(self.fc1(means)).sigmoid())
-
-
-ClassificationModel.__module__ = "models.yolo"
-Classify.__module__ = "models.common"

@@ -15,7 +15,6 @@ from models.backends.pytorch import PyTorchBackend
 from models.weights import load_for_inference, locate_weights
 from utils.base.errors import ConfigError, DataError
 from utils.base.names import class_names
-from utils.compat.blocks import ClassificationModel
 from utils.compat.checks import check_suffix, check_yaml
 
 __all__ = ["DetectMultiBackend", "Ensemble", "attempt_load"]
@@ -77,11 +76,7 @@ class DetectMultiBackend(nn.Module):
             check_suffix(files, (".pt", ".pth"))
             files = [_existing(file) for file in files]
         names = _names(data) if name != "pt" else None
-        try:
-            self.backend = load_backend(files, self.device, names=names, half=fp16, dnn=dnn, fuse=fuse)
-        except DataError as error:
-            other = _load_classifier(files, fuse, error)
-            self.backend = PyTorchBackend.from_model(other.to(self.device))
+        self.backend = load_backend(files, self.device, names=names, half=fp16, dnn=dnn, fuse=fuse)
         for flag, of_format in _FLAGS.items():
             setattr(self, flag, name == of_format)
         self.dnn = dnn
@@ -142,8 +137,6 @@ def attempt_load(
         model: Any = load_for_inference(found, target, fuse=fuse)
     except ConfigError as error:
         raise AssertionError(str(error)) from None
-    except DataError as error:
-        model = _load_classifier(found, fuse, error).to(target)
     for module in model.modules():
         if hasattr(module, "inplace"):
             module.inplace = inplace
@@ -156,26 +149,6 @@ def attempt_load(
     if map_location is not None:
         model.names = list(class_names(model.names).values())
     return model
-
-
-def _load_classifier(files: Sequence[str], fuse: bool, error: DataError) -> Any:
-    """Return the model of an official -cls file, in eval mode and float32.
-
-    torch makes it in its safe mode, of the classes that `utils.compat.unpickling` registers.
-
-    Raises:
-        DataError: `error`, why the file is no detector, if it is neither of these.
-    """
-    try:
-        content = torch.load(files[0], map_location="cpu", weights_only=True)
-    except Exception:  # damaged files make torch raise errors of many kinds
-        raise error from None
-    held = (content.get("ema") or content.get("model")) if isinstance(content, dict) else None
-    if len(files) != 1 or not isinstance(held, ClassificationModel):
-        raise error
-    model: Any = held.float().eval().requires_grad_(False)
-    model.names = class_names(model.names)
-    return model.fuse() if fuse else model
 
 
 def _existing(file: str) -> str:

@@ -19,9 +19,9 @@ import models.common
 from models.attention import lska, lska_blocks, van
 from models.blocks import conv, csp, pool
 from models.blocks.conv import Conv
-from models.yolo import Detect, DetectionModel, Segment, SegmentationModel
-from utils.compat.blocks import ClassificationModel, Classify
+from models.yolo import ClassificationModel, Detect, DetectionModel, Segment, SegmentationModel
 from utils.native.norm_silu import PackedConvolution
+from utils.tasks.classify.head import Classify
 from utils.tasks.segment.head import Proto
 
 _LAYERS = (

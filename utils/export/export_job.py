@@ -19,7 +19,7 @@ from torch import Tensor
 from models.weights import load_for_inference
 from models.yolo import DetectionModel
 from utils.base.device import select_device
-from utils.base.errors import DataError, YoloError, one_line
+from utils.base.errors import ConfigError, DataError, YoloError, one_line
 from utils.base.formats import FORMATS, size_of
 from utils.base.log import LOG, color
 from utils.base.options import options_from
@@ -74,7 +74,8 @@ class Exporter:
         self.weights, self.options = weights, options
         self.device = select_device(options.device)
         model = load_for_inference(weights, self.device)
-        assert isinstance(model, DetectionModel)
+        if not isinstance(model, DetectionModel):
+            raise ConfigError(f"{weights} is a classification model, which cannot be exported yet")
         model.eval().head.export = True
         self.model = model
         self.stride = int(model.stride.max())

@@ -109,10 +109,13 @@ class Task:
         Raises:
             ConfigError: it is not; the message names the script for it.
         """
-        if found != self.name:
-            other = get_task(found)
-            scripts = ", ".join(other.scripts)
-            raise ConfigError(f"{file} is a {other.noun}, expected a {self.noun}; use one of {scripts}")
+        if found == self.name:
+            return
+        if found not in _TASKS:
+            raise ConfigError(f"{file} is a {found} model, expected a {self.noun}")
+        other = get_task(found)
+        scripts = ", ".join(other.scripts)
+        raise ConfigError(f"{file} is a {other.noun}, expected a {self.noun}; use one of {scripts}")
 
 
 _TASKS = {"detect": ("utils.tasks.task", "Task"), "segment": ("utils.tasks.segment.task", "SegmentTask")}

@@ -45,6 +45,7 @@ class Classify(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = Conv(c1, HIDDEN, k, s, p, g)
+        assert self.conv.bn is not None
         self.conv.bn.eps, self.conv.bn.momentum = 1e-5, 0.1
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.drop = nn.Dropout(p=dropout_p, inplace=True)
