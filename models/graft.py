@@ -76,6 +76,7 @@ def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = Fa
     old, new = source.state_dict(), model.state_dict()
     report = GraftReport(checkpoint.path.name, model.yaml_file or "the model", total=len(old))
     report.moved = align(source, model)
+    outputs = f"model.{len(source.model) - 1}.m."  # the convolutions of the head, without mask prototypes
     for key, value in old.items():
         layer, inner = _layer_of(key)
         target = f"model.{report.moved.get(layer, -1)}.{inner}"
@@ -87,7 +88,7 @@ def graft(model: DetectionModel, checkpoint: Checkpoint, keep_anchors: bool = Fa
             report.transferred.append(target)
             if inner != "anchors":
                 new[target].copy_(value)
-        elif target in new and layer == len(source.model) - 1 and _same_anchors(source, model):
+        elif target in new and key.startswith(outputs) and _same_anchors(source, model):
             _copy_head_channels(value, new[target], source.head, model.head)
             report.in_part.append(target)
         else:
