@@ -237,11 +237,16 @@ Model = DetectionModel  # its name before v6.2
 def make_model(cfg: str | Path | dict[str, Any], **options: Any) -> DetectionModel:
     """Make the model of a yaml, of the class that its last layer asks for; `options` as `DetectionModel`."""
     config, name = read_config(cfg)
+    model_class = SegmentationModel if task_of(config) == Segment.task else DetectionModel
+    return model_class(config | {"yaml_file": name}, **options)
+
+
+def task_of(config: dict[str, Any]) -> str:
+    """Return the task of a model from its yaml: that of the last row's block, detect if it is unclear."""
     rows = config.get("head")
     last = rows[-1] if isinstance(rows, list) and rows else None
     segments = isinstance(last, list) and len(last) == 4 and last[2] == Segment.__name__
-    model_class = SegmentationModel if segments else DetectionModel
-    return model_class(config | {"yaml_file": name}, **options)
+    return Segment.task if segments else Detect.task
 
 
 def parse_model(
@@ -323,6 +328,7 @@ __all__ = [
     "models",
     "parse_model",
     "read_config",
+    "task_of",
 ]
 __getattr__, __dir__, _old_names = serve("models.yolo")  # the original's module has more names
 __all__ += _old_names
