@@ -77,7 +77,8 @@ def graft(model: BaseModel, checkpoint: Checkpoint, keep_anchors: bool = False) 
     old, new = source.state_dict(), model.state_dict()
     report = GraftReport(checkpoint.path.name, model.yaml_file or "the model", total=len(old))
     report.moved = align(source, model)
-    detect = isinstance(source, DetectionModel) and isinstance(model, DetectionModel)
+    # Only the convolutions of a detection head are copied in part, not mask prototypes or linear layers.
+    outputs = f"model.{len(source.model) - 1}.m." if isinstance(source, DetectionModel) else None
     for key, value in old.items():
         layer, inner = _layer_of(key)
         target = f"model.{report.moved.get(layer, -1)}.{inner}"
@@ -89,7 +90,7 @@ def graft(model: BaseModel, checkpoint: Checkpoint, keep_anchors: bool = False) 
             report.transferred.append(target)
             if inner != "anchors":
                 new[target].copy_(value)
-        elif target in new and layer == len(source.model) - 1 and detect and _same_anchors(source, model):
+        elif target in new and outputs and key.startswith(outputs) and _same_anchors(source, model):
             _copy_head_channels(value, new[target], source.head, cast("Detect", model.head))
             report.in_part.append(target)
         else:
@@ -154,7 +155,9 @@ def load_by_key(model: BaseModel, checkpoint: Checkpoint, keep_anchors: bool = F
 
 
 def _same_anchors(source: Any, model: Any) -> bool:
-    """Return whether the anchors agree up to the FP16 rounding of checkpoints."""
+    """Return whether both are detectors, whose anchors agree up to the FP16 rounding of checkpoints."""
+    if not (isinstance(source, DetectionModel) and isinstance(model, DetectionModel)):
+        return False
     a, b = source.head.anchors_px().cpu(), model.head.anchors_px().cpu()
     return a.shape == b.shape and torch.allclose(a, b, rtol=2e-3)
 

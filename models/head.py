@@ -116,6 +116,11 @@ class Detect(nn.Module):
             parts.append(logits[..., self.no - self.linear :].float())
         return torch.cat(parts, -1).view(b, self.na * h * w, -1)
 
+    @property
+    def mask_ratio(self) -> int:
+        """Pixels of the input per pixel of the mask prototypes that a head like this would have."""
+        return max(round(self.strides[0] / 2), 1)
+
     def maps_of(self, output: Any) -> list[Tensor]:
         """Return the logits of each level from what the head returns in training."""
         maps: list[Tensor] = output

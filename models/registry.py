@@ -113,9 +113,14 @@ def detection_head(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
 
 def segmentation_head(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
     """Plan a head with mask prototypes: as `detection_head`, and the fourth argument is scaled as a width."""
-    head = detection_head(layer, args[:3])
-    width = layer.scale_width(args[3] if len(args) > 3 else 256)
-    return BlockPlan((*head.args[:-1], width, head.args[-1]), head.out_channels)
+    nc, anchors, *sizes = args
+    if len(sizes) > 2:
+        raise ValueError("expected nc, anchors, mask coefficients, prototype channels")
+    nm, npr = (sizes + [32, 256][len(sizes) :])[:2]
+    for name, value in (("mask coefficients", nm), ("prototype channels", npr)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name}: {value}, expected an integer of at least 1")
+    return detection_head(layer, (nc, anchors, nm, layer.scale_width(npr)))
 
 
 def classification_head(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:

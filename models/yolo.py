@@ -191,7 +191,7 @@ class ClassificationModel(BaseModel):
         super().__init__()
         source = model.yaml if model is not None else cfg or "yolov5s-cls.yaml"
         self.yaml, self.yaml_file = read_config(source)
-        if not ends_in(self.yaml, Classify):
+        if task_of(self.yaml) != Classify.task:
             self.yaml = cut_config(self.yaml, cutoff or 10, self.yaml_file)
         self.yaml["ch"] = self.yaml.get("ch", ch)
         if nc is not None:
@@ -240,16 +240,18 @@ def make_model(cfg: str | Path | dict[str, Any], **options: Any) -> Any:
     """Make the model of a yaml, of the class that its last layer asks for; `options` are that class's."""
     config, name = read_config(cfg)
     config["yaml_file"] = name
-    if ends_in(config, Classify):
+    task = task_of(config)
+    if task == Classify.task:
         return ClassificationModel(config, **{key: options[key] for key in ("nc", "ch") if key in options})
-    return (SegmentationModel if ends_in(config, Segment) else DetectionModel)(config, **options)
+    return (SegmentationModel if task == Segment.task else DetectionModel)(config, **options)
 
 
-def ends_in(config: dict[str, Any], block: type[nn.Module]) -> bool:
-    """Return whether the last row of a model yaml names this block."""
+def task_of(config: dict[str, Any]) -> str:
+    """Return the task of a model from its yaml: that of the last row's block, detect if it is unclear."""
     rows = config.get("head")
     last = rows[-1] if isinstance(rows, list) and rows else None
-    return isinstance(last, list) and len(last) == 4 and last[2] == block.__name__
+    name = last[2] if isinstance(last, list) and len(last) == 4 else None
+    return next((head.task for head in (Segment, Classify) if head.__name__ == name), Detect.task)
 
 
 def cut_config(config: dict[str, Any], cutoff: int, origin: str) -> dict[str, Any]:
@@ -349,6 +351,7 @@ __all__ = [
     "models",
     "parse_model",
     "read_config",
+    "task_of",
 ]
 __getattr__, __dir__, _old_names = serve("models.yolo")  # the original's module has more names
 __all__ += _old_names

@@ -17,17 +17,19 @@ if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
 from utils.base import script
 from utils.base.log import set_up_console
 from utils.tasks.segment.options import SegmentValOptions
-from utils.val.val_options import options_from, parse_options
+from utils.val.val_options import parse_options
 from utils.val.validate import validate
 
 if TYPE_CHECKING:
     from utils.val.accumulator import EvalResult
 
 
-def run(**keywords: Any) -> EvalResult:
-    """Validate from Python; keywords are the flags with underscores, and have the same defaults."""
+def run(data: Any = None, *values: Any, **keywords: Any) -> EvalResult:
+    """Validate from Python; arguments as those of `val.run`, and the flags of this script."""
     set_up_console()
-    return validate(options_from(keywords, SegmentValOptions))
+    from utils.compat.scripts import run_validation
+
+    return run_validation(SegmentValOptions, data, values, keywords)
 
 
 def main() -> None:

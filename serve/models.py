@@ -14,7 +14,6 @@ from models.backends import load_backend
 from models.backends.base import Backend
 from models.backends.metadata import read_class_names
 from serve.batching import Batcher
-from serve.masks import MaskSource
 from serve.middleware import Metrics
 from serve.request import RequestParams
 from serve.serve_options import ServeOptions
@@ -24,6 +23,7 @@ from utils.base.timing import Stopwatch
 from utils.data.letterbox import check_img_size, letterbox, to_tensor
 from utils.ops.boxes import scale_boxes
 from utils.ops.nms import non_max_suppression
+from utils.tasks.segment.prediction import FrameMasks
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class DetectionResult:
     batch_size: int
     inference: float
     nms: float
-    masks: MaskSource | None = None
+    masks: FrameMasks | None = None
 
 
 class ServedModel:
@@ -133,7 +133,7 @@ class ServedModel:
             scale_boxes((height, width), detections[:, :4], task.original_hw)
         masks = None
         if protos is not None and params.masks != "none":
-            masks = MaskSource(protos.cpu(), rows, (height, width), task.original_hw)
+            masks = FrameMasks(protos.cpu(), rows, (height, width), task.original_hw)
         return DetectionResult(detections, batch_size, inference, clock.total, masks)
 
 

@@ -22,8 +22,11 @@ def encode_masks(result: DetectionResult, mask_format: str) -> list[DetectionRow
     """Return what the rows of a segmentation model contain in addition: `polygon` or `rle` of each object."""
     if result.masks is None:
         return [{} for _ in result.detections]
-    encoded = result.masks.polygons() if mask_format == "polygon" else result.masks.run_lengths()
-    return [{mask_format: one} for one in encoded]
+    if mask_format == "rle":
+        return [{mask_format: one} for one in result.masks.run_lengths()]
+    size = result.masks.image_hw[::-1]  # points are fractions of it
+    found = result.masks.polygons()
+    return [{mask_format: (points.astype(np.float64) * size).round(2).tolist()} for points in found]
 
 
 def detection_rows(

@@ -18,14 +18,9 @@ def task_of_config(cfg: str | Path | dict[str, Any]) -> str:
     Raises:
         ConfigError: there is no such file, or it is not valid yaml.
     """
-    from models.registry import registered
-    from models.yolo import read_config
+    from models.yolo import read_config, task_of
 
-    rows = read_config(cfg)[0].get("head")
-    last = rows[-1] if isinstance(rows, list) and rows else None
-    name = str(last[2]) if isinstance(last, list) and len(last) == 4 else ""
-    task: str = getattr(registered().get(name), "task", Task.name)
-    return task
+    return task_of(read_config(cfg)[0])
 
 
 def task_of_file(file: str, device: str = "") -> str:

@@ -17,6 +17,7 @@ from tests.known import SHARED, golden, needs_shared, pattern_image
 from tests.models.backends.files import NAMES, checkpoint, exported
 from utils.base.errors import ConfigError
 from utils.base.paths import ROOT
+from utils.val import measure as measuring
 from utils.val import study, validate
 from utils.val.accumulator import EvalResult
 from utils.val.val_options import options_from, parse_options
@@ -52,7 +53,7 @@ def options(data: Path, **more: Any) -> dict[str, Any]:
 
 def measure(data: Path, **more: Any) -> EvalResult:
     """Measure without writing files."""
-    return val.measure(options_from(options(data, **more)))
+    return measuring.measure(options_from(options(data, **more)))
 
 
 def name_of(case: dict[str, Any]) -> str:
@@ -63,7 +64,7 @@ def name_of(case: dict[str, Any]) -> str:
 @needs_shared
 @pytest.mark.parametrize("case", golden("val_bccd")["runs"], ids=name_of)
 def test_metrics_equal_the_original(case: dict[str, Any]) -> None:
-    result = val.measure(
+    result = measuring.measure(
         options_from(
             {
                 "weights": SHARED / "weights" / "bccd_yolov5n.pt",

@@ -84,8 +84,11 @@ def _run(target: str, words: list[str]) -> None:
 
 
 def _exit_unknown(name: str) -> NoReturn:
-    near = difflib.get_close_matches(name, commands(), n=1)
-    hint = f"did you mean {near[0]}?" if near else "see yolov5-lska --help"
+    group = (
+        [command for command in commands() if command.startswith(f"{name.split(' ')[0]} ")] if name else []
+    )
+    near = group or difflib.get_close_matches(name, commands(), n=1)
+    hint = f"did you mean {', '.join(near)}?" if near else "see yolov5-lska --help"
     what = f"no command {name!r}" if name else "a command is needed"
     sys.stderr.write(f"yolov5-lska: {what}; {hint}\n")
     sys.exit(2)

@@ -20,7 +20,7 @@ from utils.base.names import UniqueNames, describe_classes, safe_name
 from utils.base.paths import increment_path
 from utils.base.timing import STAGES, Stopwatch
 from utils.ops.boxes import xyxy2xywh
-from utils.plots.annotator import Annotator, blend_masks, colors, crop_box, write_image
+from utils.plots.annotator import Annotator, colors, crop_box, write_image
 from utils.tasks.segment.prediction import FrameMasks
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ class Detections:
             bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
             if self._frame_masks:
                 tints = [colors(int(row[5]), bgr=True) for row in rows.tolist()]
-                blend_masks(bgr, self._frame_masks[index].on_image(), tints)
+                self._frame_masks[index].blend(bgr, tints)
             annotator = Annotator(bgr)
             for row in rows.tolist()[::-1]:
                 label = f"{self._name(row[5])} {row[4]:.2f}" if labels else ""

@@ -44,6 +44,7 @@ class Backend(ABC):
     Attributes:
         file: the model path, for messages.
         task: detect or segment.
+        mask_ratio: the input is so many times as large as the mask prototypes.
         device: device of the images.
         stride: image height and width must be multiples of it.
         names: class names by index.
@@ -60,6 +61,7 @@ class Backend(ABC):
     def __init__(self, file: str, device: torch.device) -> None:
         self.file = file
         self.task = "detect"
+        self.mask_ratio = 4
         self.device = device
         self.stride = MAX_STRIDE
         self.names: dict[int, str] = {}
@@ -91,6 +93,11 @@ class Backend(ABC):
         height, width = sides[:2] if sides[2] == 3 else sides[1:]
         self.batch = batch
         self.imgsz = (height, width) if height and width else None
+
+    def count_outputs(self, outputs: int) -> None:
+        """Take a file with two outputs for a segmentation model: those of YOLOv5 do not say what they are."""
+        if outputs == 2:
+            self.task = "segment"
 
     def warn_about_conf_thres(self, conf_thres: float) -> None:
         """Warn where the NMS in the file has a higher confidence threshold than the one asked for."""

@@ -26,8 +26,7 @@ class OnnxBackend(Backend):
         self.fp16 = images.type == "tensor(float16)"
         self.read_input_shape(images.shape)
         values = {key: meta[key] for key in ("task", "stride", "names", "nms") if key in meta}
-        if len(self.session.get_outputs()) == 2:  # also of YOLOv5's files, which do not say it
-            self.task = "segment"
+        self.count_outputs(len(self.session.get_outputs()))
         self.apply_metadata(Metadata.of(values, weights))
 
     def infer(self, images: Tensor) -> Outputs:
@@ -55,8 +54,7 @@ class DnnBackend(Backend):
             raise DataError(f"{weights}: OpenCV cannot read it ({one_line(error)})") from error
         self.batch = 1
         self.outputs = self.net.getUnconnectedOutLayersNames()
-        if len(self.outputs) == 2:
-            self.task = "segment"
+        self.count_outputs(len(self.outputs))
 
     def infer(self, images: Tensor) -> Outputs:
         """Run the network on a numpy array."""

@@ -38,8 +38,7 @@ class OpenVinoBackend(Backend):
             raise ConfigError(
                 f"--runtime {device_name}: OpenVINO cannot run it there ({_reason(error)}); devices: {known}"
             ) from error
-        if len(model.outputs) == 2:
-            self.task = "segment"
+        self.count_outputs(len(model.outputs))
         self.apply_metadata(from_yaml(network.parent))
 
     def infer(self, images: Tensor) -> Outputs:

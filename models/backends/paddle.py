@@ -30,8 +30,7 @@ class PaddleBackend(Backend):
         self.input = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
         names = self.predictor.get_output_names()
         self.outputs = [self.predictor.get_output_handle(name) for name in names]
-        if len(names) == 2:
-            self.task = "segment"
+        self.count_outputs(len(names))
         self.apply_metadata(from_yaml(program.parent))
 
     def infer(self, images: Tensor) -> Outputs:

@@ -48,6 +48,8 @@ class PyTorchBackend(Backend):
     def _set_model(self, model: DetectionModel | Ensemble) -> None:
         self.model = model.eval()
         self.task = model.task
+        if isinstance(model, DetectionModel):
+            self.mask_ratio = model.head.mask_ratio
         self.stride = max(int(model.stride.max()), 32)
         self.names = class_names(model.names)
         self.sync_device()
@@ -118,8 +120,8 @@ class TorchScriptBackend(Backend):
         self.fp16 = half and device.type == "cuda"
         self.model = self.model.half() if self.fp16 else self.model.float()
         (returned,) = self.model.forward.schema.returns
-        if returned.type.kind() == "TupleType" and len(returned.type.elements()) == 2:
-            self.task = "segment"  # files of YOLOv5 do not say it
+        if returned.type.kind() == "TupleType":
+            self.count_outputs(len(returned.type.elements()))
         if extra["config.txt"]:
             self._read_config(extra["config.txt"])
 

@@ -46,8 +46,7 @@ class SavedModelBackend(_TensorFlowBackend):
         except (OSError, LookupError, AttributeError, ValueError) as error:
             raise DataError(f"{weights}: TensorFlow cannot read it ({one_line(error)})") from error
         self.apply_metadata(from_yaml(file.parent))
-        if len(self.function.structured_outputs) == 2:
-            self.task = "segment"
+        self.count_outputs(len(self.function.structured_outputs))
         images = next(iter(self.function.structured_input_signature[1].values()))
         self.read_input_shape(images.shape.as_list())
 
@@ -60,8 +59,7 @@ class GraphDefBackend(_TensorFlowBackend):
         path = existing_file(weights)
         self.tf = load_tensorflow(weights)
         self.function, metadata = _frozen(self.tf, path.read_bytes(), weights)
-        if len(self.function.outputs) == 2:
-            self.task = "segment"
+        self.count_outputs(len(self.function.outputs))
         self.apply_metadata(Metadata.of(metadata, weights))
         self.read_input_shape(self.function.inputs[0].shape.as_list())
 
@@ -117,8 +115,7 @@ class LiteRtBackend(Backend):
             raise DataError(f"{weights}: LiteRT cannot read it ({first_line(error)})") from error
         self.input = self.interpreter.get_input_details()[0]
         self.outputs = self.interpreter.get_output_details()
-        if len(self.outputs) == 2:
-            self.task = "segment"
+        self.count_outputs(len(self.outputs))
         self.read_input_shape([int(side) for side in self.input["shape"]])
 
     def infer(self, images: Tensor) -> Outputs:

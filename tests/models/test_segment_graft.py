@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from models.config import read_config
 from models.graft import graft, load_by_key, output_gap
 from models.weights import Checkpoint, build_model, model_record, read_checkpoint, save_checkpoint
 from models.yolo import DetectionModel, SegmentationModel, make_model
@@ -115,3 +116,21 @@ def test_segmentation_weights_become_a_detector(masks: Checkpoint) -> None:
     report = graft(model, masks)
     assert len(report.in_part) == 6 and all(".proto." in key for key in report.left_out)
     torch.testing.assert_close(outputs(model)[0], outputs(source)[0][..., :9], rtol=1e-4, atol=1e-4)
+
+
+def test_other_prototypes_are_left_out(masks: Checkpoint) -> None:
+    config, _ = read_config("yolov5n-seg.yaml")
+    config["head"][-1][3][2:] = [8, 128]  # of 32 coefficients, 256 channels
+    model = make_model(config, nc=4)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    report = graft(model, masks)
+    left_out = [key for key in report.left_out if ".proto." in key]
+    assert left_out and set(left_out) <= set(report.new)
+    assert all(before[key].equal(model.state_dict()[key]) for key in left_out)
+    for rows, others in zip(head_rows(model), head_rows(build_model(masks)), strict=True):
+        assert rows[:, :9].equal(others[:, :9])
+
+
+def test_another_scale_is_grafted_without_its_convolutions(masks: Checkpoint) -> None:
+    report = graft(make_model("yolov5s-seg.yaml", nc=4), masks)
+    assert list(report.moved) == [24] and all(".proto." not in key for key in report.in_part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.config import MULTIPLES, config_names
+from models.config import MULTIPLES, config_names, read_config
 from models.weights import Ensemble
 from models.yolo import DetectionModel, SegmentationModel, make_model
 from tests.known import arrays, fill, golden, pattern_image, to_tensor
@@ -215,3 +216,31 @@ def test_test_time_augmentation_is_refused() -> None:
 def test_several_models_form_no_ensemble_of_masks() -> None:
     with pytest.raises(ConfigError, match="give one segmentation model"):
         Ensemble([hollow("yolov5n-seg.yaml"), hollow("yolov5n-seg.yaml")])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nc", "anchors", 0, 256], "mask coefficients: 0, expected an integer of at least 1"),
+        (["nc", "anchors", 32, 0], "prototype channels: 0"),
+        (["nc", "anchors", 32.5, 256], "mask coefficients: 32.5"),
+        (["nc", "anchors", 32, 256, 7], "expected nc, anchors, mask coefficients, prototype channels"),
+    ],
+)
+def test_arguments_of_segment_are_checked(arguments: list[object], words: str) -> None:
+    config, _ = read_config("yolov5n-seg.yaml")
+    config["head"][-1][3] = arguments
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        make_model(config)
+
+
+def test_segment_has_defaults_and_the_ratio_of_its_first_level() -> None:
+    config, _ = read_config("yolov5n-seg.yaml")
+    config["head"][-1][3] = ["nc", "anchors"]
+    with torch.device("meta"):
+        plain, fine = make_model(config), make_model("yolov5n-seg.yaml")
+        p2, _ = read_config("yolov5-p2.yaml")
+        p2["head"][-1][2:] = ["Segment", ["nc", "anchors", 32, 256]]
+        assert make_model(p2).head.mask_ratio == 2
+    assert plain.state_dict().keys() == fine.state_dict().keys() and plain.head.nm == 32
+    assert plain.head.npr == fine.head.npr and fine.head.mask_ratio == 4

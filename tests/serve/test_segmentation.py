@@ -18,11 +18,9 @@ pytest.importorskip("prometheus_client")
 pytest.importorskip("python_multipart")
 pytest.importorskip("httpx")
 
-import serve.masks
 from models.backends import load_backend
 from models.weights import load_for_inference, model_record, save_checkpoint
 from models.yolo import DetectionModel, make_model
-from serve.masks import MaskSource
 from tests.known import SHARED, fill, needs_shared
 from tests.models.backends.files import CPU, NAMES, SIDE, example
 from tests.serve.service import LOW, client, encoded, make_image
@@ -31,6 +29,7 @@ from utils.export import export_function
 from utils.export.export_settings import ExportSettings
 from utils.ops.nms import non_max_suppression
 from utils.plots.annotator import blend_masks
+from utils.tasks.segment import prediction
 from utils.tasks.segment.polygons import decode_rle
 from utils.tasks.segment.prediction import FrameMasks
 
@@ -198,7 +197,7 @@ def test_exported_segmentation_models_are_served(weights: Path, tmp_path: Path) 
 # ---- the masks of one image
 
 
-def make_source(n: int = 9, image_hw: tuple[int, int] = (50, 70)) -> MaskSource:
+def make_source(n: int = 9, image_hw: tuple[int, int] = (50, 70)) -> FrameMasks:
     """Make n objects with random smooth masks in random boxes, and one with an empty mask."""
     random = torch.Generator().manual_seed(0)
     coarse = torch.randn(1, 4, 3, 4, generator=random)
@@ -208,10 +207,10 @@ def make_source(n: int = 9, image_hw: tuple[int, int] = (50, 70)) -> MaskSource:
     coefficients = 4 * torch.randn(n, 4, generator=random)
     coefficients[0] = 0
     rows = torch.cat((corners, corners + sizes, torch.ones(n, 2), coefficients), 1)
-    return MaskSource(protos, rows, (48, 64), image_hw)
+    return FrameMasks(protos, rows, (48, 64), image_hw)
 
 
-def tints(source: MaskSource) -> list[tuple[int, int, int]]:
+def tints(source: FrameMasks) -> list[tuple[int, int, int]]:
     return [(25 * k, 255 - 25 * k, 9 * k) for k in range(len(source.rows))]
 
 
@@ -221,12 +220,13 @@ def test_blocks_do_not_change_the_results(monkeypatch: pytest.MonkeyPatch) -> No
     whole = image.copy()
     polygons, runs = source.polygons(), source.run_lengths()
     source.blend(whole, tints(source))
-    monkeypatch.setattr(serve.masks, "_BLOCK", 2 * 50 * 70)
-    monkeypatch.setattr(serve.masks, "_STRIP", 7 * 70)
+    monkeypatch.setattr(prediction, "BLOCK_PIXELS", 2 * 50 * 70)
+    monkeypatch.setattr(prediction, "_STRIP", 7 * 70)
     in_strips = image.copy()
     source.blend(in_strips, tints(source))
 
-    assert source.polygons() == polygons and polygons[0] == [] and any(polygons)
+    assert len(polygons[0]) == 0 and any(map(len, polygons))
+    assert all(map(np.array_equal, source.polygons(), polygons))
     assert source.run_lengths() == runs
     masks = np.array([decode_rle(run) for run in runs])
     blend_masks(image, masks, tints(source))
@@ -243,7 +243,7 @@ def test_masks_that_do_not_fit_into_a_block_are_blended_one_after_another(
     masks = np.array([decode_rle(run) for run in source.run_lengths()])
     for mask, tint in reversed(list(zip(masks, tints(source), strict=True))):
         blend_masks(expected, mask[None], [tint])
-    monkeypatch.setattr(serve.masks, "_DRAWN_BLOCK", 1)
+    monkeypatch.setattr(prediction, "_DRAWN_BLOCK", 1)
     source.blend(image, tints(source))
 
     np.testing.assert_array_equal(image, expected)
@@ -257,7 +257,7 @@ def test_the_memory_of_masks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
         made.append(len(coefficients))
         return torch.zeros(len(coefficients), 48, 64, dtype=torch.bool)
 
-    monkeypatch.setattr(serve.masks, "process_mask", make)
+    monkeypatch.setattr(prediction, "process_mask", make)
     source = make_source(300, (7000, 7000))
     assert len(source.polygons()) == 300
     assert made == [1] * 300
@@ -265,7 +265,7 @@ def test_the_memory_of_masks_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_an_image_without_objects_has_no_masks() -> None:
     source = make_source(1)
-    empty = MaskSource(source.protos, source.rows[:0], source.input_hw, source.image_hw)
+    empty = FrameMasks(source.protos, source.rows[:0], source.input_hw, source.image_hw)
     image = make_image(0, 50, 70)
     unchanged = image.copy()
     empty.blend(image, [])

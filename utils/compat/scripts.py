@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -13,8 +13,13 @@ from torch import nn
 from utils.base.names import class_names
 from utils.base.options import Options, parse_known_options, parse_options
 from utils.compat.callbacks import adapted
-from utils.compat.checks import check_dataset
+from utils.compat.checks import as_yaml, check_dataset
+from utils.tasks.segment.rasterize import MaskFormat
+from utils.tasks.task import get_task
 from utils.val.accumulator import EvalResult
+
+if TYPE_CHECKING:
+    from utils.val.val_options import ValOptions
 
 
 def _parse_opt(options: type[Options], known: bool) -> argparse.Namespace:
@@ -62,6 +67,41 @@ def export_formats() -> Any:
     return pd.DataFrame(rows, columns=["Format", "Argument", "Suffix", "CPU", "GPU"])
 
 
+_IN_MEMORY = ("model", "dataloader", "save_dir", "plots", "callbacks", "compute_loss")
+_MASKS = ("overlap", "mask_downsample_ratio")  # of a loader; files are measured with --mask-size
+_POSITIONAL = ("weights", "batch_size", "imgsz", "conf_thres", "iou_thres", "max_det")
+
+
+def run_validation(
+    cls: type[ValOptions], data: Any, values: Sequence[Any], keywords: dict[str, Any]
+) -> EvalResult:
+    """Validate with the arguments of `val.run`.
+
+    Args:
+        cls: options of the val script.
+        data: data yaml, or its content.
+        values: positional arguments behind it, `_POSITIONAL`.
+        keywords: flags with underscores, or `model` and the keywords of `validate_model`.
+    """
+    from utils.val.measure import measure
+    from utils.val.val_options import options_from
+    from utils.val.validate import validate
+
+    keywords = keywords | dict(zip(_POSITIONAL, values, strict=False))
+    if isinstance(data, dict):
+        with as_yaml(data) as file:
+            return run_validation(cls, file, (), keywords)
+    if keywords.get("model") is not None:
+        model, loader = keywords.pop("model"), keywords.pop("dataloader", None)
+        return validate_model(model, loader, data, task=cls.model_task, **keywords)
+    masks = _MASKS if cls.model_task == "segment" else ()
+    given = {key: value for key, value in keywords.items() if key not in (*_IN_MEMORY, *masks)}
+    options = options_from(given if data is None else {"data": data, **given}, cls)
+    if keywords.get("plots", True) or options.save_txt or options.save_json:
+        return validate(options)
+    return measure(options)
+
+
 def validate_model(
     model: nn.Module,
     dataloader: Iterable[Any] | None,
@@ -83,6 +123,9 @@ def validate_model(
     save_json: bool = False,
     compute_loss: Any = None,
     callbacks: Any = None,
+    task: str = "detect",
+    overlap: bool = False,
+    mask_downsample_ratio: int = 1,
     **ignored: Any,
 ) -> EvalResult:
     """Validate a model that is in memory, in a training loop: `val.run(data, model=..., dataloader=...)`.
@@ -108,6 +151,9 @@ def validate_model(
         save_json: write a COCO results file.
         compute_loss: loss of (raw maps, targets), whose items are averaged.
         callbacks: called for each batch and image.
+        task: detect, or segment, for which batches end with masks.
+        overlap: these masks are one map per image, else one for each target.
+        mask_downsample_ratio: the input is this many times as large as the masks, without a dataloader.
         **ignored: keywords of `val.run` that the model and the loader decide.
 
     Returns:
@@ -128,18 +174,29 @@ def validate_model(
 
         stride = max(int(getattr(model, "stride", torch.tensor(32)).max()), 32)
         path = check_dataset(data)["val"]
-        dataloader = create_dataloader(path, imgsz, batch_size, stride, single_cls, rect=True, pad=0.5)[0]
+        masks = MaskFormat(mask_downsample_ratio, overlap) if task == "segment" else None
+        settings: dict[str, Any] = {"rect": True, "pad": 0.5, "masks": masks}
+        dataloader = create_dataloader(path, imgsz, batch_size, stride, single_cls, **settings)[0]
     hooks = adapted(callbacks) if callbacks is not None else None
     return evaluate(
-        model, _Batches(dataloader), names, config, outputs, device=device, loss=compute_loss, callbacks=hooks
+        model,
+        _Batches(dataloader, overlap),
+        names,
+        config,
+        outputs,
+        device=device,
+        loss=compute_loss,
+        callbacks=hooks,
+        evaluator=get_task(task).evaluator(),
     )
 
 
 class _Batches:
     """The batches of a loader as `Batch`."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Any, overlap: bool) -> None:
         self.loader = loader
+        self.overlap = overlap
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -147,4 +204,4 @@ class _Batches:
     def __iter__(self) -> Any:
         from utils.data.loader import Batch
 
-        return (Batch(*items) for items in self.loader)
+        return (Batch(*items)._replace(overlap=self.overlap) for items in self.loader)

@@ -20,7 +20,6 @@ from utils.data.images import is_video
 from utils.plots.annotator import (
     WRITABLE_SUFFIXES,
     Annotator,
-    blend_masks,
     colors,
     save_crop,
     write_image,
@@ -208,7 +207,7 @@ class DetectOutputs:
         if draw:
             if masks is not None:
                 tints = [colors(int(row[5]), bgr=True) for row in rows]
-                blend_masks(frame.image, masks.on_image(), tints)
+                masks.blend(frame.image, tints)
             self._draw(frame.image, rows)
 
     def _write_labels(self, frame: Frame, rows: np.ndarray, masks: FrameMasks | None) -> None:

@@ -81,8 +81,11 @@ class Task:
 
         return DetectionLoss(model.head.anchors, model.stride, model.nc, gains)
 
-    def mask_format(self, options: Any, training: bool) -> MaskFormat | None:
-        """Return how samples hold masks, in training or for the val script; None for boxes only."""
+    def mask_format(self, options: Any, training: bool, ratio: int) -> MaskFormat | None:
+        """Return how samples hold masks, in training or for the val script; None for boxes only.
+
+        `ratio` is that of the model: its input is so many times as large as its prototypes.
+        """
         return None
 
     def frame_masks(
@@ -103,19 +106,21 @@ class Task:
 
         return Evaluator
 
-    def check(self, found: str, file: object) -> None:
+    def check(self, found: str, file: object, script: str) -> None:
         """Check that a model of task `found` is one of this task.
 
+        Args:
+            found: task of the model.
+            file: its path, for the message.
+            script: the one of `scripts` that runs.
+
         Raises:
-            ConfigError: it is not; the message names the script for it.
+            ConfigError: it is of another task; the message names the script for it.
         """
-        if found == self.name:
-            return
-        if found not in _TASKS:
-            raise ConfigError(f"{file} is a {found} model, expected a {self.noun}")
-        other = get_task(found)
-        scripts = ", ".join(other.scripts)
-        raise ConfigError(f"{file} is a {other.noun}, expected a {self.noun}; use one of {scripts}")
+        if found != self.name:
+            other = get_task(found)
+            right = other.scripts[self.scripts.index(script)]
+            raise ConfigError(f"{file} is a {other.noun}, expected a {self.noun}: use {right}")
 
 
 _TASKS = {"detect": ("utils.tasks.task", "Task"), "segment": ("utils.tasks.segment.task", "SegmentTask")}

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.weights import Checkpoint, read_checkpoint
+from models.yolo import task_of
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
 from utils.base.options import changed, flag_of, options_from
 from utils.base.paths import relative_to_cwd
 from utils.base.yaml_io import read_yaml
+from utils.tasks.task import get_task
 from utils.train.train_options import ACCEPTED_ON_RESUME, TrainOptions
 
 if TYPE_CHECKING:
@@ -86,6 +88,8 @@ def find_run(options: TrainOptions) -> ResumedRun:
     if not path.is_file():
         raise ConfigError(f"--resume {path}: no such file; give the last.pt of a run")
     checkpoint = read_checkpoint(path)
+    task = get_task(options.model_task)
+    task.check(task_of(checkpoint.yaml), f"--resume {path}:", task.scripts[0])
     if checkpoint.training is None:
         raise ConfigError(
             f"--resume {path}: its training is finished, nothing to resume; "

@@ -78,11 +78,11 @@ def build_setup(
     hyp = build.read_hyp(options)
     data = read_data(options)
     model, origin = build.make_model(options, hyp, data.names, device)
-    task.check(model.task, options.cfg or options.weights)
+    task.check(model.task, options.cfg or options.weights, task.scripts[0])
     frozen = build.freeze(model, options.freeze)
     options = build.resolve_batch_size(options, model)
     stride, on_cuda = int(model.stride.max()), device.type == "cuda"
-    masks = task.mask_format(options, training=True)
+    masks = task.mask_format(options, training=True, ratio=model.head.mask_ratio)
     loaders = make_loaders(options, hyp, data, stride, process_group, masks=masks, pin_memory=on_cuda)
     callbacks = make_callbacks(options, user_callbacks, process_group, loaders)
     run = RunDir.of_process_group(options, process_group, resumed.folder if resumed else None, task)

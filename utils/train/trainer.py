@@ -48,7 +48,6 @@ def _train(
 
 def _train_epochs(training: Training) -> None:
     """Train and validate until the last epoch, early stopping, or a stop signal."""
-
     setup, state = training.setup, training.state
     options, run, callbacks, progress = setup.options, setup.run, setup.callbacks, state.progress
     with StopSignals() as signals:

@@ -43,6 +43,7 @@ class EvalConfig:
     half: bool = False  # FP16, on CUDA only; an `nn.Module` keeps its float32 weights (autocast)
     hybrid: bool = False  # the true labels join the detections before NMS
     match: MatchRule = "legacy"  # see `match_predictions`
+    full_masks: bool = False  # compare masks at the size of the input, not of the prototypes
     verbose: bool = False  # log a row for each class, however many there are
 
 

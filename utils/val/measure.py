@@ -33,7 +33,7 @@ def measure(options: ValOptions, folder: Path | None = None) -> EvalResult:
         options.weights, device, names=data.names, half=options.half, dnn=options.dnn, runtime=options.runtime
     )
     task = get_task(options.model_task)
-    task.check(backend.task, " ".join(options.weights))
+    task.check(backend.task, " ".join(options.weights), task.scripts[1])
     _check_classes(backend, data, options)
     backend.warn_about_conf_thres(options.conf_thres)
     height, width = backend.imgsz or (0, 0)
@@ -67,6 +67,7 @@ def _eval_config(options: ValOptions, half: bool, hybrid: bool) -> EvalConfig:
         half=half,
         hybrid=hybrid,
         match=cast("MatchRule", options.match),
+        full_masks=getattr(options, "mask_size", "") == "full",
         verbose=options.verbose,
     )
 
@@ -114,7 +115,7 @@ def _make_loader(
         pad=0.5 if rect else 0.0,
         single_cls=options.single_cls,
         names=data.names,
-        masks=get_task(options.model_task).mask_format(options, training=False),
+        masks=get_task(options.model_task).mask_format(options, False, backend.mask_ratio),
         prefix=f"{split}: ",
     )
     loader = make_loader(dataset, options.batch_size, workers=options.workers)

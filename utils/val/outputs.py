@@ -133,18 +133,19 @@ class LabelWriter:
         columns = [detections[:, 5:6], boxes]
         if self.with_confidence:
             columns.append(detections[:, 4:5])
-        self.write(path, torch.cat(columns, 1).tolist())
+        rows = torch.cat(columns, 1).tolist()
+        self.write(path, [" ".join(f"{value:g}" for value in row) for row in rows])
 
-    def write(self, path: Path, rows: Sequence[Sequence[float]]) -> None:
-        """Write the rows of the image at `path`; without rows there is no file."""
+    def write(self, path: Path, lines: Sequence[str]) -> None:
+        """Write the lines of the image at `path`; without lines there is no file."""
         name = self._names.unique(path.stem)
         if name != path.stem:
             LOG.warning(f"several images are called {path.stem}: labels of {path} are in {name}.txt")
         file = self.folder / f"{name}.txt"
-        if not rows:
+        if not lines:
             file.unlink(missing_ok=True)  # of an earlier run into this folder
             return
-        file.write_text("".join(" ".join(f"{value:g}" for value in row) + "\n" for row in rows))
+        file.write_text("".join(f"{line}\n" for line in lines))
 
 
 class ValPlots:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from models.weights import model_record, save_checkpoint
 from models.yolo import SegmentationModel
+from segment import val
 from tests.utils.train.small import SEGMENT_CONFIG, hyperparameters, small_set, with_polygons
 from utils.segment.dataloaders import create_dataloader, polygon2mask, polygons2masks, polygons2masks_overlap
 from utils.segment.loss import ComputeLoss
@@ -40,6 +42,24 @@ def test_a_training_step_decreases_the_loss(tmp_path: Path, overlap: bool) -> No
     assert items.shape == (4,) and losses[-1] < losses[0] - 0.2
     plot_images_and_masks(images, targets, masks, paths, tmp_path / "batch.jpg", dict(enumerate("abcde")))
     assert cv2.imread(str(tmp_path / "batch.jpg")) is not None and dataset.n == 8
+
+
+def test_a_model_in_memory_is_validated_and_data_may_be_positional(tmp_path: Path) -> None:
+    data = small_set(tmp_path)
+    with_polygons(tmp_path)
+    torch.manual_seed(0)
+    model = SegmentationModel(SEGMENT_CONFIG, nc=5)
+    file = tmp_path / "model.pt"
+    save_checkpoint(file, {"model": model_record(model)})
+    in_memory = val.run(str(data), model=model.eval(), imgsz=64, batch_size=4)
+    loader = create_dataloader(
+        str(tmp_path / "set/images/val"), 64, 4, 32, rect=True, pad=0.5, workers=0, overlap_mask=True
+    )[0]
+    overlapping = val.run(str(data), model=model, dataloader=loader, overlap=True)
+    from_file = val.run(str(data), str(file), 4, 64, workers=0, plots=False)
+    assert in_memory.seen == overlapping.seen == from_file.seen == 4
+    assert in_memory.mask.label_counts.tolist() == from_file.mask.label_counts.tolist()
+    assert len(from_file.results) == 12
 
 
 def test_polygons_become_masks() -> None:

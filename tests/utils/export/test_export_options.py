@@ -76,5 +76,6 @@ def test_keywords_are_the_flags() -> None:
 def test_settings_are_options_with_what_the_model_adds() -> None:
     settings = ExportSettings(include=["onnx"], nms=True, stride=32, names={0: "cell"})
 
-    assert settings.metadata() == {"stride": 32, "names": {0: "cell"}, "nms": {"conf": 0.25, "iou": 0.45}}
+    nms = {"conf": 0.25, "iou": 0.45}
+    assert settings.metadata() == {"task": "detect", "stride": 32, "names": {0: "cell"}, "nms": nms}
     assert "stride" not in settings.as_dict()

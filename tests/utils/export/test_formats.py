@@ -22,7 +22,8 @@ def test_torchscript_has_shape_stride_and_names() -> None:
     extra = {"config.txt": ""}
     torch.jit.load(str(exported("torchscript")), _extra_files=extra)
     config = json.loads(extra["config.txt"])
-    assert config == {"shape": [1, 3, 64, 64], "stride": 32, "names": {"0": "cell", "1": "red plate"}}
+    names = {"0": "cell", "1": "red plate"}
+    assert config == {"task": "detect", "shape": [1, 3, 64, 64], "stride": 32, "names": names}
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

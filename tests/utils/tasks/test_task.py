@@ -31,28 +31,29 @@ def test_tasks_have_names() -> None:
     assert all(get_task(name).name == name for name in ("detect", "segment"))
 
 
-def test_a_model_of_another_task_is_an_error_that_names_its_scripts() -> None:
-    SegmentTask().check("segment", "x.pt")
+def test_a_model_of_another_task_is_an_error_that_names_the_script_for_it() -> None:
+    SegmentTask().check("segment", "x.pt", "segment/val.py")
     with pytest.raises(
-        ConfigError, match=r"x\.pt is a detection model, expected a segmentation model.*val\.py"
+        ConfigError, match=r"x\.pt is a detection model, .* segmentation model: use detect\.py"
     ):
-        SegmentTask().check("detect", "x.pt")
-    with pytest.raises(ConfigError, match=r"x\.pt is a segmentation model.*segment/val\.py"):
-        Task().check("segment", "x.pt")
+        SegmentTask().check("detect", "x.pt", "segment/predict.py")
+    with pytest.raises(ConfigError, match=r"x\.pt is a segmentation model, .*: use segment/val\.py"):
+        Task().check("segment", "x.pt", "val.py")
 
 
 def test_masks_of_the_scripts() -> None:
     task = SegmentTask()
-    train = task.mask_format(task.parse_train_options([]), training=True)
+    train = task.mask_format(task.parse_train_options([]), training=True, ratio=4)
     assert train == MaskFormat(ratio=4, overlap=True)
+    assert task.mask_format(task.parse_train_options([]), True, ratio=2).ratio == 2  # of a P2 model
     flags = ["--mask-ratio", "2", "--no-overlap"]
-    assert task.mask_format(task.parse_train_options(flags), training=True) == MaskFormat(2, False)
+    assert task.mask_format(task.parse_train_options(flags), True, ratio=4) == MaskFormat(2, False)
     quarter, full = (
-        task.mask_format(SegmentValOptions(mask_size=size), training=False) for size in ("quarter", "full")
+        task.mask_format(SegmentValOptions(mask_size=size), False, ratio=4) for size in ("quarter", "full")
     )
     assert isinstance(quarter, MaskFormat) and (quarter.ratio, quarter.overlap) == (4, False)
     assert full == MaskFormat(1, overlap=False)
-    assert Task().mask_format(None, training=True) is None
+    assert Task().mask_format(None, training=True, ratio=4) is None
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,9 @@ def test_masks_of_the_scripts() -> None:
     [
         (SegmentTrainOptions, {"quad": True}),
         (SegmentTrainOptions, {"mask_ratio": 0}),
+        (SegmentTrainOptions, {"mask_ratio": 64}),
         (SegmentValOptions, {"augment": True}),
+        (SegmentValOptions, {"save_hybrid": True}),
         (SegmentValOptions, {"mask_size": "half"}),
         (PredictOptions, {"augment": True}),
         (PredictOptions, {"save_format": 1}),

@@ -90,10 +90,11 @@ class SegmentationLoss(DetectionLoss):
         total = protos[:0].sum()  # 0, with a gradient of zeros where no target has a match
         counts = image.bincount(minlength=len(protos)).tolist()
         order = image.argsort(stable=True)
-        for index, chosen in enumerate(order.split(counts)):
+        # `unbind` has one gradient for the batch; that of each `protos[index]` would be as large as all.
+        for chosen, own in zip(order.split(counts), protos.unbind(), strict=True):
             if len(chosen):
                 wanted = _Wanted(target[chosen], boxes[chosen], weight[chosen])
-                total = total + _MaskTerm.apply(coefficients[chosen], protos[index], wanted, truth)
+                total = total + _MaskTerm.apply(coefficients[chosen], own, wanted, truth)
         return total
 
 

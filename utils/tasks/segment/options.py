@@ -28,7 +28,7 @@ class SegmentTrainOptions(TrainOptions):
         factory=lambda: runs_folder("train-seg"), help="folder that contains the run folders", group="output"
     )
     mask_ratio: int = flag(
-        4, "the input is this many times as large as the true masks", group=_TASK, between=(1, None)
+        4, "the input is this many times as large as the true masks", group=_TASK, between=(1, 32)
     )
     no_overlap: bool = flag(False, "a mask for each object, instead of a map for each image", group=_TASK)
 
@@ -66,8 +66,9 @@ class SegmentValOptions(ValOptions):
     def check(self) -> None:
         """Check what concerns segmentation alone, and what `ValOptions` checks."""
         super().check()
-        if self.augment:
-            raise ConfigError("--augment: test-time augmentation gives boxes only; leave it out for masks")
+        _refuse_augment(self.augment)
+        if self.save_hybrid:
+            raise ConfigError("--save-hybrid: true labels have no mask coefficients; leave it out")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,11 @@ class PredictOptions(DetectOptions):
     def check(self) -> None:
         """Check what concerns segmentation alone, and what `DetectOptions` checks."""
         super().check()
-        if self.augment:
-            raise ConfigError("--augment: test-time augmentation gives boxes only; leave it out for masks")
+        _refuse_augment(self.augment)
         if self.save_format:
             raise ConfigError("--save-format: masks are saved as polygons; leave it out")
+
+
+def _refuse_augment(augment: bool) -> None:
+    if augment:
+        raise ConfigError("--augment: test-time augmentation gives boxes only; leave it out for masks")

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from utils.tasks.segment.prediction import FrameMasks
     from utils.tasks.segment.validation import SegmentEvaluator
 
-RATIO = 4  # of the input to the prototypes
 # YOLOv5's val.py shrinks full-size masks; a pixel is set if more than half of those that it shows are.
 MORE_THAN_HALF = 0.51
 
@@ -49,12 +48,13 @@ class SegmentTask(Task):
         overlap = not options.no_overlap
         return SegmentationLoss(model.head.anchors, model.stride, model.nc, gains, overlap=overlap)
 
-    def mask_format(self, options: Any, training: bool) -> MaskFormat:
+    def mask_format(self, options: Any, training: bool, ratio: int) -> MaskFormat:
         if training:
-            return MaskFormat(options.mask_ratio, not options.no_overlap)
+            chosen = options.mask_ratio if "mask_ratio" in options.given else ratio
+            return MaskFormat(chosen, not options.no_overlap)
         if options.mask_size == "full":
             return MaskFormat(1, overlap=False)
-        return MaskFormat(RATIO, overlap=False, least=MORE_THAN_HALF)
+        return MaskFormat(ratio, overlap=False, least=MORE_THAN_HALF)
 
     def frame_masks(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,12 +21,13 @@ from utils.tasks.segment.masks import (
     process_mask_upsample,
     scale_masks,
 )
-from utils.tasks.segment.polygons import encode_rle, mask_polygon
+from utils.tasks.segment.polygons import encode_rle, join_rings, polygon_text, ring_fractions
 from utils.val.accumulator import IOU_LEVELS, EvalResult
 from utils.val.evaluate import Evaluator, Prediction, Step
 from utils.val.outputs import PLOTTED_BATCHES, PLOTTED_BOXES, EvalOutputs
 
 if TYPE_CHECKING:
+    from utils.data.dataset import Shapes
     from utils.data.loader import Batch
 
 _COLUMNS = ("P", "R", "mAP50", "mAP50-95")
@@ -74,20 +76,24 @@ class SegmentOutputs(EvalOutputs):
         """Whether the masks of every image are written."""
         return self.labels is not None or self.json is not None
 
-    def masks(self, batch: Batch, index: int, detections: Tensor, masks: np.ndarray) -> None:
-        """Add the `detections` (n, 6) of one image and their `masks` (n, h, w), in pixels of the image."""
+    def masks(self, batch: Batch, index: int, detections: Tensor, masks: Iterable[np.ndarray]) -> None:
+        """Add the `detections` (n, 6) of one image and their masks, (H, W) each, in pixels of the image.
+
+        Label lines have the exact polygon: reading it gives the mask back, see `join_rings`.
+        """
         path = Path(batch.paths[index])
+        lines: list[str] = []
+        encoded: list[dict[str, Any]] = []
+        for (score, cls), mask in zip(detections[:, 4:6].tolist(), masks, strict=True):
+            if self.labels is not None and mask.any():
+                text = polygon_text(ring_fractions(join_rings(mask), mask.shape))
+                lines.append(f"{cls:g} {text}" + (f" {score:g}" if self.labels.with_confidence else ""))
+            if self.json is not None:
+                encoded.append(encode_rle(mask))
         if self.labels is not None:
-            size = np.array(masks.shape[:0:-1], np.float32)
-            rows = []
-            for (score, cls), mask in zip(detections[:, 4:6].tolist(), masks, strict=True):
-                polygon = mask_polygon(mask)
-                if len(polygon) > 2:
-                    end = [score] if self.labels.with_confidence else []
-                    rows.append([cls, *(polygon / size).ravel().tolist(), *end])
-            self.labels.write(path, rows)
+            self.labels.write(path, lines)
         if self.json is not None:
-            self.json.add(path, detections, [encode_rle(mask) for mask in masks])
+            self.json.add(path, detections, encoded)
 
     def image(self, batch: Batch, index: int, detections: Tensor, labels: Tensor) -> None:
         if self.plots is not None:
@@ -108,7 +114,7 @@ class SegmentOutputs(EvalOutputs):
 class SegmentEvaluator(Evaluator):
     """Evaluator of boxes, in pixels of the images, and of masks, at the size of the prototypes.
 
-    If the loader gives true masks at the size of the input, masks are enlarged and compared there.
+    With `EvalConfig.full_masks` masks are enlarged to the input, and compared there.
     """
 
     header: ClassVar[str] = HEADER
@@ -133,12 +139,11 @@ class SegmentEvaluator(Evaluator):
         correct = self._match_masks(step, index, rows[:, 5], labels[:, 0])
         self.accumulators[1].add(rows, labels, correct)
         outputs, shapes = self.outputs, step.batch.shapes[index]
-        assert isinstance(outputs, SegmentOutputs) and step.prediction.protos is not None
+        protos = step.prediction.protos
+        assert isinstance(outputs, SegmentOutputs) and protos is not None
         if outputs.needs_masks and shapes is not None:
             found, input_hw = step.detections[index], step.batch.images.shape[2:]
-            masks = process_mask_native(step.prediction.protos[index], found[:, 6:], found, input_hw)
-            image_hw, (_, pad_xy) = shapes
-            outputs.masks(step.batch, index, rows, scale_masks(masks, image_hw, pad_xy))
+            outputs.masks(step.batch, index, rows, _masks_on_image(protos[index], found, input_hw, shapes))
 
     def _match_masks(self, step: Step, index: int, found: Tensor, true: Tensor) -> Tensor:
         """Return which masks of an image are correct at each IoU level, (n, 10) bool on the CPU."""
@@ -146,7 +151,7 @@ class SegmentEvaluator(Evaluator):
         protos, detections = step.prediction.protos[index], step.detections[index]
         truth = step.batch.masks_of(index).to(protos.device)
         input_hw = step.batch.images.shape[2:]
-        make = process_mask_upsample if truth.shape[1:] == input_hw else process_mask
+        make = process_mask_upsample if self.config.full_masks else process_mask
         size = input_hw if make is process_mask_upsample else protos.shape[1:]
         truth = _resized(truth, size).flatten(1)
         overlaps = [truth.new_zeros((len(truth), 0), dtype=torch.float32)]
@@ -168,6 +173,16 @@ class SegmentEvaluator(Evaluator):
             for each, rows in zip(protos, best, strict=True)
         ]
         plots.batch(index, batch, step.detections, truth, masks)
+
+
+def _masks_on_image(
+    protos: Tensor, detections: Tensor, input_hw: Sequence[int], shapes: Shapes
+) -> Iterator[np.ndarray]:
+    """Yield the masks of one image, (H, W) uint8 at its size, made in blocks."""
+    image_hw, (_, pad_xy) = shapes
+    for part in blocks(len(detections), max(input_hw[0] * input_hw[1], image_hw[0] * image_hw[1])):
+        masks = process_mask_native(protos, detections[part, 6:], detections[part], input_hw)
+        yield from scale_masks(masks, image_hw, pad_xy)
 
 
 def _resized(masks: Tensor, size: Any) -> Tensor:
