@@ -73,6 +73,9 @@ class BaseModel(nn.Module):
                 module.fuse()
         return self
 
+    def forget_grids(self) -> None:
+        """Drop what a head has cached for its anchors."""
+
     def info(self, verbose: bool = False, img_size: int | tuple[int, int] = 640) -> None:
         """Log a summary line; `verbose` also a row for each parameter."""
         if verbose:

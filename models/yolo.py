@@ -144,9 +144,12 @@ class DetectionModel(BaseModel):
         wrapped: nn.Module = resolve("models.autoshape:AutoShape", "AutoShape")(self)
         return wrapped
 
+    def forget_grids(self) -> None:
+        self.head.forget_grids()
+
     def _apply(self, fn: Any, recurse: bool = True) -> DetectionModel:
         super()._apply(fn, recurse)
-        self.head.forget_grids()
+        self.forget_grids()
         return self
 
     def _measure_strides(self) -> list[float]:

@@ -76,14 +76,15 @@ def _settings(variant: Variant, data: DataSpec) -> dict[str, Any]:
     """Return everything that decides the result of a run, except its seed."""
     import torch
 
-    from models.yolo import DetectionModel
-    from utils.train.build import find_weights, make_config
+    from models.yolo import make_model
+    from utils.train.build import make_config
     from utils.train.hyp import load_hyp
 
     options = variant.options
-    checkpoint = find_weights(options)
-    config = make_config(options, checkpoint)
-    DetectionModel(config, nc=data.nc)  # fails now rather than after hours of training
+    task = get_task(options.model_task)
+    checkpoint = task.find_weights(options)
+    config = make_config(options, task, checkpoint)
+    make_model(config, nc=data.nc)  # fails now rather than after hours of training
     config.pop("yaml_file", None)
     # Defaults are left out, so that a new option does not change the digests of earlier runs.
     defaults = type(options)().as_dict()

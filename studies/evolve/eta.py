@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from studies.evolve.trials import RUN, Result
 from utils.base.log import LOG
+from utils.tasks.task import get_task
 
 if TYPE_CHECKING:
     from utils.train.train_options import TrainOptions
@@ -40,7 +41,8 @@ def minutes_of_training(options: TrainOptions) -> float | None:
     count = len(load_labels(data.train, prefix="train: ").images)
     if select_device(options.device.split(",")[0], verbose=False).type != "cpu":
         return None
-    model = DetectionModel(make_config(options, find_weights(options)), nc=data.nc).train()
+    task = get_task(options.model_task)
+    model = DetectionModel(make_config(options, task, find_weights(options)), nc=data.nc).train()
     side = check_img_size(options.imgsz, stride=int(model.stride.max()))
     batch = min(options.batch_size if options.batch_size > 0 else _BATCH_SIZE, count)
     images = torch.rand(batch, 3, side, side)

@@ -36,6 +36,8 @@ class Options:
     prog: ClassVar[str] = ""  # the script, as `--help` and errors name it
     description: ClassVar[str] = ""  # what the script does, for `--help`
 
+    hidden: ClassVar[tuple[str, ...]] = ()  # inherited fields that are no flags of this script
+
     # Names of the options that were given, on the command line or as keywords, rather than left at defaults.
     given: tuple[str, ...] = field(default=(), kw_only=True, repr=False, compare=False)
 
@@ -232,7 +234,9 @@ def _specs(cls: type[Options]) -> dict[str, _Spec]:
     if cls not in _KNOWN:
         hints = get_type_hints(cls)
         _KNOWN[cls] = {
-            item.name: _spec(item, hints[item.name]) for item in fields(cls) if "help" in item.metadata
+            item.name: _spec(item, hints[item.name])
+            for item in fields(cls)
+            if "help" in item.metadata and item.name not in cls.hidden
         }
     return _KNOWN[cls]
 

@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -20,7 +20,8 @@ from utils.base.device import keep_freed_memory
 from utils.base.errors import ConfigError, DataError
 from utils.base.processes import usable_cores
 from utils.base.seeds import generator
-from utils.data.dataset import DetectionDataset, Item, SampleKey, Shapes
+from utils.data.dataset import Item, MaskFormat, SampleKey, Shapes
+from utils.data.packed import PackedImages, PackedRows
 from utils.data.samplers import BUFFER, BatchKeys, ShardShuffle, Share
 from utils.data.shards.prefetch_shards import ShardPrefetcher
 from utils.data.shards.table import ShardTable
@@ -29,11 +30,46 @@ QUAD = 4  # images that one image of a quad batch is made of
 _QUAD_STREAM = 7933  # stream of random numbers, independent of those of the samples
 
 
+class Samples(Protocol):
+    """A dataset of any task, as `make_loader` uses it: `DetectionDataset`, `ClassificationDataset`.
+
+    `labels` has a row for each object, class first; of a whole image for classification.
+    """
+
+    imgsz: int
+    batch_size: int
+    seed: int
+    image_files: PackedImages
+    labels: PackedRows
+    shapes: np.ndarray  # (N, 2) width and height
+    content: str  # digest of the files
+
+    @property
+    def rect(self) -> bool:
+        """Whether batches have shapes of their own."""
+
+    @property
+    def masks(self) -> MaskFormat | None:
+        """How samples hold masks, if they do."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def __getitem__(self, key: Any) -> Item:
+        """Return the sample of a key."""
+
+    def input_hw(self, image_index: int) -> tuple[int, int]:
+        """Return the input size (height, width) of an image."""
+
+    def sample(self, key: SampleKey, out: np.ndarray) -> Item:
+        """Make the sample of a key; its image is written to `out` (3, *input_hw) uint8."""
+
+
 class Batch(NamedTuple):
     """B images for the network, and their labels."""
 
     images: Tensor  # (B, 3, H, W) uint8 RGB
-    targets: Tensor  # (T, 6) float32: index in the batch, class, xywhn
+    targets: Tensor  # (T, 6) float32: index in the batch, class, xywhn; for classification (B, 2)
     paths: list[str]
     shapes: list[Shapes | None]  # None for mosaics
     masks: Tensor | None = None  # for tasks with masks: (B, h, w) maps, or (T, h, w), one for each target
@@ -55,7 +91,7 @@ class Batch(NamedTuple):
 
 
 def make_loader(
-    dataset: DetectionDataset,
+    dataset: Samples,
     batch_size: int,
     *,
     workers: int = 8,
@@ -103,9 +139,7 @@ class Loader:
     `len()` is the number of batches of a whole epoch, also when an iteration resumes within it.
     """
 
-    def __init__(
-        self, dataset: DetectionDataset, keys: BatchKeys, workers: int, quad: bool, pin_memory: bool
-    ) -> None:
+    def __init__(self, dataset: Samples, keys: BatchKeys, workers: int, quad: bool, pin_memory: bool) -> None:
         self.dataset = dataset
         self.keys = keys
         self.workers = workers
@@ -178,7 +212,7 @@ class Loader:
 class _BatchReader(Dataset[Batch | DataError]):
     """A dataset whose items are whole batches."""
 
-    def __init__(self, dataset: DetectionDataset, quad: bool) -> None:
+    def __init__(self, dataset: Samples, quad: bool) -> None:
         self.dataset = dataset
         self.quad = quad
 
@@ -253,7 +287,7 @@ def make_quad(items: Sequence[Item], enlarge: bool) -> Item:
     return first._replace(image=torch.cat((top, bottom), 1), labels=torch.cat(labels))
 
 
-def _check_weights(weights: np.ndarray | None, dataset: DetectionDataset) -> np.ndarray | None:
+def _check_weights(weights: np.ndarray | None, dataset: Samples) -> np.ndarray | None:
     if weights is None:
         return None
     if isinstance(dataset.image_files, ShardTable) and dataset.image_files.remote:
@@ -265,7 +299,7 @@ def _check_weights(weights: np.ndarray | None, dataset: DetectionDataset) -> np.
 
 
 def _check_batch_size(
-    dataset: DetectionDataset, batch_size: int, own_size: int, quad: bool, weights: np.ndarray | None
+    dataset: Samples, batch_size: int, own_size: int, quad: bool, weights: np.ndarray | None
 ) -> None:
     planned, wanted = (min(size, len(dataset)) for size in (dataset.batch_size, batch_size))
     if dataset.rect and (planned != wanted or quad or weights is not None):

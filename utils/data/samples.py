@@ -48,8 +48,47 @@ def with_rectangles(sample: Sample) -> Sample:
     return Sample(sample.image, sample.boxes, complete)
 
 
-class SampleReader:
-    """Reader of samples by index; an image that cannot be read any more is replaced by the next readable one.
+class ImageReader:
+    """Reader of images by index; one that cannot be read any more is replaced by the next readable one.
+
+    Args:
+        files: images and labels.
+    """
+
+    def __init__(self, files: LabelledFiles) -> None:
+        self.files = files
+        self._unreadable: set[int] = set()  # images that were reported
+
+    def read(self, index: int) -> tuple[int, np.ndarray, tuple[int, int]]:
+        """Read an image.
+
+        Returns:
+            The index of the image that was read (another one if image `index` is unreadable), the image,
+            which must not be written to, and (height, width) of the file.
+
+        Raises:
+            DataError: no image can be read.
+        """
+        count = len(self.files.images)
+        for candidate in ((index + step) % count for step in range(count)):
+            try:
+                return candidate, *self._read(candidate)
+            except DownloadError:  # the next images would fail too, after hours of repeated tries
+                raise
+            except DataError as error:
+                if candidate not in self._unreadable:
+                    LOG.warning(f"{error}; the next image is used instead")
+                self._unreadable.add(candidate)
+        folder = self.files.images[index].parent
+        raise DataError(f"{folder}: none of the {count} images can be read any more")
+
+    def _read(self, index: int) -> tuple[np.ndarray, tuple[int, int]]:
+        """Return an image as the dataset needs it, and (height, width) of its file."""
+        raise NotImplementedError
+
+
+class SampleReader(ImageReader):
+    """Reader of samples by index, see `ImageReader`.
 
     Args:
         files: images and labels.
@@ -69,14 +108,13 @@ class SampleReader:
         fast_decode: bool = False,
         prefix: str = "",
     ) -> None:
-        self.files = files
+        super().__init__(files)
         self.imgsz = imgsz
         self.smooth = smooth
         self.fast_decode = fast_decode
         shapes_hw = np.array([scaled_hw(h, w, imgsz) for w, h in files.sizes.astype(int).tolist()])
         tag = f"{imgsz} {smooth}{' fast' if fast_decode else ''}"
         self._cache = make_cache(cache, files.images, shapes_hw, tag, prefix)
-        self._unreadable: set[int] = set()  # images that were reported
 
     def sample(self, index: int) -> tuple[int, Sample, tuple[int, int]]:
         """Read a sample.
@@ -88,25 +126,11 @@ class SampleReader:
         Raises:
             DataError: no image can be read.
         """
-        index, image, original_hw = self._read_or_next(index)
+        index, image, original_hw = self.read(index)
         height, width = image.shape[:2]
         size = np.array((width, height), np.float32)
         polygons = [points * size for points in self.files.polygons[index]]
         return index, Sample(image, _to_pixels(self.files.labels[index], size), polygons), original_hw
-
-    def _read_or_next(self, index: int) -> tuple[int, np.ndarray, tuple[int, int]]:
-        count = len(self.files.images)
-        for candidate in ((index + step) % count for step in range(count)):
-            try:
-                return candidate, *self._read(candidate)
-            except DownloadError:  # the next images would fail too, after hours of repeated tries
-                raise
-            except DataError as error:
-                if candidate not in self._unreadable:
-                    LOG.warning(f"{error}; the next image is used instead")
-                self._unreadable.add(candidate)
-        folder = self.files.images[index].parent
-        raise DataError(f"{folder}: none of the {count} images can be read any more")
 
     def _read(self, index: int) -> tuple[np.ndarray, tuple[int, int]]:
         """Return an image resized to `imgsz`, and (height, width) of its file."""

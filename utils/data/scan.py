@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -107,24 +108,43 @@ def _scan_shards(shards: Sequence[ShardList], prefix: str) -> tuple[ShardTable, 
     return table, scan, hashlib.sha256(digests.encode()).hexdigest()
 
 
-def _scan_folders(folders: Sequence[Path], prefix: str) -> tuple[PackedPaths, Scan, str]:
+def load_images(folders: Sequence[Path], prefix: str = "") -> LabelledFiles:
+    """Find the images of folders as `load_labels` does, without label files.
+
+    Raises:
+        DataError: no usable image is left.
+    """
+    images, scan, content = _scan_folders(folders, prefix, labelled=False)
+    _log_notes(scan.notes, images, scan.status, prefix)
+    none = PackedRows(scan.rows, scan.counts, scan.counts)
+    polygons = PackedPolygons(scan.points, np.zeros(0, np.int64), none)
+    files = LabelledFiles(images, none, polygons, scan.sizes, content).take(scan.status != CORRUPT)
+    if not files.images:
+        raise DataError(f"{', '.join(map(str, folders))}: none of the {len(images)} images can be used")
+    return files
+
+
+def _scan_folders(
+    folders: Sequence[Path], prefix: str, labelled: bool = True
+) -> tuple[PackedPaths, Scan, str]:
     images = list_images(folders)
     cache, (key, content) = cache_path(folders, images), content_keys(images)
+    key += "" if labelled else " images"
     scan = load_scan(cache, key, len(images))
     if scan is not None:
-        LOG.info(_summary(cache, scan.status, prefix))
+        LOG.info(_summary(cache, scan.status, prefix, labelled))
         return images, scan, content
     chunks: list[Scan] = []
-    bar = Bar(scan_images(images), f"{prefix}Scanning {cache}...", total=-(-len(images) // CHUNK))
+    bar = Bar(scan_images(images, labelled), f"{prefix}Scanning {cache}...", total=-(-len(images) // CHUNK))
     for chunk in bar:
         chunks.append(chunk)
-        bar.set_text(_summary(cache, np.concatenate([one.status for one in chunks]), prefix))
+        bar.set_text(_summary(cache, np.concatenate([one.status for one in chunks]), prefix, labelled))
     scan = Scan.concatenate(chunks)
     save_scan(cache, key, scan)
     return images, scan, content
 
 
-def scan_images(images: PackedPaths) -> Iterator[Scan]:
+def scan_images(images: PackedPaths, labelled: bool = True) -> Iterator[Scan]:
     """Check images and their label files in parallel; yield the scans of `CHUNK` images each, in order."""
     chunks = [range(first, min(first + CHUNK, len(images))) for first in range(0, len(images), CHUNK)]
     paths = ([images.root + images.relative_path(index) for index in chunk] for chunk in chunks)
@@ -132,7 +152,7 @@ def scan_images(images: PackedPaths) -> Iterator[Scan]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL warns of odd Exif data and huge images
         try:
-            yield from pool.map(_scan_chunk, paths)
+            yield from pool.map(partial(_scan_chunk, labelled=labelled), paths)
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the remaining chunks
 
@@ -149,12 +169,14 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _scan_chunk(paths: Sequence[str]) -> Scan:
-    return build_scan([_check_file(Path(path)) for path in paths])
+def _scan_chunk(paths: Sequence[str], labelled: bool) -> Scan:
+    return build_scan([_check_file(Path(path), labelled) for path in paths])
 
 
-def _check_file(image: Path) -> SampleCheck:
-    return check_sample(str(image), lambda: check_image(image), lambda: _read_text(label_path(image)))
+def _check_file(image: Path, labelled: bool = True) -> SampleCheck:
+    return check_sample(
+        str(image), lambda: check_image(image), lambda: _read_text(label_path(image)) if labelled else None
+    )
 
 
 def _read_text(path: Path) -> str | None:
@@ -204,9 +226,8 @@ def _log_notes(notes: Sequence[Note], images: PackedImages, status: np.ndarray, 
         LOG.warning(f"{prefix}{corrupt} images and {lines} label lines are skipped in total")
 
 
-def _summary(name: object, status: np.ndarray, prefix: str) -> str:
+def _summary(name: object, status: np.ndarray, prefix: str, labelled: bool = True) -> str:
     counts = np.bincount(status, minlength=3)
-    return (
-        f"{prefix}Scanning {name}... {counts[USABLE]} images, "
-        f"{counts[BACKGROUND]} backgrounds, {counts[CORRUPT]} corrupt"
-    )
+    usable = f"{counts[USABLE]} images, {counts[BACKGROUND]} backgrounds"
+    found = usable if labelled else f"{counts[BACKGROUND]} images"
+    return f"{prefix}Scanning {name}... {found}, {counts[CORRUPT]} corrupt"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -49,15 +50,41 @@ def make_shapes(
     info = {"version": VERSION, "seed": seed, "train": train, "val": val, "size": size}
     if polygons:
         info["polygons"] = True
+
+    def draw(fresh: Path) -> None:
+        _draw_split(fresh, "train", seed, range(train), size, polygons)
+        _draw_split(fresh, "val", seed, range(train, train + val), size, polygons)
+
+    return _make(root, info, draw)
+
+
+def make_class_shapes(root: Path, seed: int = 0, train: int = 64, val: int = 16, size: int = 96) -> Path:
+    """Draw images of one shape into class folders, {train,val}/<shape>/NNNN.jpg, unless they exist already.
+
+    Args:
+        root: folder of the dataset.
+        seed: equal seeds give equal images.
+        train: number of training images of each class.
+        val: number of validation images of each class.
+        size: side of the images, pixels.
+
+    Raises:
+        DataError: `root` contains other files, or cannot be written.
+    """
+    info = {"version": VERSION, "seed": seed, "train": train, "val": val, "size": size, "classes": True}
+    return _make(root, info, lambda fresh: _draw_classes(fresh, seed, {"train": train, "val": val}, size))
+
+
+def _make(root: Path, info: dict[str, Any], draw: Callable[[Path], None]) -> Path:
+    """Make a dataset atomically with `draw`, unless `root` is the one that `info` describes."""
     if _is_current(root, info):
         return root
-    LOG.info(f"Drawing {train} + {val} images of shapes into {root}")
+    LOG.info(f"Drawing {info['train']} + {info['val']} images of shapes into {root}")
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
             fresh = Path(folder) / "new"
-            _draw_split(fresh, "train", seed, range(train), size, polygons)
-            _draw_split(fresh, "val", seed, range(train, train + val), size, polygons)
+            draw(fresh)
             (fresh / MARKER).write_text(json.dumps(info) + "\n")
             _move_to(fresh, root, info, Path(folder) / "old")
     except OSError as error:
@@ -234,6 +261,22 @@ def _draw_split(root: Path, split: str, seed: int, numbers: range, size: int, po
             for (class_index, *box), mask in zip(rows, masks, strict=True)
         ]
         (labels / f"{number:04d}.txt").write_text("".join(f"{line}\n" for line in lines))
+
+
+def _draw_classes(root: Path, seed: int, counts: dict[str, int], size: int) -> None:
+    """Draw `counts[split]` images of each shape; an image with a shape that has enough of them is dropped."""
+    number = 0
+    for split, count in counts.items():
+        left = dict.fromkeys(NAMES, count)
+        for name in NAMES:
+            (root / split / name).mkdir(parents=True)
+        while any(left.values()):
+            image, rows = draw_image(generator(seed, number), size, size, objects=1)
+            name = NAMES[int(rows[0, 0])] if len(rows) else ""
+            if left.get(name):
+                left[name] -= 1
+                save_jpeg(root / split / name / f"{number:04d}.jpg", image)
+            number += 1
 
 
 def _polygon(mask: np.ndarray) -> str:

@@ -220,6 +220,10 @@ class DetectionLoss:
         )
         return terms, images
 
+    def refresh(self, model: Any) -> None:
+        """Take the anchors of a model, which AutoAnchor may have changed."""
+        self.anchors = model.head.anchors.detach().float().cpu().clone()
+
     def state_dict(self) -> dict[str, list[float]]:
         """Return the state that changes during training."""
         return {"balance": list(self.balance)}

@@ -72,9 +72,11 @@ def plot_confusion_matrix(
 ) -> None:
     """Plot a confusion matrix (nc + 1, nc + 1): rows predicted, columns true, the last is background.
 
-    With `normalize` each column sums to one. Cells below 0.005 are left empty.
+    With as many names as rows, as of a classifier, there is no background. With `normalize` each column sums
+    to one. Cells below 0.005 are left empty.
     """
-    nc = len(matrix) - 1
+    background = len(names) != len(matrix)
+    nc = len(matrix) - background
     shown = matrix / (matrix.sum(0, keepdims=True) + 1e-9) if normalize else matrix.astype(float)
     shown = np.where(shown < 0.005, np.nan, shown)
     figure = new_figure(12, 9)
@@ -85,12 +87,14 @@ def plot_confusion_matrix(
     if nc <= NUMBERS_UP_TO:
         _write_cells(axes, shown, highest, "{:.2f}" if normalize else "{:.0f}")
     if len(names) == nc and nc <= TICKS_UP_TO:
-        ticks, size = [*map(str, names), "background"], max(3.0, min(10.0, 300 / (nc + 1)))
-        axes.set_xticks(range(nc + 1), ticks, rotation=90, fontsize=size)
-        axes.set_yticks(range(nc + 1), ticks, fontsize=size)
+        ticks, size = [*map(str, names)], max(3.0, min(10.0, 300 / (nc + 1)))
+        ticks += ["background"] if background else []
+        axes.set_xticks(range(len(ticks)), ticks, rotation=90, fontsize=size)
+        axes.set_yticks(range(len(ticks)), ticks, fontsize=size)
         disable_mathtext([*axes.get_xticklabels(), *axes.get_yticklabels()])
-    axes.axhline(nc - 0.5, color="0.6", linewidth=0.8)
-    axes.axvline(nc - 0.5, color="0.6", linewidth=0.8)
+    if background:
+        axes.axhline(nc - 0.5, color="0.6", linewidth=0.8)
+        axes.axvline(nc - 0.5, color="0.6", linewidth=0.8)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("True")
     axes.set_ylabel("Predicted")

@@ -22,6 +22,7 @@ MASK_COLUMNS = (
     *("val/box_loss", "val/seg_loss", "val/obj_loss", "val/cls_loss"),
     *("metrics/mAP_0.5(B)", "metrics/mAP_0.5:0.95(B)", "metrics/mAP_0.5(M)", "metrics/mAP_0.5:0.95(M)"),
 )
+CLASS_COLUMNS = ("train/loss", "val/loss", "metrics/accuracy_top1", "metrics/accuracy_top5")
 SIGMA = 3.0  # of the Gaussian filter, in epochs
 _PANELS_PER_ROW = 5  # of evolve.png
 
@@ -34,9 +35,10 @@ def plot_results(file: Path, output: Path | None = None) -> Path:
     """
     table = read_results(file)
     epochs = table.get("epoch")
-    if epochs is None or not any(name in table for name in (*COLUMNS, *MASK_COLUMNS)):
+    if epochs is None or not any(name in table for name in (*COLUMNS, *MASK_COLUMNS, *CLASS_COLUMNS)):
         raise DataError(f"{file}: no column 'epoch', or none of {', '.join(COLUMNS[:3])}, ...")
-    names = MASK_COLUMNS if "train/seg_loss" in table else COLUMNS
+    names: Sequence[str] = MASK_COLUMNS if "train/seg_loss" in table else COLUMNS
+    names = CLASS_COLUMNS if "train/loss" in table else names
     columns = len(names) // 2
     figure = new_figure(2.4 * columns, 6)
     panels = figure.subplots(2, columns).ravel()

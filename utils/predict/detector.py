@@ -51,7 +51,10 @@ class Prepared(NamedTuple):
 
 
 class FrameResult(NamedTuple):
-    """Detections (n, 6) of a frame: x1, y1, x2, y2 in whole pixels of its image, confidence, class."""
+    """Detections (n, 6) of a frame: x1, y1, x2, y2 in whole pixels of its image, confidence, class.
+
+    Of a classification model, `rows` are (k, 2): probability and class, the most probable first.
+    """
 
     frame: Frame
     rows: np.ndarray
@@ -79,8 +82,46 @@ class DetectSummary:
             self.seconds[stage] += seconds
 
 
+class Predictor:
+    """What a script does with each batch of frames: detection, of which other tasks are subclasses.
+
+    Args:
+        options: of the script, with the batch size that is used.
+        backend: the model.
+    """
+
+    outputs_class: type[DetectOutputs] = DetectOutputs
+
+    def __init__(self, options: DetectOptions, backend: Backend) -> None:
+        self.options = options
+        self.backend = backend
+        self.imgsz = self.input_size()
+        self.check()
+
+    def input_size(self) -> tuple[int, int]:
+        """Return (height, width) of the input, from --imgsz."""
+        height, width = check_img_size(self.options.imgsz, stride=self.backend.stride)
+        return height, width
+
+    def check(self) -> None:
+        """Check options that need the model."""
+        _check_classes(self.options, self.backend)
+
+    def prepare(self, item: ImageFile | Frame) -> Prepared:
+        """Read an image file, and make its image for the model."""
+        return prepare_frame(item, self.imgsz, self.backend.stride, auto=self.backend.pt)
+
+    def predict(self, outputs: DetectOutputs, batch: Sequence[Prepared]) -> list[FrameResult]:
+        """Run the model on frames of one input shape; called by several threads at a time."""
+        return detect_batch(self.backend, self.options, outputs, batch)
+
+    def describe(self, result: FrameResult) -> str:
+        """Return what was found in a frame, for its log line."""
+        return describe_classes(result.rows[:, 5], self.backend.names)
+
+
 def detect(options: DetectOptions, load: Callable[[DetectOptions], Backend] | None = None) -> DetectSummary:
-    """Detect objects in everything that `options.source` names.
+    """Run the script of any task on everything that `options.source` names.
 
     The source and the weights are checked before the run folder is made. Ctrl-C closes all files and logs
     the report before KeyboardInterrupt is raised.
@@ -97,24 +138,26 @@ def detect(options: DetectOptions, load: Callable[[DetectOptions], Backend] | No
     backend = (load or open_backend)(options)
     task = get_task(options.model_task)
     task.check(backend.task, " ".join(options.weights), task.scripts[2])
-    height, width = check_img_size(options.imgsz, stride=backend.stride)
-    _check_classes(options, backend)
+    predictor = task.predictor()(options, backend)
+    height, width = predictor.imgsz
     size = options.batch_size or default_batch_size(options, backend, height, width)
     options = changed(options, batch_size=1 if options.visualize else size)  # feature maps: one image each
+    predictor.options = options
     if not (backend.pt and backend.device.type == "cpu"):  # PyTorch on a CPU needs no warm-up
         backend.warmup((1, 3, height, width))
     save_dir = increment_path(Path(options.project) / options.name, options.exist_ok)
     save_dir.mkdir(parents=True, exist_ok=True)
     save_images = not options.nosave and source.saves_images
-    prepare = partial(prepare_frame, imgsz=(height, width), stride=backend.stride, auto=backend.pt)
     summary = DetectSummary(save_dir)
     try:
         with (
             WorkerPool(backend.device, _most_workers(options, backend, source)) as workers,
-            DetectOutputs(save_dir, source.files, backend.names, options, save_images, workers) as outputs,
+            predictor.outputs_class(
+                save_dir, source.files, backend.names, options, save_images, workers
+            ) as outputs,
         ):
-            batches = make_batches(source, prepare, options.batch_size, workers)
-            _run(batches, backend, options, outputs, workers, summary)
+            batches = make_batches(source, predictor.prepare, options.batch_size, workers)
+            _run(batches, predictor, outputs, workers, summary)
     finally:
         summary.skipped = source.skipped
         _remove_if_empty(save_dir)
@@ -203,23 +246,22 @@ def same_shape(
 
 def _run(
     batches: Generator[list[Prepared], None, None],
-    backend: Backend,
-    options: DetectOptions,
+    predictor: Predictor,
     outputs: DetectOutputs,
     workers: WorkerPool,
     summary: DetectSummary,
 ) -> None:
-    """Detect, write and log until the source ends or the user presses `q` in a window."""
-    detections = workers.map(partial(detect_batch, backend, options, outputs), batches)
-    with closing(batches), closing(detections), closing(Window()) as window:
-        for results in detections:
+    """Predict, write and log until the source ends or the user presses `q` in a window."""
+    predictions = workers.map(partial(predictor.predict, outputs), batches)
+    with closing(batches), closing(predictions), closing(Window()) as window:
+        for results in predictions:
             stop = False
             for result in results:
                 image = outputs.write(result.frame, result.rows, result.masks)
                 summary.add(result)
                 summary.label_files = outputs.label_files
-                LOG.info(describe(result, backend.names))
-                stop |= options.view_img and not window.show(outputs.stem(result.frame), image)
+                LOG.info(describe(result, predictor.describe(result)))
+                stop |= predictor.options.view_img and not window.show(outputs.stem(result.frame), image)
             if stop:
                 return
 
@@ -229,7 +271,7 @@ def detect_batch(
 ) -> list[FrameResult]:
     """Detect objects in frames of one input shape; called by several threads at a time."""
     o = options
-    watch = _feature_saver(outputs.feature_folder(batch[0].frame)) if o.visualize else None
+    watch = feature_saver(outputs.feature_folder(batch[0].frame)) if o.visualize else None
     clocks = [Stopwatch(backend.device) for _ in STAGES]
     with torch.inference_mode():
         with clocks[0]:
@@ -270,17 +312,16 @@ def _result(
     return FrameResult(item.frame, rows, (height, width), seconds, masks)
 
 
-def describe(result: FrameResult, names: dict[int, str]) -> str:
+def describe(result: FrameResult, found: str) -> str:
     """Return the log line of a frame: `image 1/2 /path: 640x480 4 persons, 1 bus, 23.4ms`."""
     frame, (height, width) = result.frame, result.input_hw
     number = f"{frame.kind} {frame.index}/{frame.count}"
     if frame.kind != "image":
         number += f" ({frame.frame_number}/{frame.total})" if frame.total else f" ({frame.frame_number})"
-    classes = describe_classes(result.rows[:, 5], names)
-    return f"{number} {frame.path}: {height}x{width} {classes}, {1e3 * result.seconds[1]:.1f}ms"
+    return f"{number} {frame.path}: {height}x{width} {found}, {1e3 * result.seconds[1]:.1f}ms"
 
 
-def _feature_saver(folder: Path) -> LayerCallback:
+def feature_saver(folder: Path) -> LayerCallback:
     """Return a function that a model calls with each layer and its output, to save feature maps."""
     from utils.plots.figure import plot_features
 

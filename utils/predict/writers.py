@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import cv2
 import numpy as np
@@ -100,6 +100,8 @@ class DetectOutputs:
         workers: threads for images and videos.
     """
 
+    csv_header: ClassVar[Sequence[str]] = CSV_HEADER
+
     def __init__(
         self,
         folder: Path,
@@ -130,7 +132,7 @@ class DetectOutputs:
             path = self.folder / "predictions.csv"
             self._table_file = self._stack.enter_context(path.open("w", newline="", encoding="utf-8"))
             self._table = csv.writer(self._table_file)
-            self._table.writerow(CSV_HEADER)
+            self._table.writerow(self.csv_header)
         self._stack.callback(self._close_videos)
         self._video_jobs = self._stack.enter_context(self._workers.job_queue(MAX_WAITING, ordered=True))
         self._image_jobs = self._stack.enter_context(self._workers.job_queue(MAX_WAITING))

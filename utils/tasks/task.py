@@ -1,4 +1,4 @@
-"""What differs between the tasks: detection and segmentation.
+"""What differs between the tasks: detection, segmentation and classification.
 
 Loops, loaders, checkpoints, EMA, resuming, distributed training, callbacks, evolution, comparison, shards
 and compiled kernels exist once; they ask the task of a model for the rest.
@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from utils.base.errors import ConfigError
+from utils.base.log import LOG
 from utils.base.options import parse_options
 
 if TYPE_CHECKING:
@@ -18,13 +19,20 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from models.yolo import DetectionModel
+    from models.backends.base import Backend
+    from models.weights import Checkpoint
     from utils.data.dataset import MaskFormat
-    from utils.ops.loss import DetectionLoss
+    from utils.data.dataset_yaml import DataSpec
+    from utils.data.loader import Samples
+    from utils.loggers.callbacks import Callbacks
+    from utils.predict.detector import Predictor
     from utils.tasks.segment.prediction import FrameMasks
     from utils.train.train_options import TrainOptions
     from utils.val.evaluate import Evaluator
     from utils.val.val_options import ValOptions
+
+
+MIN_STRIDE = 32  # image sizes are multiples of it even where a model would take smaller steps
 
 
 class Task:
@@ -36,6 +44,9 @@ class Task:
         scripts: train, val and predict, relative to the project.
         losses: names of the items of the loss.
         metrics: names of the metrics in results.csv.
+        rates: names of the learning rates in results.csv.
+        nominal_batch: images for each optimizer step, by accumulating gradients; None: those of a batch.
+        draws_boxes: whether its predictions are boxes.
     """
 
     name = "detect"
@@ -43,6 +54,9 @@ class Task:
     scripts = ("train.py", "val.py", "detect.py")
     losses: tuple[str, ...] = ("box_loss", "obj_loss", "cls_loss")
     metrics: tuple[str, ...] = ("precision", "recall", "mAP_0.5", "mAP_0.5:0.95")
+    rates: tuple[str, ...] = ("x/lr0", "x/lr1", "x/lr2")
+    nominal_batch: int | None = 64
+    draws_boxes: bool = True
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -51,7 +65,7 @@ class Task:
             "epoch",
             *(f"train/{name}" for name in self.losses),
             *self.measured,
-            *("x/lr0", "x/lr1", "x/lr2"),
+            *self.rates,
         )
 
     @property
@@ -75,7 +89,123 @@ class Task:
         """Parse flags of its train script."""
         return parse_options(self.train_options(), argv)
 
-    def make_loss(self, model: DetectionModel, gains: Mapping[str, float], options: Any) -> DetectionLoss:
+    def read_hyp(self, options: Any) -> dict[str, float]:
+        """Return the hyperparameters of a training."""
+        from utils.train.hyp import load_hyp
+
+        return load_hyp(options.hyp, options.label_smoothing)
+
+    def scale_hyp(self, hyp: dict[str, float], model: Any, imgsz: int) -> dict[str, float]:
+        """Return hyperparameters that are scaled for a model and image size."""
+        from utils.train.hyp import scale_gains
+
+        return scale_gains(hyp, levels=model.head.nl, nc=model.nc, imgsz=imgsz)
+
+    def read_data(self, options: Any) -> DataSpec:
+        """Return the dataset of a training."""
+        data = self.read_val_data(options)
+        if options.single_cls and data.nc != 1:
+            data.names, data.nc = {0: "item"}, 1
+        return data
+
+    def read_val_data(self, options: Any) -> DataSpec:
+        """Return the dataset of the val script, with all of its classes."""
+        from utils.data.dataset_yaml import read_data_yaml
+
+        return read_data_yaml(options.data, allow_download=options.download)
+
+    def model_config(self, options: Any, config: dict[str, Any]) -> dict[str, Any]:
+        """Return the yaml of the model to train, from that of --cfg or --weights."""
+        return config
+
+    def find_weights(self, options: Any) -> Checkpoint | None:
+        """Read the initial weights of a training; None to train from scratch."""
+        from utils.train.build import find_weights
+
+        return find_weights(options)
+
+    def uses_weights(self, options: Any) -> bool:
+        """Return whether the tensors of the initial weights are loaded, not only their architecture."""
+        return True
+
+    def prepare_model(self, model: Any, options: Any) -> None:
+        """Change a model that has its initial weights, as the options say."""
+
+    def image_size(self, options: Any, stride: int) -> tuple[int, int]:
+        """Return the image size of a training, a multiple of the stride, and the stride."""
+        from utils.data.letterbox import check_img_size
+
+        stride = max(stride, MIN_STRIDE)
+        return check_img_size(options.imgsz, stride, floor=stride * 2), stride
+
+    def make_datasets(
+        self, options: Any, hyp: Mapping[str, float], data: DataSpec, model: Any, imgsz: int, stride: int
+    ) -> tuple[Samples, Samples]:
+        """Return the datasets for training and for validation."""
+        from utils.train.loaders import make_detection_datasets
+
+        masks = self.mask_format(options, training=True, ratio=model.head.mask_ratio)
+        return make_detection_datasets(options, hyp, data, imgsz, stride, masks)
+
+    def names_of(self, backend: Backend, data: DataSpec) -> dict[int, str]:
+        """Return the names of the classes that the val script measures."""
+        return data.names
+
+    def check_classes(self, backend: Backend, data: DataSpec, options: Any) -> None:
+        """Check that model and dataset have the same classes; other names for them give a warning only.
+
+        Raises:
+            ConfigError: they have other numbers of classes.
+        """
+        if options.single_cls:
+            return
+        if backend.nc != data.nc:
+            raise ConfigError(
+                f"--weights {' '.join(options.weights)} has {backend.nc} classes, "
+                f"--data {options.data} has {data.nc}: give the dataset it was trained on, or --single-cls"
+            )
+        if backend.names != data.names:
+            index = next(i for i in data.names if backend.names.get(i) != data.names[i])
+            LOG.warning(
+                f"class {index} is {backend.names.get(index)} in the weights, {data.names[index]} in --data"
+            )
+
+    def make_val_dataset(self, options: Any, split: str, data: DataSpec, backend: Backend) -> Samples:
+        """Return the dataset of a split for the val script.
+
+        PyTorch models get the smallest rectangles with a margin of half a stride; other backends, and speed
+        tests, get squares.
+        """
+        from utils.data.dataset import DetectionDataset
+        from utils.data.letterbox import check_img_size
+
+        imgsz = check_img_size(options.imgsz, stride=backend.stride)
+        assert isinstance(imgsz, int)
+        rect = backend.pt and options.task != "speed"
+        return DetectionDataset(
+            getattr(data, split),
+            imgsz,
+            batch_size=options.batch_size,
+            stride=backend.stride,
+            rect=rect,
+            pad=0.5 if rect else 0.0,
+            single_cls=options.single_cls,
+            names=data.names,
+            masks=self.mask_format(options, False, backend.mask_ratio),
+            prefix=f"{split}: ",
+        )
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Return images (B, 3, H, W) in 0-1 as the model takes them; in place."""
+        return images
+
+    def plots(self) -> Callbacks:
+        """Return the callback that draws the plots of a training."""
+        from utils.loggers.callbacks import PlotLogger
+
+        return PlotLogger()
+
+    def make_loss(self, model: Any, gains: Mapping[str, float], options: Any) -> Any:
         """Return the loss of a training with `options` of its train script."""
         from utils.ops.loss import DetectionLoss
 
@@ -100,6 +230,12 @@ class Task:
         """Return the masks of an image for the predict script; None for boxes only. See `FrameMasks.of`."""
         return None
 
+    def predictor(self) -> type[Predictor]:
+        """Return the class that runs the predict script on frames."""
+        from utils.predict.detector import Predictor
+
+        return Predictor
+
     def evaluator(self) -> type[Evaluator]:
         """Return the class that evaluates its models."""
         from utils.val.evaluate import Evaluator
@@ -123,7 +259,11 @@ class Task:
             raise ConfigError(f"{file} is a {other.noun}, expected a {self.noun}: use {right}")
 
 
-_TASKS = {"detect": ("utils.tasks.task", "Task"), "segment": ("utils.tasks.segment.task", "SegmentTask")}
+_TASKS = {
+    "detect": ("utils.tasks.task", "Task"),
+    "segment": ("utils.tasks.segment.task", "SegmentTask"),
+    "classify": ("utils.tasks.classify.task", "ClassifyTask"),
+}
 
 
 def get_task(name: str) -> Task:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from models.config import parse_settings, with_attention
 from models.graft import graft, load_by_key
 from models.profile import print_layers
 from models.weights import Checkpoint, locate_weights, read_checkpoint
-from models.yolo import DetectionModel, read_config
+from models.yolo import BaseModel, DetectionModel, read_config
 from models.yolo import make_model as make_yolo
 from utils.base.device import select_device
 from utils.base.errors import ConfigError, DataError
@@ -22,8 +22,9 @@ from utils.base.options import changed
 from utils.base.paths import relative_to_cwd
 from utils.base.seeds import seed_everything
 from utils.ops.anchors import check_anchors
+from utils.tasks.task import Task
 from utils.train.distributed import is_launched
-from utils.train.hyp import Hyp, describe_hyp, load_hyp
+from utils.train.hyp import Hyp, describe_hyp
 from utils.train.loaders import Loaders
 from utils.train.state import Origin
 from utils.train.train_options import TrainOptions
@@ -33,7 +34,7 @@ BATCH_SIZES = (1, 2, 4, 8, 16)  # batch sizes that are measured
 FALLBACK_BATCH = 16
 LARGEST_BATCH = 1024
 _BUDGET = 0.8  # fraction of the free memory to use
-_FP16_TOLERANCE = 0.1  # of the image size; broken FP16 differs by far more, or is not finite
+_FP16_TOLERANCE = 0.1  # of the image size or of 1; broken FP16 differs by far more, or is not finite
 _PROBE_SIZE = 256
 
 
@@ -48,14 +49,14 @@ def prepare_machine(options: TrainOptions) -> torch.device:
     return device
 
 
-def read_hyp(options: TrainOptions) -> Hyp:
+def read_hyp(options: TrainOptions, task: Task) -> Hyp:
     """Read the hyperparameters and log them."""
-    hyp = load_hyp(options.hyp, options.label_smoothing)
+    hyp = task.read_hyp(options)
     LOG.info(f"{color('hyperparameters:', 'blue')} {describe_hyp(hyp)}")
     return hyp
 
 
-def resolve_batch_size(options: TrainOptions, model: DetectionModel) -> TrainOptions:
+def resolve_batch_size(options: TrainOptions, model: BaseModel) -> TrainOptions:
     """Replace `--batch-size -1` by a size that fits into the memory of the device."""
     if options.batch_size != -1:
         return options
@@ -69,15 +70,16 @@ def resolve_batch_size(options: TrainOptions, model: DetectionModel) -> TrainOpt
 
 
 def make_model(
-    options: TrainOptions, hyp: Hyp, names: dict[int, str], device: torch.device
-) -> tuple[DetectionModel, Origin]:
+    options: TrainOptions, task: Task, hyp: Hyp, names: dict[int, str], device: torch.device
+) -> tuple[BaseModel, Origin]:
     """Build the model and load its initial weights.
 
     Weights without --cfg bring their own architecture. Weights with --cfg are grafted: layers are aligned
     by structure, whatever their numbers. Without weights, training starts from scratch.
 
     Args:
-        options: of train.py.
+        options: of the train script.
+        task: of the model.
         hyp: hyperparameters; `anchors` sets the number of anchors per level.
         names: the classes of the dataset.
         device: where the model is put.
@@ -89,45 +91,50 @@ def make_model(
         ConfigError: weights or a yaml that do not exist or do not fit.
     """
     anchors = round(hyp["anchors"]) if "anchors" in hyp else None
-    checkpoint = find_weights(options)
+    checkpoint = task.find_weights(options)
     cfg = "" if options.resume else options.cfg
-    model = make_yolo(make_config(options, checkpoint), nc=len(names), anchors=anchors)
+    model: BaseModel = make_yolo(make_config(options, task, checkpoint), nc=len(names), anchors=anchors)
     print_layers(model)
     LOG.info(model.summary(640) + "\n")
     origin = Origin()
     if checkpoint is not None and not options.resume:
-        load = graft if options.graft == "auto" else load_by_key
-        report = load(model, checkpoint, keep_anchors=bool(cfg) or anchors is not None)
-        origin = Origin(report.transferred, report.new)
-        transferred, size = len(report.transferred), len(model.state_dict())
-        LOG.info(str(report))
-        LOG.info(f"Transferred {transferred}/{size} items from {relative_to_cwd(checkpoint.path)}")
+        if task.uses_weights(options):
+            load = graft if options.graft == "auto" else load_by_key
+            report = load(model, checkpoint, keep_anchors=bool(cfg) or anchors is not None)
+            origin = Origin(report.transferred, report.new)
+            transferred, size = len(report.transferred), len(model.state_dict())
+            LOG.info(str(report))
+            LOG.info(f"Transferred {transferred}/{size} items from {relative_to_cwd(checkpoint.path)}")
     elif checkpoint is not None and checkpoint.training is not None:
         origin = Origin(**checkpoint.training.get("origin", {}))
+    task.prepare_model(model, options)
     model.names = dict(names)
     model.checkpoint_activations = options.checkpoint_activations
     model = model.to(device).to(memory_format=torch.channels_last)
     return _synchronize_norms(model) if options.sync_bn else model, origin
 
 
-def _synchronize_norms(model: DetectionModel) -> DetectionModel:
+def _synchronize_norms(model: BaseModel) -> BaseModel:
     """Convert batch norms to SyncBatchNorm, which torch supports on CUDA only."""
     if not is_launched() or next(model.parameters()).device.type != "cuda":
         LOG.warning("--sync-bn has no effect: it is for several processes on CUDA")
         return model
-    converted: DetectionModel = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    converted: BaseModel = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return converted
 
 
-def make_config(options: TrainOptions, checkpoint: Checkpoint | None) -> dict[str, Any]:
+def make_config(options: TrainOptions, task: Task, checkpoint: Checkpoint | None) -> dict[str, Any]:
     """Return the content of the model yaml, or of the checkpoint's, with `--attention` applied."""
-    if not options.resume and options.cfg:
+    if options.resume:
+        assert checkpoint is not None
+        return checkpoint.yaml
+    if options.cfg:
         config, name = read_config(options.cfg)
         config["yaml_file"] = name
     else:
         assert checkpoint is not None  # TrainOptions requires --weights or --cfg
         config = checkpoint.yaml
-    return config if options.resume else with_attention(config, parse_settings(options.attention))
+    return with_attention(task.model_config(options, config), parse_settings(options.attention))
 
 
 def find_weights(options: TrainOptions) -> Checkpoint | None:
@@ -152,7 +159,7 @@ def find_weights(options: TrainOptions) -> Checkpoint | None:
     return read_checkpoint(path)
 
 
-def freeze(model: DetectionModel, layers: list[int]) -> list[nn.Module]:
+def freeze(model: BaseModel, layers: list[int]) -> list[nn.Module]:
     """Freeze layers: `[10]` means the first ten, several numbers mean these layers.
 
     Returns:
@@ -199,10 +206,6 @@ def fit_anchors(model: DetectionModel, loaders: Loaders, options: TrainOptions, 
         model.head.set_anchors(grid * model.stride.view(-1, 1, 1))
 
 
-if TYPE_CHECKING:
-    from models.yolo import DetectionModel
-
-
 def choose_batch(memory: Callable[[int], int], free: int) -> int:
     """Return the batch size that needs a fixed fraction of the free memory.
 
@@ -234,7 +237,7 @@ def _fitting(sizes: Sequence[int], needs: Sequence[int], limit: float) -> int:
     return int((limit - start) / slope + 1e-6) if slope > 1e-9 else 0
 
 
-def measure_batch(model: DetectionModel, imgsz: int, precision: torch.dtype | None) -> int:
+def measure_batch(model: BaseModel, imgsz: int, precision: torch.dtype | None) -> int:
     """Choose the batch size for a model on a CUDA device by training steps on random images."""
     device = next(model.parameters()).device
     free, _ = torch.cuda.mem_get_info(device)
@@ -270,7 +273,7 @@ def choose_precision(wanted: str, model: nn.Module) -> torch.dtype | None:
     """Return the dtype for autocast; None: FP32 throughout.
 
     Args:
-        wanted: value of `--amp`. auto: FP16 on CUDA if the boxes stay the same, which some GPUs fail.
+        wanted: value of `--amp`. auto: FP16 on CUDA if the output stays the same, which some GPUs fail.
         model: on its device.
 
     Raises:
@@ -294,7 +297,7 @@ def choose_precision(wanted: str, model: nn.Module) -> torch.dtype | None:
 
 @torch.inference_mode()
 def amp_works(model: nn.Module) -> bool:
-    """Return whether boxes under autocast equal those in FP32 on a fixed image; False on other than CUDA."""
+    """Return whether the output under autocast equals that in FP32 on a fixed image; False without CUDA."""
     device = next(model.parameters()).device
     if device.type != "cuda":
         return False
@@ -302,13 +305,19 @@ def amp_works(model: nn.Module) -> bool:
     images = torch.rand(1, 3, _PROBE_SIZE, _PROBE_SIZE, generator=torch.Generator().manual_seed(0)).to(device)
     model.eval()
     try:
-        full = model(images)[0]
+        full = _comparable(model(images))
         with torch.autocast(device.type):
-            half = model(images)[0].float()
+            half = _comparable(model(images))
     finally:
         model.train(training)
-    works = torch.allclose(
-        full[..., :4] / _PROBE_SIZE, half[..., :4] / _PROBE_SIZE, rtol=0.1, atol=_FP16_TOLERANCE
-    )
+    works = torch.allclose(full, half, rtol=0.1, atol=_FP16_TOLERANCE)
     LOG.info(f"AMP: checks {'passed' if works else 'failed, training in float32'}")
     return works
+
+
+def _comparable(output: Any) -> torch.Tensor:
+    """Return the boxes of a detector as fractions of the image, or the probabilities of a classifier."""
+    if isinstance(output, torch.Tensor):
+        return output.float().softmax(1)
+    boxes: torch.Tensor = output[0][..., :4].float() / _PROBE_SIZE
+    return boxes

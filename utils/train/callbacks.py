@@ -19,11 +19,12 @@ from utils.data.shards.index import index_path
 from utils.data.shards.table import ShardTable
 from utils.data.shards.urls import is_url
 from utils.loggers.available import choose, image_interval
-from utils.loggers.callbacks import CallbackList, Callbacks, PlotLogger
+from utils.loggers.callbacks import CallbackList, Callbacks
 from utils.loggers.logger_process import LoggerProcesses
 from utils.plots.batches import output_to_target, plot_images
 
 if TYPE_CHECKING:
+    from utils.tasks.task import Task
     from utils.train.distributed import ProcessGroup
     from utils.train.loaders import Loaders
     from utils.train.train_options import TrainOptions
@@ -83,14 +84,18 @@ def _fitted(image: np.ndarray, detections: Tensor) -> tuple[np.ndarray, Tensor]:
 
 
 def make_callbacks(
-    options: TrainOptions, user_callbacks: Sequence[Callbacks], process_group: ProcessGroup, loaders: Loaders
+    options: TrainOptions,
+    task: Task,
+    user_callbacks: Sequence[Callbacks],
+    process_group: ProcessGroup,
+    loaders: Loaders,
 ) -> CallbackList:
     """Return the callbacks of a run: plots, logging services, the user's own; none on ranks other than 0."""
     if not process_group.is_main:
         return CallbackList()
-    own: list[Callbacks] = [] if options.noplots else [PlotLogger()]
+    own: list[Callbacks] = [] if options.noplots else [task.plots()]
     chosen = choose(options)
-    if every := image_interval(options, chosen):
+    if task.draws_boxes and (every := image_interval(options, chosen)):
         own.append(PredictionImages(every, loaders.val.dataset.image_files))
     if chosen:
         own.append(

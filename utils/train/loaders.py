@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from utils.data.dataset import DetectionDataset, MaskFormat
-from utils.data.dataset_yaml import DataSpec, read_data_yaml
-from utils.data.letterbox import check_img_size
-from utils.data.loader import Loader, Share, make_loader
+from utils.data.dataset_yaml import DataSpec
+from utils.data.loader import Loader, Samples, Share, make_loader
+from utils.tasks.task import Task
 from utils.train.distributed import ProcessGroup
 from utils.train.hyp import Hyp
 from utils.train.train_options import TrainOptions
-
-MIN_STRIDE = 32  # image sizes are multiples of it even where a model would take smaller steps
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class Loaders:
 
     train: Loader
     val: Loader
-    dataset: DetectionDataset  # behind `train`
+    dataset: Samples  # behind `train`
     imgsz: int
     stride: int
     batch_size: int
@@ -36,22 +34,14 @@ class Loaders:
         self.val.close()
 
 
-def read_data(options: TrainOptions) -> DataSpec:
-    """Read the dataset yaml; with --single-cls it has one class."""
-    data = read_data_yaml(options.data, allow_download=options.download)
-    if options.single_cls and data.nc != 1:
-        data.names, data.nc = {0: "item"}, 1
-    return data
-
-
 def make_loaders(
     options: TrainOptions,
+    task: Task,
     hyp: Hyp,
     data: DataSpec,
-    stride: int,
+    model: Any,
     process_group: ProcessGroup,
     *,
-    masks: MaskFormat | None = None,
     pin_memory: bool = False,
 ) -> Loaders:
     """Make the loaders; the batch size is at most the number of training images.
@@ -59,21 +49,20 @@ def make_loaders(
     Several processes share each batch in training, and whole batches in validation.
 
     Args:
-        options: of train.py.
+        options: of the train script.
+        task: which makes the datasets.
         hyp: hyperparameters of the augmentations.
         data: the dataset.
-        stride: largest stride of the model.
+        model: to be trained.
         process_group: whose ranks share the batches.
-        masks: how samples hold masks; None: boxes only.
         pin_memory: put batches into page-locked memory, for CUDA.
 
     Raises:
         DataError: a split without usable images.
     """
-    stride = max(stride, MIN_STRIDE)
-    imgsz = check_img_size(options.imgsz, stride, floor=stride * 2)
+    imgsz, stride = task.image_size(options, int(model.stride.max()))
     with process_group.main_first():  # rank 0 writes the label caches, which the others read
-        train_set, val_set = _make_datasets(options, hyp, data, imgsz, stride, masks)
+        train_set, val_set = task.make_datasets(options, hyp, data, model, imgsz, stride)
     batch_size = min(options.batch_size, len(train_set))
     train_loader = make_loader(
         train_set,
@@ -93,9 +82,15 @@ def make_loaders(
     return Loaders(train_loader, val_loader, train_set, imgsz, stride, batch_size)
 
 
-def _make_datasets(
-    options: TrainOptions, hyp: Hyp, data: DataSpec, imgsz: int, stride: int, masks: MaskFormat | None
+def make_detection_datasets(
+    options: TrainOptions,
+    hyp: Mapping[str, float],
+    data: DataSpec,
+    imgsz: int,
+    stride: int,
+    masks: MaskFormat | None,
 ) -> tuple[DetectionDataset, DetectionDataset]:
+    """Return the datasets for training and validation of boxes and, if samples hold them, `masks`."""
     common: dict[str, Any] = {
         "stride": stride, "single_cls": options.single_cls, "seed": options.seed, "names": data.names,
         "masks": masks,

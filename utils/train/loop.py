@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,7 @@ class TrainConfig:
     multi_scale: bool = False
     quad: bool = False
     losses: Sequence[str] = Task.losses  # names of the items of the loss
+    normalize: Callable[[Tensor], Tensor] | None = None  # of images in 0-1, in place
     frozen: Sequence[nn.Module] = ()  # layers that are never trained
     grafted: Sequence[nn.Parameter] = ()  # parameters that are not trained in the first `graft_freeze` epochs
     graft_freeze: int = 0
@@ -132,6 +133,8 @@ def prepare_images(
 ) -> Tensor:
     """Convert the images of a batch for the network; with --multi-scale, resize them to a random size."""
     images = to_device(images, device)
+    if config.normalize is not None:
+        images = config.normalize(images)
     return rescale(images, random_size(config, epoch, index), config.stride) if config.multi_scale else images
 
 

@@ -69,14 +69,14 @@ def _floating(model: nn.Module) -> list[Tensor]:
     return [value for value in model.state_dict().values() if value.dtype.is_floating_point]
 
 
-def accumulation(batch_size: int) -> int:
+def accumulation(batch_size: int, nominal: int = NOMINAL_BATCH) -> int:
     """Return the number of batches per optimizer step after the warmup."""
-    return max(round(NOMINAL_BATCH / batch_size), 1)
+    return max(round(nominal / batch_size), 1)
 
 
-def scaled_decay(weight_decay: float, batch_size: int) -> float:
+def scaled_decay(weight_decay: float, batch_size: int, nominal: int = NOMINAL_BATCH) -> float:
     """Return the weight decay, scaled to the number of images per optimizer step."""
-    return weight_decay * batch_size * accumulation(batch_size) / NOMINAL_BATCH
+    return weight_decay * batch_size * accumulation(batch_size, nominal) / nominal
 
 
 def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
@@ -110,21 +110,23 @@ def make_optimizer(
     batch_size: int,
     new: Collection[str] = (),
     new_gain: float = 1.0,
+    nominal: int = NOMINAL_BATCH,
 ) -> optim.Optimizer:
-    """Create SGD (with Nesterov momentum), Adam or AdamW over the three parameter groups, in their order.
+    """Create SGD (with Nesterov momentum), Adam, AdamW or RMSProp over the three parameter groups.
 
     Each group has `initial_lr`, from which the schedule computes `lr`.
 
     Args:
         model: to be trained.
-        name: SGD, Adam or AdamW.
+        name: SGD, Adam, AdamW or RMSProp.
         hyp: hyperparameters.
         batch_size: of one forward pass.
         new: names of parameters that were not loaded from the initial weights.
         new_gain: factor on their learning rate; unless it is 1 they get three separate groups.
+        nominal: images per optimizer step for which the weight decay is given.
     """
     kinds = parameter_groups(model)
-    decays = (0.0, scaled_decay(hyp["weight_decay"], batch_size), 0.0)
+    decays = (0.0, scaled_decay(hyp["weight_decay"], batch_size, nominal), 0.0)
     lr, momentum = hyp["lr0"], hyp["momentum"]
     chosen = {id(p) for key, p in model.named_parameters() if key in new} if new_gain != 1 else set()
     parts = [(False, lr)] + ([(True, lr * new_gain)] if chosen else [])
@@ -139,6 +141,8 @@ def make_optimizer(
     if name == "SGD":
         optimizer = optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
         _start_momentum(optimizer)
+    elif name == "RMSProp":
+        optimizer = optim.RMSprop(groups, lr=lr, momentum=momentum)
     elif name == "Adam":
         optimizer = optim.Adam(groups, lr=lr, betas=(momentum, 0.999), fused=fused)
     else:
@@ -210,6 +214,7 @@ class Schedule:
     batches: int  # per epoch
     batch_size: int
     cos_lr: bool = False
+    nominal: int = NOMINAL_BATCH  # images per optimizer step
 
     @property
     def warmup(self) -> int:
@@ -228,7 +233,7 @@ class Schedule:
 
     def accumulate(self, step: int) -> int:
         """Return the number of batches per optimizer step: 1 at the start, up to the nominal batch size."""
-        return max(1, round(self._ramp(step, 1, NOMINAL_BATCH / self.batch_size)))
+        return max(1, round(self._ramp(step, 1, self.nominal / self.batch_size)))
 
     def set(self, optimizer: Optimizer, step: int) -> None:
         """Set the learning rates and momentum of a step, counted in batches over the run.

@@ -34,7 +34,7 @@ from utils.train.loss_meter import DivergedError
 if TYPE_CHECKING:
     from utils.train.distributed import ProcessGroup
     from utils.train.train_options import TrainOptions
-    from utils.val.accumulator import EvalResult
+    from utils.val.accumulator import ValResult
 
 _TRANSIENT = ("resume",)  # options that are not part of the run
 
@@ -205,12 +205,13 @@ def table_row(
     columns: Sequence[str],
     epoch: int,
     losses: Sequence[float],
-    result: EvalResult | None,
+    result: ValResult | None,
     optimizer: Optimizer,
 ) -> dict[str, float]:
     """Return the row of an epoch in results.csv; metrics that were not measured are NaN."""
-    rates = [group["lr"] for group in optimizer.param_groups[:3]]  # those of new layers are a multiple
-    missing = [math.nan] * (len(columns) - 1 - len(losses) - len(rates))
+    count = sum("lr" in name for name in columns)
+    rates = [group["lr"] for group in optimizer.param_groups[:count]]  # those of new layers are a multiple
+    missing = [math.nan] * (len(columns) - 1 - len(losses) - count)
     measured = result.results if result is not None else missing
     return dict(zip(columns, (epoch, *losses, *measured, *rates), strict=True))
 
@@ -249,10 +250,10 @@ def guard(run: RunDir, loaders: Closable, callbacks: Callbacks) -> Iterator[None
 
 
 if TYPE_CHECKING:
-    from utils.data.dataset import DetectionDataset
+    from utils.data.loader import Samples
 
 
-def run_metadata(seed: int, sets: Mapping[str, DetectionDataset] | None = None) -> dict[str, Any]:
+def run_metadata(seed: int, sets: Mapping[str, Samples] | None = None) -> dict[str, Any]:
     """Return the metadata that checkpoints and opt.yaml hold, as plain data; `sets` are datasets by split."""
     return {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -279,7 +280,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **known, "threads": threads, "kernels": kernels}
 
 
-def dataset_digest(dataset: DetectionDataset) -> dict[str, Any]:
+def dataset_digest(dataset: Samples) -> dict[str, Any]:
     """Return the number of images and labels, and a digest of files, sizes and labels."""
     rows = dataset.labels.joined()
     digest = hashlib.sha256(dataset.shapes.tobytes() + dataset.labels.counts.tobytes() + rows.tobytes())

@@ -21,9 +21,8 @@ from utils.train.loss_meter import LossMeter
 from utils.train.optim import ModelEMA, restore_optimizer
 
 if TYPE_CHECKING:
-    from models.yolo import DetectionModel
-    from utils.ops.loss import DetectionLoss
-    from utils.val.accumulator import EvalResult
+    from models.base_model import BaseModel
+    from utils.val.accumulator import ValResult
 
 
 @dataclass
@@ -84,7 +83,7 @@ class Progress:
         """Record how many batches of the epoch are trained."""
         self.first_batch, self.losses = first_batch, meter.sums()
 
-    def record(self, epoch: int, result: EvalResult | None) -> bool:
+    def record(self, epoch: int, result: ValResult | None) -> bool:
         """Record a complete epoch; return True if its fitness is the best so far, or equal to it."""
         self.epoch, self.first_batch, self.losses = epoch + 1, 0, []
         if result is None:
@@ -109,11 +108,11 @@ class Origin:
 class TrainState:
     """A model in training, with everything that is needed to resume it exactly."""
 
-    model: DetectionModel
-    ema: ModelEMA[DetectionModel]
+    model: BaseModel
+    ema: ModelEMA[BaseModel]
     optimizer: Optimizer
     scaler: GradScaler
-    loss: DetectionLoss
+    loss: Any  # of the task
     stopper: EarlyStopping
     progress: Progress
     origin: Origin = field(default_factory=Origin)
@@ -169,14 +168,12 @@ class TrainState:
             self.model.load_state_dict(content["model"]["state_dict"])
             self.ema.load_state_dict(content["ema"]["state_dict"], content["updates"])
             for model in (self.model, self.ema.model):
-                model.head.forget_grids()  # the AMP check may have cached them for other anchors
+                model.forget_grids()  # the AMP check may have cached them for other anchors
             restore_optimizer(self.optimizer, content["optimizer"])
             if self.scaler.is_enabled() and content["scaler"]:
                 self.scaler.load_state_dict(content["scaler"])
             self.loss.load_state_dict(content["loss"])
-            self.loss.anchors = (
-                self.model.head.anchors.detach().float().cpu().clone()
-            )  # AutoAnchor may have changed them
+            self.loss.refresh(self.model)
             self.stopper.load_state_dict(content["stopper"])
             self.progress = Progress(**content["progress"])
             self._restore_random(content["random"])

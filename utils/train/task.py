@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
-from models.yolo import DetectionModel
+from models.yolo import BaseModel, DetectionModel
 from utils.base.log import LOG, color
 from utils.base.paths import relative_to_cwd
 from utils.data.dataset_yaml import DataSpec
@@ -19,8 +19,8 @@ from utils.train import build
 from utils.train.build import choose_precision
 from utils.train.callbacks import make_callbacks
 from utils.train.distributed import ProcessGroup
-from utils.train.hyp import Hyp, scale_gains
-from utils.train.loaders import Loaders, make_loaders, read_data
+from utils.train.hyp import Hyp
+from utils.train.loaders import Loaders, make_loaders
 from utils.train.loop import TrainConfig
 from utils.train.optim import ModelEMA, Schedule, describe_optimizer, make_optimizer
 from utils.train.resume import ResumedRun, note_launch
@@ -37,7 +37,7 @@ class TrainSetup:
     task: Task
     hyp: Hyp
     data: DataSpec
-    model: DetectionModel
+    model: BaseModel
     origin: Origin  # which tensors of the model came from the initial weights
     frozen: list[nn.Module]
     loaders: Loaders
@@ -65,7 +65,7 @@ def build_setup(
     """Build everything that a training needs, in the order in which errors are cheapest to find.
 
     Args:
-        options: of train.py.
+        options: of the train script.
         resumed: the run to continue, whose options take the place of `options`.
         process_group: of this process.
         user_callbacks: called after our own callbacks.
@@ -75,16 +75,14 @@ def build_setup(
     """
     options = resumed.options if resumed is not None else options
     device, task = build.prepare_machine(options), get_task(options.model_task)
-    hyp = build.read_hyp(options)
-    data = read_data(options)
-    model, origin = build.make_model(options, hyp, data.names, device)
+    hyp = build.read_hyp(options, task)
+    data = task.read_data(options)
+    model, origin = build.make_model(options, task, hyp, data.names, device)
     task.check(model.task, options.cfg or options.weights, task.scripts[0])
     frozen = build.freeze(model, options.freeze)
     options = build.resolve_batch_size(options, model)
-    stride, on_cuda = int(model.stride.max()), device.type == "cuda"
-    masks = task.mask_format(options, training=True, ratio=model.head.mask_ratio)
-    loaders = make_loaders(options, hyp, data, stride, process_group, masks=masks, pin_memory=on_cuda)
-    callbacks = make_callbacks(options, user_callbacks, process_group, loaders)
+    loaders = make_loaders(options, task, hyp, data, model, process_group, pin_memory=device.type == "cuda")
+    callbacks = make_callbacks(options, task, user_callbacks, process_group, loaders)
     run = RunDir.of_process_group(options, process_group, resumed.folder if resumed else None, task)
     return TrainSetup(
         options, task, hyp, data, model, origin, frozen, loaders, process_group, resumed, run, callbacks
@@ -98,7 +96,7 @@ def start(setup: TrainSetup) -> Training:
         ConfigError, DataError: a checkpoint that does not fit, or a directory that cannot be written.
     """
     options, hyp, loaders, resumed = setup.options, setup.hyp, setup.loaders, setup.resumed
-    if resumed is None:
+    if resumed is None and isinstance(setup.model, DetectionModel):
         build.fit_anchors(setup.model, loaders, options, hyp)
     state = make_state(setup)
     metadata = run_metadata(options.seed, {"train": loaders.dataset, "val": loaders.val.dataset})
@@ -118,10 +116,11 @@ def make_state(setup: TrainSetup) -> TrainState:
     The model is final by now: the EMA starts as a copy of it.
     """
     options, hyp, model, loaders = setup.options, setup.hyp, setup.model, setup.loaders
-    gains = scale_gains(hyp, levels=model.head.nl, nc=model.nc, imgsz=loaders.imgsz)
+    gains = setup.task.scale_hyp(hyp, model, loaders.imgsz)
     model.hyp = dict(gains)
+    nominal = setup.task.nominal_batch or loaders.batch_size
     optimizer = make_optimizer(
-        model, options.optimizer, hyp, loaders.batch_size, setup.origin.new, options.graft_lr
+        model, options.optimizer, hyp, loaders.batch_size, setup.origin.new, options.graft_lr, nominal
     )
     LOG.info(f"{color('optimizer:', 'blue')} {describe_optimizer(optimizer)}")
     precision = choose_precision(options.amp, model)
@@ -151,13 +150,21 @@ def make_train_config(setup: TrainSetup, state: TrainState) -> TrainConfig:
     transferred = set(state.origin.transferred)
     grafted = [p for key, p in state.model.named_parameters() if key in transferred and p.requires_grad]
     return TrainConfig(
-        schedule=Schedule(setup.hyp, options.epochs, len(loaders.train), loaders.batch_size, options.cos_lr),
+        schedule=Schedule(
+            setup.hyp,
+            options.epochs,
+            len(loaders.train),
+            loaders.batch_size,
+            options.cos_lr,
+            setup.task.nominal_batch or loaders.batch_size,
+        ),
         imgsz=loaders.imgsz,
         stride=loaders.stride,
         seed=options.seed,
         multi_scale=options.multi_scale,
         quad=options.quad,
         losses=setup.task.losses,
+        normalize=setup.task.normalize,
         frozen=setup.frozen,
         grafted=grafted if options.graft_freeze else (),
         graft_freeze=options.graft_freeze,

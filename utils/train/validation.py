@@ -5,27 +5,31 @@ from __future__ import annotations
 import torch
 
 from models.weights import load_for_inference
-from models.yolo import DetectionModel
+from models.yolo import BaseModel
 from utils.base.log import LOG, color
 from utils.base.paths import relative_to_cwd
 from utils.data.loader import Share
 from utils.train.run_dir import TrainResult
 from utils.train.task import Training
-from utils.val.accumulator import EvalResult
+from utils.val.accumulator import ValResult
 from utils.val.evaluate import EvalConfig, evaluate
 from utils.val.outputs import OutputOptions
 
 FINAL_IOU = {True: 0.65, False: 0.6}  # NMS IoU threshold; COCO results are published with 0.65
 
 
-def validate_epoch(training: Training) -> EvalResult:
+def validate_epoch(training: Training) -> ValResult:
     """Evaluate the EMA of the weights on the validation images."""
     setup, state = training.setup, training.state
     return evaluate(
         state.ema.model,
         setup.loaders.val,
         setup.data.names,
-        EvalConfig(half=state.half, single_cls=setup.options.single_cls),
+        EvalConfig(
+            half=state.half,
+            single_cls=setup.options.single_cls,
+            verbose=getattr(setup.options, "verbose", False),
+        ),
         device=state.device,
         loss=state.loss,
         callbacks=setup.callbacks,
@@ -53,14 +57,14 @@ def finish(training: Training) -> TrainResult:
     return run.result(fitness, row)
 
 
-def validate_best(training: Training) -> EvalResult:
+def validate_best(training: Training) -> ValResult:
     """Evaluate the final best.pt, log a row for each class, and plot curves and batches."""
     setup, state, path = training.setup, training.state, training.setup.run.best
     setup.loaders.val.set_share(Share())  # rank 0 evaluates all images
     LOG.info(f"\nValidating {relative_to_cwd(path)}...")
     device: torch.device = state.device
     model = load_for_inference(path, device)
-    assert isinstance(model, DetectionModel)  # one file, so no ensemble
+    assert isinstance(model, BaseModel)  # one file, so no ensemble
     LOG.info(model.summary())
     return evaluate(
         model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,9 +39,43 @@ class DetectionMatches:
     images: int
 
 
+class ValResult(ABC):
+    """Metrics of one validation of a model of any task, as training and the scripts use them."""
+
+    names: dict[int, str]
+    speeds: tuple[float, float, float]  # ms per image: pre-process, inference, NMS or other post-processing
+
+    @property
+    @abstractmethod
+    def results(self) -> tuple[float, ...]:
+        """Metrics and losses, in the order of results.csv."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[float, ...]:
+        """The metrics without losses."""
+
+    @property
+    @abstractmethod
+    def class_quality(self) -> np.ndarray:
+        """How well each class is found, 0-1, (nc,), for --image-weights."""
+
+    @abstractmethod
+    def fitness(self) -> float:
+        """Return the number by which the best model is chosen."""
+
+    @abstractmethod
+    def log(self, per_class: bool) -> None:
+        """Log the row `all` and, with `per_class`, rows of the classes."""
+
+    @abstractmethod
+    def warn(self, standalone: bool) -> None:
+        """Warn about metrics that mean something else than they seem to; `standalone`: not in training."""
+
+
 @dataclass(frozen=True)
-class EvalResult:
-    """Metrics of one validation.
+class EvalResult(ValResult):
+    """Metrics of one validation of a detector.
 
     `maps` (nc,) holds the mAP50-95 of each class, NaN for a class without labels, whose AP is unknown.
     `filled_maps` has the overall mAP in place of NaN, which is what the original reports.
@@ -102,6 +137,15 @@ class EvalResult:
         for index in np.flatnonzero(self.label_counts) if per_class and self.ap is not None else ():
             counts = self.seen, int(self.label_counts[index])
             LOG.info(table_row(self.names[int(index)], *counts, self.class_metrics(int(index))))
+
+    def warn(self, standalone: bool) -> None:
+        if not self.instances:
+            LOG.warning("no labels found: precision, recall and mAP cannot be measured and are reported as 0")
+        if standalone and self.ap is not None and self.ap.stray:
+            LOG.warning(
+                f"{self.ap.stray} detections are of classes without labels, and in no metric "
+                f"(counted from confidence {self.ap.confidence:.3g}, that of P and R)"
+            )
 
     def class_metrics(self, index: int) -> tuple[float, ...]:
         """Return the `metrics` of one class that has labels."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
-from utils.base.log import LOG, Bar
+from utils.base.log import Bar
 from utils.base.timing import Stopwatch
 from utils.loggers.callbacks import Callbacks
 from utils.ops.boxes import scale_boxes, xywh2xyxy
@@ -59,7 +59,7 @@ def evaluate(
     callbacks: Callbacks | None = None,
     gather: Gather | None = None,
     evaluator: type[Evaluator] | None = None,
-) -> EvalResult:
+) -> Any:
     """Run `model` over `loader` and compare its detections with the labels.
 
     Args:
@@ -73,6 +73,9 @@ def evaluate(
         callbacks: called for each batch and image.
         gather: collects an object from each of n processes, of which process i has the batches i, i + n, ...
         evaluator: class of the task's evaluator; by default that of detection.
+
+    Returns:
+        The `ValResult` of the task: of detection an `EvalResult`.
 
     Raises:
         ConfigError: the model has another number of classes than `names`.
@@ -90,7 +93,7 @@ def evaluate(
             one_pass.merge(gather)
         result = one_pass.result()
         result.log(len(names) > 1 and (config.verbose or (loss is None and len(names) < FEW_CLASSES)))
-        _warn(result, standalone=loss is None)
+        result.warn(standalone=loss is None)
         result = writers.finish(result)
     callbacks.on_val_end(result)
     return result
@@ -267,17 +270,6 @@ def _pixel_labels(targets: Tensor, batch_size: int, input_hw: torch.Size) -> lis
     height, width = input_hw
     rows = targets[:, 1:] * targets.new_tensor([1, width, height, width, height])
     return [rows[targets[:, 0] == index] for index in range(batch_size)]
-
-
-def _warn(result: EvalResult, standalone: bool) -> None:
-    """Warn about metrics that mean something else than they seem to."""
-    if not result.instances:
-        LOG.warning("no labels found: precision, recall and mAP cannot be measured and are reported as 0")
-    if standalone and result.ap is not None and result.ap.stray:
-        LOG.warning(
-            f"{result.ap.stray} detections are of classes without labels, and in no metric "
-            f"(counted from confidence {result.ap.confidence:.3g}, that of P and R)"
-        )
 
 
 @contextmanager

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from models.yolo import DetectionModel
     from utils.tasks.segment.loss import SegmentationLoss
     from utils.tasks.segment.options import SegmentTrainOptions, SegmentValOptions
     from utils.tasks.segment.prediction import FrameMasks
@@ -42,7 +41,7 @@ class SegmentTask(Task):
 
         return SegmentValOptions
 
-    def make_loss(self, model: DetectionModel, gains: Mapping[str, float], options: Any) -> SegmentationLoss:
+    def make_loss(self, model: Any, gains: Mapping[str, float], options: Any) -> SegmentationLoss:
         from utils.tasks.segment.loss import SegmentationLoss
 
         overlap = not options.no_overlap

@@ -1,0 +1,90 @@
+"""Classify the frames of a source: the five most probable classes of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from utils.base.timing import STAGES, Stopwatch
+from utils.data.letterbox import to_tensor
+from utils.plots.annotator import draw_text
+from utils.predict.detector import FrameResult, Predictor, Prepared, feature_saver
+from utils.predict.writers import DetectOutputs
+from utils.sources.frame import Frame
+from utils.sources.source import ImageFile
+from utils.tasks.classify.transforms import center_crop, normalize
+
+TOP = 5  # classes that are shown
+_CORNER, _SCALE = 32, 0.8  # left and top of the text on an image, pixels; its size
+
+
+class ClassifyOutputs(DetectOutputs):
+    """Writer of a run's results: text on images, `labels/*.txt` and predictions.csv."""
+
+    csv_header = ("Image Name", "Rank", "Class", "Prediction", "Probability")
+
+    def label_text(self, rows: np.ndarray) -> list[str]:
+        """Return a line for each of the classes `rows` (k, 2): its probability and name."""
+        return [f"{probability:.2f} {self.name(index)}" for probability, index in rows.tolist()]
+
+    def _write_labels(self, frame: Frame, rows: np.ndarray, masks: object = None) -> None:
+        path = self._names.unique_path(self.folder / "labels" / f"{self.frame_stem(frame)}.txt")
+        path.write_text("".join(f"{line}\n" for line in self.label_text(rows)), encoding="utf-8")
+        self.label_files += 1
+
+    def _write_table(self, frame: Frame, rows: np.ndarray) -> None:
+        name = f"{self.frame_stem(frame)}{frame.path.suffix}"
+        for rank, (probability, index) in enumerate(rows.tolist(), 1):
+            self._table.writerow((name, rank, int(index), self.name(index), f"{probability:.6g}"))
+
+    def _draw(self, image: np.ndarray, rows: np.ndarray) -> None:
+        """Write the classes into the image: white with a dark edge, which is readable on any ground."""
+        line = round(38 * _SCALE)
+        for number, text in enumerate(self.label_text(rows), 1):
+            origin = (_CORNER, _CORNER + number * line)
+            draw_text(image, text, origin, _SCALE, (0, 0, 0), 4)
+            draw_text(image, text, origin, _SCALE, (255, 255, 255), 2)
+
+
+class ClassifyPredictor(Predictor):
+    """Classification of frames: centre crop, model, softmax."""
+
+    outputs_class = ClassifyOutputs
+
+    def input_size(self) -> tuple[int, int]:
+        """Return --imgsz, of which YOLOv5 uses the first value; or the only size that the file takes."""
+        side = self.options.imgsz[0]
+        return (side, side)
+
+    def check(self) -> None:
+        """Check nothing: the options do not depend on the model."""
+
+    def prepare(self, item: ImageFile | Frame) -> Prepared:
+        frame = item.read() if isinstance(item, ImageFile) else item
+        return Prepared(frame, center_crop(frame.image, self.imgsz[0]))
+
+    def predict(self, outputs: DetectOutputs, batch: Sequence[Prepared]) -> list[FrameResult]:
+        backend = self.backend
+        watch = feature_saver(outputs.feature_folder(batch[0].frame)) if self.options.visualize else None
+        clocks = [Stopwatch(backend.device) for _ in STAGES]
+        with torch.inference_mode():
+            with clocks[0]:
+                images = normalize(
+                    to_tensor([item.letterboxed for item in batch], backend.device, backend.fp16)
+                )
+            with clocks[1]:
+                logits = backend(images, visualize=watch)
+            with clocks[2]:
+                best = logits.float().softmax(1).topk(min(TOP, logits.shape[1]), 1)
+                rows = torch.stack(best, 2).cpu().numpy().astype(np.float64)
+        seconds = tuple(clock.total / len(batch) for clock in clocks)
+        return [
+            FrameResult(item.frame, each, self.imgsz, seconds) for item, each in zip(batch, rows, strict=True)
+        ]
+
+    def describe(self, result: FrameResult) -> str:
+        """Return the classes with their probabilities, the most probable first."""
+        names = self.backend.names
+        return ", ".join(f"{names.get(int(index), int(index))} {value:.2f}" for value, index in result.rows)

@@ -1,0 +1,164 @@
+"""The classification task: a class for each image."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from models.yolo import cut_config, task_of
+from utils.base.errors import ConfigError
+from utils.tasks.classify import transforms
+from utils.tasks.classify.dataset import ClassificationDataset
+from utils.tasks.classify.folders import read_folders
+from utils.tasks.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from models.backends.base import Backend
+    from utils.data.dataset_yaml import DataSpec
+    from utils.loggers.callbacks import Callbacks
+    from utils.tasks.classify.loss import ClassificationLoss
+    from utils.tasks.classify.options import ClassifyTrainOptions, ClassifyValOptions
+    from utils.tasks.classify.prediction import ClassifyPredictor
+    from utils.tasks.classify.validation import ClassifyEvaluator
+
+CUTOFF = 10  # layers of a detector that YOLOv5 keeps
+MOMENTUM = 0.9  # of SGD and RMSProp; the first beta of Adam
+FINAL_LR = 0.01  # as a fraction of the initial learning rate
+
+
+class ClassifyTask(Task):
+    """Image classification: the columns, flags and numbers of YOLOv5's classify/*.py."""
+
+    name = "classify"
+    noun = "classification model"
+    scripts = ("classify/train.py", "classify/val.py", "classify/predict.py")
+    losses = ("loss",)
+    metrics = ("accuracy_top1", "accuracy_top5")
+    rates = ("lr/0",)
+    nominal_batch = None
+    draws_boxes = False
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        return ("val/loss", *(f"metrics/{name}" for name in self.metrics))
+
+    def train_options(self) -> type[ClassifyTrainOptions]:
+        from utils.tasks.classify.options import ClassifyTrainOptions
+
+        return ClassifyTrainOptions
+
+    def val_options(self) -> type[ClassifyValOptions]:
+        from utils.tasks.classify.options import ClassifyValOptions
+
+        return ClassifyValOptions
+
+    def read_hyp(self, options: Any) -> dict[str, float]:
+        """Return the hyperparameters: the flags, and the constants of YOLOv5."""
+        return {
+            "lr0": options.lr0,
+            "lrf": FINAL_LR,
+            "momentum": MOMENTUM,
+            "weight_decay": options.decay,
+            "warmup_epochs": 0.0,
+            "warmup_momentum": MOMENTUM,
+            "warmup_bias_lr": options.lr0,
+            "label_smoothing": options.label_smoothing,
+            "scale": transforms.AREA[0],
+            "fliplr": transforms.FLIP_PROBABILITY,
+            "flipud": 0.0,
+            "jitter": transforms.JITTER,
+        }
+
+    def read_data(self, options: Any) -> DataSpec:
+        return read_folders(options.data, allow_download=options.download)
+
+    def read_val_data(self, options: Any) -> DataSpec:
+        return read_folders(options.data, allow_download=options.download)
+
+    def model_config(self, options: Any, config: dict[str, Any]) -> dict[str, Any]:
+        """Return the yaml of a classifier: that of a detector is cut at --cutoff."""
+        if task_of(config) == self.name:
+            if options.cutoff:
+                raise ConfigError("--cutoff is for detectors, and --model is a classifier: leave it out")
+            return config
+        name = str(config.get("yaml_file", "the detector"))
+        return cut_config(config, options.cutoff or CUTOFF, name)
+
+    def uses_weights(self, options: Any) -> bool:
+        return bool(options.pretrained)
+
+    def prepare_model(self, model: Any, options: Any) -> None:
+        """Set the dropout of the head."""
+        for module in model.modules():
+            if isinstance(module, nn.Dropout) and options.dropout is not None:
+                module.p = options.dropout
+
+    def scale_hyp(self, hyp: dict[str, float], model: Any, imgsz: int) -> dict[str, float]:
+        return hyp
+
+    def make_loss(self, model: Any, gains: Any, options: Any) -> ClassificationLoss:
+        from utils.tasks.classify.loss import ClassificationLoss
+
+        return ClassificationLoss(gains["label_smoothing"])
+
+    def normalize(self, images: Tensor) -> Tensor:
+        return transforms.normalize(images)
+
+    def image_size(self, options: Any, stride: int) -> tuple[int, int]:
+        """Return the image size, which may be any, and the stride."""
+        return options.imgsz, stride
+
+    def make_datasets(
+        self, options: Any, hyp: Mapping[str, float], data: DataSpec, model: Any, imgsz: int, stride: int
+    ) -> tuple[ClassificationDataset, ClassificationDataset]:
+        for split, folders in (("train", data.train), ("val", data.val)):
+            if not folders:
+                raise ConfigError(f"--data {options.data}: {data.root} has no folder {split}")
+        make = partial(ClassificationDataset, imgsz=imgsz, names=data.names, seed=options.seed)
+        train = make(
+            self.folder_of(data.train),
+            hyp=hyp,
+            batch_size=options.batch_size,
+            cache=None if options.cache == "val" else options.cache,
+            prefix="train: ",
+        )
+        cache = None if options.noval else "ram" if options.cache == "val" else options.cache
+        return train, make(self.folder_of(data.val), cache=cache, prefix="val: ")
+
+    def names_of(self, backend: Backend, data: DataSpec) -> dict[int, str]:
+        return backend.names
+
+    def check_classes(self, backend: Backend, data: DataSpec, options: Any) -> None:
+        """Do nothing: `load_class_files` matches folders with classes."""
+
+    def make_val_dataset(
+        self, options: Any, split: str, data: DataSpec, backend: Backend
+    ) -> ClassificationDataset:
+        folder = self.folder_of(getattr(data, split))
+        return ClassificationDataset(folder, options.imgsz, backend.names, prefix=f"{split}: ")
+
+    def folder_of(self, folders: list[Any]) -> Path:
+        folder: Path = folders[0]
+        return folder
+
+    def plots(self) -> Callbacks:
+        from utils.tasks.classify.plots import ClassifyPlots
+
+        return ClassifyPlots()
+
+    def predictor(self) -> type[ClassifyPredictor]:
+        from utils.tasks.classify.prediction import ClassifyPredictor
+
+        return ClassifyPredictor
+
+    def evaluator(self) -> type[ClassifyEvaluator]:
+        from utils.tasks.classify.validation import ClassifyEvaluator
+
+        return ClassifyEvaluator
