@@ -106,7 +106,8 @@ class Detect(nn.Module):
         FP16 would round coordinates above 1024 px to whole pixels.
         """
         b, _, h, w, _ = logits.shape
-        scores = logits[..., : self.no - self.linear].float().sigmoid()
+        # A slice of everything would be an operator `alias` in exported programs, which Core ML lacks.
+        scores = (logits[..., : self.no - self.linear] if self.linear else logits).float().sigmoid()
         corner, size = self._grid(level, h, w, logits.device)
         xy = (scores[..., :2] * 2 + corner) * self.strides[level]
         doubled = scores[..., 2:4] * 2

@@ -24,10 +24,10 @@ class Proto(nn.Module):
 
     def __init__(self, c1: int, c_: int = 256, c2: int = 32) -> None:
         super().__init__()
-        self.cv1 = Conv(c1, c_, k=3)
-        self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
-        self.cv2 = Conv(c_, c_, k=3)
+        # Attribute names are the keys of official weights.
+        self.cv1, self.cv2 = (Conv(channels, c_, 3) for channels in (c1, c_))
         self.cv3 = Conv(c_, c2)
+        self.upsample = nn.Upsample(scale_factor=2)
 
     def forward(self, x: Tensor) -> Tensor:
         enlarged = self.upsample(self.cv1(x))
