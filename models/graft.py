@@ -109,13 +109,20 @@ def _graft_stages(model: BaseModel, checkpoint: VANCheckpoint) -> GraftReport:
     if not layers:
         raise ConfigError(f"{checkpoint.path}: VAN weights need VANStage rows, and {target} has none")
     check_stages(checkpoint.path, checkpoint.state, [model.model[layer] for layer in layers], target)
-    new, copied = model.state_dict(), {}
+    new, copied, classifies = model.state_dict(), {}, model.task == "classify"
     for number, layer in zip(STAGES, layers, strict=False):
-        for name, (inner, value) in stage_tensors(checkpoint.state, number).items():
+        for name, (inner, value) in stage_tensors(checkpoint.state, number, classifies).items():
             key = f"model.{layer}.{inner}"
             if key in new and new[key].shape == value.shape:
                 new[key].copy_(value)
                 copied[name] = key
+    for name, key in {
+        f"head.{part}": f"model.{layers[-1] + 1}.linear.{part}" for part in ("weight", "bias")
+    }.items():
+        value = checkpoint.state.get(name)
+        if value is not None and key in new and new[key].shape == value.shape:
+            new[key].copy_(value)
+            copied[name] = key
     report = GraftReport(checkpoint.path.name, target, total=len(checkpoint.state))
     report.transferred = list(copied.values())
     filled = set(report.transferred)

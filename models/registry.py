@@ -128,6 +128,11 @@ def classification_head(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan
     return BlockPlan((sum(layer.in_channels), *args), args[0])
 
 
+def whole_classifier(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
+    """Plan a classifier that reads images: the yaml arguments are the number of classes and a name."""
+    return BlockPlan(args, args[0])
+
+
 def register(rule: Rule, *blocks: type[nn.Module], **aliases: type[nn.Module]) -> None:
     """Register these classes (and alias=class) as blocks that a yaml can name, with `rule` to plan them."""
     for block in blocks:

@@ -1,7 +1,7 @@
-"""Published weights of VAN and VAN-LSKA classifiers (arXiv:2202.09741, arXiv:2309.01439), for a detector.
+"""Published weights of VAN and VAN-LSKA classifiers (arXiv:2202.09741, arXiv:2309.01439).
 
-Their files hold the tensors of a whole classifier. The four stages become the backbone; the head, for the
-classes of ImageNet, is not used.
+Their files hold the tensors of a whole classifier. In a detector the four stages become the backbone, and the
+head is not used.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from models.attention.van import DROP_PATH, PARTS, SIZES, rising_rates
 from models.config import read_config
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
+from utils.tasks.classify.transforms import MEAN, STD
 
-# Of ImageNet, RGB in 0-1; the classifiers are trained on (image - MEAN) / STD.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STAGES = range(1, 5)
 SHIPPED = ("tiny", "small")  # sizes with a config in models/lska/
 _CLASSIFIER_KEYS = (
@@ -43,20 +42,23 @@ def classifier_state(content: Any) -> dict[str, Tensor] | None:
     return state if all(key in state for key in _CLASSIFIER_KEYS) else None
 
 
-def stage_tensors(state: Mapping[str, Tensor], number: int) -> dict[str, tuple[str, Tensor]]:
+def stage_tensors(
+    state: Mapping[str, Tensor], number: int, normalized: bool = False
+) -> dict[str, tuple[str, Tensor]]:
     """Return the tensors of a stage: name in the file -> (name within a `VANStage`, tensor).
 
-    The detector's images are in 0-1, so the normalisation by MEAN and STD is folded into the convolution
+    The images of a detector are in 0-1, so the normalization by MEAN and STD is folded into the convolution
     of the first stage. This is exact except in the first row and column of its output, which depend on
     the padding: black in the detector, ImageNet's mean colour in the classifier.
 
     Args:
         state: as `classifier_state` gives it.
         number: number of the stage, from 1.
+        normalized: the images of the model are normalized, as those of a classifier; nothing is folded.
     """
     tensors = {name: (inner, state[name]) for inner, name in _names(state, number).items()}
     weight, bias = f"patch_embed{number}.proj.weight", f"patch_embed{number}.proj.bias"
-    if number == 1 and state[weight].shape[1] == len(MEAN):
+    if number == 1 and state[weight].shape[1] == len(MEAN) and not normalized:
         exact = state[weight].double()
         mean, std = (exact.new_tensor(values).view(1, -1, 1, 1) for values in (MEAN, STD))
         exact = exact / std
@@ -133,6 +135,15 @@ def detector_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
         keywords |= {"ratio": ratio, "drop_path": list(rates)} | stage_gate(stage)
         row[1], row[3] = n, [_channels(stage), stage[_EMBED].shape[-1], stride, keywords]
     return config
+
+
+def classifier_config(detector: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the yaml of a VAN classifier with the stages of a detector; None if it has none."""
+    stages = [*detector["backbone"]][: len(STAGES)]
+    if [row[2] for row in stages] != ["VANStage"] * len(STAGES):
+        return None
+    kept = {key: value for key, value in detector.items() if key not in ("backbone", "head", "anchors")}
+    return kept | {"backbone": stages, "head": [[-1, 1, "ClassifyLinear", ["nc"]]]}
 
 
 def _names(state: Mapping[str, Tensor], number: int) -> dict[str, str]:

@@ -29,15 +29,16 @@ from models.tta import augmented_forward
 from utils.base.errors import ConfigError
 from utils.base.yolov5_names import resolve, serve
 from utils.ops.flops import on_meta
-from utils.tasks.classify.head import Classify
+from utils.tasks.classify.head import Classify, ClassifyLinear, TorchVision
 from utils.tasks.segment.head import Proto, Segment
 
 registry.register(registry.detection_head, Detect)
 registry.register(registry.segmentation_head, Segment)
-registry.register(registry.classification_head, Classify)
+registry.register(registry.classification_head, Classify, ClassifyLinear)
+registry.register(registry.whole_classifier, TorchVision)
 # Where the original has them, by which pickles and programs find them.
 Detect.__module__ = Segment.__module__ = "models.yolo"
-Proto.__module__ = Classify.__module__ = "models.common"
+Proto.__module__ = Classify.__module__ = ClassifyLinear.__module__ = TorchVision.__module__ = "models.common"
 
 
 class DetectionModel(BaseModel):
@@ -254,7 +255,8 @@ def task_of(config: dict[str, Any]) -> str:
     rows = config.get("head")
     last = rows[-1] if isinstance(rows, list) and rows else None
     name = last[2] if isinstance(last, list) and len(last) == 4 else None
-    return next((head.task for head in (Segment, Classify) if head.__name__ == name), Detect.task)
+    heads = (Segment, Classify, ClassifyLinear, TorchVision)
+    return next((head.task for head in heads if head.__name__ == name), Detect.task)
 
 
 def cut_config(config: dict[str, Any], cutoff: int, origin: str) -> dict[str, Any]:

@@ -35,6 +35,8 @@ Outputs = Tensor | Sequence[Tensor]  # of a runtime: decoded boxes; of a segment
 class Backend(ABC):
     """A loaded model: images (B, 3, H, W) in 0-1 -> decoded boxes (B, N, 5 + nc) in float32.
 
+    A classification model returns logits (B, nc) of normalized images.
+
     A segmentation model returns a pair: decoded boxes (B, N, 5 + nc + nm) with mask coefficients, and mask
     prototypes (B, nm, h, w).
 
@@ -43,7 +45,7 @@ class Backend(ABC):
 
     Attributes:
         file: the model path, for messages.
-        task: detect or segment.
+        task: detect, segment or classify.
         mask_ratio: the input is so many times as large as the mask prototypes.
         device: device of the images.
         stride: image height and width must be multiples of it.
@@ -87,17 +89,24 @@ class Backend(ABC):
         """
         if len(shape) != 4:
             raise DataError(
-                f"--weights {self.file}: not a detector: its input has {len(shape)} dimensions, expected 4"
+                f"--weights {self.file}: not a model for images: its input has {len(shape)} dimensions, not 4"
             )
         batch, *sides = (side if isinstance(side, int) and side > 0 else None for side in shape)
         height, width = sides[:2] if sides[2] == 3 else sides[1:]
         self.batch = batch
         self.imgsz = (height, width) if height and width else None
 
-    def count_outputs(self, outputs: int) -> None:
-        """Take a file with two outputs for a segmentation model: those of YOLOv5 do not say what they are."""
+    def count_outputs(self, outputs: int, dimensions: int = 3) -> None:
+        """Recognise the task by the outputs: files of YOLOv5 do not say what they are.
+
+        Args:
+            outputs: their number; a segmentation model has two.
+            dimensions: those of the first; a classifier's logits have two.
+        """
         if outputs == 2:
             self.task = "segment"
+        elif dimensions == 2:
+            self.task = "classify"
 
     def warn_about_conf_thres(self, conf_thres: float) -> None:
         """Warn where the NMS in the file has a higher confidence threshold than the one asked for."""
@@ -168,7 +177,7 @@ class Backend(ABC):
         height, width = self.imgsz or (2 * self.stride, 2 * self.stride)
         output = self(torch.zeros(1, 3, height, width))
         decoded, masks = (output[0], output[1].shape[1]) if self.task == "segment" else (output, 0)
-        classes = decoded.shape[2] - 5 - masks
+        classes = output.shape[1] if self.task == "classify" else decoded.shape[2] - 5 - masks
         self.names = {index: f"class{index}" for index in range(classes)}
 
     def _infer_padded(self, images: Tensor) -> list[Tensor]:

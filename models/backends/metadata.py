@@ -16,7 +16,7 @@ from utils.base.names import class_names
 from utils.base.paths import find_file
 from utils.base.yaml_io import read_yaml
 
-TASKS = ("", "detect", "segment")
+TASKS = ("", "detect", "segment", "classify")
 MAX_STRIDE = 32  # assumed where the file does not say
 _LARGEST = 1 << 16
 _CORRUPT = (  # raised by values of the wrong type or size
@@ -36,7 +36,7 @@ class Metadata:
         imgsz: the only (height, width) that it accepts; None for any.
         batch: the only batch size that it accepts; None for any.
         nms_conf: confidence threshold of its NMS.
-        task: detect or segment; empty where the file does not say, as those of YOLOv5.
+        task: detect, segment or classify; empty where the file does not say, as those of YOLOv5.
     """
 
     stride: int = MAX_STRIDE

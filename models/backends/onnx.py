@@ -26,7 +26,8 @@ class OnnxBackend(Backend):
         self.fp16 = images.type == "tensor(float16)"
         self.read_input_shape(images.shape)
         values = {key: meta[key] for key in ("task", "stride", "names", "nms") if key in meta}
-        self.count_outputs(len(self.session.get_outputs()))
+        outputs = self.session.get_outputs()
+        self.count_outputs(len(outputs), len(outputs[0].shape))
         self.apply_metadata(Metadata.of(values, weights))
 
     def infer(self, images: Tensor) -> Outputs:

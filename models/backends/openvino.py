@@ -38,7 +38,7 @@ class OpenVinoBackend(Backend):
             raise ConfigError(
                 f"--runtime {device_name}: OpenVINO cannot run it there ({_reason(error)}); devices: {known}"
             ) from error
-        self.count_outputs(len(model.outputs))
+        self.count_outputs(len(model.outputs), len(model.outputs[0].partial_shape))
         self.apply_metadata(from_yaml(network.parent))
 
     def infer(self, images: Tensor) -> Outputs:

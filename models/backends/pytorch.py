@@ -122,6 +122,8 @@ class TorchScriptBackend(Backend):
         (returned,) = self.model.forward.schema.returns
         if returned.type.kind() == "TupleType":
             self.count_outputs(len(returned.type.elements()))
+        else:  # YOLOv5's detectors return a tuple of one
+            self.count_outputs(1, dimensions=2)
         if extra["config.txt"]:
             self._read_config(extra["config.txt"])
 

@@ -34,7 +34,7 @@ class TensorRtBackend(Backend):
         is_input = {name: self.engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names}
         self.input = next(name for name in names if is_input[name])
         self.outputs = [name for name in names if not is_input[name]]
-        self.count_outputs(len(self.outputs))
+        self.count_outputs(len(self.outputs), len(self.engine.get_tensor_shape(self.outputs[0])))
         self.fp16 = self._dtype(self.input) == torch.float16
         self.read_input_shape([int(side) for side in self.engine.get_tensor_shape(self.input)])
 

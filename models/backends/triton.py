@@ -34,7 +34,7 @@ class TritonBackend(Backend):
             raise DataError(f"--weights {url}: the server does not answer ({one_line(error)})") from error
         self.input = metadata["inputs"][0]
         self.outputs = [output["name"] for output in metadata["outputs"]]
-        self.count_outputs(len(self.outputs))
+        self.count_outputs(len(self.outputs), len(metadata["outputs"][0]["shape"]))
         self.fp16 = self.input["datatype"] == "FP16"
         self.read_input_shape([int(side) for side in self.input["shape"]])
 

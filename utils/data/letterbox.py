@@ -124,3 +124,8 @@ def to_tensor(
     if device.type != "cuda":
         images = images.contiguous()
     return images.to(torch.float16 if half else torch.float32) / 255
+
+
+def prepare_image(image: np.ndarray, size_hw: tuple[int, int]) -> torch.Tensor:
+    """Letterbox an image (H, W, 3) uint8 BGR for a detector: (1, 3, h, w) RGB in 0-1, on the CPU."""
+    return to_tensor([letterbox(image, size_hw, auto=False)[0]], torch.device("cpu"))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from models.weights import load_for_inference
-from models.yolo import DetectionModel
+from models.yolo import BaseModel, DetectionModel
 from utils.base.device import select_device
 from utils.base.errors import ConfigError, DataError, YoloError, one_line
 from utils.base.formats import FORMATS, size_of
@@ -25,10 +25,9 @@ from utils.base.log import LOG, color
 from utils.base.options import options_from
 from utils.base.paths import ROOT, command_for
 from utils.base.processes import run_in_subprocess, subprocess_main
-from utils.data.dataset_yaml import read_data_yaml
 from utils.data.image_lists import list_images
 from utils.data.images import IMAGE_SUFFIXES, read_image
-from utils.data.letterbox import check_img_size, letterbox, to_tensor
+from utils.data.letterbox import prepare_image
 from utils.export import export_function
 from utils.export.export_options import ExportOptions, supports
 from utils.export.export_settings import ExportSettings
@@ -59,6 +58,9 @@ class ExportReport:
         return f"{self.format:>12}{size:>12}{self.seconds:>9.1f} s{difference:>14}  {self.file}{note}"
 
 
+PrepareImage = Callable[[np.ndarray, tuple[int, int]], Tensor]  # image (H, W, 3), size -> (1, 3, h, w)
+
+
 class Exporter:
     """Exporter of one checkpoint to the formats of `--include`; the files are written next to it.
 
@@ -74,17 +76,22 @@ class Exporter:
         self.weights, self.options = weights, options
         self.device = select_device(options.device)
         model = load_for_inference(weights, self.device)
-        if not isinstance(model, DetectionModel):
-            raise ConfigError(f"{weights} is a classification model, which cannot be exported yet")
-        model.eval().head.export = True
+        assert isinstance(model, BaseModel)  # one file, so no ensemble
+        task = get_task(model.task)
+        if options.nms and task.name == "classify":
+            raise ConfigError(f"--nms: {weights} is a {task.noun}, which has no boxes; leave it out")
+        model.eval()
+        if isinstance(model, DetectionModel):
+            model.head.export = True
         self.model = model
         self.stride = int(model.stride.max())
-        height, width = check_img_size(options.imgsz, stride=self.stride)
-        self.images = example_images((height, width), options.batch_size).to(self.device)
+        size_hw = task.export_size(options.imgsz, self.stride)
+        self.images = example_images(size_hw, options.batch_size, prepare=task.prepare_image).to(self.device)
         self.calibration_images = None
         if options.int8 and any(supports(name, "int8") for name in options.include):
+            files = task.training_images(options.data)
             self.calibration_images = load_calibration_images(
-                options.data, (height, width), options.calibration, options.batch_size
+                files, size_hw, options.calibration, options.batch_size, task.prepare_image
             )
 
     def export(self) -> list[ExportReport]:
@@ -131,7 +138,7 @@ class Exporter:
             **self.options.for_format(name).as_dict(),
             stride=self.stride,
             task=self.model.task,
-            coefficients=self.model.head.linear,
+            coefficients=self.model.head.linear if isinstance(self.model, DetectionModel) else 0,
             names=dict(self.model.names),
             calibration_images=self.calibration_images,
         )
@@ -188,51 +195,58 @@ def _export_in_this_process(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def example_images(
-    size_hw: tuple[int, int], batch_size: int, folder: Path = ROOT / "data" / "images"
+    size_hw: tuple[int, int],
+    batch_size: int,
+    folder: Path = ROOT / "data" / "images",
+    prepare: PrepareImage = prepare_image,
 ) -> Tensor:
-    """Return a batch (B, 3, H, W) in 0-1: the first image of `folder`, or a pattern if it has none."""
+    """Return a batch (B, 3, H, W) for a model: the first image of `folder`, or a pattern if it has none."""
     files = sorted(file for file in folder.glob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-    return _batch(read_image(files[0]) if files else _pattern(), size_hw, batch_size)
+    return _batch(read_image(files[0]) if files else _pattern(), size_hw, batch_size, prepare)
 
 
 def load_calibration_images(
-    data: str, size_hw: tuple[int, int], count: int, batch_size: int = 1
+    sources: Sequence[Path],
+    size_hw: tuple[int, int],
+    count: int,
+    batch_size: int = 1,
+    prepare: PrepareImage = prepare_image,
 ) -> Callable[[], Sequence[Tensor]]:
-    """Return a function that loads evenly spaced training images of a dataset, when it is first called.
+    """Return a function that loads evenly spaced images of a dataset, when it is first called.
 
     Args:
-        data: dataset yaml, which is read now, so that an error in it is reported before the export.
-        size_hw: size that images are letterboxed to.
+        sources: folders and lists of the training images.
+        size_hw: input size of the model.
         count: maximum number of images.
         batch_size: number of copies of each image, for a network with a fixed batch size.
+        prepare: converts an image for the model.
 
     Returns:
-        A function that returns batches (B, 3, H, W) in 0-1. It raises DataError if no image can be read.
+        A function that returns batches (B, 3, H, W). It raises DataError if no image can be read.
     """
-    spec = read_data_yaml(data)
 
     @cache
     def images() -> Sequence[Tensor]:
-        files = list_images([source for source in spec.train if isinstance(source, Path)])
+        files = list_images(sources)
+        names = ", ".join(map(str, sources))
         indices = np.unique(np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int))
         batches = []
         for index in indices:
             try:
-                batches.append(_batch(read_image(files[int(index)]), size_hw, batch_size))
+                batches.append(_batch(read_image(files[int(index)]), size_hw, batch_size, prepare))
             except (DataError, OSError) as error:
                 LOG.warning(f"not used for calibration: {error}")
         if not batches:
-            raise DataError(f"--data {data}: none of its images can be read")
-        LOG.info(f"calibrating with {len(batches)} images of {data}")
+            raise DataError(f"--data: none of the images in {names} can be read")
+        LOG.info(f"calibrating with {len(batches)} images of {names}")
         return batches
 
     return images
 
 
-def _batch(image: np.ndarray, size_hw: tuple[int, int], batch_size: int) -> Tensor:
-    """Letterbox an image (H, W, 3) and repeat it: a contiguous batch (B, 3, H, W) in 0-1."""
-    boxed = letterbox(image, size_hw, auto=False)[0]
-    return to_tensor([boxed], torch.device("cpu")).contiguous().repeat(batch_size, 1, 1, 1)
+def _batch(image: np.ndarray, size_hw: tuple[int, int], batch_size: int, prepare: PrepareImage) -> Tensor:
+    """Prepare an image (H, W, 3) and repeat it: a contiguous batch (B, 3, H, W)."""
+    return prepare(image, size_hw).contiguous().repeat(batch_size, 1, 1, 1)
 
 
 def _pattern() -> np.ndarray:

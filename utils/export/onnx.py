@@ -79,7 +79,7 @@ def _dynamic_axes(settings: ExportSettings) -> dict[str, dict[int, str]] | None:
         return None
     axes = {
         "images": {0: "batch", 2: "height", 3: "width"},
-        "output0": {0: "batch"} if settings.nms else {0: "batch", 1: "anchors"},
+        "output0": {0: "batch"} | ({} if settings.nms or settings.task == "classify" else {1: "anchors"}),
         "output1": {0: "batch", 2: "mask_height", 3: "mask_width"},
     }
     return {name: axes[name] for name in ("images", *settings.outputs)}

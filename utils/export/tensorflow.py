@@ -99,6 +99,8 @@ def _build(tf: Any, model: nn.Module, images: Tensor, settings: ExportSettings) 
 
     def network(inputs: Any) -> list[Any]:
         decoded, *others = decode(inputs)
+        if settings.task == "classify":
+            return [decoded]
         boxes = decoded[..., :4] / tf.constant([width, height, width, height], tf.float32)
         if settings.nms:
             return [_nms(tf, boxes, decoded[..., 4:5] * decoded[..., 5:], settings)]

@@ -63,7 +63,7 @@ def _convert(model: nn.Module, images: Tensor, folder: Path, settings: ExportSet
     except ImportError as error:
         raise ConfigError(f"--include tflite needs: {FORMATS['tflite'].install}") from error
     height, width = images.shape[2:]
-    wrapped = ChannelsLast(model, (height, width)).eval()
+    wrapped = ChannelsLast(model, (height, width), boxes=settings.task != "classify").eval()
     channels_last = images.permute(0, 2, 3, 1).contiguous()
     file = folder / "float.tflite"
     litert_torch.convert(wrapped, (channels_last,)).export(str(file))

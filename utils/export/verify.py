@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from models.backends import load_backend
-from models.yolo import DetectionModel
+from models.yolo import BaseModel
 from utils.base.formats import Format
 from utils.export.export_settings import ExportSettings
 from utils.ops.boxes import box_iou
@@ -42,7 +42,7 @@ class Difference:
 
     boxes: float  # of centres and sizes, as a fraction of the image's longer side or of the box
     scores: float  # of objectness and class scores
-    masks: float = 0.0  # of coefficients and prototypes, as a fraction of the largest of them
+    masks: float = 0.0  # of coefficients and prototypes, or logits, as a fraction of the largest of them
 
     @property
     def largest(self) -> float:
@@ -58,7 +58,7 @@ def can_run(file_format: Format) -> bool:
 
 
 def verify(
-    file_format: Format, file: Path, model: DetectionModel, images: Tensor, settings: ExportSettings
+    file_format: Format, file: Path, model: BaseModel, images: Tensor, settings: ExportSettings
 ) -> tuple[float | None, str]:
     """Compare a file's output with that of `model` on the example batch (B, 3, H, W).
 
@@ -78,7 +78,7 @@ def verify(
     return largest, ""
 
 
-def _verify_batch(runtime: Runtime, model: DetectionModel, images: Tensor, settings: ExportSettings) -> float:
+def _verify_batch(runtime: Runtime, model: BaseModel, images: Tensor, settings: ExportSettings) -> float:
     """Return the largest difference on a batch."""
     with torch.inference_mode():
         # Channels last, as detect.py's images are: some runtimes ignore strides.
@@ -87,7 +87,7 @@ def _verify_batch(runtime: Runtime, model: DetectionModel, images: Tensor, setti
             _outputs(model(images)),
             _outputs(runtime(channels_last)),
         )
-    compare = compare_detections if settings.nms else compare_outputs
+    compare = compare_detections if settings.nms else _comparison(settings.task)
     difference = compare(expected, actual, images, settings)
     if protos is not None:
         masks = compare_protos(protos, actual_protos)
@@ -100,7 +100,7 @@ def _verify_batch(runtime: Runtime, model: DetectionModel, images: Tensor, setti
 
 
 def _verify_int8(
-    runtime: Runtime, model: DetectionModel, images: Tensor, settings: ExportSettings
+    runtime: Runtime, model: BaseModel, images: Tensor, settings: ExportSettings
 ) -> tuple[float | None, str]:
     """Check that an INT8 file finds the same objects; its boxes and scores all differ a little."""
     calibration = settings.calibration_images
@@ -111,15 +111,25 @@ def _verify_int8(
         with torch.inference_mode():
             (expected, _), (actual, _) = _outputs(model(batch)), _outputs(runtime(batch))
         if not settings.nms:
-            largest = max(largest, compare_outputs(expected, actual, batch, settings).largest)
-        recalls.append(detection_recall(expected, actual, settings.coefficients))
+            compare = _comparison(settings.task)
+            largest = max(largest, compare(expected, actual, batch, settings).largest)
+        recalls.append(_agreement(expected, actual, settings))
     recall = sum(recalls) / len(recalls)
+    found = "classes" if settings.task == "classify" else "boxes"
     if recall < INT8_MIN_RECALL:
         raise ValueError(
-            f"the INT8 model finds {recall:.0%} of PyTorch's boxes, less than {INT8_MIN_RECALL:.0%}; "
+            f"the INT8 model finds {recall:.0%} of PyTorch's {found}, less than {INT8_MIN_RECALL:.0%}; "
             "calibrate with images like those it will run on (--data)"
         )
-    return None if settings.nms else largest, f"finds {recall:.0%} of the boxes"
+    return None if settings.nms else largest, f"finds {recall:.0%} of the {found}"
+
+
+def _agreement(expected: Tensor, actual: Tensor, settings: ExportSettings) -> float:
+    """Return the fraction of PyTorch's boxes, or of its classes, that the file finds too."""
+    if settings.task == "classify":
+        same = expected.cpu().argmax(1) == actual.cpu().argmax(1)
+        return float(same.float().mean())
+    return detection_recall(expected, actual, settings.coefficients)
 
 
 def _batches(images: Tensor, settings: ExportSettings) -> list[Tensor]:
@@ -136,6 +146,37 @@ def _outputs(output: Any) -> tuple[Tensor, Tensor | None]:
     if isinstance(output, Tensor):
         return output, None
     return output[0], output[1] if len(output) > 1 else None
+
+
+def _comparison(task: str) -> Callable[..., Difference]:
+    return compare_logits if task == "classify" else compare_outputs
+
+
+def compare_logits(
+    expected: Tensor, actual: Tensor, images: Tensor, settings: ExportSettings | None = None
+) -> Difference:
+    """Compare logits (B, nc): as probabilities, and as a fraction of the largest logit.
+
+    Raises:
+        ValueError: the shapes differ, or a value is not finite.
+    """
+    expected, actual = _comparable(expected, actual)
+    probabilities = (expected.softmax(1) - actual.softmax(1)).abs().max()
+    return Difference(0.0, float(probabilities), _relative(expected, actual))
+
+
+def _comparable(expected: Tensor, actual: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both outputs in FP64.
+
+    Raises:
+        ValueError: the shapes differ, or a value is not finite.
+    """
+    expected, actual = expected.detach().cpu().double(), actual.detach().cpu().double()
+    if expected.shape != actual.shape:
+        raise ValueError(f"output has shape {tuple(actual.shape)} instead of {tuple(expected.shape)}")
+    if not torch.isfinite(actual).all():
+        raise ValueError("output has values that are not finite")
+    return expected, actual
 
 
 def compare_protos(expected: Tensor, actual: Tensor | None) -> float:
@@ -165,11 +206,7 @@ def compare_outputs(
     Raises:
         ValueError: the shapes differ, or a value is not finite.
     """
-    expected, actual = expected.detach().cpu().double(), actual.detach().cpu().double()
-    if expected.shape != actual.shape:
-        raise ValueError(f"output has shape {tuple(actual.shape)} instead of {tuple(expected.shape)}")
-    if not torch.isfinite(actual).all():
-        raise ValueError("output has values that are not finite")
+    expected, actual = _comparable(expected, actual)
     gap = (expected - actual).abs()
     size = expected[..., :4].abs().clamp(min=max(images.shape[2:]))
     end = expected.shape[2] - (0 if settings is None else settings.coefficients)
@@ -222,14 +259,14 @@ def detection_recall(expected: Tensor, actual: Tensor, coefficients: int = 0) ->
     return 1 - float((expected[..., 4:end].cpu() - actual[..., 4:end].cpu()).abs().mean())
 
 
-def rounding_error(model: DetectionModel, images: Tensor) -> Difference:
+def rounding_error(model: BaseModel, images: Tensor) -> Difference:
     """Compare a model's FP32 output with that of its copy in FP64."""
     with torch.inference_mode():
-        exact = deepcopy(model).double()(images.double())[0]
-        return compare_outputs(exact, model(images)[0], images)
+        exact, _ = _outputs(deepcopy(model).double()(images.double()))
+        return _comparison(model.task)(exact, _outputs(model(images))[0], images)
 
 
-def _rounding_tolerance(model: DetectionModel, images: Tensor) -> float:
+def _rounding_tolerance(model: BaseModel, images: Tensor) -> float:
     """Return the tolerance for an ill-conditioned model, such as an untrained one."""
     return min(ROUNDING_FACTOR * rounding_error(model, images).largest, TOLERANCE_HALF)
 

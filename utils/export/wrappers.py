@@ -15,19 +15,26 @@ class ChannelsLast(nn.Module):
     """A model with TensorFlow's layout: images (B, H, W, 3) in, boxes normalized to 0-1 out.
 
     Args:
-        model: (B, 3, H, W) -> ((B, N, 5 + nc) decoded,), and mask prototypes, which stay as they are
+        model: (B, 3, H, W) -> ((B, N, 5 + nc) decoded,), and mask prototypes, which stay as they are; or
+            logits, which stay as they are.
         size_hw: of the images.
+        boxes: whether the model returns boxes.
     """
 
-    def __init__(self, model: nn.Module, size_hw: tuple[int, int]) -> None:
+    def __init__(self, model: nn.Module, size_hw: tuple[int, int], boxes: bool = True) -> None:
         super().__init__()
         self.model = model
+        self.boxes = boxes
         height, width = size_hw
         self.scale: Tensor
         self.register_buffer("scale", torch.tensor([width, height, width, height]).float().reciprocal())
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        decoded, *protos = self.model(images.permute(0, 3, 1, 2))
+        output = self.model(images.permute(0, 3, 1, 2))
+        if not self.boxes:
+            logits: Tensor = output
+            return logits
+        decoded, *protos = output
         boxes = torch.cat((decoded[..., :4] * self.scale, decoded[..., 4:]), -1)
         return (boxes, protos[0]) if protos else boxes
 

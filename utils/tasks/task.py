@@ -15,6 +15,7 @@ from utils.base.options import parse_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import numpy as np
     from torch import Tensor
@@ -113,6 +114,11 @@ class Task:
         from utils.data.dataset_yaml import read_data_yaml
 
         return read_data_yaml(options.data, allow_download=options.download)
+
+    def config_of_weights(self, options: Any, checkpoint: Checkpoint | None) -> dict[str, Any]:
+        """Return the yaml of the model that the initial weights are of."""
+        assert checkpoint is not None  # the options require --weights or --cfg
+        return checkpoint.yaml
 
     def model_config(self, options: Any, config: dict[str, Any]) -> dict[str, Any]:
         """Return the yaml of the model to train, from that of --cfg or --weights."""
@@ -229,6 +235,27 @@ class Task:
     ) -> FrameMasks | None:
         """Return the masks of an image for the predict script; None for boxes only. See `FrameMasks.of`."""
         return None
+
+    def export_size(self, imgsz: tuple[int, int], stride: int) -> tuple[int, int]:
+        """Return (height, width) of the input of an exported file, from --imgsz."""
+        from utils.data.letterbox import check_img_size
+
+        height, width = check_img_size(imgsz, stride=stride)
+        return height, width
+
+    def prepare_image(self, image: np.ndarray, size_hw: tuple[int, int]) -> Tensor:
+        """Return an image (H, W, 3) uint8 BGR as its models take it, (1, 3, h, w) on the CPU."""
+        from utils.data.letterbox import prepare_image
+
+        return prepare_image(image, size_hw)
+
+    def training_images(self, data: str) -> list[Path]:
+        """Return the folders and lists of the training images of a dataset."""
+        from pathlib import Path
+
+        from utils.data.dataset_yaml import read_data_yaml
+
+        return [source for source in read_data_yaml(data).train if isinstance(source, Path)]
 
     def predictor(self) -> type[Predictor]:
         """Return the class that runs the predict script on frames."""

@@ -132,8 +132,7 @@ def make_config(options: TrainOptions, task: Task, checkpoint: Checkpoint | None
         config, name = read_config(options.cfg)
         config["yaml_file"] = name
     else:
-        assert checkpoint is not None  # TrainOptions requires --weights or --cfg
-        config = checkpoint.yaml
+        config = task.config_of_weights(options, checkpoint)
     return with_attention(task.model_config(options, config), parse_settings(options.attention))
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
+from models.van_weights import classifier_config
 from models.yolo import cut_config, task_of
-from utils.base.errors import ConfigError
+from utils.base.errors import ConfigError, DataError
+from utils.base.log import LOG
+from utils.data.letterbox import to_tensor
 from utils.tasks.classify import transforms
 from utils.tasks.classify.dataset import ClassificationDataset
 from utils.tasks.classify.folders import read_folders
@@ -16,11 +21,13 @@ from utils.tasks.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
+
+    import numpy as np
 
     from torch import Tensor
 
     from models.backends.base import Backend
+    from models.weights import Checkpoint
     from utils.data.dataset_yaml import DataSpec
     from utils.loggers.callbacks import Callbacks
     from utils.tasks.classify.loss import ClassificationLoss
@@ -88,14 +95,27 @@ class ClassifyTask(Task):
             if options.cutoff:
                 raise ConfigError("--cutoff is for detectors, and --model is a classifier: leave it out")
             return config
+        if not options.cutoff and (van := classifier_config(config)) is not None:
+            return van
         name = str(config.get("yaml_file", "the detector"))
         return cut_config(config, options.cutoff or CUTOFF, name)
+
+    def find_weights(self, options: Any) -> Checkpoint | None:
+        return None if torchvision_name(options) and not options.resume else super().find_weights(options)
+
+    def config_of_weights(self, options: Any, checkpoint: Checkpoint | None) -> dict[str, Any]:
+        if name := torchvision_name(options):
+            row = [-1, 1, "TorchVision", ["nc", name]]
+            return {"nc": 1000, "backbone": [], "head": [row], "yaml_file": f"{name}.yaml"}
+        return super().config_of_weights(options, checkpoint)
 
     def uses_weights(self, options: Any) -> bool:
         return bool(options.pretrained)
 
     def prepare_model(self, model: Any, options: Any) -> None:
-        """Set the dropout of the head."""
+        """Load the weights of a torchvision model, and set the dropout."""
+        if (name := torchvision_name(options)) and options.pretrained and not options.resume:
+            load_torchvision_weights(model, name)
         for module in model.modules():
             if isinstance(module, nn.Dropout) and options.dropout is not None:
                 module.p = options.dropout
@@ -153,6 +173,18 @@ class ClassifyTask(Task):
 
         return ClassifyPlots()
 
+    def export_size(self, imgsz: tuple[int, int], stride: int) -> tuple[int, int]:
+        """Return --imgsz: the mean over the map takes any size."""
+        return imgsz
+
+    def prepare_image(self, image: np.ndarray, size_hw: tuple[int, int]) -> Tensor:
+        height, width = size_hw
+        square = transforms.center_crop(image, max(size_hw))[:height, :width]
+        return transforms.normalize(to_tensor([square], torch.device("cpu")))
+
+    def training_images(self, data: str) -> list[Path]:
+        return [folder for folder in read_folders(data).train if isinstance(folder, Path)]
+
     def predictor(self) -> type[ClassifyPredictor]:
         from utils.tasks.classify.prediction import ClassifyPredictor
 
@@ -162,3 +194,31 @@ class ClassifyTask(Task):
         from utils.tasks.classify.validation import ClassifyEvaluator
 
         return ClassifyEvaluator
+
+
+def torchvision_name(options: Any) -> str:
+    """Return --model if it is the name of a torchvision model, else an empty text."""
+    is_name = bool(options.weights) and not options.cfg and not Path(options.weights).suffix
+    return str(options.weights) if is_name else ""
+
+
+def load_torchvision_weights(model: Any, name: str) -> None:
+    """Load the ImageNet weights of torchvision, except a last layer for other classes.
+
+    Raises:
+        DataError: they are neither in torch's cache nor can be downloaded.
+    """
+    from torchvision.models import get_model_weights
+
+    weights = get_model_weights(name)["IMAGENET1K_V1"]
+    try:
+        state = weights.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"--model {name}: its weights cannot be downloaded from {weights.url} ({error}); put the file into "
+            f"{Path(torch.hub.get_dir(), 'checkpoints')}, or train without: --pretrained false"
+        ) from error
+    own = model.model[-1].model.state_dict()
+    fitting = {key: value for key, value in state.items() if key in own and own[key].shape == value.shape}
+    model.model[-1].model.load_state_dict(fitting, strict=False)
+    LOG.info(f"Transferred {len(fitting)}/{len(own)} items from torchvision's {name}")
