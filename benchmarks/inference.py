@@ -34,8 +34,8 @@ from utils.data.letterbox import letterbox, to_tensor
 from utils.data.loader import make_loader
 from utils.ops.nms import non_max_suppression
 from utils.predict.detect_options import DetectOptions
-from utils.predict.detector import Prepared, prepare_frame
 from utils.predict.detector import detect as run_detect
+from utils.predict.predictor import Prepared, prepare_frame
 from utils.sources.source import FileSource, find_source
 from utils.val.evaluate import evaluate
 

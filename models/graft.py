@@ -116,12 +116,10 @@ def _graft_stages(model: BaseModel, checkpoint: VANCheckpoint) -> GraftReport:
             if key in new and new[key].shape == value.shape:
                 new[key].copy_(value)
                 copied[name] = key
-    for name, key in {
-        f"head.{part}": f"model.{layers[-1] + 1}.linear.{part}" for part in ("weight", "bias")
-    }.items():
-        value = checkpoint.state.get(name)
-        if value is not None and key in new and new[key].shape == value.shape:
-            new[key].copy_(value)
+    for part in ("weight", "bias"):
+        name, key = f"head.{part}", f"model.{layers[-1] + 1}.linear.{part}"
+        if name in checkpoint.state and key in new and new[key].shape == checkpoint.state[name].shape:
+            new[key].copy_(checkpoint.state[name])
             copied[name] = key
     report = GraftReport(checkpoint.path.name, target, total=len(checkpoint.state))
     report.transferred = list(copied.values())

@@ -219,10 +219,15 @@ class ClassificationModel(BaseModel):
         return torch.tensor([32.0])
 
     def forward(
-        self, x: Tensor, augment: bool = False, profile: bool = False, visualize: LayerCallback | None = None
+        self,
+        x: Tensor,
+        augment: bool = False,
+        profile: bool = False,
+        visualize: LayerCallback | str | Path | bool | None = None,
     ) -> Tensor:
         """Return logits (B, nc) of images; `augment` and `profile` are accepted, without effect."""
-        logits: Tensor = self.run_layers(x, visualize)
+        writer = visualize if callable(visualize) else _feature_writer(visualize)
+        logits: Tensor = self.run_layers(x, writer)
         return logits
 
 

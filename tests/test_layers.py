@@ -16,7 +16,7 @@ import pytest
 
 from utils.base.paths import ROOT
 
-FOLDERS = ("utils", "models", "studies", "serve", "segment", "benchmarks", "yolov5_lska")
+FOLDERS = ("utils", "models", "studies", "serve", "segment", "classify", "benchmarks", "yolov5_lska")
 ACTIONS = 4  # the layer of what is done with a model
 # What one action may import from another.
 RELATIONS = {
@@ -28,6 +28,7 @@ RELATIONS = {
     ("utils.tasks", "utils.train"),
     ("utils.tasks", "utils.val"),
     ("utils.tasks", "utils.predict"),
+    ("utils.tasks", "models.backends"),
     ("utils.val", "models.backends"),
     ("utils.predict", "models.backends"),
     ("utils.export", "models.backends"),

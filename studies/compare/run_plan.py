@@ -77,12 +77,12 @@ def _settings(variant: Variant, data: DataSpec) -> dict[str, Any]:
     import torch
 
     from models.yolo import make_model
-    from utils.train.build import make_config
+    from utils.train.build import find_weights, make_config
     from utils.train.hyp import load_hyp
 
     options = variant.options
     task = get_task(options.model_task)
-    checkpoint = task.find_weights(options)
+    checkpoint = find_weights(options, task)
     config = make_config(options, task, checkpoint)
     make_model(config, nc=data.nc)  # fails now rather than after hours of training
     config.pop("yaml_file", None)

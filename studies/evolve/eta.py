@@ -42,7 +42,7 @@ def minutes_of_training(options: TrainOptions) -> float | None:
     if select_device(options.device.split(",")[0], verbose=False).type != "cpu":
         return None
     task = get_task(options.model_task)
-    model = DetectionModel(make_config(options, task, find_weights(options)), nc=data.nc).train()
+    model = DetectionModel(make_config(options, task, find_weights(options, task)), nc=data.nc).train()
     side = check_img_size(options.imgsz, stride=int(model.stride.max()))
     batch = min(options.batch_size if options.batch_size > 0 else _BATCH_SIZE, count)
     images = torch.rand(batch, 3, side, side)

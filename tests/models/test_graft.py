@@ -15,7 +15,9 @@ from models.yolo import DetectionModel
 from tests.known import SHARED, fill, needs_shared
 
 LSKA_N = [
-    name for name in config_names() if name.startswith("yolov5n-") and "LSKA" in name and "-seg" not in name
+    name
+    for name in config_names()
+    if name.startswith("yolov5n-") and "LSKA" in name and "-seg" not in name and "-cls" not in name
 ]
 
 

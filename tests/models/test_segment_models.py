@@ -214,7 +214,7 @@ def test_test_time_augmentation_is_refused() -> None:
 
 
 def test_several_models_form_no_ensemble_of_masks() -> None:
-    with pytest.raises(ConfigError, match="give one segmentation model"):
+    with pytest.raises(ConfigError, match="give one model"):
         Ensemble([hollow("yolov5n-seg.yaml"), hollow("yolov5n-seg.yaml")])
 
 

@@ -72,10 +72,8 @@ _MASKS = ("overlap", "mask_downsample_ratio")  # of a loader; files are measured
 _POSITIONAL = ("weights", "batch_size", "imgsz", "conf_thres", "iou_thres", "max_det")
 
 
-def run_validation(
-    cls: type[ValOptions], data: Any, values: Sequence[Any], keywords: dict[str, Any]
-) -> EvalResult:
-    """Validate with the arguments of `val.run`.
+def run_validation(cls: type[ValOptions], data: Any, values: Sequence[Any], keywords: dict[str, Any]) -> Any:
+    """Validate with the arguments of `val.run`; return the `ValResult` of the task.
 
     Args:
         cls: options of the val script.

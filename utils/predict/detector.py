@@ -2,65 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
 from models.backends import load_backend
-from models.backends.base import Backend, LayerCallback, cpu_batch_size
+from models.backends.base import Backend, cpu_batch_size
 from models.backends.metadata import read_class_names
 from utils.base.device import select_device
-from utils.base.errors import ConfigError
 from utils.base.log import LOG, color
-from utils.base.names import describe_classes
 from utils.base.options import changed
 from utils.base.paths import check_writable, increment_path
-from utils.base.timing import STAGES, Stopwatch
+from utils.base.timing import STAGES
 from utils.data.images import is_image
-from utils.data.letterbox import check_img_size, letterbox, to_tensor
-from utils.ops.boxes import scale_boxes
-from utils.ops.nms import non_max_suppression
 from utils.predict.detect_options import DetectOptions
 from utils.predict.parallel import MAX_WORKERS, WorkerPool, prefetch, run_now
+from utils.predict.predictor import FrameResult, Predictor, Prepared
 from utils.predict.writers import DetectOutputs, Window
 from utils.sources.frame import Frame
 from utils.sources.source import FileSource, ImageFile, Source, find_source
 from utils.tasks.task import get_task
 
 if TYPE_CHECKING:
-    from utils.tasks.segment.prediction import FrameMasks
+    pass
 
 AHEAD_BATCHES = 2  # made by `prefetch` before they are needed
 AHEAD_IMAGES = 4  # read by the workers before they are needed
 
 Prepare = Callable[[ImageFile | Frame], "Prepared"]
-
-
-class Prepared(NamedTuple):
-    """A frame, and its image (h, w, 3) uint8 BGR at the input size of the model."""
-
-    frame: Frame
-    letterboxed: np.ndarray
-
-
-class FrameResult(NamedTuple):
-    """Detections (n, 6) of a frame: x1, y1, x2, y2 in whole pixels of its image, confidence, class.
-
-    Of a classification model, `rows` are (k, 2): probability and class, the most probable first.
-    """
-
-    frame: Frame
-    rows: np.ndarray
-    input_hw: tuple[int, int]
-    seconds: tuple[float, ...]  # of each of `STAGES`
-    masks: FrameMasks | None = None  # of a segmentation model
 
 
 @dataclass
@@ -80,44 +53,6 @@ class DetectSummary:
         self.detections += len(result.rows)
         for stage, seconds in zip(STAGES, result.seconds, strict=True):
             self.seconds[stage] += seconds
-
-
-class Predictor:
-    """What a script does with each batch of frames: detection, of which other tasks are subclasses.
-
-    Args:
-        options: of the script, with the batch size that is used.
-        backend: the model.
-    """
-
-    outputs_class: type[DetectOutputs] = DetectOutputs
-
-    def __init__(self, options: DetectOptions, backend: Backend) -> None:
-        self.options = options
-        self.backend = backend
-        self.imgsz = self.input_size()
-        self.check()
-
-    def input_size(self) -> tuple[int, int]:
-        """Return (height, width) of the input, from --imgsz."""
-        height, width = check_img_size(self.options.imgsz, stride=self.backend.stride)
-        return height, width
-
-    def check(self) -> None:
-        """Check options that need the model."""
-        _check_classes(self.options, self.backend)
-
-    def prepare(self, item: ImageFile | Frame) -> Prepared:
-        """Read an image file, and make its image for the model."""
-        return prepare_frame(item, self.imgsz, self.backend.stride, auto=self.backend.pt)
-
-    def predict(self, outputs: DetectOutputs, batch: Sequence[Prepared]) -> list[FrameResult]:
-        """Run the model on frames of one input shape; called by several threads at a time."""
-        return detect_batch(self.backend, self.options, outputs, batch)
-
-    def describe(self, result: FrameResult) -> str:
-        """Return what was found in a frame, for its log line."""
-        return describe_classes(result.rows[:, 5], self.backend.names)
 
 
 def detect(options: DetectOptions, load: Callable[[DetectOptions], Backend] | None = None) -> DetectSummary:
@@ -161,7 +96,7 @@ def detect(options: DetectOptions, load: Callable[[DetectOptions], Backend] | No
     finally:
         summary.skipped = source.skipped
         _remove_if_empty(save_dir)
-        _report(summary, (height, width), save_images or options.save_txt, options.save_txt)
+        _report(summary, predictor, save_images or options.save_txt, options.save_txt)
     if options.update:
         _strip(options.weights[0])
     return summary
@@ -187,12 +122,6 @@ def default_batch_size(options: DetectOptions, backend: Backend, height: int, wi
     if options.view_img or not backend.pt or backend.device.type != "cpu":
         return 1
     return cpu_batch_size(height, width)
-
-
-def prepare_frame(item: ImageFile | Frame, imgsz: tuple[int, int], stride: int, auto: bool) -> Prepared:
-    """Read an image file, and letterbox the image; see `letterbox`."""
-    frame = item.read() if isinstance(item, ImageFile) else item
-    return Prepared(frame, letterbox(frame.image, imgsz, auto=auto, stride=stride)[0])
 
 
 def make_batches(
@@ -266,52 +195,6 @@ def _run(
                 return
 
 
-def detect_batch(
-    backend: Backend, options: DetectOptions, outputs: DetectOutputs, batch: Sequence[Prepared]
-) -> list[FrameResult]:
-    """Detect objects in frames of one input shape; called by several threads at a time."""
-    o = options
-    watch = feature_saver(outputs.feature_folder(batch[0].frame)) if o.visualize else None
-    clocks = [Stopwatch(backend.device) for _ in STAGES]
-    with torch.inference_mode():
-        with clocks[0]:
-            images = to_tensor([item.letterboxed for item in batch], backend.device, backend.fp16)
-        with clocks[1]:
-            output = backend(images, augment=o.augment, visualize=watch)
-            decoded, protos = output if backend.task == "segment" else (output, None)
-        with clocks[2]:
-            boxes = non_max_suppression(
-                decoded,
-                o.conf_thres,
-                o.iou_thres,
-                o.classes,
-                o.agnostic_nms,
-                max_det=o.max_det,
-                nm=0 if protos is None else protos.shape[1],
-            )
-        seconds = tuple(clock.total / len(batch) for clock in clocks)
-        each = [None] * len(batch) if protos is None else protos
-        return [_result(*one, o, seconds) for one in zip(batch, boxes, each, strict=True)]
-
-
-def _result(
-    item: Prepared,
-    detections: torch.Tensor,
-    protos: torch.Tensor | None,
-    options: DetectOptions,
-    seconds: tuple[float, ...],
-) -> FrameResult:
-    """Scale boxes from the input of the model to whole pixels of the frame's image, and make the masks."""
-    height, width = item.letterboxed.shape[:2]
-    image_hw = item.frame.image.shape[0], item.frame.image.shape[1]
-    scaled = scale_boxes((height, width), detections[:, :4].clone(), image_hw)
-    rows = torch.cat((scaled, detections[:, 4:6]), 1).float().cpu().numpy().astype(np.float64)
-    rows[:, :4] = rows[:, :4].round()
-    task = get_task(options.model_task)
-    masks = task.frame_masks(protos, detections, (height, width), rows, image_hw, options)
-    return FrameResult(item.frame, rows, (height, width), seconds, masks)
-
-
 def describe(result: FrameResult, found: str) -> str:
     """Return the log line of a frame: `image 1/2 /path: 640x480 4 persons, 1 bus, 23.4ms`."""
     frame, (height, width) = result.frame, result.input_hw
@@ -319,16 +202,6 @@ def describe(result: FrameResult, found: str) -> str:
     if frame.kind != "image":
         number += f" ({frame.frame_number}/{frame.total})" if frame.total else f" ({frame.frame_number})"
     return f"{number} {frame.path}: {height}x{width} {found}, {1e3 * result.seconds[1]:.1f}ms"
-
-
-def feature_saver(folder: Path) -> LayerCallback:
-    """Return a function that a model calls with each layer and its output, to save feature maps."""
-    from utils.plots.figure import plot_features
-
-    def save(layer: Any, output: Any) -> None:
-        plot_features(output, layer.type, layer.i, folder)
-
-    return save
 
 
 def _only_images(source: Source) -> bool:
@@ -342,22 +215,17 @@ def _most_workers(options: DetectOptions, backend: Backend, source: Source) -> i
     return -(-len(source.files) // options.batch_size) if _only_images(source) else MAX_WORKERS
 
 
-def _report(summary: DetectSummary, imgsz: tuple[int, int], saved: bool, labels: bool) -> None:
+def _report(summary: DetectSummary, predictor: Predictor, saved: bool, labels: bool) -> None:
     """Log the speed, how much was skipped, and where the results are."""
     if summary.frames:
-        speeds = (f"{1e3 * value / summary.frames:.1f}ms {key}" for key, value in summary.seconds.items())
-        LOG.info(f"Speed: {', '.join(speeds)} per image at shape {(1, 3, *imgsz)}")
+        means = (1e3 * value / summary.frames for value in summary.seconds.values())
+        speeds = (f"{mean:.1f}ms {stage}" for mean, stage in zip(means, predictor.stages, strict=True))
+        LOG.info(f"Speed: {', '.join(speeds)} per image at shape {(1, 3, *predictor.imgsz)}")
     if summary.skipped:
         LOG.warning(f"{summary.skipped} of the source's files or streams could not be read")
     if summary.frames and saved:
         more = f"\n{summary.label_files} labels saved to {summary.save_dir / 'labels'}" if labels else ""
         LOG.info(f"Results saved to {color(str(summary.save_dir), 'bold')}{more}")
-
-
-def _check_classes(options: DetectOptions, backend: Backend) -> None:
-    last = max(backend.names, default=0)
-    if wrong := [index for index in options.classes or [] if index > last]:
-        raise ConfigError(f"--classes {wrong[0]}: the model's classes are 0-{last} ({backend.names[last]})")
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from utils.data.dataset_yaml import DataSpec
     from utils.data.loader import Samples
     from utils.loggers.callbacks import Callbacks
-    from utils.predict.detector import Predictor
-    from utils.tasks.segment.prediction import FrameMasks
+    from utils.predict.predictor import Predictor
     from utils.train.train_options import TrainOptions
     from utils.val.evaluate import Evaluator
     from utils.val.val_options import ValOptions
@@ -48,6 +47,7 @@ class Task:
         rates: names of the learning rates in results.csv.
         nominal_batch: images for each optimizer step, by accumulating gradients; None: those of a batch.
         draws_boxes: whether its predictions are boxes.
+        split_noun: what a split is in its datasets, for messages.
     """
 
     name = "detect"
@@ -58,6 +58,7 @@ class Task:
     rates: tuple[str, ...] = ("x/lr0", "x/lr1", "x/lr2")
     nominal_batch: int | None = 64
     draws_boxes: bool = True
+    split_noun = "key"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -124,11 +125,9 @@ class Task:
         """Return the yaml of the model to train, from that of --cfg or --weights."""
         return config
 
-    def find_weights(self, options: Any) -> Checkpoint | None:
-        """Read the initial weights of a training; None to train from scratch."""
-        from utils.train.build import find_weights
-
-        return find_weights(options)
+    def initial_weights(self, options: Any) -> str:
+        """Return the file or official name of the initial weights; empty to train from scratch."""
+        return str(options.weights)
 
     def uses_weights(self, options: Any) -> bool:
         """Return whether the tensors of the initial weights are loaded, not only their architecture."""
@@ -148,10 +147,35 @@ class Task:
         self, options: Any, hyp: Mapping[str, float], data: DataSpec, model: Any, imgsz: int, stride: int
     ) -> tuple[Samples, Samples]:
         """Return the datasets for training and for validation."""
-        from utils.train.loaders import make_detection_datasets
+        from utils.data.dataset import DetectionDataset
 
-        masks = self.mask_format(options, training=True, ratio=model.head.mask_ratio)
-        return make_detection_datasets(options, hyp, data, imgsz, stride, masks)
+        common: dict[str, Any] = {
+            "stride": stride, "single_cls": options.single_cls, "seed": options.seed, "names": data.names,
+            "masks": self.mask_format(options, training=True, ratio=model.head.mask_ratio),
+        }  # fmt: skip
+        train_set = DetectionDataset(
+            data.train,
+            imgsz,
+            batch_size=options.batch_size,
+            augment=True,
+            hyp=hyp,
+            rect=options.rect,
+            cache=None if options.cache == "val" else options.cache,
+            fast_decode=options.fast_decode,
+            prefix="train: ",
+            **common,
+        )
+        val_set = DetectionDataset(
+            data.val,
+            imgsz,
+            batch_size=min(options.batch_size, len(train_set)) * 2,
+            rect=True,
+            cache=None if options.noval else "ram" if options.cache == "val" else options.cache,
+            pad=0.5,
+            prefix="val: ",
+            **common,
+        )
+        return train_set, val_set
 
     def names_of(self, backend: Backend, data: DataSpec) -> dict[int, str]:
         """Return the names of the classes that the val script measures."""
@@ -224,18 +248,6 @@ class Task:
         """
         return None
 
-    def frame_masks(
-        self,
-        protos: Tensor | None,
-        detections: Tensor,
-        input_hw: Sequence[int],
-        boxes: np.ndarray,
-        image_hw: tuple[int, int],
-        options: Any,
-    ) -> FrameMasks | None:
-        """Return the masks of an image for the predict script; None for boxes only. See `FrameMasks.of`."""
-        return None
-
     def export_size(self, imgsz: tuple[int, int], stride: int) -> tuple[int, int]:
         """Return (height, width) of the input of an exported file, from --imgsz."""
         from utils.data.letterbox import check_img_size
@@ -259,7 +271,7 @@ class Task:
 
     def predictor(self) -> type[Predictor]:
         """Return the class that runs the predict script on frames."""
-        from utils.predict.detector import Predictor
+        from utils.predict.predictor import Predictor
 
         return Predictor
 

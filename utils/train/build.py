@@ -91,7 +91,7 @@ def make_model(
         ConfigError: weights or a yaml that do not exist or do not fit.
     """
     anchors = round(hyp["anchors"]) if "anchors" in hyp else None
-    checkpoint = task.find_weights(options)
+    checkpoint = find_weights(options, task)
     cfg = "" if options.resume else options.cfg
     model: BaseModel = make_yolo(make_config(options, task, checkpoint), nc=len(names), anchors=anchors)
     print_layers(model)
@@ -136,7 +136,7 @@ def make_config(options: TrainOptions, task: Task, checkpoint: Checkpoint | None
     return with_attention(task.model_config(options, config), parse_settings(options.attention))
 
 
-def find_weights(options: TrainOptions) -> Checkpoint | None:
+def find_weights(options: TrainOptions, task: Task) -> Checkpoint | None:
     """Read the initial weights; None to train from scratch.
 
     A default official name that is neither on disk nor can be downloaded is no error if --cfg says what to
@@ -145,7 +145,7 @@ def find_weights(options: TrainOptions) -> Checkpoint | None:
     Raises:
         ConfigError, DataError: weights that were given and cannot be read.
     """
-    name = options.resume or options.weights
+    name = options.resume or task.initial_weights(options)
     if not name:
         return None
     try:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from utils.data.dataset import DetectionDataset, MaskFormat
 from utils.data.dataset_yaml import DataSpec
 from utils.data.loader import Loader, Samples, Share, make_loader
 from utils.tasks.task import Task
@@ -80,44 +79,6 @@ def make_loaders(
         val_set, batch_size * 2, workers=options.workers, pin_memory=pin_memory, share=share
     )
     return Loaders(train_loader, val_loader, train_set, imgsz, stride, batch_size)
-
-
-def make_detection_datasets(
-    options: TrainOptions,
-    hyp: Mapping[str, float],
-    data: DataSpec,
-    imgsz: int,
-    stride: int,
-    masks: MaskFormat | None,
-) -> tuple[DetectionDataset, DetectionDataset]:
-    """Return the datasets for training and validation of boxes and, if samples hold them, `masks`."""
-    common: dict[str, Any] = {
-        "stride": stride, "single_cls": options.single_cls, "seed": options.seed, "names": data.names,
-        "masks": masks,
-    }  # fmt: skip
-    train_set = DetectionDataset(
-        data.train,
-        imgsz,
-        batch_size=options.batch_size,
-        augment=True,
-        hyp=hyp,
-        rect=options.rect,
-        cache=None if options.cache == "val" else options.cache,
-        fast_decode=options.fast_decode,
-        prefix="train: ",
-        **common,
-    )
-    val_set = DetectionDataset(
-        data.val,
-        imgsz,
-        batch_size=min(options.batch_size, len(train_set)) * 2,
-        rect=True,
-        cache=None if options.noval else "ram" if options.cache == "val" else options.cache,
-        pad=0.5,
-        prefix="val: ",
-        **common,
-    )
-    return train_set, val_set
 
 
 def update_image_weights(loaders: Loaders, nc: int, maps: Sequence[float]) -> None:

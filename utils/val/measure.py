@@ -91,8 +91,8 @@ def _make_loader(options: ValOptions, backend: Backend, data: DataSpec) -> Loade
     """Return the loader of the split."""
     from utils.data.loader import make_loader
 
-    split = options.task if options.task in ("train", "test") else "val"
+    task, split = get_task(options.model_task), options.task if options.task in ("train", "test") else "val"
     if not getattr(data, split):
-        raise ConfigError(f"--task {split}: {data.yaml} has no '{split}'")
-    dataset = get_task(options.model_task).make_val_dataset(options, split, data, backend)
+        raise ConfigError(f"--task {split}: {data.yaml} has no {task.split_noun} '{split}'")
+    dataset = task.make_val_dataset(options, split, data, backend)
     return make_loader(dataset, options.batch_size, workers=options.workers)

@@ -12,7 +12,7 @@ import torch
 from models.config import config_names
 from models.graft import graft
 from models.weights import model_record, read_checkpoint, save_checkpoint
-from models.yolo import DetectionModel
+from models.yolo import make_model
 from tests.known import SHARED, needs_shared
 from tests.utils.export.test_every_format import exported
 from utils.export.verify import TOLERANCE
@@ -25,7 +25,7 @@ LARGER = fnmatch.filter(config_names(), "yolov5[smlx]*LSKA.yaml")
 def trained_like(cfg: str, file: Path) -> None:
     """Save a checkpoint of a config with the official weights, and new layers that are not the identity."""
     torch.manual_seed(0)
-    model = DetectionModel(cfg)
+    model = make_model(cfg)
     graft(model, read_checkpoint(SHARED / "weights" / "yolov5n.pt"))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -37,7 +37,7 @@ def trained_like(cfg: str, file: Path) -> None:
 def untrained(cfg: str, file: Path) -> None:
     """Save a checkpoint of an untrained network with batch-norm statistics of random images."""
     torch.manual_seed(0)
-    model = DetectionModel(cfg).train()
+    model = make_model(cfg).train()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils.predict.detector import Prepared, prepare_frame, same_shape
+from utils.predict.detector import same_shape
+from utils.predict.predictor import Prepared, prepare_frame
 from utils.sources.frame import Frame
 
 

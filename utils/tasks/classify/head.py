@@ -132,7 +132,7 @@ def make_torchvision(name: str) -> nn.Module:
 
 
 def replace_last(model: nn.Module, nc: int) -> None:
-    """Replace the last linear layer by one with `nc` outputs, or the last convolution where none is linear."""
+    """Replace the last linear layer by one with `nc` outputs; the last convolution where none is linear."""
     name, last = [*model.named_children()][-1]
     inside = [*last.named_modules()]
     found = next((each for each in reversed(inside) if isinstance(each[1], nn.Linear)), None)

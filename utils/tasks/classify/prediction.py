@@ -10,7 +10,7 @@ import torch
 from utils.base.timing import STAGES, Stopwatch
 from utils.data.letterbox import to_tensor
 from utils.plots.annotator import draw_text
-from utils.predict.detector import FrameResult, Predictor, Prepared, feature_saver
+from utils.predict.predictor import FrameResult, Predictor, Prepared, feature_saver
 from utils.predict.writers import DetectOutputs
 from utils.sources.frame import Frame
 from utils.sources.source import ImageFile
@@ -52,14 +52,12 @@ class ClassifyPredictor(Predictor):
     """Classification of frames: centre crop, model, softmax."""
 
     outputs_class = ClassifyOutputs
+    stages = ("pre-process", "inference", "post-process")
 
     def input_size(self) -> tuple[int, int]:
-        """Return --imgsz, of which YOLOv5 uses the first value; or the only size that the file takes."""
+        """Return --imgsz, of which YOLOv5 uses the first value."""
         side = self.options.imgsz[0]
         return (side, side)
-
-    def check(self) -> None:
-        """Check nothing: the options do not depend on the model."""
 
     def prepare(self, item: ImageFile | Frame) -> Prepared:
         frame = item.read() if isinstance(item, ImageFile) else item

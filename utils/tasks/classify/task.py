@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
-
     from torch import Tensor
 
     from models.backends.base import Backend
@@ -51,6 +50,7 @@ class ClassifyTask(Task):
     rates = ("lr/0",)
     nominal_batch = None
     draws_boxes = False
+    split_noun = "folder"
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -100,8 +100,8 @@ class ClassifyTask(Task):
         name = str(config.get("yaml_file", "the detector"))
         return cut_config(config, options.cutoff or CUTOFF, name)
 
-    def find_weights(self, options: Any) -> Checkpoint | None:
-        return None if torchvision_name(options) and not options.resume else super().find_weights(options)
+    def initial_weights(self, options: Any) -> str:
+        return "" if torchvision_name(options) else str(options.weights)
 
     def config_of_weights(self, options: Any, checkpoint: Checkpoint | None) -> dict[str, Any]:
         if name := torchvision_name(options):
@@ -215,7 +215,7 @@ def load_torchvision_weights(model: Any, name: str) -> None:
         state = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"--model {name}: its weights cannot be downloaded from {weights.url} ({error}); put the file into "
+            f"--model {name}: no weights, {weights.url} cannot be downloaded ({error}); put the file into "
             f"{Path(torch.hub.get_dir(), 'checkpoints')}, or train without: --pretrained false"
         ) from error
     own = model.model[-1].model.state_dict()

@@ -8,14 +8,11 @@ from utils.tasks.segment.rasterize import MaskFormat
 from utils.tasks.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import numpy as np
-    from torch import Tensor
+    from collections.abc import Mapping
 
     from utils.tasks.segment.loss import SegmentationLoss
     from utils.tasks.segment.options import SegmentTrainOptions, SegmentValOptions
-    from utils.tasks.segment.prediction import FrameMasks
+    from utils.tasks.segment.predictor import SegmentPredictor
     from utils.tasks.segment.validation import SegmentEvaluator
 
 # YOLOv5's val.py shrinks full-size masks; a pixel is set if more than half of those that it shows are.
@@ -55,19 +52,10 @@ class SegmentTask(Task):
             return MaskFormat(1, overlap=False)
         return MaskFormat(ratio, overlap=False, least=MORE_THAN_HALF)
 
-    def frame_masks(
-        self,
-        protos: Tensor | None,
-        detections: Tensor,
-        input_hw: Sequence[int],
-        boxes: np.ndarray,
-        image_hw: tuple[int, int],
-        options: Any,
-    ) -> FrameMasks:
-        from utils.tasks.segment.prediction import FrameMasks
+    def predictor(self) -> type[SegmentPredictor]:
+        from utils.tasks.segment.predictor import SegmentPredictor
 
-        assert protos is not None
-        return FrameMasks.of(protos, detections, input_hw, boxes, image_hw, options.retina_masks)
+        return SegmentPredictor
 
     def evaluator(self) -> type[SegmentEvaluator]:
         from utils.tasks.segment.validation import SegmentEvaluator
