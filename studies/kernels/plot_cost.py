@@ -21,7 +21,7 @@ DPI = 150
 LOG_RATIO = 8  # of the largest to the smallest value, from which on an axis is logarithmic
 # Two colours for colour-blind readers (Okabe and Ito): orange for 2D kernels, blue for separable ones.
 # Dashed lines are without dilation, solid lines with; markers distinguish the lines without colour.
-_STYLES = {
+STYLES = {
     "LKATrivial": ("#D55E00", "s", "--"),
     "LKA": ("#D55E00", "^", "-"),
     "LSKATrivial": ("#0072B2", "D", "--"),
@@ -137,7 +137,7 @@ def _draw(axes: Axes, rows: Sequence[CostRow], metric: Metric, log: bool) -> Non
         line = sorted((row for row in rows if row.design == design), key=lambda row: row.k)
         if not line:
             continue
-        colour, marker, dashes = _STYLES[design]
+        colour, marker, dashes = STYLES[design]
         kernels, values = [row.k for row in line], [metric.value(row) for row in line]
         axes.plot(
             kernels,

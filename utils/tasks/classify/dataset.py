@@ -27,9 +27,10 @@ class ClassificationDataset(Dataset[Item]):
         split: a folder with a folder for each class.
         imgsz: side of the images, pixels.
         names: of the model's classes, by number.
-        hyp: augmentations, see `augment`; None for evaluation.
+        hyp: augmentations, see `augment`; None for centre crops.
+        complete: every class needs an image, for training.
         cache: ram, disk, or None: ram if the images are few. Cached are whole images for training, and the
-            resized squares for evaluation.
+            resized squares for centre crops.
         seed: of the augmentations.
         prefix: text before log messages.
 
@@ -48,11 +49,12 @@ class ClassificationDataset(Dataset[Item]):
         *,
         batch_size: int = 16,
         hyp: Mapping[str, Any] | None = None,
+        complete: bool = False,
         cache: str | None = None,
         seed: int = 0,
         prefix: str = "",
     ) -> None:
-        files = load_class_files(split, names, complete=hyp is not None, prefix=prefix)
+        files = load_class_files(split, names, complete=complete, prefix=prefix)
         self.imgsz = imgsz
         self.batch_size = batch_size
         self.hyp = None if hyp is None else dict(hyp)

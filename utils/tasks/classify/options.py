@@ -52,6 +52,9 @@ class ClassifyTrainOptions(TrainOptions):
     lr0: float = flag(0.001, "initial learning rate", group=_TRAINING)
     decay: float = flag(5e-5, "weight decay", group=_TRAINING, between=(0, None))
     label_smoothing: float = flag(0.1, "label smoothing epsilon", group=_TRAINING)
+    noaugment: bool = flag(
+        False, "train on centre crops, as YOLOv5 does where Albumentations is not installed", group=_TRAINING
+    )
     dropout: float | None = flag(None, "dropout probability of the head", group=_TRAINING, between=(0, 1))
     verbose: bool = flag(False, "log a row for each class in every validation", group=_TRAINING)
     project: str = flag(

@@ -144,7 +144,8 @@ class ClassifyTask(Task):
         make = partial(ClassificationDataset, imgsz=imgsz, names=data.names, seed=options.seed)
         train = make(
             self.folder_of(data.train),
-            hyp=hyp,
+            hyp=None if options.noaugment else hyp,
+            complete=True,
             batch_size=options.batch_size,
             cache=None if options.cache == "val" else options.cache,
             prefix="train: ",
