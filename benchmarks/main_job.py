@@ -3,7 +3,8 @@
     python benchmarks/main_job.py --weights yolov5n.pt --trained best.pt --data bccd.yaml --images test
 
 With `--segmenter x-seg.pt` also the segmentation scripts on the same data, whose labels then are polygons,
-and their times as multiples of those of detection. Wall time of whole processes. The bare forward and
+and their times as multiples of those of detection. With `--classifier x-cls.pt --folders cells` also the
+classification scripts on class folders, at their image size. Wall time of whole processes. The bare forward and
 training step are medians, measured between the jobs, so that noise of the machine is visible in both.
 Nothing else should run.
 """
@@ -21,7 +22,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 IMGSZ, BATCH = 320, 16
-SEGMENT = "segment: "
+SEGMENT, CLASSIFY = "segment: ", "classify: "
+CLASSIFY_IMGSZ, CLASSIFY_BATCH = 96, 32
 
 
 def parse_opt() -> argparse.Namespace:
@@ -33,6 +35,8 @@ def parse_opt() -> argparse.Namespace:
     )
     p.add_argument("--data", required=True, help="dataset yaml")
     p.add_argument("--segmenter", help="segmentation checkpoint with the classes of the dataset")
+    p.add_argument("--classifier", help="classification checkpoint with the classes of --folders")
+    p.add_argument("--folders", help="class folders for the classifier; its val images are predicted")
     p.add_argument("--images", "--pictures", required=True, help="folder of images for detection")
     p.add_argument(
         "--repeats", type=int, default=1, help="number of runs of each job; the median is reported"
@@ -58,6 +62,20 @@ def jobs(opt: argparse.Namespace, folder: str) -> dict[str, list[str]]:
             f"{SEGMENT}train, 3 epochs": ["segment/train.py", *train[1:], *model, *quick],
             f"{SEGMENT}detect": ["segment/predict.py", *model, "--source", opt.images, *size, *output],
             f"{SEGMENT}val": ["segment/val.py", *model, *validated],
+        }
+    if opt.classifier and opt.folders:
+        size = ["--img", str(CLASSIFY_IMGSZ)]
+        on = ["--data", opt.folders, "--batch", str(CLASSIFY_BATCH), *size, *output]
+        val = str(Path(opt.folders, "val", "*", "*"))
+        found |= {
+            f"{CLASSIFY}train, 3 epochs": [
+                *("classify/train.py", "--model", opt.classifier, "--epochs", "3", "--nosave"),
+                *("--noplots", "--noval", *on),
+            ],
+            f"{CLASSIFY}predict": [
+                *("classify/predict.py", "--weights", opt.classifier, "--source", val, *size, *output)
+            ],
+            f"{CLASSIFY}val": ["classify/val.py", "--weights", opt.classifier, *on],
         }
     return found
 

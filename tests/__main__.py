@@ -13,7 +13,14 @@ from utils.base.paths import ROOT
 
 def steps(slow: bool, jobs: int) -> dict[str, list[str]]:
     """Return the name and command of each step, in order."""
-    scripts = [path.name for path in sorted(ROOT.glob("*.py"))]
+    scripts = [
+        *(path.name for path in sorted(ROOT.glob("*.py"))),
+        *(
+            f"{folder}/{name}.py"
+            for folder in ("segment", "classify")
+            for name in ("train", "val", "predict")
+        ),
+    ]
     workers = ["-n", str(jobs), "--dist", "loadfile"] if jobs > 1 else []
     return {
         "lint": ["ruff", "check", "--quiet"],
