@@ -4,8 +4,8 @@
 
 With `--segmenter x-seg.pt` also the segmentation scripts on the same data, whose labels then are polygons,
 and their times as multiples of those of detection. With `--classifier x-cls.pt --folders cells` also the
-classification scripts on class folders, at their image size. Wall time of whole processes. The bare forward and
-training step are medians, measured between the jobs, so that noise of the machine is visible in both.
+classification scripts on class folders, at their image size. Wall time of whole processes. The bare forward
+and training step are medians, measured between the jobs, so that noise of the machine is visible in both.
 Nothing else should run.
 """
 

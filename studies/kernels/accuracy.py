@@ -79,9 +79,9 @@ def prepare_data(options: AccuracyOptions, folder: Path) -> Path:
     """Return class folders with `per_class` training images of each class."""
     if options.data == CONTEXT:
         return make_context_images(folder / f"{CONTEXT}-{options.per_class}", train=options.per_class or 100)
-    from utils.tasks.classify.folders import class_folders, read_folders
+    from utils.data.class_folders import class_folders, read_class_data
 
-    source = read_folders(options.data)
+    source = read_class_data(options.data)
     if not options.per_class:
         return source.root
     target = folder / f"{source.root.name}-{options.per_class}"

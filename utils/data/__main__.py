@@ -19,7 +19,9 @@ class GetOptions(Options):
     prog, description = "-m utils.data get", "Download the dataset that a yaml describes."
 
     data: str = flag(
-        help="dataset yaml: a path, or the name of one in data/, such as coco128", spelled="data"
+        help="dataset yaml: a path, or the name of one in data/, such as coco128; or known class folders, "
+        "such as imagenette160",
+        spelled="data",
     )
 
 
@@ -29,7 +31,7 @@ class PackOptions(Options):
 
     prog, description = "-m utils.data pack", "Pack a dataset into shards, with their indices and a yaml."
 
-    data: str = flag(help="dataset yaml", spelled="data")
+    data: str = flag(help="dataset yaml, or class folders", spelled="data")
     output: str = flag(help="folder of the shards")
     per_shard: int = flag(1000, "images per shard", between=(1, None))
     seed: int = flag(0, "seed of the order of the training images", between=(0, None))
@@ -56,8 +58,13 @@ def get(words: Sequence[str]) -> None:
     """Download a dataset unless its images exist."""
     name = parse_options(GetOptions, words).data
 
+    from utils.data.class_folders import KNOWN, read_class_data
     from utils.data.dataset_yaml import read_data_yaml
 
+    if name in KNOWN:
+        folders = read_class_data(name, allow_download=True)
+        LOG.info(f"{name}: {folders.nc} classes, ready to use with classify/train.py --data {name}")
+        return
     spec = read_data_yaml(name if Path(name).suffix else f"{name}.yaml", allow_download=True)
     LOG.info(f"{spec.yaml.name}: {spec.nc} classes, ready to use with --data {spec.yaml.name}")
 
@@ -66,11 +73,13 @@ def pack(words: Sequence[str]) -> None:
     """Pack a dataset into shards."""
     options = parse_options(PackOptions, words)
 
+    from utils.data.class_folders import read_class_data
     from utils.data.dataset_yaml import read_data_yaml
     from utils.data.shards.pack import log_summary, pack_dataset
 
+    read = read_class_data if Path(options.data).is_dir() else read_data_yaml
     yaml = pack_dataset(
-        read_data_yaml(options.data),
+        read(options.data),
         Path(options.output),
         per_shard=options.per_shard,
         seed=None if options.keep_order else options.seed,

@@ -17,14 +17,16 @@ from utils.base.names import UniqueNames
 from utils.base.paths import atomic_write, relative_to_cwd
 from utils.base.seeds import generator
 from utils.base.yaml_io import write_yaml
+from utils.data.class_folders import load_split
 from utils.data.dataset_yaml import DataSpec
 from utils.data.image_lists import label_path
-from utils.data.packed import PackedPaths
+from utils.data.packed import PackedImages, PackedPaths
 from utils.data.scan import load_labels
 from utils.data.shards.index import make_index
 from utils.data.shards.store import shard_info
 
 _STREAM = 7951  # stream of random numbers for the order of the training images
+_Sample = tuple[str, Path, str | None]  # name in the shard, image, label text if it is not in a file
 _RESERVED = re.compile(r"[.\s{}*\\]")  # characters with a meaning in shards: what follows a dot is the type
 
 
@@ -45,7 +47,7 @@ def pack_dataset(
         ConfigError: the folder contains shards already.
         DataError: images that cannot be read, or a folder that cannot be written.
     """
-    target = output / data.yaml.name
+    target = output / (data.yaml.name if data.yaml.suffix else f"{data.yaml.name}.yaml")
     try:
         if target.resolve() == data.yaml.resolve():
             raise ConfigError(f"--output {output}: is the folder of {target.name} itself; choose another one")
@@ -55,13 +57,20 @@ def pack_dataset(
             raise ConfigError(f"{old[0]}: exists already; choose another --output, or give --exist-ok")
         splits = {}
         for split in ("train", "val", "test"):
-            if sources := getattr(data, split):
-                images = load_labels(sources, prefix=f"{split}: ").images
-                splits[split] = _pack_split(split, images, output, per_shard, seed)
+            if getattr(data, split):
+                splits[split] = _pack_split(split, *_load(data, split), output, per_shard, seed)
         write_yaml(target, {"path": ".", **splits, "names": data.names})
     except OSError as error:
         raise DataError(f"{output}: cannot be written ({error.strerror or error})") from error
     return target
+
+
+def _load(data: DataSpec, split: str) -> tuple[PackedImages, list[str] | None]:
+    """Return the images of a split and, for class folders, the label of each, a box of the whole image."""
+    if not data.yaml.is_dir():
+        return load_labels(getattr(data, split), prefix=f"{split}: ").images, None
+    files = load_split(data, split, data.names, prefix=f"{split}: ")
+    return files.images, [" ".join(f"{value:g}" for value in row) + "\n" for row in files.labels.joined()]
 
 
 def log_summary(yaml: Path) -> None:
@@ -71,7 +80,9 @@ def log_summary(yaml: Path) -> None:
     LOG.info(f"{len(shards)} shards, {size / 1e6:.1f} MB; train with --data {relative_to_cwd(yaml)}")
 
 
-def _pack_split(split: str, images: object, output: Path, per_shard: int, seed: int | None) -> str:
+def _pack_split(
+    split: str, images: PackedImages, labels: list[str] | None, output: Path, per_shard: int, seed: int | None
+) -> str:
     """Write the shards of a split; return the pattern that names them in the yaml."""
     if not isinstance(images, PackedPaths):
         raise ConfigError(f"{split}: consists of shards already")
@@ -84,7 +95,10 @@ def _pack_split(split: str, images: object, output: Path, per_shard: int, seed: 
     for number in Bar(range(count), f"{split}: {len(images)} images in {count} shards"):
         path = output / f"{split}-{number:0{width}d}.tar"
         chosen = order[number * per_shard : (number + 1) * per_shard]
-        samples = [(names.unique(_sample_name(images.relative_path(i))), images[i]) for i in chosen.tolist()]
+        samples = [
+            (names.unique(_sample_name(images.relative_path(i))), images[i], labels[i] if labels else None)
+            for i in chosen.tolist()
+        ]
         _write_shard(path, samples)
         make_index(shard_info(os.path.abspath(path)))
     last = f"{count - 1:0{width}d}"
@@ -97,7 +111,7 @@ def _sample_name(path: str) -> str:
     return "/".join(_RESERVED.sub("_", part) for part in parts)
 
 
-def _write_shard(path: Path, samples: Sequence[tuple[str, Path]]) -> None:
+def _write_shard(path: Path, samples: Sequence[_Sample]) -> None:
     with atomic_write(path) as out, tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as shard:
         for name, content in _read_files(samples):
             member = tarfile.TarInfo(name)  # without time and owner: the same images give the same bytes
@@ -105,9 +119,11 @@ def _write_shard(path: Path, samples: Sequence[tuple[str, Path]]) -> None:
             shard.addfile(member, io.BytesIO(content))
 
 
-def _read_files(samples: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, bytes]]:
-    for name, image in samples:
+def _read_files(samples: Sequence[_Sample]) -> Iterator[tuple[str, bytes]]:
+    for name, image, text in samples:
         yield f"{name}{image.suffix.lower()}", image.read_bytes()
         labels = label_path(image)
-        if labels.is_file():
+        if text is not None:
+            yield f"{name}.txt", text.encode()
+        elif labels.is_file():
             yield f"{name}.txt", labels.read_bytes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,7 +15,6 @@ from utils.data.dataset import Item, SampleKey
 from utils.data.image_cache import make_cache
 from utils.data.samples import ImageReader
 from utils.data.scan import LabelledFiles
-from utils.tasks.classify.folders import load_class_files
 from utils.tasks.classify.transforms import augment, center_crop
 
 
@@ -24,18 +22,13 @@ class ClassificationDataset(Dataset[Item]):
     """The images of one split with their classes; a sample has a row (0, class) instead of boxes.
 
     Args:
-        split: a folder with a folder for each class.
+        files: the images, see `load_split`.
         imgsz: side of the images, pixels.
-        names: of the model's classes, by number.
         hyp: augmentations, see `augment`; None for centre crops.
-        complete: every class needs an image, for training.
         cache: ram, disk, or None: ram if the images are few. Cached are whole images for training, and the
             resized squares for centre crops.
         seed: of the augmentations.
         prefix: text before log messages.
-
-    Raises:
-        ConfigError, DataError: see `load_class_files`.
     """
 
     rect = False  # all images of a batch are squares of one size
@@ -43,18 +36,15 @@ class ClassificationDataset(Dataset[Item]):
 
     def __init__(
         self,
-        split: Path,
+        files: LabelledFiles,
         imgsz: int,
-        names: Mapping[int, str],
         *,
         batch_size: int = 16,
         hyp: Mapping[str, Any] | None = None,
-        complete: bool = False,
         cache: str | None = None,
         seed: int = 0,
         prefix: str = "",
     ) -> None:
-        files = load_class_files(split, names, complete=complete, prefix=prefix)
         self.imgsz = imgsz
         self.batch_size = batch_size
         self.hyp = None if hyp is None else dict(hyp)

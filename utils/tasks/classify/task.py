@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +12,10 @@ from models.van_weights import classifier_config
 from models.yolo import cut_config, task_of
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
+from utils.data.class_folders import load_split, read_class_data
 from utils.data.letterbox import to_tensor
 from utils.tasks.classify import transforms
 from utils.tasks.classify.dataset import ClassificationDataset
-from utils.tasks.classify.folders import read_folders
 from utils.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -84,10 +83,10 @@ class ClassifyTask(Task):
         }
 
     def read_data(self, options: Any) -> DataSpec:
-        return read_folders(options.data, allow_download=options.download)
+        return read_class_data(options.data, allow_download=options.download)
 
     def read_val_data(self, options: Any) -> DataSpec:
-        return read_folders(options.data, allow_download=options.download)
+        return read_class_data(options.data, allow_download=options.download)
 
     def model_config(self, options: Any, config: dict[str, Any]) -> dict[str, Any]:
         """Return the yaml of a classifier: that of a detector is cut at --cutoff."""
@@ -138,20 +137,23 @@ class ClassifyTask(Task):
     def make_datasets(
         self, options: Any, hyp: Mapping[str, float], data: DataSpec, model: Any, imgsz: int, stride: int
     ) -> tuple[ClassificationDataset, ClassificationDataset]:
-        for split, folders in (("train", data.train), ("val", data.val)):
-            if not folders:
-                raise ConfigError(f"--data {options.data}: {data.root} has no folder {split}")
-        make = partial(ClassificationDataset, imgsz=imgsz, names=data.names, seed=options.seed)
-        train = make(
-            self.folder_of(data.train),
-            hyp=None if options.noaugment else hyp,
-            complete=True,
-            batch_size=options.batch_size,
-            cache=None if options.cache == "val" else options.cache,
-            prefix="train: ",
-        )
-        cache = None if options.noval else "ram" if options.cache == "val" else options.cache
-        return train, make(self.folder_of(data.val), cache=cache, prefix="val: ")
+        sets = []
+        for split in ("train", "val"):
+            training = split == "train"
+            cache = "ram" if options.cache == "val" and not training else options.cache
+            unused = options.noval and not training or options.cache == "val" and training
+            sets.append(
+                ClassificationDataset(
+                    load_split(data, split, data.names, complete=training, prefix=f"{split}: "),
+                    imgsz,
+                    hyp=hyp if training and not options.noaugment else None,
+                    batch_size=options.batch_size,
+                    cache=None if unused else cache,
+                    seed=options.seed,
+                    prefix=f"{split}: ",
+                )
+            )
+        return sets[0], sets[1]
 
     def names_of(self, backend: Backend, data: DataSpec) -> dict[int, str]:
         return backend.names
@@ -162,12 +164,9 @@ class ClassifyTask(Task):
     def make_val_dataset(
         self, options: Any, split: str, data: DataSpec, backend: Backend
     ) -> ClassificationDataset:
-        folder = self.folder_of(getattr(data, split))
-        return ClassificationDataset(folder, options.imgsz, backend.names, prefix=f"{split}: ")
-
-    def folder_of(self, folders: list[Any]) -> Path:
-        folder: Path = folders[0]
-        return folder
+        prefix = f"{split}: "
+        files = load_split(data, split, backend.names, prefix=prefix)
+        return ClassificationDataset(files, options.imgsz, prefix=prefix)
 
     def plots(self) -> Callbacks:
         from utils.tasks.classify.plots import ClassifyPlots
@@ -184,7 +183,7 @@ class ClassifyTask(Task):
         return transforms.normalize(to_tensor([square], torch.device("cpu")))
 
     def training_images(self, data: str) -> list[Path]:
-        return [folder for folder in read_folders(data).train if isinstance(folder, Path)]
+        return [folder for folder in read_class_data(data).train if isinstance(folder, Path)]
 
     def predictor(self) -> type[ClassifyPredictor]:
         from utils.tasks.classify.prediction import ClassifyPredictor

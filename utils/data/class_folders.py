@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,10 @@ from utils.base.errors import ConfigError, DataError, MissingFileError
 from utils.base.log import LOG
 from utils.base.names import class_names
 from utils.base.paths import output_root, relative_to_cwd
-from utils.data.dataset_yaml import DataSpec, datasets_dir
+from utils.data.dataset_yaml import YAML_SUFFIXES, DataSpec, datasets_dir, read_data_yaml
 from utils.data.download import Download, download_data
 from utils.data.packed import PackedRows
-from utils.data.scan import LabelledFiles, load_images
+from utils.data.scan import LabelledFiles, load_images, load_labels
 
 SHAPES = "shapes-cls"  # drawn, see utils/data/shapes.py
 SPLITS = ("train", "val", "test")
@@ -35,12 +35,12 @@ KNOWN: dict[str, str] = {
 _SHOWN = 10  # class names in a message
 
 
-def read_folders(name: str, *, allow_download: bool = False) -> DataSpec:
-    """Find a dataset of class folders.
+def read_class_data(name: str, *, allow_download: bool = False) -> DataSpec:
+    """Find a dataset of class folders, or of a data yaml whose images have labels of one class each.
 
     Args:
-        name: its folder, relative to the current folder or the project; or the name of a known dataset, which
-            is in the datasets folder.
+        name: its folder, relative to the current folder or the project; the name of a known dataset, which
+            is in the datasets folder; or a data yaml, as `python -m utils.data pack` writes it for shards.
         allow_download: download a known dataset without asking.
 
     Returns:
@@ -51,6 +51,8 @@ def read_folders(name: str, *, allow_download: bool = False) -> DataSpec:
         ConfigError: no such folder, or a download is not allowed.
         DataError: the folder has no class folders below train, val or test.
     """
+    if name.lower().endswith(YAML_SUFFIXES):
+        return read_data_yaml(name, allow_download=allow_download)
     root = _find(name, allow_download)
     splits = {split: [root / split] if (root / split).is_dir() else [] for split in SPLITS}
     val = splits["val"] or splits["test"]
@@ -84,6 +86,41 @@ def class_folders(split: Path) -> list[str]:
     return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
 
 
+def load_split(
+    data: DataSpec, split: str, names: Mapping[int, str], *, complete: bool = False, prefix: str = ""
+) -> LabelledFiles:
+    """Find the images of a split; the label of each is one row of class and box.
+
+    Args:
+        data: of `read_class_data`.
+        split: train, val or test.
+        names: of the model's classes, by number.
+        complete: for training: every class needs an image.
+        prefix: text before log messages.
+
+    Raises:
+        ConfigError: a class of the dataset that the model does not have, or no such split.
+        DataError: there are no usable images, or a class has none.
+    """
+    sources = getattr(data, split)
+    if not sources:
+        raise ConfigError(f"{data.yaml} has no {split} images; --data is a folder with train and val")
+    if data.yaml.is_dir():
+        return load_class_files(sources[0], names, complete=complete, prefix=prefix)
+    files = load_labels(sources, data.names, prefix)
+    files = files.take(files.labels.counts > 0)
+    first = files.labels.rows[files.labels.starts]
+    numbers = _numbers(data.yaml, [data.names[int(each)] for each in np.unique(first[:, 0])], names, prefix)
+    labels = first.copy()
+    labels[:, 0] = [numbers[data.names[int(each)]] for each in first[:, 0]]
+    if (files.labels.counts > 1).any():
+        LOG.warning(f"{prefix}{data.yaml}: images with several labels are of the class of their first one")
+    count = np.arange(len(labels))
+    files.labels = PackedRows(labels, count, np.ones_like(count))
+    _check_counts(files, data.yaml, names, complete, prefix)
+    return files
+
+
 def load_class_files(
     split: Path, names: Mapping[int, str], *, complete: bool = False, prefix: str = ""
 ) -> LabelledFiles:
@@ -102,7 +139,7 @@ def load_class_files(
         ConfigError: a folder that is none of the classes.
         DataError: there are no usable images, or a class has none.
     """
-    numbers = _numbers(split, names, prefix)
+    numbers = _numbers(split, class_folders(split), names, prefix)
     files = load_images([split], prefix)
     labels = np.zeros((len(files.images), 5), np.float32)
     labels[:, 1:] = (0.5, 0.5, 1, 1)
@@ -120,9 +157,9 @@ def load_class_files(
     return files
 
 
-def _numbers(split: Path, names: Mapping[int, str], prefix: str) -> dict[str, int]:
+def _numbers(origin: Path, folders: Sequence[str], names: Mapping[int, str], prefix: str) -> dict[str, int]:
     """Return the class of each folder by its name."""
-    folders, numbers = class_folders(split), {name: number for number, name in names.items()}
+    numbers = {name: number for number, name in names.items()}
     unknown = [folder for folder in folders if folder not in numbers]
     if not unknown:
         return numbers
@@ -131,7 +168,7 @@ def _numbers(split: Path, names: Mapping[int, str], prefix: str) -> dict[str, in
         LOG.warning(f"{prefix}the model does not name its classes: the folders are numbered in their order")
         return {folder: number for number, folder in enumerate(folders)}
     raise ConfigError(
-        f"{split / unknown[0]} is not a class of the model, which has {len(names)}: {_listed(names)}"
+        f"{origin / unknown[0]} is not a class of the model, which has {len(names)}: {_listed(names)}"
     )
 
 
@@ -166,7 +203,7 @@ def _find(name: str, allow_download: bool) -> Path:
         if candidate.is_dir():
             return Path(os.path.normpath(candidate))
     if given.is_file():
-        raise ConfigError(f"--data {name} is a file; classification reads a folder with train and val in it")
+        raise ConfigError(f"--data {name}: expected a folder with train and val in it, or a data yaml")
     if name not in KNOWN:
         tried = ", ".join(dict.fromkeys(str(path.parent) for path in candidates))
         known = ", ".join([SHAPES, *KNOWN])
