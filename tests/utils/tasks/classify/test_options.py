@@ -133,8 +133,8 @@ def test_a_detector_is_cut_at_ten_layers_unless_said_otherwise() -> None:
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [({"model": "resnet18"}, "resnet18"), ({"model": "resnet18.pt"}, ""), ({"model": "", "cfg": "a.yaml"}, ""), ({}, ""),
-     ({"model": "resnet18", "cfg": "yolov5n-cls.yaml"}, "")],
+    [({"model": "resnet18"}, "resnet18"), ({"model": "resnet18.pt"}, ""), ({}, ""),
+     ({"model": "", "cfg": "a.yaml"}, ""), ({"model": "resnet18", "cfg": "yolov5n-cls.yaml"}, "")],
 )  # fmt: skip
 def test_a_model_without_a_suffix_is_of_torchvision(given: dict[str, str], expected: str) -> None:
     from utils.tasks.classify.task import torchvision_name
