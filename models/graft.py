@@ -236,8 +236,14 @@ def _gain(a: nn.Module, shapes_a: Shapes, b: nn.Module, shapes_b: Shapes) -> int
         return 0
     common = shapes_a.keys() & shapes_b.keys()
     fitting = sum(shapes_a[key] == shapes_b[key] for key in common)
-    # Of a head for other classes only the anchors fit, but it is still the counterpart.
-    return fitting if fitting == len(common) or "anchors" in shapes_a else 0
+    # Of a head for other classes some tensors do not fit, but it is still the counterpart.
+    head = "anchors" in shapes_a or (hasattr(class_a, "task") and _differ_in_outputs(shapes_a, shapes_b))
+    return fitting if fitting == len(common) or head else 0
+
+
+def _differ_in_outputs(a: Shapes, b: Shapes) -> bool:
+    """Return whether the tensors of two classification heads differ in nothing but their first dimension."""
+    return a.keys() == b.keys() and all(shape[1:] == b[key][1:] for key, shape in a.items())
 
 
 def _shapes(model: BaseModel) -> dict[int, Shapes]:

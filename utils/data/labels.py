@@ -123,7 +123,10 @@ class SampleCheck:
 
 
 def check_sample(
-    name: str, read_size: Callable[[], tuple[int, int]], read_labels: Callable[[], str | None]
+    name: str,
+    read_size: Callable[[], tuple[int, int]],
+    read_labels: Callable[[], str | None],
+    min_side: int = MIN_SIDE,
 ) -> SampleCheck:
     """Check an image and its labels.
 
@@ -131,14 +134,15 @@ def check_sample(
         name: name of the image in error messages.
         read_size: returns (width, height), or raises DataError.
         read_labels: returns the text of the label file, or None if there is none.
+        min_side: least width and height in pixels.
     """
     try:
         size = read_size()
     except (DataError, OSError) as error:
         reason = str(error).removeprefix(f"{name}: ")
         return SampleCheck(CORRUPT, notes=[(Subject.IMAGE, f"skipped, {reason}")])
-    if min(size) < MIN_SIDE:
-        reason = f"skipped, {size[0]}x{size[1]} pixels are fewer than {MIN_SIDE}x{MIN_SIDE}"
+    if min(size) < min_side:
+        reason = f"skipped, {size[0]}x{size[1]} pixels are fewer than {min_side}x{min_side}"
         return SampleCheck(CORRUPT, notes=[(Subject.IMAGE, reason)])
     try:
         text = read_labels()

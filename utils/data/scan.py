@@ -174,9 +174,9 @@ def _scan_chunk(paths: Sequence[str], labelled: bool) -> Scan:
 
 
 def _check_file(image: Path, labelled: bool = True) -> SampleCheck:
-    return check_sample(
-        str(image), lambda: check_image(image), lambda: _read_text(label_path(image)) if labelled else None
-    )
+    if not labelled:  # digits to classify are images of 8 x 8 pixels, for example
+        return check_sample(str(image), lambda: check_image(image), lambda: None, min_side=1)
+    return check_sample(str(image), lambda: check_image(image), lambda: _read_text(label_path(image)))
 
 
 def _read_text(path: Path) -> str | None:

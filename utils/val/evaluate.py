@@ -28,7 +28,7 @@ Predictor = Callable[..., Any]  # images (B, 3, H, W) -> decoded (B, N, 5 + nc),
 Gather = Callable[[Any], list[Any]]
 Loss = Callable[..., tuple[Tensor, Tensor]]  # raw output, labels of the batch -> loss, items
 
-FEW_CLASSES = 50  # below this, a validation outside training logs a row for each class
+FEW_CLASSES = 50  # below this, a validation outside training logs a row for each class by default
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class EvalConfig:
     hybrid: bool = False  # the true labels join the detections before NMS
     match: MatchRule = "legacy"  # see `match_predictions`
     full_masks: bool = False  # compare masks at the size of the input, not of the prototypes
-    verbose: bool = False  # log a row for each class, however many there are
+    verbose: bool | None = None  # log a row for each class; None: unless they are many, or in training
 
 
 def evaluate(
@@ -92,7 +92,8 @@ def evaluate(
         if gather is not None:
             one_pass.merge(gather)
         result = one_pass.result()
-        result.log(len(names) > 1 and (config.verbose or (loss is None and len(names) < FEW_CLASSES)))
+        rows = loss is None and len(names) < FEW_CLASSES if config.verbose is None else config.verbose
+        result.log(len(names) > 1 and rows)
         result.warn(standalone=loss is None)
         result = writers.finish(result)
     callbacks.on_val_end(result)

@@ -68,7 +68,7 @@ def _eval_config(options: ValOptions, half: bool, hybrid: bool) -> EvalConfig:
         hybrid=hybrid,
         match=cast("MatchRule", options.match),
         full_masks=getattr(options, "mask_size", "") == "full",
-        verbose=bool(options.verbose),
+        verbose=options.verbose or (None if get_task(options.model_task).draws_boxes else False),
     )
 
 
