@@ -46,7 +46,8 @@ def custom(
         device: "cpu", 0, "cuda:0", or a torch.device; None for the best available.
 
     Returns:
-        AutoShape; without `autoshape` a DetectionModel, or the backend of an exported format.
+        AutoShape; without `autoshape` the model of the file's task, such as DetectionModel, or the backend of
+        an exported format.
 
     Raises:
         ConfigError, DataError: a file that does not exist or cannot be loaded.

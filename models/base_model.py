@@ -46,6 +46,11 @@ class BaseModel(nn.Module):
         """Name of the task: detect, segment or classify."""
         raise NotImplementedError
 
+    @property
+    def stride(self) -> Tensor:
+        """Strides of the levels; height and width of images are multiples of the largest."""
+        raise NotImplementedError
+
     def run_layers(self, x: Tensor, visualize: LayerCallback | None = None) -> Any:
         """Run the layers once, without test-time augmentation."""
         kept: dict[int, Tensor] = {}

@@ -173,7 +173,7 @@ class ClassificationModel(BaseModel):
     Args:
         cfg: path of a yaml, bare name of one below models/, or its content. That of a detector is cut.
         model: a detector to cut, whose weights are copied; instead of `cfg`.
-        nc: number of classes; replaces the yaml's.
+        nc: number of classes; replaces the yaml's. Of a detector to cut 1000 by default.
         cutoff: number of layers of a detector to keep, of which `Classify` takes the place of the last one.
         ch: image channels, where the yaml has no `ch`.
 
@@ -187,12 +187,15 @@ class ClassificationModel(BaseModel):
     def __init__(
         self,
         cfg: str | Path | dict[str, Any] | None = None,
-        model: DetectionModel | None = None,
+        model: Any = None,
         nc: int | None = None,
         cutoff: int | None = 10,
         ch: int = 3,
     ) -> None:
         super().__init__()
+        if model is not None:
+            model = model if isinstance(model, BaseModel) else model.model  # of DetectMultiBackend
+            nc = nc or 1000
         source = model.yaml if model is not None else cfg or "yolov5s-cls.yaml"
         self.yaml, self.yaml_file = read_config(source)
         if task_of(self.yaml) != Classify.task:
@@ -204,6 +207,8 @@ class ClassificationModel(BaseModel):
         self.nc = self.yaml["nc"]
         self.names = {i: str(i) for i in range(self.nc)}
         if model is not None:
+            if "model.0.conv.bias" in model.state_dict():
+                self.fuse()
             own, last = self.state_dict(), f"model.{len(self.model) - 1}."
             kept = {k: v for k, v in model.state_dict().items() if k in own and not k.startswith(last)}
             self.load_state_dict(kept, strict=False)

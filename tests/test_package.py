@@ -16,7 +16,7 @@ from utils.base.paths import ROOT
 
 pytest.importorskip("setuptools", minversion="77")
 
-FOLDERS = ("models", "utils", "studies", "serve", "data", "segment", "yolov5_lska")
+FOLDERS = ("models", "utils", "studies", "serve", "data", "segment", "classify", "yolov5_lska")
 HEAVY = ("torch", "numpy", "cv2", "yaml", "PIL", "tqdm", "matplotlib")
 
 
@@ -86,9 +86,9 @@ def test_the_wheel_has_one_top_level_package(wheel: Path) -> None:
 
 def test_the_wheel_has_all_files(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    own = [*ROOT.glob("*.py"), *ROOT.glob("segment/*.py")]
+    own = [*ROOT.glob("*.py"), *ROOT.glob("segment/*.py"), *ROOT.glob("classify/*.py")]
     scripts = {f"yolov5_lska/scripts/{path.relative_to(ROOT).as_posix()}" for path in own}
-    files = [path for name in FOLDERS[:-2] for path in (ROOT / name).rglob("*") if path.is_file()]
+    files = [path for name in FOLDERS[:-3] for path in (ROOT / name).rglob("*") if path.is_file()]
     wanted = {
         f"yolov5_lska/{path.relative_to(ROOT).as_posix()}"
         for path in files
@@ -107,6 +107,8 @@ def test_the_wheel_has_all_files(wheel: Path) -> None:
         ("val", "--help"),
         ("segment", "train", "--help"),
         ("segment", "predict", "--help"),
+        ("classify", "train", "--help"),
+        ("classify", "val", "--help"),
         ("get", "--help"),
         ("pack", "--help"),
     ],

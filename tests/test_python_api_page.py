@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from models.weights import model_record, save_checkpoint
-from models.yolo import DetectionModel
+from models.yolo import ClassificationModel, DetectionModel
 from tests.known import fill, pattern_image
 from utils.base.paths import ROOT
 from utils.plots.annotator import write_image
@@ -25,6 +25,9 @@ def test_the_examples_run(offline: Path) -> None:
     model = DetectionModel("yolov5n.yaml")
     fill(model, 4)
     save_checkpoint(offline / "yolov5n.pt", {"model": model_record(model)})
+    classifier = ClassificationModel("yolov5n-cls.yaml", nc=1000)
+    fill(classifier, 4)
+    save_checkpoint(offline / "yolov5n-cls.pt", {"model": model_record(classifier)})
     write_image(offline / "bus.jpg", pattern_image(64, 48))
     program = "\n".join(examples).replace("path/to/yolov5-lska", str(ROOT)).replace("640", "64")
     (offline / "program.py").write_text(program, encoding="utf-8")

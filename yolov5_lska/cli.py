@@ -19,6 +19,9 @@ COMMANDS = {
     "segment train": ("segment/train.py", "train a segmentation model"),
     "segment val": ("segment/val.py", "validate a segmentation model on labelled images"),
     "segment predict": ("segment/predict.py", "segment objects in images, videos and streams"),
+    "classify train": ("classify/train.py", "train a classification model"),
+    "classify val": ("classify/val.py", "validate a classification model on images in class folders"),
+    "classify predict": ("classify/predict.py", "classify images, videos and streams"),
     "export": ("export.py", "export checkpoints to other formats"),
     "compare": ("compare.py", "compare models over several seeds"),
     "graft": ("graft.py", "transfer trained weights to a config with other layers"),
@@ -44,7 +47,8 @@ def main() -> None:
     elif " ".join(words[:2]) in commands():
         _run(COMMANDS[" ".join(words[:2])][0], words[2:])
     else:
-        _exit_unknown(" ".join(words[:2]) if name == "segment" else name)
+        groups = {command.partition(" ")[0] for command in COMMANDS if " " in command}
+        _exit_unknown(" ".join(words[:2]) if name in groups else name)
 
 
 def commands() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""AutoShape: a model with pre-processing and NMS, for images of any type and size, one or several."""
+"""AutoShape: a model with pre-processing and post-processing, for images of any type and size."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.autoshape.classifications import Classifications
 from models.autoshape.detections import Detections
-from models.autoshape.inputs import load_images
+from models.autoshape.inputs import NamedImage, load_images
+from models.autoshape.results import Results
 from models.backends.base import Backend, cpu_batch_size
 from models.backends.pytorch import PyTorchBackend
+from models.base_model import BaseModel
 from models.weights import Ensemble
-from models.yolo import DetectionModel
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.base.names import class_names
@@ -23,17 +25,23 @@ from utils.base.timing import STAGES, Stopwatch
 from utils.data.letterbox import letterbox, to_tensor
 from utils.ops.boxes import scale_boxes
 from utils.ops.nms import non_max_suppression
+from utils.tasks.classify.transforms import center_crop, normalize
 from utils.tasks.segment.prediction import FrameMasks
 
-__all__ = ["AutoShape", "Detections"]
+__all__ = ["AutoShape", "Classifications", "Detections"]
 Detections.__module__ = "models.common"  # where the original has it, by which SAHI and others recognise it
 
 
+# Longer side of the network's input by default, pixels: as the scripts of each task have it.
+_SIZES = {"classify": 224}
+_SIZE = 640
+
+
 class AutoShape(nn.Module):
-    """Detector for files, URLs, PIL images, arrays, or a list of these: `model("bus.jpg")`.
+    """Model for files, URLs, PIL images, arrays, or a list of these: `model("bus.jpg")`.
 
     Args:
-        model: a backend of `models.backends.load_backend`, or a DetectionModel.
+        model: a backend of `models.backends.load_backend`, or a model in memory, such as a DetectionModel.
 
     Attributes:
         conf, iou: confidence threshold and NMS IoU threshold.
@@ -49,9 +57,11 @@ class AutoShape(nn.Module):
         stride: height and width of the network's input are multiples of it.
 
     Shape:
-        Images give `Detections`. A tensor (B, 3, H, W) in 0-1 is passed to the network without
+        Images give `Detections`; of a classification model `Classifications`, to which the attributes about
+        boxes do not apply. A tensor (B, 3, H, W) in 0-1 is passed to the network without
         pre-processing and NMS, and gives its output: (decoded (B, N, 5 + nc), raw maps) for .pt files, and
-        decoded boxes for others; a segmentation model also gives mask prototypes, after the boxes.
+        decoded boxes for others; a segmentation model also gives mask prototypes, after the boxes. A
+        classification model takes normalized images, and gives logits (B, nc).
     """
 
     conf = 0.25
@@ -67,10 +77,10 @@ class AutoShape(nn.Module):
     def __init__(self, model: Backend | nn.Module, verbose: bool = True) -> None:
         super().__init__()
         model = getattr(model, "backend", model)  # of DetectMultiBackend
-        if isinstance(model, DetectionModel | Ensemble):
+        if isinstance(model, BaseModel | Ensemble):
             model = PyTorchBackend.from_model(model)
         if not isinstance(model, Backend):
-            raise ConfigError(f"AutoShape: expected a backend or DetectionModel, not {type(model).__name__}")
+            raise ConfigError(f"AutoShape: expected a backend or a model, not {type(model).__name__}")
         self.model = model
         if isinstance(model, PyTorchBackend):
             self.net = model.model  # a submodule, for `parameters`, `to` and `state_dict`
@@ -91,14 +101,19 @@ class AutoShape(nn.Module):
         return self
 
     def forward(
-        self, ims: Any, size: int | Sequence[int] = 640, augment: bool = False, profile: bool = False
+        self,
+        ims: Any,
+        size: int | Sequence[int] | None = None,
+        augment: bool = False,
+        profile: bool = False,
     ) -> Any:
-        """Detect objects.
+        """Detect objects, or classify images.
 
         Args:
             ims: an image or a list of images of any types; arrays are RGB. For a tensor (B, 3, H, W) see
                 `Shape` above.
-            size: longer side of the network's input in pixels; or (height, width), for exported files.
+            size: longer side of the network's input in pixels; or (height, width), for exported files. By
+                default 640, of a classification model 224.
             augment: test-time augmentation, for .pt files only.
             profile: unused, accepted for compatibility; times are always measured.
 
@@ -108,8 +123,15 @@ class AutoShape(nn.Module):
         """
         if isinstance(ims, Tensor) and ims.ndim == 4:
             return self._forward_tensor(ims, augment)
+        items = list(ims) if isinstance(ims, list | tuple) else [ims]
+        self._check(items)
+        task = self.model.task
+        run = self._classify if task == "classify" else self._detect
+        clocks = [Stopwatch(self.device) for _ in STAGES]
         with torch.no_grad():
-            return self._detect(list(ims) if isinstance(ims, list | tuple) else [ims], size, augment)
+            with clocks[0]:
+                loaded = load_images(items, self.private_addresses)
+            return run(loaded, _SIZES.get(task, _SIZE) if size is None else size, augment, clocks)
 
     def _forward_tensor(self, images: Tensor, augment: bool) -> Any:
         backend = self.model
@@ -119,13 +141,12 @@ class AutoShape(nn.Module):
         with self._precision():
             return backend.model(images, augment=augment)
 
-    def _detect(self, items: list[Any], size: int | Sequence[int], augment: bool) -> Detections:
-        self._check(items)
-        preprocess, inference, nms = clocks = [Stopwatch(self.device) for _ in STAGES]
-        with preprocess:
-            loaded = load_images(items, self.private_addresses)
-            images = [item.rgb for item in loaded]
-            shape = self._shape(images, size)
+    def _detect(
+        self, loaded: list[NamedImage], size: int | Sequence[int], augment: bool, clocks: list[Stopwatch]
+    ) -> Results:
+        preprocess, inference, nms = clocks
+        images = [item.rgb for item in loaded]
+        shape = self._shape(images, size)
         detections: list[Tensor] = []
         masks: list[FrameMasks] = []
         for batch in self._batches(images, shape):
@@ -150,6 +171,27 @@ class AutoShape(nn.Module):
         names = class_names(self.names)
         size_of_input = len(images), 3, *shape
         return Detections(images, detections, files, clocks, names, size_of_input, masks)
+
+    def _classify(
+        self, loaded: list[NamedImage], size: int | Sequence[int], augment: bool, clocks: list[Stopwatch]
+    ) -> Results:
+        preprocess, inference, postprocess = clocks
+        images = [item.rgb for item in loaded]
+        side = max(self.model.imgsz or _sides(size))
+        probabilities: list[Tensor] = []
+        for batch in self._batches(images, (side, side)):
+            with preprocess:
+                squares = [center_crop(image, side) for image in batch]
+                inputs = normalize(to_tensor(squares, self.device, self.model.fp16, rgb=True))
+            with inference, self._precision():
+                logits = self.model(inputs, augment=augment)
+            with postprocess:
+                probabilities.append(logits.float().softmax(1))
+        files = [item.file for item in loaded]
+        names = class_names(self.names)
+        return Classifications(
+            images, torch.cat(probabilities), files, clocks, names, (len(images), 3, side, side)
+        )
 
     def _nms(self, decoded: Tensor, coefficients: int) -> list[Tensor]:
         classes = [self.classes] if isinstance(self.classes, int) else self.classes
@@ -184,9 +226,7 @@ class AutoShape(nn.Module):
 
     def _shape(self, images: Sequence[np.ndarray], size: int | Sequence[int]) -> tuple[int, int]:
         """Return the smallest (height, width) that all images fit into; for exported files the full size."""
-        sides = tuple(int(side) for side in size) if isinstance(size, Iterable) else (int(size),) * 2
-        if len(sides) != 2 or min(sides) < 1:
-            raise ConfigError(f"size={size}: expected a number of pixels, or (height, width)")
+        sides = _sides(size)
         if not self.model.pt:
             height, width = self.model.imgsz or sides
         else:
@@ -212,6 +252,14 @@ class AutoShape(nn.Module):
         if isinstance(self.model, PyTorchBackend):
             self.model.sync_device()
         return self
+
+
+def _sides(size: int | Sequence[int]) -> tuple[int, int]:
+    """Return (height, width) of a size, which may be one number."""
+    sides = tuple(int(side) for side in size) if isinstance(size, Iterable) else (int(size),) * 2
+    if len(sides) != 2 or min(sides) < 1:
+        raise ConfigError(f"size={size}: expected a number of pixels, or (height, width)")
+    return sides
 
 
 def _scaled(size_hw: Sequence[int], longer: int) -> tuple[int, int]:

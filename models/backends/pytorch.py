@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models.backends.base import Backend, LayerCallback, Outputs
 from models.backends.metadata import Metadata
+from models.base_model import BaseModel
 from models.weights import Ensemble, load_for_inference
 from models.yolo import DetectionModel
 from utils.base.errors import DataError, first_line, one_line
@@ -38,14 +39,14 @@ class PyTorchBackend(Backend):
         self._set_model(model.half() if fp16 else model.float())
 
     @classmethod
-    def from_model(cls, model: DetectionModel | Ensemble) -> PyTorchBackend:
+    def from_model(cls, model: BaseModel | Ensemble) -> PyTorchBackend:
         """Wrap a model that is in memory, on its device and in its precision; it is put into eval mode."""
         backend = cls.__new__(cls)
         Backend.__init__(backend, "the model", next(model.parameters()).device)
         backend._set_model(model)
         return backend
 
-    def _set_model(self, model: DetectionModel | Ensemble) -> None:
+    def _set_model(self, model: BaseModel | Ensemble) -> None:
         self.model = model.eval()
         self.task = model.task
         if isinstance(model, DetectionModel):

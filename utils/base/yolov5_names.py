@@ -179,6 +179,7 @@ TABLE: dict[str, dict[str, tuple[str, str]]] = {
             "utils.compat.torch_tools",
             "sparsity prune reshape_classifier_output device_count init_torch_seeds",
         ),
+        **_rows("utils.compat.classify", "smartCrossEntropyLoss=smart_cross_entropy", "v6.2 and later"),
         **_rows("utils.compat.checks", "LOGGER colorstr check_version")
         | _rows("utils.compat.helpers", "file_date one_cycle init_seeds intersect_dicts"),
         **_rows("utils.compat.helpers", "date_modified=file_date git_describe", "until v6.0"),
@@ -313,7 +314,11 @@ _LOADERS = {
     **_standard("Path random time os np torch cv2 glob shutil tqdm math logging json yaml Image"),
     **_standard("torchvision F nn Thread deepcopy contextmanager"),
 }
-TABLE["utils.dataloaders"] = _LOADERS | _rows("utils.compat.loaders", "LoadImages LoadStreams")
+TABLE["utils.dataloaders"] = (
+    _LOADERS
+    | _rows("utils.compat.loaders", "LoadImages LoadStreams")
+    | _rows("utils.compat.classify", "create_classification_dataloader ClassificationDataset")
+)
 TABLE["utils.datasets"] = (
     _LOADERS
     | _rows(

@@ -16,9 +16,10 @@ from utils.data.letterbox import letterbox as fit
 from utils.data.perspective import PerspectiveDraws
 from utils.data.perspective import random_perspective as warp
 from utils.data.samples import Sample
+from utils.tasks.classify import transforms as classify
 
-IMAGENET_MEAN = 0.485, 0.456, 0.406  # RGB
-IMAGENET_STD = 0.229, 0.224, 0.225
+IMAGENET_MEAN = classify.MEAN  # RGB
+IMAGENET_STD = classify.STD
 
 
 def _generator() -> np.random.Generator:
@@ -167,9 +168,22 @@ class LetterBox:
         return letterbox(im, (self.h, self.w), auto=self.auto, stride=self.stride)[0]
 
 
-class _Compose:
-    def __init__(self, *steps: Any) -> None:
-        self.transforms = list(steps)
+class Normalize:
+    """`normalize` as an object, with the attributes of torchvision's class."""
+
+    def __init__(self, mean: Any = IMAGENET_MEAN, std: Any = IMAGENET_STD) -> None:
+        self.mean, self.std = mean, std
+
+    def __call__(self, x: Tensor) -> Tensor:
+        result: Tensor = normalize(x, self.mean, self.std)
+        return result
+
+
+class Compose:
+    """Transforms that follow each other."""
+
+    def __init__(self, transforms: Sequence[Any]) -> None:
+        self.transforms = list(transforms)
 
     def __call__(self, x: Any) -> Any:
         for step in self.transforms:
@@ -177,7 +191,7 @@ class _Compose:
         return x
 
 
-def classify_transforms(size: int = 224) -> _Compose:
+def classify_transforms(size: int = 224) -> Compose:
     """Return the transforms of a classifier: centre square, resize, tensor (3, size, size), normalize.
 
     Raises:
@@ -185,11 +199,53 @@ def classify_transforms(size: int = 224) -> _Compose:
     """
     if not isinstance(size, int):
         raise AssertionError(f"classify_transforms: size {size}: expected one number of pixels")
-    return _Compose(CenterCrop(size), ToTensor(), normalize)
+    return Compose([CenterCrop(size), ToTensor(), Normalize()])
 
 
-def classify_albumentations(*args: Any, **kwargs: Any) -> None:
-    """Return None, as the original does without Albumentations: `classify_transforms` are used then."""
+class _ClassifyAugmentations:
+    """Our augmentations of classification: `transform(image=rgb)["image"]`, as Albumentations is called."""
+
+    def __init__(self, size: int, hyp: dict[str, Any] | None, last: Compose) -> None:
+        self.size, self.hyp, self.last = size, hyp, last
+
+    def __call__(self, image: np.ndarray) -> dict[str, Any]:
+        """Return a tensor (3, size, size) of an image (H, W, 3) uint8 RGB."""
+        bgr = np.ascontiguousarray(image[..., ::-1])
+        if self.hyp is not None:
+            bgr = classify.augment(_generator(), bgr, self.size, self.hyp)
+        return {"image": self.last(bgr)}
+
+
+def classify_albumentations(
+    augment: bool = True,
+    size: int = 224,
+    scale: Any = classify.AREA,
+    ratio: Any = classify.ASPECT,
+    hflip: float = classify.FLIP_PROBABILITY,
+    vflip: float = 0.0,
+    jitter: float = classify.JITTER,
+    mean: Any = IMAGENET_MEAN,
+    std: Any = IMAGENET_STD,
+    auto_aug: bool = False,
+) -> _ClassifyAugmentations:
+    """Return the augmentations of classification; they need no Albumentations.
+
+    Args:
+        augment: False: centre square and resize only.
+        size: side of the result, pixels.
+        scale: the least fraction of the image that a crop has, and a second number that changes nothing.
+        ratio: accepted for compatibility; crops have aspect ratios from 3/4 to 4/3.
+        hflip: probability of a flip from left to right.
+        vflip: probability of a flip upside down.
+        jitter: largest change of brightness, contrast and saturation.
+        mean: of the normalization, RGB.
+        std: the same.
+        auto_aug: accepted for compatibility.
+    """
+    hyp = {"scale": scale[0], "fliplr": hflip, "flipud": vflip, "jitter": jitter}
+    crop = [] if augment else [CenterCrop(size)]
+    last = Compose([*crop, ToTensor(), Normalize(mean, std)])
+    return _ClassifyAugmentations(size, hyp if augment else None, last)
 
 
 def hist_equalize(im: np.ndarray, clahe: bool = True, bgr: bool = False) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 from utils.base.errors import DataError
 from utils.base.log import LOG
 from utils.base.names import class_names
+from utils.compat.augment import denormalize
 from utils.compat.helpers import increment_path
 from utils.plots import annotator as ours
 from utils.plots import batches
@@ -277,21 +278,27 @@ def imshow_cls(
     verbose: bool = False,
     f: Any = Path("images.jpg"),
 ) -> Path:
-    """Write at most `nmax` classified images (B, 3, H, W) with their classes as titles."""
-    from utils.plots.figure import new_figure, save_figure
+    """Write at most `nmax` normalized images (B, 3, H, W) with their classes as a mosaic; return its path.
 
-    names = names or {}
-    shown = im[:nmax]
-    side = max(int(np.ceil(len(shown) ** 0.5)), 1)
-    figure = new_figure(2 * side, 2 * side)
-    for axes, index in zip(
-        figure.subplots(side, side, squeeze=False).ravel(), range(len(shown)), strict=False
-    ):
-        image = np.asarray(shown[index].float().cpu()).transpose(1, 2, 0)
-        axes.imshow((image - image.min()) / max(float(np.ptp(image)), 1e-9))
-        axes.axis("off")
-        if labels is not None:
-            found = "" if pred is None else f"-{names.get(int(pred[index]), int(pred[index]))}"
-            axes.set_title(f"{names.get(int(labels[index]), int(labels[index]))}{found}", fontsize=8)
-    save_figure(figure, Path(f), 200)
+    Args:
+        im: images.
+        labels: (B,) their classes; None: no titles.
+        pred: (B,) classes that were predicted, which follow in the titles.
+        names: of the classes.
+        nmax: largest number of images.
+        verbose: log the path and the titles.
+        f: image to write.
+    """
+    by_index = class_names(names or {})
+    shown = denormalize(im[:nmax].detach().float().cpu().clone()).clamp(0, 1)
+
+    def named(classes: Any) -> list[str]:
+        return [by_index.get(int(index), f"class{int(index)}") for index in classes[:nmax]]
+
+    titles = None if labels is None else named(labels)
+    if titles is not None and pred is not None:
+        titles = [f"{true} - {found}" for true, found in zip(titles, named(pred), strict=True)]
+    batches.plot_images(shown, (), titles, Path(f), max_subplots=nmax)
+    if verbose:
+        LOG.info(f"Saved {f}: {', '.join(titles or ())}")
     return Path(f)

@@ -67,7 +67,10 @@ def export_formats() -> Any:
     return pd.DataFrame(rows, columns=["Format", "Argument", "Suffix", "CPU", "GPU"])
 
 
-_IN_MEMORY = ("model", "dataloader", "save_dir", "plots", "callbacks", "compute_loss")
+_IN_MEMORY = (
+    *("model", "dataloader", "save_dir", "plots", "callbacks", "compute_loss"),
+    *("criterion", "pbar"),  # of classification
+)
 _MASKS = ("overlap", "mask_downsample_ratio")  # of a loader; files are measured with --mask-size
 _POSITIONAL = ("weights", "batch_size", "imgsz", "conf_thres", "iou_thres", "max_det")
 
@@ -91,6 +94,10 @@ def run_validation(cls: type[ValOptions], data: Any, values: Sequence[Any], keyw
             return run_validation(cls, file, (), keywords)
     if keywords.get("model") is not None:
         model, loader = keywords.pop("model"), keywords.pop("dataloader", None)
+        if cls.model_task == "classify":
+            from utils.compat.classify import validate_classifier
+
+            return validate_classifier(model, loader, data, **keywords)
         return validate_model(model, loader, data, task=cls.model_task, **keywords)
     masks = _MASKS if cls.model_task == "segment" else ()
     given = {key: value for key, value in keywords.items() if key not in (*_IN_MEMORY, *masks)}

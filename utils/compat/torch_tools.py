@@ -16,10 +16,12 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 import utils.compat.unpickling  # noqa: F401 - torch.load reads files with models from here on
+from models.yolo import ClassificationModel
 from utils.base.device import describe
 from utils.base.device import select_device as find_device
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
+from utils.tasks.classify.head import replace_last
 from utils.train.optim import ModelEMA as OurEMA
 from utils.train.optim import parameter_groups
 from utils.train.state import EarlyStopping as OurStopping
@@ -312,11 +314,7 @@ def check_amp(model: nn.Module) -> bool:
 
 def reshape_classifier_output(model: Any, n: int = 1000) -> None:
     """Replace the last linear layer or convolution of a classifier by one with `n` outputs."""
-    name, last = [pair for pair in model.named_modules() if isinstance(pair[1], nn.Linear | nn.Conv2d)][-1]
-    parent, _, child = name.rpartition(".")
-    if isinstance(last, nn.Linear):
-        new: nn.Module = nn.Linear(last.in_features, n, bias=last.bias is not None)
-    else:
-        size, stride = last.kernel_size, last.stride
-        new = nn.Conv2d(last.in_channels, n, size, stride, bias=last.bias is not None)
-    setattr(model.get_submodule(parent), child, new)
+    replace_last(model, n)
+    if isinstance(model, ClassificationModel):
+        model.nc = model.yaml["nc"] = n
+        model.names = {index: model.names.get(index, str(index)) for index in range(n)}

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from utils.base.log import LOG
 from utils.data.dataset import DetectionDataset, MaskFormat, SampleKey
 from utils.data.image_lists import label_path
-from utils.data.loader import Loader, collate, make_loader
+from utils.data.loader import Batch, Loader, collate, make_loader
 from utils.data.samplers import Share
 from utils.ops import anchors as fitting
 from utils.ops.loss import DetectionLoss, smooth_labels
@@ -28,7 +28,7 @@ class CompatLoader:
     Batches of segmentation end with masks.
     """
 
-    def __init__(self, loader: Loader, dataset: LoadImagesAndLabels, batch_size: int) -> None:
+    def __init__(self, loader: Loader, dataset: Any, batch_size: int) -> None:
         self._loader = loader
         self._epoch = 0
         self.dataset = dataset
@@ -49,8 +49,12 @@ class CompatLoader:
         epoch, self._epoch = self._epoch, self._epoch + 1
         chosen = not isinstance(self.dataset.indices, range)
         for batch in self._of_indices(epoch) if chosen else self._loader:
-            masks = () if batch.masks is None else (batch.masks,)
-            yield batch.images, batch.targets, tuple(batch.paths), tuple(batch.shapes), *masks
+            yield self.unpack(batch)
+
+    def unpack(self, batch: Batch) -> tuple[Any, ...]:
+        """Return a batch as scripts take it."""
+        masks = () if batch.masks is None else (batch.masks,)
+        return batch.images, batch.targets, tuple(batch.paths), tuple(batch.shapes), *masks
 
     def _of_indices(self, epoch: int) -> Iterator[Any]:
         """Yield batches of the images that a script has listed in `dataset.indices`."""

@@ -20,6 +20,7 @@ from models.attention import lska, lska_blocks, van
 from models.blocks import conv, csp, pool
 from models.blocks.conv import Conv
 from models.yolo import ClassificationModel, Detect, DetectionModel, Segment, SegmentationModel
+from utils.compat import augment
 from utils.native.norm_silu import PackedConvolution
 from utils.tasks.classify.head import Classify
 from utils.tasks.segment.head import Proto
@@ -51,11 +52,18 @@ def _getattr(owner: object, name: str) -> object:
 
 
 class _Transform:
-    """Stands for the transforms in classification files, which nothing here uses."""
+    """Stands for the transforms of torchvision in classification files of v6.2, which nothing here uses."""
 
 
-_TRANSFORMS = ("Compose", "Resize", "CenterCrop", "ToTensor", "Normalize")
-_MODULES = ("torchvision.transforms.transforms", "utils.augmentations")
+_TORCHVISION = "torchvision.transforms.transforms"
+# The transforms in classification files; ours stand for those of torchvision, whose import takes long.
+_TRANSFORMS = {
+    (augment.Compose, f"{_TORCHVISION}.Compose"),
+    (augment.Normalize, f"{_TORCHVISION}.Normalize"),
+    (augment.CenterCrop, "utils.augmentations.CenterCrop"),
+    (augment.ToTensor, "utils.augmentations.ToTensor"),
+    *((_Transform, f"{_TORCHVISION}.{name}") for name in ("Resize", "CenterCrop", "ToTensor")),
+}
 
 torch.serialization.add_safe_globals([*CLASSES, Proto, Classify, set, PackedConvolution])
 torch.serialization.add_safe_globals([*_NUMPY, type(np.dtype("i8")), *_RECONSTRUCT])
@@ -65,7 +73,5 @@ torch.serialization.add_safe_globals(
 torch.serialization.add_safe_globals(
     [(_getattr, f"{module}.getattr") for module in ("builtins", "__builtin__")]
 )
-torch.serialization.add_safe_globals(
-    [(_Transform, f"{module}.{name}") for module in _MODULES for name in _TRANSFORMS]
-)
+torch.serialization.add_safe_globals([*_TRANSFORMS])
 torch.serialization.add_safe_globals([(DetectionModel, "models.yolo.Model")])  # its name until v6.1

@@ -53,7 +53,7 @@ class ClassificationDataset(Dataset[Item]):
         self.labels = files.labels
         self.shapes = files.sizes
         self.content = files.content
-        self.classes = files.labels.rows[files.labels.starts, 0].astype(np.int64)  # (N,) of each image
+        self.numbers = files.labels.rows[files.labels.starts, 0].astype(np.int64)  # (N,) of each image
         self._reader = _Reader(files, None if self.hyp is not None else imgsz, cache, prefix)
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class ClassificationDataset(Dataset[Item]):
         if self.hyp is not None:
             image = augment(generator(self.seed, *key[:3]), image, self.imgsz, self.hyp)
         cv2.split(image, mv=tuple(out[::-1]))  # BGR to RGB
-        row = torch.tensor([[0.0, float(self.classes[index])]])
+        row = torch.tensor([[0.0, float(self.numbers[index])]])
         return Item(torch.from_numpy(out), row, str(self.image_files[index]), None)
 
 

@@ -9,15 +9,12 @@ import torch
 
 from utils.base.timing import STAGES, Stopwatch
 from utils.data.letterbox import to_tensor
-from utils.plots.annotator import draw_text
 from utils.predict.predictor import FrameResult, Predictor, Prepared, feature_saver
 from utils.predict.writers import DetectOutputs
 from utils.sources.frame import Frame
 from utils.sources.source import ImageFile
+from utils.tasks.classify.top import caption_lines, describe_top, draw_lines, top_classes
 from utils.tasks.classify.transforms import center_crop, normalize
-
-TOP = 5  # classes that are shown
-_CORNER, _SCALE = 32, 0.8  # left and top of the text on an image, pixels; its size
 
 
 class ClassifyOutputs(DetectOutputs):
@@ -27,7 +24,7 @@ class ClassifyOutputs(DetectOutputs):
 
     def label_text(self, rows: np.ndarray) -> list[str]:
         """Return a line for each of the classes `rows` (k, 2): its probability and name."""
-        return [f"{probability:.2f} {self.name(index)}" for probability, index in rows.tolist()]
+        return caption_lines(rows.tolist(), self.names)
 
     def _write_labels(self, frame: Frame, rows: np.ndarray, masks: object = None) -> None:
         path = self._names.unique_path(self.folder / "labels" / f"{self.frame_stem(frame)}.txt")
@@ -40,12 +37,7 @@ class ClassifyOutputs(DetectOutputs):
             self._table.writerow((name, rank, int(index), self.name(index), f"{probability:.6g}"))
 
     def _draw(self, image: np.ndarray, rows: np.ndarray) -> None:
-        """Write the classes into the image: white with a dark edge, which is readable on any ground."""
-        line = round(38 * _SCALE)
-        for number, text in enumerate(self.label_text(rows), 1):
-            origin = (_CORNER, _CORNER + number * line)
-            draw_text(image, text, origin, _SCALE, (0, 0, 0), 4)
-            draw_text(image, text, origin, _SCALE, (255, 255, 255), 2)
+        draw_lines(image, self.label_text(rows))
 
 
 class ClassifyPredictor(Predictor):
@@ -75,8 +67,7 @@ class ClassifyPredictor(Predictor):
             with clocks[1]:
                 logits = backend(images, visualize=watch)
             with clocks[2]:
-                best = logits.float().softmax(1).topk(min(TOP, logits.shape[1]), 1)
-                rows = torch.stack(best, 2).cpu().numpy().astype(np.float64)
+                rows = top_classes(logits.float().softmax(1)).cpu().numpy().astype(np.float64)
         seconds = tuple(clock.total / len(batch) for clock in clocks)
         return [
             FrameResult(item.frame, each, self.imgsz, seconds) for item, each in zip(batch, rows, strict=True)
@@ -84,5 +75,4 @@ class ClassifyPredictor(Predictor):
 
     def describe(self, result: FrameResult) -> str:
         """Return the classes with their probabilities, the most probable first."""
-        names = self.backend.names
-        return ", ".join(f"{names.get(int(index), int(index))} {value:.2f}" for value, index in result.rows)
+        return describe_top(result.rows.tolist(), self.backend.names)

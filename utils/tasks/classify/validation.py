@@ -19,6 +19,7 @@ from utils.base.timing import Stopwatch
 from utils.loggers.callbacks import Callbacks
 from utils.plots.batches import SUBPLOTS, plot_images
 from utils.plots.curves import plot_confusion_matrix
+from utils.tasks.classify.top import TOP, top_classes
 from utils.tasks.classify.transforms import normalize
 from utils.val.accumulator import ValResult
 from utils.val.evaluate import EvalConfig, Evaluator, Gather, Loss, ModelRunner
@@ -27,7 +28,6 @@ from utils.val.outputs import PLOTTED_BATCHES, EvalOutputs, OutputOptions
 if TYPE_CHECKING:
     from utils.data.loader import Batch
 
-TOP = 5  # classes of a prediction, the most probable first
 HEADER = ("%24s" + "%12s" * 3) % ("Class", "Images", "top1_acc", "top5_acc")
 
 
@@ -214,7 +214,7 @@ class ClassifyEvaluator(Evaluator):
                 "evaluate it on the dataset that it was trained on"
             )
         with postprocess:
-            top = logits.topk(min(TOP, logits.shape[1]), 1).indices.cpu()
+            top = top_classes(logits)[..., 1].long().cpu()
             if self.loss is not None:
                 self.seen.loss += float(self.loss(logits, batch.targets)[1]) * len(batch.paths)
         self.seen.true.append(batch.targets[:, 1].long())
