@@ -95,7 +95,7 @@ def _settings(variant: Variant, data: DataSpec) -> dict[str, Any]:
             "torch": torch.__version__,
             "device": _device_type(options),
             "model": config,
-            "weights": file_sha256(checkpoint.path) if checkpoint is not None else None,
+            "weights": file_sha256(checkpoint.path) if checkpoint and task.uses_weights(options) else None,
             "hyp": task.read_hyp(options),
             "names": data.names,
             "pictures": {split: _digest_of_images(data, split) for split in ("train", "val", "test")},
