@@ -60,7 +60,7 @@ class ClassView:
         return Guess(self._numbers.get(backend.names[best], best), float(chances[best]))
 
     def difference(self, a: Guess, b: Guess) -> float:
-        """Return how sure two models are of different classes, 0-2; 0 if they agree."""
+        """Return the confidence of two models in different classes, 0-2; 0 if they agree."""
         return 0.0 if a.number == b.number else a.probability + b.probability
 
     def describe(self, guesses: Mapping[str, Guess], pair: tuple[str, str]) -> str:

@@ -185,7 +185,7 @@ def _view_of(split: Split) -> View:
 
 
 class BoxView:
-    """Boxes of detectors, and outlines of masks; those that the other model of a pair lacks are bold."""
+    """Boxes of detectors, and polygons of masks; those that the other model of a pair lacks are bold."""
 
     def __init__(self, split: Split) -> None:
         from utils.data.scan import load_labels
