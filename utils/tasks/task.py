@@ -293,6 +293,10 @@ class Task:
 
         return prepare_image(image, size_hw)
 
+    def visible_part(self, image: np.ndarray) -> np.ndarray:
+        """Return the part of an image (H, W, 3) that its models see."""
+        return image
+
     def count_images(self, data: DataSpec) -> int:
         """Count the usable training images; all are read and checked."""
         from utils.data.scan import load_labels

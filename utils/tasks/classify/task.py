@@ -184,6 +184,10 @@ class ClassifyTask(Task):
         square = transforms.center_crop(image, max(size_hw))[:height, :width]
         return transforms.normalize(to_tensor([square], torch.device("cpu")))
 
+    def visible_part(self, image: np.ndarray) -> np.ndarray:
+        """Return the central square."""
+        return transforms.center_crop(image, min(image.shape[:2]))
+
     def count_images(self, data: DataSpec) -> int:
         return len(load_class_files(self.folder_of(data.train), data.names, complete=True).images)
 
