@@ -2,6 +2,7 @@
 
     python benchmarks.py --weights yolov5n.pt --data coco128.yaml --img 320
     python benchmarks.py --weights best.pt --data my.yaml --hard-fail 0.5   # status 1 below that mAP50-95
+    python benchmarks.py --weights yolov5n-cls.pt --data cells --img 224    # classification: top-1 and top-5
 
 From Python: `rows = benchmarks.run(weights="yolov5n.pt", data="coco128.yaml")`.
 """

@@ -4,6 +4,7 @@
         --seeds 0 1 2 3 4 --epochs 40 --img 320          # train, measure, report
     python compare.py --weights a.pt b.pt --data bccd.yaml    # trained models, paired by image
     python compare.py --weights a-seg.pt b-seg.pt --data nuclei.yaml    # segmentation: masks, then boxes
+    python compare.py --weights a-cls.pt b-cls.pt --data cells    # classification: top-1 and top-5
     python compare.py --report runs/compare/exp               # write a report again, from its csv files
 """
 
@@ -89,10 +90,11 @@ def _examples(
     if not options.examples:
         return ()
     from studies.compare.examples import Split, find_examples
-    from utils.data.dataset_yaml import read_data_yaml
+    from utils.tasks.task import get_task
 
-    data = read_data_yaml(data_options.data)
-    images = Split(data, split, data_options.imgsz, data_options.single_cls, data_options.device)
+    task = data_options.model_task
+    data = get_task(task).read_val_data(data_options)
+    images = Split(data, split, data_options.imgsz, data_options.single_cls, data_options.device, task)
     return tuple(find_examples(weights, images, options.examples))
 
 

@@ -1,7 +1,8 @@
-"""Show what models see: receptive fields, attention gates, heat maps for detections.
+"""Show what models see: receptive fields, attention gates, heat maps for detections and classes.
 
     python visualize.py --weights yolov5n.pt best.pt --source data/images   # side by side
     python visualize.py --weights best.pt --cfg yolov5n-LSKA.yaml           # after and before training
+    python visualize.py --weights best-cls.pt --classes 2                   # of classification, for a class
 
 From Python: `visualize.run(weights=["a.pt", "b.pt"], source="images/")`. See docs/visualize.md.
 """

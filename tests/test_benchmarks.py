@@ -15,6 +15,7 @@ import benchmarks
 from studies.compare import formats
 from studies.compare.benchmark_options import BenchmarkOptions
 from tests.models.backends.files import NAMES, checkpoint
+from tests.studies.classifiers import class_folders, classifier
 from tests.studies.segmenters import polygon_set, segmenter
 from utils.base.errors import ConfigError
 from utils.base.options import parse_options
@@ -83,6 +84,23 @@ def test_the_accuracy_of_a_segmentation_model_is_that_of_its_masks(
     ]
     assert [what["model_task"] for what in validated] == ["segment", "segment"]
     assert csv.DictReader(table.open()).fieldnames[5:7] == ["map", "box_map"]  # type: ignore[index]
+
+
+def test_the_accuracy_of_a_classification_model_is_top_1_and_top_5(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, data = classifier(tmp_path), class_folders(tmp_path)
+    rows = benchmarks.run(weights=weights, data=data, imgsz=32, include=["torchscript"])
+
+    assert [row.format for row in rows] == ["PyTorch", "TorchScript"]
+    for row in rows:
+        assert row.top1 == rows[0].top1 and row.top5 == rows[0].top5 and row.map is None
+        assert row.milliseconds and row.megabytes
+    assert rows[1].difference is not None and rows[1].difference < 1e-4
+    printed = capsys.readouterr().out
+    assert "Top-1    Top-5  Inference time (ms)" in printed and "mAP" not in printed
+    assert rows[0].top1 is not None and len(formats.failures(rows, rows[0].top1 + 0.01)) == 2
+    assert "PyTorch: top-1 0." in capsys.readouterr().err
 
 
 def _measured(options: ValOptions, result: SegmentResult) -> SegmentResult:

@@ -229,7 +229,7 @@ def test_a_model_of_two_classes_gives_two(tmp_path: Path) -> None:
 def test_the_default_dataset_is_drawn_once(
     flags: Flags, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from utils.tasks.classify import folders
+    from utils.data import class_folders as folders
 
     monkeypatch.setattr(folders, "output_root", lambda: tmp_path)
     drawn = tmp_path / "datasets/shapes-cls"

@@ -15,14 +15,17 @@ class BenchmarkOptions(Options):
 
     prog = "benchmarks.py"
     description = """Export a model to every format and compare size, accuracy and speed. The accuracy of a
-segmentation model is that of its masks."""
+segmentation model is that of its masks, that of a classification model top-1 and top-5."""
 
     weights: str = flag("yolov5s.pt", "checkpoint path")
     data: str = flag(
         factory=lambda: relative_to_cwd(ROOT / "data" / "coco128.yaml"),
-        help="dataset yaml, for validation and to calibrate --int8; of a segmentation model coco128-seg.yaml",
+        help="dataset yaml or class folders, for validation and to calibrate --int8; by default that of the "
+        "model's val script",
     )
-    imgsz: int = flag(640, "image size (pixels)", aliases=("--img", "--img-size"), between=(1, None))
+    imgsz: int = flag(
+        640, "image size (pixels); 224 for classification", aliases=("--img", "--img-size"), between=(1, None)
+    )
     batch_size: int = flag(1, "batch size", between=(1, None))
     device: str = flag("cpu", "cpu, or a CUDA device such as 0")
     include: list[str] = flag(list(FORMATS), "formats to compare with PyTorch")
@@ -32,7 +35,7 @@ segmentation model is that of its masks."""
     pt_only: bool = flag(False, "validate the checkpoint only")
     hard_fail: float | bool = flag(
         False,
-        "exit with status 1 if a format fails; with a number, also if its mAP50-95 (of masks) is lower",
+        "exit with status 1 if a format fails; with a number, also if its (mask) mAP50-95 or top-1 is lower",
         const=True,
         between=(0, 1),
     )

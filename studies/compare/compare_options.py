@@ -35,8 +35,8 @@ class CompareOptions(Options):
     description = """Compare models, with statistics.
 With --cfg: train every model with every seed on the same images in the same order (flags of train.py may
 follow, for all models), measure, and compare pairs of runs with the same seed. Without --cfg: compare
---weights on the same images (flags of val.py may follow). Segmentation models take the flags of
-segment/train.py and segment/val.py."""
+--weights on the same images (flags of val.py may follow). Segmentation and classification models take the
+flags of their own scripts, such as segment/train.py and classify/val.py."""
 
     cfg: list[str] = _models(
         [], "model yamls to train; 'X.yaml --graft off' adds flags for one model", metavar="YAML"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -26,7 +26,7 @@ KEPT = "report.json"
 
 @dataclass(frozen=True)
 class Example:
-    """An image, drawn once with the objects that each model finds."""
+    """An image, drawn once with what each model finds."""
 
     title: str
     panels: tuple[tuple[str, np.ndarray], ...]  # label, image (h, w, 3) uint8 BGR
@@ -96,6 +96,12 @@ class Split(NamedTuple):
     imgsz: int
     single_cls: bool
     device: str
+    task: str = "detect"
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Names of the classes."""
+        return {0: "item"} if self.single_cls else self.data.names
 
 
 class Objects(NamedTuple):
@@ -105,8 +111,36 @@ class Objects(NamedTuple):
     polygons: Sequence[np.ndarray] = ()  # (k, 2) fractions of the image for each box; none for detection
 
 
+class View(Protocol):
+    """What models of a task find in the images of a split."""
+
+    files: LabelledFiles
+
+    def truth(self, index: int) -> Any:
+        """Return what the labels of an image say."""
+        ...
+
+    def find(self, backend: Backend, image: np.ndarray) -> Any:
+        """Return what a model finds in an image (H, W, 3) BGR."""
+        ...
+
+    def difference(self, a: Any, b: Any) -> float:
+        """Return how far two findings differ; 0 if they agree."""
+        ...
+
+    def describe(self, found: Mapping[str, Any], pair: tuple[str, str]) -> str:
+        """Describe how the models of a pair, by label, differ."""
+        ...
+
+    def panels(
+        self, image: np.ndarray, found: Mapping[str, Any], pair: tuple[str, str]
+    ) -> tuple[tuple[str, np.ndarray], ...]:
+        """Draw the image with the findings of each model, and with captions."""
+        ...
+
+
 def find_examples(models: Mapping[str, Path], split: Split, count: int) -> list[Example]:
-    """Choose the images with the most boxes that only one of two models detects.
+    """Choose the images on which two models differ most, see `View.difference`.
 
     A single model is compared with the labels.
 
@@ -117,37 +151,80 @@ def find_examples(models: Mapping[str, Path], split: Split, count: int) -> list[
     """
     from models.backends import load_backend
     from utils.base.device import select_device
-    from utils.data.scan import load_labels
 
-    names = {0: "item"} if split.single_cls else split.data.names
-    files = load_labels(getattr(split.data, split.name), None if split.single_cls else names)
-    indices = np.linspace(0, len(files.images) - 1, min(len(files.images), MAX_IMAGES)).round().astype(int)
+    view = _view_of(split)
+    images = view.files.images
+    indices = np.linspace(0, len(images) - 1, min(len(images), MAX_IMAGES)).round().astype(int)
     device = select_device(split.device, verbose=False)
-    found = {TRUTH: [_true_objects(files, int(index), split.single_cls) for index in indices]}
+    found = {TRUTH: [view.truth(int(index)) for index in indices]}
     for label, file in islice(models.items(), MAX_MODELS):
-        backend = load_backend([str(file)], device, names=names)
-        images = Bar(indices.tolist(), f"detecting with {label}")
-        found[label] = [detect(backend, files.images.read_image(i), split) for i in images]
+        backend = load_backend([str(file)], device, names=split.names)
+        numbers = Bar(indices.tolist(), f"predicting with {label}")
+        found[label] = [view.find(backend, images.read_image(i)) for i in numbers]
     base, *others = list(found)[1:]
     pairs = [(base, other) for other in others] or [(base, TRUTH)]
     differing = np.array(
-        [
-            [count_unmatched(found[a][i].boxes, found[b][i].boxes) for a, b in pairs]
-            for i in range(len(indices))
-        ]
+        [[view.difference(found[a][i], found[b][i]) for a, b in pairs] for i in range(len(indices))]
     )
     total = differing.sum(1)
-    most = [i for i in np.argsort(-total, kind="stable").tolist() if total[i]][:count]
-    return [
-        _example(
-            files.images[indices[i]].name,
-            files.images.read_image(indices[i]),
-            {label: of_images[i] for label, of_images in found.items()},
-            pairs[int(differing[i].argmax())],
-            names,
-        )
-        for i in most
-    ]
+    examples = []
+    for i in [i for i in np.argsort(-total, kind="stable").tolist() if total[i]][:count]:
+        pair = pairs[int(differing[i].argmax())]
+        of_image = {label: of_images[i] for label, of_images in found.items()}
+        title = f"{images[indices[i]].name}: {view.describe(of_image, pair)}"
+        examples.append(Example(title, view.panels(images.read_image(indices[i]), of_image, pair)))
+    return examples
+
+
+def _view_of(split: Split) -> View:
+    if split.task != "classify":
+        return BoxView(split)
+    from studies.compare.class_examples import ClassView
+    from utils.data.class_folders import load_split
+
+    files = load_split(split.data, split.name, split.names)
+    return ClassView(files, split.names, split.imgsz, TRUTH)
+
+
+class BoxView:
+    """Boxes of detectors, and polygons of masks; those that the other model of a pair lacks are bold."""
+
+    def __init__(self, split: Split) -> None:
+        from utils.data.scan import load_labels
+
+        self.split = split
+        sources = getattr(split.data, split.name)
+        self.files = load_labels(sources, None if split.single_cls else split.names)
+
+    def truth(self, index: int) -> Objects:
+        return _true_objects(self.files, index, self.split.single_cls)
+
+    def find(self, backend: Backend, image: np.ndarray) -> Objects:
+        return detect(backend, image, self.split)
+
+    def difference(self, a: Objects, b: Objects) -> float:
+        return count_unmatched(a.boxes, b.boxes)
+
+    def describe(self, found: Mapping[str, Objects], pair: tuple[str, str]) -> str:
+        strong = _without_partner(found, pair)
+        return ", ".join(f"{strong[label].sum()} only in {label}" for label in pair)
+
+    def panels(
+        self, image: np.ndarray, found: Mapping[str, Objects], pair: tuple[str, str]
+    ) -> tuple[tuple[str, np.ndarray], ...]:
+        strong = _without_partner(found, pair)
+        strong[TRUTH] = np.ones(len(found[TRUTH].boxes), bool)
+        names = self.split.names
+        return tuple((label, _draw(image, one, strong[label], names)) for label, one in found.items())
+
+
+def _without_partner(found: Mapping[str, Objects], pair: tuple[str, str]) -> dict[str, np.ndarray]:
+    """Return which objects of each model the first of the pair lacks; of that one, the second: (n,) bool."""
+    base, other = pair
+    return {
+        label: unmatched(one.boxes, found[other if label == base else base].boxes)
+        for label, one in found.items()
+    }
 
 
 def detect(backend: Backend, image: np.ndarray, split: Split) -> Objects:
@@ -201,25 +278,6 @@ def _true_objects(files: LabelledFiles, index: int, single_cls: bool) -> Objects
     boxes[:, :4] = xywhn2xyxy(labels[:, 1:], width, height)
     boxes[:, 5] = 0 if single_cls else labels[:, 0]
     return Objects(boxes, files.polygons[index])
-
-
-def _example(
-    name: str,
-    image: np.ndarray,
-    objects: Mapping[str, Objects],
-    pair: tuple[str, str],
-    names: Mapping[int, str],
-) -> Example:
-    """Draw an image once for each model; objects that the other model of the pair lacks are emphasized."""
-    base, other = pair
-    strong = {
-        label: unmatched(found.boxes, objects[other if label == base else base].boxes)
-        for label, found in objects.items()
-    }
-    counts = f"{strong[base].sum()} only in {base}, {strong[other].sum()} only in {other}"
-    strong[TRUTH] = np.ones(len(objects[TRUTH].boxes), bool)
-    panels = tuple((label, _draw(image, found, strong[label], names)) for label, found in objects.items())
-    return Example(f"{name}: {counts}", panels)
 
 
 def _draw(image: np.ndarray, found: Objects, strong: np.ndarray, names: Mapping[int, str]) -> np.ndarray:

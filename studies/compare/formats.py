@@ -19,7 +19,6 @@ from utils.base.log import LOG
 from utils.base.options import changed, options_from
 from utils.base.paths import check_writable
 from utils.base.processes import run_in_subprocess, subprocess_main
-from utils.data.dataset_yaml import read_data_yaml
 from utils.export.export_job import Exporter, ExportReport
 from utils.export.export_options import ExportOptions, supports
 from utils.export.verify import can_run
@@ -39,17 +38,31 @@ class FormatRow:
     map50: float | None = None  # of the masks of a segmentation model
     map: float | None = None
     box_map: float | None = None  # mAP50-95 of the boxes of a segmentation model
+    top1: float | None = None  # of a classification model
+    top5: float | None = None
     milliseconds: float | None = None  # inference time per image
     note: str = ""
     failed: bool = False
 
+    @property
+    def accuracy(self) -> float | None:
+        """What --hard-fail is about: mAP50-95 or top-1."""
+        return self.map if self.top1 is None else self.top1
 
+
+_METRICS = {
+    "detect": ("map50", "map"),
+    "segment": ("map50", "map", "box_map"),
+    "classify": ("top1", "top5"),
+}
 _COLUMNS = (  # field, heading, width, number format
     ("megabytes", "Size (MB)", 11, ".1f"),
     ("difference", "Difference", 12, ".1e"),
     ("map50", "mAP50", 9, ".4f"),
     ("map", "mAP50-95", 10, ".4f"),
     ("box_map", "Box mAP50-95", 14, ".4f"),
+    ("top1", "Top-1", 9, ".4f"),
+    ("top5", "Top-5", 9, ".4f"),
     ("milliseconds", "Inference time (ms)", 21, ".1f"),
 )
 
@@ -64,43 +77,46 @@ def compare_formats(options: BenchmarkOptions) -> list[FormatRow]:
         check_writable(Path(options.csv).parent, "--csv")
     weights = locate_weights(options.weights)
     task = get_task(task_of_file(str(weights)))
-    if "data" not in options.given:
-        options = changed(options, data=task.val_options()().data)
+    defaults = task.val_options()()
+    options = changed(
+        options, **{name: getattr(defaults, name) for name in ("data", "imgsz") if name not in options.given}
+    )
     device = select_device(options.device, verbose=False)
     exports = [] if options.pt_only else _exports(options, device.type)
     if not options.test:
-        read_data_yaml(options.data)  # an error in it is reported before the work
+        task.read_val_data(changed(defaults, data=options.data))  # errors are reported before the work
     rows = [_validate(FormatRow("PyTorch", str(weights)), options, task)]
     for export in exports:
         reports = Exporter(weights, export).export()
         rows += [_validate(_row(report, export), options, task) for report in reports]
-    print_table(rows, test=options.test)
+    print_table(rows, task.name, test=options.test)
     if options.csv:
         write_table(rows, Path(options.csv))
     return rows
 
 
 def failures(rows: Sequence[FormatRow], hard_fail: bool | float) -> list[FormatRow]:
-    """Return and log the rows that `--hard-fail` does not accept: failed, or with a lower mAP50-95."""
+    """Return and log the rows that `--hard-fail` does not accept: failed, or less accurate."""
     if hard_fail is False:
         return []
     minimum = 0.0 if hard_fail is True else hard_fail
-    failed = [row for row in rows if row.failed or (row.map is not None and row.map < minimum)]
+    failed = [row for row in rows if row.failed or (row.accuracy is not None and row.accuracy < minimum)]
     for row in failed:
-        LOG.error(f"{row.format}: {row.note or f'mAP50-95 {row.map:.3f} is below {minimum}'}")
+        metric = "mAP50-95" if row.top1 is None else "top-1"
+        LOG.error(f"{row.format}: {row.note or f'{metric} {row.accuracy:.3f} is below {minimum}'}")
     return failed
 
 
-def print_table(rows: Sequence[FormatRow], test: bool) -> None:
-    """Print a line for each format; a segmentation model has a column more, and mAP is of its masks."""
-    masks = any(row.box_map is not None for row in rows)
-    columns = [column for column in _COLUMNS if masks or column[0] != "box_map"]
+def print_table(rows: Sequence[FormatRow], task: str, test: bool) -> None:
+    """Print a line for each format, with the metrics of a task; mAP of a segmentation model is of masks."""
+    metrics = {name for names in _METRICS.values() for name in names} - {*_METRICS[task]}
+    columns = [column for column in _COLUMNS if column[0] not in metrics]
     LOG.info(f"\n{'Format':24}{''.join(f'{heading:>{width}}' for _, heading, width, _ in columns)}")
     for row in rows:
         values = ((getattr(row, name), width, spec) for name, _, width, spec in columns)
         cells = (" " * width if value is None else f"{value:{width}{spec}}" for value, width, spec in values)
         LOG.info(f"{row.format:24}{''.join(cells)}  {row.note}".rstrip())
-    if masks:
+    if any(row.box_map is not None for row in rows):
         LOG.info("mAP50 and mAP50-95 are those of the masks.")
     if test:
         LOG.info("Nothing was validated (--test).")
@@ -160,16 +176,18 @@ def _validate(row: FormatRow, options: BenchmarkOptions, task: Task) -> FormatRo
 
 
 def _validate_in_this_process(what: dict[str, Any]) -> dict[str, Any]:
-    """Return mAP and milliseconds per image, on square images for every format (`--task speed`)."""
+    """Return the metrics and milliseconds per image, on square images for every format (`--task speed`)."""
     options = get_task(what.pop("model_task")).val_options()
     result = measure(val_options_from({**what, "task": "speed", "workers": 0}, options))
+    return accuracy_of(result) | {"milliseconds": result.speeds[1]}
+
+
+def accuracy_of(result: Any) -> dict[str, float]:
+    """Return the metrics of a validation as fields of `FormatRow`."""
+    if hasattr(result, "top1"):
+        return {"top1": result.top1, "top5": result.top5}
     main, *others = results_by_part(result).values()
-    return {
-        "map50": main.map50,
-        "map": main.map,
-        "box_map": others[0].map if others else None,
-        "milliseconds": result.speeds[1],
-    }
+    return {"map50": main.map50, "map": main.map, **({"box_map": others[0].map} if others else {})}
 
 
 if __name__ == "__main__":

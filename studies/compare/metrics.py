@@ -1,21 +1,43 @@
 """The metrics of a comparison, and their names in tables, plots and files.
 
 Detection has `mAP50-95` and others. Segmentation has `mask mAP50-95`, which its conclusions are about, and
-`box mAP50-95`.
+`box mAP50-95`. Classification has `top-1` and `top-5`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from utils.tasks.task import Task
 
 if TYPE_CHECKING:
-    from utils.val.accumulator import EvalResult
+    from utils.tasks.classify.validation import ClassifyResult
+    from utils.val.accumulator import EvalResult, ValResult
 
-# What a metric is of -> the end of its columns in results.csv of a run; the main part first.
-PARTS = {"": "", "mask": "(M)", "box": "(B)"}
+
+@dataclass(frozen=True)
+class MetricSet:
+    """The metrics of the models of a task.
+
+    Attributes:
+        compared: metrics with differences in the tables.
+        main: the one that conclusions and curves are about.
+        by_class: the metric of each class; in csv files a column for each, after it and a slash.
+        class_axis: its name in plots.
+        columns: metrics in csv files, with their names in measured.json.
+        epochs: metrics that are measured after each epoch, with their columns in results.csv of a run.
+        examples: what the example images of a report are.
+    """
+
+    compared: tuple[str, ...]
+    main: str
+    by_class: str
+    class_axis: str
+    columns: Mapping[str, str]
+    epochs: Mapping[str, str]
+    examples: str
 
 
 def named(part: str, metric: str) -> str:
@@ -23,20 +45,84 @@ def named(part: str, metric: str) -> str:
     return f"{part} {metric}".lstrip()
 
 
-def parts_of(names: Iterable[str]) -> list[str]:
-    """Return the parts that metrics with these names are of, the main part first."""
+_BOX_EXAMPLES = """Images with the most boxes that only one of two models detects (no match of the same
+class at IoU 0.5), at a confidence threshold of 0.25, by the first run of each model. Those objects are bold
+and labelled, all others are thin."""
+_CLASS_EXAMPLES = """Images of which two models name different classes, by the first run of each model: first
+those of which both are surest. A panel has a green frame if its class is the true one."""
+
+
+def _average_precision(parts: Mapping[str, str]) -> MetricSet:
+    """Return the metrics of models whose mAP is of parts: name -> end of its columns; the main one first."""
+    main = next(iter(parts))
+    columns: dict[str, str] = {}
+    epochs: dict[str, str] = {}
+    map50, map_ = (f"metrics/{name}" for name in Task.metrics[2:])
+    for part, end in parts.items():
+        columns |= {named(part, name): named(part, name) for name in ("P", "R", "mAP50")}
+        columns[named(part, "mAP50-95")] = named(part, "mAP")
+        epochs[named(part, "mAP50")] = f"{map50}{end}"
+        epochs[named(part, "mAP50-95")] = f"{map_}{end}"
+    return MetricSet(
+        compared=(named(main, "mAP50"), *(named(part, "mAP50-95") for part in parts)),
+        main=named(main, "mAP50-95"),
+        by_class=named(main, "AP"),
+        class_axis=named(main, "AP50-95"),
+        columns=columns,
+        epochs=epochs,
+        examples=_BOX_EXAMPLES,
+    )
+
+
+METRICS = {
+    "detect": _average_precision({"": ""}),
+    "segment": _average_precision({"mask": "(M)", "box": "(B)"}),
+    "classify": MetricSet(
+        compared=("top-1", "top-5"),
+        main="top-1",
+        by_class="accuracy",
+        class_axis="accuracy",
+        columns={"top-1": "top-1", "top-5": "top-5"},
+        epochs={"top-1": "metrics/accuracy_top1", "top-5": "metrics/accuracy_top5"},
+        examples=_CLASS_EXAMPLES,
+    ),
+}
+
+
+def set_with(names: Iterable[str]) -> MetricSet:
+    """Return the metrics that a row of results.csv with these columns, or measured.json, is about."""
     known = set(names)
-    return [part for part in PARTS if named(part, "mAP50") in known]
+    return next(one for one in METRICS.values() if {one.main, one.columns[one.main]} & known)
 
 
 def results_by_part(result: EvalResult) -> dict[str, EvalResult]:
-    """Return the result of each part, the main part first."""
+    """Return the result of each part of a model with boxes, the main part first."""
     mask = getattr(result, "mask", None)  # of a `SegmentResult`
     return {"": result} if mask is None else {"mask": mask, "box": result}
 
 
-def metrics_of(result: EvalResult) -> dict[str, Any]:
-    """Return what measured.json has of one evaluation; classes without labels have no AP."""
+def matched_parts(a: ValResult, b: ValResult) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
+    """Yield, for each part of two results, the names of its metrics, and the matches of both."""
+    if hasattr(a, "top1"):
+        yield METRICS["classify"].compared, a.matches, b.matches  # type: ignore[attr-defined]
+        return
+    of_a, of_b = results_by_part(a), results_by_part(b)  # type: ignore[arg-type]
+    for part, one in of_a.items():
+        assert one.matches is not None
+        names = named(part, "mAP50"), named(part, "mAP50-95")
+        yield names, one.matches, of_b[part].matches
+
+
+def metrics_of(result: ValResult) -> dict[str, Any]:
+    """Return what measured.json has of one evaluation; classes without labels have no metric."""
+    return _of_classifier(result) if hasattr(result, "top1") else _of_detector(result)  # type: ignore[arg-type]
+
+
+def _of_classifier(result: ClassifyResult) -> dict[str, Any]:
+    return {"top-1": result.top1, "top-5": result.top5, "accuracy": result.class_accuracy}
+
+
+def _of_detector(result: EvalResult) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for part, one in results_by_part(result).items():
         classes = one.class_ap
@@ -53,11 +139,8 @@ def metrics_of(result: EvalResult) -> dict[str, Any]:
 
 
 def metrics_of_epoch(row: Mapping[str, float]) -> dict[str, float]:
-    """Return what measured.json has of one epoch, from its row in results.csv: mAP, and the sum of losses."""
+    """Return what measured.json has of one epoch, from its row in results.csv, with the sum of losses."""
+    found = next(one for one in METRICS.values() if one.epochs[one.main] in row)
     epoch = {"epoch": row["epoch"]}
-    map50, map_ = (f"metrics/{name}" for name in Task.metrics[2:])
-    for part, end in PARTS.items():
-        if f"{map50}{end}" in row:
-            epoch[named(part, "mAP50")] = row[f"{map50}{end}"]
-            epoch[named(part, "mAP")] = row[f"{map_}{end}"]
+    epoch |= {found.columns[name]: row[column] for name, column in found.epochs.items()}
     return epoch | {"loss": sum(value for name, value in row.items() if name.startswith("train/"))}

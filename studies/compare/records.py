@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from studies.compare.metrics import named, parts_of
+from studies.compare.metrics import MetricSet, set_with
 from studies.compare.statistics import Paired
 from utils.base.errors import DataError
 from utils.base.paths import atomic_write
@@ -17,7 +17,6 @@ from utils.base.paths import atomic_write
 RESULTS, CURVES = "results.csv", "curves.csv"
 _TEXTS = ("model", "split", "checkpoint", "flags", "start", "run", "commit")
 _PAIRED = ("pictures", "difference", "low", "high", "p", "detectable")  # after the name of the metric
-_CLASS = "AP/"  # before the name of a class: its AP at IoU 0.5 to 0.95; after the part it is of
 
 
 @dataclass
@@ -48,24 +47,24 @@ class Records:
         return list(dict.fromkeys(int(row["seed"]) for row in self.results))
 
     @property
-    def parts(self) -> list[str]:
-        """What metrics are of, the main part first: masks and boxes, or nothing else than boxes ("")."""
-        return parts_of(self.results[0])
+    def metric_set(self) -> MetricSet:
+        """The metrics of the models' task."""
+        return set_with(self.results[0])
 
     @property
     def main(self) -> str:
-        """Name of the metric that conclusions are about: the mAP50-95 of the main part."""
-        return named(self.parts[0], "mAP50-95")
+        """Name of the metric that conclusions are about."""
+        return self.metric_set.main
 
     @property
-    def metrics(self) -> list[str]:
-        """Names of the metrics to compare: mAP50 and mAP50-95 of the main part, mAP50-95 of the others."""
-        return [named(self.parts[0], "mAP50"), *(named(part, "mAP50-95") for part in self.parts)]
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics to compare."""
+        return self.metric_set.compared
 
     @property
     def classes(self) -> list[str]:
         """Names of the classes that have labels."""
-        prefix = named(self.parts[0], _CLASS)
+        prefix = f"{self.metric_set.by_class}/"
         names = (key for row in self.results for key in row if key.startswith(prefix))
         return [name.removeprefix(prefix) for name in dict.fromkeys(names)]
 
@@ -86,9 +85,9 @@ class Records:
         found = [self.info(model, f"{name} {part}") for part in _PAIRED]
         return None if found[0] is None else Paired(int(found[0]), *found[1:])
 
-    def class_ap(self, model: str, name: str, split: str = "val") -> dict[int, float]:
-        """Return the AP of a class by seed, for best.pt; that of the main part."""
-        return self.metric(model, named(self.parts[0], _CLASS) + name, split)
+    def of_class(self, model: str, name: str, split: str = "val") -> dict[int, float]:
+        """Return the AP, or accuracy, of a class by seed, for best.pt."""
+        return self.metric(model, f"{self.metric_set.by_class}/{name}", split)
 
     def info(self, model: str, name: str) -> Any:
         """Return a value that all rows of a model share, such as its parameters; None if unknown."""
@@ -153,12 +152,9 @@ def paired_columns(name: str, pair: Paired) -> dict[str, float]:
 
 def metric_columns(found: Mapping[str, Any]) -> dict[str, float]:
     """Return the columns of results.csv for one evaluation, see `metrics_of`."""
-    columns: dict[str, float] = {}
-    for part in parts_of(found):
-        columns |= {named(part, name): found[named(part, name)] for name in ("P", "R", "mAP50")}
-        columns[named(part, "mAP50-95")] = found[named(part, "mAP")]
-        columns |= {named(part, _CLASS) + name: ap for name, ap in found[named(part, "AP")].items()}
-    return columns
+    known = set_with(found)
+    columns = {name: found[key] for name, key in known.columns.items()}
+    return columns | {f"{known.by_class}/{name}": value for name, value in found[known.by_class].items()}
 
 
 def curves_of_run(label: str, seed: int, measured: dict[str, Any]) -> list[dict[str, Any]]:
@@ -166,9 +162,8 @@ def curves_of_run(label: str, seed: int, measured: dict[str, Any]) -> list[dict[
     rows = []
     for epoch in measured["epochs"]:
         row = {"model": label, "seed": seed, "epoch": int(epoch["epoch"]) + 1}
-        for part in parts_of(epoch):
-            row[named(part, "mAP50")] = epoch[named(part, "mAP50")]
-            row[named(part, "mAP50-95")] = epoch[named(part, "mAP")]
+        known = set_with(epoch)
+        row |= {name: epoch[known.columns[name]] for name in known.epochs}
         rows.append(row | {"loss": epoch["loss"]})
     return rows
 

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from studies.compare.examples import Example, Gallery
-from studies.compare.metrics import named
 from studies.compare.records import Records, curves_of_run, rows_of_run
 from studies.compare.run_plan import Run, start_of
 from studies.compare.summary import ModelSummary, class_table, main_table, mean_and_spread, summarize
@@ -37,9 +36,6 @@ th, td { padding: 4px 10px; text-align: left; border-bottom: 1px solid #ddd; whi
 .panels { display: flex; flex-wrap: wrap; gap: 8px } figure { margin: 0; flex: 1 1 260px; min-width: 0 }
 figure img { width: 100%; height: auto } figcaption { font-size: .85rem; overflow-wrap: anywhere }
 """
-_ABOUT_EXAMPLES = """Images with the most boxes that only one of two models detects (no match of the same
-class at IoU 0.5), at a confidence threshold of 0.25, by the first run of each model. Those objects are bold
-and labelled, all others are thin."""
 _SCRIPT = """
 for (const [id, figure] of Object.entries(FIGURES))
   Plotly.newPlot(id, figure.data, figure.layout, {responsive: true, displaylogo: false});
@@ -52,7 +48,7 @@ column says after how many epochs a model reached the best {metric} of the first
 seed."""
 _OVER_IMAGES = """A difference is in points (hundredths) of the metric before it, against the first
 model, on the same images, with its 95 % interval from a bootstrap over images in brackets. p is from a
-permutation test that exchanges the two models' detections image by image. This covers the choice of
+permutation test that exchanges the two models' results image by image. This covers the choice of
 images, but not the variation between trainings: that takes seeds (--cfg ... --seeds 0 1 2 3 4)."""
 _COMMON = """p in parentheses is adjusted (Holm) for all comparisons of its column; the sentences are about
 {metric} and use it.
@@ -89,7 +85,7 @@ def write_page(
                 sections.append(f'<h3>{title}</h3><div class="plot" id="{key}"></div>')
         sections.append(_table(class_table(records, split, resamples)))
     if examples:
-        sections.append(f"<h2>Where they disagree most</h2><p>{_ABOUT_EXAMPLES}</p>")
+        sections.append(f"<h2>Where they disagree most</h2><p>{records.metric_set.examples}</p>")
         sections += [_example(example) for example in examples]
     sections.append(f'<p class="notes">{html.escape(notes)}</p>')
     with atomic_write(folder / PAGE, "w", encoding="utf-8") as file:
@@ -195,10 +191,10 @@ def curve_plot(records: Records) -> PlotlyFigure:
 
 
 def class_plot(records: Records, split: str) -> PlotlyFigure:
-    """Plot AP by class, with a bar for each model and a standard deviation over seeds."""
+    """Plot AP or accuracy by class, with a bar for each model and a standard deviation over seeds."""
     data = []
     for index, model in enumerate(records.models):
-        found = [list(records.class_ap(model, name, split).values()) for name in records.classes]
+        found = [list(records.of_class(model, name, split).values()) for name in records.classes]
         pairs = [mean_and_spread(values) if values else (0.0, 0.0) for values in found]
         data.append(
             {
@@ -210,7 +206,7 @@ def class_plot(records: Records, split: str) -> PlotlyFigure:
                 "error_y": {"type": "data", "array": [_number(spread) for _, spread in pairs]},
             }
         )
-    return {"data": data, "layout": _layout("", named(records.parts[0], "AP50-95")) | {"barmode": "group"}}
+    return {"data": data, "layout": _layout("", records.metric_set.class_axis) | {"barmode": "group"}}
 
 
 def _color(index: int) -> str:
@@ -278,7 +274,7 @@ def notes(records: Records) -> str:
 
 
 def _class_title(records: Records) -> str:
-    title = named(records.parts[0], "AP by class")
+    title = f"{records.metric_set.by_class} by class"
     return title[0].upper() + title[1:]
 
 

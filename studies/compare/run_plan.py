@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studies.compare.compare_options import Comparison, Variant
-from studies.compare.metrics import named, parts_of
+from studies.compare.metrics import set_with
 from studies.jobs.job import Job
 from studies.jobs.pool import JobPool, Runner
 from utils.base.errors import ConfigError, YoloError
@@ -47,11 +47,8 @@ def plan_runs(comparison: Comparison) -> list[Run]:
     Raises:
         ConfigError, DataError: a yaml, weights or data that cannot be used.
     """
-    from utils.data.dataset_yaml import read_data_yaml
-
     data = [
-        read_data_yaml(variant.options.data, allow_download=variant.options.download)
-        for variant in comparison.variants
+        get_task(variant.options.model_task).read_val_data(variant.options) for variant in comparison.variants
     ]
     settings = [_settings(variant, spec) for variant, spec in zip(comparison.variants, data, strict=True)]
     if len({known["pictures"]["val"] for known in settings}) > 1:
@@ -78,7 +75,6 @@ def _settings(variant: Variant, data: DataSpec) -> dict[str, Any]:
 
     from models.yolo import make_model
     from utils.train.build import find_weights, make_config
-    from utils.train.hyp import load_hyp
 
     options = variant.options
     task = get_task(options.model_task)
@@ -99,8 +95,8 @@ def _settings(variant: Variant, data: DataSpec) -> dict[str, Any]:
             "torch": torch.__version__,
             "device": _device_type(options),
             "model": config,
-            "weights": file_sha256(checkpoint.path) if checkpoint is not None else None,
-            "hyp": load_hyp(options.hyp, options.label_smoothing),
+            "weights": file_sha256(checkpoint.path) if checkpoint and task.uses_weights(options) else None,
+            "hyp": task.read_hyp(options),
             "names": data.names,
             "pictures": {split: _digest_of_images(data, split) for split in ("train", "val", "test")},
             "options": changes,
@@ -245,6 +241,6 @@ def _finished(pool: JobPool[Measured]) -> Iterator[tuple[str, Measured]]:
 def _describe(measured: Measured) -> str:
     best = measured["figures"]["best"]["val"]
     minutes = measured.get("minutes", 0.0)
-    part = parts_of(best)[0]
-    map50, map_ = best[named(part, "mAP50")], best[named(part, "mAP")]
-    return f"{named(part, 'mAP50')} {map50:.3f}, mAP50-95 {map_:.3f} in {minutes:.1f} min"
+    known = set_with(best)
+    found = ", ".join(f"{name} {best[known.columns[name]]:.3f}" for name in known.compared)
+    return f"{found} in {minutes:.1f} min"

@@ -140,14 +140,14 @@ def main_table(summaries: Sequence[ModelSummary]) -> str:
 
 
 def class_table(records: Records, split: str = "val", resamples: int = 2000) -> str:
-    """Return mean AP by class and its paired difference to the first model, in points, as markdown."""
+    """Return the mean AP, or accuracy, by class and its difference to the first model, in points."""
     names = records.classes
     lines = [f"| model | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
     base = records.models[0]
     for model in records.models:
         cells = [model]
         for name in names:
-            a, b = records.class_ap(base, name, split), records.class_ap(model, name, split)
+            a, b = records.of_class(base, name, split), records.of_class(model, name, split)
             seeds = [seed for seed in a if seed in b]
             if not seeds:
                 cells.append("")

@@ -30,20 +30,17 @@ def minutes_of_training(options: TrainOptions) -> float | None:
     """
     import torch
 
-    from models.yolo import DetectionModel
+    from models.yolo import make_model
     from utils.base.device import select_device
-    from utils.data.dataset_yaml import read_data_yaml
-    from utils.data.letterbox import check_img_size
-    from utils.data.scan import load_labels
     from utils.train.build import find_weights, make_config
 
-    data = read_data_yaml(options.data, allow_download=options.download)
-    count = len(load_labels(data.train, prefix="train: ").images)
+    task = get_task(options.model_task)
+    data = task.read_val_data(options)
+    count = task.count_images(data)
     if select_device(options.device.split(",")[0], verbose=False).type != "cpu":
         return None
-    task = get_task(options.model_task)
-    model = DetectionModel(make_config(options, task, find_weights(options, task)), nc=data.nc).train()
-    side = check_img_size(options.imgsz, stride=int(model.stride.max()))
+    model = make_model(make_config(options, task, find_weights(options, task)), nc=data.nc).train()
+    side, _ = task.image_size(options, int(model.stride.max()))
     batch = min(options.batch_size if options.batch_size > 0 else _BATCH_SIZE, count)
     images = torch.rand(batch, 3, side, side)
     seconds = 0.0
@@ -55,7 +52,7 @@ def minutes_of_training(options: TrainOptions) -> float | None:
 
 
 def _flat(outputs: Any) -> list[Any]:
-    """Return all tensors in what a head returns: maps, and prototypes of masks beside them."""
+    """Return all tensors in what a head returns: maps, prototypes of masks beside them, or logits."""
     if not isinstance(outputs, list | tuple):
         return [outputs]
     return [tensor for output in outputs for tensor in _flat(output)]

@@ -24,7 +24,7 @@ from utils.base.paths import atomic_write, command_for, relative_to_cwd
 from utils.base.processes import lock_folder
 from utils.base.yaml_io import write_yaml
 from utils.loggers.callbacks import Callbacks
-from utils.tasks.task import Task, get_task
+from utils.tasks.task import get_task
 from utils.train.run_dir import TrainResult
 from utils.train.train_options import TrainOptions
 
@@ -67,8 +67,8 @@ class Evolution:
         self.journal = Journal(plan.home)
         assert options.evolve is not None
         self.generations = options.evolve
-        self.script = get_task(options.model_task).scripts[0]
-        self.of = " of boxes + masks" if options.model_task == "segment" else ""
+        self.task = get_task(options.model_task)
+        self.script = self.task.scripts[0]
         self.total = self.method.count(options.evolve)
         self.jobs = max(options.jobs, 1)
         self._waiting = deque(i for i in range(self.total) if i not in self.journal.results)
@@ -202,10 +202,10 @@ class Evolution:
         left = self._forecast.left(remaining)
         how = f"as {result.same_as}" if result.same_as >= 0 else f"in {format_minutes(result.minutes)}"
         best = self._best()
+        scores = ", ".join(f"{name} {value:.4g}" for name, value in self.task.scores(result.metrics).items())
         LOG.info(
             f"candidate {result.index} ({len(self.journal.results)}/{self.total}): "
-            f"fitness {self.method.fitness(result):.4g}, mAP50{self.of} {result.map50:.4g}, "
-            f"mAP50-95{self.of} {result.map50_95:.4g} {how}; best {best.index if best else '-'}"
+            f"fitness {self.method.fitness(result):.4g}, {scores} {how}; best {best.index if best else '-'}"
             + (f"; {left}" if left else "")
         )
 
@@ -218,7 +218,7 @@ class Evolution:
         """Write the tables and yamls."""
         results, home = self.journal.in_order(), self.plan.home
         if results:
-            write_table(results, home / TABLE)
+            write_table(results, home / TABLE, self.task.measured)
         best = self._best()
         if best is not None:
             write_best(best, self.method.fitness(best), len(results), home / BEST)
@@ -269,9 +269,8 @@ def _reason(result: Result) -> str:
     return re.sub(r"\d+", "#", result.failure)
 
 
-def write_table(results: Sequence[Result], path: Path) -> None:
-    """Write evolve.csv: a row for each candidate, with its metrics and its hyperparameters."""
-    measured = next((list(result.metrics) for result in results if result.metrics), Task().measured)
+def write_table(results: Sequence[Result], path: Path, measured: Sequence[str]) -> None:
+    """Write evolve.csv: a row for each candidate, with its `measured` metrics and its hyperparameters."""
     names = [*measured, *results[0].hyp]
     lines = ["".join(f"{name:>20s}," for name in names)]
     for result in results:

@@ -6,13 +6,13 @@ The population search uses tournament selection, crossover and mutation.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from studies.evolve.trials import Result
 from utils.base.seeds import generator
-from utils.ops.metrics import fitness
+from utils.tasks.task import Task
+from utils.train.genes import GENES, Gene
 from utils.train.hyp import Hyp
 
 DIGITS = 5  # of rounded values, after the decimal point
@@ -28,55 +28,11 @@ MAX_FIRST_VALUE = 0.1  # of such a gene, as a fraction of the upper bound
 SHIFT = 0.1  # largest change of a gene by mutation
 
 
-@dataclass(frozen=True)
-class Gene:
-    """Bounds of a hyperparameter, and the gain of its mutations; 0: never mutated by the genetic search."""
-
-    low: float
-    high: float
-    gain: float = 1.0
-    augmentation: bool = False  # the population search changes only these
-
-
-# Bounds and gains of the original.
-GENES: dict[str, Gene] = {
-    "lr0": Gene(1e-5, 0.1),
-    "lrf": Gene(0.01, 1),
-    "momentum": Gene(0.6, 0.98, 0.3),
-    "weight_decay": Gene(0, 0.001),
-    "warmup_epochs": Gene(0, 5),
-    "warmup_momentum": Gene(0, 0.95),
-    "warmup_bias_lr": Gene(0, 0.2),
-    "box": Gene(0.02, 0.2),
-    "cls": Gene(0.2, 4),
-    "cls_pw": Gene(0.5, 2),
-    "obj": Gene(0.2, 4),
-    "obj_pw": Gene(0.5, 2),
-    "iou_t": Gene(0.1, 0.7, 0),  # has no effect
-    "anchor_t": Gene(2, 8),
-    "anchors": Gene(2, 10, 2),
-    "fl_gamma": Gene(0, 2, 0),
-    "hsv_h": Gene(0, 0.1, 1, True),
-    "hsv_s": Gene(0, 0.9, 1, True),
-    "hsv_v": Gene(0, 0.9, 1, True),
-    "degrees": Gene(0, 45, 1, True),
-    "translate": Gene(0, 0.9, 1, True),
-    "scale": Gene(0, 0.9, 1, True),
-    "shear": Gene(0, 10, 1, True),
-    "perspective": Gene(0, 0.001, 0, True),
-    "flipud": Gene(0, 1, 1, True),
-    "fliplr": Gene(0, 1, 0, True),
-    "mosaic": Gene(0, 1, 1, True),
-    "mixup": Gene(0, 1, 1, True),
-    "copy_paste": Gene(0, 1, 1, True),
-}
-
-
-def bounds_around(start: Hyp) -> dict[str, tuple[float, float]]:
+def bounds_around(start: Hyp, genes: Mapping[str, Gene] = GENES) -> dict[str, tuple[float, float]]:
     """Return the bounds of the genes in a --hyp file, widened to the values of the file."""
     return {
         key: (min(gene.low, start[key]), max(gene.high, start[key]))
-        for key, gene in GENES.items()
+        for key, gene in genes.items()
         if key in start
     }
 
@@ -98,15 +54,18 @@ class Genetic:
     Args:
         start: hyperparameters of the --hyp file.
         seed: of the random numbers; each candidate has its own stream.
+        task: of the models; detection by default.
     """
 
     name = "genetic"
 
-    def __init__(self, start: Hyp, seed: int) -> None:
+    def __init__(self, start: Hyp, seed: int, task: Task | None = None) -> None:
         self.start = start
         self.seed = seed
-        self.bounds = bounds_around(start)
-        self.mutable = [key for key in self.bounds if GENES[key].gain > 0]
+        self.task = task or Task()
+        self.genes = self.task.genes()
+        self.bounds = bounds_around(start, self.genes)
+        self.mutable = [key for key in self.bounds if self.genes[key].gain > 0]
 
     def count(self, generations: int) -> int:
         """Return the number of candidates in `generations`."""
@@ -121,8 +80,8 @@ class Genetic:
         return max(index - jobs + 1, 0)
 
     def fitness(self, result: Result) -> float:
-        """Return 0.1 mAP50 + 0.9 mAP50-95, by which candidates are ranked."""
-        return 0.0 if result.failure else fitness(result.map50, result.map50_95)
+        """Return the fitness by which candidates are ranked."""
+        return 0.0 if result.failure else self.task.fitness(result.metrics)
 
     def propose(self, index: int, results: Sequence[Result]) -> Hyp:
         """Return a candidate made from earlier results."""
@@ -153,7 +112,7 @@ class Genetic:
         first = draw.random(len(self.mutable)) * MAX_FIRST_VALUE
         child = dict(parent)
         for number, key in enumerate(self.mutable):
-            gene, value = GENES[key], parent[key]
+            gene, value = self.genes[key], parent[key]
             if value == 0 and leaves_zero[number]:
                 value = first[number] * gene.high
             elif mutates[number]:
@@ -171,17 +130,29 @@ class Population:
         size: individuals in a generation.
         generations: of the whole search; selection gets stricter and mutation rarer from one to the next.
         seed: of the random numbers; each individual has its own stream.
+        task: of the models; detection by default.
     """
 
     name = "population"
 
-    def __init__(self, start: Hyp, members: Sequence[Hyp], size: int, generations: int, seed: int) -> None:
+    def __init__(
+        self,
+        start: Hyp,
+        members: Sequence[Hyp],
+        size: int,
+        generations: int,
+        seed: int,
+        task: Task | None = None,
+    ) -> None:
         self.start = start
         self.members = members
         self.size = size
         self.generations = generations
         self.seed = seed
-        self.bounds = {key: limits for key, limits in bounds_around(start).items() if GENES[key].augmentation}
+        self.task = task or Task()
+        genes = self.task.genes()
+        bounds = bounds_around(start, genes)
+        self.bounds = {key: limits for key, limits in bounds.items() if genes[key].augmentation}
 
     def count(self, generations: int) -> int:
         """Return the number of candidates in `generations`."""
@@ -192,8 +163,8 @@ class Population:
         return index // self.size * self.size
 
     def fitness(self, result: Result) -> float:
-        """Return mAP50, by which candidates are ranked."""
-        return 0.0 if result.failure else result.map50
+        """Return mAP50 or top-1, by which candidates are ranked."""
+        return 0.0 if result.failure else next(iter(self.task.scores(result.metrics).values()))
 
     def propose(self, index: int, results: Sequence[Result]) -> Hyp:
         """Return a candidate made from the previous generation."""

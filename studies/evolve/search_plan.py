@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from studies.evolve.genetic import GENES, Genetic, Population
+from studies.evolve.genetic import Genetic, Population
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
 from utils.base.options import changed, flag_of, parse_options, to_flags
 from utils.base.paths import ROOT, command_for, increment_path, relative_to_cwd, runs_folder
 from utils.base.yaml_io import plain, read_yaml, write_yaml
-from utils.train.hyp import Hyp, check_hyp, load_hyp
+from utils.tasks.task import get_task
+from utils.train.hyp import Hyp
 from utils.train.run_dir import quoted
 from utils.train.train_options import TrainOptions
 
@@ -46,8 +47,11 @@ def make_plan(options: TrainOptions) -> SearchPlan:
     _check(options)
     files = {name: Path(getattr(options, name)) for name in ("data", "cfg", "weights")}
     # Absolute, as workers of a cluster have another working directory.
-    options = changed(options, **{name: str(p.resolve()) for name, p in files.items() if p.is_file()})
-    start, members = _read_start(options), _read_members(options)
+    found = {
+        name: path for name, path in files.items() if path.is_file() or (name == "data" and path.is_dir())
+    }
+    options = changed(options, **{name: str(path.resolve()) for name, path in found.items()})
+    task, start, members = get_task(options.model_task), _read_start(options), _read_members(options)
     defaults = type(options)().as_dict()
     deciding = to_flags(
         options,
@@ -70,9 +74,9 @@ def make_plan(options: TrainOptions) -> SearchPlan:
     method: Genetic | Population
     assert options.evolve is not None
     if options.evolve_method == "population":
-        method = Population(start, members, options.evolve_members, options.evolve, options.seed)
+        method = Population(start, members, options.evolve_members, options.evolve, options.seed, task)
     else:
-        method = Genetic(start, options.seed)
+        method = Genetic(start, options.seed, task)
     others = to_flags(options, [name for name in _NOT_DECIDING if name in options.given and name != "device"])
     return SearchPlan(home, method, (*deciding, *others, "--noval"))
 
@@ -117,7 +121,8 @@ def _check(options: TrainOptions) -> None:
 
 
 def _read_start(options: TrainOptions) -> Hyp:
-    return {key: value for key, value in load_hyp(options.hyp).items() if key in GENES}
+    task = get_task(options.model_task)
+    return {key: value for key, value in task.read_hyp(options).items() if key in task.genes()}
 
 
 def _read_members(options: TrainOptions) -> list[Hyp]:
@@ -133,13 +138,16 @@ def _read_members(options: TrainOptions) -> list[Hyp]:
                 f"--resume_evolve {options.resume_evolve}: no such file; expected an evolve_population.yaml"
             )
         content = _last_generation(read_yaml(path), path)
+    elif not options.evolve_population:
+        return []
     else:
         folder = Path(options.evolve_population)
         files = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
         if not files:
             raise ConfigError(f"--evolve_population {folder}: no yaml in it")
         content = {str(file): read_yaml(file) for file in files}
-    members = [check_hyp(hyp, where) for where, hyp in content.items()]
+    task = get_task(options.model_task)
+    members = [task.check_hyp(hyp, where, options) for where, hyp in content.items()]
     return members[: options.evolve_members]
 
 

@@ -41,19 +41,6 @@ class Result:
     failure: str = ""
     same_as: int = -1
 
-    @property
-    def map50(self) -> float:
-        """mAP at IoU 0.5, the sum of boxes and masks for segmentation; 0 if it failed."""
-        return self._sum("metrics/mAP_0.5")
-
-    @property
-    def map50_95(self) -> float:
-        """mAP at IoU 0.5 to 0.95, summed as `map50`; 0 if it failed."""
-        return self._sum("metrics/mAP_0.5:0.95")
-
-    def _sum(self, name: str) -> float:
-        return sum(value for key, value in self.metrics.items() if key.partition("(")[0] == name)
-
     def save(self, home: Path) -> None:
         """Write result.json, and remove the weights, which only a resumed training would need."""
         folder = candidate_folder(home, self.index)

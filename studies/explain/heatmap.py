@@ -1,4 +1,4 @@
-"""Class activation maps for detections: Grad-CAM and EigenCAM.
+"""Class activation maps for detections and for classes: Grad-CAM and EigenCAM.
 
 Grad-CAM (Selvaraju et al., arXiv:1610.02391) weights the channels of a layer by their gradient of a score,
 here the sum over the boxes after NMS. EigenCAM (Muhammad and Yeasin, arXiv:2008.00299) projects the
@@ -10,64 +10,104 @@ are pooled over the map as in the paper, not multiplied elementwise (LayerCAM, H
 single cells, so gradients at its inputs are zero except in cells with a box, and the product would show
 only those cells.
 
-Of a segmentation model the boxes are explained, not their masks.
+Of a segmentation model the boxes are explained, not their masks. Of a classification model the logit of a
+class is, as in the paper.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.yolo import DetectionModel
-from studies.explain.layers import run_and_keep
+from studies.explain.layers import Network, run_and_keep
 from utils.ops.boxes import xywh2xyxy
 from utils.ops.nms import non_max_suppression
 
 
+class Target(Protocol):
+    """What heat maps explain."""
+
+    def find(self, output: Any) -> Tensor:
+        """Return what is explained in the output of a model, see `Heat`."""
+        ...
+
+    def score(self, output: Any, found: Tensor) -> Tensor:
+        """Return the score of what `find` has found, which has a gradient."""
+        ...
+
+
 @dataclass(frozen=True)
 class BoxFilter:
-    """NMS thresholds and classes (None: all) of the boxes to explain."""
+    """Boxes: NMS thresholds, and classes (None: all)."""
 
     confidence: float = 0.25
     iou: float = 0.45
     classes: Sequence[int] | None = None
 
+    def find(self, output: Any) -> Tensor:
+        """Return the detections (n, 6) in an output: (decoded, maps), or with prototypes between."""
+        decoded, *others = output
+        nm = others[0].shape[1] if len(others) > 1 else 0
+        classes = None if self.classes is None else list(self.classes)
+        return non_max_suppression(decoded.detach(), self.confidence, self.iou, classes, nm=nm)[0][:, :6]
+
+    def score(self, output: Any, found: Tensor) -> Tensor:
+        return _score(output[0], found)
+
+
+@dataclass(frozen=True)
+class ClassTarget:
+    """A class of a classification model; None: the most probable one."""
+
+    number: int | None = None
+
+    def find(self, output: Tensor) -> Tensor:
+        """Return the probability and the number of the class in logits (1, nc): (1, 2)."""
+        number = int(output[0].argmax()) if self.number is None else self.number
+        return torch.tensor([[float(output[0].detach().softmax(0)[number]), float(number)]])
+
+    def score(self, output: Tensor, found: Tensor) -> Tensor:
+        return output[0, int(found[0, 1])]
+
 
 @dataclass(frozen=True)
 class Heat:
-    """A heat map, and the boxes that it explains.
+    """A heat map, and what it explains.
 
     Attributes:
         heat: (H, W) float32 in 0-1 over the network's input; None if no value is positive, or for Grad-CAM
             of an image without boxes.
-        detections: (n, 6) float32 x1, y1, x2, y2 in pixels of that input, confidence, class.
+        detections: (n, 6) float32 x1, y1, x2, y2 in pixels of that input, confidence, class; of a
+            classification model (1, 2) probability, class.
     """
 
     heat: np.ndarray | None
     detections: np.ndarray
 
 
-def gradcam(model: DetectionModel, images: Tensor, layers: Sequence[int], box_filter: BoxFilter) -> Heat:
-    """Compute Grad-CAM of one image (1, 3, H, W) for the sum of its boxes' scores, objectness times class.
+def gradcam(model: Network, images: Tensor, layers: Sequence[int], target: Target) -> Heat:
+    """Compute Grad-CAM of one image (1, 3, H, W) for the score of the target.
+
+    That of boxes is the sum of objectness times class.
 
     The maps of several layers are added without normalization: all are gradients of the same sum, and a
-    level without boxes has none. The paper differentiates the score before its softmax. Here logits did
+    level without boxes has none. The paper differentiates the score before its softmax. For boxes logits did
     worse (share of the heat inside the boxes: bus.jpg 55 % against 76 %, three images of blood cells 71-81 %
     against 77-86 %), because their gradient does not vanish when objectness or class is near 1.
     """
     with torch.enable_grad():
         kept, output = run_and_keep(model, images.detach().requires_grad_(), layers)
-        decoded, detections = output[0], _detect(output, box_filter)
+        detections = target.find(output)
         if not len(detections):
             return Heat(None, detections.cpu().numpy())
         sources = [kept[index] for index in layers]
-        gradients = torch.autograd.grad(_score(decoded, detections), sources)
+        gradients = torch.autograd.grad(target.score(output, detections), sources)
     maps = [
         grad_cam_map(source.detach(), gradient) for source, gradient in zip(sources, gradients, strict=True)
     ]
@@ -75,11 +115,11 @@ def gradcam(model: DetectionModel, images: Tensor, layers: Sequence[int], box_fi
 
 
 @torch.no_grad()
-def eigencam(model: DetectionModel, images: Tensor, layers: Sequence[int], box_filter: BoxFilter) -> Heat:
-    """Compute EigenCAM of one image (1, 3, H, W), which does not depend on its boxes."""
+def eigencam(model: Network, images: Tensor, layers: Sequence[int], target: Target) -> Heat:
+    """Compute EigenCAM of one image (1, 3, H, W), which does not depend on the target."""
     kept, output = run_and_keep(model, images, layers)
     maps = [_to_peak(eigen_cam_map(kept[index])) for index in layers]  # levels have different scales
-    return Heat(merge(maps, images.shape[2:]), _detect(output, box_filter).cpu().numpy())
+    return Heat(merge(maps, images.shape[2:]), target.find(output).cpu().numpy())
 
 
 def grad_cam_map(source: Tensor, gradient: Tensor) -> np.ndarray:
@@ -127,16 +167,6 @@ def _to_peak(values: np.ndarray) -> np.ndarray:
 
 
 METHODS = {"gradcam": gradcam, "eigencam": eigencam}
-
-
-def _detect(output: Any, box_filter: BoxFilter) -> Tensor:
-    """Return the detections (n, 6) in the output of a model: (decoded, maps), or with prototypes between."""
-    decoded, *others = output
-    nm = others[0].shape[1] if len(others) > 1 else 0
-    classes = None if box_filter.classes is None else list(box_filter.classes)
-    return non_max_suppression(decoded.detach(), box_filter.confidence, box_filter.iou, classes, nm=nm)[0][
-        :, :6
-    ]
 
 
 def _score(decoded: Tensor, detections: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from models.weights import load_for_inference, locate_weights
-from models.yolo import DetectionModel
+from models.yolo import make_model
+from studies.explain.layers import Network
 from utils.base.errors import ConfigError
 from utils.base.formats import format_of
 from utils.base.names import UniqueNames
@@ -22,8 +23,10 @@ from utils.data.letterbox import letterbox, to_tensor
 from utils.ops.boxes import scale_boxes
 from utils.sources.frame import Frame
 from utils.sources.source import FileSource, find_source
+from utils.tasks.task import Task, get_task
 
 _LONGEST = 1280  # pixels of an image in a figure
+_WHOLE = slice(None), slice(None)  # rows and columns of an input without padding
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class LabelledModel:
     """A model in eval mode, and its name in figures and tables."""
 
     label: str
-    model: DetectionModel
+    model: Network
 
 
 def load_labelled_models(
@@ -52,7 +55,7 @@ def load_labelled_models(
 
     Raises:
         ConfigError, DataError: a file is missing, damaged or not a checkpoint; a model does not take 3
-            channels; two labels are equal.
+            channels; two labels are equal; some models have boxes, others classify.
     """
     for name in weights:
         _check_format(name)
@@ -63,7 +66,19 @@ def load_labelled_models(
     if len(set(labels)) < len(labels):
         twice = Counter(labels).most_common(1)[0][0]
         raise ConfigError(f"--labels {twice}: given to two models; labels must be unique")
+    _check_tasks(dict(zip(labels, models, strict=True)))
     return [LabelledModel(label, model) for label, model in zip(labels, models, strict=True)]
+
+
+def _check_tasks(models: Mapping[str, Network]) -> None:
+    """Raise ConfigError for models that take images in different ways."""
+    first, *others = models
+    task = get_task(models[first].task)
+    for label in others:
+        other = get_task(models[label].task)
+        if other.draws_boxes != task.draws_boxes:
+            nouns = f"{first} is a {task.noun}, {label} a {other.noun}"
+            raise ConfigError(f"{nouns}, which sees another part of an image: show them in two runs")
 
 
 def unique_labels(paths: Sequence[Path], ending: str = "") -> list[str]:
@@ -95,20 +110,22 @@ def _check_format(name: str) -> None:
         )
 
 
-def _trained(path: Path, device: torch.device) -> DetectionModel:
+def _trained(path: Path, device: torch.device) -> Network:
     model = load_for_inference(path, device, fuse=False)
-    assert isinstance(model, DetectionModel)
-    return _check_channels(model, str(path))
+    assert isinstance(model, Network)
+    return _checked(model, str(path))
 
 
-def _untrained(cfg: str, device: torch.device, seed: int) -> DetectionModel:
+def _untrained(cfg: str, device: torch.device, seed: int) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = DetectionModel(cfg).eval().requires_grad_(False)
-    return _check_channels(model.to(device), cfg)
+        model = make_model(cfg).eval().requires_grad_(False)
+    return _checked(model.to(device), cfg)
 
 
-def _check_channels(model: DetectionModel, origin: str) -> DetectionModel:
+def _checked(model: Network, origin: str) -> Network:
+    if len(model.model) == 1:
+        raise ConfigError(f"{origin}: a model of torchvision is a single layer; expected a model of a yaml")
     if model.yaml["ch"] != 3:
         raise ConfigError(f"{origin}: takes images of {model.yaml['ch']} channels; expected 3")
     return model
@@ -121,8 +138,9 @@ class ModelInput:
     Attributes:
         name: unique in this run, for file names.
         title: for figures and tables.
-        image: (H, W, 3) uint8 RGB; large images are reduced.
-        images: (1, 3, h, w) in 0-1, letterboxed with the least padding that the stride allows.
+        image: (H, W, 3) uint8 RGB, the part that the models see; large images are reduced.
+        images: (1, 3, h, w) in 0-1, letterboxed with the least padding that the stride allows; for
+            classification the central square, normalized.
         inner: rows and columns of `images` without the padding.
     """
 
@@ -163,36 +181,45 @@ def frames_of(source: FileSource, limit: int) -> Iterator[Frame]:
 
 
 class ModelInputs:
-    """Factory of model inputs: letterboxes frames, and gives them unique names.
+    """Factory of model inputs: prepares frames as the models take them, and gives them unique names.
 
     Args:
         imgsz: height and width of the network's input.
         stride: largest stride of the models.
         device: of the tensors.
+        task: of the models; detection by default.
     """
 
-    def __init__(self, imgsz: tuple[int, int], stride: int, device: torch.device) -> None:
-        self.imgsz, self.stride, self.device = imgsz, stride, device
+    def __init__(
+        self, imgsz: tuple[int, int], stride: int, device: torch.device, task: Task | None = None
+    ) -> None:
+        self.imgsz, self.stride, self.device, self.task = imgsz, stride, device, task or Task()
         self._names = UniqueNames()
 
     def make(self, frame: Frame) -> ModelInput:
-        """Letterbox a frame with the least padding."""
+        """Prepare a frame; for models with boxes with the least padding."""
         number = f"_{frame.frame_number}" if frame.frame_number else ""
-        fitted, ratios, pad = letterbox(frame.image, self.imgsz, auto=True, stride=self.stride)
-        height, width = frame.image.shape[:2]
-        left, top = (round(half - 0.1) for half in pad)  # letterbox puts an odd pixel right and at the bottom
-        inner_w, inner_h = (max(round(n * ratios[0]), 1) for n in (width, height))
+        images, inner = self._fit(frame.image) if self.task.draws_boxes else (self.full(frame), _WHOLE)
         return ModelInput(
             name=self._names.unique(f"{frame.path.stem}{number}"),
             title=f"{frame.path.name}{f', frame {frame.frame_number}' if number else ''}",
-            image=_reduce(frame.image),
-            images=to_tensor([fitted], self.device),
-            inner=(slice(top, top + inner_h), slice(left, left + inner_w)),
+            image=_reduce(self.task.visible_part(frame.image)),
+            images=images,
+            inner=inner,
         )
 
+    def _fit(self, image: np.ndarray) -> tuple[Tensor, tuple[slice, slice]]:
+        """Return an image, letterboxed with the least padding, and its rows and columns in the result."""
+        fitted, ratios, pad = letterbox(image, self.imgsz, auto=True, stride=self.stride)
+        height, width = image.shape[:2]
+        left, top = (round(half - 0.1) for half in pad)  # letterbox puts an odd pixel right and at the bottom
+        inner_w, inner_h = (max(round(n * ratios[0]), 1) for n in (width, height))
+        inner = (slice(top, top + inner_h), slice(left, left + inner_w))
+        return to_tensor([fitted], self.device), inner
+
     def full(self, frame: Frame) -> Tensor:
-        """Pad a frame to all of --imgsz, so that maps of different images can be averaged."""
-        return to_tensor([letterbox(frame.image, self.imgsz, auto=False)[0]], self.device)
+        """Fit a frame to all of --imgsz, so that maps of different images can be averaged."""
+        return self.task.prepare_image(frame.image, self.imgsz).to(self.device)
 
 
 def _reduce(image: np.ndarray) -> np.ndarray:

@@ -12,20 +12,21 @@ from torch import Tensor, nn
 
 from models.attention.lska import DESIGNS
 from models.attention.lska_blocks import LSKAttention
-from models.yolo import DetectionModel
+from models.yolo import ClassificationModel, DetectionModel
 from utils.base.errors import ConfigError
 from utils.ops.flops import on_meta
 
 _PURE_ATTENTION = (*DESIGNS.values(), LSKAttention)
 _DESIGNS = tuple(DESIGNS.values())
+Network = DetectionModel | ClassificationModel
 
 
-def find_layers(model: DetectionModel, words: Sequence[str]) -> list[int]:
+def find_layers(model: Network, words: Sequence[str]) -> list[int]:
     """Return the indices of the layers that the words of `--layer` name, without duplicates.
 
-    A word is an index; `backbone`: see `end_of_backbone`; `detect`: all inputs of the head; `p3`, `p4`, ...:
-    its input of stride 8, 16, ... Names find corresponding layers in models with and without attention,
-    whose indices differ.
+    A word is an index; `backbone`: see `end_of_backbone`; `head` or `detect`: all inputs of the head; `p3`,
+    `p4`, ...: the input of Detect or Segment that has stride 8, 16, ... Names find corresponding layers in
+    models with and without attention, whose indices differ.
 
     Raises:
         ConfigError: the model has no such layer; the message lists those it has.
@@ -34,30 +35,31 @@ def find_layers(model: DetectionModel, words: Sequence[str]) -> list[int]:
     return list(dict.fromkeys(indices))
 
 
-def _layers_of(model: DetectionModel, word: str) -> list[int]:
-    inputs = detect_inputs(model)
-    levels = {f"p{int(stride).bit_length() - 1}": i for stride, i in zip(model.stride, inputs, strict=True)}
+def _layers_of(model: Network, word: str) -> list[int]:
+    inputs, levels = head_inputs(model), {}
+    if isinstance(model, DetectionModel):
+        strides = map(int, model.stride)
+        levels = {f"p{stride.bit_length() - 1}": i for stride, i in zip(strides, inputs, strict=True)}
     if word.isascii() and word.isdigit() and int(word) < len(model.model) - 1:
         return [int(word)]
     if word.lower() == "backbone":
         return [end_of_backbone(model)]
-    if word.lower() == "detect":
+    if word.lower() in ("head", "detect"):
         return inputs
     if word.lower() in levels:
         return [levels[word.lower()]]
-    raise ConfigError(
-        f"--layer {word}: {model.yaml_file} has the layers 0-{len(model.model) - 2}, backbone, detect, "
-        f"{', '.join(levels)}"
-    )
+    known = ", ".join(["backbone", "head" if not levels else "detect", *levels])
+    raise ConfigError(f"--layer {word}: {model.yaml_file} has the layers 0-{len(model.model) - 2}, {known}")
 
 
-def detect_inputs(model: DetectionModel) -> list[int]:
+def head_inputs(model: Network) -> list[int]:
     """Return the indices of the layers that the head reads, in the order of its levels."""
-    head: Any = model.head
-    return [source % head.i for source in head.f]
+    head: Any = model.model[-1]
+    sources = head.f if isinstance(head.f, list) else [head.f]
+    return [source % head.i for source in sources]
 
 
-def end_of_backbone(model: DetectionModel) -> int:
+def end_of_backbone(model: Network) -> int:
     """Return the last backbone layer at its largest stride: SPPF, or attention right after it.
 
     Attention is included even if the yaml lists it as the first layers of the head.
@@ -76,7 +78,7 @@ def _is_attention(layer: Any) -> bool:
     return layer.f == -1 and all(isinstance(block, _PURE_ATTENTION) for block in blocks)
 
 
-def layer_strides(model: DetectionModel) -> dict[int, int]:
+def layer_strides(model: Network) -> dict[int, int]:
     """Return the stride in pixels of every layer whose output is a map."""
     side = 8 * int(model.stride.max())
     strides: dict[int, int] = {}
@@ -86,19 +88,17 @@ def layer_strides(model: DetectionModel) -> dict[int, int]:
             strides[layer.i] = round(side / output.shape[-2])
 
     on_meta(model, torch.empty(1, model.yaml["ch"], side, side, device="meta"), False, False, note)
-    model.head.forget_grids()  # they have no data
+    model.forget_grids()  # they have no data
     return strides
 
 
-def describe_layer(model: DetectionModel, index: int) -> str:
+def describe_layer(model: Network, index: int) -> str:
     """Return the index and type of a layer: `layer 9: SPPF`."""
     layer: Any = model.model[index]
     return f"layer {index}: {layer.type.rsplit('.', 1)[-1]}"
 
 
-def run_and_keep(
-    model: DetectionModel, images: Tensor, layers: Iterable[int]
-) -> tuple[dict[int, Tensor], Any]:
+def run_and_keep(model: Network, images: Tensor, layers: Iterable[int]) -> tuple[dict[int, Tensor], Any]:
     """Run the model; return (the output of each of `layers` by index, the output of the model).
 
     Raises:
@@ -137,7 +137,7 @@ class GateMap:
     change: float
 
 
-def find_gates(model: DetectionModel) -> dict[str, nn.Module]:
+def find_gates(model: Network) -> dict[str, nn.Module]:
     """Return all large kernel gates, of any design and inside any block, by their position in words."""
     gates: dict[str, nn.Module] = {}
     for layer in model.model:
@@ -156,7 +156,7 @@ def _describe(layer: Any, gate: Any, number: int, count: int) -> str:
 
 
 @torch.no_grad()
-def gate_maps(model: DetectionModel, images: Tensor) -> list[GateMap]:
+def gate_maps(model: Network, images: Tensor) -> list[GateMap]:
     """Run one image (1, 3, H, W), and return the factor of each gate."""
     gates = find_gates(model)
     factors: dict[nn.Module, Tensor] = {}

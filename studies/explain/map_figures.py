@@ -109,7 +109,11 @@ def draw_heat(
 
 def _draw_one_heat(axes: Axes, item: ModelInput, label: str, heat: Heat, names: Mapping[int, str]) -> Any:
     count = len(heat.detections)
+    boxes = heat.detections.shape[1] == 6
     words = f"{count} box{'' if count == 1 else 'es'}" if count else "no boxes"
+    if not boxes:
+        probability, number = heat.detections[0].tolist()
+        words = f"{names[int(number)]} {probability:.2f}"
     shown = None
     if heat.heat is None:
         axes.imshow(item.image)
@@ -118,7 +122,8 @@ def _draw_one_heat(axes: Axes, item: ModelInput, label: str, heat: Heat, names: 
         _show_grey(axes, item)
         shown = _lay_over(axes, item, item.crop(heat.heat), "inferno", 0, 1)
     _set_limits(axes, item)
-    _draw_boxes(axes, item.scale_boxes(heat.detections), names)
+    if boxes:
+        _draw_boxes(axes, item.scale_boxes(heat.detections), names)
     disable_mathtext([axes.set_title(f"{label}\n{words}", fontsize=10)])
     return shown
 

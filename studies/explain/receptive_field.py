@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.yolo import DetectionModel
-from studies.explain.layers import describe_layer, run_and_keep
+from studies.explain.layers import Network, describe_layer, run_and_keep
 from utils.base.errors import DataError
 from utils.base.paths import atomic_write
 from utils.plots.figure import disable_mathtext, new_figure, save_figure
@@ -61,7 +60,7 @@ class Field:
     extents: tuple[Extent, ...]
 
 
-def field_energy(model: DetectionModel, images: Tensor, layers: Sequence[int]) -> dict[int, np.ndarray]:
+def field_energy(model: Network, images: Tensor, layers: Sequence[int]) -> dict[int, np.ndarray]:
     """Return the energy of one image (1, 3, H, W) by layer, for its centre cell: (H, W) float64."""
     images = images.detach().requires_grad_()
     kept, _ = run_and_keep(model, images, layers)

@@ -22,7 +22,7 @@ class VisualizeOptions(Options):
 
     prog = "visualize.py"
     description = """Draw effective receptive fields, attention gates, and heat maps for detections.
-Heat maps of a segmentation model explain its boxes, not its masks."""
+Heat maps of a segmentation model explain boxes, not masks; those of a classification model a class."""
 
     weights: list[str] = _models([], f"model path(s); {DEFAULT_WEIGHTS} if --cfg is not given either")
     cfg: list[str] = _models([], "model yaml(s), which are drawn untrained")
@@ -42,18 +42,22 @@ Heat maps of a segmentation model explain its boxes, not its masks."""
     )
     layer: list[str] = _maps(
         [],
-        "layers for erf and cam: indices, or backbone (default of erf), detect (default of cam: all inputs "
-        "of Detect or Segment), p3, p4, ...",
+        "layers for erf and cam: indices, or backbone (default of erf), detect or head (default of cam: "
+        "all inputs of the head), p3, p4, ...",
     )
     method: str = _maps("gradcam", "method of heat maps", choices=("gradcam", "eigencam"))
 
     imgsz: tuple[int, int] = _inference(
-        (640, 640), "image size (pixels): one side, or height and width", aliases=("--img", "--img-size")
+        (640, 640),
+        "image size (pixels): one side, or height and width; 224 for classification",
+        aliases=("--img", "--img-size"),
     )
     conf_thres: float = _inference(0.25, "confidence threshold", between=(0, 1))
     iou_thres: float = _inference(0.45, "NMS IoU threshold", between=(0, 1))
     classes: list[int] | None = _inference(
-        None, "heat maps only for boxes of these classes", between=(0, None)
+        None,
+        "heat maps only for boxes of these classes; of a classification model for this class",
+        between=(0, None),
     )
     device: str = _inference("", "cpu, mps, or a CUDA device such as 0; empty: the best available")
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from studies.explain.heatmap import METHODS, BoxFilter
+from studies.explain.heatmap import METHODS, BoxFilter, ClassTarget, Target
 from studies.explain.labelled_models import (
     LabelledModel,
     ModelInput,
@@ -34,13 +34,15 @@ from studies.explain.visualize_options import VisualizeOptions
 from utils.base.device import select_device
 from utils.base.errors import ConfigError
 from utils.base.log import LOG, Bar, color
+from utils.base.options import flag_of
 from utils.base.paths import atomic_write, check_writable, increment_path
 from utils.data.images import is_image
-from utils.data.letterbox import check_img_size
 from utils.sources.frame import Frame
+from utils.tasks.task import Task, get_task
 
 _TITLES = {
     "gradcam": "Grad-CAM of the scores of the boxes",
+    "gradcam of a class": "Grad-CAM of the logit of a class",
     "eigencam": "EigenCAM: first principal component of the features",
 }
 
@@ -74,8 +76,8 @@ def visualize(options: VisualizeOptions) -> VisualizeSummary:
     device = select_device(options.device)
     models = load_labelled_models(options.checkpoints, options.cfg, device, options.seed, options.labels)
     stride = int(max(model.model.stride.max() for model in models))
-    height, width = check_img_size(options.imgsz, stride=stride)
-    inputs = ModelInputs((height, width), stride, device)
+    task = get_task(models[0].model.task)
+    inputs = ModelInputs(_image_size(options, task, stride), stride, device, task)
     kinds = options.kind or kinds_that_apply(models)
     visualizers = [VISUALIZERS[kind](options, models, inputs) for kind in dict.fromkeys(kinds)]
 
@@ -98,6 +100,15 @@ def visualize(options: VisualizeOptions) -> VisualizeSummary:
             save_dir.rmdir()
     LOG.info(f"{len(summary.files)} files saved to {color(str(save_dir), 'bold')}")
     return summary
+
+
+def _image_size(options: VisualizeOptions, task: Task, stride: int) -> tuple[int, int]:
+    """Return height and width of the network's input; without --imgsz the default of the val script."""
+    default = task.val_options()().imgsz
+    height, width = options.imgsz if "imgsz" in options.given else (default, default)
+    if not task.draws_boxes and height != width:
+        raise ConfigError(f"--imgsz {height} {width}: a {task.noun} sees squares; give one side")
+    return task.export_size((height, width), stride)
 
 
 def _count(files: list[Path], limit: int) -> int | None:
@@ -199,14 +210,16 @@ def _numbers(gate: GateMap) -> list[object]:
 
 
 class HeatMaps:
-    """Heat maps for detections: a figure for each image."""
+    """Heat maps for detections, or for a class: a figure for each image."""
 
     def __init__(
         self, options: VisualizeOptions, models: Sequence[LabelledModel], inputs: ModelInputs
     ) -> None:
         self.models, self.method = models, options.method
         self.layers = [find_layers(model.model, options.layer or ["detect"]) for model in models]
-        self.box_filter = BoxFilter(options.conf_thres, options.iou_thres, options.classes)
+        boxes = inputs.task.draws_boxes
+        self.target = _boxes(options) if boxes else _class(options, inputs.task.noun)
+        self.title = _TITLES["gradcam of a class" if self.method == "gradcam" and not boxes else self.method]
         for model in models:
             last = max(model.model.names)
             if wrong := [index for index in options.classes or [] if index > last]:
@@ -215,13 +228,28 @@ class HeatMaps:
     def process(self, frame: Frame, item: ModelInput, summary: VisualizeSummary) -> None:
         compute = METHODS[self.method]
         maps = [
-            (model.label, compute(model.model, item.images, layers, self.box_filter), model.model.names)
+            (model.label, compute(model.model, item.images, layers, self.target), model.model.names)
             for model, layers in zip(self.models, self.layers, strict=True)
         ]
-        draw_heat(item, maps, _TITLES[self.method], summary.file(f"cam_{item.name}.png"))
+        draw_heat(item, maps, self.title, summary.file(f"cam_{item.name}.png"))
 
     def finish(self, summary: VisualizeSummary) -> None:
         pass
+
+
+def _boxes(options: VisualizeOptions) -> Target:
+    return BoxFilter(options.conf_thres, options.iou_thres, options.classes)
+
+
+def _class(options: VisualizeOptions, noun: str) -> Target:
+    """Return the class to explain; raise ConfigError for flags of boxes, and for several classes."""
+    for name in ("conf_thres", "iou_thres"):
+        if name in options.given:
+            raise ConfigError(f"{flag_of(type(options), name)}: a {noun} has no boxes; leave it out")
+    classes = options.classes or [None]
+    if len(classes) > 1:
+        raise ConfigError(f"--classes: heat maps of a {noun} explain one class at a time; give one")
+    return ClassTarget(classes[0])
 
 
 VISUALIZERS: dict[str, type[Visualizer]] = {

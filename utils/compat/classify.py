@@ -13,11 +13,11 @@ from utils.base.names import class_names
 from utils.compat.augment import classify_albumentations, classify_transforms, denormalize
 from utils.compat.callbacks import adapted
 from utils.compat.training import CompatLoader
+from utils.data.class_folders import class_folders, load_class_files, read_class_data
 from utils.data.dataset import SampleKey
 from utils.data.loader import Batch, make_loader
 from utils.tasks.classify import dataset as ours
 from utils.tasks.classify import transforms
-from utils.tasks.classify.folders import class_folders, read_folders
 from utils.tasks.classify.validation import ClassifyEvaluator, ClassifyResult
 
 SIDE = 224  # of the images by default, pixels
@@ -50,7 +50,8 @@ class ClassificationDataset(ours.ClassificationDataset):
         self.class_to_idx = {name: number for number, name in enumerate(self.classes)}
         hyp = _AUGMENTATIONS if augment else None
         kind = "ram" if cache is True else cache or None
-        super().__init__(Path(root), imgsz, dict(enumerate(self.classes)), hyp=hyp, cache=kind)
+        files = load_class_files(Path(root), dict(enumerate(self.classes)))
+        super().__init__(files, imgsz, hyp=hyp, cache=kind)
         self.targets = [int(number) for number in self.numbers]
         self.samples = [
             (str(file), number) for file, number in zip(self.image_files, self.targets, strict=True)
@@ -61,7 +62,7 @@ class ClassificationDataset(ours.ClassificationDataset):
         self.indices = range(len(self))
 
     def __getitem__(self, key: int | SampleKey) -> Any:
-        """Return the item of a number, augmented differently each time; of a key the sample for our loader."""
+        """Return the item of a number, augmented by chance, or the sample of a key for our loader."""
         if isinstance(key, SampleKey):
             return super().__getitem__(key)
         epoch = int(torch.randint(2**31, ())) if self.hyp is not None else 0
@@ -145,7 +146,7 @@ def validate_classifier(
     from utils.val.evaluate import EvalConfig, evaluate
 
     if dataloader is None:
-        folder = read_folders(str(data)).val[0]
+        folder = read_class_data(str(data)).val[0]
         dataloader = create_classification_dataloader(folder, imgsz, batch_size, augment=False, shuffle=False)
 
     def loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

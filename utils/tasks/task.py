@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from utils.data.loader import Samples
     from utils.loggers.callbacks import Callbacks
     from utils.predict.predictor import Predictor
+    from utils.train.genes import Gene
     from utils.train.train_options import TrainOptions
     from utils.val.evaluate import Evaluator
     from utils.val.val_options import ValOptions
@@ -46,6 +47,7 @@ class Task:
         metrics: names of the metrics in results.csv.
         rates: names of the learning rates in results.csv.
         nominal_batch: images for each optimizer step, by accumulating gradients; None: those of a batch.
+        score_names: what an evolution logs of each candidate.
         draws_boxes: whether its predictions are boxes.
         split_noun: what a split is in its datasets, for messages.
     """
@@ -57,6 +59,7 @@ class Task:
     metrics: tuple[str, ...] = ("precision", "recall", "mAP_0.5", "mAP_0.5:0.95")
     rates: tuple[str, ...] = ("x/lr0", "x/lr1", "x/lr2")
     nominal_batch: int | None = 64
+    score_names: tuple[str, ...] = ("mAP50", "mAP50-95")
     draws_boxes: bool = True
     split_noun = "key"
 
@@ -96,6 +99,35 @@ class Task:
         from utils.train.hyp import load_hyp
 
         return load_hyp(options.hyp, options.label_smoothing)
+
+    def check_hyp(self, content: Mapping[str, Any], where: str, options: Any) -> dict[str, float]:
+        """Check hyperparameters, which are from `where`; missing ones get the defaults of a training."""
+        from utils.train.hyp import check_hyp
+
+        return check_hyp(content, where)
+
+    def genes(self) -> dict[str, Gene]:
+        """Return the ranges in which an evolution searches for hyperparameters."""
+        from utils.train.genes import GENES
+
+        return GENES
+
+    def scores(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return the numbers that an evolution logs, with their names, from columns of results.csv.
+
+        The population search ranks candidates by the first one.
+        """
+        columns = [f"metrics/{name}" for name in Task.metrics[2:]]
+        return {
+            name: sum(value for key, value in metrics.items() if key.partition("(")[0] == column)
+            for name, column in zip(self.score_names, columns, strict=True)
+        }
+
+    def fitness(self, metrics: Mapping[str, float]) -> float:
+        """Return the number by which the genetic search ranks candidates, as training ranks epochs."""
+        from utils.ops.metrics import fitness
+
+        return fitness(*self.scores(metrics).values())
 
     def scale_hyp(self, hyp: dict[str, float], model: Any, imgsz: int) -> dict[str, float]:
         """Return hyperparameters that are scaled for a model and image size."""
@@ -260,6 +292,16 @@ class Task:
         from utils.data.letterbox import prepare_image
 
         return prepare_image(image, size_hw)
+
+    def visible_part(self, image: np.ndarray) -> np.ndarray:
+        """Return the part of an image (H, W, 3) that its models see."""
+        return image
+
+    def count_images(self, data: DataSpec) -> int:
+        """Count the usable training images; all are read and checked."""
+        from utils.data.scan import load_labels
+
+        return len(load_labels(data.train, prefix="train: ").images)
 
     def training_images(self, data: str) -> list[Path]:
         """Return the folders and lists of the training images of a dataset."""

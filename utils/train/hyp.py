@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from utils.base.yaml_io import read_yaml
 Hyp = dict[str, float]
 
 # Key -> (default, lowest, highest). The defaults are those of hyp.scratch-low.yaml (formats, section 2).
-_KEYS: dict[str, tuple[float, float, float]] = {
+KEYS: dict[str, tuple[float, float, float]] = {
     "lr0": (0.01, 0, 10),  # initial learning rate
     "lrf": (0.01, 0, 1),  # final learning rate as a fraction of lr0
     "momentum": (0.937, 0, 0.9999),  # of SGD; the first beta of Adam
@@ -45,7 +46,7 @@ _KEYS: dict[str, tuple[float, float, float]] = {
     "mixup": (0.0, 0, 1),
     "copy_paste": (0.0, 0, 1),
 }
-_OPTIONAL: dict[str, tuple[float, float]] = {
+OPTIONAL: dict[str, tuple[float, float]] = {
     "anchors": (1, 100),  # anchors per level; their sizes are then fitted to the data
     "label_smoothing": (0, 1),  # a flag; part of the hyp.yaml that a run writes
 }
@@ -57,15 +58,32 @@ def load_hyp(source: str | dict[str, Any], label_smoothing: float = 0.0) -> Hyp:
     Raises:
         ConfigError: a missing file, an unknown key, or a value that is not a number within its range.
     """
+    return {**check_hyp(*read_hyp_file(source)), "label_smoothing": label_smoothing}
+
+
+def read_hyp_file(source: str | dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return hyperparameters, and where they are from for messages; see `load_hyp`."""
     if isinstance(source, dict):
-        return {**check_hyp(source, "the saved hyp"), "label_smoothing": label_smoothing}
+        return source, "the saved hyp"
     path = find_file(source, ("data", "models"), (".yaml", ".yml"), "--hyp")
-    return {**check_hyp(read_yaml(path), str(path)), "label_smoothing": label_smoothing}
+    return read_yaml(path), str(path)
 
 
-def check_hyp(content: dict[str, Any], where: str | Path) -> Hyp:
-    """Check keys and values; missing keys get their default."""
-    known = [*_KEYS, *_OPTIONAL]
+def check_hyp(
+    content: Mapping[str, Any],
+    where: str | Path,
+    keys: Mapping[str, tuple[float, float, float]] = KEYS,
+    optional: Mapping[str, tuple[float, float]] = OPTIONAL,
+) -> Hyp:
+    """Check keys and values; missing keys get their default.
+
+    Args:
+        content: hyperparameters.
+        where: they are from, for messages.
+        keys: default, lowest and highest value of each.
+        optional: lowest and highest value of keys that may be missing.
+    """
+    known = [*keys, *optional]
     for key in content:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=3)
@@ -73,9 +91,9 @@ def check_hyp(content: dict[str, Any], where: str | Path) -> Hyp:
             raise ConfigError(f"{where}: unknown hyperparameter {key!r}{hint}")
     hyp = {
         key: _number(content.get(key, default), key, (low, high), where)
-        for key, (default, low, high) in _KEYS.items()
+        for key, (default, low, high) in keys.items()
     }
-    for key, limits in _OPTIONAL.items():
+    for key, limits in optional.items():
         if content.get(key) is not None:
             hyp[key] = _number(content[key], key, limits, where)
     return hyp

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from studies.compare.measure import Scorer, compare_images
+from studies.compare.paired_images import Scorer, compare_images, pair_of
 from utils.ops.metrics import ap_per_class
 from utils.val.accumulator import DetectionMatches
 
@@ -41,12 +41,12 @@ def test_an_image_of_weight_two_counts_twice() -> None:
 
 def test_a_model_does_not_differ_from_itself() -> None:
     matches = simulate(0.7)
-    for pair in compare_images(matches, matches, 100):
+    for pair in compare_images(pair_of(matches, matches), 100):
         assert (pair.mean, pair.low, pair.high, pair.p) == (0, 0, 0, 1)
 
 
 def test_a_large_difference_is_significant() -> None:
-    _, pair = compare_images(simulate(0.4), simulate(0.9), 200)
+    _, pair = compare_images(pair_of(simulate(0.4), simulate(0.9)), 200)
     assert pair.mean > 0.1 and pair.low > 0 and pair.p < 0.05 and pair.n == 30
 
 
@@ -55,11 +55,11 @@ def test_the_error_level_is_five_percent() -> None:
     draw = np.random.default_rng(8)
     found = 0
     for seed in range(500):
-        _, pair = compare_images(simulate(0.6, 12, draw), simulate(0.6, 12, draw), 19, seed)
+        _, pair = compare_images(pair_of(simulate(0.6, 12, draw), simulate(0.6, 12, draw)), 19, seed)
         found += pair.p <= 0.05
     assert 0.03 <= found / 500 <= 0.07  # 0.05 +- 2 standard errors
 
 
 def test_different_images_are_an_error() -> None:
     with pytest.raises(ValueError, match="same images"):
-        compare_images(simulate(0.5, 10), simulate(0.5, 11), 100)
+        pair_of(simulate(0.5, 10), simulate(0.5, 11))

@@ -61,7 +61,7 @@ def test_the_report_is_about_masks_and_shows_boxes(tmp_path: Path) -> None:
     assert "reached the best mask mAP50-95 of the first" in text
     assert "mask mAP50-95 against latency" in (tmp_path / "report.html").read_text()
     again = read_records(tmp_path)
-    assert again.parts == ["mask", "box"] and markdown(again) == text
+    assert again.main == "mask mAP50-95" and markdown(again) == text
     assert again.curve("better", 3) == pytest.approx(records.curve("better", 3), rel=1e-5)
 
 

@@ -44,7 +44,7 @@ def test_the_best_by_map50_are_kept_and_the_rest_descends_from_tournament_winner
     search = Population(START, [], SIZE, 10, 0)
     first = rated(generation(search, [], 0))
     second = generation(search, first, 1)
-    best = sorted(first, key=lambda result: -result.map50)
+    best = sorted(first, key=lambda result: -result.metrics["metrics/mAP_0.5"])
 
     assert second[:2] == [best[0].hyp, best[1].hyp]
     assert second == generation(Population(START, [], SIZE, 10, 0), first, 1)

@@ -111,14 +111,14 @@ def test_the_heat_of_official_weights_is_inside_their_boxes() -> None:
 
     from models.weights import load_for_inference
     from models.yolo import DetectionModel
-    from studies.explain.layers import detect_inputs
+    from studies.explain.layers import head_inputs
     from tests.known import to_tensor
     from utils.data.letterbox import letterbox
 
     model = load_for_inference(SHARED / "weights" / "yolov5n.pt", torch.device("cpu"), fuse=False)
     assert isinstance(model, DetectionModel)
     image = letterbox(cv2.imread(str(SHARED / "data" / "zidane.jpg")), 320)[0]
-    heat = gradcam(model, to_tensor(image[None]), detect_inputs(model), BoxFilter())
+    heat = gradcam(model, to_tensor(image[None]), head_inputs(model), BoxFilter())
     assert heat.heat is not None and heat.heat.shape == image.shape[:2]
     inside = np.zeros(heat.heat.shape, bool)
     for x1, y1, x2, y2 in heat.detections[:, :4].astype(int):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from utils.base.options import flag
 from utils.base.paths import runs_folder
@@ -23,10 +23,8 @@ class ClassifyTrainOptions(TrainOptions):
     prog, description = "classify/train.py", "Train a classification model."
     model_task: ClassVar[str] = "classify"
     hidden: ClassVar[tuple[str, ...]] = (
-        *("hyp", "single_cls", "rect", "fast_decode", "shuffle_buffer", "multi_scale", "quad"),
+        *("single_cls", "rect", "fast_decode", "shuffle_buffer", "multi_scale", "quad"),
         *("noautoanchor", "upload_dataset", "bbox_interval"),
-        *("evolve", "evolve_method", "evolve_budget", "evolve_members", "evolve_population"),
-        *("resume_evolve", "jobs", "ray", "bucket"),
     )
 
     weights: str = flag(
@@ -42,6 +40,10 @@ class ClassifyTrainOptions(TrainOptions):
         True, "use the weights of --model; false: its architecture only", group=_MODEL, const=True
     )
     data: str = flag(_DATA, _DATA_HELP, group=_MODEL)
+    hyp: str | dict[str, Any] = flag(
+        "", "yaml of hyperparameters, which take the place of --lr0, --decay and --label-smoothing",
+        group=_MODEL,
+    )  # fmt: skip
     imgsz: int = flag(
         224, "image size (pixels)", group=_MODEL, aliases=("--img", "--img-size"), between=(1, None),
         expected="a number of pixels such as 224",
@@ -60,6 +62,11 @@ class ClassifyTrainOptions(TrainOptions):
     project: str = flag(
         factory=lambda: runs_folder("train-cls"), help="folder that contains the run folders", group="output"
     )
+
+    evolve_population: str = flag(
+        "", "population: folder of the initial members; empty: random ones",
+        group="hyperparameter evolution", spelled="--evolve_population",
+    )  # fmt: skip
 
     def check(self) -> None:
         """Check what concerns classification alone, and what `TrainOptions` checks."""

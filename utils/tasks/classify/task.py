@@ -14,7 +14,7 @@ from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.data.class_folders import load_split, read_class_data
 from utils.data.letterbox import to_tensor
-from utils.tasks.classify import transforms
+from utils.tasks.classify import hyp, transforms
 from utils.tasks.classify.dataset import ClassificationDataset
 from utils.tasks.task import Task
 
@@ -32,10 +32,9 @@ if TYPE_CHECKING:
     from utils.tasks.classify.options import ClassifyTrainOptions, ClassifyValOptions
     from utils.tasks.classify.prediction import ClassifyPredictor
     from utils.tasks.classify.validation import ClassifyEvaluator
+    from utils.train.genes import Gene
 
 CUTOFF = 10  # layers of a detector that YOLOv5 keeps
-MOMENTUM = 0.9  # of SGD and RMSProp; the first beta of Adam
-FINAL_LR = 0.01  # as a fraction of the initial learning rate
 
 
 class ClassifyTask(Task):
@@ -47,6 +46,7 @@ class ClassifyTask(Task):
     losses = ("loss",)
     metrics = ("accuracy_top1", "accuracy_top5")
     rates = ("lr/0",)
+    score_names = ("top-1", "top-5")
     nominal_batch = None
     draws_boxes = False
     split_noun = "folder"
@@ -66,21 +66,23 @@ class ClassifyTask(Task):
         return ClassifyValOptions
 
     def read_hyp(self, options: Any) -> dict[str, float]:
-        """Return the hyperparameters: the flags, and the constants of YOLOv5."""
-        return {
-            "lr0": options.lr0,
-            "lrf": FINAL_LR,
-            "momentum": MOMENTUM,
-            "weight_decay": options.decay,
-            "warmup_epochs": 0.0,
-            "warmup_momentum": MOMENTUM,
-            "warmup_bias_lr": options.lr0,
-            "label_smoothing": options.label_smoothing,
-            "scale": transforms.AREA[0],
-            "fliplr": transforms.FLIP_PROBABILITY,
-            "flipud": 0.0,
-            "jitter": transforms.JITTER,
-        }
+        return hyp.read_hyp(options)
+
+    def check_hyp(self, content: Mapping[str, Any], where: str, options: Any) -> dict[str, float]:
+        return hyp.check(content, where, options)
+
+    def genes(self) -> dict[str, Gene]:
+        return hyp.GENES
+
+    def scores(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        columns = [f"metrics/{name}" for name in self.metrics]
+        names = zip(self.score_names, columns, strict=True)
+        return {name: metrics.get(column, 0.0) for name, column in names}
+
+    def fitness(self, metrics: Mapping[str, float]) -> float:
+        """Return top-1."""
+        top1, _ = self.scores(metrics).values()
+        return top1
 
     def read_data(self, options: Any) -> DataSpec:
         return read_class_data(options.data, allow_download=options.download)
@@ -181,6 +183,13 @@ class ClassifyTask(Task):
         height, width = size_hw
         square = transforms.center_crop(image, max(size_hw))[:height, :width]
         return transforms.normalize(to_tensor([square], torch.device("cpu")))
+
+    def visible_part(self, image: np.ndarray) -> np.ndarray:
+        """Return the central square."""
+        return transforms.center_crop(image, min(image.shape[:2]))
+
+    def count_images(self, data: DataSpec) -> int:
+        return len(load_split(data, "train", data.names, complete=True).images)
 
     def training_images(self, data: str) -> list[Path]:
         return [folder for folder in read_class_data(data).train if isinstance(folder, Path)]

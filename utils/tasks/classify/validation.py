@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,12 @@ class ClassifyResult(ValResult):
         with np.errstate(invalid="ignore"):
             accuracy: np.ndarray = sums / self.label_counts[:, None]
         return accuracy
+
+    @property
+    def class_accuracy(self) -> dict[str, float]:
+        """Top-1 of each class that has images, by its name."""
+        own = self.by_class[:, 0].tolist()
+        return {name: own[index] for index, name in self.names.items() if not math.isnan(own[index])}
 
     @property
     def class_quality(self) -> np.ndarray:

@@ -26,6 +26,7 @@ class SegmentTask(Task):
     noun = "segmentation model"
     scripts = ("segment/train.py", "segment/val.py", "segment/predict.py")
     losses = ("box_loss", "seg_loss", "obj_loss", "cls_loss")
+    score_names = ("mAP50 of boxes + masks", "mAP50-95 of boxes + masks")
     metrics = tuple(f"{name}({kind})" for kind in "BM" for name in Task.metrics)
 
     def train_options(self) -> type[SegmentTrainOptions]:

@@ -10,8 +10,8 @@ import pytest
 from tests.known import pattern_image
 from tests.utils.tasks.classify.folders import make_folders, write
 from utils.base.errors import ConfigError, DataError, MissingFileError
+from utils.data.class_folders import KNOWN, SHAPES, load_class_files, read_class_data
 from utils.data.scan import LabelledFiles
-from utils.tasks.classify.folders import KNOWN, SHAPES, load_class_files, read_folders
 
 CATS = {0: "cat", 1: "dog", 2: "owl"}
 
@@ -26,7 +26,7 @@ def classes_of(files: LabelledFiles) -> dict[str, int]:
 def test_folders_are_classes_in_sorted_order(tmp_path: Path) -> None:
     names = ["zebra", "Zebra", "a b c", "Ökotyp", "猫", "10", "9", "emoji 🙂", "with.dot"]
     root = make_folders(tmp_path, train=dict.fromkeys(names, 1), val={"9": 1, "猫": 2})
-    data = read_folders(str(root))
+    data = read_class_data(str(root))
     assert data.names == dict(enumerate(sorted(names))) and data.nc == len(names)
     assert (data.train, data.val, data.test) == ([root / "train"], [root / "val"], [])
     files = load_class_files(data.train[0], data.names, complete=True)
@@ -45,7 +45,7 @@ def test_a_split_without_a_class_keeps_the_numbers_of_the_others(
 
 
 def test_one_class_is_enough(tmp_path: Path) -> None:
-    data = read_folders(str(make_folders(tmp_path, train={"only": 2}, val={"only": 1})))
+    data = read_class_data(str(make_folders(tmp_path, train={"only": 2}, val={"only": 1})))
     assert data.names == {0: "only"}
     assert set(classes_of(load_class_files(data.train[0], data.names, complete=True)).values()) == {0}
 
@@ -99,7 +99,7 @@ def test_hidden_folders_and_files_of_other_kinds_are_skipped(tmp_path: Path) -> 
     root = make_folders(tmp_path, train={"cat": 1, ".cache": 2, ".ipynb_checkpoints": 1})
     (root / "train" / "cat" / "notes.txt").write_text("these are cats")
     (root / "train" / "labels.csv").write_text("a,b")
-    data = read_folders(str(root))
+    data = read_class_data(str(root))
     assert data.names == {0: "cat"}
     assert classes_of(load_class_files(data.train[0], data.names, complete=True)) == {"cat/0.png": 0}
 
@@ -123,44 +123,44 @@ def test_images_in_folders_below_a_class_belong_to_it(tmp_path: Path) -> None:
 
 def test_val_is_preferred_to_test(tmp_path: Path) -> None:
     one = {"cat": 1}
-    data = read_folders(str(make_folders(tmp_path / "both", train=one, val=one, test=one)))
+    data = read_class_data(str(make_folders(tmp_path / "both", train=one, val=one, test=one)))
     assert (data.val, data.test) == ([tmp_path / "both/val"], [tmp_path / "both/test"])
-    data = read_folders(str(make_folders(tmp_path / "test only", train=one, test=one)))
+    data = read_class_data(str(make_folders(tmp_path / "test only", train=one, test=one)))
     assert data.val == data.test == [tmp_path / "test only/test"]
 
 
 def test_without_train_the_names_are_those_of_val(tmp_path: Path) -> None:
-    data = read_folders(str(make_folders(tmp_path, val={"b": 1, "a": 1})))
+    data = read_class_data(str(make_folders(tmp_path, val={"b": 1, "a": 1})))
     assert data.names == {0: "a", 1: "b"} and data.train == []
 
 
 def test_a_folder_without_splits_or_classes_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"expected folders train and val \(or test\)"):
-        read_folders(str(make_folders(tmp_path / "a", images={"cat": 1})))
+        read_class_data(str(make_folders(tmp_path / "a", images={"cat": 1})))
     (tmp_path / "b/train").mkdir(parents=True)
     with pytest.raises(DataError, match="no class folders; expected train/<class>/<images>"):
-        read_folders(str(tmp_path / "b"))
+        read_class_data(str(tmp_path / "b"))
 
 
 def test_a_file_is_no_dataset(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_text("names: [cat]\n")
     with pytest.raises(ConfigError, match=r"data.yaml is a file; classification reads a folder"):
-        read_folders(str(tmp_path / "data.yaml"))
+        read_class_data(str(tmp_path / "data.yaml"))
 
 
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(
         MissingFileError, match=r"--data imagenete: no such folder in .*; known names are"
     ) as e:
-        read_folders("imagenete")
+        read_class_data("imagenete")
     assert all(name in str(e.value) for name in (SHAPES, *KNOWN)) and "\n" not in str(e.value)
 
 
 def test_relative_folders_are_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_folders(tmp_path / "pets", train={"cat": 1})
     monkeypatch.chdir(tmp_path)
-    assert read_folders("pets").train == read_folders("./pets").train == [tmp_path / "pets/train"]
-    assert read_folders(str(tmp_path / "pets" / ".." / "pets")).train == [tmp_path / "pets/train"]
+    assert read_class_data("pets").train == read_class_data("./pets").train == [tmp_path / "pets/train"]
+    assert read_class_data(str(tmp_path / "pets" / ".." / "pets")).train == [tmp_path / "pets/train"]
 
 
 @pytest.mark.parametrize("name", ["imagenette160", "mnist", "imagenet1000"])
@@ -172,23 +172,23 @@ def test_known_datasets_are_not_downloaded_unasked(
     with pytest.raises(
         ConfigError, match=rf"{name}: its images are not in .*{name}.* downloads https://"
     ) as e:
-        read_folders(name)
+        read_class_data(name)
     assert "\n" not in str(e.value)
 
 
 def test_a_known_dataset_that_was_downloaded_is_found(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from utils.tasks.classify import folders
+    from utils.data import class_folders as folders
 
     monkeypatch.setattr(folders, "datasets_dir", lambda: offline / "sets")
     make_folders(offline / "sets/mnist", train={"0": 1, "1": 1}, test={"0": 1})
     monkeypatch.chdir(offline)
-    assert read_folders("mnist").names == {0: "0", 1: "1"}
+    assert read_class_data("mnist").names == {0: "0", 1: "1"}
 
 
 def test_a_download_is_unpacked_where_it_is_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from utils.tasks.classify import folders
+    from utils.data import class_folders as folders
 
     def download(items: object, root: Path, **options: object) -> None:
         assert options == {"allowed": True, "name": "mnist"}
@@ -197,7 +197,7 @@ def test_a_download_is_unpacked_where_it_is_looked_for(
     monkeypatch.setattr(folders, "datasets_dir", lambda: tmp_path / "sets")
     monkeypatch.setattr(folders, "download_data", download)
     monkeypatch.chdir(tmp_path)
-    assert read_folders("mnist", allow_download=True).train == [tmp_path / "sets/mnist/train"]
+    assert read_class_data("mnist", allow_download=True).train == [tmp_path / "sets/mnist/train"]
 
 
 def test_a_second_scan_uses_the_cache_and_sees_new_images(tmp_path: Path) -> None:
