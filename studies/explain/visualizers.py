@@ -246,7 +246,7 @@ def _class(options: VisualizeOptions, noun: str) -> Target:
     for name in ("conf_thres", "iou_thres"):
         if name in options.given:
             raise ConfigError(f"{flag_of(type(options), name)}: a {noun} has no boxes; leave it out")
-    classes = options.classes or [None]
+    classes: Sequence[int | None] = options.classes or [None]
     if len(classes) > 1:
         raise ConfigError(f"--classes: heat maps of a {noun} explain one class at a time; give one")
     return ClassTarget(classes[0])
