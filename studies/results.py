@@ -30,6 +30,9 @@ _TABLE = re.compile(r"(<!-- table: (\S+) (\S+)(?: (classes|short))? -->\n).*?(<!
 # Results of visualize.py are between `<!-- seen: FOLDER -->` and `<!-- end -->`.
 _SEEN = re.compile(r"(<!-- seen: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
+# Results of van_accuracy.py are between `<!-- accuracy: FOLDER -->` and `<!-- end -->`.
+_ACCURACY = re.compile(r"(<!-- accuracy: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
 
 def rebuild(text: str, folder: Path) -> str:
     """Return the page with its tables made from the csv files in `folder`.
@@ -40,7 +43,8 @@ def rebuild(text: str, folder: Path) -> str:
     text = _TABLE.sub(
         lambda found: found[1] + _table(folder / found[2], found[3], found[4] or "") + found[5], text
     )
-    return _SEEN.sub(lambda found: found[1] + _fields_and_gates(folder / found[2]) + found[3], text)
+    text = _SEEN.sub(lambda found: found[1] + _fields_and_gates(folder / found[2]) + found[3], text)
+    return _ACCURACY.sub(lambda found: found[1] + _accuracy(folder / found[2]) + found[3], text)
 
 
 def _table(study: Path, split: str, kind: str) -> str:
@@ -77,6 +81,16 @@ def _fields_and_gates(study: Path) -> str:
     return "\n" + "\n".join(lines) + "\n\n"
 
 
+def _accuracy(study: Path) -> str:
+    """Return the table of the designs and kernel sizes in accuracy.csv."""
+    from studies.kernels.accuracy import markdown, read_rows, summarize
+
+    rows = read_rows(study / "accuracy.csv")
+    if not rows:
+        raise DataError(f"{study / 'accuracy.csv'}: no results; studies/van_accuracy.py writes them")
+    return f"\n{markdown(summarize(rows))}\n\n"
+
+
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -96,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rebuilt = rebuild(text, PAGE.with_suffix(""))
     page = relative_to_cwd(PAGE)
     if rebuilt == text:
-        count = len(_TABLE.findall(text)) + len(_SEEN.findall(text))
+        count = sum(len(kind.findall(text)) for kind in (_TABLE, _SEEN, _ACCURACY))
         LOG.info(f"{page}: its {count} tables are up to date")
     elif opt.check:
         raise YoloError(f"{page}: out of date; run python studies/results.py")
