@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,18 @@ import torch
 
 import train
 from models.weights import read_checkpoint
+from segment import train as segment_train
+from tests.studies.segmenters import polygon_set
 from tests.utils.data.shards.sets import make_both
-from tests.utils.train.small import small_models
+from tests.utils.train.small import small_models, small_segmenter
 from utils.data.dataset import DetectionDataset
+from utils.data.dataset_yaml import read_data_yaml
 from utils.data.loader import Loader, make_loader
 from utils.data.samplers import ShardShuffle, Share
+from utils.data.shards.pack import pack_dataset
 from utils.data.shards.table import ShardTable
 from utils.loggers.callbacks import Callbacks
+from utils.tasks.segment.rasterize import MaskFormat
 from utils.train import loaders
 from utils.train.callbacks import PredictionImages, dataset_files
 
@@ -70,6 +76,22 @@ def test_losses_are_those_of_the_folder_in_the_same_order(
     near = train.run(**flags, data=str(folder.yaml), name="folder").save_dir
     _assert_equal(near, far)
     assert len(_outcome(near)[0].splitlines()) == 3
+
+
+def test_masks_of_shards_are_those_of_the_folder(tmp_path: Path, flags: dict[str, Any]) -> None:
+    folder = read_data_yaml(polygon_set(tmp_path))
+    shards = read_data_yaml(pack_dataset(folder, tmp_path / "shards", per_shard=3, seed=None))
+    masks = MaskFormat(4, overlap=True)
+    near, far = (DetectionDataset(data.train, 64, masks=masks) for data in (folder, shards))
+    assert len(near) == len(far) == 8
+    for index in range(8):
+        one, other = near[index], far[index]
+        assert torch.equal(one.image, other.image) and torch.equal(one.labels, other.labels)
+        assert torch.equal(one.masks, other.masks) and bool(one.masks.any()) == bool(len(one.labels))
+    flags["cfg"] = str(small_segmenter(tmp_path))
+    summary = segment_train.run(**flags, data=str(shards.yaml), name="masks")
+    (row, _) = list(csv.DictReader((summary.save_dir / "results.csv").open(newline="")))
+    assert float({key.strip(): value for key, value in row.items()}["train/seg_loss"]) > 0
 
 
 @pytest.mark.parametrize("batches", [2, 4])
