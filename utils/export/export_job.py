@@ -89,6 +89,10 @@ class Exporter:
         self.calibration_images = None
         if options.int8 and any(supports(name, "int8") for name in options.include):
             files = task.training_images(options.data)
+            if not files:
+                raise ConfigError(
+                    f"--data {options.data}: --int8 needs training images in folders or lists, not in shards"
+                )
             self.calibration_images = load_calibration_images(
                 files, size_hw, options.calibration, options.batch_size, task.prepare_image
             )

@@ -51,15 +51,15 @@ def test_the_folder_of_another_evolution_is_replaced(run_script: RunScript) -> N
     run_script(table(0.25))
     other = run_script(table(0.5), Trial(2, {"lr0": 0.02}, TRIAL.flags))
 
-    assert other.map50 == 0.5 and other.hyp == {"lr0": 0.02}
+    assert other.metrics["metrics/mAP_0.5"] == 0.5 and other.hyp == {"lr0": 0.02}
 
 
 def test_a_failure_is_a_result_and_can_be_repeated(run_script: RunScript) -> None:
     script = "RUN.mkdir(); print('ERROR: the loss is not a number', file=sys.stderr); sys.exit(1)"
     failed = run_script(script)
 
-    assert failed.failure == "the loss is not a number" and failed.map50 == 0 and not failed.metrics
-    assert run_script(table(0.5)).map50 == 0.5
+    assert failed.failure == "the loss is not a number" and not failed.metrics
+    assert run_script(table(0.5)).metrics["metrics/mAP_0.5"] == 0.5
     assert run_script(table(float("nan")), Trial(3, {}, ())).failure == "its metrics are not finite"
 
 

@@ -14,6 +14,7 @@ import pytest
 import export
 from tests.known import SHARED, needs_shared
 from tests.models.backends.files import checkpoint
+from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS, size_of
 from utils.base.options import options_from
 from utils.base.paths import ROOT
@@ -165,6 +166,13 @@ def test_int8_without_a_dataset_is_an_error_before_the_export(folder: Path) -> N
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.startswith("ERROR: --data nowhere.yaml: no such file")
+
+
+def test_int8_with_shards_is_an_error(folder: Path) -> None:
+    words = f"path: {folder}\ntrain: a.tar\nval: images\nnames: [cell, plate]\n"
+    (folder / "packed.yaml").write_text(words)
+    with pytest.raises(ConfigError, match=r"packed.yaml: --int8 needs training images in folders or lists"):
+        exported(folder, "onnx", int8=True, data=str(folder / "packed.yaml"))
 
 
 def test_a_missing_package_is_named_and_the_others_are_written(folder: Path) -> None:

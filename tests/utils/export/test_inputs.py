@@ -12,6 +12,7 @@ import torch
 from utils.base.errors import DataError
 from utils.data.letterbox import letterbox
 from utils.export.export_job import example_images, load_calibration_images
+from utils.tasks.task import Task
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_the_example_batch_is_the_first_image_letterboxed(data: Path) -> None:
 
 
 def test_calibration_images_are_evenly_spaced(data: Path) -> None:
-    batches = load_calibration_images(str(data), (32, 32), 3, batch_size=2)()
+    batches = load_calibration_images(Task().training_images(str(data)), (32, 32), 3, batch_size=2)()
 
     assert [batch.shape for batch in batches] == [(2, 3, 32, 32)] * 2  # the fifth cannot be read
     assert [round(float(batch[0, 2, 16, 16]) * 255) for batch in batches] == [0, 100]
@@ -53,5 +54,5 @@ def test_calibration_images_are_evenly_spaced(data: Path) -> None:
 def test_a_dataset_without_readable_images_is_an_error(data: Path) -> None:
     for file in (data.parent / "images").iterdir():
         file.write_bytes(b"no image")
-    with pytest.raises(DataError, match="none of its images can be read"):
-        load_calibration_images(str(data), (32, 32), 3)()
+    with pytest.raises(DataError, match="none of the images in .*images can be read"):
+        load_calibration_images(Task().training_images(str(data)), (32, 32), 3)()
