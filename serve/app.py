@@ -18,7 +18,13 @@ from serve.request import RequestError
 from serve.served_model import Row, ServedModel
 from serve.service import Finished, InferenceService
 
-_PAGE = {"": "text/html", "page.js": "text/javascript", "page.css": "text/css"}
+_PAGE = {
+    "": "text/html",
+    "page.js": "text/javascript",
+    "page-camera.js": "text/javascript",
+    "page-draw.js": "text/javascript",
+    "page.css": "text/css",
+}
 
 
 def make_app(service: InferenceService, api_key: str = "", local: bool = False) -> FastAPI:
@@ -101,7 +107,7 @@ def _add_status_routes(app: FastAPI, service: InferenceService) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    """Serve the three files of the page, read once: no path of a request ever reaches the disk."""
+    """Serve the files of the page, read once: no path of a request ever reaches the disk."""
     for name, media_type in _PAGE.items():
         content = Path(__file__).with_name(name or "page.html").read_bytes()
         headers = {"Cache-Control": "no-cache", "Content-Type": f"{media_type}; charset=utf-8"}
