@@ -32,7 +32,8 @@ class ServeOptions(Options):
 
     imgsz: list[int] = _default(
         [],
-        "image size (pixels): one for all models, or one for each; default 640, of classification models 224",
+        "image size (pixels): one for all models, or one for each; default 640, of classification models "
+        "that of their training or 224",
         aliases=("--img", "--img-size"),
         between=(1, 8192),
     )

@@ -71,7 +71,7 @@ class ServedModel(ABC, Generic[Params]):
         backend: the model.
         options: options of the server.
         metrics: of the server.
-        imgsz: default input size; None for that of the task. Files with a fixed size keep it.
+        imgsz: default input size; None to choose it. Files with a fixed size keep it.
 
     Attributes:
         routes: last parts of the paths whose responses are rows, and rows with details.
@@ -95,7 +95,7 @@ class ServedModel(ABC, Generic[Params]):
         self.options = options
         self.task = get_task(backend.task)
         self.fixed = backend.imgsz is not None
-        self._shape = backend.imgsz or (self._rounded(imgsz or self.task.default_imgsz),) * 2
+        self._shape = backend.imgsz or (self._rounded(imgsz or self._default_imgsz()),) * 2
         self.imgsz = max(self._shape)
         self.batcher: Batcher[InferenceTask[Params], Result] = Batcher(
             self._run,
@@ -131,6 +131,10 @@ class ServedModel(ABC, Generic[Params]):
     @abstractmethod
     def prepare(self, image: np.ndarray, params: Params) -> InferenceTask[Params]:
         """Make the input of the model from an image (H, W, 3) BGR."""
+
+    def _default_imgsz(self) -> int:
+        """Return the input size for a server without --imgsz."""
+        return self.task.default_imgsz
 
     @abstractmethod
     def _rounded(self, imgsz: int) -> int:

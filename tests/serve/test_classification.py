@@ -22,7 +22,14 @@ from fastapi.testclient import TestClient
 
 from classify import predict
 from models.backends import load_backend
-from models.weights import Ensemble, load_for_inference
+from models.weights import (
+    Ensemble,
+    build_model,
+    load_for_inference,
+    model_record,
+    read_checkpoint,
+    save_checkpoint,
+)
 from serve.app import make_app
 from serve.middleware import Metrics
 from serve.models import load_models, make_model
@@ -313,6 +320,18 @@ def test_each_task_has_its_own_default_size() -> None:
     assert [model.imgsz for model in load(weights=weights, imgsz=[28, 96]).values()] == [28, 96]
     with pytest.raises(ConfigError, match="--imgsz 1 2 3: expected one size, or one for each of 2 models"):
         load(weights=weights, imgsz=[1, 2, 3])
+
+
+@pytest.mark.parametrize(("imgsz", "served"), [(96, 96), (9999, 224), (-1, 224), ("96", 224), (None, 224)])
+def test_the_default_size_of_a_classifier_is_that_of_its_training(
+    imgsz: Any, served: int, tmp_path: Path
+) -> None:
+    content = {"model": model_record(build_model(read_checkpoint(classifier())), half=False)}
+    file = tmp_path / "trained.pt"
+    save_checkpoint(file, content | {"opt": {"imgsz": imgsz}})
+
+    assert load(weights=[str(file)])["trained"].imgsz == served
+    assert load(weights=[str(file)], imgsz=64)["trained"].imgsz == 64
 
 
 def test_a_default_below_the_least_size_of_requests_is_accepted() -> None:
