@@ -33,6 +33,7 @@ class BaseModel(nn.Module):
     # Defaults of attributes that models unpickled by torch.load may lack.
     yaml_file = ""
     hyp: dict[str, Any] | None = None
+    trained_imgsz: int | None = None  # image size of its training, if its file says it
     checkpoint_activations = False  # training keeps the outputs of layers only, not what is inside
     inplace = True
     yaml: dict[str, Any]

@@ -63,6 +63,12 @@ class Checkpoint:
     training: dict[str, Any] | None = None  # the whole content, where training can resume from it
     metadata: dict[str, Any] = field(default_factory=dict)  # the keys of _METADATA
 
+    @property
+    def imgsz(self) -> int | None:
+        """Image size of the training, if the file says it."""
+        imgsz = (self.opt or {}).get("imgsz")
+        return imgsz if type(imgsz) is int and imgsz > 0 else None
+
 
 @dataclass
 class VANCheckpoint(Checkpoint):
@@ -278,7 +284,7 @@ def build_model(checkpoint: Checkpoint, nc: int | None = None) -> Any:
     model.yaml_file = str(checkpoint.yaml.get("yaml_file") or f"{checkpoint.path.stem}.yaml")
     if isinstance(model, DetectionModel):
         model.head.set_anchors(model.head.anchors_px())
-    model.hyp = checkpoint.hyp
+    model.hyp, model.trained_imgsz = checkpoint.hyp, checkpoint.imgsz
     return model.eval()
 
 

@@ -1,4 +1,4 @@
-"""Serve detection and segmentation models over HTTP: `python -m serve --weights a.pt b-seg.pt`."""
+"""Serve models of all tasks over HTTP: `python -m serve --weights a.pt b-seg.pt c-cls.pt`."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def serve(options: ServeOptions, api_key: str = "") -> None:
         from serve.app import make_app
         from serve.middleware import Metrics
         from serve.models import load_models
-        from serve.service import DetectionService
+        from serve.service import InferenceService
 
         metrics = Metrics()
-        service = DetectionService(load_models(options, metrics), options, metrics)
+        service = InferenceService(load_models(options, metrics), options, metrics)
         config = uvicorn.Config(
             make_app(service, api_key, local=options.host in _LOOPBACK),
             log_level="warning",

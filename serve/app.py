@@ -10,16 +10,24 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
-from serve import responses
+from serve import openapi, responses
 from serve.batching import BusyError
 from serve.middleware import METRICS_MEDIA_TYPE, ServiceMiddleware
+from serve.models import FAMILIES
 from serve.request import RequestError
-from serve.service import Detection, DetectionService
+from serve.served_model import Row, ServedModel
+from serve.service import Finished, InferenceService
 
-_PAGE = {"": "text/html", "page.js": "text/javascript", "page.css": "text/css"}
+_PAGE = {
+    "": "text/html",
+    "page.js": "text/javascript",
+    "page-camera.js": "text/javascript",
+    "page-draw.js": "text/javascript",
+    "page.css": "text/css",
+}
 
 
-def make_app(service: DetectionService, api_key: str = "", local: bool = False) -> FastAPI:
+def make_app(service: InferenceService, api_key: str = "", local: bool = False) -> FastAPI:
     """Build the application; it closes `service` when the server stops.
 
     Args:
@@ -36,34 +44,51 @@ def make_app(service: DetectionService, api_key: str = "", local: bool = False) 
     # FastAPI's own pages at /docs and /redoc would load scripts from other sites.
     app = FastAPI(title="YOLOv5-LSKA", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_middleware(
-        ServiceMiddleware, metrics=service.metrics, models=tuple(service.models), api_key=api_key, local=local
+        ServiceMiddleware,
+        metrics=service.metrics,
+        models=tuple(service.models),
+        counted=tuple(f"/v1/{route}/" for family in FAMILIES for route in family.routes),
+        api_key=api_key,
+        local=local,
     )
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(BusyError, _busy)
-    _add_detection_routes(app, service)
+    for family in FAMILIES:
+        _add_inference_routes(app, service, family)
     _add_status_routes(app, service)
     _add_page(app)
     return app
 
 
-def _add_detection_routes(app: FastAPI, service: DetectionService) -> None:
-    rows = responses.upload_operation(responses.ROWS_SCHEMA)
-    details = responses.upload_operation(responses.DETAILS_SCHEMA)
+def _add_inference_routes(app: FastAPI, service: InferenceService, family: type[ServedModel[Any]]) -> None:
+    """Add the routes of one kind of model: for rows, and for rows with details."""
+    noun = family.rows_key.capitalize()
+    rows, with_details = family.routes
 
-    @app.post("/v1/object-detection/{model}", openapi_extra=rows, summary="Detections as rows")
-    async def object_detection(model: str, request: Request) -> Response:
-        return await service.detect(request, model, _rows)
+    @app.post(
+        f"/v1/{rows}/{{model}}",
+        name=rows,
+        openapi_extra=openapi.rows_operation(family),
+        summary=f"{noun} as rows",
+    )
+    async def infer_rows(model: str, request: Request) -> Response:
+        return await service.infer(request, model, family, 0, _rows)
 
-    @app.post("/v1/detect/{model}", openapi_extra=details, summary="Detections with sizes and times")
-    async def detect(model: str, request: Request) -> Response:
-        return await service.detect(request, model, _details)
+    @app.post(
+        f"/v1/{with_details}/{{model}}",
+        name=with_details,
+        openapi_extra=openapi.details_operation(family),
+        summary=f"{noun} with sizes and times",
+    )
+    async def infer_details(model: str, request: Request) -> Response:
+        return await service.infer(request, model, family, 1, _details)
 
+
+def _add_status_routes(app: FastAPI, service: InferenceService) -> None:
     @app.get("/v1/models", summary="Models with their classes, parameter defaults and limits")
     async def models() -> dict[str, Any]:
         return responses.models_info(service.models, service.options)
 
-
-def _add_status_routes(app: FastAPI, service: DetectionService) -> None:
     @app.get("/health", summary="200 while the server is running")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
@@ -82,7 +107,7 @@ def _add_status_routes(app: FastAPI, service: DetectionService) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    """Serve the three files of the page, read once: no path of a request ever reaches the disk."""
+    """Serve the files of the page, read once: no path of a request ever reaches the disk."""
     for name, media_type in _PAGE.items():
         content = Path(__file__).with_name(name or "page.html").read_bytes()
         headers = {"Cache-Control": "no-cache", "Content-Type": f"{media_type}; charset=utf-8"}
@@ -96,12 +121,12 @@ def _constant(content: bytes, headers: dict[str, str]) -> Callable[[], Awaitable
     return respond
 
 
-def _rows(done: Detection) -> list[responses.DetectionRow]:
-    return responses.detection_rows(done.result, done.model.backend.names, done.masks)
+def _rows(done: Finished) -> list[Row]:
+    return done.rows
 
 
-def _details(done: Detection) -> dict[str, Any]:
-    return responses.detection_details(done.model, done.task, done.result, done.masks, done.seconds)
+def _details(done: Finished) -> dict[str, Any]:
+    return responses.details(done.model, done.task, done.result, done.rows, done.seconds)
 
 
 async def _request_error(request: Request, error: Exception) -> Response:

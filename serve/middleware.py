@@ -20,7 +20,6 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-DETECTION_PATHS = ("/v1/object-detection/", "/v1/detect/")
 METRICS_MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _PROTECTED = ("/v1/", "/metrics")
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
@@ -47,7 +46,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "yolov5_requests_total",
-            "Detection requests by model and HTTP status.",
+            "Requests by model and HTTP status.",
             ("model", "status"),
             registry=self.registry,
         )
@@ -75,13 +74,14 @@ class Metrics:
 
 
 class ServiceMiddleware:
-    """ASGI middleware: checks API key and origin, adds security headers, counts detection requests.
+    """ASGI middleware: checks API key and origin, adds security headers, counts requests of models.
 
     Args:
         app: the application that handles the other requests.
-        metrics: updated after each detection request.
+        metrics: updated after each request of a model.
         models: known names; requests for others are counted without a name, so that clients cannot fill
             the memory with made-up ones.
+        counted: starts of the paths of requests to models.
         api_key: required value of the X-API-Key header; empty for none, and then pages of other sites are
             rejected.
         local: whether the server listens on the loopback interface only; requests for other host names are
@@ -89,11 +89,18 @@ class ServiceMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, models: Collection[str], api_key: str, local: bool = False
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        models: Collection[str],
+        counted: tuple[str, ...],
+        api_key: str,
+        local: bool = False,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._models = models
+        self._counted = counted
         self._key = api_key.encode()
         self._local = local
 
@@ -137,7 +144,7 @@ class ServiceMiddleware:
 
     def _count(self, scope: MutableMapping[str, Any], status: int, seconds: float) -> None:
         path: str = scope["path"]
-        if not path.startswith(DETECTION_PATHS):
+        if not path.startswith(self._counted):
             return
         name = path.rsplit("/", 1)[1]
         model = name if name in self._models else ""

@@ -1,8 +1,9 @@
-"use strict";
-// Shows the boxes and masks of two models in one image. Data from the server is inserted as text, never as markup.
+// Shows what two models find in one image: boxes and masks, or classes. Data from the server is inserted as text,
+// never as markup.
+import { listenToCamera } from "./page-camera.js";
+import { dimBorders, drawBoxes, drawImage } from "./page-draw.js";
 
 const MIN_CONFIDENCE = 0.05; // of requests, so that the slider can filter without a new request
-const MASK_OPACITY = 0.5;
 const IOU_DELAY = 250; // ms from the last move of the slider to the request
 const NONE = "";
 
@@ -57,6 +58,35 @@ function fill(select, names, chosen) {
   select.replaceChildren(...names.map((name) => new Option(name || "none", name, false, name === chosen)));
 }
 
+// ---- the two kinds of models
+
+const BOXES = {
+  unused: ".classes", // the part of a panel that the other kind has
+  list: "tbody",
+  item: tableRow,
+  fields: () => ({ conf: MIN_CONFIDENCE, iou: $("iou").value }), // of requests
+  rows: (panel) => confident(panel).filter((row) => !state.hidden.has(row.name)),
+  count: (rows) => [rows.length, rows.length === 1 ? "box" : "boxes"],
+  words: (rows) => [...counts(rows)].map(([label, count]) => `${count} ${label}`),
+  draw: (panel, rows, pen, unit, bitmap) => {
+    const color = (row) => panel.colors.get(row.name) ?? "#808080";
+    drawBoxes(pen, [...rows].reverse(), color, unit, bitmap.width); // the most confident on top
+  },
+  image: (panel) => new Promise((done) => panel.find("canvas").toBlob(done)), // to save
+};
+
+const CLASSES = {
+  unused: ".boxes",
+  list: ".bars",
+  item: bar,
+  fields: () => ({}),
+  rows: (panel) => panel.result?.classifications ?? [],
+  count: ([best]) => [best.confidence.toFixed(2), best.name],
+  words: (rows) => rows.map((row) => `${row.name} ${row.confidence.toFixed(2)}`),
+  draw: (panel, rows, pen, unit, bitmap) => dimBorders(pen, bitmap),
+  image: async ({ path }) => (await request(path, { method: "POST", body: form({ format: "image" }) })).blob(),
+};
+
 // ---- a panel per selected model
 
 function choosePanels() {
@@ -67,36 +97,40 @@ function choosePanels() {
     return kept ?? makePanel(state.info.models.find((model) => model.name === name));
   });
   $("panels").replaceChildren(...state.panels.map((panel) => panel.root));
-  detectAll();
+  for (const part of document.querySelectorAll(".about-boxes")) part.hidden = withBoxes().length === 0;
+  runAll();
 }
 
 function makePanel(model) {
   const root = $("panel").content.firstElementChild.cloneNode(true);
   const find = (selector) => root.querySelector(selector);
-  const panel = { name: model.name, root, find, result: null, abort: null };
+  const view = model.task === "classify" ? CLASSES : BOXES;
+  const panel = { name: model.name, path: model.path, view, root, find, result: null, abort: null };
   panel.colors = new Map(model.classes.map(({ name, color }) => [name, color]));
+  find(view.unused).remove();
   find("h2").textContent = model.name;
   find(".times").textContent = model.format;
   find(".save").addEventListener("click", () => save(panel));
   return panel;
 }
 
-function detectAll() {
+const withBoxes = () => state.panels.filter((panel) => panel.view === BOXES);
+
+function runAll(panels = state.panels) {
   if (state.bitmap) showError("");
   for (const panel of state.panels) panel.root.hidden = !state.bitmap;
-  if (state.bitmap) for (const panel of state.panels) detect(panel);
+  if (state.bitmap) for (const panel of panels) run(panel);
 }
 
-async function detect(panel) {
+async function run(panel) {
   panel.abort?.abort();
   const abort = (panel.abort = new AbortController());
   panel.root.ariaBusy = "true";
   panel.find(".wait").hidden = false;
   draw(panel);
   try {
-    const body = form({ conf: MIN_CONFIDENCE, iou: $("iou").value });
-    const path = `v1/detect/${encodeURIComponent(panel.name)}`;
-    const response = await request(path, { method: "POST", body, signal: abort.signal });
+    const body = form(panel.view.fields());
+    const response = await request(panel.path, { method: "POST", body, signal: abort.signal });
     const result = await response.json();
     if (panel.abort !== abort) return;
     panel.result = result;
@@ -113,28 +147,31 @@ async function detect(panel) {
 // ---- drawing
 
 const confident = (panel) => (panel.result?.detections ?? []).filter((row) => row.confidence >= Number($("conf").value));
-const visible = (panel) => confident(panel).filter((row) => !state.hidden.has(row.name));
 
 function show() {
   showLegend();
   for (const panel of state.panels) {
-    const rows = visible(panel);
-    panel.find(".count strong").textContent = panel.result ? rows.length : "";
-    panel.find(".count span").textContent = panel.result ? (rows.length === 1 ? "box" : "boxes") : "";
+    const rows = panel.view.rows(panel);
+    const [count, unit] = panel.result ? panel.view.count(rows) : ["", ""];
+    panel.find(".count strong").textContent = count;
+    panel.find(".count span").textContent = unit;
     panel.find(".times").textContent = panel.result ? times(panel.result) : "no result";
-    panel.find("tbody").replaceChildren(...rows.map(tableRow));
+    panel.find(panel.view.list).replaceChildren(...rows.map((row) => panel.view.item(row, panel)));
     draw(panel);
   }
   if (state.panels.every((panel) => panel.root.ariaBusy === "false")) {
-    $("news").textContent = state.panels.map((panel) => summary(panel.name, visible(panel))).join("; ");
+    $("news").textContent = state.panels.map((panel) => summary(panel, panel.view.rows(panel))).join("; ");
   }
 }
 
 function times({ times_ms: ms, input }) {
-  const masks = ms.masks === undefined ? "queue and NMS" : "queue, NMS and masks";
-  const rest = ms.decode + ms.queue + ms.nms + (ms.masks ?? 0);
+  const names = { decode: "decoding", queue: "queue", nms: "NMS", masks: "masks" };
+  const stages = Object.keys(names).filter((stage) => stage in ms);
+  const rest = stages.reduce((sum, stage) => sum + ms[stage], 0);
+  const words = stages.map((stage) => names[stage]);
+  const listed = `${words.slice(0, -1).join(", ")} and ${words.at(-1)}`;
   const round = (value) => (value < 10 ? value.toFixed(1) : value.toFixed(0));
-  return `${round(ms.inference)} ms inference, ${round(rest)} ms decoding, ${masks}, at ${input.width} x ${input.height}`;
+  return `${round(ms.inference)} ms inference, ${round(rest)} ms ${listed}, at ${input.width} x ${input.height}`;
 }
 
 function tableRow(row) {
@@ -144,61 +181,26 @@ function tableRow(row) {
   return tr;
 }
 
+function bar(row, panel) {
+  const item = document.createElement("li");
+  const [name, track, fill, value] = ["span", "span", "span", "span"].map((tag) => document.createElement(tag));
+  name.className = "name";
+  name.textContent = row.name;
+  track.className = "track";
+  track.append(fill);
+  fill.style.width = `${100 * row.confidence}%`;
+  fill.style.backgroundColor = panel.colors.get(row.name) ?? "";
+  value.textContent = row.confidence.toFixed(3);
+  item.append(name, value, track);
+  return item;
+}
+
 function draw(panel) {
+  if (!state.bitmap) return;
   const canvas = panel.find("canvas");
-  const { bitmap } = state;
-  if (!bitmap) return;
-  const { width, height } = bitmap;
-  canvas.style.aspectRatio = `${width} / ${height}`;
-  // Line widths and fonts are in pixels of the screen, whatever the size of the image.
-  const shown = Math.max(Math.min(canvas.clientWidth, (canvas.clientHeight * width) / height), 1);
-  const zoom = Math.min(Math.max((shown * devicePixelRatio) / width, 1), 4);
-  canvas.width = Math.round(width * zoom);
-  canvas.height = Math.round(height * zoom);
-  const pen = canvas.getContext("2d");
-  pen.imageSmoothingQuality = "high";
-  pen.scale(zoom, zoom);
-  pen.drawImage(bitmap, 0, 0, width, height);
-  const rows = panel.root.ariaBusy === "true" ? [] : visible(panel).reverse(); // the most confident on top
-  const color = (row) => panel.colors.get(row.name) ?? "#808080";
-  for (const row of rows) drawMask(pen, row, color(row));
-  for (const row of rows) drawBox(pen, row, color(row), width / shown);
-  for (const row of rows) drawLabel(pen, row, color(row), width / shown, width);
-  canvas.setAttribute("aria-label", summary(panel.name, rows));
-}
-
-// Rows of segmentation models contain a polygon, which is empty if the mask is.
-function drawMask(pen, row, color) {
-  const path = new Path2D();
-  for (const [x, y] of row.polygon ?? []) path.lineTo(x, y);
-  pen.globalAlpha = MASK_OPACITY;
-  pen.fillStyle = color;
-  pen.fill(path);
-  pen.globalAlpha = 1;
-}
-
-function drawBox(pen, row, color, scale) {
-  pen.lineWidth = 2 * scale;
-  pen.strokeStyle = color;
-  pen.strokeRect(row.xmin, row.ymin, row.xmax - row.xmin, row.ymax - row.ymin);
-}
-
-function drawLabel(pen, row, color, scale, right) {
-  const text = `${row.name} ${row.confidence.toFixed(2)}`;
-  pen.font = `600 ${12 * scale}px system-ui, sans-serif`;
-  const tab = { width: pen.measureText(text).width + 8 * scale, height: 17 * scale };
-  const left = Math.max(Math.min(row.xmin - scale, right - tab.width), 0);
-  const top = row.ymin >= tab.height ? row.ymin - tab.height : row.ymin;
-  pen.fillStyle = color;
-  pen.fillRect(left, top, tab.width, tab.height);
-  pen.fillStyle = isLight(color) ? "#000" : "#fff";
-  pen.textBaseline = "middle";
-  pen.fillText(text, left + 4 * scale, top + tab.height / 2);
-}
-
-function isLight(color) {
-  const [red, green, blue] = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
-  return 0.299 * red + 0.587 * green + 0.114 * blue > 140;
+  const rows = panel.root.ariaBusy === "true" ? [] : panel.view.rows(panel);
+  drawImage(canvas, state.bitmap, (...paper) => panel.view.draw(panel, rows, ...paper));
+  canvas.setAttribute("aria-label", summary(panel, rows));
 }
 
 function counts(rows) {
@@ -207,13 +209,12 @@ function counts(rows) {
   return found;
 }
 
-function summary(name, rows) {
-  const words = [...counts(rows)].map(([label, count]) => `${count} ${label}`);
-  return `${name} found ${words.join(", ") || "nothing"}`;
+function summary(panel, rows) {
+  return `${panel.name} found ${panel.view.words(rows).join(", ") || "nothing"}`;
 }
 
 function showLegend() {
-  const perPanel = state.panels.map((panel) => counts(confident(panel)));
+  const perPanel = withBoxes().map((panel) => counts(confident(panel)));
   const total = (name) => perPanel.reduce((sum, found) => sum + (found.get(name) ?? 0), 0);
   const names = new Set([...perPanel.flatMap((found) => [...found.keys()]), ...state.hidden]);
   const focused = document.activeElement?.dataset?.name;
@@ -228,11 +229,11 @@ function legendButton(name, numbers) {
   const button = document.createElement("button");
   const [swatch, label, count] = ["span", "span", "span"].map((tag) => document.createElement(tag));
   swatch.className = "swatch";
-  swatch.style.backgroundColor = state.panels.map((panel) => panel.colors.get(name)).find(Boolean) ?? "";
+  swatch.style.backgroundColor = withBoxes().map((panel) => panel.colors.get(name)).find(Boolean) ?? "";
   label.textContent = name;
   count.className = "numbers";
   count.textContent = numbers.join(" | ");
-  const words = state.panels.map((panel, index) => `${numbers[index]} by ${panel.name}`).join(", ");
+  const words = withBoxes().map((panel, index) => `${numbers[index]} by ${panel.name}`).join(", ");
   button.type = "button";
   button.dataset.name = name;
   button.title = `${words}; click to show or hide`;
@@ -262,17 +263,20 @@ function showError(text) {
   $("error").hidden = !text;
 }
 
-function save(panel) {
-  panel.find("canvas").toBlob((blob) => {
+async function save(panel) {
+  try {
+    const blob = await panel.view.image(panel);
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
-    link.download = `${panel.name}.png`;
+    link.download = `${panel.name}.${blob.type.split("/")[1]}`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-  });
+  } catch (error) {
+    showError(`${panel.name}: ${error.message}`);
+  }
 }
 
-// ---- images: from a file, from the clipboard, from the camera
+// ---- images: from a file or from the clipboard
 
 async function loadImage(blob, name) {
   const round = ++state.round;
@@ -300,19 +304,18 @@ async function loadImage(blob, name) {
   $("image-facts").textContent = `${width} x ${height} pixels, ${Math.max(blob.size / 1024, 1).toFixed(0)} KB`;
   $("choose").textContent = "Choose another";
   for (const panel of state.panels) panel.result = null;
-  detectAll();
+  runAll();
 }
 
 // Server and browser both rotate images according to their Exif data. Formats that the browser cannot show
-// (TIFF) are converted by the server to a JPEG, without boxes because of the confidence threshold of 1.
+// (TIFF) are converted by the server to a JPEG.
 async function decode(blob) {
   try {
     return await createImageBitmap(blob, { imageOrientation: "from-image" });
   } catch {
     const model = state.info?.models[0];
     if (!model) throw new Error("not an image that this browser can show");
-    const path = `v1/detect/${encodeURIComponent(model.name)}`;
-    const response = await request(path, { method: "POST", body: form({ conf: 1, format: "image" }) });
+    const response = await request(model.path, { method: "POST", body: form({ format: "plain" }) });
     return createImageBitmap(await response.blob());
   }
 }
@@ -320,46 +323,6 @@ async function decode(blob) {
 function fromList(list) {
   const file = [...(list ?? [])].find((item) => item instanceof File);
   if (file) loadImage(file, file.name || "pasted image");
-}
-
-async function cameraOn() {
-  showError("");
-  if (!navigator.mediaDevices?.getUserMedia) {
-    showError("Browsers allow the camera on localhost and https only.");
-    return;
-  }
-  try {
-    const wanted = { video: { facingMode: "environment", width: { ideal: 1280 } }, audio: false };
-    $("video").srcObject = await navigator.mediaDevices.getUserMedia(wanted);
-  } catch (error) {
-    showError(error.name === "NotAllowedError" ? "Camera access was denied." : "No camera was found.");
-    return;
-  }
-  $("shoot").disabled = true; // until there is a frame
-  $("camera-box").hidden = false;
-  try {
-    await $("video").play();
-  } catch {
-    return; // cancelled before the first frame
-  }
-  $("shoot").disabled = false;
-  $("shoot").focus();
-}
-
-function cameraOff() {
-  for (const track of $("video").srcObject?.getTracks() ?? []) track.stop();
-  $("video").srcObject = null;
-  $("camera-box").hidden = true;
-}
-
-function takePhoto() {
-  const video = $("video");
-  const canvas = document.createElement("canvas");
-  canvas.width = video.videoWidth;
-  canvas.height = video.videoHeight;
-  canvas.getContext("2d").drawImage(video, 0, 0);
-  cameraOff();
-  canvas.toBlob((blob) => blob && loadImage(blob, "camera.jpg"), "image/jpeg", 0.95);
 }
 
 // ---- events
@@ -389,9 +352,7 @@ function listen() {
     fromList(event.dataTransfer.files);
   });
   document.addEventListener("paste", (event) => fromList(event.clipboardData?.files));
-  $("camera").addEventListener("click", cameraOn);
-  $("camera-off").addEventListener("click", cameraOff);
-  $("shoot").addEventListener("click", takePhoto);
+  listenToCamera((photo) => loadImage(photo, "camera.jpg"), showError);
   $("key-box").addEventListener("submit", (event) => {
     event.preventDefault();
     state.key = $("key").value;
@@ -400,7 +361,7 @@ function listen() {
   for (const id of ["model-a", "model-b"]) $(id).addEventListener("change", choosePanels);
   for (const id of ["conf", "iou"]) $(id).addEventListener("input", showNumbers);
   $("conf").addEventListener("input", show);
-  $("iou").addEventListener("input", debounce(detectAll, IOU_DELAY));
+  $("iou").addEventListener("input", debounce(() => runAll(withBoxes()), IOU_DELAY));
   addEventListener("resize", debounce(() => state.panels.forEach(draw), 100));
 }
 

@@ -1,10 +1,10 @@
-"""Read a detection request: its form, its parameters and its image."""
+"""Read the form of a request, and its image."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from io import BytesIO
 
@@ -12,15 +12,12 @@ import cv2
 import numpy as np
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
 
-from serve.serve_options import ServeOptions
 from utils.base.errors import DataError, one_line
 from utils.data.images import decode_image
 
 FILE_FIELD = "image"
 MAX_FIELDS, MAX_FIELD_BYTES = 16, 4096
 _OVERHEAD = MAX_FIELDS * 2 * MAX_FIELD_BYTES  # bytes of text fields and part headers beside the image
-PARAMETERS = ("conf", "iou", "imgsz", "classes", "masks", "format")
-MASK_FORMATS = ("none", "polygon", "rle")
 # Known by their content, whatever the file name. Other formats that PIL or OpenCV could open are left out:
 # their decoders are rarely reviewed, and clients are not trusted. MPO counts as JPEG.
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -126,116 +123,6 @@ class _FormBuilder:
 
 def _too_large(limit: int) -> RequestError:
     return RequestError(413, f"the upload is larger than {limit / 2**20:g} MB")
-
-
-@dataclass(frozen=True)
-class RequestParams:
-    """Parameters of a detection request.
-
-    Attributes:
-        conf: confidence threshold.
-        iou: NMS IoU threshold.
-        imgsz: input size in pixels, the longer side.
-        classes: the only classes to return; None for all.
-        masks: one of `MASK_FORMATS`.
-        image: whether to return the annotated image instead of JSON.
-    """
-
-    conf: float
-    iou: float
-    imgsz: int
-    classes: tuple[int, ...] | None = None
-    masks: str = "none"
-    image: bool = False
-
-
-def read_params(
-    values: Mapping[str, str],
-    accept: str,
-    options: ServeOptions,
-    imgsz: int,
-    fixed: bool,
-    names: Mapping[int, str],
-    segments: bool = False,
-) -> RequestParams:
-    """Parse and check the parameters of a request, from its query string and its form.
-
-    Args:
-        values: text by name; absent or empty parameters take the server's defaults.
-        accept: the Accept header, which may ask for an image instead of JSON.
-        options: options of the server.
-        imgsz: default input size of the model.
-        fixed: whether that is the only one.
-        names: class names of the model.
-        segments: whether it is a segmentation model.
-
-    Raises:
-        RequestError: 422, with the parameter, its value and what is expected.
-    """
-    if unknown := sorted(set(values) - set(PARAMETERS)):
-        raise RequestError(422, f"unknown parameter {unknown[0][:40]!r}; expected {', '.join(PARAMETERS)}")
-    given = {key: value.strip() for key, value in values.items() if value.strip()}
-    side = _integer("imgsz", given.get("imgsz", str(imgsz)), 32, max(options.max_imgsz, imgsz))
-    if fixed and side != imgsz:
-        raise _invalid("imgsz", str(side), f"{imgsz}, the only input size of this model")
-    return RequestParams(
-        conf=_fraction("conf", given.get("conf", str(options.conf_thres))),
-        iou=_fraction("iou", given.get("iou", str(options.iou_thres))),
-        imgsz=side,
-        classes=_classes(given["classes"], names) if "classes" in given else None,
-        masks=_mask_format(given.get("masks", "polygon" if segments else "none"), segments),
-        image=_wants_image(given.get("format", ""), accept),
-    )
-
-
-def _fraction(key: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 1:  # false for NaN, too
-        raise _invalid(key, text, "a number from 0 to 1")
-    return value
-
-
-def _integer(key: str, text: str, least: int, most: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 6 and least <= int(text) <= most):
-        raise _invalid(key, text, f"an integer from {least} to {most}")
-    return int(text)
-
-
-def _classes(text: str, names: Mapping[int, str]) -> tuple[int, ...]:
-    """Parse class numbers or names, separated by commas."""
-    by_name = {name: index for index, name in names.items()}
-    indices = []
-    for word in (word.strip() for word in text.split(",")):
-        index = by_name.get(word, int(word) if word.isascii() and word.isdigit() and len(word) < 6 else -1)
-        if index not in names:
-            last = max(names, default=0)
-            raise _invalid("classes", word, f"numbers from 0 to {last} or class names, separated by commas")
-        indices.append(index)
-    return tuple(indices)
-
-
-def _mask_format(text: str, segments: bool) -> str:
-    if text not in MASK_FORMATS:
-        raise _invalid("masks", text, "none, polygon or rle")
-    if text != "none" and not segments:
-        raise _invalid("masks", text, "none, as this model has no masks")
-    return text
-
-
-def _wants_image(form: str, accept: str) -> bool:
-    if form not in ("", "json", "image"):
-        raise _invalid("format", form, "json or image")
-    if form:
-        return form == "image"
-    first = accept.split(",")[0].split(";")[0].strip().lower()
-    return first in ("image/jpeg", "image/*")
-
-
-def _invalid(key: str, value: str, expected: str) -> RequestError:
-    return RequestError(422, f"{key}={value[:40]}: expected {expected}")
 
 
 def read_image(content: bytes, max_pixels: int) -> np.ndarray:

@@ -18,7 +18,7 @@ class ServeOptions(Options):
     """Options of `python -m serve`."""
 
     prog = "-m serve"
-    description = "Serve detection and segmentation models over HTTP."
+    description = "Serve detection, segmentation and classification models over HTTP."
 
     weights: list[str] = _server(["yolov5s.pt"], "model path(s), each served under its own name")
     data: str = _server(
@@ -30,8 +30,14 @@ class ServeOptions(Options):
     device: str = _server("", "cpu, mps, or a CUDA device such as 0; empty: the best available")
     half: bool = _server(False, "FP16 inference (CUDA only)")
 
-    imgsz: int = _default(640, "image size (pixels)", aliases=("--img", "--img-size"), between=(1, 8192))
-    conf_thres: float = _default(0.25, "confidence threshold", between=(0, 1))
+    imgsz: list[int] = _default(
+        [],
+        "image size (pixels): one for all models, or one for each; default 640, of classification models "
+        "that of their training or 224",
+        aliases=("--img", "--img-size"),
+        between=(1, 8192),
+    )
+    conf_thres: float = _default(0.25, "confidence threshold of boxes", between=(0, 1))
     iou_thres: float = _default(0.45, "NMS IoU threshold", between=(0, 1))
     max_det: int = _default(300, "maximum detections per image", between=(1, None))
 
@@ -44,8 +50,12 @@ class ServeOptions(Options):
     max_queue: int = _limit(32, "maximum concurrent requests per model", between=(1, None))
 
     def check(self) -> None:
-        """Check that there is a model, and that the size limits are not zero."""
-        self.require("weights", bool(self.weights), "at least one file")
+        """Check that there is a model, a size for each, and that the size limits are not zero."""
+        models = len(self.weights)
+        self.require("weights", models > 0, "at least one file")
+        self.require(
+            "imgsz", len(self.imgsz) in (0, 1, models), f"one size, or one for each of {models} models"
+        )
         for name in ("max_upload_mb", "max_megapixels"):
             self.require(name, 0 < getattr(self, name) <= 1024, "a number above 0, at most 1024")
 
@@ -62,4 +72,8 @@ class ServeOptions(Options):
     @property
     def max_imgsz(self) -> int:
         """Largest input size that a request can ask for."""
-        return max(self.imgsz, 1280)
+        return max([*self.imgsz, 1280])
+
+    def imgsz_of(self, index: int) -> int | None:
+        """Return the size for a model, by its position; None for the default of its task."""
+        return self.imgsz[index % len(self.imgsz)] if self.imgsz else None

@@ -1,14 +1,14 @@
-"""Process one detection request, from its upload to its response."""
+"""Process one request, from its upload to its response."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from starlette.requests import ClientDisconnect, Request
@@ -16,35 +16,39 @@ from starlette.responses import JSONResponse, Response
 
 from serve.batching import BusyError
 from serve.middleware import Metrics
-from serve.models import DetectionResult, InferenceTask, ServedModel
-from serve.request import FILE_FIELD, Form, RequestError, RequestParams, read_form, read_image, read_params
-from serve.responses import DetectionRow, annotated_jpeg, encode_masks
+from serve.params import RequestParams
+from serve.request import FILE_FIELD, Form, RequestError, read_form, read_image
+from serve.responses import jpeg
 from serve.serve_options import ServeOptions
+from serve.served_model import InferenceTask, Result, Row, ServedModel
 from utils.base.errors import ConfigError
 from utils.base.processes import usable_cores
 
 UPLOAD_SECONDS = 30.0  # slow clients would occupy a slot that others could use
+T = TypeVar("T")
 _CLIENT_CLOSED = 499  # never sent; the status that web servers log in this case
 
 
 @dataclass
-class Detection:
-    """A processed request: its result, the seconds of each stage, and what masks add to each row."""
+class Finished:
+    """A processed request: its result, the seconds of each stage, and the rows of the response."""
 
-    model: ServedModel
-    task: InferenceTask
-    result: DetectionResult
+    model: ServedModel[Any]
+    task: InferenceTask[Any]
+    result: Result
     seconds: dict[str, float]
-    masks: list[DetectionRow] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
 
 
-class DetectionService:
+class InferenceService:
     """The served models, and a thread pool that decodes and draws images, and makes masks.
 
     The pool is small, as each of its threads may hold an image of the maximum size.
     """
 
-    def __init__(self, models: Mapping[str, ServedModel], options: ServeOptions, metrics: Metrics) -> None:
+    def __init__(
+        self, models: Mapping[str, ServedModel[Any]], options: ServeOptions, metrics: Metrics
+    ) -> None:
         self.models = models
         self.options = options
         self.metrics = metrics
@@ -61,48 +65,63 @@ class DetectionService:
             model.batcher.close()
         self._pool.shutdown(cancel_futures=True)
 
-    async def detect(self, request: Request, name: str, content: Callable[[Detection], Any]) -> Response:
+    async def infer(
+        self,
+        request: Request,
+        name: str,
+        family: type[ServedModel[Any]],
+        route: int,
+        content: Callable[[Finished], Any],
+    ) -> Response:
         """Read the image of a request and run the model `name` on it.
 
         Args:
             request: the request.
             name: name of the model.
+            family: the kind of model that the route is for.
+            route: which of `family.routes` it is.
             content: returns the content of the JSON response.
 
         Returns:
-            The JSON response, or the annotated image.
+            The JSON response, or an image.
 
         Raises:
             RequestError: the request is invalid, or the model failed.
             BusyError: too many requests are in progress.
         """
         started = time.monotonic()
-        model = self._model(name)
+        model = self._model(name, family, route)
         with model.batcher.slot():
             form = await self._read_form(request)
-            params = self._read_params(request, form, model)
+            values = {**request.query_params, **form.fields}
+            params: RequestParams = model.read_params(values, request.headers.get("accept", ""))
             if not form.file:
                 raise RequestError(422, f"the form has no image in its field {FILE_FIELD!r}")
-            loop = asyncio.get_running_loop()
             decoding = time.monotonic()
-            image, task = await loop.run_in_executor(self._pool, self._prepare, form.file, model, params)
+            if params.format == "plain":
+                return await self._in_pool(_plain_response, form.file, self.options.max_pixels)
+            image, task = await self._in_pool(self._prepare, form.file, model, params)
             seconds = {"decode": time.monotonic() - decoding}
             with _as_request_errors():
                 future = model.batcher.submit(task, task.image.shape)
                 result, seconds["queue"] = await _wait_while_connected(request, future)
             if image is not None:
-                names = model.backend.names
-                jpeg = await loop.run_in_executor(self._pool, annotated_jpeg, image, result, names)
-                return Response(jpeg, media_type="image/jpeg")
-            done = Detection(model, task, result, seconds)
-            if result.masks is None:
+                return await self._in_pool(_image_response, image, result, model)
+            done = Finished(model, task, result, seconds)
+            if not result.row_stage:
                 return _json_response(done, started, content)
-            return await loop.run_in_executor(self._pool, _json_response, done, started, content)
+            return await self._in_pool(_json_response, done, started, content)
 
-    def _model(self, name: str) -> ServedModel:
+    def _in_pool(self, function: Callable[..., T], *args: Any) -> Awaitable[T]:
+        return asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+
+    def _model(self, name: str, family: type[ServedModel[Any]], route: int) -> ServedModel[Any]:
         if name not in self.models:
             raise RequestError(404, f"no model is named {name[:80]!r}; expected {', '.join(self.models)}")
-        return self.models[name]
+        model = self.models[name]
+        if not isinstance(model, family):
+            raise RequestError(404, f"{name} is a {model.task.noun}: use /v1/{model.routes[route]}/{name}")
+        return model
 
     async def _read_form(self, request: Request) -> Form:
         headers = request.headers
@@ -119,41 +138,38 @@ class DetectionService:
         except ClientDisconnect as error:
             raise RequestError(_CLIENT_CLOSED, "the client disconnected") from error
 
-    def _read_params(self, request: Request, form: Form, model: ServedModel) -> RequestParams:
-        values = {**request.query_params, **form.fields}
-        accept = request.headers.get("accept", "")
-        return read_params(
-            values,
-            accept,
-            self.options,
-            model.imgsz,
-            model.fixed,
-            model.backend.names,
-            model.segments,
-        )
-
     def _prepare(
-        self, content: bytes, model: ServedModel, params: RequestParams
-    ) -> tuple[np.ndarray | None, InferenceTask]:
-        """Decode and letterbox an image; the decoded image is returned only if it will be drawn on."""
+        self, content: bytes, model: ServedModel[Any], params: RequestParams
+    ) -> tuple[np.ndarray | None, InferenceTask[Any]]:
+        """Decode an image and make the input; the decoded image is returned only if it will be drawn on."""
         image = read_image(content, self.options.max_pixels)
-        return image if params.image else None, model.prepare(image, params)
+        return image if params.format == "image" else None, model.prepare(image, params)
 
 
-def _json_response(done: Detection, started: float, content: Callable[[Detection], Any]) -> Response:
-    """Encode the masks and make the response; masks would keep other requests waiting in the event loop."""
+def _plain_response(content: bytes, max_pixels: int) -> Response:
+    """Return the image without a result, for clients that cannot decode its format."""
+    return Response(jpeg(read_image(content, max_pixels)), media_type="image/jpeg")
+
+
+def _image_response(image: np.ndarray, result: Result, model: ServedModel[Any]) -> Response:
+    """Draw the result on the image, in place."""
+    return Response(jpeg(result.draw(image, model.backend.names)), media_type="image/jpeg")
+
+
+def _json_response(done: Finished, started: float, content: Callable[[Finished], Any]) -> Response:
+    """Make the rows and the response; masks would keep other requests waiting in the event loop."""
     encoding = time.monotonic()
-    done.masks = encode_masks(done.result, done.task.params.masks)
+    done.rows = done.result.rows(done.model.backend.names)
     now = time.monotonic()
-    if done.result.masks is not None:
-        done.seconds["masks"] = now - encoding
+    if done.result.row_stage:
+        done.seconds[done.result.row_stage] = now - encoding
     done.seconds["total"] = now - started
     return JSONResponse(content(done))
 
 
 async def _wait_while_connected(
-    request: Request, future: Future[tuple[DetectionResult, float]]
-) -> tuple[DetectionResult, float]:
+    request: Request, future: Future[tuple[Result, float]]
+) -> tuple[Result, float]:
     """Wait for a result; cancel it, and so remove it from the queue, when the client disconnects."""
     result = asyncio.wrap_future(future)
     disconnected = asyncio.ensure_future(_disconnected(request))

@@ -27,14 +27,10 @@ from utils.ops.boxes import scale_boxes
 from utils.ops.nms import non_max_suppression
 from utils.tasks.classify.transforms import center_crop, normalize
 from utils.tasks.segment.prediction import FrameMasks
+from utils.tasks.task import get_task
 
 __all__ = ["AutoShape", "Classifications", "Detections"]
 Detections.__module__ = "models.common"  # where the original has it, by which SAHI and others recognise it
-
-
-# Longer side of the network's input by default, pixels: as the scripts of each task have it.
-_SIZES = {"classify": 224}
-_SIZE = 640
 
 
 class AutoShape(nn.Module):
@@ -125,13 +121,13 @@ class AutoShape(nn.Module):
             return self._forward_tensor(ims, augment)
         items = list(ims) if isinstance(ims, list | tuple) else [ims]
         self._check(items)
-        task = self.model.task
-        run = self._classify if task == "classify" else self._detect
+        run = self._classify if self.model.task == "classify" else self._detect
+        default = get_task(self.model.task).default_imgsz
         clocks = [Stopwatch(self.device) for _ in STAGES]
         with torch.no_grad():
             with clocks[0]:
                 loaded = load_images(items, self.private_addresses)
-            return run(loaded, _SIZES.get(task, _SIZE) if size is None else size, augment, clocks)
+            return run(loaded, default if size is None else size, augment, clocks)
 
     def _forward_tensor(self, images: Tensor, augment: bool) -> Any:
         backend = self.model

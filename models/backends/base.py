@@ -54,6 +54,7 @@ class Backend(ABC):
         pt: whether it is a PyTorch model, which takes any rectangle; others get the full `--imgsz`.
         batch: the batch size of the file, or None for any; other batches are split and padded to it.
         imgsz: the (height, width) of the file, or None for any.
+        trained_imgsz: the image size of the training, if the file says it.
         has_nms: whether NMS is part of the file.
         nms_conf: confidence threshold of that NMS.
     """
@@ -70,6 +71,7 @@ class Backend(ABC):
         self.fp16 = False
         self.batch: int | None = None
         self.imgsz: tuple[int, int] | None = None
+        self.trained_imgsz: int | None = None
         self.has_nms = False
         self.nms_conf = 0.0
 

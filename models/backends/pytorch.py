@@ -49,6 +49,7 @@ class PyTorchBackend(Backend):
     def _set_model(self, model: BaseModel | Ensemble) -> None:
         self.model = model.eval()
         self.task = model.task
+        self.trained_imgsz = getattr(model, "trained_imgsz", None)  # None of an ensemble
         if isinstance(model, DetectionModel):
             self.mask_ratio = model.head.mask_ratio
         self.stride = max(int(model.stride.max()), 32)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import cv2
@@ -17,29 +15,18 @@ from PIL import Image
 from models.autoshape import AutoShape, Classifications
 from models.backends import load_backend
 from models.common import DetectMultiBackend
-from models.weights import Ensemble, load_for_inference, model_record, save_checkpoint
+from models.weights import Ensemble, load_for_inference
 from models.yolo import ClassificationModel
-from tests.known import SHARED, fill, needs_shared, pattern_image
+from tests.known import SHARED, needs_shared, pattern_image
 from tests.models.backends.files import CPU
+from tests.models.classifier import NAMES, classifier
 from utils.base.paths import ROOT
 from utils.base.timing import Stopwatch
 from utils.export import export_function
 from utils.export.export_settings import ExportSettings
 from utils.tasks.task import get_task
 
-NAMES = dict(enumerate(("rbc", "wbc", "platelet", "red/cell", "dust", "edge")))
 SIDE = 64
-
-
-@cache
-def classifier() -> Path:
-    """Save a small classification model with random weights; return its path."""
-    model = ClassificationModel("yolov5n-cls.yaml", nc=len(NAMES))
-    fill(model, 4)
-    model.names = dict(NAMES)
-    path = Path(mkdtemp(prefix="classifier-")) / "tiny-cls.pt"
-    save_checkpoint(path, {"model": model_record(model)})
-    return path
 
 
 @pytest.fixture

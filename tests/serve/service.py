@@ -1,4 +1,4 @@
-"""A detection service with the tiny model of the format tests, and images to send to it."""
+"""A service with the tiny model of the format tests, and images to send to it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 from models.backends import load_backend
 from serve.app import make_app
 from serve.middleware import Metrics
-from serve.models import ServedModel
+from serve.models import make_model
 from serve.serve_options import ServeOptions
-from serve.service import DetectionService
+from serve.service import InferenceService
 from tests.known import pattern_image
 from tests.models.backends.files import CPU, SIDE, checkpoint
 
@@ -28,12 +28,14 @@ def options(**changes: Any) -> ServeOptions:
 
 
 @contextmanager
-def running(**changes: Any) -> Iterator[DetectionService]:
+def running(**changes: Any) -> Iterator[InferenceService]:
     """Run a service with the models `tiny` and `other`, on the CPU."""
     chosen, metrics = options(**changes), Metrics()
-    backends = {name: load_backend(chosen.weights[0], CPU) for name in ("tiny", "other")}
-    models = {name: ServedModel(name, backend, chosen, metrics) for name, backend in backends.items()}
-    service = DetectionService(models, chosen, metrics)
+    models = {
+        name: make_model(name, load_backend(file, CPU), chosen, metrics, chosen.imgsz_of(index))
+        for index, (name, file) in enumerate(zip(("tiny", "other"), chosen.weights, strict=True))
+    }
+    service = InferenceService(models, chosen, metrics)
     try:
         yield service
     finally:

@@ -21,7 +21,7 @@ from models.backends import load_backend
 from serve.app import make_app
 from serve.middleware import Metrics
 from serve.models import load_models
-from serve.service import DetectionService
+from serve.service import InferenceService
 from tests.models.backends.files import CPU, NAMES, SIDE, checkpoint
 from tests.serve.service import LOW, client, encoded, make_image, options, saved, scope_of
 from utils.data.letterbox import letterbox, to_tensor
@@ -197,7 +197,7 @@ def stream(app: Any, chunks: Iterator[bytes]) -> int:
         ({"imgsz": "100000"}, "imgsz=100000: expected an integer from 32 to 1280"),
         ({"imgsz": "-64"}, "imgsz=-64"),
         ({"classes": "cell,5"}, "classes=5: expected numbers from 0 to 1 or class names"),
-        ({"format": "gif"}, "format=gif: expected json or image"),
+        ({"format": "gif"}, "format=gif: expected json, image or plain"),
         ({"confidence": "0.5"}, "unknown parameter 'confidence'"),
     ],
 )
@@ -287,7 +287,7 @@ def test_pages_of_other_sites_cannot_use_a_server_without_a_key(web: Any) -> Non
 
 
 def test_a_local_server_rejects_other_host_names() -> None:
-    service = DetectionService(load_models(options(), metrics := Metrics()), options(), metrics)
+    service = InferenceService(load_models(options(), metrics := Metrics()), options(), metrics)
     with TestClient(make_app(service, local=True)) as web:
         for host, status in (
             ("127.0.0.1:5000", 200),
@@ -356,7 +356,7 @@ def test_exported_models_are_served_at_their_fixed_size() -> None:
 
     file = exported("torchscript")
     chosen = options(weights=[str(file)], imgsz=640, device="cpu")
-    service = DetectionService(load_models(chosen, Metrics()), chosen, Metrics())
+    service = InferenceService(load_models(chosen, Metrics()), chosen, Metrics())
     with TestClient(make_app(service)) as web:
         path = f"/v1/detect/{file.stem}"
         response = send(web, path, encoded(make_image(1, 90, 120)), data=LOW)

@@ -14,6 +14,8 @@ pytest.importorskip("prometheus_client")
 pytest.importorskip("python_multipart")
 pytest.importorskip("uvicorn")
 
+from tests.models.backends.files import checkpoint
+from tests.models.classifier import NAMES, classifier
 from tests.serve.process import Server, started
 from tests.serve.service import encoded, make_image, saved
 
@@ -152,6 +154,36 @@ def test_the_iou_slider_sends_a_request_and_classes_can_be_hidden(tab: Tab) -> N
     assert tab.uploads() == 4 and min(after) > max(before)
     assert shown == 2 and 0 < max(tab.counts()) < min(after)
     assert legend.first.get_attribute("aria-pressed") == "false"
+
+
+def test_classes_are_a_list_with_bars_beside_boxes(browser: Any, tmp_path: Path) -> None:
+    weights = [str(classifier()), str(checkpoint())]
+    with started("--max-wait-ms", "0", weights=weights) as mixed:
+        tab = Tab(browser, mixed.url)
+        tab.choose("cells.png", encoded(make_image(2, 200, 300)))
+        tab.page.wait_for_selector(f"{DONE} >> nth=1")
+        bars, sliders = tab.page.locator(".bars li"), tab.page.locator("label.about-boxes")
+        scores = [float(text) for text in tab.page.locator(".bars li > span:nth-child(2)").all_inner_texts()]
+        widths = bars.evaluate_all("(all) => all.map((one) => one.querySelector('.track span').style.width)")
+        best = tab.page.locator(".count span").first.inner_text()
+
+        assert bars.count() == 5 and scores == sorted(scores, reverse=True) and sum(scores) < 1.01
+        assert [float(width.rstrip("%")) / 100 for width in widths] == pytest.approx(scores, abs=6e-4)
+        assert best == tab.page.locator(".bars .name").first.inner_text() in NAMES.values()
+        assert f"tiny-cls found {best}" in tab.page.locator("#news").inner_text()
+        assert tab.page.locator("details.boxes").count() == 1 and sliders.first.is_visible()
+
+        with tab.page.expect_download() as download:
+            tab.page.click(".classes .save")
+        assert download.value.suggested_filename == "tiny-cls.jpeg"
+        tab.page.select_option("#model-b", "")
+        tab.page.wait_for_selector(DONE)
+        assert bars.count() == 5 and not any(one.is_visible() for one in sliders.all())
+        tab.choose("cells.tif", saved(make_image(2, 200, 300), "TIFF"))
+        tab.page.locator("#image-name", has_text="cells.tif").wait_for()
+        tab.page.wait_for_selector(DONE)
+        assert bars.count() == 5 and not tab.errors
+        tab.page.close()
 
 
 def test_a_single_model_can_be_selected(tab: Tab) -> None:

@@ -50,6 +50,7 @@ class Task:
         score_names: what an evolution logs of each candidate.
         draws_boxes: whether its predictions are boxes.
         split_noun: what a split is in its datasets, for messages.
+        default_imgsz: longer side of the input by default, pixels.
     """
 
     name = "detect"
@@ -62,6 +63,7 @@ class Task:
     score_names: tuple[str, ...] = ("mAP50", "mAP50-95")
     draws_boxes: bool = True
     split_noun = "key"
+    default_imgsz = 640
 
     @property
     def columns(self) -> tuple[str, ...]:

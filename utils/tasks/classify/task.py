@@ -50,6 +50,7 @@ class ClassifyTask(Task):
     nominal_batch = None
     draws_boxes = False
     split_noun = "folder"
+    default_imgsz = 224
 
     @property
     def measured(self) -> tuple[str, ...]:
