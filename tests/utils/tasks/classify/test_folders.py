@@ -144,7 +144,7 @@ def test_a_folder_without_splits_or_classes_is_an_error(tmp_path: Path) -> None:
 
 def test_a_file_is_no_dataset(tmp_path: Path) -> None:
     (tmp_path / "data.txt").write_text("names: [cat]\n")
-    with pytest.raises(ConfigError, match=r"data.txt: expected a folder with train and val in it, or a data yaml"):
+    with pytest.raises(ConfigError, match=r"data.txt: expected a folder with train and val in it"):
         read_class_data(str(tmp_path / "data.txt"))
 
 
