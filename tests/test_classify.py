@@ -29,6 +29,7 @@ from tests.utils.train.small import CONFIG, SEGMENT_CONFIG
 from utils.base.errors import ConfigError, DataError, YoloError
 from utils.base.paths import ROOT
 from utils.data.shapes import NAMES, make_class_shapes
+from utils.loggers.callbacks import Callbacks
 from utils.tasks.classify.options import ClassifyTrainOptions
 from utils.train.run_dir import TrainResult
 
@@ -253,6 +254,33 @@ def test_equal_seeds_give_equal_runs_and_others_do_not(flags: Flags, tmp_path: P
 def test_caches_do_not_change_a_run(cache: str, flags: Flags, trained: TrainResult, tmp_path: Path) -> None:
     result = train.run(**flags(cache=cache, project=tmp_path))
     assert rows_of(result.save_dir) == rows_of(trained.save_dir)
+
+
+class Interrupt(Callbacks):
+    """Callback that ends a run at the start of its second epoch."""
+
+    def on_train_epoch_start(self, epoch: int) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("workers", "cache"), [(0, None), (1, "ram"), (1, "disk")])
+def test_a_run_that_was_stopped_after_an_epoch_ends_like_a_whole_one(
+    workers: int, cache: str | None, flags: Flags, trained: TrainResult, tmp_path: Path
+) -> None:
+    options = flags(workers=workers, cache=cache, project=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(**options, callbacks=[Interrupt()])
+    result = train.run(resume=tmp_path / "exp/weights/last.pt")
+    assert_equal_states(result.last, trained.last)
+    assert rows_of(result.save_dir) == rows_of(trained.save_dir)
+
+
+def assert_equal_states(one: object, other: object) -> None:
+    """Check that two checkpoints have the same tensors, to the bit."""
+    first, second = (read_checkpoint(str(path)).state for path in (one, other))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
 
 
 def test_a_test_folder_serves_where_there_is_no_val(flags: Flags, home: Path, tmp_path: Path) -> None:
