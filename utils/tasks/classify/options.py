@@ -23,7 +23,7 @@ class ClassifyTrainOptions(TrainOptions):
     prog, description = "classify/train.py", "Train a classification model."
     model_task: ClassVar[str] = "classify"
     hidden: ClassVar[tuple[str, ...]] = (
-        *("single_cls", "rect", "fast_decode", "shuffle_buffer", "multi_scale", "quad"),
+        *("single_cls", "rect", "fast_decode", "multi_scale", "quad"),
         *("noautoanchor", "upload_dataset", "bbox_interval"),
     )
 
