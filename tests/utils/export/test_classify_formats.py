@@ -65,10 +65,10 @@ def logits_of(weights: Path, folder: Path, side: int = SIDE) -> torch.Tensor:
     return torch.cat(found)
 
 
-def measured(weights: Path, folder: Path, side: int = SIDE) -> ClassifyResult:
+def measured(weights: Path, folder: Path, side: int = SIDE, **more: Any) -> ClassifyResult:
     return val.run(
         weights=weights, data=folder / "set", imgsz=side, batch_size=4, device="cpu", workers=0,
-        project=folder / "runs",
+        project=folder / "runs", **more,
     )  # fmt: skip
 
 
@@ -109,6 +109,13 @@ def test_a_dynamic_file_takes_any_size_and_batch(folder: Path) -> None:
     for side in (SIDE, 57):
         assert_same_logits(report.file, folder, side)
         assert_same_results(report.file, folder, side)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_opencv_runs_an_onnx_file_with_the_names_of_the_dataset(folder: Path, dynamic: bool) -> None:
+    file = exported(folder, "onnx", imgsz=SIDE, dynamic=dynamic).file
+    result, expected = measured(file, folder, dnn=True), measured(folder / "tiny.pt", folder)
+    assert (result.top1, result.top5, result.names) == (expected.top1, expected.top5, NAMES)
 
 
 @pytest.mark.parametrize("precision", ["half", "int8"])
