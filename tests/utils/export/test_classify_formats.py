@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from pathlib import Path
 from typing import Any
@@ -72,14 +73,14 @@ def measured(weights: Path, folder: Path, side: int = SIDE, **more: Any) -> Clas
     )  # fmt: skip
 
 
-def predicted(weights: Path, folder: Path, side: int = SIDE) -> list[list[str]]:
+def predicted(weights: Path, folder: Path, side: int = SIDE, **more: Any) -> list[list[str]]:
     """Return image, rank, class and name of each row that classify/predict.py writes."""
     summary = predict.run(
         weights=weights, source=folder / "set/val/*/*.png", imgsz=side, device="cpu", save_csv=True,
-        nosave=True, project=folder / "runs",
+        nosave=True, project=folder / "runs", **more,
     )  # fmt: skip
-    lines = (summary.save_dir / "predictions.csv").read_text(encoding="utf-8").splitlines()[1:]
-    return [line.split(",")[:-1] for line in lines]
+    with (summary.save_dir / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return [row[:4] for row in csv.reader(file)][1:]
 
 
 def assert_same_results(weights: Path, folder: Path, side: int = SIDE) -> None:
@@ -116,6 +117,10 @@ def test_opencv_runs_an_onnx_file_with_the_names_of_the_dataset(folder: Path, dy
     file = exported(folder, "onnx", imgsz=SIDE, dynamic=dynamic).file
     result, expected = measured(file, folder, dnn=True), measured(folder / "tiny.pt", folder)
     assert (result.top1, result.top5, result.names) == (expected.top1, expected.top5, NAMES)
+    rows = predicted(folder / "tiny.pt", folder)
+    assert predicted(file, folder, dnn=True, data=folder / "set") == rows
+    unnamed = [[*row[:3], f"class{row[2]}"] for row in rows]
+    assert predicted(file, folder, dnn=True) == unnamed, "not the names of another dataset"
 
 
 @pytest.mark.parametrize("precision", ["half", "int8"])

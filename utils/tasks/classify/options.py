@@ -123,6 +123,10 @@ class ClassifyPredictOptions(DetectOptions):
     )
 
     weights: list[str] = flag(["yolov5s-cls.pt"], "model path", group="model and source")
+    data: str = flag(
+        "", "class folders, or a data yaml, with class names for models that contain none",
+        group="model and source",
+    )  # fmt: skip
     imgsz: tuple[int, int] = flag(
         (224, 224), "image size (pixels)", group="inference", aliases=("--img", "--img-size")
     )
