@@ -89,6 +89,11 @@ class Exporter:
         self.calibration_images = None
         if options.int8 and any(supports(name, "int8") for name in options.include):
             files = task.training_images(options.data)
+            if not files:
+                raise ConfigError(
+                    f"--data {options.data}: has no training images in folders or lists, on which --int8 is "
+                    "calibrated; shards cannot be used"
+                )
             self.calibration_images = load_calibration_images(
                 files, size_hw, options.calibration, options.batch_size, task.prepare_image
             )

@@ -18,6 +18,8 @@ from models.backends import load_backend
 from tests.utils.export.test_every_format import RUN_HERE, exported
 from utils.base.errors import ConfigError
 from utils.base.formats import FORMATS
+from utils.data.class_folders import read_class_data
+from utils.data.shards.pack import pack_dataset
 from utils.tasks.classify.validation import ClassifyResult
 from utils.tasks.task import get_task
 
@@ -144,3 +146,9 @@ def test_nms_is_refused(folder: Path) -> None:
     ) as error:
         exported(folder, "onnx", imgsz=SIDE, nms=True)
     assert "\n" not in str(error.value)
+
+
+def test_int8_needs_training_images_in_folders(folder: Path) -> None:
+    shards = pack_dataset(read_class_data(str(folder / "set")), folder / "shards")
+    with pytest.raises(ConfigError, match=r"--data .*set\.yaml: has no training images in folders or lists"):
+        exported(folder, "onnx", imgsz=SIDE, int8=True, data=str(shards))
