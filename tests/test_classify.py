@@ -29,6 +29,7 @@ from tests.utils.train.small import CONFIG, SEGMENT_CONFIG
 from utils.base.errors import ConfigError, DataError, YoloError
 from utils.base.paths import ROOT
 from utils.data.shapes import NAMES, make_class_shapes
+from utils.loggers.callbacks import Callbacks
 from utils.tasks.classify.options import ClassifyTrainOptions
 from utils.train.run_dir import TrainResult
 
@@ -255,6 +256,33 @@ def test_caches_do_not_change_a_run(cache: str, flags: Flags, trained: TrainResu
     assert rows_of(result.save_dir) == rows_of(trained.save_dir)
 
 
+class Interrupt(Callbacks):
+    """Callback that ends a run at the start of its second epoch."""
+
+    def on_train_epoch_start(self, epoch: int) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("workers", "cache"), [(0, None), (1, "ram"), (1, "disk")])
+def test_a_run_that_was_stopped_after_an_epoch_ends_like_a_whole_one(
+    workers: int, cache: str | None, flags: Flags, trained: TrainResult, tmp_path: Path
+) -> None:
+    options = flags(workers=workers, cache=cache, project=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(**options, callbacks=[Interrupt()])
+    result = train.run(resume=tmp_path / "exp/weights/last.pt")
+    assert_equal_states(result.last, trained.last)
+    assert rows_of(result.save_dir) == rows_of(trained.save_dir)
+
+
+def assert_equal_states(one: object, other: object) -> None:
+    """Check that two checkpoints have the same tensors, to the bit."""
+    first, second = (read_checkpoint(str(path)).state for path in (one, other))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+
+
 def test_a_test_folder_serves_where_there_is_no_val(flags: Flags, home: Path, tmp_path: Path) -> None:
     make_folders(tmp_path / "pets", train={"cat": 3, "dog": 3}, test={"dog": 2, "cat": 2})
     result = train.run(**flags(data=tmp_path / "pets", epochs=1, project=tmp_path))
@@ -267,6 +295,30 @@ def test_one_class_and_batches_of_one_image_are_trained(flags: Flags, tmp_path: 
     make_folders(tmp_path / "pets", train={"cat": 3}, val={"cat": 1})
     result = train.run(**flags(data=tmp_path / "pets", epochs=1, batch_size=1, project=tmp_path))
     assert result.metrics["metrics/accuracy_top1"] == 1
+
+
+def test_a_thousand_classes_of_one_image_are_trained(flags: Flags, tmp_path: Path) -> None:
+    names = [f"class {index:04}" for index in range(1000)]
+    make_folders(tmp_path / "set", train=dict.fromkeys(names, 1), val=dict.fromkeys(names[::100], 1))
+    data = {"data": tmp_path / "set", "imgsz": 16, "batch_size": 250}
+    result = train.run(**flags(**data, epochs=1, noplots=False, project=tmp_path))
+    model = load_for_inference(str(result.best), torch.device("cpu"))
+    assert model.names == dict(enumerate(names))
+    rows = read_csv(result.save_dir / "predictions.csv")
+    assert [row[1] for row in rows] == ["class", *names[::100]] and set(rows[1][2:]) < set(names)
+    assert (result.save_dir / "confusion_matrix.png").exists()
+
+
+def test_val_may_lack_classes_but_not_have_others(
+    flags: Flags, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = make_folders(tmp_path / "pets", train={"cat": 3, "dog": 1, "owl": 2}, val={"owl": 3})
+    result = train.run(**flags(data=data, epochs=1, project=tmp_path))
+    assert read_checkpoint(str(result.best)).yaml["nc"] == 3
+    assert {row[1] for row in read_csv(result.save_dir / "predictions.csv")[1:]} == {"owl"}
+    make_folders(data, val={"fish": 1})
+    with pytest.raises(ConfigError, match="fish is not a class of the model, which has 3: cat, dog, owl"):
+        train.run(**flags(data=data, epochs=1, project=tmp_path))
 
 
 def test_any_image_size_is_trained(flags: Flags, tmp_path: Path) -> None:
@@ -295,6 +347,30 @@ def test_a_detector_is_cut_and_its_weights_are_kept(flags: Flags, tmp_path: Path
     theirs = read_checkpoint(str(tmp_path / "det.pt")).state
     own = checkpoint.state["model.0.conv.weight"].float()
     torch.testing.assert_close(own, theirs["model.0.conv.weight"].float(), atol=1e-3, rtol=1e-2)
+
+
+def test_an_own_yaml_gets_attention_and_weights_and_its_first_layers_are_frozen(
+    trained: TrainResult, flags: Flags, tmp_path: Path, logged: list[str]
+) -> None:
+    """The yaml has a gate before the last block of the model that the weights are from."""
+    *first, last = SMALL["backbone"]
+    own = {**SMALL, "backbone": [*first, [-1, 1, "LSKA", [7]], last]}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
+    result = train.run(
+        **flags(
+            model=trained.best, cfg=tmp_path / "own.yaml", attention=["design=LKA", "k=11"], freeze=[2],
+            epochs=1, project=tmp_path,
+        )
+    )  # fmt: skip
+    theirs, made = (read_checkpoint(str(path)) for path in (trained.best, result.best))
+    assert made.yaml["backbone"][2][2:] == ["LKA", [11]]
+    new = [key for key in made.state if key.startswith("model.2.")]
+    assert f"Grafted {len(theirs.state)} of {len(theirs.state)} tensors" in "\n".join(logged)
+    assert len(made.state) == len(theirs.state) + len(new)
+    frozen = [key for key in made.state if key.startswith(("model.0.", "model.1."))]
+    assert frozen and all(torch.equal(made.state[key], theirs.state[key]) for key in frozen)
+    change = made.state["model.3.cv1.conv.weight"] - theirs.state["model.2.cv1.conv.weight"]
+    assert 0 < float(change.abs().max()) < 0.05, "loaded, then trained for an epoch"
 
 
 def test_a_classifier_is_trained_further_on_other_classes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import subprocess
@@ -13,12 +14,17 @@ import pytest
 import torch
 
 from models.weights import read_checkpoint
+from studies.training import train
 from tests.known import SHARED, needs_shared
+from tests.studies.classifiers import class_folders, small_classifiers
 from tests.utils.train.small import small_models, small_set
+from utils.base.options import parse_options
 from utils.base.paths import ROOT
+from utils.tasks.classify.options import ClassifyTrainOptions
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+STEPS = ("steps", "segment_steps", "classify_steps")
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -31,7 +37,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     home = tmp_path_factory.mktemp("results")
     one, two = home / "one", home / "two"
     weights = SHARED / "weights" / "bccd_yolov5n.pt"
-    tasks = ["steps", "segment_steps", *(["measured"] if SHARED.is_dir() else [])]
+    tasks = [*STEPS, *(["measured"] if SHARED.is_dir() else [])]
     for folder, start in ((one, (sys.executable,)), (two, TORCHRUN)):
         folder.mkdir()
         done = _run(*start, "-m", "tests.utils.train.together", ",".join(tasks), str(folder), str(weights))
@@ -39,7 +45,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return one, two
 
 
-@pytest.mark.parametrize("steps", ["steps", "segment_steps"])
+@pytest.mark.parametrize("steps", STEPS)
 def test_two_processes_of_8_images_train_like_one_of_16(results: tuple[Path, Path], steps: str) -> None:
     one, two = (torch.load(folder / steps, weights_only=True) for folder in results)
     assert torch.allclose(one["losses"], two["losses"], rtol=0, atol=1e-5)
@@ -62,6 +68,42 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     made = ["--data", str(data), "--cfg", str(model), "--weights", "", "--imgsz", "64", "--device", "cpu"]
     made += ["--epochs", "12", "--batch-size", "4", "--workers", "0", "--noplots", "--noautoanchor"]
     return [*made, "--save-steps", "1", "--project", str(home / "runs")]
+
+
+def test_two_processes_train_and_measure_a_classifier_like_one(tmp_path: Path) -> None:
+    """All but the linear layer is frozen, as each process has its own statistics of batch norm."""
+    data, (_, cfg) = class_folders(tmp_path, train=7, val=5), small_classifiers(tmp_path)
+    made = [
+        "--data",
+        str(data),
+        "--cfg",
+        str(cfg),
+        "--model",
+        "",
+        "--img",
+        "32",
+        "--device",
+        "cpu",
+        "--freeze",
+    ]
+    made += ["3", "--epochs", "2", "--batch-size", "6", "--workers", "0", "--project", str(tmp_path / "runs")]
+    made += ["--save-period", "1"]  # unlike last.pt, these checkpoints keep FP32
+    options = parse_options(ClassifyTrainOptions, [*made, "--name", "one"])
+    one = train(options).save_dir
+    done = _run(*TORCHRUN, str(ROOT / "classify/train.py"), *made, "--name", "two")
+    assert done.returncode == 0, done.stderr
+    two = one.with_name("two")
+
+    states = [(read_checkpoint(run / "weights/epoch1.pt").training or {})["model"] for run in (one, two)]
+    for key, value in states[0]["state_dict"].items():
+        assert torch.allclose(value, states[1]["state_dict"][key], rtol=0, atol=1e-5), key
+    rows, others = (list(csv.DictReader((run / "results.csv").open(newline=""))) for run in (one, two))
+    assert len(rows) == len(others) == 2 and rows[0]["train/loss"] != rows[1]["train/loss"], "it learns"
+    for name in rows[0]:
+        values, expected = ([float(row[name]) for row in table] for table in (others, rows))
+        assert values == pytest.approx(expected, abs=1e-5), name
+    tables = [(run / "predictions.csv").read_text() for run in (one, two)]
+    assert tables[0] == tables[1] and len(tables[0].splitlines()) == 26
 
 
 def test_a_killed_process_is_restarted_and_the_result_is_the_same(flags: list[str]) -> None:

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 import train
+from classify import train as train_classifier
 from models.weights import read_checkpoint
+from tests.studies.classifiers import class_folders, small_classifiers
 from tests.utils.loggers import fakes
 from tests.utils.loggers.drive import installed
 from tests.utils.loggers.test_tensorboard_logger import events
@@ -22,7 +24,7 @@ from tests.utils.loggers.wandb_file import records, values
 from tests.utils.train.small import small_models, small_set
 from utils.loggers.available import SERVICES
 from utils.loggers.callbacks import Callbacks
-from utils.tasks.task import Task
+from utils.tasks.task import Task, get_task
 
 Flags = Callable[..., dict[str, Any]]
 
@@ -122,6 +124,31 @@ def test_a_resumed_run_logs_each_epoch_once(flags: Flags) -> None:
     train.run(resume=str(folder / "weights" / "last.pt"))
 
     assert [event.step for event in events(folder).Scalars("train/box_loss")] == [0, 1, 2]
+
+
+@installed("tensorboard")
+def test_a_resumed_classifier_logs_its_metrics_and_plots(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "model": "", "cfg": small_classifiers(tmp_path)[1], "data": class_folders(tmp_path), "imgsz": 32,
+        "batch_size": 8, "workers": 0, "device": "cpu", "epochs": 3, "project": tmp_path,
+        "loggers": "tensorboard",
+    }  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        train_classifier.run(**options, callbacks=[Interrupt()])
+    result = train_classifier.run(resume=tmp_path / "exp/weights/last.pt")
+
+    table, board = _table(result.save_dir), events(result.save_dir)
+    assert len(table) == 3
+    for name in get_task("classify").columns[1:]:
+        logged = board.Scalars(name)
+        assert [event.step for event in logged] == [0, 1, 2], name
+        assert [event.value for event in logged] == pytest.approx([row[name] for row in table], rel=1e-5), (
+            name
+        )
+    (best,) = board.Scalars("best/metrics/accuracy_top1")
+    assert best.value == pytest.approx(result.fitness)
+    images = {"train_images", "val_batch0_pred", "confusion_matrix", "results"}
+    assert images <= set(board.Tags()["images"])
 
 
 @pytest.mark.parametrize("service", [fakes.Fails, fakes.Hangs])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.backends.base import Backend, Outputs, import_runtime
 from models.backends.metadata import Metadata
+from models.backends.onnx_file import output_dimensions
 from utils.base.device import disable_ort_telemetry
 from utils.base.errors import ConfigError, DataError, first_line, one_line
 from utils.base.formats import existing_file
@@ -55,7 +56,7 @@ class DnnBackend(Backend):
             raise DataError(f"{weights}: OpenCV cannot read it ({one_line(error)})") from error
         self.batch = 1
         self.outputs = self.net.getUnconnectedOutLayersNames()
-        self.count_outputs(len(self.outputs))
+        self.count_outputs(len(self.outputs), output_dimensions(path)[0])
 
     def infer(self, images: Tensor) -> Outputs:
         """Run the network on a numpy array."""

@@ -91,7 +91,8 @@ class Exporter:
             files = task.training_images(options.data)
             if not files:
                 raise ConfigError(
-                    f"--data {options.data}: --int8 needs training images in folders or lists, not in shards"
+                    f"--data {options.data}: has no training images in folders or lists, on which --int8 is "
+                    "calibrated; shards cannot be used"
                 )
             self.calibration_images = load_calibration_images(
                 files, size_hw, options.calibration, options.batch_size, task.prepare_image

@@ -29,7 +29,7 @@ ROUNDING_FACTOR = 10  # an ill-conditioned model may differ by this multiple of 
 INT8_CONF, INT8_NMS_IOU = 0.5, 0.45  # PyTorch's detections
 INT8_MATCH_IOU = 0.6  # two detections of the same object
 INT8_MIN_RECALL = 0.8
-INT8_BATCHES = 8  # number of calibration batches to compare on
+INT8_BATCHES = 8  # largest number of calibration batches to compare on
 
 NO_LIMIT = 10_000  # detections per image, more than any limit in a file
 
@@ -103,10 +103,10 @@ def _verify_int8(
     runtime: Runtime, model: BaseModel, images: Tensor, settings: ExportSettings
 ) -> tuple[float | None, str]:
     """Check that an INT8 file finds the same objects; its boxes and scores all differ a little."""
-    calibration = settings.calibration_images
-    batches = calibration()[:INT8_BATCHES] if calibration else [images]
+    batches = settings.calibration_images() if settings.calibration_images else [images]
+    step = -(-len(batches) // INT8_BATCHES)  # evenly spaced: images of class folders are sorted by class
     recalls, largest = [], 0.0
-    for batch in batches:
+    for batch in batches[::step]:
         batch = batch.to(images.device)
         with torch.inference_mode():
             (expected, _), (actual, _) = _outputs(model(batch)), _outputs(runtime(batch))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from models.backends import load_backend
 from models.backends.base import Backend, cpu_batch_size
-from models.backends.metadata import read_class_names
 from utils.base.device import select_device
 from utils.base.log import LOG, color
 from utils.base.options import changed
@@ -108,7 +107,7 @@ def open_backend(options: DetectOptions) -> Backend:
     backend = load_backend(
         options.weights,
         select_device(options.device),
-        names=None if only_checkpoints else read_class_names(options.data),
+        names=None if only_checkpoints else get_task(options.model_task).read_names(options.data),
         half=options.half,
         dnn=options.dnn,
         runtime=options.runtime,

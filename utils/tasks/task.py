@@ -313,6 +313,12 @@ class Task:
 
         return [source for source in read_data_yaml(data).train if isinstance(source, Path)]
 
+    def read_names(self, data: str) -> dict[int, str] | None:
+        """Return the class names of --data of the predict script, for models that hold none."""
+        from models.backends.metadata import read_class_names
+
+        return read_class_names(data)
+
     def predictor(self) -> type[Predictor]:
         """Return the class that runs the predict script on frames."""
         from utils.predict.predictor import Predictor

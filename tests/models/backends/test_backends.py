@@ -199,7 +199,7 @@ def test_metadata_that_are_not_a_mapping_are_an_error(tmp_path: Path, text: str)
         from_zip(file)
 
 
-def test_a_file_that_is_not_a_detector_is_an_error(tmp_path: Path) -> None:
+def test_a_file_that_takes_no_images_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "linear.onnx"
     torch.onnx.export(torch.nn.Linear(3, 3), (torch.rand(2, 3),), str(file), dynamo=False)
     with pytest.raises(DataError, match=r"linear.onnx: not a model for images: its input has 2 dimensions"):

@@ -171,7 +171,7 @@ def test_int8_without_a_dataset_is_an_error_before_the_export(folder: Path) -> N
 def test_int8_with_shards_is_an_error(folder: Path) -> None:
     words = f"path: {folder}\ntrain: a.tar\nval: images\nnames: [cell, plate]\n"
     (folder / "packed.yaml").write_text(words)
-    with pytest.raises(ConfigError, match=r"packed.yaml: --int8 needs training images in folders or lists"):
+    with pytest.raises(ConfigError, match=r"packed.yaml: has no training images in folders or lists"):
         exported(folder, "onnx", int8=True, data=str(folder / "packed.yaml"))
 
 

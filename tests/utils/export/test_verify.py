@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.models.backends.files import checkpoint, example, tiny_model
+from utils.base.formats import FORMATS
 from utils.base.options import options_from
 from utils.export import export_job, verify
 from utils.export.export_job import Exporter, ExportReport
 from utils.export.export_options import ExportOptions
+from utils.export.export_settings import ExportSettings
 from utils.export.verify import TOLERANCE, compare_outputs
 
 IMAGES = torch.zeros(1, 3, 100, 200)
@@ -89,3 +92,27 @@ def test_outputs_of_the_tiny_model_depend_on_the_image() -> None:
     with torch.inference_mode():
         decoded = tiny_model()(example(2))[0]
     assert (decoded[0] - decoded[1]).abs().max() > 1
+
+
+def test_int8_classifiers_are_compared_on_images_of_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of class folders are sorted by class; a file that knows only the first one is wrong."""
+
+    class Model:
+        names = {0: "dark", 1: "bright"}
+
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            bright = images.mean((1, 2, 3))
+            return torch.stack((0.5 - bright, bright - 0.5), 1)
+
+    images = [torch.full((1, 3, 8, 8), value) for value in (0.0, 1.0) for _ in range(8)]
+    settings = ExportSettings(
+        stride=32, names=Model.names, include=["onnx"], task="classify", int8=True,
+        calibration_images=lambda: images,
+    )  # fmt: skip
+    model: Any = Model()
+    runtimes = {"right": model, "wrong": lambda images: model(0 * images)}
+    monkeypatch.setattr(verify, "load_backend", lambda file, *args, **keywords: runtimes[file.name])
+    found = [verify.verify(FORMATS["onnx"], Path("right"), model, images[0], settings)]
+    assert found == [(0.0, "finds 100% of the classes")]
+    with pytest.raises(ValueError, match="finds 50% of PyTorch's classes"):
+        verify.verify(FORMATS["onnx"], Path("wrong"), model, images[0], settings)

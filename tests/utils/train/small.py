@@ -108,7 +108,7 @@ def make_state(config: dict[str, Any] = CONFIG, **changes: float) -> TrainState:
     torch.manual_seed(0)
     model = make_model(config).to(memory_format=torch.channels_last)
     hyp = hyperparameters(**changes)
-    gains = scale_gains(hyp, levels=2, nc=2, imgsz=SIZE)
+    gains = {"label_smoothing": 0.0, **scale_gains(hyp, levels=2, nc=2, imgsz=SIZE)}
     return TrainState(
         model=model,
         ema=ModelEMA(model),

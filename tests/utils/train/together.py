@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from tests.studies.classifiers import CONFIG as CLASSIFY_CONFIG
 from tests.utils.train.small import (
     CONFIG,
     SEGMENT_CONFIG,
@@ -31,12 +32,12 @@ IMAGES = 16  # in a batch of all processes
 
 
 class Part(DrawnLoader):
-    """The images of random batches that belong to this rank."""
+    """The images of random batches that belong to this rank, with the labels of a task."""
 
-    def __init__(self, batches: int, share: Share, masks: bool = False) -> None:
+    def __init__(self, batches: int, share: Share, task: str) -> None:
         super().__init__(batches)
         self.share = share
-        self.masks = masks
+        self.task = task
 
     def __iter__(self) -> Iterator[Batch]:
         for index in range(self.first, self.batches):
@@ -46,16 +47,25 @@ class Part(DrawnLoader):
             targets[:, 0] = torch.arange(3 * IMAGES) // 5  # the last images have none
             targets[:, 1] = (targets[:, 1] * CONFIG["nc"]).floor()
             targets[:, 2:] = targets[:, 2:] * 0.4 + 0.2
+            if self.task == "classify":  # rows of image and class
+                targets = torch.stack((torch.arange(IMAGES), targets[:IMAGES, 1]), 1)
             own: Any = self.share.part_of(list(range(IMAGES)))  # type: ignore[arg-type]  # any list
             rows = targets[(targets[:, 0] >= own[0]) & (targets[:, 0] <= own[-1])]
             rows[:, 0] -= own[0]
-            maps = torch.randint(0, 6, (IMAGES, 32, 32), generator=draw)[own] if self.masks else None
+            maps = (
+                torch.randint(0, 6, (IMAGES, 32, 32), generator=draw)[own] if self.task == "segment" else None
+            )
             yield Batch(images[own], rows, ["a.jpg"] * len(own), [None] * len(own), maps)
 
 
 def segment_steps(process_group: ProcessGroup, out: Path, *_: str) -> None:
     """Make the steps of `steps` with a segmentation model."""
     steps(process_group, out, config=SEGMENT_CONFIG)
+
+
+def classify_steps(process_group: ProcessGroup, out: Path, *_: str) -> None:
+    """Make the steps of `steps` with a classification model."""
+    steps(process_group, out, config=CLASSIFY_CONFIG)
 
 
 def steps(process_group: ProcessGroup, out: Path, *_: str, config: dict[str, Any] = CONFIG) -> None:
@@ -66,8 +76,7 @@ def steps(process_group: ProcessGroup, out: Path, *_: str, config: dict[str, Any
     settings = make_train_config(batches=10, frozen=list(state.model.model), losses=task.losses)
     losses = []
     for epoch in range(2):
-        masks = task.name == "segment"
-        loader: Any = Part(10, Share(process_group.rank, process_group.world), masks)
+        loader: Any = Part(10, Share(process_group.rank, process_group.world), task.name)
         losses.append(train_one_epoch(epoch, state, loader, settings, CallbackList()))
         state.progress.record(epoch, None)
     assert state.ema.updates == 20
@@ -116,7 +125,8 @@ def main() -> None:
     with make_process_group(Namespace(device="cpu", batch_size=IMAGES, resume=False)) as process_group:
         for task in tasks.split(","):
             run = {
-                "steps": steps, "segment_steps": segment_steps, "measured": measured, "fails": fails
+                "steps": steps, "segment_steps": segment_steps, "classify_steps": classify_steps,
+                "measured": measured, "fails": fails,
             }[task]  # fmt: skip
             run(process_group, Path(folder, task), *more)
 

@@ -23,7 +23,7 @@ class ClassifyTrainOptions(TrainOptions):
     prog, description = "classify/train.py", "Train a classification model."
     model_task: ClassVar[str] = "classify"
     hidden: ClassVar[tuple[str, ...]] = (
-        *("single_cls", "rect", "fast_decode", "shuffle_buffer", "multi_scale", "quad"),
+        *("single_cls", "rect", "fast_decode", "multi_scale", "quad"),
         *("noautoanchor", "upload_dataset", "bbox_interval"),
     )
 
@@ -123,6 +123,10 @@ class ClassifyPredictOptions(DetectOptions):
     )
 
     weights: list[str] = flag(["yolov5s-cls.pt"], "model path", group="model and source")
+    data: str = flag(
+        "", "class folders, or a data yaml, with class names for models that contain none",
+        group="model and source",
+    )  # fmt: skip
     imgsz: tuple[int, int] = flag(
         (224, 224), "image size (pixels)", group="inference", aliases=("--img", "--img-size")
     )

@@ -16,7 +16,7 @@ SHOWN = 25  # images of a mosaic, as YOLOv5 has it
 
 
 class ClassifyPlots(Callbacks):
-    """Callback that writes train_images.jpg, test_images.jpg and results.png."""
+    """Callback that writes train_images.jpg and results.png."""
 
     def __init__(self) -> None:
         self.folder = Path()

@@ -195,6 +195,9 @@ class ClassifyTask(Task):
     def training_images(self, data: str) -> list[Path]:
         return [folder for folder in read_class_data(data).train if isinstance(folder, Path)]
 
+    def read_names(self, data: str) -> dict[int, str] | None:
+        return read_class_data(data).names if data else None
+
     def predictor(self) -> type[ClassifyPredictor]:
         from utils.tasks.classify.prediction import ClassifyPredictor
 

@@ -12,11 +12,15 @@ import pytest
 import torch
 
 import train
+from classify import train as train_classifier
 from models.weights import read_checkpoint
 from segment import train as segment_train
+from tests.studies.classifiers import class_folders, small_classifiers
 from tests.studies.segmenters import polygon_set
 from tests.utils.data.shards.sets import make_both
 from tests.utils.train.small import small_models, small_segmenter
+from utils.data import __main__ as commands
+from utils.data.class_folders import load_split, read_class_data
 from utils.data.dataset import DetectionDataset
 from utils.data.dataset_yaml import read_data_yaml
 from utils.data.loader import Loader, make_loader
@@ -58,6 +62,18 @@ def _assert_equal(one: Path, other: Path) -> None:
     assert all(torch.equal(value, state2[key]) for key, value in state.items())
 
 
+def _in_shard_order(monkeypatch: pytest.MonkeyPatch, images: ShardTable) -> None:
+    """Make trainings from folders use the order in which shards are read."""
+
+    def in_shard_order(dataset: Any, *args: Any, shuffle: bool = False, **kwargs: Any) -> Loader:
+        loader = make_loader(dataset, *args, shuffle=shuffle, **kwargs)
+        if shuffle:
+            loader.keys.shard_shuffle = ShardShuffle(images.shard, BUFFER)
+        return loader
+
+    monkeypatch.setattr(loaders, "make_loader", in_shard_order)
+
+
 def test_losses_are_those_of_the_folder_in_the_same_order(
     tmp_path: Path, flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,14 +81,7 @@ def test_losses_are_those_of_the_folder_in_the_same_order(
     far = train.run(**flags, data=str(shards.yaml), name="shards").save_dir
     images = DetectionDataset(shards.train, 64).image_files
     assert isinstance(images, ShardTable)
-
-    def in_shard_order(dataset: DetectionDataset, *args: Any, **kwargs: Any) -> Loader:
-        loader = make_loader(dataset, *args, **kwargs)
-        if dataset.augment:
-            loader.keys.shard_shuffle = ShardShuffle(images.shard, BUFFER)
-        return loader
-
-    monkeypatch.setattr(loaders, "make_loader", in_shard_order)
+    _in_shard_order(monkeypatch, images)
     near = train.run(**flags, data=str(folder.yaml), name="folder").save_dir
     _assert_equal(near, far)
     assert len(_outcome(near)[0].splitlines()) == 3
@@ -92,6 +101,27 @@ def test_masks_of_shards_are_those_of_the_folder(tmp_path: Path, flags: dict[str
     summary = segment_train.run(**flags, data=str(shards.yaml), name="masks")
     (row, _) = list(csv.DictReader((summary.save_dir / "results.csv").open(newline="")))
     assert float({key.strip(): value for key, value in row.items()}["train/seg_loss"]) > 0
+
+
+def test_packed_class_folders_give_the_numbers_of_the_folders(
+    tmp_path: Path, flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders, cfg = class_folders(tmp_path), small_classifiers(tmp_path)[1]
+    words = ["pack", str(folders), "--output", str(tmp_path / "packed"), "--per-shard", "6", "--keep-order"]
+    monkeypatch.setattr("sys.argv", ["-m", *words])
+    commands.main()
+    yaml = tmp_path / "packed/classes.yaml"
+    del flags["noautoanchor"], flags["weights"]
+    flags |= {"model": "", "cfg": cfg, "imgsz": 32, "batch_size": 8}
+    far = train_classifier.run(**flags, data=yaml, name="shards").save_dir
+    images = load_split(read_class_data(str(yaml)), "train", read_class_data(str(folders)).names).images
+    assert isinstance(images, ShardTable) and len(images) == 20
+    _in_shard_order(monkeypatch, images)
+    near = train_classifier.run(**flags, data=folders, name="folder").save_dir
+    _assert_equal(near, far)
+    tables = [(each / "predictions.csv").read_text().splitlines() for each in (near, far)]
+    assert [row.split(",")[1:] for row in tables[0]] == [row.split(",")[1:] for row in tables[1]]
+    assert len(tables[0]) == 16
 
 
 @pytest.mark.parametrize("batches", [2, 4])
