@@ -82,8 +82,8 @@ def scenario(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.mark.parametrize(
     ("scenario", "number"),
     [
-        *(("detect", signal.SIGINT), ("detect", signal.SIGTERM)),  # all tasks share the code
-        *(("segment", signal.SIGINT), ("classify", signal.SIGTERM)),
+        *(("detect", signal.SIGINT), ("detect", signal.SIGTERM), ("segment", signal.SIGINT)),
+        *(pytest.param(task, signal.SIGTERM, marks=pytest.mark.slow) for task in ("segment", "classify")),
     ],
     indirect=["scenario"],
 )
