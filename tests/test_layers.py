@@ -33,6 +33,7 @@ RELATIONS = {
     ("utils.predict", "models.backends"),
     ("utils.export", "models.backends"),
     ("models.autoshape", "models.backends"),
+    ("models.autoshape", "utils.tasks"),
 }
 
 
