@@ -49,7 +49,7 @@ def export(options: ExportOptions) -> list[ExportReport]:
 
     files = [locate_weights(file) for file in options.weights]  # a missing file is reported before the work
     reports = [report for file in files for report in Exporter(file, options).export()]
-    print_table(reports)
+    print_table(reports, options)
     return reports
 
 

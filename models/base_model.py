@@ -95,10 +95,11 @@ class BaseModel(nn.Module):
         size = sum(p.numel() for p in self.parameters())
         gradients = sum(p.numel() for p in self.parameters() if p.requires_grad)
         name = Path(self.yaml_file).stem.replace("yolo", "YOLO") if self.yaml_file else "Model"
-        return (
-            f"{name} summary: {leaves} layers, {size:,} parameters, {gradients:,} gradients, "
-            f"{self.gflops(imgsz):.1f} GFLOPs"
-        )
+        text = f"{name} summary: {leaves} layers, {size:,} parameters, {gradients:,} gradients"
+        try:
+            return f"{text}, {self.gflops(imgsz):.1f} GFLOPs"
+        except (AssertionError, RuntimeError):  # vit_b_16 and others of torchvision take one size only
+            return text
 
     def gflops(self, imgsz: int | tuple[int, int] = 640) -> float:
         """Return the operations for one image, in units of 1e9; a multiply-add counts as two."""

@@ -295,7 +295,7 @@ class Ensemble(nn.Module):
         super().__init__()
         first = members[0]
         if any(member.task != "detect" for member in members):
-            raise ConfigError("--weights: give one model; masks of several cannot be merged, nor can classes")
+            raise ConfigError("--weights: give one model; only the boxes of detection models can be merged")
         if any(member.nc != first.nc for member in members):
             raise ConfigError(f"--weights: an ensemble needs equal classes, found {[m.nc for m in members]}")
         self.members = nn.ModuleList(members)

@@ -73,11 +73,6 @@ class ServedClassifier(ServedModel[RequestParams]):
         square = center_crop(image, params.imgsz)
         return InferenceTask(square, (image.shape[0], image.shape[1]), params)
 
-    def _default_imgsz(self) -> int:
-        """Return the size of the training: at others a classifier is much less accurate."""
-        trained = self.backend.trained_imgsz
-        return trained if trained and trained <= self.options.max_imgsz else super()._default_imgsz()
-
     def _rounded(self, imgsz: int) -> int:
         return imgsz
 

@@ -17,6 +17,7 @@ from utils.base.device import select_device
 from utils.base.errors import ConfigError
 from utils.base.names import unique_stems
 from utils.base.options import flag_of
+from utils.tasks.task import get_task
 
 FAMILIES: tuple[type[ServedModel[Any]], ...] = (ServedDetector, ServedClassifier)
 _OF_TASK: dict[str, type[ServedModel[Any]]] = {
@@ -48,6 +49,7 @@ def make_model(
     name: str, backend: Backend, options: ServeOptions, metrics: Metrics, imgsz: int | None = None
 ) -> ServedModel[Any]:
     """Serve a model by what its task needs; see `ServedModel` for the arguments."""
+    backend.names = get_task(backend.task).shown_names(backend.names)
     return _OF_TASK[backend.task](name, backend, options, metrics, imgsz)
 
 

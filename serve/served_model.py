@@ -134,7 +134,8 @@ class ServedModel(ABC, Generic[Params]):
 
     def _default_imgsz(self) -> int:
         """Return the input size for a server without --imgsz."""
-        return self.task.default_imgsz
+        size = self.task.size_for(self.backend.trained_imgsz)
+        return size if size <= self.options.max_imgsz else self.task.default_imgsz
 
     @abstractmethod
     def _rounded(self, imgsz: int) -> int:

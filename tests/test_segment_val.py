@@ -209,7 +209,7 @@ def test_models_of_the_other_task_are_refused(weights: Path, tmp_path: Path) -> 
         ConfigError, match=r"is a segmentation model, expected a detection model.*segment/val"
     ):
         val.run(**options(weights, data))
-    with pytest.raises(ConfigError, match="masks of several cannot be merged"):
+    with pytest.raises(ConfigError, match="only the boxes of detection models can be merged"):
         measured(**options(weights, data) | {"weights": [weights, weights]})
 
 

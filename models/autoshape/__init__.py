@@ -80,7 +80,7 @@ class AutoShape(nn.Module):
         self.model = model
         if isinstance(model, PyTorchBackend):
             self.net = model.model  # a submodule, for `parameters`, `to` and `state_dict`
-        self.names: Any = model.names
+        self.names: Any = get_task(model.task).shown_names(model.names)
         self.stride = model.stride
         self.eval()
 

@@ -24,7 +24,10 @@ segmentation model is that of its masks, that of a classification model top-1 an
         "model's val script",
     )
     imgsz: int = flag(
-        640, "image size (pixels); 224 for classification", aliases=("--img", "--img-size"), between=(1, None)
+        640,
+        "image size (pixels); of a classification model that of its training",
+        aliases=("--img", "--img-size"),
+        between=(1, None),
     )
     batch_size: int = flag(1, "batch size", between=(1, None))
     device: str = flag("cpu", "cpu, or a CUDA device such as 0")

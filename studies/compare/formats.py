@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from models.weights import locate_weights
+from models.weights import locate_weights, read_checkpoint
 from studies.compare.benchmark_options import BenchmarkOptions
 from studies.compare.metrics import results_by_part
 from studies.model_tasks import task_of_file
@@ -78,9 +78,8 @@ def compare_formats(options: BenchmarkOptions) -> list[FormatRow]:
     weights = locate_weights(options.weights)
     task = get_task(task_of_file(str(weights)))
     defaults = task.val_options()()
-    options = changed(
-        options, **{name: getattr(defaults, name) for name in ("data", "imgsz") if name not in options.given}
-    )
+    found = {"data": defaults.data, "imgsz": task.size_for(read_checkpoint(weights).imgsz)}
+    options = changed(options, **{name: value for name, value in found.items() if name not in options.given})
     device = select_device(options.device, verbose=False)
     exports = [] if options.pt_only else _exports(options, device.type)
     if not options.test:

@@ -49,7 +49,7 @@ Heat maps of a segmentation model explain boxes, not masks; those of a classific
 
     imgsz: tuple[int, int] = _inference(
         (640, 640),
-        "image size (pixels): one side, or height and width; 224 for classification",
+        "image size (pixels): one side, or height and width; of a classification model that of its training",
         aliases=("--img", "--img-size"),
     )
     conf_thres: float = _inference(0.25, "confidence threshold", between=(0, 1))

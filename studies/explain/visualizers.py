@@ -77,7 +77,10 @@ def visualize(options: VisualizeOptions) -> VisualizeSummary:
     models = load_labelled_models(options.checkpoints, options.cfg, device, options.seed, options.labels)
     stride = int(max(model.model.stride.max() for model in models))
     task = get_task(models[0].model.task)
-    inputs = ModelInputs(_image_size(options, task, stride), stride, device, task)
+    trained = models[0].model.trained_imgsz
+    size = _image_size(options, task, trained, stride)
+    LOG.info(f"Images are shown to the models at up to {size[1]}x{size[0]} px")
+    inputs = ModelInputs(size, stride, device, task)
     kinds = options.kind or kinds_that_apply(models)
     visualizers = [VISUALIZERS[kind](options, models, inputs) for kind in dict.fromkeys(kinds)]
 
@@ -102,9 +105,9 @@ def visualize(options: VisualizeOptions) -> VisualizeSummary:
     return summary
 
 
-def _image_size(options: VisualizeOptions, task: Task, stride: int) -> tuple[int, int]:
-    """Return height and width of the network's input; without --imgsz the default of the val script."""
-    default = task.val_options()().imgsz
+def _image_size(options: VisualizeOptions, task: Task, trained: int | None, stride: int) -> tuple[int, int]:
+    """Return height and width of the network's input; without --imgsz the default of the task."""
+    default = task.size_for(trained)
     height, width = options.imgsz if "imgsz" in options.given else (default, default)
     if not task.draws_boxes and height != width:
         raise ConfigError(f"--imgsz {height} {width}: a {task.noun} sees squares; give one side")

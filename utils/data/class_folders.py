@@ -167,9 +167,8 @@ def _numbers(origin: Path, folders: Sequence[str], names: Mapping[int, str], pre
     if placeholders and len(folders) == len(names):
         LOG.warning(f"{prefix}the model does not name its classes: the folders are numbered in their order")
         return {folder: number for number, folder in enumerate(folders)}
-    raise ConfigError(
-        f"{origin / unknown[0]} is not a class of the model, which has {len(names)}: {_listed(names)}"
-    )
+    where = str(origin / unknown[0]) if origin.is_dir() else f"{origin}: {unknown[0]}"
+    raise ConfigError(f"{where} is not a class of the model, which has {len(names)}: {_listed(names)}")
 
 
 def _check_counts(

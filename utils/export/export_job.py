@@ -174,8 +174,8 @@ def output_path(name: str, weights: Path, options: ExportOptions) -> Path:
     return weights.with_name(weights.stem + ending)
 
 
-def print_table(reports: Sequence[ExportReport]) -> None:
-    """Print format, size, time, largest difference from PyTorch and file of every export."""
+def print_table(reports: Sequence[ExportReport], options: ExportOptions) -> None:
+    """Print format, size, time, largest difference from PyTorch and file of every export, and commands."""
     LOG.info(f"\n{'format':>12}{'size':>12}{'time':>11}{'difference':>14}  file")
     for report in reports:
         LOG.info(report.row)
@@ -183,10 +183,11 @@ def print_table(reports: Sequence[ExportReport]) -> None:
     files = [report.file for report in written]
     if files:
         _, val, predict = get_task(written[0].task).scripts
+        size = f" --imgsz {max(options.imgsz)}" if "imgsz" in options.given else ""
         LOG.info(
             f"\nResults saved to {color(str(files[0].resolve().parent), 'bold')}\n"
-            f"Predict:     {command_for(predict)} --weights {files[0]}\n"
-            f"Validate:    {command_for(val)} --weights {files[0]}\n"
+            f"Predict:     {command_for(predict)} --weights {files[0]}{size}\n"
+            f"Validate:    {command_for(val)} --weights {files[0]}{size}\n"
             f"Visualize:   https://netron.app"
         )
 

@@ -103,15 +103,17 @@ def detect(options: DetectOptions, load: Callable[[DetectOptions], Backend] | No
 
 def open_backend(options: DetectOptions) -> Backend:
     """Load the model of `options.weights`."""
+    task = get_task(options.model_task)
     only_checkpoints = all(name.endswith(".pt") for name in options.weights)
     backend = load_backend(
         options.weights,
         select_device(options.device),
-        names=None if only_checkpoints else get_task(options.model_task).read_names(options.data),
+        names=None if only_checkpoints else task.read_names(options.data),
         half=options.half,
         dnn=options.dnn,
         runtime=options.runtime,
     )
+    backend.names = task.shown_names(backend.names)
     backend.warn_about_conf_thres(options.conf_thres)
     return backend
 

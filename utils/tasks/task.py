@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from utils.loggers.callbacks import Callbacks
     from utils.predict.predictor import Predictor
     from utils.train.genes import Gene
+    from utils.train.loss_meter import RowStyle
     from utils.train.train_options import TrainOptions
     from utils.val.evaluate import Evaluator
     from utils.val.val_options import ValOptions
@@ -79,6 +80,21 @@ class Task:
     def measured(self) -> tuple[str, ...]:
         """The columns of results.csv that come from validation."""
         return (*(f"metrics/{name}" for name in self.metrics), *(f"val/{name}" for name in self.losses))
+
+    @property
+    def row_style(self) -> RowStyle:
+        """How the console shows the progress of an epoch."""
+        from utils.train.loss_meter import RowStyle
+
+        return RowStyle(self.losses)
+
+    def describe_start(self, options: Any, data: DataSpec) -> str:
+        """Return the line before the first epoch."""
+        return f"Starting training for {options.epochs} epochs..."
+
+    def describe_end(self, options: Any, best: Path) -> str:
+        """Return the lines after the last epoch, with what can be done next; may be empty."""
+        return ""
 
     def train_options(self) -> type[TrainOptions]:
         """Return the class of the options of its train script."""
@@ -169,6 +185,10 @@ class Task:
 
     def prepare_model(self, model: Any, options: Any) -> None:
         """Change a model that has its initial weights, as the options say."""
+
+    def size_for(self, trained: int | None) -> int:
+        """Return the default image size of a model; `trained` is that of its training, if known."""
+        return self.default_imgsz
 
     def image_size(self, options: Any, stride: int) -> tuple[int, int]:
         """Return the image size of a training, a multiple of the stride, and the stride."""
@@ -318,6 +338,10 @@ class Task:
         from models.backends.metadata import read_class_names
 
         return read_class_names(data)
+
+    def shown_names(self, names: dict[int, str]) -> dict[int, str]:
+        """Return class names as they are shown with predictions."""
+        return names
 
     def predictor(self) -> type[Predictor]:
         """Return the class that runs the predict script on frames."""

@@ -17,7 +17,7 @@ from utils.data.loader import Loader
 from utils.loggers.callbacks import CallbackList
 from utils.tasks.task import Task
 from utils.train.interrupts import CheckpointHook
-from utils.train.loss_meter import LiveRow, LossMeter
+from utils.train.loss_meter import LiveRow, LossMeter, RowStyle
 from utils.train.optim import Schedule
 from utils.train.state import TrainState
 
@@ -36,7 +36,7 @@ class TrainConfig:
     seed: int = 0
     multi_scale: bool = False
     quad: bool = False
-    losses: Sequence[str] = Task.losses  # names of the items of the loss
+    row: RowStyle = RowStyle(Task.losses)  # with a title for each item of the loss
     normalize: Callable[[Tensor], Tensor] | None = None  # of images in 0-1, in place
     frozen: Sequence[nn.Module] = ()  # layers that are never trained
     grafted: Sequence[nn.Parameter] = ()  # parameters that are not trained in the first `graft_freeze` epochs
@@ -71,10 +71,10 @@ def train_one_epoch(
     _prepare_model(state, config, freeze_grafted=epoch < config.graft_freeze)
     state.optimizer.zero_grad()
     loader.set_epoch(epoch, first)
-    sums = state.progress.losses or [0.0] * len(config.losses)
+    sums = state.progress.losses or [0.0] * len(config.row.losses)
     meter = LossMeter(state.device, epoch, sums, first)
     bar = Bar(loader, total=len(loader) - first)
-    row = LiveRow(bar, meter, state.device, config.schedule.epochs, config.losses)
+    row = LiveRow(bar, meter, state.device, config.schedule.epochs, config.row)
     for index, batch in enumerate(bar, first):
         step = epoch * len(loader) + index
         callbacks.on_train_batch_start(step)
@@ -164,7 +164,7 @@ def rescale(images: Tensor, longest: int, stride: int) -> Tensor:
 def compute_loss(
     state: TrainState, images: Tensor, labels: Sequence[Tensor], config: TrainConfig
 ) -> tuple[Tensor, Tensor]:
-    """Run the model on a batch; return the loss to minimise and its items, see `TrainConfig.losses`."""
+    """Run the model on a batch; return the loss to minimise and its items, see `TrainConfig.row`."""
     loss_of_task: Any = state.loss  # takes the labels of its task
     sums = state.process_group.sum_counts if state.process_group.world > 1 else None
     with torch.autocast(state.device.type, dtype=state.precision, enabled=state.precision is not None):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -59,18 +60,28 @@ class LossMeter:
         return [value / max(self.count, 1) for value in sums]
 
 
+@dataclass(frozen=True)
+class RowStyle:
+    """How the progress of an epoch is shown; YOLOv5's scripts differ in it."""
+
+    losses: Sequence[str]  # their titles
+    first_epoch: int = 0  # number of the first epoch
+    instances: bool = True  # show the number of labels in the last batch
+
+
 class LiveRow:
     """The progress row of an epoch, updated after each batch."""
 
     def __init__(
-        self, bar: Bar, meter: LossMeter, device: torch.device, epochs: int, losses: Sequence[str]
+        self, bar: Bar, meter: LossMeter, device: torch.device, epochs: int, style: RowStyle
     ) -> None:
         self.bar = bar
         self.meter = meter
         self.device = device
-        self.name = f"{meter.epoch}/{epochs - 1}"
+        self.style = style
+        self.name = f"{meter.epoch + style.first_epoch}/{epochs - 1 + style.first_epoch}"
         self._shown = -math.inf
-        columns = ("Epoch", "GPU_mem", *losses, "Instances", "Size")
+        columns = ("Epoch", "GPU_mem", *style.losses, *(("Instances",) if style.instances else ()), "Size")
         LOG.info("\n" + "".join(f"{column:>11}" for column in columns))
 
     def show(self, instances: int, size: int, last: bool) -> None:
@@ -79,7 +90,8 @@ class LiveRow:
             return
         self._shown = time.monotonic()
         losses = "".join(f"{value:11.4g}" for value in self.meter.read())
-        self.bar.set_text(f"{self.name:>11}{_memory(self.device):>11}{losses}{instances:11}{size:11}")
+        count = f"{instances:11}" if self.style.instances else ""
+        self.bar.set_text(f"{self.name:>11}{_memory(self.device):>11}{losses}{count}{size:11}")
 
 
 def _memory(device: torch.device) -> str:

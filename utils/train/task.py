@@ -163,7 +163,7 @@ def make_train_config(setup: TrainSetup, state: TrainState) -> TrainConfig:
         seed=options.seed,
         multi_scale=options.multi_scale,
         quad=options.quad,
-        losses=setup.task.losses,
+        row=setup.task.row_style,
         normalize=setup.task.normalize,
         frozen=setup.frozen,
         grafted=grafted if options.graft_freeze else (),
@@ -181,6 +181,6 @@ def _announce(setup: TrainSetup) -> None:
         f"Image sizes {loaders.imgsz} train, {loaders.imgsz} val\n"
         f"Using {loaders.train.workers} dataloader workers\n"
         f"Logging results to {color(relative_to_cwd(folder), 'bold')}\n"
-        f"Starting training for {options.epochs} epochs..."
+        f"{setup.task.describe_start(options, setup.data)}"
     )
     callbacks.on_train_start()

@@ -40,14 +40,15 @@ class TrainOptions(Options):
 
     prog, description = "train.py", "Train a YOLOv5 detector."
     model_task: ClassVar[str] = "detect"
+    example_cfg: ClassVar[str] = "yolov5s-LSKA.yaml"
 
     weights: str = _model("yolov5s.pt", "initial weights; '' trains from scratch")
-    cfg: str = _model("", "model yaml; required when --weights is ''")
+    cfg: str = _model("", "model yaml; required without initial weights")
     attention: list[str] = _model(
         [], "settings of all large kernel blocks: k=23 design=LKA init=paper dilation=3", metavar="KEY=VALUE"
     )
     data: str = _model("data/shapes.yaml", "dataset yaml")
-    download: bool = _model(False, "download the dataset from the URLs in its yaml without asking")
+    download: bool = _model(False, "download a missing dataset without asking")
     hyp: str | dict[str, Any] = _model("data/hyps/hyp.scratch-low.yaml", "hyperparameter yaml")
     imgsz: int = _model(
         640, "image size (pixels)", aliases=("--img", "--img-size"), between=(1, None),
@@ -182,7 +183,10 @@ class TrainOptions(Options):
         if self.evolve is None and (alone := [name for name in _ONLY_WITH_EVOLVE if name in self.given]):
             raise ConfigError(f"{flag_of(type(self), alone[0])}: only with --evolve")
         if not (self.weights or self.cfg or self.resume):
-            raise ConfigError("--weights '' needs --cfg with a model yaml, such as --cfg yolov5s-LSKA.yaml")
+            flag_name = flag_of(type(self), "weights")
+            raise ConfigError(
+                f"{flag_name} '' needs --cfg with a model yaml, such as --cfg {self.example_cfg}"
+            )
         if self.compile and self.checkpoint_activations:
             raise ConfigError("--compile and --checkpoint-activations exclude each other; use one of the two")
         if self.image_weights and self.rect:

@@ -12,7 +12,7 @@ from utils.data.loader import Share
 from utils.train.run_dir import TrainResult
 from utils.train.task import Training
 from utils.val.accumulator import ValResult
-from utils.val.evaluate import EvalConfig, evaluate
+from utils.val.evaluate import FEW_CLASSES, EvalConfig, evaluate
 from utils.val.outputs import OutputOptions
 
 FINAL_IOU = {True: 0.65, False: 0.6}  # NMS IoU threshold; COCO results are published with 0.65
@@ -54,6 +54,8 @@ def finish(training: Training) -> TrainResult:
         row |= dict(zip(setup.task.measured, result.results, strict=True))
     setup.callbacks.on_train_end(run.folder, row)
     LOG.info(f"Results saved to {color(str(run), 'bold')}")
+    if run.best.exists() and (text := setup.task.describe_end(setup.options, run.best)):
+        LOG.info(text)
     return run.result(fitness, row)
 
 
@@ -74,7 +76,7 @@ def validate_best(training: Training) -> ValResult:
             iou_thres=FINAL_IOU[setup.data.is_coco],
             single_cls=setup.options.single_cls,
             half=state.half,
-            verbose=True,
+            verbose=getattr(setup.options, "verbose", True) or len(setup.data.names) < FEW_CLASSES,
         ),
         OutputOptions(
             setup.run.folder,

@@ -87,7 +87,7 @@ def evaluate(
     made = evaluator.outputs_class(outputs, names)
     with closing(made) as writers, _eval_mode(model), torch.inference_mode():
         one_pass = evaluator(runner, names, config, writers, loss, callbacks)
-        for index, batch in enumerate(Bar(loader, evaluator.header)):
+        for index, batch in enumerate(Bar(loader, one_pass.header)):
             one_pass.step(index, batch)
         if gather is not None:
             one_pass.merge(gather)
@@ -145,7 +145,7 @@ class Evaluator:
     Evaluators of other tasks are derived from it.
     """
 
-    header: ClassVar[str] = HEADER
+    header: str = HEADER  # of the table
     outputs_class: ClassVar[type[EvalOutputs]] = EvalOutputs
     losses_count: ClassVar[int] = 3
     measures: ClassVar[int] = 1  # accumulators of matches: of boxes

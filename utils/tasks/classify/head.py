@@ -126,7 +126,7 @@ def make_torchvision(name: str) -> nn.Module:
         raise ConfigError(f"--model {name}: torchvision has no classifier of this name; {hint}")
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):  # their auxiliary classifiers return more than logits
-        options = {"aux_logits": False, "init_weights": True}
+        options = {"aux_logits": False, "init_weights": True, "transform_input": True}
     model: nn.Module = models.get_model(name, weights=None, **options)
     return model
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
+from utils.base.errors import ConfigError
 from utils.base.options import flag
 from utils.base.paths import runs_folder
 from utils.predict.detect_options import DetectOptions
@@ -22,6 +24,7 @@ class ClassifyTrainOptions(TrainOptions):
 
     prog, description = "classify/train.py", "Train a classification model."
     model_task: ClassVar[str] = "classify"
+    example_cfg: ClassVar[str] = "yolov5s-cls-LSKA.yaml"
     hidden: ClassVar[tuple[str, ...]] = (
         *("single_cls", "rect", "fast_decode", "multi_scale", "quad"),
         *("noautoanchor", "upload_dataset", "bbox_interval"),
@@ -52,7 +55,7 @@ class ClassifyTrainOptions(TrainOptions):
     batch_size: int = flag(64, "batch size, over all processes; -1: AutoBatch", group=_TRAINING)
     optimizer: str = flag("Adam", "optimizer", group=_TRAINING, choices=("SGD", "Adam", "AdamW", "RMSProp"))
     lr0: float = flag(0.001, "initial learning rate", group=_TRAINING)
-    decay: float = flag(5e-5, "weight decay", group=_TRAINING, between=(0, None))
+    decay: float = flag(5e-5, "weight decay", group=_TRAINING, between=(0, 1))
     label_smoothing: float = flag(0.1, "label smoothing epsilon", group=_TRAINING)
     noaugment: bool = flag(
         False, "train on centre crops, as YOLOv5 does where Albumentations is not installed", group=_TRAINING
@@ -72,6 +75,8 @@ class ClassifyTrainOptions(TrainOptions):
         """Check what concerns classification alone, and what `TrainOptions` checks."""
         super().check()
         self.require("lr0", self.lr0 > 0, "a learning rate above 0 such as 0.001")
+        if self.cfg and self.weights and not Path(self.weights).suffix:
+            raise ConfigError(f"--model {self.weights}: a model of torchvision takes no --cfg; leave one out")
         # As YOLOv5 does: any text but `true` is false.
         object.__setattr__(self, "pretrained", str(self.pretrained).lower() == "true")
 

@@ -13,6 +13,7 @@ from utils.predict.predictor import FrameResult, Predictor, Prepared, feature_sa
 from utils.predict.writers import DetectOutputs
 from utils.sources.frame import Frame
 from utils.sources.source import ImageFile
+from utils.tasks.classify.sizes import check_size
 from utils.tasks.classify.top import caption_lines, describe_top, draw_lines, top_classes
 from utils.tasks.classify.transforms import center_crop, normalize
 
@@ -49,6 +50,7 @@ class ClassifyPredictor(Predictor):
     def input_size(self) -> tuple[int, int]:
         """Return --imgsz, of which YOLOv5 uses the first value."""
         side = self.options.imgsz[0]
+        check_size(self.backend, side)
         return (side, side)
 
     def prepare(self, item: ImageFile | Frame) -> Prepared:

@@ -12,10 +12,13 @@ from models.van_weights import classifier_config
 from models.yolo import cut_config, task_of
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
+from utils.base.paths import relative_to_cwd
 from utils.data.class_folders import load_split, read_class_data
 from utils.data.letterbox import to_tensor
 from utils.tasks.classify import hyp, transforms
 from utils.tasks.classify.dataset import ClassificationDataset
+from utils.tasks.classify.sizes import check_size, check_training_size
+from utils.tasks.classify.top import shown_names
 from utils.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from utils.tasks.classify.prediction import ClassifyPredictor
     from utils.tasks.classify.validation import ClassifyEvaluator
     from utils.train.genes import Gene
+    from utils.train.loss_meter import RowStyle
 
 CUTOFF = 10  # layers of a detector that YOLOv5 keeps
 
@@ -55,6 +59,26 @@ class ClassifyTask(Task):
     @property
     def measured(self) -> tuple[str, ...]:
         return ("val/loss", *(f"metrics/{name}" for name in self.metrics))
+
+    @property
+    def row_style(self) -> RowStyle:
+        from utils.train.loss_meter import RowStyle
+
+        return RowStyle(("train_loss",), first_epoch=1, instances=False)
+
+    def describe_start(self, options: Any, data: DataSpec) -> str:
+        model = options.cfg or options.weights
+        where = relative_to_cwd(data.yaml)
+        return f"Starting {model} training on {where} with {data.nc} classes for {options.epochs} epochs..."
+
+    def describe_end(self, options: Any, best: Path) -> str:
+        flags = f"--weights {relative_to_cwd(best)} --imgsz {options.imgsz}"
+        return (
+            f"Predict:     python classify/predict.py {flags} --source image.jpg\n"
+            f"Validate:    python classify/val.py {flags} --data {options.data}\n"
+            f"Export:      python export.py {flags} --include onnx\n"
+            f"PyTorch Hub: torch.hub.load('.', 'custom', '{relative_to_cwd(best)}', source='local')"
+        )
 
     def train_options(self) -> type[ClassifyTrainOptions]:
         from utils.tasks.classify.options import ClassifyTrainOptions
@@ -133,6 +157,10 @@ class ClassifyTask(Task):
     def normalize(self, images: Tensor) -> Tensor:
         return transforms.normalize(images)
 
+    def size_for(self, trained: int | None) -> int:
+        """Return the size of the training: at others a classifier is much less accurate."""
+        return trained or self.default_imgsz
+
     def image_size(self, options: Any, stride: int) -> tuple[int, int]:
         """Return the image size, which may be any, and the stride."""
         return options.imgsz, stride
@@ -156,13 +184,15 @@ class ClassifyTask(Task):
                     prefix=f"{split}: ",
                 )
             )
+        check_training_size(model, imgsz, len(sets[0]), options.batch_size)
         return sets[0], sets[1]
 
     def names_of(self, backend: Backend, data: DataSpec) -> dict[int, str]:
         return backend.names
 
     def check_classes(self, backend: Backend, data: DataSpec, options: Any) -> None:
-        """Do nothing: `load_class_files` matches folders with classes."""
+        """Check the image size only: `load_split` matches folders with classes."""
+        check_size(backend, options.imgsz)
 
     def make_val_dataset(
         self, options: Any, split: str, data: DataSpec, backend: Backend
@@ -197,6 +227,9 @@ class ClassifyTask(Task):
 
     def read_names(self, data: str) -> dict[int, str] | None:
         return read_class_data(data).names if data else None
+
+    def shown_names(self, names: dict[int, str]) -> dict[int, str]:
+        return shown_names(names)
 
     def predictor(self) -> type[ClassifyPredictor]:
         from utils.tasks.classify.prediction import ClassifyPredictor

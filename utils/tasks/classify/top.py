@@ -10,6 +10,7 @@ from torch import Tensor
 
 from utils.plots.annotator import draw_text
 
+_IMAGENET_CLASSES, _IMAGENET_FIRST = 1000, "n01440764"
 TOP = 5  # classes of a prediction, the most probable first
 _CORNER, _SCALE = 32, 0.8  # left and top of the text on an image, pixels; its size
 _LINE = round(38 * _SCALE)  # pixels between two lines
@@ -44,6 +45,16 @@ def caption_lines(rows: Rows, names: Mapping[int, str]) -> list[str]:
 def draw_lines(image: np.ndarray, lines: Iterable[str]) -> None:
     """Write lines into an image (H, W, 3): white with a dark edge, which is readable on any ground."""
     for number, text in enumerate(lines, 1):
-        origin = (_CORNER, _CORNER + number * _LINE)
-        draw_text(image, text, origin, _SCALE, (0, 0, 0), 4)
-        draw_text(image, text, origin, _SCALE, (255, 255, 255), 2)
+        x, y = _CORNER, _CORNER + number * _LINE
+        for corner in ((x - 1, y - 1), (x + 1, y - 1), (x - 1, y + 1), (x + 1, y + 1)):
+            draw_text(image, text, corner, _SCALE, (0, 0, 0), 2)
+        draw_text(image, text, (x, y), _SCALE, (255, 255, 255), 2)
+
+
+def shown_names(names: Mapping[int, str]) -> dict[int, str]:
+    """Return class names; the 1000 ids of ImageNet (n01440764, ...) become words (tench, ...)."""
+    if len(names) != _IMAGENET_CLASSES or names.get(0) != _IMAGENET_FIRST:
+        return dict(names)
+    from torchvision.models import ResNet18_Weights
+
+    return dict(enumerate(ResNet18_Weights.IMAGENET1K_V1.meta["categories"]))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from utils.data.loader import Batch
 
 HEADER = ("%24s" + "%12s" * 3) % ("Class", "Images", "top1_acc", "top5_acc")
+LOSS_HEADER = f"{HEADER}{'val_loss':>12}"  # while training
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ class ClassifyResult(ValResult):
 
     def log(self, per_class: bool) -> None:
         """Log the row `all` and, with `per_class`, one row for each class."""
-        LOG.info(_row("all", self.seen, self.metrics))
+        measured = (*self.metrics, self.loss) if self.loss else self.metrics
+        LOG.info(_row("all", self.seen, measured))
         for index, values in enumerate(self.by_class) if per_class else ():
             LOG.info(_row(self.names[index], int(self.label_counts[index]), values))
 
@@ -187,7 +189,6 @@ class _Seen:
 class ClassifyEvaluator(Evaluator):
     """One pass over a dataset: inference, and the five best classes of each image."""
 
-    header: ClassVar[str] = HEADER
     outputs_class: ClassVar[type[EvalOutputs]] = ClassifyOutputs
 
     def __init__(
@@ -203,6 +204,7 @@ class ClassifyEvaluator(Evaluator):
         self.names = names
         self.outputs = outputs
         self.loss = loss
+        self.header = HEADER if loss is None else LOSS_HEADER
         self.callbacks = callbacks
         self.clocks = [Stopwatch(runner.device) for _ in range(3)]  # pre-process, inference, post-process
         self.seen = _Seen([], [], [])

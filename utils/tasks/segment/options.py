@@ -21,6 +21,7 @@ class SegmentTrainOptions(TrainOptions):
 
     prog, description = "segment/train.py", "Train a YOLOv5 segmentation model."
     model_task: ClassVar[str] = "segment"
+    example_cfg: ClassVar[str] = "yolov5s-seg-LSKA.yaml"
 
     weights: str = flag("yolov5s-seg.pt", "initial weights; '' trains from scratch", group="model and data")
     data: str = flag("data/shapes-seg.yaml", "dataset yaml", group="model and data")

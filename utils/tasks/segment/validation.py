@@ -117,7 +117,7 @@ class SegmentEvaluator(Evaluator):
     With `EvalConfig.full_masks` masks are enlarged to the input, and compared there.
     """
 
-    header: ClassVar[str] = HEADER
+    header: str = HEADER
     outputs_class: ClassVar[type[EvalOutputs]] = SegmentOutputs
     losses_count: ClassVar[int] = 4
     measures: ClassVar[int] = 2  # of boxes, of masks
