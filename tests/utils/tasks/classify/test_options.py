@@ -134,12 +134,21 @@ def test_a_detector_is_cut_at_ten_layers_unless_said_otherwise() -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [({"model": "resnet18"}, "resnet18"), ({"model": "resnet18.pt"}, ""), ({}, ""),
-     ({"model": "", "cfg": "a.yaml"}, ""), ({"model": "resnet18", "cfg": "yolov5n-cls.yaml"}, "")],
+     ({"model": "", "cfg": "a.yaml"}, "")],
 )  # fmt: skip
 def test_a_model_without_a_suffix_is_of_torchvision(given: dict[str, str], expected: str) -> None:
     from utils.tasks.classify.task import torchvision_name
 
     assert torchvision_name(options_from(ClassifyTrainOptions, given)) == expected
+
+
+def test_messages_name_the_flags_of_classification() -> None:
+    with pytest.raises(ConfigError, match="^--model '' needs --cfg .* yolov5s-cls-LSKA.yaml$"):
+        options_from(ClassifyTrainOptions, {"model": ""})
+    with pytest.raises(ConfigError, match="--model resnet18: a model of torchvision takes no --cfg"):
+        options_from(ClassifyTrainOptions, {"model": "resnet18", "cfg": "yolov5n-cls.yaml"})
+    with pytest.raises(ConfigError, match="--decay"):
+        options_from(ClassifyTrainOptions, {"decay": 5.0})
 
 
 def test_dropout_changes_every_dropout_layer() -> None:
