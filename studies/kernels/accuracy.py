@@ -22,6 +22,7 @@ from utils.plots.figure import new_figure, save_figure
 
 CFG = "van-tiny-cls.yaml"
 _LR0 = 0.001
+_SHIFT = 0.8  # of the designs in the plot, in units of k
 _CLASSES, _SIDE = 1000, 224  # of the parameters and GFLOPs, as the papers count them
 
 
@@ -194,13 +195,14 @@ def draw(found: Sequence[Summary], path: Path, title: str) -> None:
     """Draw top-1 with intervals, parameters and multiply-adds over the kernel size."""
     figure = new_figure(11, 3.8)
     panels = figure.subplots(1, 3)
-    for design in dict.fromkeys(one.design for one in found):
+    for number, design in enumerate(dict.fromkeys(one.design for one in found)):
         own = [one for one in found if one.design == design]
         color, marker, line = STYLES[design]
         ks, means = [one.k for one in own], [one.mean for one in own]
         half = np.nan_to_num([one.high - one.mean for one in own])
         style = {"color": color, "marker": marker, "linestyle": line, "label": DESIGNS[design]}
-        panels[0].errorbar(ks, means, yerr=half, capsize=3, **style)
+        shifted = [k + _SHIFT * (number - 1.5) for k in ks]  # so that intervals do not cover each other
+        panels[0].errorbar(shifted, means, yerr=half, capsize=3, elinewidth=1, **style)
         costs = [cost(design, k) for k in ks]
         panels[1].plot(ks, [parameters / 1e6 for parameters, _ in costs], **style)
         panels[2].plot(ks, [gmacs for _, gmacs in costs], **style)
@@ -209,6 +211,6 @@ def draw(found: Sequence[Summary], path: Path, title: str) -> None:
         axes.set_xlabel("kernel size k")
         axes.set_title(label, fontsize=10)
         axes.grid(alpha=0.25)
-    panels[0].legend(fontsize=8)
+    panels[1].legend(fontsize=8)
     figure.suptitle(title)
     save_figure(figure, path, DPI)
