@@ -73,7 +73,7 @@ def steps(process_group: ProcessGroup, out: Path, *_: str, config: dict[str, Any
     state = make_state(config)
     state.process_group = process_group
     task = get_task(state.model.task)
-    settings = make_train_config(batches=10, frozen=list(state.model.model), losses=task.losses)
+    settings = make_train_config(batches=10, frozen=list(state.model.model), row=task.row_style)
     losses = []
     for epoch in range(2):
         loader: Any = Part(10, Share(process_group.rank, process_group.world), task.name)
