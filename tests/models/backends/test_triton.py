@@ -24,7 +24,8 @@ class _Server(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         shape = [-1, 3, 64, 64]
         inputs = [{"name": "images", "datatype": "FP32", "shape": shape}]
-        self._respond({"name": "cells", "inputs": inputs, "outputs": [{"name": "output0"}]})
+        outputs = [{"name": "output0", "datatype": "FP32", "shape": [-1, 252, 7]}]
+        self._respond({"name": "cells", "inputs": inputs, "outputs": outputs})
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
