@@ -241,6 +241,7 @@ def _shapes(b: GraphBuilder) -> dict[Any, Callable[..., Any]]:
         _ATEN.split_with_sizes: split,
         _ATEN.constant_pad_nd: pad,
         _ATEN.view: plain(lambda x, shape: tf.reshape(x, list(shape))),
+        _ATEN.as_strided: plain(_as_strided),
         _ATEN.permute: plain(lambda x, order: tf.transpose(x, list(order))),
         _ATEN.expand: plain(lambda x, shape: tf.broadcast_to(x, _expanded(x, shape))),
         _ATEN.unsqueeze: plain(tf.expand_dims),
@@ -248,6 +249,17 @@ def _shapes(b: GraphBuilder) -> dict[Any, Callable[..., Any]]:
         _ATEN.select: plain(lambda x, axis, index: tf.gather(x, index, axis=axis)),
         _ATEN.repeat: plain(lambda x, times: tf.tile(x, list(times))),
     }
+
+
+def _as_strided(x: Any, shape: Sequence[int], *strides: Any) -> Any:
+    """Return x: PyTorch restores the memory format of a pooled map so, which changes no value.
+
+    Raises:
+        ConfigError: the shape changes.
+    """
+    if list(x.shape) != list(shape):
+        raise ConfigError("--include saved_model: cannot convert the operation aten.as_strided")
+    return x
 
 
 def _expanded(x: Any, shape: Sequence[int]) -> list[int]:
