@@ -58,10 +58,10 @@ def graft_weights(options: GraftOptions) -> Path:
         read_checkpoint,
         save_checkpoint,
     )
-    from models.yolo import DetectionModel
+    from models.yolo import make_model
 
     checkpoint = read_checkpoint(locate_weights(options.weights))
-    model = DetectionModel(options.cfg, ch=checkpoint.yaml.get("ch", 3), nc=options.nc or checkpoint.nc)
+    model = make_model(options.cfg, ch=checkpoint.yaml.get("ch", 3), nc=options.nc or checkpoint.nc)
     report = graft(model, checkpoint)
     LOG.info(str(report))
     if len(report.moved) < 2:  # only the head's anchors or biases

@@ -24,7 +24,7 @@ from utils.base.yaml_io import read_yaml
 SUFFIXES = (".yaml", ".yml")
 MULTIPLES = ("depth_multiple", "width_multiple")
 SCALES = {"n": (0.33, 0.25), "s": (0.33, 0.5), "m": (0.67, 0.75), "l": (1.0, 1.0), "x": (1.33, 1.25)}
-_SCALED = ("lska", "segment", "classify")  # folders below models/ whose yolov5n files serve all scales
+_SCALED = ("lska", "segment", "classify")  # folders below models/ whose files serve all scales
 _SCALED_NAME = re.compile(r"yolov5([nsmlx])(-.+\.ya?ml)")
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     block.__name__: block
@@ -54,8 +54,8 @@ class LayerRow:
 def read_config(cfg: str | Path | dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Read a model yaml from its path or, by bare name, from below models/.
 
-    The yolov5n files of models/lska and models/segment serve all scales: `yolov5s-SPPFLSKA.yaml`, where no
-    file has that name, is `yolov5n-SPPFLSKA.yaml` with the multiples of scale s.
+    The files of models/lska, models/segment and models/classify serve all scales: `yolov5s-SPPFLSKA.yaml`,
+    where no file has that name, is `yolov5n-SPPFLSKA.yaml` with the multiples of scale s.
 
     Args:
         cfg: path or bare name; content that is read already is copied.
@@ -71,7 +71,9 @@ def read_config(cfg: str | Path | dict[str, Any]) -> tuple[dict[str, Any], str]:
     path = Path(cfg).expanduser()
     scaled = _SCALED_NAME.fullmatch(path.name)
     if scaled and not _files(path):
-        for file in _files(path.with_name(f"yolov5n{scaled[2]}")):
+        for file in (
+            file for scale in SCALES for file in _files(path.with_name(f"yolov5{scale}{scaled[2]}"))
+        ):
             if _serves_all_scales(file):
                 return read_yaml(file) | dict(zip(MULTIPLES, SCALES[scaled[1]], strict=True)), path.name
     found = find_file(cfg, ("models",), SUFFIXES, "--cfg", also=_scaled_names)
@@ -85,8 +87,8 @@ def config_names() -> list[str]:
 
 def _scaled_names() -> list[str]:
     """Return names such as yolov5s-SPPFLSKA.yaml, which stand for yolov5n-SPPFLSKA.yaml at another scale."""
-    names = [file.name.removeprefix("yolov5n") for file in _all_files() if _serves_all_scales(file)]
-    return [f"yolov5{scale}{name}" for name in names for scale in SCALES]
+    names = [file.name[len("yolov5n") :] for file in _all_files() if _serves_all_scales(file)]
+    return [f"yolov5{scale}{name}" for name in dict.fromkeys(names) for scale in SCALES]
 
 
 def _all_files() -> list[Path]:
@@ -101,7 +103,8 @@ def _files(path: Path) -> list[Path]:
 
 def _serves_all_scales(file: Path) -> bool:
     folder = file.resolve().parent
-    return folder.parent == ROOT / "models" and folder.name in _SCALED and file.name.startswith("yolov5n-")
+    scaled = _SCALED_NAME.fullmatch(file.name) is not None
+    return scaled and folder.parent == ROOT / "models" and folder.name in _SCALED
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
