@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
@@ -35,8 +37,9 @@ def check_training_size(model: nn.Module, imgsz: int, images: int, batch_size: i
     share = max(smallest // int(os.environ.get("WORLD_SIZE", "1")), 1)
     problem = f"the model cannot be trained on a batch of {share} at this size; change it or --batch-size"
     training = model.training
+    batch = torch.empty(share, 3, imgsz, imgsz, device="meta", dtype=_dtype(model))
     try:
-        _run(model.train(), imgsz, share, problem)
+        _run(partial(on_meta, model.train()), batch, problem)
     finally:
         model.train(training)
 
@@ -47,9 +50,11 @@ def check_size(backend: Backend, imgsz: int) -> None:
     Raises:
         ConfigError: the images are too small, or not of the size that the model takes.
     """
-    model = getattr(backend, "model", None)
-    if backend.pt and isinstance(model, nn.Module):
-        _run(model, imgsz, 1, f"{backend.file} cannot run at this size")
+    if backend.pt:
+        dtype = torch.float16 if backend.fp16 else torch.float32
+        images = torch.zeros(1, 3, imgsz, imgsz, device=backend.device, dtype=dtype)
+        with torch.inference_mode():
+            _run(backend, images, f"{backend.file} cannot run at this size")
     trained = backend.trained_imgsz
     if trained and trained != imgsz:
         LOG.warning(
@@ -58,12 +63,12 @@ def check_size(backend: Backend, imgsz: int) -> None:
         )
 
 
-def _run(model: nn.Module, imgsz: int, batch: int, problem: str) -> None:
+def _run(model: Callable[[Tensor], Any], images: Tensor, problem: str) -> None:
     try:
-        on_meta(model, torch.empty(batch, 3, imgsz, imgsz, device="meta", dtype=_dtype(model)))
+        model(images)
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"--imgsz {imgsz}: {problem} ({reason})") from error
+        raise ConfigError(f"--imgsz {images.shape[-1]}: {problem} ({reason})") from error
 
 
 def _dtype(model: nn.Module) -> torch.dtype:
