@@ -14,6 +14,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
@@ -59,7 +63,7 @@ def measure(way: str, objects: int) -> dict[str, float]:
     return {"seconds": min(seconds), "megabytes": (peak - before) / 1024, "loss": float(total)}
 
 
-def _whole(coefficients, protos, wanted, truth):  # type: ignore[no-untyped-def]
+def _whole(coefficients: Tensor, protos: Tensor, wanted: Any, truth: Any) -> Tensor:
     """Compute the term with one tensor of all matches and pixels."""
     from torch.nn import functional
 

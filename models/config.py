@@ -55,7 +55,8 @@ def read_config(cfg: str | Path | dict[str, Any]) -> tuple[dict[str, Any], str]:
     """Read a model yaml from its path or, by bare name, from below models/.
 
     The files of models/lska, models/segment and models/classify serve all scales: `yolov5s-SPPFLSKA.yaml`,
-    where no file has that name, is `yolov5n-SPPFLSKA.yaml` with the multiples of scale s.
+    where no file has that name, is `yolov5n-SPPFLSKA.yaml` with the multiples of scale s. Files of attention
+    for other tasks are of scale s: scripts take all yolov5n-*LSKA files for detectors.
 
     Args:
         cfg: path or bare name; content that is read already is copied.
@@ -71,9 +72,8 @@ def read_config(cfg: str | Path | dict[str, Any]) -> tuple[dict[str, Any], str]:
     path = Path(cfg).expanduser()
     scaled = _SCALED_NAME.fullmatch(path.name)
     if scaled and not _files(path):
-        for file in (
-            file for scale in SCALES for file in _files(path.with_name(f"yolov5{scale}{scaled[2]}"))
-        ):
+        others = (path.with_name(f"yolov5{scale}{scaled[2]}") for scale in SCALES)
+        for file in (file for other in others for file in _files(other)):
             if _serves_all_scales(file):
                 return read_yaml(file) | dict(zip(MULTIPLES, SCALES[scaled[1]], strict=True)), path.name
     found = find_file(cfg, ("models",), SUFFIXES, "--cfg", also=_scaled_names)

@@ -56,7 +56,7 @@ class DnnBackend(Backend):
             raise DataError(f"{weights}: OpenCV cannot read it ({one_line(error)})") from error
         self.batch = 1
         self.outputs = self.net.getUnconnectedOutLayersNames()
-        self.count_outputs(len(self.outputs), output_dimensions(path)[0])
+        self.count_outputs(len(self.outputs), max(output_dimensions(path), default=0))
 
     def infer(self, images: Tensor) -> Outputs:
         """Run the network on a numpy array."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from utils.tasks.task import Task
 
@@ -104,9 +104,10 @@ def results_by_part(result: EvalResult) -> dict[str, EvalResult]:
 def matched_parts(a: ValResult, b: ValResult) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
     """Yield, for each part of two results, the names of its metrics, and the matches of both."""
     if hasattr(a, "top1"):
-        yield METRICS["classify"].compared, a.matches, b.matches  # type: ignore[attr-defined]
+        one_classifier, other = cast("ClassifyResult", a), cast("ClassifyResult", b)
+        yield METRICS["classify"].compared, one_classifier.matches, other.matches
         return
-    of_a, of_b = results_by_part(a), results_by_part(b)  # type: ignore[arg-type]
+    of_a, of_b = (results_by_part(cast("EvalResult", result)) for result in (a, b))
     for part, one in of_a.items():
         assert one.matches is not None
         names = named(part, "mAP50"), named(part, "mAP50-95")
@@ -115,7 +116,9 @@ def matched_parts(a: ValResult, b: ValResult) -> Iterator[tuple[tuple[str, ...],
 
 def metrics_of(result: ValResult) -> dict[str, Any]:
     """Return what measured.json has of one evaluation; classes without labels have no metric."""
-    return _of_classifier(result) if hasattr(result, "top1") else _of_detector(result)  # type: ignore[arg-type]
+    if hasattr(result, "top1"):
+        return _of_classifier(cast("ClassifyResult", result))
+    return _of_detector(cast("EvalResult", result))
 
 
 def _of_classifier(result: ClassifyResult) -> dict[str, Any]:

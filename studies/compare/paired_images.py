@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
@@ -115,7 +115,9 @@ def pair_of(a: DetectionMatches | ClassMatches, b: DetectionMatches | ClassMatch
     Raises:
         ValueError: the images differ.
     """
-    return ClassPair(a, b) if hasattr(a, "hits") else BoxPair(a, b)  # type: ignore[arg-type]
+    if hasattr(a, "hits"):
+        return ClassPair(cast("ClassMatches", a), cast("ClassMatches", b))
+    return BoxPair(a, cast("DetectionMatches", b))
 
 
 def compare_images(pair: Pair, resamples: int = 2000, seed: int = 0, comparisons: int = 1) -> list[Paired]:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.config import MULTIPLES, config_names
-from models.yolo import DetectionModel, make_model
+from models.config import MULTIPLES, config_names, read_config
+from models.yolo import DetectionModel, make_model, task_of
 from tests.known import arrays, fill, golden, pattern_image, to_tensor
 from utils.base.paths import ROOT
 
@@ -169,3 +169,12 @@ def test_boxes_are_decoded_in_float32_under_autocast() -> None:
     assert maps[0].dtype == torch.bfloat16 and decoded.dtype == torch.float32
     by_hand = maps[2].float().sigmoid()[0, 0, 1, 1, :2] * 2 * 32 + 0.5 * 32
     assert torch.allclose(decoded[0, -12 + 3, :2], by_hand, atol=1e-3)  # anchor 0, row 1, column 1 of P5
+
+
+def test_files_of_scale_n_with_attention_are_detectors() -> None:
+    """Scripts from outside graft yolov5n.pt into all of them; other tasks have files of scale s instead."""
+    files = sorted((ROOT / "models").rglob("yolov5n-*LSKA*.yaml"))
+    assert len(files) >= 4 and all(task_of(read_config(file)[0]) == "detect" for file in files)
+    for name in ("yolov5n-seg-LSKA.yaml", "yolov5n-cls-LSKA.yaml", "models/segment/yolov5n-seg-LSKA.yaml"):
+        config, _ = read_config(name)
+        assert (config["depth_multiple"], config["width_multiple"]) == (0.33, 0.25)

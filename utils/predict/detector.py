@@ -8,7 +8,6 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from models.backends import load_backend
 from models.backends.base import Backend, cpu_batch_size
@@ -25,9 +24,6 @@ from utils.predict.writers import DetectOutputs, Window
 from utils.sources.frame import Frame
 from utils.sources.source import FileSource, ImageFile, Source, find_source
 from utils.tasks.task import get_task
-
-if TYPE_CHECKING:
-    pass
 
 AHEAD_BATCHES = 2  # made by `prefetch` before they are needed
 AHEAD_IMAGES = 4  # read by the workers before they are needed

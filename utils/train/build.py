@@ -62,7 +62,7 @@ def resolve_batch_size(options: TrainOptions, model: BaseModel) -> TrainOptions:
         return options
     device_type = next(model.parameters()).device.type
     if device_type == "cuda":
-        size = measure_batch(model, options.imgsz, choose_precision(options.amp, model))
+        size = measure_batch(model, options.imgsz, choose_precision(options.amp, model, options.imgsz))
     else:
         size = CPU_BATCH
         LOG.info(f"--batch-size -1: {CPU_BATCH} on {device_type.upper()}, whose memory is not measured")
@@ -268,12 +268,13 @@ def measure_batch(model: BaseModel, imgsz: int, precision: torch.dtype | None) -
     return best
 
 
-def choose_precision(wanted: str, model: nn.Module) -> torch.dtype | None:
+def choose_precision(wanted: str, model: nn.Module, imgsz: int) -> torch.dtype | None:
     """Return the dtype for autocast; None: FP32 throughout.
 
     Args:
         wanted: value of `--amp`. auto: FP16 on CUDA if the output stays the same, which some GPUs fail.
         model: on its device.
+        imgsz: image size of the training; classifiers may take no other.
 
     Raises:
         ConfigError: the device does not support it.
@@ -282,7 +283,7 @@ def choose_precision(wanted: str, model: nn.Module) -> torch.dtype | None:
     if wanted == "off":
         return None
     if wanted == "auto":
-        return torch.float16 if amp_works(model) else None
+        return torch.float16 if amp_works(model, imgsz) else None
     if wanted == "fp16":
         if device_type != "cuda":
             raise ConfigError(f"--amp fp16: needs a CUDA GPU, and this is {device_type.upper()}; try bf16")
@@ -295,13 +296,14 @@ def choose_precision(wanted: str, model: nn.Module) -> torch.dtype | None:
 
 
 @torch.inference_mode()
-def amp_works(model: nn.Module) -> bool:
+def amp_works(model: nn.Module, imgsz: int) -> bool:
     """Return whether the output under autocast equals that in FP32 on a fixed image; False without CUDA."""
     device = next(model.parameters()).device
     if device.type != "cuda":
         return False
     training = model.training
-    images = torch.rand(1, 3, _PROBE_SIZE, _PROBE_SIZE, generator=torch.Generator().manual_seed(0)).to(device)
+    side = _PROBE_SIZE if isinstance(model, DetectionModel) else imgsz
+    images = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     model.eval()
     try:
         full = _comparable(model(images))

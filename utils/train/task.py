@@ -123,7 +123,7 @@ def make_state(setup: TrainSetup) -> TrainState:
         model, options.optimizer, hyp, loaders.batch_size, setup.origin.new, options.graft_lr, nominal
     )
     LOG.info(f"{color('optimizer:', 'blue')} {describe_optimizer(optimizer)}")
-    precision = choose_precision(options.amp, model)
+    precision = choose_precision(options.amp, model, setup.loaders.imgsz)
     state = TrainState(
         model=model,
         ema=ModelEMA(model),

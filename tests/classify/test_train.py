@@ -1,11 +1,8 @@
-"""classify/*.py end to end: small runs on drawn shapes."""
+"""classify/train.py and classify/val.py end to end: small runs on drawn shapes."""
 
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,66 +12,17 @@ import pytest
 import torch
 import yaml
 
-import detect
-import train as train_detector
-import val as val_detector
-from classify import predict, train, val
+from classify import train, val
 from models.weights import load_for_inference, model_record, read_checkpoint, save_checkpoint
 from models.yolo import make_model
-from segment import predict as segment_predict
-from tests.known import fill
-from tests.utils.sources.test_source import make_image_file, video
+from tests.classify.small import COLUMNS, SMALL, Flags, predicted, read_csv, rows_of
 from tests.utils.tasks.classify.folders import make_folders
-from tests.utils.train.small import CONFIG, SEGMENT_CONFIG
-from utils.base.errors import ConfigError, DataError, YoloError
-from utils.base.paths import ROOT
+from tests.utils.train.small import CONFIG
+from utils.base.errors import ConfigError, DataError
 from utils.data.shapes import NAMES, make_class_shapes
 from utils.loggers.callbacks import Callbacks
 from utils.tasks.classify.options import ClassifyTrainOptions
 from utils.train.run_dir import TrainResult
-
-SMALL: dict[str, Any] = {
-    "nc": 5,
-    "depth_multiple": 1.0,
-    "width_multiple": 0.25,
-    "backbone": [[-1, 1, "Conv", [32, 6, 2, 2]], [-1, 1, "Conv", [64, 3, 2]], [-1, 1, "C3", [64]]],
-    "head": [[-1, 1, "Classify", ["nc"]]],
-}
-COLUMNS = "epoch,train/loss,val/loss,metrics/accuracy_top1,metrics/accuracy_top5,lr/0"
-
-Flags = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with drawn shapes, and the yaml of a small classifier."""
-    folder = tmp_path_factory.mktemp("class ify")
-    make_class_shapes(folder / "set", train=8, val=4, size=32)
-    (folder / "small-cls.yaml").write_text(yaml.safe_dump(SMALL))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def flags(home: Path) -> Flags:
-    """Options of a small model on small images, with changes."""
-
-    def make(**changes: Any) -> dict[str, Any]:
-        fixed = {"model": "", "imgsz": 32, "batch_size": 8, "workers": 0, "device": "cpu", "noplots": True}
-        paths = {"data": home / "set", "cfg": home / "small-cls.yaml", "project": home / "runs"}
-        return {**fixed, **paths, "epochs": 2, **changes}
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def trained(flags: Flags) -> TrainResult:
-    """A run with all of its files."""
-    return train.run(**flags(noplots=False, name="whole", save_period=1))
-
-
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    with (folder / "results.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_run_writes_checkpoints_tables_and_plots(trained: TrainResult) -> None:
@@ -126,105 +74,6 @@ def test_a_classifier_learns_colours(flags: Flags, tmp_path: Path) -> None:
                 cv2.imwrite(str(path), image)
     result = train.run(**flags(data=tmp_path / "colours", epochs=12, lr0=0.01, project=tmp_path))
     assert result.metrics["metrics/accuracy_top1"] == 1 and result.metrics["metrics/accuracy_top5"] == 1
-
-
-def read_csv(path: Path) -> list[list[str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))
-
-
-def predicted(weights: object, source: Path, project: Path, **more: Any) -> Any:
-    options = {"imgsz": 32, "device": "cpu", "save_txt": True, "save_csv": True, **more}
-    return predict.run(weights=weights, source=source, project=project, **options)
-
-
-def assert_best_first(folder: Path, stems: list[str]) -> None:
-    """Check text files of `stems` and the table: five classes each, the most probable first."""
-    assert sorted(path.stem for path in (folder / "labels").iterdir()) == sorted(stems)
-    head, *rows = read_csv(folder / "predictions.csv")
-    assert head == ["Image Name", "Rank", "Class", "Prediction", "Probability"]
-    assert len(rows) == 5 * len(stems)
-    for number, stem in enumerate(dict.fromkeys(Path(row[0]).stem for row in rows)):
-        own = rows[5 * number : 5 * number + 5]
-        assert [row[1] for row in own] == ["1", "2", "3", "4", "5"]
-        values = [float(row[4]) for row in own]
-        assert values == sorted(values, reverse=True) and sum(values) == pytest.approx(1, abs=1e-4)
-        assert all(sorted(NAMES)[int(row[2])] == row[3] for row in own)
-        lines = (folder / "labels" / f"{stem}.txt").read_text(encoding="utf-8").splitlines()
-        assert lines == [f"{value:.2f} {row[3]}" for value, row in zip(values, own, strict=True)]
-
-
-def test_an_image_is_classified(trained: TrainResult, home: Path, tmp_path: Path) -> None:
-    image = next((home / "set/val/star").iterdir())
-    summary = predicted(trained.best, image, tmp_path)
-    assert (summary.frames, summary.label_files) == (1, 1)
-    assert_best_first(summary.save_dir, [image.stem])
-    drawn, plain = cv2.imread(str(summary.save_dir / image.name)), cv2.imread(str(image))
-    assert drawn.shape == plain.shape
-
-
-def test_the_text_is_drawn_on_images_that_are_large_enough(trained: TrainResult, tmp_path: Path) -> None:
-    image = make_image_file(tmp_path / "grey.png", 240, 320)
-    summary = predicted(trained.best, image, tmp_path)
-    drawn = cv2.imread(str(summary.save_dir / "grey.png")).astype(int)
-    changed = np.argwhere(np.abs(drawn - 90).max(2) > 0)
-    assert len(changed) and changed.min(0).min() > 20
-    assert drawn.max() > 240 and drawn.min() < 10, "white with a dark edge"
-
-
-def test_a_folder_and_a_video_are_classified(trained: TrainResult, tmp_path: Path) -> None:
-    for name in ("b.jpg", "a b.png", "ünï.webp"):
-        make_image_file(tmp_path / "in" / name)
-    video(tmp_path / "in/clip.mp4", frames=3)
-    summary = predicted(trained.best, tmp_path / "in", tmp_path)
-    folder = summary.save_dir
-    assert summary.frames == 6
-    assert_best_first(folder, ["a b", "b", "ünï", "clip_1", "clip_2", "clip_3"])
-    assert {path.name for path in folder.iterdir() if path.is_file()} == {
-        "a b.png", "b.jpg", "ünï.webp", "clip.mp4", "predictions.csv"
-    }  # fmt: skip
-    film = cv2.VideoCapture(str(folder / "clip.mp4"))
-    assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 3
-
-
-def test_equal_images_get_equal_results_in_any_batch(
-    trained: TrainResult, home: Path, tmp_path: Path
-) -> None:
-    found = []
-    for size in (1, 8):
-        summary = predicted(trained.best, home / "set/val/*/*.jpg", tmp_path, batch_size=size, nosave=True)
-        found.append(read_csv(summary.save_dir / "predictions.csv"))
-    assert [row[:2] for row in found[0]] == [row[:2] for row in found[1]]
-    values = [[float(row[4]) for row in rows[1:]] for rows in found]
-    assert values[0] == pytest.approx(values[1], abs=1e-4)
-
-
-def test_a_second_run_replaces_its_labels(trained: TrainResult, tmp_path: Path) -> None:
-    image = make_image_file(tmp_path / "one.png")
-    for _ in range(2):
-        summary = predicted(trained.best, image, tmp_path, exist_ok=True)
-    assert len((summary.save_dir / "labels/one.txt").read_text().splitlines()) == 5
-
-
-def test_each_image_is_logged_with_its_classes(
-    trained: TrainResult, tmp_path: Path, logged: list[str]
-) -> None:
-    predicted(trained.best, make_image_file(tmp_path / "one.png"), tmp_path)
-    line = next(line for line in logged if line.startswith("image 1/1"))
-    path, rest = line.removeprefix("image 1/1 ").split(": ")
-    assert path == str(tmp_path / "one.png") and rest.startswith("32x32 ")
-    words = rest.removeprefix("32x32 ").split(", ")
-    assert len(words) == 6 and words[-1].endswith("ms")
-    assert {word.split()[0] for word in words[:-1]} == set(NAMES)
-
-
-def test_a_model_of_two_classes_gives_two(tmp_path: Path) -> None:
-    model = make_model({**SMALL, "nc": 2})
-    fill(model, 1)
-    model.names = {0: "no", 1: "yes"}
-    save_checkpoint(tmp_path / "two.pt", {"model": model_record(model)})
-    summary = predicted(tmp_path / "two.pt", make_image_file(tmp_path / "one.png"), tmp_path)
-    assert len(read_csv(summary.save_dir / "predictions.csv")) == 3
 
 
 def test_the_default_dataset_is_drawn_once(
@@ -328,8 +177,9 @@ def test_any_image_size_is_trained(flags: Flags, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW", "RMSProp"])
 def test_other_optimizers_train(optimizer: str, flags: Flags, tmp_path: Path) -> None:
-    result = train.run(**flags(optimizer=optimizer, epochs=1, project=tmp_path))
-    assert float(rows_of(result.save_dir)[0]["train/loss"]) < 10
+    result = train.run(**flags(optimizer=optimizer, epochs=4, noaugment=True, project=tmp_path))
+    losses = [float(row["train/loss"]) for row in rows_of(result.save_dir)]
+    assert losses[-1] < losses[0]
 
 
 def test_a_detector_is_cut_and_its_weights_are_kept(flags: Flags, tmp_path: Path, logged: list[str]) -> None:
@@ -420,112 +270,3 @@ def test_missing_torchvision_weights_are_an_error_without_network(
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
     with pytest.raises(DataError, match=r"--model squeezenet1_1: no weights, .*--pretrained false"):
         train.run(**flags(model="squeezenet1_1", cfg="", project=offline))
-
-
-@pytest.fixture(scope="module")
-def of_task(tmp_path_factory: pytest.TempPathFactory, trained: TrainResult) -> dict[str, Path]:
-    """Weights of each task."""
-    folder = tmp_path_factory.mktemp("weights")
-    found = {"classify": Path(str(trained.best))}
-    for task, config in (("detect", CONFIG), ("segment", SEGMENT_CONFIG)):
-        found[task] = folder / f"{task}.pt"
-        save_checkpoint(found[task], {"model": model_record(make_model(config))})
-    return found
-
-
-@pytest.mark.parametrize(
-    ("task", "words"),
-    [("detect", r"detect\.pt is a detection model, .*: use val\.py"),
-     ("segment", r"segment\.pt is a segmentation model, .*: use segment/val\.py")],
-)  # fmt: skip
-def test_val_refuses_other_models(
-    task: str, words: str, of_task: dict[str, Path], home: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(ConfigError, match=words):
-        val.run(weights=of_task[task], data=home / "set", device="cpu", project=tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("task", "words"),
-    [("detect", r"detect\.pt is a detection model, .*: use detect\.py"),
-     ("segment", r"segment\.pt is a segmentation model, .*: use segment/predict\.py")],
-)  # fmt: skip
-def test_predict_refuses_other_models(
-    task: str, words: str, of_task: dict[str, Path], tmp_path: Path
-) -> None:
-    image = make_image_file(tmp_path / "one.png")
-    with pytest.raises(ConfigError, match=words):
-        predict.run(weights=of_task[task], source=image, device="cpu", project=tmp_path)
-
-
-def test_other_scripts_refuse_classifiers(of_task: dict[str, Path], tmp_path: Path) -> None:
-    image, weights = make_image_file(tmp_path / "one.png"), of_task["classify"]
-    for run in (detect.run, segment_predict.run):
-        with pytest.raises(ConfigError, match=r"is a classification model, .*: use classify/predict\.py"):
-            run(weights=weights, source=image, device="cpu", project=tmp_path)
-    data = tmp_path / "data.yaml"
-    (tmp_path / "images").mkdir()
-    make_image_file(tmp_path / "images/one.png")
-    data.write_text(
-        yaml.safe_dump({"path": str(tmp_path), "train": "images", "val": "images", "names": ["a"]})
-    )
-    with pytest.raises(ConfigError, match=r"is a classification model, .*: use classify/val\.py"):
-        val_detector.run(weights=weights, data=data, device="cpu", project=tmp_path)
-    with pytest.raises(YoloError, match=r"classif.*classify/train\.py"):
-        train_detector.run(
-            weights=str(weights), data=str(data), device="cpu", imgsz=64, epochs=1, project=str(tmp_path)
-        )
-
-
-def script_lines(script: str, *flags: object) -> tuple[int, list[str]]:
-    """Run a script; return its exit status, and the lines that it writes to stderr but for progress."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, flags)], capture_output=True, text=True, timeout=60
-    )
-    assert "Traceback" not in done.stderr + done.stdout
-    return done.returncode, [line for line in done.stderr.splitlines() if line.strip()]
-
-
-@pytest.mark.parametrize(
-    ("script", "words", "status", "line"),
-    [
-        ("train", ["--data", "nowhere"], 2, "--data nowhere: no such folder"),
-        ("train", ["--data", "{set}", "--model", "nowhere.pt"], 2, "nowhere.pt"),
-        ("train", ["--data", "{set}", "--model", "resnet19"], 2, "did you mean"),
-        ("train", ["--data", "{set}", "--cutoff", "3"], 2, "--cutoff"),
-        ("train", ["--epochs", "0"], 2, "--epochs 0"),
-        ("train", ["--hyp", "a.yaml"], 2, "--hyp"),
-        ("train", ["--data", "{empty}"], 1, "no usable images"),
-        ("val", ["--weights", "nowhere.pt", "--data", "{set}"], 2, "nowhere.pt"),
-        ("val", ["--weights", "{best}", "--data", "nowhere"], 2, "--data nowhere: no such folder"),
-        ("val", ["--weights", "{best}", "--data", "{empty}"], 2, "is not a class of the model"),
-        ("val", ["--conf-thres", "0.5"], 2, "--conf-thres"),
-        ("predict", ["--weights", "{best}", "--source", "nowhere.jpg"], 2, "nowhere.jpg"),
-        ("predict", ["--weights", "{set}"], 2, "--weights"),
-        ("predict", ["--classes", "0"], 2, "--classes"),
-    ],
-)
-def test_bad_input_gives_one_line(
-    script: str, words: list[str], status: int, line: str, home: Path, trained: TrainResult, tmp_path: Path
-) -> None:
-    empty = make_folders(tmp_path / "empty", train={"a": 1, "b": 0}, val={"a": 1})
-    filled = [word.format(set=home / "set", best=trained.best, empty=empty) for word in words]
-    more: list[object] = ["--project", tmp_path / "runs", "--device", "cpu"]
-    if script == "train":
-        more += ["--workers", "0", "--imgsz", "32"]
-        more += [] if "--model" in filled else ["--model", trained.best]
-    found, lines = script_lines(f"classify/{script}.py", *filled, *more)
-    assert found == status, lines
-    errors = [text for text in lines if line in text]
-    assert len(errors) == 1, lines
-    assert not (tmp_path / "runs").exists(), "no folder is made for a run that fails at its start"
-
-
-@pytest.mark.parametrize("script", ["train", "val", "predict"])
-def test_help_lists_the_flags_of_classification(script: str) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / f"classify/{script}.py"), "--help"],
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
-    assert "--imgsz" in done.stdout
-    assert not any(flag in done.stdout for flag in ("--iou-thres", "--single-cls", "--rect", "--max-det"))
