@@ -33,6 +33,9 @@ _SEEN = re.compile(r"(<!-- seen: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 # Results of van_accuracy.py are between `<!-- accuracy: FOLDER -->` and `<!-- end -->`.
 _ACCURACY = re.compile(r"(<!-- accuracy: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
+# A row for each model, with the metrics of all seeds, is between `<!-- runs: FOLDER -->` and `<!-- end -->`.
+_RUNS = re.compile(r"(<!-- runs: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
 
 def rebuild(text: str, folder: Path) -> str:
     """Return the page with its tables made from the csv files in `folder`.
@@ -44,7 +47,8 @@ def rebuild(text: str, folder: Path) -> str:
         lambda found: found[1] + _table(folder / found[2], found[3], found[4] or "") + found[5], text
     )
     text = _SEEN.sub(lambda found: found[1] + _fields_and_gates(folder / found[2]) + found[3], text)
-    return _ACCURACY.sub(lambda found: found[1] + _accuracy(folder / found[2]) + found[3], text)
+    text = _ACCURACY.sub(lambda found: found[1] + _accuracy(folder / found[2]) + found[3], text)
+    return _RUNS.sub(lambda found: found[1] + _metrics_of_runs(folder / found[2]) + found[3], text)
 
 
 def _table(study: Path, split: str, kind: str) -> str:
@@ -91,6 +95,25 @@ def _accuracy(study: Path) -> str:
     return f"\n{markdown(summarize(rows))}\n\n"
 
 
+def _metrics_of_runs(study: Path) -> str:
+    """Return a table of runs.csv, whose columns are model, seed and metrics."""
+    by_model: dict[str, list[dict[str, str]]] = {}
+    for row in _rows(study / "runs.csv"):
+        by_model.setdefault(row["model"], []).append(row)
+    metrics = [name for name in next(iter(by_model.values()))[0] if name not in ("model", "seed")]
+    lines = [
+        f"| model | {' | '.join(f'{name} | mean' for name in metrics)} |",
+        "|---" * (2 * len(metrics) + 1) + "|",
+    ]
+    for model, rows in by_model.items():
+        cells = [model]
+        for name in metrics:
+            values = [float(row[name]) for row in rows]
+            cells += [", ".join(f"{value:.3f}" for value in values), f"{sum(values) / len(values):.3f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n" + "\n".join(lines) + "\n\n"
+
+
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -110,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rebuilt = rebuild(text, PAGE.with_suffix(""))
     page = relative_to_cwd(PAGE)
     if rebuilt == text:
-        count = sum(len(kind.findall(text)) for kind in (_TABLE, _SEEN, _ACCURACY))
+        count = sum(len(kind.findall(text)) for kind in (_TABLE, _SEEN, _ACCURACY, _RUNS))
         LOG.info(f"{page}: its {count} tables are up to date")
     elif opt.check:
         raise YoloError(f"{page}: out of date; run python studies/results.py")

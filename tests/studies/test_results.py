@@ -53,6 +53,25 @@ def test_results_of_visualize_are_written_as_a_table(tmp_path: Path) -> None:
         rebuild("<!-- seen: gates -->\n<!-- end -->\n", tmp_path)
 
 
+def test_runs_are_written_with_their_means(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/runs.csv").write_text("model,seed,top-1\nplain,0,0.5\ngated,0,0.25\nplain,1,0.75\n")
+    text = rebuild("<!-- runs: runs -->\n<!-- end -->\n", tmp_path)
+    assert "| model | top-1 | mean |\n|---|---|---|\n" in text
+    assert "| plain | 0.500, 0.750 | 0.625 |\n| gated | 0.250 | 0.250 |\n" in text
+
+
+def test_the_accuracy_of_designs_is_written(tmp_path: Path) -> None:
+    page = "<!-- accuracy: van -->\n<!-- end -->\n"
+    with pytest.raises(DataError, match=r"accuracy\.csv: no results"):
+        rebuild(page, tmp_path)
+    (tmp_path / "van").mkdir()
+    (tmp_path / "van/accuracy.csv").write_text(
+        "design,k,seed,top1,val_loss\nLSKA,23,0,0.5,1\nLSKA,23,1,0.6,1\n"
+    )
+    assert "| LSKA | 23 | 4,029,000 | 0.839 | 0.550 | -0.085 to 1.185 | 2 |" in rebuild(page, tmp_path)
+
+
 def test_missing_results_are_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"one.results\.csv"):
         rebuild(PAGE_TEXT, tmp_path)
