@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import os
 import statistics
 import sys
 import time
@@ -20,6 +21,8 @@ from typing import Any
 
 if __name__ == "__main__":  # the project's packages are in the parent folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads do not spin; before torch is imported
 
 import torch
 from torch.nn.parallel import DistributedDataParallel

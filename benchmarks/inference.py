@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import cv2
+import timing  # noqa: F401 - before torch, as it sets how idle threads wait
 import torch
 from timing import ROOT, ResultTable, alternate, faster, parser, ratio
 

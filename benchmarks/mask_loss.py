@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -79,6 +80,7 @@ def _whole(coefficients: Tensor, protos: Tensor, wanted: Any, truth: Any) -> Ten
 def main() -> None:
     """Run the benchmark."""
     opt = parse_opt()
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # idle threads do not spin; before torch is imported
     if opt.one:
         print(json.dumps(measure(opt.one[0], int(opt.one[1]))))
         return

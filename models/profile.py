@@ -35,6 +35,7 @@ class ModelOptions(Options):
 
 def check_flags() -> None:
     """Parse the flags before the heavy imports: --help and invalid flags end the process here."""
+    script.wait_passively()
     build_parser(ModelOptions).parse_args()
 
 

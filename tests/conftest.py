@@ -15,9 +15,9 @@ import pytest
 from tests.utils.loggers.sink import Sink
 from utils.base.device import disable_ort_telemetry
 from utils.base.log import LOG
+from utils.base.script import wait_passively
 
-# Idle threads do not spin, so that tests and other programs share the cores. Read when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+wait_passively()
 # .pt2 files of tests need not call their kernels fast, only compile fast.
 os.environ.setdefault("AOT_INDUCTOR_COMPILE_WRAPPER_OPT_LEVEL", "O0")
 # Training in a test uses none of the installed logging services; the tests of services enable them.
