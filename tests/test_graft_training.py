@@ -120,6 +120,13 @@ def test_attention_arguments_come_from_the_command_line(flags: Flags) -> None:
     assert config["head"][0][2:] == ["LKA", [11]]
 
 
+def test_freezing_all_layers_at_first_is_rejected(flags: Flags) -> None:
+    weights = flags()["weights"]
+    with pytest.raises(ConfigError, match="--graft-freeze 1: .* all layers that are not frozen come from"):
+        train.run(**flags(cfg="", graft_freeze=1, epochs=2))
+    assert Path(weights).exists()
+
+
 def test_freezing_for_the_whole_run_is_rejected(flags: Flags) -> None:
     with pytest.raises(ConfigError, match="--graft-freeze 2: expected 0 to 1"):
         train.run(**flags(graft_freeze=2))

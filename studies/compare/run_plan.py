@@ -125,7 +125,7 @@ def _digest_of_images(data: DataSpec, split: str) -> str | None:
     if shards := [url for source in sources if isinstance(source, ShardList) for url in source.urls]:
         table, _ = open_shards(shards, split)
         return hashlib.sha256(str([shard.sha256 for shard in table.shards]).encode()).hexdigest()
-    for image in list_images(sources):
+    for image in list_images(sources, data.root):
         path = image.relative_to(data.root) if image.is_relative_to(data.root) else image
         labels = label_path(image)
         digest.update(f"{path}\0{image.stat().st_size}\0".encode("utf-8", "surrogateescape"))

@@ -1,13 +1,14 @@
-"""Paths: the project root, yaml files by bare name, run directories, caches, and atomic writes."""
+"""Files and paths: the project root, yamls by bare name, run directories, text, caches, atomic writes."""
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +18,15 @@ ROOT = Path(__file__).resolve().parents[2]
 # pip installs everything into one package below site-packages, where nothing is written later.
 INSTALLED = (ROOT / "__init__.py").is_file()
 SCRIPTS = ROOT / "scripts" if INSTALLED else ROOT
+
+# The encodings that a byte order mark at the start of a file makes certain. UTF-32 starts as UTF-16 does.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 def output_root() -> Path:
@@ -107,6 +117,26 @@ def check_writable(folder: Path, flag: str = "--project") -> None:
         raise ConfigError(f"{flag} {folder}: {parent} cannot be written to; choose another")
 
 
+def same_but_case(path: Path) -> Path | None:
+    """Return an existing path that differs from `path` only in upper and lower case."""
+    anchor = Path(path.anchor)
+    found = (_same(anchor, path.parts[len(anchor.parts) :])) if not path.exists() else ()
+    return next(iter(found), None)
+
+
+def _same(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
+    """Yield the paths below a folder whose parts are `parts`, in any case; those in the same case first."""
+    if not parts:
+        yield folder
+        return
+    if (folder / parts[0]).exists():
+        yield from _same(folder / parts[0], parts[1:])
+    with suppress(OSError):
+        for item in sorted(folder.iterdir()):
+            if item.name != parts[0] and item.name.lower() == parts[0].lower():
+                yield from _same(item, parts[1:])
+
+
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
@@ -114,6 +144,28 @@ def file_sha256(path: Path) -> str:
         while chunk := file.read(2**22):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def decode_text(data: bytes, errors: str = "strict") -> str:
+    """Decode the content of a text file: UTF-8, or what its byte order mark says.
+
+    Args:
+        data: the bytes.
+        errors: how bytes that are not UTF-8 are decoded, see `bytes.decode`.
+
+    Raises:
+        ValueError: the encoding is not known; the message says how to save the file.
+    """
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding, errors)
+    except UnicodeDecodeError as error:
+        number = data.count(b"\n", 0, error.start) + 1
+        name = encoding.upper().removesuffix("-SIG")
+        raise ValueError(f"line {number} has bytes that are not {name}; save the file as UTF-8") from error
+    if "\0" in text:
+        raise ValueError("has zero bytes, as UTF-16 without a byte order mark has; save the file as UTF-8")
+    return text
 
 
 def cache_folder() -> Path:

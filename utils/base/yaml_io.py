@@ -8,26 +8,49 @@ from typing import Any
 import yaml
 
 from utils.base.errors import ConfigError
-from utils.base.paths import atomic_write
+from utils.base.paths import atomic_write, decode_text
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a yaml mapping with the safe loader.
+    """Read a yaml mapping with the safe loader; class names (`names:`) are text as it is written.
 
     Raises:
         ConfigError: unreadable, not yaml, or not a mapping at the top.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
+        content = _load(decode_text(path.read_bytes()))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{where}: not valid yaml ({getattr(error, 'problem', error)})") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected 'key: value' lines, found {type(content).__name__}")
     return content
+
+
+def _load(text: str) -> Any:
+    loader = yaml.SafeLoader(text)
+    try:
+        root = loader.get_single_node()
+        if isinstance(root, yaml.MappingNode):
+            for key, value in root.value:
+                if key.value == "names":
+                    _keep_as_text(value)
+        return loader.construct_document(root) if root is not None else None
+    finally:
+        loader.dispose()
+
+
+def _keep_as_text(names: yaml.Node) -> None:
+    """Make text of the items of a list, or of the values of a mapping: `no` would become False."""
+    items = [value for _, value in names.value] if isinstance(names, yaml.MappingNode) else names.value
+    for item in items if isinstance(names, yaml.CollectionNode) else ():
+        if isinstance(item, yaml.ScalarNode):
+            item.tag = "tag:yaml.org,2002:str"
 
 
 def write_yaml(path: Path, content: dict[str, Any]) -> None:

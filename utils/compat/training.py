@@ -318,7 +318,7 @@ def kmean_anchors(
         from utils.data.dataset_yaml import read_data_yaml
 
         spec = read_data_yaml(dataset)
-        dataset = DetectionDataset(spec.train, img_size, rect=True, names=spec.names)
+        dataset = DetectionDataset(spec.train, img_size, rect=True, names=spec.names, root=spec.root)
     wh = fitting.label_sizes(np.asarray(dataset.shapes), list(dataset.labels), img_size)
     return fitting.kmean_anchors(wh, n, img_size, thr, gen)
 

@@ -107,7 +107,7 @@ def load_split(
         raise ConfigError(f"{data.yaml} has no {split} images; --data is a folder with train and val")
     if data.yaml.is_dir():
         return load_class_files(sources[0], names, complete=complete, prefix=prefix)
-    files = load_labels(sources, data.names, prefix)
+    files = load_labels(sources, data.names, prefix, data.root)
     files = files.take(files.labels.counts > 0)
     first = files.labels.rows[files.labels.starts]
     numbers = _numbers(data.yaml, [data.names[int(each)] for each in np.unique(first[:, 0])], names, prefix)

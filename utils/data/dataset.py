@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import cv2
@@ -30,7 +31,8 @@ from utils.data.augment import (
     mosaic4,
 )
 from utils.data.letterbox import letterbox
-from utils.data.packed import PackedRows
+from utils.data.missing_labels import explain_missing_labels
+from utils.data.packed import PackedPaths, PackedRows
 from utils.data.perspective import PerspectiveDraws, random_perspective, visible_region
 from utils.data.samples import Sample, SampleReader, with_rectangles
 from utils.data.scan import load_labels
@@ -114,6 +116,7 @@ class DetectionDataset(Dataset[Item]):
         seed: seed of all augmentations.
         names: class names by number; labels of other classes are errors. None allows any class.
         masks: how a sample holds masks of its objects; None: boxes only.
+        root: folder of the dataset, which lists of images may be relative to.
         prefix: text before log messages.
 
     Raises:
@@ -137,9 +140,10 @@ class DetectionDataset(Dataset[Item]):
         seed: int = 0,
         names: Mapping[int, str] | None = None,
         masks: MaskFormat | None = None,
+        root: Path | None = None,
         prefix: str = "",
     ) -> None:
-        files = load_labels(sources, None if single_cls else names, prefix)
+        files = load_labels(sources, None if single_cls else names, prefix, root)
         self.batch_shapes: np.ndarray | None = None
         self._batch = np.zeros(0, int)
         if rect:
@@ -160,7 +164,7 @@ class DetectionDataset(Dataset[Item]):
         self.shapes = files.sizes
         self.content = files.content
         self.masks = masks
-        self._check_labels(sources, prefix)
+        self._check_labels(sources, prefix, root)
         if masks is not None:
             self._check_polygons(sources, prefix)
         self._extra = load_extra_transforms(prefix) if augment else None
@@ -173,10 +177,12 @@ class DetectionDataset(Dataset[Item]):
             prefix=prefix,
         )
 
-    def _check_labels(self, sources: Sequence[ImageSource], prefix: str) -> None:
+    def _check_labels(self, sources: Sequence[ImageSource], prefix: str, root: Path | None) -> None:
         if self.labels.counts.any():
             return
         message = f"{', '.join(map(str, sources))}: no labels found (one .txt per image is expected)"
+        if isinstance(self.image_files, PackedPaths):
+            message = f"{message}; {explain_missing_labels(self.image_files, root)}"
         if self.augment:
             raise DataError(f"{message}; there is nothing to train on")
         LOG.warning(f"{prefix}{message}")

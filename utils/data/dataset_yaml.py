@@ -12,7 +12,7 @@ from utils.base.download import download_file
 from utils.base.errors import ConfigError, DataError, MissingFileError
 from utils.base.log import LOG
 from utils.base.names import class_names
-from utils.base.paths import find_file, output_root, relative_to_cwd
+from utils.base.paths import find_file, output_root, relative_to_cwd, same_but_case
 from utils.base.yaml_io import read_yaml
 from utils.data.download import Download, download_data, is_archive, parse_downloads, safe_unpack
 from utils.data.shards.urls import ImageSource, is_shards, is_url, list_shards
@@ -123,10 +123,23 @@ def _read_names(raw: dict[str, Any], yaml: Path) -> dict[int, str]:
     if sorted(keys.values()) != list(range(len(names))):
         found = ", ".join(map(str, list(names)[:5]))
         raise ConfigError(f"{yaml}: names: classes are numbered 0 to {len(names) - 1}, found {found}, ...")
-    nc = raw.get("nc", len(names))
-    if nc != len(names):
-        raise ConfigError(f"{yaml}: nc: {nc}, but names: lists {len(names)} classes; correct one of them")
+    for key, name in names.items():
+        if not isinstance(name, str) or not name.strip():
+            found = "has no name" if name in (None, "") else f"is {name!r}"
+            raise ConfigError(f"{yaml}: names: class {key} {found}; expected text, such as {key}: cat")
+    _check_nc(raw.get("nc"), len(names), yaml)
     return dict(sorted(class_names(names).items()))
+
+
+def _check_nc(nc: object, count: int, yaml: Path) -> None:
+    """Raise ConfigError if `nc:` is given and is not the number of names."""
+    if isinstance(nc, str) and nc.strip().isdecimal():
+        nc = int(nc)
+    if nc is None or (nc == count and not isinstance(nc, bool)):
+        return
+    if isinstance(nc, bool) or not isinstance(nc, int | float):
+        raise ConfigError(f"{yaml}: nc: {nc!r} is not a number; expected nc: {count}, the number of names:")
+    raise ConfigError(f"{yaml}: nc: {nc}, but names: lists {count} classes; correct one of them")
 
 
 def _read_split(raw: dict[str, Any], split: str, yaml: Path) -> list[str]:
@@ -207,7 +220,9 @@ def _download(raw: dict[str, Any], root: Path, val: list[str], yaml: Path, allow
     if missing := _missing(root, val):
         tried = dict.fromkeys(str(_missing(base, val[:1])[0]) for base in _roots(raw, yaml))
         looked = f"; looked for {', '.join(tried)}" if len(tried) > 1 else ""
-        raise DataError(f"{yaml}: val: {missing[0]} does not exist{looked}")
+        similar = same_but_case(Path(str(missing[0])))
+        found = f"; found {similar}: names are case-sensitive" if similar else ""
+        raise DataError(f"{yaml}: val: {missing[0]} does not exist{looked}{found}")
 
 
 def _downloads_or_none(raw: dict[str, Any], yaml: Path) -> list[Download]:

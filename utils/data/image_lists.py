@@ -7,22 +7,28 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from utils.base.errors import DataError
+from utils.base.log import LOG
+from utils.base.paths import decode_text
 from utils.data.images import IMAGE_SUFFIXES
 from utils.data.packed import PackedPaths
 
 
-def list_images(sources: Sequence[Path]) -> PackedPaths:
+def list_images(sources: Sequence[Path], root: Path | None = None) -> PackedPaths:
     """List the images of folders (searched recursively) and text files, sorted, without duplicates.
 
+    Args:
+        sources: folders and text files.
+        root: folder of the dataset, where the paths of text files are looked for as well.
+
     Raises:
-        DataError: a source does not exist, or there are no images.
+        DataError: a source does not exist, there are no images, or none of a text file's images exists.
     """
     found: set[str] = set()
     for source in sources:
         if source.is_dir():
             found.update(_walk(source))
         elif source.is_file():
-            found.update(_read_list(source))
+            found.update(_read_list(source, root))
         else:
             raise DataError(f"{source}: no such folder or list of images")
     images = [path for path in found if path.lower().endswith(IMAGE_SUFFIXES)]
@@ -57,15 +63,55 @@ def _walk(folder: Path) -> Iterator[str]:
         yield from (f"{parent}{os.sep}{name}" for name in files if not name.startswith("."))
 
 
-def _read_list(file: Path) -> Iterator[str]:
-    """Yield the paths of a list, one per line.
+def _read_list(file: Path, root: Path | None) -> list[str]:
+    """Return the absolute paths of a list, one per line.
 
-    They are relative to the list if they start with `./` or exist there, otherwise to the current folder.
+    Lines that start with `./` are relative to the list. Others are looked for relative to the list, the
+    current folder and the folder of the dataset; backslashes are read as slashes if that is a file.
+
+    Raises:
+        DataError: the list cannot be read, or none of its files exists.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror or error}") from error
-    for line in filter(None, map(str.strip, text.splitlines())):
-        beside = file.parent / line  # the line itself if it is absolute
-        yield os.path.abspath(beside if line.startswith("./") or beside.exists() else line)
+        text = decode_text(file.read_bytes(), "surrogateescape")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
+    bases = list(dict.fromkeys((file.parent.absolute(), Path.cwd(), *([root.absolute()] if root else []))))
+    lines = list(filter(None, map(str.strip, text.splitlines())))
+    paths, missing, turned = [], [], []
+    for line in lines:
+        path = _find(line, bases)
+        if path is None and "\\" in line and (path := _find(line.replace("\\", "/"), bases)) is not None:
+            turned.append(line)
+        if path is None:
+            missing.append(line)
+        paths.append(path or os.path.abspath(line))
+    if turned:
+        LOG.warning(
+            f"{file}: {len(turned)} paths have backslashes, which only Windows reads as folders; "
+            f"they are read as slashes, first: {turned[0]}"
+        )
+    if missing:
+        message = _describe_missing(file, missing, len(lines), bases)
+        if len(missing) == len(lines):
+            raise DataError(message)
+        LOG.warning(message)
+    return paths
+
+
+def _find(line: str, bases: Sequence[Path]) -> str | None:
+    """Return the absolute path of a line of a list, or None if there is no such file."""
+    candidates = [bases[0] / line] if line.startswith("./") else [base / line for base in bases]
+    return next((os.path.abspath(path) for path in candidates if path.exists()), None)
+
+
+def _describe_missing(file: Path, missing: Sequence[str], count: int, bases: Sequence[Path]) -> str:
+    """Say where the images of a list have been looked for, and why they may not be there."""
+    first = missing[0]
+    if Path(first).is_absolute():
+        where = "it is an absolute path, perhaps of another machine"
+    else:
+        where = f"it was looked for in {', '.join(map(str, bases[:1] if first.startswith('./') else bases))}"
+    if "\\" in first:
+        where += "; it has backslashes, which only Windows reads as folders: replace them by slashes"
+    return f"{file}: {len(missing)} of {count} images do not exist, first: {first}; {where}"

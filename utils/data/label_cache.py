@@ -25,7 +25,7 @@ from utils.base.paths import atomic_write, cache_folder
 from utils.data.image_lists import label_name, label_path
 from utils.data.packed import PackedPaths
 
-VERSION = 1  # of label caches and shard indices; raise it when the rules for images or labels change
+VERSION = 2  # of label caches and shard indices; raise it when the rules for images or labels change
 USABLE, BACKGROUND, CORRUPT = 0, 1, 2
 LINE_SKIPPED = "the line is skipped"
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -38,6 +38,7 @@ class Subject(IntEnum):
     IMAGE = 0
     LABELS = 1  # the label file
     LINE = 2  # one line of the label file, which is skipped
+    CLIPPED = 3  # one line of the label file, a coordinate of which was slightly outside the image
 
 
 @dataclass
@@ -175,7 +176,7 @@ def load_scan(path: Path, key: str, images: int) -> Scan | None:
 
 
 def save_scan(path: Path, key: str, scan: Scan) -> None:
-    """Write the cache to `path`, or to the user's cache folder if `path` is not writable."""
+    """Write the cache to `path`, or to the user's cache folder if `path` is not writable or has no folder."""
     save_with_fallback(path, scan.to_arrays() | {"key": np.frombuffer(key.encode(), np.uint8)})
 
 
@@ -183,8 +184,8 @@ def save_with_fallback(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays to `path`, or to `fallback_path(path)` if it is not writable; warn if both fail."""
     reason: OSError | str = "write-protected"
     for candidate in (path, fallback_path(path)):
-        if candidate == path and _is_protected(path.parent):
-            continue
+        if candidate == path and (not path.parent.is_dir() or _is_protected(path.parent)):
+            continue  # no folder is made in a dataset
         try:
             save_arrays(candidate, arrays)
             return

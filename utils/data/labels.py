@@ -13,6 +13,8 @@ from utils.ops.boxes import segments2boxes
 
 MIN_SIDE = 10  # pixels; smaller images are taken for errors
 IMAGE_SKIPPED = "the image is skipped"
+BORDER = 1e-3  # how far beyond 0-1 a coordinate may be, which tools round and predictors overshoot
+_SMALLEST = 1e-6  # of the image; boxes that are narrower have no width, and polygons are a line
 _BOX_VALUES = 5
 _MIN_POLYGON_VALUES = 7  # a class and three points
 
@@ -26,6 +28,7 @@ class Labels:
     polygons: list[np.ndarray] = field(default_factory=list)  # (k, 2) fractions per row; k = 0 for a box
     errors: list[str] = field(default_factory=list)  # one for each line that is skipped
     notes: list[str] = field(default_factory=list)  # warnings about lines that are used
+    clipped: list[str] = field(default_factory=list)  # lines with a coordinate that was slightly outside 0-1
 
 
 def parse_labels(text: str) -> Labels:
@@ -51,6 +54,8 @@ def _parse_boxes(numbered: Sequence[tuple[int, list[str]]]) -> Labels | None:
     whole = (rows[:, 0] % 1 == 0).all()
     if not (whole and (rows >= 0).all() and (rows[:, 1:] <= 1).all()):  # False for NaN, too
         return None
+    if len(rows) and rows[:, 3:].min() < _SMALLEST:
+        return None
     return Labels(rows, np.array([number for number, _ in numbered], np.int32))
 
 
@@ -59,14 +64,12 @@ def _parse_lines(numbered: Sequence[tuple[int, list[str]]]) -> Labels:
     rows, lines = [], []
     for number, words in numbered:
         try:
-            values = _parse_values(words)
+            values, points, outside = _parse_line(words)
         except ValueError as error:
             labels.errors.append(f"line {number}: {error}")
             continue
-        points = np.zeros((0, 2), np.float32)
-        if len(values) >= _MIN_POLYGON_VALUES:
-            points = values[1:].reshape(-1, 2)
-            values = np.concatenate((values[:1], segments2boxes([points])[0]))
+        if outside:
+            labels.clipped.append(f"line {number}: {outside}")
         rows.append(values)
         lines.append(number)
         labels.polygons.append(points)
@@ -77,18 +80,42 @@ def _parse_lines(numbered: Sequence[tuple[int, list[str]]]) -> Labels:
     return labels
 
 
-def _parse_values(words: Sequence[str]) -> np.ndarray:
-    """Convert the words of a line to numbers; raise ValueError if they are not a box or a polygon."""
+def _parse_line(words: Sequence[str]) -> tuple[np.ndarray, np.ndarray, str]:
+    """Parse a line: the box (5,), its polygon (k, 2), empty for a box, and the coordinate that was clipped.
+
+    Raises:
+        ValueError: it is not a box or a polygon.
+    """
     count = len(words)
     if count != _BOX_VALUES and (count < _MIN_POLYGON_VALUES or count % 2 == 0):
         raise ValueError(f"{count} values; a box has 5, a polygon 1 and at least 3 pairs")
-    values = np.array([_parse_number(word) for word in words], np.float32)
-    if values[0] < 0 or values[0] % 1:
+    numbers = np.array([_parse_number(word) for word in words])
+    if numbers[0] < 0 or numbers[0] % 1:
         raise ValueError(f"class {words[0]} is not an integer of at least 0")
-    wrong = (values[1:] < 0) | (values[1:] > 1)
-    if wrong.any():
-        raise ValueError(f"{words[1 + int(wrong.argmax())]} is not in 0-1 (coordinates are fractions)")
-    return values
+    distance = np.maximum(-numbers[1:], numbers[1:] - 1)
+    worst = int(distance.argmax())
+    if distance[worst] > BORDER:
+        raise ValueError(f"{words[1 + worst]} is not in 0-1 (coordinates are fractions)")
+    outside = words[1 + worst] if distance[worst] > 0 else ""
+    values = np.concatenate((numbers[:1], numbers[1:].clip(0, 1))).astype(np.float32)
+    points = np.zeros((0, 2), np.float32)
+    if count >= _MIN_POLYGON_VALUES:
+        points = values[1:].reshape(-1, 2)
+        values = np.concatenate((values[:1], segments2boxes([points])[0]))
+    for side, size in (("width", values[3]), ("height", values[4])):
+        if size < _SMALLEST:
+            raise ValueError(f"the {'polygon' if len(points) else 'box'} has no {side}")
+    if len(points) and _is_line(points):
+        raise ValueError("the points of the polygon are on one line")
+    return values, points, outside
+
+
+def _is_line(points: np.ndarray) -> bool:
+    """Return whether all points (k, 2) are on one line."""
+    offsets = points.astype(np.float64) - points[0]
+    along = offsets[np.square(offsets).sum(1).argmax()]
+    across = offsets[:, 0] * along[1] - offsets[:, 1] * along[0]
+    return float(np.abs(across).max()) < _SMALLEST * float(np.hypot(*along))
 
 
 def _parse_number(word: str) -> float:
@@ -133,7 +160,8 @@ def check_sample(
     Args:
         name: name of the image in error messages.
         read_size: returns (width, height), or raises DataError.
-        read_labels: returns the text of the label file, or None if there is none.
+        read_labels: returns the text of the label file, or None if there is none; raises OSError or
+            ValueError if it cannot be read.
         min_side: least width and height in pixels.
     """
     try:
@@ -146,13 +174,14 @@ def check_sample(
         return SampleCheck(CORRUPT, notes=[(Subject.IMAGE, reason)])
     try:
         text = read_labels()
-    except OSError as error:
-        reason = f"{error.strerror or error}; {IMAGE_SKIPPED}"
+    except (OSError, ValueError) as error:
+        reason = f"{getattr(error, 'strerror', None) or error}; {IMAGE_SKIPPED}"
         return SampleCheck(CORRUPT, notes=[(Subject.LABELS, reason)])
     if text is None:
         return SampleCheck(BACKGROUND, size)
     labels = parse_labels(text)
     notes = [(Subject.LINE, f"{error}; {LINE_SKIPPED}") for error in labels.errors]
+    notes += [(Subject.CLIPPED, line) for line in labels.clipped]
     notes += [(Subject.LABELS, note) for note in labels.notes]
     if labels.errors and not len(labels.rows):
         # Treating it as background would teach the model that the image is empty.

@@ -17,6 +17,7 @@ import numpy as np
 
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG, Bar
+from utils.base.paths import decode_text
 from utils.base.processes import usable_cores
 from utils.data.image_lists import label_name, label_path, list_images
 from utils.data.images import check_image
@@ -33,7 +34,7 @@ from utils.data.label_cache import (
     load_scan,
     save_scan,
 )
-from utils.data.labels import IMAGE_SKIPPED, SampleCheck, build_scan, check_sample
+from utils.data.labels import BORDER, IMAGE_SKIPPED, SampleCheck, build_scan, check_sample
 from utils.data.packed import PackedImages, PackedPaths, PackedPolygons, PackedRows
 from utils.data.shards.index import open_shards
 from utils.data.shards.table import ShardTable
@@ -61,7 +62,10 @@ class LabelledFiles:
 
 
 def load_labels(
-    sources: Sequence[ImageSource], names: Mapping[int, str] | None = None, prefix: str = ""
+    sources: Sequence[ImageSource],
+    names: Mapping[int, str] | None = None,
+    prefix: str = "",
+    root: Path | None = None,
 ) -> LabelledFiles:
     """Find the images of `sources` and read their labels, from the cache if nothing has changed.
 
@@ -71,14 +75,15 @@ def load_labels(
         sources: folders and lists of images, or shards.
         names: class names by number; labels of other classes are errors. None allows any class.
         prefix: text before log messages.
+        root: folder of the dataset, which lists of images may be relative to.
 
     Raises:
         DataError: no usable image is left.
     """
-    images, scan, content = _find_images(sources, prefix)
+    images, scan, content = _find_images(sources, prefix, root)
     notes = list(scan.notes)
     if names is not None:
-        notes += _drop_unknown_classes(scan, names)
+        notes += _drop_unknown_classes(scan, names, prefix)
     _log_notes(notes, images, scan.status, prefix)
     counts = scan.counts.astype(np.int64)
     labels = PackedRows(scan.rows, np.cumsum(counts) - counts, counts)
@@ -89,7 +94,9 @@ def load_labels(
     return files
 
 
-def _find_images(sources: Sequence[ImageSource], prefix: str) -> tuple[PackedImages, Scan, str]:
+def _find_images(
+    sources: Sequence[ImageSource], prefix: str, root: Path | None
+) -> tuple[PackedImages, Scan, str]:
     """Return all images of a split, their scan, and a digest of the files."""
     shards = [source for source in sources if isinstance(source, ShardList)]
     folders = [source for source in sources if isinstance(source, Path)]
@@ -97,7 +104,7 @@ def _find_images(sources: Sequence[ImageSource], prefix: str) -> tuple[PackedIma
         raise ConfigError(
             f"{folders[0]} and {shards[0]}: a split consists of shards or of folders, not of both"
         )
-    return _scan_shards(shards, prefix) if shards else _scan_folders(folders, prefix)
+    return _scan_shards(shards, prefix) if shards else _scan_folders(folders, prefix, root=root)
 
 
 def _scan_shards(shards: Sequence[ShardList], prefix: str) -> tuple[ShardTable, Scan, str]:
@@ -125,9 +132,9 @@ def load_images(folders: Sequence[Path], prefix: str = "") -> LabelledFiles:
 
 
 def _scan_folders(
-    folders: Sequence[Path], prefix: str, labelled: bool = True
+    folders: Sequence[Path], prefix: str, labelled: bool = True, root: Path | None = None
 ) -> tuple[PackedPaths, Scan, str]:
-    images = list_images(folders)
+    images = list_images(folders, root)
     cache, (key, content) = cache_path(folders, images), content_keys(images)
     key += "" if labelled else " images"
     scan = load_scan(cache, key, len(images))
@@ -181,16 +188,22 @@ def _check_file(image: Path, labelled: bool = True) -> SampleCheck:
 
 def _read_text(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8-sig", errors="replace")
+        return decode_text(path.read_bytes())
     except FileNotFoundError:
         return None
 
 
-def _drop_unknown_classes(scan: Scan, names: Mapping[int, str]) -> list[Note]:
+def _drop_unknown_classes(scan: Scan, names: Mapping[int, str], prefix: str) -> list[Note]:
     """Remove rows of classes that the data yaml does not name; images that lose all rows become corrupt."""
     unknown = ~np.isin(scan.rows[:, 0], list(names))
     if not unknown.any():
         return []
+    first, last = int(scan.rows[:, 0].min()), int(scan.rows[:, 0].max())
+    if first == 1 and last == len(names):
+        LOG.warning(
+            f"{prefix}the classes seem to be counted from 1: no label is 0, and the largest is {last}, the "
+            "number of classes; YOLO counts from 0, so subtract 1 from the first number of each line"
+        )
     image_of_row = np.repeat(np.arange(len(scan.counts)), scan.counts)
     notes = [
         Note(
@@ -212,18 +225,31 @@ def _drop_unknown_classes(scan: Scan, names: Mapping[int, str]) -> list[Note]:
 
 
 def _log_notes(notes: Sequence[Note], images: PackedImages, status: np.ndarray, prefix: str) -> None:
-    for note in sorted(notes, key=lambda note: note.index)[:MAX_NOTES]:
-        title = images.title(note.index)
-        if note.subject != Subject.IMAGE:
-            in_shard = isinstance(images, ShardTable)
-            title = f"{title.rpartition('.')[0]}.txt" if in_shard else label_name(title)
-        LOG.warning(f"{prefix}{title}: {note.text}")
-    if len(notes) > MAX_NOTES:
-        LOG.warning(f"{prefix}... and {len(notes) - MAX_NOTES} more warnings")
+    ordered = sorted(notes, key=lambda note: note.index)
+    clipped = [note for note in ordered if note.subject == Subject.CLIPPED]
+    others = [note for note in ordered if note.subject != Subject.CLIPPED]
+    for note in others[:MAX_NOTES]:
+        LOG.warning(f"{prefix}{_subject(note, images)}: {note.text}")
+    if len(others) > MAX_NOTES:
+        LOG.warning(f"{prefix}... and {len(others) - MAX_NOTES} more warnings")
+    if clipped:
+        first = f"{_subject(clipped[0], images)}, {clipped[0].text}"
+        LOG.warning(
+            f"{prefix}{len(clipped)} label lines with coordinates up to {BORDER} outside 0-1 are clipped, "
+            f"first: {first}"
+        )
     lines = sum(note.subject == Subject.LINE for note in notes)
     corrupt = int((status == CORRUPT).sum())
     if lines or corrupt:
         LOG.warning(f"{prefix}{corrupt} images and {lines} label lines are skipped in total")
+
+
+def _subject(note: Note, images: PackedImages) -> str:
+    """Return the name of the image or label file that a note is about."""
+    title = images.title(note.index)
+    if note.subject == Subject.IMAGE:
+        return title
+    return f"{title.rpartition('.')[0]}.txt" if isinstance(images, ShardTable) else label_name(title)
 
 
 def _summary(name: object, status: np.ndarray, prefix: str, labelled: bool = True) -> str:

@@ -24,7 +24,6 @@ from utils.base.log import LOG, color
 from utils.base.options import options_from
 from utils.base.paths import ROOT, command_for
 from utils.base.processes import run_in_subprocess, subprocess_main
-from utils.data.image_lists import list_images
 from utils.data.images import IMAGE_SUFFIXES, read_image
 from utils.data.letterbox import prepare_image
 from utils.export import export_function
@@ -211,7 +210,7 @@ def example_images(
 
 
 def load_calibration_images(
-    sources: Sequence[Path],
+    files: Sequence[Path],
     size_hw: tuple[int, int],
     count: int,
     batch_size: int = 1,
@@ -220,7 +219,7 @@ def load_calibration_images(
     """Return a function that loads evenly spaced images of a dataset, when it is first called.
 
     Args:
-        sources: folders and lists of the training images.
+        files: the training images.
         size_hw: input size of the model.
         count: maximum number of images.
         batch_size: number of copies of each image, for a network with a fixed batch size.
@@ -232,8 +231,6 @@ def load_calibration_images(
 
     @cache
     def images() -> Sequence[Tensor]:
-        files = list_images(sources)
-        names = ", ".join(map(str, sources))
         indices = np.unique(np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int))
         batches = []
         for index in indices:
@@ -242,8 +239,8 @@ def load_calibration_images(
             except (DataError, OSError) as error:
                 LOG.warning(f"not used for calibration: {error}")
         if not batches:
-            raise DataError(f"--data: none of the images in {names} can be read")
-        LOG.info(f"calibrating with {len(batches)} images of {names}")
+            raise DataError(f"--data: none of the {len(files)} training images can be read")
+        LOG.info(f"calibrating with {len(batches)} of {len(files)} training images")
         return batches
 
     return images

@@ -205,7 +205,7 @@ class Task:
 
         common: dict[str, Any] = {
             "stride": stride, "single_cls": options.single_cls, "seed": options.seed, "names": data.names,
-            "masks": self.mask_format(options, training=True, ratio=model.head.mask_ratio),
+            "root": data.root, "masks": self.mask_format(options, training=True, ratio=model.head.mask_ratio),
         }  # fmt: skip
         train_set = DetectionDataset(
             data.train,
@@ -276,6 +276,7 @@ class Task:
             single_cls=options.single_cls,
             names=data.names,
             masks=self.mask_format(options, False, backend.mask_ratio),
+            root=data.root,
             prefix=f"{split}: ",
         )
 
@@ -323,15 +324,18 @@ class Task:
         """Count the usable training images; all are read and checked."""
         from utils.data.scan import load_labels
 
-        return len(load_labels(data.train, prefix="train: ").images)
+        return len(load_labels(data.train, prefix="train: ", root=data.root).images)
 
-    def training_images(self, data: str) -> list[Path]:
-        """Return the folders and lists of the training images of a dataset."""
+    def training_images(self, data: str) -> Sequence[Path]:
+        """Return the training images of a dataset that are files; shards are left out."""
         from pathlib import Path
 
         from utils.data.dataset_yaml import read_data_yaml
+        from utils.data.image_lists import list_images
 
-        return [source for source in read_data_yaml(data).train if isinstance(source, Path)]
+        spec = read_data_yaml(data)
+        sources = [source for source in spec.train if isinstance(source, Path)]
+        return list_images(sources, spec.root) if sources else []
 
     def read_names(self, data: str) -> dict[int, str] | None:
         """Return the class names of --data of the predict script, for models that hold none."""

@@ -158,6 +158,11 @@ def find_weights(options: TrainOptions, task: Task) -> Checkpoint | None:
     return read_checkpoint(path)
 
 
+def has_parameters(layer: nn.Module) -> bool:
+    """Return whether a layer has anything to train."""
+    return next(layer.parameters(), None) is not None
+
+
 def freeze(model: BaseModel, layers: list[int]) -> list[nn.Module]:
     """Freeze layers: `[10]` means the first ten, several numbers mean these layers.
 
@@ -165,18 +170,41 @@ def freeze(model: BaseModel, layers: list[int]) -> list[nn.Module]:
         The frozen layers.
 
     Raises:
-        ConfigError: the model has no such layer.
+        ConfigError: the model has no such layer, or nothing would be left to train.
     """
     chosen = list(range(layers[0])) if len(layers) == 1 else sorted(set(layers))
-    count = len(model.model)
+    count, given = len(model.model), " ".join(map(str, layers))
     if chosen and chosen[-1] >= count:
-        raise ConfigError(f"--freeze {layers}: the model has layers 0 to {count - 1}")
+        raise ConfigError(f"--freeze {given}: the model has layers 0 to {count - 1}")
     frozen = [model.model[index] for index in chosen]
+    if not any(has_parameters(layer) for index, layer in enumerate(model.model) if index not in chosen):
+        last = max((index for index, layer in enumerate(model.model) if has_parameters(layer)), default=0)
+        raise ConfigError(
+            f"--freeze {given}: freezes all layers that have parameters, so that nothing "
+            f"is left to train; the largest number of first layers that works is {last}"
+        )
     for layer in frozen:
         layer.requires_grad_(False)
     if frozen:
         LOG.info(f"freezing layers {', '.join(map(str, chosen))}, with their batch norm statistics")
     return frozen
+
+
+def check_graft_freeze(model: BaseModel, origin: Origin, options: TrainOptions) -> None:
+    """Check that the first epochs have something to train.
+
+    Raises:
+        ConfigError: `--graft-freeze`, and all layers that are not frozen come from the weights.
+    """
+    if not options.graft_freeze or options.resume:
+        return
+    transferred = set(origin.transferred)
+    left = (key for key, parameter in model.named_parameters() if parameter.requires_grad)
+    if all(key in transferred for key in left):
+        raise ConfigError(
+            f"--graft-freeze {options.graft_freeze}: trains only the new layers at first, but all layers "
+            f"that are not frozen come from {options.weights}; the largest number that works is 0"
+        )
 
 
 def fit_anchors(model: DetectionModel, loaders: Loaders, options: TrainOptions, hyp: Hyp) -> None:

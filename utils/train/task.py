@@ -80,6 +80,7 @@ def build_setup(
     model, origin = build.make_model(options, task, hyp, data.names, device)
     task.check(model.task, options.cfg or options.weights, task.scripts[0])
     frozen = build.freeze(model, options.freeze)
+    build.check_graft_freeze(model, origin, options)
     options = build.resolve_batch_size(options, model)
     loaders = make_loaders(options, task, hyp, data, model, process_group, pin_memory=device.type == "cuda")
     callbacks = make_callbacks(options, task, user_callbacks, process_group, loaders)

@@ -107,6 +107,11 @@ def test_names_are_a_list_or_a_mapping(tmp_path: Path, project: Path, names: Any
         ({"names": {0: "a", 2: "b"}}, "numbered 0 to 1, found 0, 2"),
         ({"names": "a"}, "expected a list"),
         ({"nc": 3}, "nc: 3, but names: lists 2"),
+        ({"nc": "3"}, "nc: 3, but names: lists 2"),
+        ({"nc": "two"}, "nc: 'two' is not a number; expected nc: 2"),
+        ({"nc": True, "names": ["a"]}, "nc: True is not a number; expected nc: 1"),
+        ({"names": ["a", ""]}, "names: class 1 has no name"),
+        ({"names": ["a", ["b"]]}, "names: class 1 is \\['b'\\]; expected text"),
         ({"train": None}, "'train:' is missing"),
         ({"val": ""}, "'val:' is missing"),
         ({"val": 5}, "val: expected a folder"),
@@ -118,6 +123,39 @@ def test_errors_name_the_key(tmp_path: Path, project: Path, content: dict[str, A
     make_splits(tmp_path / "set")
     with pytest.raises(ConfigError, match=f"data.yaml: .*{message}"):
         read_data_yaml(write(tmp_path / "set/data.yaml", **content))
+
+
+def test_nc_may_be_quoted(tmp_path: Path, project: Path) -> None:
+    make_splits(tmp_path / "set")
+    assert read_data_yaml(write(tmp_path / "set/data.yaml", nc="2")).nc == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("form", ["names: [{}]", "names:\n  - {}", "names:\n  0: {}"])
+def test_names_are_text_as_it_is_written(tmp_path: Path, project: Path, form: str, encoding: str) -> None:
+    make_splits(tmp_path / "set")
+    file = tmp_path / "set/data.yaml"
+    for name in ("no", "yes", "on", "null", "~", "1.0", "010", "1e3", "2024-01-01", "größe"):
+        file.write_text("train: images/train\nval: images/val\n" + form.format(name), encoding=encoding)
+        assert read_data_yaml(file).names == {0: name}
+
+
+@pytest.mark.parametrize("encoding", ["gb18030", "latin-1", "utf-16-le"])
+def test_a_yaml_in_another_encoding_is_refused(tmp_path: Path, project: Path, encoding: str) -> None:
+    file = tmp_path / "data.yaml"
+    file.write_text("# größe\nnames: [a]\n", encoding=encoding)
+    with pytest.raises(ConfigError, match=r"data.yaml: .*save the file as UTF-8"):
+        read_data_yaml(file)
+
+
+def test_a_folder_of_another_case_is_named(tmp_path: Path, project: Path) -> None:
+    make_splits(tmp_path / "set")
+    (tmp_path / "set/images").rename(tmp_path / "set/Images")
+    if not (tmp_path / "set/images").exists():
+        with pytest.raises(
+            DataError, match=r"does not exist; .*found .*/Images/val: names are case-sensitive"
+        ):
+            read_data_yaml(write(tmp_path / "set/data.yaml"))
 
 
 def test_an_unknown_yaml_is_an_error(project: Path) -> None:

@@ -1,8 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 
 from utils.base.errors import DataError
+from utils.base.log import LOG
 from utils.data.image_lists import label_path, list_images
 
 
@@ -44,6 +46,55 @@ def test_lists_name_images_relative_to_them_or_to_the_current_folder(
         "here/c.jpg",
         "d.jpg",
     }
+
+
+def test_lists_name_images_relative_to_the_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "set/images/a.jpg", tmp_path / "lists/train.txt")
+    (tmp_path / "lists/train.txt").write_text("images/a.jpg\n")
+    monkeypatch.chdir(tmp_path / "lists")
+    found = list_images([tmp_path / "lists/train.txt"], tmp_path / "set")
+    assert list(found) == [tmp_path / "set/images/a.jpg"]
+
+
+@pytest.mark.skipif(os.sep == "\\", reason="Windows reads backslashes")
+def test_paths_of_windows_in_a_list_are_read_and_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOG, "propagate", True)
+    touch(tmp_path / "images/a.jpg")
+    (tmp_path / "train.txt").write_text("images\\a.jpg\nC:\\set\\images\\b.jpg\n")
+    found = list(list_images([tmp_path / "train.txt"]))
+    assert tmp_path / "images/a.jpg" in found
+    assert caplog.messages[0].endswith("they are read as slashes, first: images\\a.jpg")
+    assert "1 of 2 images do not exist, first: C:\\set\\images\\b.jpg" in caplog.messages[1]
+    assert "it has backslashes" in caplog.messages[1]
+
+
+def test_a_list_of_missing_images_says_where_they_were_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "set/lists").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    listed = tmp_path / "set/lists/train.txt"
+    listed.write_text("images/a.jpg\nimages/b.jpg\n")
+    folders = f"{tmp_path}/set/lists, {tmp_path}/here, {tmp_path}/set"
+    with pytest.raises(DataError) as error:
+        list_images([listed], tmp_path / "set")
+    reason = f"2 of 2 images do not exist, first: images/a.jpg; it was looked for in {folders}"
+    assert str(error.value) == f"{listed}: {reason}"
+    listed.write_text("/mnt/other/a.jpg\n")
+    with pytest.raises(DataError, match="absolute path, perhaps of another machine"):
+        list_images([listed])
+
+
+def test_a_list_in_utf_16_is_read_where_its_mark_says_so(tmp_path: Path) -> None:
+    touch(tmp_path / "ü.jpg")
+    (tmp_path / "train.txt").write_text("./ü.jpg\n", encoding="utf-16")
+    assert list(list_images([tmp_path / "train.txt"])) == [tmp_path / "ü.jpg"]
+    (tmp_path / "train.txt").write_text("./ü.jpg\n", encoding="utf-16-le")
+    with pytest.raises(DataError, match="has zero bytes.*save the file as UTF-8"):
+        list_images([tmp_path / "train.txt"])
 
 
 def test_several_sources_are_joined(tmp_path: Path) -> None:

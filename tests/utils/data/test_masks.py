@@ -292,12 +292,11 @@ def test_a_dataset_without_masks_reads_no_polygons(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "points",
     [
-        "0.5 0.5 0.5 0.5 0.5 0.5",  # all points are equal
-        "0.2 0.5 0.4 0.5 0.7 0.5",  # on a line
-        "0.5 0.2 0.5 0.4 0.5 0.7",
+        "0.5 0.5 0.50001 0.5 0.5 0.50001",  # all points are nearly equal
+        "0.2 0.5 0.4 0.50001 0.7 0.5",  # nearly on a line
         "0.5 0.5 0.51 0.5 0.51 0.51",  # smaller than a pixel
         "0 0 1 0 1 1 0 1",  # the whole image
-        "1 1 1 1 0.99 0.99",
+        "1 1 1 0.999 0.99 0.99",
     ],
 )
 @pytest.mark.parametrize("masks", [SINGLE, PACKED])

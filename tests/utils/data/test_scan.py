@@ -73,6 +73,44 @@ def test_bad_images_and_lines_are_skipped_with_a_warning(
     assert any(f"{labels}/006.txt: no valid line is left" in line for line in lines)
 
 
+def test_clipped_lines_are_counted_once(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
+    images = make_set(tmp_path, 3)
+    labels = tmp_path / "labels/train"
+    (labels / "001.txt").write_text("0 0.5 0.5 1.0000001 0.2\n1 0.5 -3e-7 0.5 0.2\n")
+    (labels / "002.txt").write_text("0 0.5 0.5 1.0004 0.2\n")
+    assert [len(rows) for rows in load_labels([images]).labels] == [2, 2, 1]
+    (message,) = (line for line in logged.messages if "are clipped" in line)
+    assert message == (
+        "3 label lines with coordinates up to 0.001 outside 0-1 are clipped, "
+        f"first: {labels}/001.txt, line 1: 1.0000001"
+    )
+
+
+def test_classes_that_are_counted_from_1_are_hinted_at(
+    tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    images = make_set(tmp_path, 2)
+    for number in range(2):
+        (tmp_path / f"labels/train/00{number}.txt").write_text(f"{number + 1} 0.5 0.5 0.1 0.1\n")
+    load_labels([images], {0: "a", 1: "b"}, "train: ")
+    (hint,) = (line for line in logged.messages if "counted from 1" in line)
+    assert "subtract 1" in hint
+    logged.clear()
+    load_labels([images], {0: "a", 1: "b", 2: "c"})
+    assert "counted from 1" not in logged.text
+
+
+def test_label_files_in_another_encoding(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
+    images = make_set(tmp_path, 3)
+    labels, line = tmp_path / "labels/train", "0 0.5 0.5 0.1 0.1\n"
+    (labels / "000.txt").write_text(line, encoding="utf-16")
+    (labels / "001.txt").write_text(line, encoding="utf-16-le")
+    (labels / "002.txt").write_bytes(b"\xb0\xa1" + line.encode())
+    assert [len(rows) for rows in load_labels([images]).labels] == [1]
+    refused = [line for line in logged.messages if "save the file as UTF-8; the image is skipped" in line]
+    assert len(refused) == 2 and f"{labels}/002.txt: line 1 has bytes that are not UTF-8" in refused[1]
+
+
 def test_processes_and_threads_give_the_same_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = list_images([make_set(tmp_path, 7)])
     (tmp_path / "labels/train/003.txt").write_text("0 0.5\n")

@@ -54,5 +54,5 @@ def test_calibration_images_are_evenly_spaced(data: Path) -> None:
 def test_a_dataset_without_readable_images_is_an_error(data: Path) -> None:
     for file in (data.parent / "images").iterdir():
         file.write_bytes(b"no image")
-    with pytest.raises(DataError, match="none of the images in .*images can be read"):
+    with pytest.raises(DataError, match="none of the 5 training images can be read"):
         load_calibration_images(Task().training_images(str(data)), (32, 32), 3)()

@@ -14,7 +14,7 @@ import numpy as np
 
 from utils.base.errors import DataError
 from utils.base.log import LOG, Bar
-from utils.base.paths import cache_folder, file_sha256
+from utils.base.paths import cache_folder, decode_text, file_sha256
 from utils.data.image_lists import label_name
 from utils.data.images import IMAGE_SUFFIXES, check_image
 from utils.data.label_cache import (
@@ -242,7 +242,11 @@ def _scan_samples(path: Path, url: str, samples: Sequence[tuple[_Member, _Member
 
         def check(image: _Member, labels: _Member | None) -> SampleCheck:
             name = f"{url}/{image.name}"
-            text = content(labels).decode("utf-8-sig", "replace") if labels else None
-            return check_sample(name, lambda: check_image(name, content(image)), lambda: text)
+            data = content(labels) if labels else None
+            return check_sample(
+                name,
+                lambda: check_image(name, content(image)),
+                lambda: None if data is None else decode_text(data),
+            )
 
         return build_scan([check(*sample) for sample in samples])

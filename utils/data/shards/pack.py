@@ -68,7 +68,7 @@ def pack_dataset(
 def _load(data: DataSpec, split: str) -> tuple[PackedImages, list[str] | None]:
     """Return the images of a split and, for class folders, the label of each, a box of the whole image."""
     if not data.yaml.is_dir():
-        return load_labels(getattr(data, split), prefix=f"{split}: ").images, None
+        return load_labels(getattr(data, split), prefix=f"{split}: ", root=data.root).images, None
     files = load_split(data, split, data.names, prefix=f"{split}: ")
     return files.images, [" ".join(f"{value:g}" for value in row) + "\n" for row in files.labels.joined()]
 

@@ -14,6 +14,7 @@ from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.base.paths import relative_to_cwd
 from utils.data.class_folders import load_split, read_class_data
+from utils.data.image_lists import list_images
 from utils.data.letterbox import to_tensor
 from utils.tasks.classify import hyp, transforms
 from utils.tasks.classify.dataset import ClassificationDataset
@@ -22,7 +23,7 @@ from utils.tasks.classify.top import shown_names
 from utils.tasks.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from torch import Tensor
@@ -222,8 +223,9 @@ class ClassifyTask(Task):
     def count_images(self, data: DataSpec) -> int:
         return len(load_split(data, "train", data.names, complete=True).images)
 
-    def training_images(self, data: str) -> list[Path]:
-        return [folder for folder in read_class_data(data).train if isinstance(folder, Path)]
+    def training_images(self, data: str) -> Sequence[Path]:
+        sources = [folder for folder in read_class_data(data).train if isinstance(folder, Path)]
+        return list_images(sources) if sources else []
 
     def read_names(self, data: str) -> dict[int, str] | None:
         return read_class_data(data).names if data else None
