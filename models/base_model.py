@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,20 @@ from utils.ops.flops import gflops
 
 M = TypeVar("M", bound="BaseModel")
 LayerCallback = Callable[[nn.Module, Tensor], None]
+
+
+def describe_layer(layer: Any, shapes: Mapping[int, Sequence[int]]) -> str:
+    """Return the number, name and sources of a layer, such as `layer 12 (Concat) reads layer 4 (64x16x16)`.
+
+    Args:
+        layer: of a model.
+        shapes: outputs (C, H, W) of the layers before it, by number.
+    """
+    sources = layer.f if isinstance(layer.f, list) else [layer.f]
+    numbers = [source if source >= 0 else layer.i + source for source in sources]
+    sizes = {n: "x".join(map(str, shapes.get(n, ()))) for n in numbers}
+    read = (f"layer {n} ({sizes[n]})" if n >= 0 else "the image" for n in numbers)
+    return f"layer {layer.i} ({layer.type.rpartition('.')[2]}) reads {' and '.join(read)}"
 
 
 class BaseModel(nn.Module):

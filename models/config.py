@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from models import registry
-from models.attention.lska import DESIGNS
+from models.attention.lska import DESIGNS, default_dilation, kernel_of
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
 from utils.base.paths import ROOT, find_file
@@ -118,6 +118,7 @@ def read_rows(d: dict[str, Any], origin: str = "model yaml") -> list[LayerRow]:
     Raises:
         ConfigError: a key is missing, or a row is not [from, number, module, args]; names the layer.
     """
+    _check_version(d, origin)
     for key in ("nc", "anchors", "backbone", "head"):
         if key == "anchors" and "anchors" not in str(d.get("head")):  # only heads that detect need them
             continue
@@ -142,6 +143,30 @@ def read_rows(d: dict[str, Any], origin: str = "model yaml") -> list[LayerRow]:
         name = name.removeprefix("torch.").removeprefix("nn.")
         rows.append(LayerRow(index, _sources(written, index, where), written, repeats, name, args))
     return rows
+
+
+def _check_version(d: dict[str, Any], origin: str) -> None:
+    """Raise ConfigError for a yaml of a later YOLO, which has other keys and blocks."""
+    listed = (d.get(part) for part in ("backbone", "head"))
+    rows = [row for part in listed if isinstance(part, list) for row in part]
+    names = {row[2] for row in rows if isinstance(row, list) and len(row) == 4 and isinstance(row[2], str)}
+    found = ["scales"] if "scales" in d else sorted(names & {*registry.LATER_BLOCKS})
+    if found and "anchors" not in d:
+        raise ConfigError(
+            f"{origin}: a model of {registry.LATER} (it has {found[0]}); take a yaml of YOLOv5, such as "
+            "yolov5n.yaml"
+        )
+
+
+def warn_about_unread(rows: Sequence[LayerRow], origin: str) -> None:
+    """Warn about layers whose output no layer reads: an inserted row shifts the numbers of those after it."""
+    read = {source for row in rows for source in row.sources}
+    for row in rows[:-1]:
+        if row.index not in read:
+            LOG.warning(
+                f"{origin}: no layer reads the output of layer {row.index} ({row.name}); if a row has been "
+                "inserted, add 1 to the numbers in `from` of the layers behind it, also of Detect"
+            )
 
 
 def _check_numbers(d: dict[str, Any], origin: str) -> None:
@@ -273,6 +298,29 @@ def with_attention(config: Mapping[str, Any], settings: Mapping[str, Any]) -> di
     return changed
 
 
+def with_kernels(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return a copy of a model yaml's content with the kernel sizes of the weights.
+
+    Published code for LSKA has other defaults than ours, or its kernel size stands in the code.
+
+    Args:
+        config: content of the yaml of a checkpoint that others wrote.
+        state: its tensors by key.
+    """
+    changed = deepcopy(dict(config))
+    rows = [row for part in ("backbone", "head") for row in changed.get(part) or ()]
+    for index, row in enumerate(rows):
+        if isinstance(row, list) and len(row) == 4 and _is_large_kernel(row[2]):
+            found = kernel_of(state, f"model.{index}.")
+            if found is not None:
+                k, dilation = found
+                settings = (
+                    {"k": k} if dilation in (None, default_dilation(k)) else {"k": k, "dilation": dilation}
+                )
+                row[2], row[3] = _rewrite(row[2], row[3], settings)
+    return changed
+
+
 def _is_large_kernel(name: Any) -> bool:
     block = registry.registered().get(name) if isinstance(name, str) else None
     return block is not None and (name in DESIGNS or "design" in registry.argument_names(name))
@@ -286,6 +334,8 @@ def _rewrite(name: str, args: Any, settings: Mapping[str, Any]) -> tuple[str, li
     args = list(args) if isinstance(args, list) else [args]
     keywords = dict(args.pop()) if args and isinstance(args[-1], dict) else {}
     names = registry.argument_names(name)
+    args, _ = registry.own_order(name, args)
+    keywords |= args.pop() if args and isinstance(args[-1], dict) else {}
     for key, value in settings.items():
         if key == "design" and name in DESIGNS:
             name = value

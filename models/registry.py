@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import nn
 
@@ -62,8 +62,47 @@ class LayerPlan:
             raise _misfit(self.block.__name__, self.args, error) from error
 
 
+# Blocks of other projects that are easily taken for ours, and what they are.
+_OTHERS = {
+    "LSKblock": "the attention of LSKNet, which is not LSKA",
+    "LSKBlock": "the attention of LSKNet, which is not LSKA",
+    "LSK": "the attention of LSKNet, which is not LSKA",
+    "EMA": "an attention block of other authors, not the moving average of weights",
+}
+LATER_BLOCKS = ("A2C2f", "C2PSA", "C2f", "C2fAttn", "C2fCIB", "C3k", "C3k2", "PSA", "RepC3", "SCDown")
+LATER = "YOLOv8 or a later version, whose blocks and head are not those of YOLOv5"
+_MOST_KERNEL = 65  # larger numbers in the position of a kernel size are channels
+
+
 Rule = Callable[[LayerContext, tuple[Any, ...]], BlockPlan]
 _BLOCKS: dict[str, tuple[type[nn.Module], Rule]] = {}
+
+
+def own_order(name: str, args: Sequence[Any]) -> tuple[list[Any], int | None]:
+    """Return the arguments of a row in our order, where published code for LSKA has another.
+
+    Published code gives an attention layer its channels first, `LSKA, [1024, 11]`, and a C3 with LSKA its
+    kernel size behind the channels, `C3_LSKA, [1024, 11]`. Channels are even and kernel sizes odd, and
+    `shortcut` is no number, so that the meaning is certain.
+
+    Returns:
+        The arguments, and the channels that were left out, if any: those before width_multiple is applied.
+    """
+    args, names = list(args), argument_names(name)
+    first = args[0] if args else None
+    if names[:1] == ["k"] and _is_integer(first) and first % 2 == 0:
+        pair = len(args) > 1 and _is_integer(args[1]) and args[1] % 2 == 1 and args[1] > 1
+        if first > _MOST_KERNEL or pair:
+            return args[1:], first
+    if names[1:2] == ["shortcut"] and "k" in names and len(args) > 1 and _is_integer(args[1]) and args[1] > 1:
+        rest = args[2:]
+        if not rest or (len(rest) == 1 and isinstance(rest[0], dict)):
+            return [first, {"k": args[1], **(rest[0] if rest else {})}], None
+    return args, None
+
+
+def _is_integer(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def same_channels(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
@@ -133,6 +172,13 @@ def whole_classifier(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
     return BlockPlan(args, args[0])
 
 
+# Rules of blocks whose constructor does not start with the input channels.
+_WITHOUT_CHANNELS = (
+    *(sum_of_channels, space_to_depth, depth_to_space, any_channels),
+    *(detection_head, segmentation_head, whole_classifier),
+)
+
+
 def register(rule: Rule, *blocks: type[nn.Module], **aliases: type[nn.Module]) -> None:
     """Register these classes (and alias=class) as blocks that a yaml can name, with `rule` to plan them."""
     for block in blocks:
@@ -153,7 +199,7 @@ def argument_names(name: str) -> list[str]:
     """
     block, rule = _BLOCKS[name]
     names = list(inspect.signature(block).parameters)
-    if rule in (any_channels, detection_head, segmentation_head):
+    if rule in _WITHOUT_CHANNELS:
         return names
     if rule is channels_and_repeats:
         return [names[1], *names[3:]]
@@ -169,24 +215,69 @@ def plan(name: str, layer: LayerContext, args: Sequence[Any]) -> LayerPlan:
         ConfigError: no such block, or arguments that its rule cannot use.
     """
     if name not in _BLOCKS:
-        folded = {known.lower().replace("_", ""): known for known in _BLOCKS}
-        near = difflib.get_close_matches(name.lower().replace("_", ""), folded, n=3, cutoff=0.5)
-        hint = f" Did you mean {', '.join(folded[n] for n in near)}?" if near else ""
-        raise ConfigError(f"no block is called {name!r}.{hint} models/common.py registers blocks.")
+        raise ConfigError(_describe_unknown(name))
     block, rule = _BLOCKS[name]
-    keywords = dict(args[-1]) if args and isinstance(args[-1], dict) else {}
-    positional = tuple(args[:-1] if args and isinstance(args[-1], dict) else args)
+    own, channels = own_order(name, args)
+    keywords = dict(own.pop()) if own and isinstance(own[-1], dict) else {}
     accepted = inspect.signature(block).parameters
     keywords = {key: value for key, value in layer.keywords.items() if key in accepted} | keywords
     try:
-        block_plan = rule(layer, positional)
+        if channels is not None and _one_source(layer) not in (channels, layer.scale_width(channels)):
+            raise ValueError(f"it keeps the channels of its input, {_one_source(layer)}, not {channels}")
+        _check_arguments(name, own, keywords)
+        block_plan = rule(layer, tuple(own))
     except (IndexError, TypeError, ValueError) as error:
         raise _misfit(name, args, error) from error
     return LayerPlan(block, block_plan.args, keywords, block_plan.out_channels, block_plan.copies)
 
 
+def _describe_unknown(name: str) -> str:
+    if name in _OTHERS:
+        return f"{name} is {_OTHERS[name]}; it is not part of this program"
+    if name in LATER_BLOCKS:
+        return f"{name} is a block of {LATER}"
+    folded = {known.lower().replace("_", ""): known for known in _BLOCKS}
+    near = difflib.get_close_matches(name.lower().replace("_", ""), folded, n=3, cutoff=0.5)
+    hint = f" Did you mean {', '.join(folded[n] for n in near)}?" if near else ""
+    return f"no block is called {name!r}.{hint} models/common.py registers blocks."
+
+
+def _check_arguments(name: str, positional: Sequence[Any], keywords: Mapping[str, Any]) -> None:
+    """Check the number, names and types of the arguments of a row.
+
+    Raises:
+        TypeError: the message names the argument.
+    """
+    names = argument_names(name)
+    if len(positional) > len(names):
+        raise TypeError(f"{len(positional)} arguments, expected at most {len(names)}")
+    if unknown := [key for key in keywords if key not in names]:
+        raise TypeError(f"there is no argument {unknown[0]}")
+    parameters = inspect.signature(_BLOCKS[name][0]).parameters
+    for key, value in {**dict(zip(names, positional, strict=False)), **keywords}.items():
+        kind = parameters[key].annotation
+        if kind in _TYPES and not _TYPES[kind](value):
+            raise TypeError(f"{key} is {value!r}, expected {_KINDS[kind]}")
+
+
+# Types of arguments, as the blocks of models/ annotate them. YOLOv5 accepts 0 and 1 for False and True.
+_TYPES: dict[Any, Callable[[Any], bool]] = {
+    "bool": lambda value: value in (True, False),
+    "int": _is_integer,
+    "int | None": lambda value: value is None or _is_integer(value),
+    "float": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
+    "str": lambda value: isinstance(value, str),
+}
+_KINDS = {
+    "bool": "True or False", "int": "an integer", "int | None": "an integer or None", "float": "a number",
+    "str": "a word",
+}  # fmt: skip
+
+
 def _misfit(name: str, args: Sequence[Any], error: Exception) -> ConfigError:
-    return ConfigError(f"{name}: arguments {list(args)} do not fit ({error})")
+    names = ", ".join(argument_names(name)) if name in _BLOCKS else "not known"
+    reason = "too few" if isinstance(error, IndexError) else error
+    return ConfigError(f"{name}: arguments {list(args)} do not fit ({reason}); they are [{names}]")
 
 
 def _one_source(layer: LayerContext) -> int:

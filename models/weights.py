@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.config import with_kernels
 from models.pickles import Record, read_torch_file, state_of
 from models.van_weights import classifier_state, detector_config
 from models.yolo import BaseModel, DetectionModel, make_model
@@ -186,10 +187,12 @@ def _from_pickled_module(path: Path, content: dict[str, Any], model: Record) -> 
     for key, block in (("activation", "Conv"), ("csp_activation", "BottleneckCSP")):
         if activation := _old_activation(model, block):
             yaml[key] = activation
+    state = {key: value for key, value in state_of(model) if not key.endswith("anchor_grid")}
+    yaml = with_kernels(yaml, state)
     stride, names, epoch = model.get("stride"), model.get("names"), content.get("epoch")
     return Checkpoint(
         path=path,
-        state={key: value for key, value in state_of(model) if not key.endswith("anchor_grid")},
+        state=state,
         yaml=yaml,
         names=class_names(names if isinstance(names, dict | list | tuple) else [str(i) for i in range(nc)]),
         stride=[float(s) for s in stride] if isinstance(stride, Tensor) else [],
@@ -264,20 +267,21 @@ def build_model(checkpoint: Checkpoint, nc: int | None = None) -> Any:
         )
     nc = checkpoint.nc if nc is None else nc
     if nc != checkpoint.nc:
-        model = make_model(checkpoint.yaml, nc=nc, strides=checkpoint.stride)
+        model = _make_empty(checkpoint, nc)
         own = model.state_dict()
         fits = {k: v.float() for k, v in checkpoint.state.items() if k in own and own[k].shape == v.shape}
         model.load_state_dict(fits, strict=False)
     else:
         with torch.device("meta"):  # draw no random weights, as all are replaced
-            model = make_model(checkpoint.yaml, nc=nc, strides=checkpoint.stride)
+            model = _make_empty(checkpoint, nc)
         if "model.0.conv.bias" in checkpoint.state:  # saved after fusing
             model.fuse()
         state = {k: v.float() if v.is_floating_point() else v for k, v in checkpoint.state.items()}
-        try:
-            model.load_state_dict(state, assign=True)
-        except RuntimeError as error:
-            raise DataError(f"{checkpoint.path}: yaml and weights do not belong together: {error}") from error
+        if different := _first_difference(model, state):
+            raise DataError(
+                f"{checkpoint.path}: yaml and weights do not belong together: {different}. {_FORK}"
+            )
+        model.load_state_dict(state, assign=True)
         for parameter in model.parameters():
             parameter.requires_grad_(True)
         model.names = checkpoint.names
@@ -286,6 +290,40 @@ def build_model(checkpoint: Checkpoint, nc: int | None = None) -> Any:
         model.head.set_anchors(model.head.anchors_px())
     model.hyp, model.trained_imgsz = checkpoint.hyp, checkpoint.imgsz
     return model.eval()
+
+
+_FORK = (
+    "If a fork of YOLOv5 has written the file, register its block with its own tensors, see "
+    "docs/your-own-code.md, or use the fork"
+)
+
+
+def _make_empty(checkpoint: Checkpoint, nc: int) -> Any:
+    """Make the model of a checkpoint's yaml, without its weights.
+
+    Raises:
+        DataError: the yaml has a block that is not ours, or arguments that ours do not take.
+    """
+    try:
+        return make_model(checkpoint.yaml, nc=nc, strides=checkpoint.stride)
+    except ConfigError as error:
+        raise DataError(
+            f"{checkpoint.path}: the model inside cannot be built: {str(error).rstrip('.')}. {_FORK}"
+        ) from error
+
+
+def _first_difference(model: BaseModel, state: Mapping[str, Tensor]) -> str:
+    """Return the first tensor of a model that a checkpoint lacks, has more, or has in another shape."""
+    own = model.state_dict()
+    layers: Any = model.model
+    types = {str(layer.i): layer.type.rpartition(".")[2] for layer in layers}
+    for key in (*own, *state):
+        expected, found = (list(some[key].shape) if key in some else "absent" for some in (own, state))
+        if expected != found:
+            number = key.partition(".")[2].partition(".")[0]
+            where = f" of layer {number} ({types[number]})" if number in types else ""
+            return f"{key}{where} is {found} in the file, and {expected} in the model"
+    return ""
 
 
 class Ensemble(nn.Module):

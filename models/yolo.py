@@ -21,9 +21,16 @@ from torch import Tensor, nn
 
 import models.common
 from models import registry
-from models.base_model import BaseModel, LayerCallback
+from models.base_model import BaseModel, LayerCallback, describe_layer
 from models.blocks.conv import default_activation
-from models.config import LayerRow, make_divisible, read_activation, read_config, read_rows
+from models.config import (
+    LayerRow,
+    make_divisible,
+    read_activation,
+    read_config,
+    read_rows,
+    warn_about_unread,
+)
 from models.head import Detect
 from models.tta import augmented_forward
 from utils.base.errors import ConfigError
@@ -158,10 +165,17 @@ class DetectionModel(BaseModel):
         training = self.training
         self.eval()  # in training mode batch norms would count this pass
         self.head.train()
+        shapes: dict[int, tuple[int, ...]] = {}
+
+        def note(layer: Any, output: Tensor) -> None:
+            shapes[layer.i] = tuple(output.shape[1:])
+
+        image = torch.empty(1, self.yaml["ch"], side, side, device="meta")
         try:
-            output = on_meta(self, torch.empty(1, self.yaml["ch"], side, side, device="meta"))
+            output = on_meta(self, image, False, False, note)
         except (RuntimeError, TypeError, ValueError, KeyError) as error:
-            raise ConfigError(f"{self.yaml_file}: the layers do not fit together ({error})") from error
+            layer = describe_layer(self.model[len(shapes)], shapes)
+            raise ConfigError(f"{self.yaml_file}: {layer}, which do not fit together ({error})") from error
         finally:
             self.train(training)
         return [side / level.shape[-2] for level in self.head.maps_of(output)]
@@ -309,7 +323,9 @@ def parse_model(
     csp_activation = read_activation(d["csp_activation"]) if d.get("csp_activation") else None
     keywords = {key: d[key] for key in ("init",) if key in d}
     with default_activation(activation, csp_activation):
-        for row in read_rows(d, origin):
+        rows = read_rows(d, origin)
+        warn_about_unread(rows, origin)
+        for row in rows:
             in_channels = tuple(out[j] if j >= 0 else ch[-1] for j in row.sources)
             try:
                 context = registry.LayerContext(in_channels, row.repeats, _width_scaling(d), keywords)

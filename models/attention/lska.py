@@ -17,12 +17,15 @@ with near = 2d - 1 and far = (k - d + 1) / d: both in a row have a receptive fie
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from models.blocks.conv import Projection
 from utils.base.errors import ConfigError
 from utils.native.chain import separable_chain
+
+_TAPS = ("conv0", "conv0h", "conv_spatial", "conv_spatial_h")  # names of depth-wise convolutions
 
 
 def default_dilation(k: int) -> int:
@@ -50,6 +53,28 @@ def is_legal(k: int, dilation: int) -> bool:
     """Return whether k = (2d - 1) + d (far - 1) has a solution with odd far."""
     far, rest = divmod(k - dilation + 1, dilation)
     return rest == 0 and far > 0 and far % 2 == 1
+
+
+def kernel_of(state: Mapping[str, Tensor], prefix: str) -> tuple[int, int | None] | None:
+    """Return k and the dilation of a gate from the shapes of its tensors; None if there is no gate.
+
+    Args:
+        state: tensors of a model by key.
+        prefix: of the keys of the layer that contains the gate, such as `model.10.`.
+    """
+    sides = {
+        name: max(tensor.shape[2:])
+        for key, tensor in state.items()
+        if key.startswith(prefix) and (name := key.removesuffix(".weight").rpartition(".")[2]) in _TAPS
+    }
+    near = sides.get("conv0h") or sides.get("conv0")
+    far = sides.get("conv_spatial_h") or sides.get("conv_spatial")
+    if near is None:
+        return None
+    if far is None:  # a trivial design
+        return near, None
+    dilation = (near + 1) // 2
+    return near + (far - 1) * dilation, dilation
 
 
 class _Gate(nn.Module, ABC):

@@ -9,10 +9,21 @@ import pytest
 import torch
 from torch import nn
 
-from models.config import MULTIPLES, SCALES, read_activation, read_config, read_rows, read_word
+from models.config import (
+    MULTIPLES,
+    SCALES,
+    config_names,
+    read_activation,
+    read_config,
+    read_rows,
+    read_word,
+    warn_about_unread,
+    with_attention,
+)
 from models.registry import register, registered, same_channels
 from models.yolo import DetectionModel
 from utils.base.errors import ConfigError
+from utils.base.log import LOG
 from utils.base.paths import ROOT
 
 
@@ -74,7 +85,7 @@ def test_an_unknown_block_is_reported_with_close_matches() -> None:
         ([-1, 1, "Conv", []], r"layer 1 \(Conv\): Conv: arguments \[\] do not fit"),
         ([[-1, 0], 1, "Conv", [8]], "reads one layer, not 2"),
         ([-1, 1, "LSKA", [9]], "nearest sizes that can are 7 and 11"),
-        ([-1, 1, "LSKA", [{"size": 7}]], "unexpected keyword"),
+        ([-1, 1, "LSKA", [{"size": 7}]], "there is no argument size.; they are .k, dilation, init]"),
     ],
 )
 def test_an_invalid_row_is_named(row: list[Any], message: str) -> None:
@@ -210,3 +221,92 @@ def test_invalid_sizes_are_named(key: str, value: Any) -> None:
 def test_a_misspelled_key_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     DetectionModel(tiny(width_mutiple=0.5))
     assert "'width_mutiple' is ignored; did you mean width_multiple?" in caplog.text
+
+
+PUBLISHED = [
+    (["LSKA", [8, 11]], ["LSKA", [11]]),  # channels first; the second row reads 8 channels
+    (["LSKA", [8, 23]], ["LSKA", [23]]),
+    (["LKA", [8, 11]], ["LKA", [11]]),
+    (["LSKAttention", [8, 7]], ["LSKAttention", [7]]),
+    (["C3_LSKA", [16, 7]], ["C3LSKA", [16, True, 1, 0.5, 7]]),
+    (["C3LSKA", [16, 23, {"init": "paper"}]], ["C3LSKA", [16, {"k": 23, "init": "paper"}]]),
+]
+
+
+@pytest.mark.parametrize(("published", "own"), PUBLISHED)
+def test_published_arguments_mean_what_their_authors_meant(published: list[Any], own: list[Any]) -> None:
+    models = [DetectionModel(tiny([-1, 1, *row])) for row in (published, own)]
+    one, two = ({key: value.shape for key, value in model.state_dict().items()} for model in models)
+    assert one == two
+
+
+@pytest.mark.parametrize(("args", "k"), [([1024, 7], 7), ([1024], 11)])
+def test_channels_of_published_rows_may_be_those_before_scaling(args: list[Any], k: int) -> None:
+    config = tiny([-1, 1, "LSKA", args], width_multiple=0.25)
+    config["backbone"][0][3][0] = 1024
+    gate: Any = DetectionModel(config).model[1]
+    assert (gate.k, gate.conv1.weight.shape[0]) == (k, 256)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (
+            ["LSKA", [1024, 11]],
+            "it keeps the channels of its input, 8, not 1024.; they are .k, dil",
+        ),
+        (["LSKA", [22]], "the nearest sizes that can are 17 and 23"),
+        (["C3_LSKA", [16, 12]], "k=12 cannot be split"),
+        (["C3", [16, 11]], "shortcut is 11, expected True or False.; they are .c2, shortcut, g, e]"),
+        (["C3_LSKA", [16, True, 1, 0.5, 11, 3, "paper", "LKA", 5]], "9 arguments, expected at most 8"),
+        (["C3", []], "too few.; they are .c2, shortcut"),
+        (["Conv", ["a", 3]], "c2 is 'a', expected an integer"),
+        (["LSKblock", [8]], "LSKblock is the attention of LSKNet, which is not LSKA"),
+    ],
+)
+def test_wrong_arguments_list_the_accepted_ones(row: list[Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"layer 1 .*{message}"):
+        DetectionModel(tiny([-1, 1, *row]))
+
+
+def test_attention_changes_published_rows() -> None:
+    rows = tiny([-1, 1, "LSKA", [8, 11]], [-1, 1, "C3_LSKA", [16, 11]])
+    changed = with_attention(rows, {"k": 23})
+    assert changed["backbone"][1:] == [[-1, 1, "LSKA", [23]], [-1, 1, "C3_LSKA", [16, {"k": 23}]]]
+
+
+@pytest.mark.parametrize(
+    "rows", [{"scales": {"n": [0.33, 0.25, 1024]}}, {"backbone": [[-1, 3, "C2f", [8, True]]]}]
+)
+def test_a_yaml_of_a_later_version_is_named(rows: dict[str, Any]) -> None:
+    later = {"nc": 2, "backbone": [[-1, 1, "Conv", [8, 3, 2]]], "head": [[[0], 1, "Detect", ["nc"]]], **rows}
+    with pytest.raises(ConfigError, match="a model of YOLOv8 or a later version, .* take a yaml of YOLOv5"):
+        read_rows(later)
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    monkeypatch.setattr(LOG, "propagate", True)
+    return caplog
+
+
+def test_a_row_that_shifts_the_others_is_found(warnings: pytest.LogCaptureFixture) -> None:
+    config, _ = read_config("yolov5n.yaml")
+    config["backbone"].append([-1, 1, "LSKA", [11]])
+    DetectionModel(config)
+    (message,) = warnings.messages
+    assert "no layer reads the output of layer 24 (C3); if a row has been inserted, add 1" in message
+
+
+def test_shipped_yamls_have_no_layer_that_is_not_read(warnings: pytest.LogCaptureFixture) -> None:
+    for name in config_names():
+        warn_about_unread(read_rows(read_config(name)[0]), name)
+    assert not warnings.messages
+
+
+def test_sizes_that_do_not_fit_name_the_layer_and_its_sources() -> None:
+    config, _ = read_config("yolov5n.yaml")
+    config["head"][2] = [[-1, 4], 1, "Concat", [1]]
+    message = r"layer 12 \(Concat\) reads layer 11 \(128x16x16\) and layer 4 \(64x32x32\)"
+    with pytest.raises(ConfigError, match=message):
+        DetectionModel(config)

@@ -223,7 +223,7 @@ def test_several_models_form_no_ensemble_of_masks() -> None:
     [
         (["nc", "anchors", 0, 256], "mask coefficients: 0, expected an integer of at least 1"),
         (["nc", "anchors", 32, 0], "prototype channels: 0"),
-        (["nc", "anchors", 32.5, 256], "mask coefficients: 32.5"),
+        (["nc", "anchors", 32.5, 256], "nm is 32.5, expected an integer"),
         (["nc", "anchors", 32, 256, 7], "expected nc, anchors, mask coefficients, prototype channels"),
     ],
 )

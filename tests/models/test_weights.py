@@ -240,3 +240,44 @@ def test_activations_of_a_v3_file_are_kept(tmp_path: Path, monkeypatch: pytest.M
     assert isinstance(again.model[1].act, torch.nn.LeakyReLU)
     x = torch.rand(1, 3, 32, 32)
     assert torch.allclose(again(x)[0], model.float().eval()(x)[0], atol=1e-4)
+
+
+def save_as_fork(path: Path, row: list[Any], **attributes: Any) -> DetectionModel:
+    """Write a file as forks of YOLOv5 do, the yaml of which has `row` as layer 1."""
+    model = small_model()
+    for name, value in attributes.items():
+        setattr(model.model[1], name, value)
+    model.yaml["backbone"][1] = row
+    torch.save({"model": model, "epoch": -1}, path)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("design", "k", "dilation"),
+    [("LSKA", 23, None), ("LSKA", 17, 3), ("LSKA", 7, 2), ("LKA", 35, 3), ("LSKATrivial", 9, None)],
+)
+@pytest.mark.parametrize("args", [[], [8]])
+def test_the_kernel_of_a_published_lska_is_read_from_its_tensors(
+    tmp_path: Path, design: str, k: int, dilation: int | None, args: list[int]
+) -> None:
+    config = small_model().yaml
+    config["backbone"][1] = [-1, 1, design, [k, dilation]]
+    model = DetectionModel(config)
+    model.yaml["backbone"][1] = [-1, 1, design, args]  # the kernel stands in the code of the fork
+    torch.save({"model": model, "epoch": -1}, tmp_path / "fork.pt")
+    again = build_model(read_checkpoint(tmp_path / "fork.pt"))
+    gate: Any = again.model[1]
+    assert gate.k == k
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(again(x)[0], model.eval()(x)[0])
+
+
+def test_a_fork_with_another_block_is_named(tmp_path: Path) -> None:
+    save_as_fork(tmp_path / "cbam.pt", [-1, 1, "CBAM", [8]])
+    with pytest.raises(DataError, match=r"cbam.pt: .*layer 1 \(CBAM\): no block is called.*your-own-code.md"):
+        build_model(read_checkpoint(tmp_path / "cbam.pt"))
+    save_as_fork(tmp_path / "more.pt", [-1, 1, "LSKA", [7]], gate=torch.nn.Conv2d(8, 8, 1))
+    key = r"model\.1\.gate\.weight of layer 1 \(LSKA\) is \[8, 8, 1, 1\] in the file, and absent in the model"
+    with pytest.raises(DataError, match=rf"more.pt: yaml and weights do not belong together: {key}"):
+        build_model(read_checkpoint(tmp_path / "more.pt"))

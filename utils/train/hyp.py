@@ -69,6 +69,17 @@ def read_hyp_file(source: str | dict[str, Any]) -> tuple[dict[str, Any], str]:
     return read_yaml(path), str(path)
 
 
+# Keys of the first versions of YOLOv5, and of YOLOv8.
+_OF_OTHER_VERSIONS = {
+    "giou": "the gain of the box loss is now called box",
+    "lr": "the initial learning rate is called lr0",
+    **dict.fromkeys(
+        ("dfl", "pose", "kobj", "nbs", "bgr", "close_mosaic", "copy_paste_mode", "auto_augment", "erasing"),
+        "it is of YOLOv8, and has no meaning here; leave it out",
+    ),
+}
+
+
 def check_hyp(
     content: Mapping[str, Any],
     where: str | Path,
@@ -88,6 +99,7 @@ def check_hyp(
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=3)
             hint = f"; did you mean {', '.join(near)}?" if near else f"; expected {', '.join(known)}"
+            hint = f": {_OF_OTHER_VERSIONS[key]}" if key in _OF_OTHER_VERSIONS else hint
             raise ConfigError(f"{where}: unknown hyperparameter {key!r}{hint}")
     hyp = {
         key: _number(content.get(key, default), key, (low, high), where)

@@ -36,6 +36,8 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path) -> None:
         ("lr0: true", ("lr0", "True")),
         ("fliplr: 1.5", ("fliplr", "1.5", "at most 1")),
         ("box: .nan", ("box", "nan")),
+        ("giou: 0.05", ("giou", "the gain of the box loss is now called box")),
+        ("dfl: 1.5", ("dfl", "it is of YOLOv8")),
         ("degrees: [0, 1]", ("degrees", "[0, 1]")),
     ],
 )

@@ -67,7 +67,9 @@ def ring_fractions(ring: np.ndarray, shape_hw: Sequence[int]) -> np.ndarray:
     if not len(ring):
         return np.zeros((0, 2))
     low, side = ring.min(0), np.ptp(ring, 0)
-    along = np.linspace(0, 1, len(ring))[:, None]  # for masks that are one pixel wide
+    along = np.linspace(0, 1, len(ring))[:, None].repeat(2, 1)  # for masks that are one pixel wide
+    if not side.any():  # a single pixel: its polygon has an area, too
+        along[:, 1] = np.arange(len(ring)) % 2
     spread = np.where(side > 0, (ring - low) / np.maximum(side, 1), along)
     return (ring + _WITHIN * spread) / (shape_hw[1], shape_hw[0])
 
