@@ -194,7 +194,8 @@ class BoxView:
 
         self.split = split
         sources = getattr(split.data, split.name)
-        self.files = load_labels(sources, None if split.single_cls else split.names)
+        names = None if split.single_cls else split.names
+        self.files = load_labels(sources, names, boxes=split.task != "segment")
 
     def truth(self, index: int) -> Objects:
         return _true_objects(self.files, index, self.split.single_cls)

@@ -29,6 +29,7 @@ from utils.data.augment import (
     mixup,
     mosaic4,
 )
+from utils.data.coco_source import CocoImages
 from utils.data.letterbox import letterbox
 from utils.data.packed import PackedRows
 from utils.data.perspective import PerspectiveDraws, random_perspective, visible_region
@@ -139,7 +140,7 @@ class DetectionDataset(Dataset[Item]):
         masks: MaskFormat | None = None,
         prefix: str = "",
     ) -> None:
-        files = load_labels(sources, None if single_cls else names, prefix)
+        files = load_labels(sources, None if single_cls else names, prefix, boxes=masks is None)
         self.batch_shapes: np.ndarray | None = None
         self._batch = np.zeros(0, int)
         if rect:
@@ -176,7 +177,9 @@ class DetectionDataset(Dataset[Item]):
     def _check_labels(self, sources: Sequence[ImageSource], prefix: str) -> None:
         if self.labels.counts.any():
             return
-        message = f"{', '.join(map(str, sources))}: no labels found (one .txt per image is expected)"
+        listed = any(isinstance(source, CocoImages) for source in sources)
+        expected = "no object is annotated" if listed else "one .txt per image is expected"
+        message = f"{', '.join(map(str, sources))}: no labels found ({expected})"
         if self.augment:
             raise DataError(f"{message}; there is nothing to train on")
         LOG.warning(f"{prefix}{message}")

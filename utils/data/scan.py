@@ -7,17 +7,26 @@ import multiprocessing
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG, Bar
 from utils.base.processes import usable_cores
+from utils.data.coco_scan import (
+    ListedImage,
+    annotations_digest,
+    check_listed,
+    listed_cache_path,
+    read_listing,
+)
+from utils.data.coco_source import CocoImages
 from utils.data.image_lists import label_name, label_path, list_images
 from utils.data.images import check_image
 from utils.data.label_cache import (
@@ -61,7 +70,10 @@ class LabelledFiles:
 
 
 def load_labels(
-    sources: Sequence[ImageSource], names: Mapping[int, str] | None = None, prefix: str = ""
+    sources: Sequence[ImageSource],
+    names: Mapping[int, str] | None = None,
+    prefix: str = "",
+    boxes: bool = False,
 ) -> LabelledFiles:
     """Find the images of `sources` and read their labels, from the cache if nothing has changed.
 
@@ -71,32 +83,37 @@ def load_labels(
         sources: folders and lists of images, or shards.
         names: class names by number; labels of other classes are errors. None allows any class.
         prefix: text before log messages.
+        boxes: take the boxes of COCO annotations, also of objects with a polygon or mask.
 
     Raises:
         DataError: no usable image is left.
     """
-    images, scan, content = _find_images(sources, prefix)
+    images, scan, content = _find_images(sources, prefix, boxes)
     notes = list(scan.notes)
     if names is not None:
         notes += _drop_unknown_classes(scan, names)
-    _log_notes(notes, images, scan.status, prefix)
+    annotations = next((source.file for source in sources if isinstance(source, CocoImages)), None)
+    _log_notes(notes, images, scan.status, prefix, annotations)
     counts = scan.counts.astype(np.int64)
     labels = PackedRows(scan.rows, np.cumsum(counts) - counts, counts)
     polygons = PackedPolygons(scan.points, np.cumsum(scan.outlined, dtype=np.int64), labels)
-    files = LabelledFiles(images, labels, polygons, scan.sizes, content).take(scan.status != CORRUPT)
+    files = LabelledFiles(images, labels, polygons, scan.sizes, content).take(scan.status < CORRUPT)
     if not files.images:
         raise DataError(f"{', '.join(map(str, sources))}: none of the {len(images)} images can be used")
     return files
 
 
-def _find_images(sources: Sequence[ImageSource], prefix: str) -> tuple[PackedImages, Scan, str]:
+def _find_images(sources: Sequence[ImageSource], prefix: str, boxes: bool) -> tuple[PackedImages, Scan, str]:
     """Return all images of a split, their scan, and a digest of the files."""
     shards = [source for source in sources if isinstance(source, ShardList)]
+    listed = [source for source in sources if isinstance(source, CocoImages)]
     folders = [source for source in sources if isinstance(source, Path)]
-    if shards and folders:
+    if shards and (folders or listed):
         raise ConfigError(
-            f"{folders[0]} and {shards[0]}: a split consists of shards or of folders, not of both"
+            f"{(folders or listed)[0]} and {shards[0]}: a split consists of shards or of folders, not of both"
         )
+    if listed:
+        return _scan_listed(listed, boxes, prefix)
     return _scan_shards(shards, prefix) if shards else _scan_folders(folders, prefix)
 
 
@@ -134,25 +151,55 @@ def _scan_folders(
     if scan is not None:
         LOG.info(_summary(cache, scan.status, prefix, labelled))
         return images, scan, content
-    chunks: list[Scan] = []
-    bar = Bar(scan_images(images, labelled), f"{prefix}Scanning {cache}...", total=-(-len(images) // CHUNK))
-    for chunk in bar:
-        chunks.append(chunk)
-        bar.set_text(_summary(cache, np.concatenate([one.status for one in chunks]), prefix, labelled))
-    scan = Scan.concatenate(chunks)
+    scan = _run(scan_images(images, labelled), len(images), cache, prefix, labelled)
     save_scan(cache, key, scan)
     return images, scan, content
 
 
+def _scan_listed(sources: Sequence[CocoImages], boxes: bool, prefix: str) -> tuple[PackedPaths, Scan, str]:
+    """Scan images with the annotations that they share; those that these do not list are UNLISTED."""
+    images = list_images([source.images for source in sources])
+    cache = listed_cache_path(sources, boxes)
+    key, content = content_keys(images, annotations_digest(sources, boxes))
+    scan = load_scan(cache, key, len(images))
+    if scan is not None:
+        LOG.info(_summary(cache, scan.status, prefix))
+        return images, scan, content
+    listing = read_listing(sources, images, boxes)
+    check = partial(_check_listed_chunk, file=sources[0].file)
+    scan = _run(_scan_chunks(images, check, listing.entries), len(images), cache, prefix)
+    scan.notes = [*listing.notes, *scan.notes]
+    save_scan(cache, key, scan)
+    return images, scan, content
+
+
+def _run(chunks: Iterator[Scan], count: int, cache: Path, prefix: str, labelled: bool = True) -> Scan:
+    """Join the scans of chunks, and show the progress."""
+    done: list[Scan] = []
+    bar = Bar(chunks, f"{prefix}Scanning {cache}...", total=-(-count // CHUNK))
+    for chunk in bar:
+        done.append(chunk)
+        bar.set_text(_summary(cache, np.concatenate([one.status for one in done]), prefix, labelled))
+    return Scan.concatenate(done)
+
+
 def scan_images(images: PackedPaths, labelled: bool = True) -> Iterator[Scan]:
     """Check images and their label files in parallel; yield the scans of `CHUNK` images each, in order."""
+    return _scan_chunks(images, partial(_scan_chunk, labelled=labelled))
+
+
+def _scan_chunks(
+    images: PackedPaths, check: Callable[..., Scan], *of_images: Sequence[Any]
+) -> Iterator[Scan]:
+    """Yield what `check` returns for `CHUNK` paths at a time, and for the same part of each sequence."""
     chunks = [range(first, min(first + CHUNK, len(images))) for first in range(0, len(images), CHUNK)]
     paths = ([images.root + images.relative_path(index) for index in chunk] for chunk in chunks)
+    parts = [[one[chunk.start : chunk.stop] for chunk in chunks] for one in of_images]
     pool = _make_pool(len(images))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL warns of odd Exif data and huge images
         try:
-            yield from pool.map(partial(_scan_chunk, labelled=labelled), paths)
+            yield from pool.map(check, paths, *parts)
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the remaining chunks
 
@@ -171,6 +218,10 @@ def _ignore_interrupts() -> None:
 
 def _scan_chunk(paths: Sequence[str], labelled: bool) -> Scan:
     return build_scan([_check_file(Path(path), labelled) for path in paths])
+
+
+def _check_listed_chunk(paths: Sequence[str], entries: Sequence[ListedImage | None], file: Path) -> Scan:
+    return build_scan([check_listed(*each, file) for each in zip(paths, entries, strict=True)])
 
 
 def _check_file(image: Path, labelled: bool = True) -> SampleCheck:
@@ -211,10 +262,18 @@ def _drop_unknown_classes(scan: Scan, names: Mapping[int, str]) -> list[Note]:
     return [*notes, *(Note(index, Subject.LABELS, reason) for index in emptied.tolist())]
 
 
-def _log_notes(notes: Sequence[Note], images: PackedImages, status: np.ndarray, prefix: str) -> None:
+def _log_notes(
+    notes: Sequence[Note],
+    images: PackedImages,
+    status: np.ndarray,
+    prefix: str,
+    annotations: Path | None = None,
+) -> None:
     for note in sorted(notes, key=lambda note: note.index)[:MAX_NOTES]:
         title = images.title(note.index)
-        if note.subject != Subject.IMAGE:
+        if annotations is not None:
+            title = str(annotations) if note.subject in (Subject.FILE, Subject.LINE) else title
+        elif note.subject != Subject.IMAGE:
             in_shard = isinstance(images, ShardTable)
             title = f"{title.rpartition('.')[0]}.txt" if in_shard else label_name(title)
         LOG.warning(f"{prefix}{title}: {note.text}")
@@ -223,7 +282,8 @@ def _log_notes(notes: Sequence[Note], images: PackedImages, status: np.ndarray, 
     lines = sum(note.subject == Subject.LINE for note in notes)
     corrupt = int((status == CORRUPT).sum())
     if lines or corrupt:
-        LOG.warning(f"{prefix}{corrupt} images and {lines} label lines are skipped in total")
+        kind = "label lines" if annotations is None else "annotations"
+        LOG.warning(f"{prefix}{corrupt} images and {lines} {kind} are skipped in total")
 
 
 def _summary(name: object, status: np.ndarray, prefix: str, labelled: bool = True) -> str:

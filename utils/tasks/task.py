@@ -327,11 +327,10 @@ class Task:
 
     def training_images(self, data: str) -> list[Path]:
         """Return the folders and lists of the training images of a dataset."""
-        from pathlib import Path
-
+        from utils.data.coco_source import image_paths
         from utils.data.dataset_yaml import read_data_yaml
 
-        return [source for source in read_data_yaml(data).train if isinstance(source, Path)]
+        return image_paths(read_data_yaml(data).train)
 
     def read_names(self, data: str) -> dict[int, str] | None:
         """Return the class names of --data of the predict script, for models that hold none."""
