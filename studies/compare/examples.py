@@ -195,7 +195,7 @@ class BoxView:
         self.split = split
         sources = getattr(split.data, split.name)
         names = None if split.single_cls else split.names
-        self.files = load_labels(sources, names, root=split.data.root)
+        self.files = load_labels(sources, names, root=split.data.root, boxes=split.task != "segment")
 
     def truth(self, index: int) -> Objects:
         return _true_objects(self.files, index, self.split.single_cls)

@@ -114,6 +114,7 @@ def _device_type(options: TrainOptions) -> str:
 
 def _digest_of_images(data: DataSpec, split: str) -> str | None:
     """Return the SHA-256 of a split's image paths, image sizes in bytes, and labels."""
+    from utils.data.coco_source import CocoImages, image_paths
     from utils.data.image_lists import label_path, list_images
     from utils.data.shards.index import open_shards
     from utils.data.shards.urls import ShardList
@@ -125,7 +126,9 @@ def _digest_of_images(data: DataSpec, split: str) -> str | None:
     if shards := [url for source in sources if isinstance(source, ShardList) for url in source.urls]:
         table, _ = open_shards(shards, split)
         return hashlib.sha256(str([shard.sha256 for shard in table.shards]).encode()).hexdigest()
-    for image in list_images(sources, data.root):
+    for file in {source.file for source in sources if isinstance(source, CocoImages)}:
+        digest.update(file.read_bytes())
+    for image in list_images(image_paths(sources), data.root):
         path = image.relative_to(data.root) if image.is_relative_to(data.root) else image
         labels = label_path(image)
         digest.update(f"{path}\0{image.stat().st_size}\0".encode("utf-8", "surrogateescape"))

@@ -247,6 +247,7 @@ def check_dataset(data: Any, autodownload: bool = True) -> dict[str, Any]:
             raise AssertionError(f"data: expected the keys train, val and names, found {', '.join(data)}")
         with as_yaml(data) as file:
             return check_dataset(file, autodownload)
+    from utils.data.coco_source import CocoImages
     from utils.data.dataset_yaml import read_data_yaml
 
     try:
@@ -255,7 +256,10 @@ def check_dataset(data: Any, autodownload: bool = True) -> dict[str, Any]:
         )
     except ConfigError as error:
         raise AssertionError(str(error)) from None
-    splits = {split: [str(path) for path in getattr(spec, split)] for split in ("train", "val", "test")}
+    splits: dict[str, list[Any]] = {
+        split: [source if isinstance(source, CocoImages) else str(source) for source in getattr(spec, split)]
+        for split in ("train", "val", "test")
+    }
     found = {
         name: (files[0] if len(files) == 1 else files) if files else None for name, files in splits.items()
     }

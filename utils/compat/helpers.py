@@ -181,7 +181,7 @@ def labels_to_image_weights(labels: Any, nc: int = 80, class_weights: Any = None
 
 def coco80_to_coco91_class() -> list[int]:
     """Return the category number of COCO's annotations for each of its 80 classes."""
-    from utils.val.outputs import COCO_IDS
+    from utils.val.coco_truth import COCO_IDS
 
     return list(COCO_IDS)
 

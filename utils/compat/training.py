@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.base.log import LOG
+from utils.data.coco_source import CocoImages
 from utils.data.dataset import DetectionDataset, MaskFormat, SampleKey
 from utils.data.image_lists import label_path
 from utils.data.loader import Batch, Loader, collate, make_loader
@@ -93,7 +94,8 @@ class LoadImagesAndLabels(DetectionDataset):
         prefix: str = "",
         masks: MaskFormat | None = None,
     ) -> None:
-        paths = [Path(one) for one in (path if isinstance(path, list | tuple) else [path])]
+        sources = path if isinstance(path, list | tuple) else [path]
+        paths = [one if isinstance(one, CocoImages) else Path(one) for one in sources]
         kind = "ram" if cache_images is True else cache_images or None
         given = hyp if isinstance(hyp, Mapping) or hyp is None else vars(hyp)
         settings = load_hyp({key: value for key, value in (given or {}).items() if key in load_hyp({})})

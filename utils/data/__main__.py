@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.base import script
+from utils.base.errors import ConfigError
 from utils.base.log import LOG
 from utils.base.options import Options, flag, parse_options
 
@@ -43,15 +44,33 @@ class PackOptions(Options):
 class ConvertOptions(Options):
     """Options of `python -m utils.data convert`."""
 
-    prog, description = "-m utils.data convert", "Convert annotations of COCO to a dataset of YOLO."
+    prog, description = "-m utils.data convert", "Convert annotations of COCO to label files of YOLO."
 
-    annotations: str = flag(help="JSON file with images, annotations and categories", spelled="annotations")
-    images: str = flag(help="folder of the images")
-    output: str = flag(help="folder of the dataset; a data.yaml there gets the split added")
-    split: str = flag("train", "split that the images become", choices=("train", "val", "test"))
+    annotations: str = flag(
+        help="JSON file with images, annotations and categories, or a data yaml with `annotations:`",
+        spelled="annotations",
+    )
+    images: str = flag("", "folder of the images, for a JSON file")
+    output: str = flag(
+        "",
+        "folder of a new dataset with the images, where a data.yaml gets the split added; by default only "
+        "label files are written, where training looks for them",
+    )
+    split: str = flag("train", "split that the images of a JSON become", choices=("train", "val", "test"))
     boxes: bool = flag(False, "write boxes, also of objects with a polygon or mask")
     link: bool = flag(False, "make symbolic links to the images instead of copies")
     exist_ok: bool = flag(False, "replace label files and images that exist already")
+
+    def check(self) -> None:
+        """Check that a JSON file comes with its images, and a data yaml does not."""
+        of_yaml = self.annotations.lower().endswith((".yaml", ".yml"))
+        if of_yaml == bool(self.images):
+            what = "a data yaml names the images; leave --images out" if of_yaml else "give --images FOLDER"
+            raise ConfigError(f"{self.annotations}: {what}")
+        if self.link and not self.output:
+            raise ConfigError(
+                "--link: without --output no images are written; give a folder, or leave it out"
+            )
 
 
 def get(words: Sequence[str]) -> None:
@@ -92,17 +111,18 @@ def convert(words: Sequence[str]) -> None:
     """Convert annotations of COCO."""
     options = parse_options(ConvertOptions, words)
 
-    from utils.data.convert import convert_coco
+    from utils.data.convert import convert_coco, convert_data, convert_in_place
+    from utils.data.dataset_yaml import YAML_SUFFIXES, read_data_yaml
 
-    convert_coco(
-        Path(options.annotations),
-        Path(options.images),
-        Path(options.output),
-        split=options.split,
-        boxes=options.boxes,
-        link=options.link,
-        exist_ok=options.exist_ok,
-    )
+    file, output = Path(options.annotations), Path(options.output) if options.output else None
+    replace = {"boxes": options.boxes, "exist_ok": options.exist_ok}
+    if file.suffix in YAML_SUFFIXES:
+        convert_data(read_data_yaml(file), output, link=options.link, **replace)
+        return
+    if output is None:
+        convert_in_place(file, Path(options.images), **replace)
+        return
+    convert_coco(file, Path(options.images), output, split=options.split, link=options.link, **replace)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"get": get, "pack": pack, "convert": convert}

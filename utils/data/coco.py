@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from utils.base.errors import DataError, MissingFileError
+from utils.data.coco_match import match_names
 from utils.data.images import is_image
 from utils.tasks.segment.polygons import decode_rle, join_rings, polygon_text, ring_fractions
 
@@ -41,32 +42,79 @@ class CocoLabels:
     """The content of an annotation file.
 
     Attributes:
-        names: class names by number: the categories in the order of their ids.
+        names: class names by number.
+        categories: names of all categories, in the order of their ids.
         images: by id.
         lines: lines of the label file of each image, by its id; images without objects are not in it.
+        keys: key of the annotation that each line is made of.
         polygons: number of lines with a polygon.
         boxes: number of lines with a box.
         skipped: keys of the annotations that are left out, by reason.
+        errors: of annotations that are not valid, by the id of their image.
     """
 
     names: dict[int, str]
+    categories: list[str]
     images: dict[int | str, CocoImage]
     lines: dict[int | str, list[str]] = field(default_factory=dict)
+    keys: dict[int | str, list[str]] = field(default_factory=dict)
     polygons: int = 0
     boxes: int = 0
     skipped: dict[str, list[str]] = field(default_factory=dict)
+    errors: dict[int | str, list[str]] = field(default_factory=dict)
 
     def skip(self, reason: str, key: str) -> None:
         """Count an annotation that is left out."""
         self.skipped.setdefault(reason, []).append(key)
 
+    def describe_skipped(self) -> dict[str, str]:
+        """Return a text about the annotations that are left out, by reason."""
+        return {
+            reason: f"{len(keys)} {reason} are left out, first: {keys[0]}"
+            for reason, keys in self.skipped.items()
+        }
 
-def read_coco(file: Path, *, boxes: bool = False) -> CocoLabels:
+
+def read_coco(
+    file: Path, *, boxes: bool = False, names: Sequence[str] = (), strict: bool = True
+) -> CocoLabels:
     """Read a JSON file with `images`, `annotations` and `categories`.
 
     Args:
         file: the annotations.
         boxes: make boxes, also of objects with a polygon or mask.
+        names: classes, which the categories are assigned to by name; by default the classes are the
+            categories in the order of their ids.
+        strict: raise an error for an annotation that is not valid, and for the name of an image that cannot
+            be written to; otherwise such annotations are collected in `CocoLabels.errors`.
+
+    Raises:
+        MissingFileError: no such file.
+        DataError: not JSON, a key is missing or not valid, or objects are of a category that is not in
+            `names`.
+    """
+    raw = _read_json(file)
+    try:
+        categories = _read_categories(raw)
+        classes = _number_classes(raw, categories, names)
+        offered = list(categories.values())
+        labels = CocoLabels(dict(enumerate(names or offered)), offered, _read_images(raw, strict))
+        _read_annotations(raw, classes, labels, boxes, strict)
+    except _Invalid as error:
+        raise DataError(f"{file}: {error}") from error
+    return labels
+
+
+class CocoEntries(NamedTuple):
+    """What annotations list, without the objects."""
+
+    images: dict[int | str, str]  # names by id
+    categories: dict[int, str]  # names by id, in the order of the ids
+    used: set[int]  # ids of the categories of the objects
+
+
+def read_entries(file: Path) -> CocoEntries:
+    """Read the images and categories of a file.
 
     Raises:
         MissingFileError: no such file.
@@ -74,12 +122,14 @@ def read_coco(file: Path, *, boxes: bool = False) -> CocoLabels:
     """
     raw = _read_json(file)
     try:
-        names, classes = _read_categories(raw)
-        labels = CocoLabels(names, _read_images(raw))
-        _read_annotations(raw, classes, labels, boxes)
+        images = {
+            _get(item, "id", (int, str), f"images[{index}]"): _plain_name(item, f"images[{index}]")
+            for index, item in enumerate(raw["images"])
+        }
+        ids = (item.get("category_id") for item in raw["annotations"])
+        return CocoEntries(images, _read_categories(raw), {one for one in ids if isinstance(one, int)})
     except _Invalid as error:
         raise DataError(f"{file}: {error}") from error
-    return labels
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -111,8 +161,8 @@ def _get(item: Mapping[str, Any], key: str, kind: type | tuple[type, ...], where
     return value
 
 
-def _read_categories(raw: Mapping[str, Any]) -> tuple[dict[int, str], dict[int, int]]:
-    """Return the class names by number, and the number of each category: in the order of their ids."""
+def _read_categories(raw: Mapping[str, Any]) -> dict[int, str]:
+    """Return the names of the categories by id, in the order of their ids."""
     found: dict[int, str] = {}
     for index, item in enumerate(raw["categories"]):
         where = f"categories[{index}]"
@@ -122,17 +172,33 @@ def _read_categories(raw: Mapping[str, Any]) -> tuple[dict[int, str], dict[int, 
         found[number] = name
     if not found:
         raise _Invalid("categories: is empty")
-    order = sorted(found)
-    return {i: found[number] for i, number in enumerate(order)}, {number: i for i, number in enumerate(order)}
+    return dict(sorted(found.items()))
 
 
-def _read_images(raw: Mapping[str, Any]) -> dict[int | str, CocoImage]:
+def _number_classes(
+    raw: Mapping[str, Any], categories: Mapping[int, str], names: Sequence[str]
+) -> dict[int, int]:
+    """Return the class number of each category: by name, or in the order of their ids without `names`."""
+    if not names:
+        return {number: index for index, number in enumerate(categories)}
+    matched = dict(zip(categories, match_names(list(categories.values()), names), strict=True))
+    unknown = {number for number, index in matched.items() if index is None}
+    for index, item in enumerate(raw["annotations"] if unknown else ()):
+        if isinstance(number := item.get("category_id"), int) and number in unknown:
+            raise _Invalid(
+                f"annotations[{index}].category_id: {number} is {_short(categories[number])}, which is not "
+                f"one of the names: of the data yaml, {_short(list(names))}"
+            )
+    return {number: index for number, index in matched.items() if index is not None}
+
+
+def _read_images(raw: Mapping[str, Any], strict: bool) -> dict[int | str, CocoImage]:
     """Return the images by id."""
     found: dict[int | str, CocoImage] = {}
     for index, item in enumerate(raw["images"]):
         where = f"images[{index}]"
         number = _get(item, "id", (int, str), where)
-        name = _file_name(_get(item, "file_name", str, where), where)
+        name = _file_name(item, where) if strict else _plain_name(item, where)
         width, height = (_get(item, side, (int, float), where) for side in ("width", "height"))
         for key, side in (("width", width), ("height", height)):
             if side % 1 or not 1 <= side <= _MOST_PIXELS:  # NaN, too
@@ -147,8 +213,14 @@ def _read_images(raw: Mapping[str, Any]) -> dict[int | str, CocoImage]:
     return found
 
 
-def _file_name(name: str, where: str) -> str:
+def _plain_name(item: Mapping[str, Any], where: str) -> str:
+    """Return the path of an image with slashes, only to be compared with those of images that exist."""
+    return str(PurePosixPath(_get(item, "file_name", str, where).replace("\\", "/")))
+
+
+def _file_name(item: Mapping[str, Any], where: str) -> str:
     """Return the relative path of an image; refuse one that leads out of its folder."""
+    name = _get(item, "file_name", str, where)
     path, other = PurePosixPath(name), PureWindowsPath(name)
     if path.is_absolute() or other.drive or other.root or ".." in (*path.parts, *other.parts):
         raise _Invalid(f"{where}.file_name: {_short(name)} is absolute or contains '..'; it is refused")
@@ -158,51 +230,70 @@ def _file_name(name: str, where: str) -> str:
 
 
 def _read_annotations(
-    raw: Mapping[str, Any], classes: Mapping[int, int], labels: CocoLabels, boxes: bool
+    raw: Mapping[str, Any], classes: Mapping[int, int], labels: CocoLabels, boxes: bool, strict: bool
 ) -> None:
     """Add the lines of all annotations to `labels`; `classes` are the class numbers by category."""
     for index, item in enumerate(raw["annotations"]):
         where = f"annotations[{index}]"
-        image_id = _get(item, "image_id", (int, str), where)
-        category = _get(item, "category_id", (int, str), where)
-        if item.get("iscrowd"):
-            labels.skip(CROWD, where)
-        elif image_id not in labels.images:
-            labels.skip(NO_IMAGE, f"{where}.image_id: {_short(image_id)}")
-        elif category not in classes:
-            labels.skip(NO_CATEGORY, f"{where}.category_id: {_short(category)}")
-        else:
-            fractions, is_box = _object(item, labels.images[image_id], where, boxes)
-            if not len(fractions):
-                labels.skip(OUTSIDE, where)
-                continue
-            labels.boxes += is_box
-            labels.polygons += not is_box
-            text = _box_text(fractions) if is_box else polygon_text(fractions)
-            labels.lines.setdefault(image_id, []).append(f"{classes[category]} {text}\n")
+        try:
+            _read_annotation(item, where, classes, labels, boxes)
+        except _Invalid as error:
+            if strict:
+                raise
+            image_id = item.get("image_id")
+            if isinstance(image_id, int | str) and image_id in labels.images:
+                labels.errors.setdefault(image_id, []).append(str(error))
+            else:
+                labels.skip(NO_IMAGE, f"{where}.image_id: {_short(image_id)}")
 
 
-def _object(item: Mapping[str, Any], image: CocoImage, where: str, boxes: bool) -> tuple[np.ndarray, bool]:
-    """Return the polygon (k, 2) of an object as fractions, or the corners of its box; and if it is a box.
+def _read_annotation(
+    item: Mapping[str, Any], where: str, classes: Mapping[int, int], labels: CocoLabels, boxes: bool
+) -> None:
+    image_id = _get(item, "image_id", (int, str), where)
+    category = _get(item, "category_id", (int, str), where)
+    if item.get("iscrowd"):
+        labels.skip(CROWD, where)
+    elif image_id not in labels.images:
+        labels.skip(NO_IMAGE, f"{where}.image_id: {_short(image_id)}")
+    elif category not in classes:
+        labels.skip(NO_CATEGORY, f"{where}.category_id: {_short(category)}")
+    else:
+        text, is_box = _object_text(item, labels.images[image_id], where, boxes)
+        if not text:
+            labels.skip(OUTSIDE, where)
+            return
+        labels.boxes += is_box
+        labels.polygons += not is_box
+        labels.lines.setdefault(image_id, []).append(f"{classes[category]} {text}\n")
+        labels.keys.setdefault(image_id, []).append(where)
 
-    k = 0 if the image shows nothing of it.
+
+def _object_text(item: Mapping[str, Any], image: CocoImage, where: str, boxes: bool) -> tuple[str, bool]:
+    """Return an object as in a label file, without its class, and whether it is a box.
+
+    The text is empty if the image shows nothing of the object.
     """
     polygons = item.get("segmentation")
     if isinstance(polygons, list) and not any(polygons):  # also [[]]
         polygons = None
     if polygons is not None and not (boxes and "bbox" in item):
-        return _polygon(polygons, image, f"{where}.segmentation").clip(0, 1), boxes
+        points = _polygon(polygons, image, f"{where}.segmentation").clip(0, 1)
+        if not len(points):
+            return "", boxes
+        return (_box_text(*points.min(0), *points.max(0)) if boxes else polygon_text(points)), boxes
     x, y, w, h = _numbers(_get(item, "bbox", list, where), f"{where}.bbox", count=4).tolist()
     if min(w, h) < 0:
         raise _Invalid(f"{where}.bbox: width {w:g} and height {h:g} may not be negative")
-    corners = (np.array(((x, y), (x + w, y + h))) / (image.width, image.height)).clip(0, 1)
-    return corners if np.ptp(corners, 0).all() else corners[:0], True
+    # Plain numbers: arrays of four would take ten times as long.
+    left, right = (min(max(value / image.width, 0.0), 1.0) for value in (x, x + w))
+    top, bottom = (min(max(value / image.height, 0.0), 1.0) for value in (y, y + h))
+    return (_box_text(left, top, right, bottom) if right > left and bottom > top else ""), True
 
 
-def _box_text(points: np.ndarray) -> str:
-    """Return the box around points (k, 2) as in a label file."""
-    low, high = points.min(0), points.max(0)
-    return " ".join(f"{value:.6f}" for value in (*(low + high) / 2, *(high - low)))
+def _box_text(left: float, top: float, right: float, bottom: float) -> str:
+    """Return the box between corners, which are fractions, as in a label file."""
+    return f"{(left + right) / 2:.6f} {(top + bottom) / 2:.6f} {right - left:.6f} {bottom - top:.6f}"
 
 
 def _polygon(segmentation: Any, image: CocoImage, where: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Convert annotations of COCO to YOLO: images, a label file for each, and a data yaml."""
+"""Convert annotations of COCO to YOLO: label files, or a dataset with images and a data yaml."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from utils.base.log import LOG, Bar
 from utils.base.names import class_names
 from utils.base.paths import relative_to_cwd
 from utils.base.yaml_io import read_yaml, write_yaml
-from utils.data.coco import CROWD, CocoImage, CocoLabels, read_coco
-from utils.data.image_lists import label_path
+from utils.data.coco import CROWD, CocoImage, CocoLabels, read_coco, read_entries
+from utils.data.coco_scan import read_listing
+from utils.data.coco_source import CocoImages
+from utils.data.dataset_yaml import DataSpec
+from utils.data.image_lists import label_path, list_images
 from utils.data.images import image_size
 
 SPLITS = ("train", "val", "test")
@@ -68,14 +71,117 @@ def convert_coco(
     files = _list_files(found, images, output, split)
     _check_sources(annotations, images, files)
     _check_targets(annotations, files, exist_ok)
-    try:
-        for one in Bar(files, f"{split}: {len(files)} images"):
-            _write(one, link)
-        write_yaml(yaml, content)
-    except OSError as error:
-        raise DataError(f"{error.filename or output}: {error.strerror or error}") from error
+    _write_all({split: files}, link, yaml, content)
     _log_summary(annotations, found, yaml, content)
     return yaml
+
+
+def convert_data(
+    data: DataSpec,
+    output: Path | None = None,
+    *,
+    boxes: bool = False,
+    link: bool = False,
+    exist_ok: bool = False,
+) -> None:
+    """Convert the splits of a data yaml with `annotations:`; everything is checked before a file is written.
+
+    Args:
+        data: the dataset.
+        output: folder of a new dataset; None: write label files only, where training looks for them.
+        boxes: write boxes, also of objects with a polygon or mask.
+        link: make symbolic links to the images instead of copies.
+        exist_ok: replace label files and images that exist.
+
+    Raises:
+        ConfigError: the yaml has no annotations, or files would be replaced.
+        DataError: the annotations are not valid, or a file cannot be read or written.
+    """
+    splits = {split: [s for s in getattr(data, split) if isinstance(s, CocoImages)] for split in SPLITS}
+    splits = {split: sources for split, sources in splits.items() if sources}
+    if not splits:
+        raise ConfigError(f"{data.yaml}: has no annotations: of COCO, so there is nothing to convert")
+    yaml = None if output is None else Path(os.path.abspath(output)) / YAML
+    files: dict[str, list[_Files]] = {}
+    rest: dict[str, Any] = {}
+    content: dict[str, Any] = {"path": "."}
+    for split, sources in splits.items():
+        files[split] = _match_files(sources, yaml.parent if yaml else None, split, boxes)
+        _check_targets(sources[0].file, files[split], exist_ok)
+        if yaml is not None:
+            added = _yaml_content(yaml, split, data.names, sources[0].file)
+            content |= {key: added[key] for key in SPLITS if key in added}
+            rest = {key: value for key, value in added.items() if key not in content}
+    _write_all(files, link, yaml, content | rest)
+    count = sum(len(listed) for listed in files.values())
+    train = f"train with --data {relative_to_cwd(yaml)}" if yaml else "beside the images, ready to train on"
+    LOG.info(f"{count} label files of {', '.join(files)} written; {train}")
+
+
+def convert_in_place(annotations: Path, images: Path, *, boxes: bool = False, exist_ok: bool = False) -> None:
+    """Write a label file for each image of a folder that the annotations list.
+
+    Args:
+        annotations: instance annotations of COCO, a JSON file.
+        images: folder of the images.
+        boxes: write boxes, also of objects with a polygon or mask.
+        exist_ok: replace label files that exist.
+
+    Raises:
+        ConfigError: a file or folder does not exist, or files would be replaced.
+        DataError: the annotations are not valid, or a file cannot be read or written.
+    """
+    if not images.is_dir():
+        raise MissingFileError(f"--images {images}: no such folder")
+    files = _match_files([CocoImages(images.absolute(), annotations)], None, "", boxes)
+    _check_targets(annotations, files, exist_ok)
+    _write_all({"images": files}, False, None, {})
+    names = list(read_entries(annotations).categories.values())
+    LOG.info(f"{len(files)} label files written to {files[0].labels.parent}; names: {names}")
+
+
+def _match_files(sources: Sequence[CocoImages], output: Path | None, split: str, boxes: bool) -> list[_Files]:
+    """Return the images of a split that its annotations list; their targets are in `output` if it is given.
+
+    Raises:
+        DataError: an annotation is not valid.
+    """
+    file = sources[0].file
+    images = list_images([source.images for source in sources])
+    listing = read_listing(sources, images, boxes)
+    for note in listing.notes:
+        LOG.warning(f"{file}: {note.text}")
+    backgrounds = listing.entries.count(None)
+    if backgrounds and output is None:
+        LOG.warning(f"{file}: {backgrounds} images have no label file: training takes them for backgrounds")
+    made = []
+    for index, entry in enumerate(listing.entries):
+        if entry is None:
+            continue
+        if entry.errors:
+            raise DataError(f"{file}: {entry.errors[0]}")
+        source, relative = images[index], images.relative_path(index)
+        target = source
+        if output is not None:
+            parts = [part for part in Path(relative).parts if part not in ("images", os.sep)]
+            target = output.joinpath("images", split, *parts)
+        image = CocoImage(relative, *entry.size_wh)
+        made.append(_Files(image, source, target, label_path(target), [entry.text]))
+    return made
+
+
+def _write_all(
+    files: Mapping[str, Sequence[_Files]], link: bool, yaml: Path | None, content: dict[str, Any]
+) -> None:
+    """Write the files of all splits, and the data yaml if there is one."""
+    try:
+        for split, listed in files.items():
+            for one in Bar(listed, f"{split}: {len(listed)} images"):
+                _write(one, link)
+        if yaml is not None:
+            write_yaml(yaml, content)
+    except OSError as error:
+        raise DataError(f"{error.filename or yaml}: {error.strerror or error}") from error
 
 
 def _list_files(found: CocoLabels, folder: Path, output: Path, split: str) -> list[_Files]:
@@ -154,11 +260,13 @@ def _check_targets(annotations: Path, files: Sequence[_Files], exist_ok: bool) -
         if one.target in exists and _is_in_place(one):
             exists.remove(one.target)
         if exists and not exist_ok:
-            raise ConfigError(f"{exists[0]}: exists already; choose another --output, or give --exist-ok")
+            raise ConfigError(f"{exists[0]}: exists already; give another --output, or --exist-ok")
 
 
 def _is_in_place(one: _Files) -> bool:
     """Return whether the target is the source itself."""
+    if one.target == one.source:
+        return True
     return not one.target.is_symlink() and one.target.exists() and one.target.samefile(one.source)
 
 
@@ -182,9 +290,9 @@ def _make_room(path: Path) -> None:
 
 def _log_summary(annotations: Path, found: CocoLabels, yaml: Path, content: Mapping[str, Any]) -> None:
     """Log what was left out, what was written, and what to do next."""
-    for reason, keys in found.skipped.items():
+    for reason, text in found.describe_skipped().items():
         log = LOG.info if reason == CROWD else LOG.warning
-        log(f"{annotations}: {len(keys)} {reason} are left out, first: {keys[0]}")
+        log(f"{annotations}: {text}")
     path = relative_to_cwd(yaml)
     LOG.info(f"{path}: {found.polygons} polygons and {found.boxes} boxes of {len(found.names)} classes")
     missing = next((split for split in ("train", "val") if split not in content), None)

@@ -30,6 +30,7 @@ from utils.data.augment import (
     mixup,
     mosaic4,
 )
+from utils.data.coco_source import CocoImages
 from utils.data.letterbox import letterbox
 from utils.data.missing_labels import explain_missing_labels
 from utils.data.packed import PackedPaths, PackedRows
@@ -143,7 +144,7 @@ class DetectionDataset(Dataset[Item]):
         root: Path | None = None,
         prefix: str = "",
     ) -> None:
-        files = load_labels(sources, None if single_cls else names, prefix, root)
+        files = load_labels(sources, None if single_cls else names, prefix, root=root, boxes=masks is None)
         self.batch_shapes: np.ndarray | None = None
         self._batch = np.zeros(0, int)
         if rect:
@@ -180,8 +181,10 @@ class DetectionDataset(Dataset[Item]):
     def _check_labels(self, sources: Sequence[ImageSource], prefix: str, root: Path | None) -> None:
         if self.labels.counts.any():
             return
-        message = f"{', '.join(map(str, sources))}: no labels found (one .txt per image is expected)"
-        if isinstance(self.image_files, PackedPaths):
+        listed = any(isinstance(source, CocoImages) for source in sources)
+        expected = "no object is annotated" if listed else "one .txt per image is expected"
+        message = f"{', '.join(map(str, sources))}: no labels found ({expected})"
+        if not listed and isinstance(self.image_files, PackedPaths):
             message = f"{message}; {explain_missing_labels(self.image_files, root)}"
         if self.augment:
             raise DataError(f"{message}; there is nothing to train on")

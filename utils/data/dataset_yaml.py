@@ -14,6 +14,7 @@ from utils.base.log import LOG
 from utils.base.names import class_names
 from utils.base.paths import find_file, output_root, relative_to_cwd, same_but_case
 from utils.base.yaml_io import read_yaml
+from utils.data.coco_source import annotation_entries, names_of_annotations, with_annotations, with_names
 from utils.data.download import Download, download_data, is_archive, parse_downloads, safe_unpack
 from utils.data.shards.urls import ImageSource, is_shards, is_url, list_shards
 
@@ -24,7 +25,7 @@ _COCO_VAL = "coco/val2017.txt"  # its class numbers differ from those of the off
 
 @dataclass
 class DataSpec:
-    """A dataset as its yaml describes it; each split consists of folders, lists of images, or shards."""
+    """A dataset as its yaml describes it; its splits are folders, lists of images, or shards."""
 
     yaml: Path
     root: Path
@@ -53,14 +54,20 @@ def read_data_yaml(name: str | Path, *, allow_download: bool = False) -> DataSpe
         DataError: the images do not exist.
     """
     yaml, raw = _open(name)
-    names = _read_names(raw, yaml)
+    annotations = annotation_entries(raw, yaml)
+    names = {} if annotations and not raw.get("names") else _read_names(raw, yaml)
     splits = {split: _read_split(raw, split, yaml) for split in ("train", "val", "test")}
     root = _find_root(raw, splits, yaml)
     if "generate" in raw:
         _generate(raw["generate"], root, yaml)
     elif _missing(root, splits["val"]):
         _download(raw, root, splits["val"], yaml, allow_download)
-    train, val, test = ([_resolve(root, entry) for entry in entries] for entries in splits.values())
+    sources = {split: [_resolve(root, entry) for entry in entries] for split, entries in splits.items()}
+    is_coco = any(isinstance(path, Path) and path.as_posix().endswith(_COCO_VAL) for path in sources["val"])
+    if annotations:
+        sources = with_annotations(annotations, sources, root, yaml)
+        names = names or names_of_annotations(sources, yaml, raw.get("nc"))
+    train, val, test = (with_names(each, names) for each in sources.values())
     LOG.info(f"data: {relative_to_cwd(yaml)}, images in {root}")
     return DataSpec(
         yaml=yaml,
@@ -70,7 +77,7 @@ def read_data_yaml(name: str | Path, *, allow_download: bool = False) -> DataSpe
         test=test,
         names=names,
         nc=len(names),
-        is_coco=any(isinstance(path, Path) and path.as_posix().endswith(_COCO_VAL) for path in val),
+        is_coco=is_coco,
         download=_downloads_or_none(raw, yaml),
         raw=raw,
     )

@@ -27,6 +27,7 @@ from utils.data.packed import PackedPaths
 
 VERSION = 2  # of label caches and shard indices; raise it when the rules for images or labels change
 USABLE, BACKGROUND, CORRUPT = 0, 1, 2
+UNLISTED = 3  # not in the annotations: the image is left out
 LINE_SKIPPED = "the line is skipped"
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error)
 _ARRAYS = ("status", "sizes", "counts", "rows", "lines", "outlined", "points")  # names in the file
@@ -37,8 +38,9 @@ class Subject(IntEnum):
 
     IMAGE = 0
     LABELS = 1  # the label file
-    LINE = 2  # one line of the label file, which is skipped
-    CLIPPED = 3  # one line of the label file, a coordinate of which was slightly outside the image
+    LINE = 2  # one line of the label file, or an annotation of COCO, which is skipped
+    FILE = 3  # COCO annotations as a whole
+    CLIPPED = 4  # one line of the label file, a coordinate of which was slightly outside the image
 
 
 @dataclass
@@ -54,7 +56,7 @@ class Note:
 class Scan:
     """The status and labels of N images, the rows of all label files one after another."""
 
-    status: np.ndarray  # (N,) uint8: USABLE, BACKGROUND or CORRUPT
+    status: np.ndarray  # (N,) uint8: USABLE, BACKGROUND, CORRUPT or UNLISTED
     sizes: np.ndarray  # (N, 2) int32: width, height
     counts: np.ndarray  # (N,) int32: rows of each image
     rows: np.ndarray  # (R, 5) float32: class, xywhn
@@ -76,7 +78,7 @@ class Scan:
         if found != expected:
             return False
         lengths = np.concatenate((self.counts, self.outlined))
-        if (self.status > CORRUPT).any() or (self.sizes[self.status != CORRUPT] < 1).any():
+        if (self.status > UNLISTED).any() or (self.sizes[self.status < CORRUPT] < 1).any():
             return False
         if any(not 0 <= note.index < images for note in self.notes):
             return False
@@ -134,18 +136,23 @@ def cache_path(sources: Sequence[Path], images: Sequence[Path]) -> Path:
     return path
 
 
-def content_keys(images: PackedPaths) -> tuple[str, str]:
+def content_keys(images: PackedPaths, annotations: str | None = None) -> tuple[str, str]:
     """Compute two digests of the images and label files of a dataset.
+
+    Args:
+        images: all images.
+        annotations: digest of the annotations that take the place of label files.
 
     Returns:
         The key of the cache (relative paths, file sizes and modification times), and a digest without the
         times, which stays the same when the dataset is copied.
     """
-    key, content = hashlib.sha256(f"labels {VERSION}".encode()), hashlib.sha256()
+    shared = f" {annotations}" if annotations else ""
+    key, content = hashlib.sha256(f"labels {VERSION}{shared}".encode()), hashlib.sha256(shared.encode())
     for index in range(len(images)):
         relative = images.relative_path(index)
         path = images.root + relative
-        image, labels = _size_and_time(path), _size_and_time(label_name(path))
+        image, labels = _size_and_time(path), "" if annotations else _size_and_time(label_name(path))
         key.update(f"{relative}\0{image}\0{labels}\n".encode("utf-8", "surrogateescape"))
         sizes = f"{relative}\0{image.partition(':')[0]}\0{labels.partition(':')[0]}\n"
         content.update(sizes.encode("utf-8", "surrogateescape"))

@@ -7,11 +7,12 @@ import multiprocessing
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,14 @@ from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG, Bar
 from utils.base.paths import decode_text
 from utils.base.processes import usable_cores
+from utils.data.coco_scan import (
+    ListedImage,
+    annotations_digest,
+    check_listed,
+    listed_cache_path,
+    read_listing,
+)
+from utils.data.coco_source import CocoImages
 from utils.data.image_lists import label_name, label_path, list_images
 from utils.data.images import check_image
 from utils.data.label_cache import (
@@ -66,6 +75,7 @@ def load_labels(
     names: Mapping[int, str] | None = None,
     prefix: str = "",
     root: Path | None = None,
+    boxes: bool = False,
 ) -> LabelledFiles:
     """Find the images of `sources` and read their labels, from the cache if nothing has changed.
 
@@ -76,34 +86,39 @@ def load_labels(
         names: class names by number; labels of other classes are errors. None allows any class.
         prefix: text before log messages.
         root: folder of the dataset, which lists of images may be relative to.
+        boxes: take the boxes of COCO annotations, also of objects with a polygon or mask.
 
     Raises:
         DataError: no usable image is left.
     """
-    images, scan, content = _find_images(sources, prefix, root)
+    images, scan, content = _find_images(sources, prefix, root, boxes)
     notes = list(scan.notes)
     if names is not None:
         notes += _drop_unknown_classes(scan, names, prefix)
-    _log_notes(notes, images, scan.status, prefix)
+    annotations = next((source.file for source in sources if isinstance(source, CocoImages)), None)
+    _log_notes(notes, images, scan.status, prefix, annotations)
     counts = scan.counts.astype(np.int64)
     labels = PackedRows(scan.rows, np.cumsum(counts) - counts, counts)
     polygons = PackedPolygons(scan.points, np.cumsum(scan.outlined, dtype=np.int64), labels)
-    files = LabelledFiles(images, labels, polygons, scan.sizes, content).take(scan.status != CORRUPT)
+    files = LabelledFiles(images, labels, polygons, scan.sizes, content).take(scan.status < CORRUPT)
     if not files.images:
         raise DataError(f"{', '.join(map(str, sources))}: none of the {len(images)} images can be used")
     return files
 
 
 def _find_images(
-    sources: Sequence[ImageSource], prefix: str, root: Path | None
+    sources: Sequence[ImageSource], prefix: str, root: Path | None, boxes: bool
 ) -> tuple[PackedImages, Scan, str]:
     """Return all images of a split, their scan, and a digest of the files."""
     shards = [source for source in sources if isinstance(source, ShardList)]
+    listed = [source for source in sources if isinstance(source, CocoImages)]
     folders = [source for source in sources if isinstance(source, Path)]
-    if shards and folders:
+    if shards and (folders or listed):
         raise ConfigError(
-            f"{folders[0]} and {shards[0]}: a split consists of shards or of folders, not of both"
+            f"{(folders or listed)[0]} and {shards[0]}: a split consists of shards or of folders, not of both"
         )
+    if listed:
+        return _scan_listed(listed, boxes, prefix, root)
     return _scan_shards(shards, prefix) if shards else _scan_folders(folders, prefix, root=root)
 
 
@@ -141,25 +156,57 @@ def _scan_folders(
     if scan is not None:
         LOG.info(_summary(cache, scan.status, prefix, labelled))
         return images, scan, content
-    chunks: list[Scan] = []
-    bar = Bar(scan_images(images, labelled), f"{prefix}Scanning {cache}...", total=-(-len(images) // CHUNK))
-    for chunk in bar:
-        chunks.append(chunk)
-        bar.set_text(_summary(cache, np.concatenate([one.status for one in chunks]), prefix, labelled))
-    scan = Scan.concatenate(chunks)
+    scan = _run(scan_images(images, labelled), len(images), cache, prefix, labelled)
     save_scan(cache, key, scan)
     return images, scan, content
 
 
+def _scan_listed(
+    sources: Sequence[CocoImages], boxes: bool, prefix: str, root: Path | None
+) -> tuple[PackedPaths, Scan, str]:
+    """Scan images with the annotations that they share; those that these do not list are UNLISTED."""
+    images = list_images([source.images for source in sources], root)
+    cache = listed_cache_path(sources, boxes)
+    key, content = content_keys(images, annotations_digest(sources, boxes))
+    scan = load_scan(cache, key, len(images))
+    if scan is not None:
+        LOG.info(_summary(cache, scan.status, prefix))
+        return images, scan, content
+    listing = read_listing(sources, images, boxes)
+    check = partial(_check_listed_chunk, file=sources[0].file)
+    scan = _run(_scan_chunks(images, check, listing.entries), len(images), cache, prefix)
+    scan.notes = [*listing.notes, *scan.notes]
+    save_scan(cache, key, scan)
+    return images, scan, content
+
+
+def _run(chunks: Iterator[Scan], count: int, cache: Path, prefix: str, labelled: bool = True) -> Scan:
+    """Join the scans of chunks, and show the progress."""
+    done: list[Scan] = []
+    bar = Bar(chunks, f"{prefix}Scanning {cache}...", total=-(-count // CHUNK))
+    for chunk in bar:
+        done.append(chunk)
+        bar.set_text(_summary(cache, np.concatenate([one.status for one in done]), prefix, labelled))
+    return Scan.concatenate(done)
+
+
 def scan_images(images: PackedPaths, labelled: bool = True) -> Iterator[Scan]:
     """Check images and their label files in parallel; yield the scans of `CHUNK` images each, in order."""
+    return _scan_chunks(images, partial(_scan_chunk, labelled=labelled))
+
+
+def _scan_chunks(
+    images: PackedPaths, check: Callable[..., Scan], *of_images: Sequence[Any]
+) -> Iterator[Scan]:
+    """Yield what `check` returns for `CHUNK` paths at a time, and for the same part of each sequence."""
     chunks = [range(first, min(first + CHUNK, len(images))) for first in range(0, len(images), CHUNK)]
     paths = ([images.root + images.relative_path(index) for index in chunk] for chunk in chunks)
+    parts = [[one[chunk.start : chunk.stop] for chunk in chunks] for one in of_images]
     pool = _make_pool(len(images))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL warns of odd Exif data and huge images
         try:
-            yield from pool.map(partial(_scan_chunk, labelled=labelled), paths)
+            yield from pool.map(check, paths, *parts)
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C must not wait for the remaining chunks
 
@@ -178,6 +225,10 @@ def _ignore_interrupts() -> None:
 
 def _scan_chunk(paths: Sequence[str], labelled: bool) -> Scan:
     return build_scan([_check_file(Path(path), labelled) for path in paths])
+
+
+def _check_listed_chunk(paths: Sequence[str], entries: Sequence[ListedImage | None], file: Path) -> Scan:
+    return build_scan([check_listed(*each, file) for each in zip(paths, entries, strict=True)])
 
 
 def _check_file(image: Path, labelled: bool = True) -> SampleCheck:
@@ -224,16 +275,22 @@ def _drop_unknown_classes(scan: Scan, names: Mapping[int, str], prefix: str) -> 
     return [*notes, *(Note(index, Subject.LABELS, reason) for index in emptied.tolist())]
 
 
-def _log_notes(notes: Sequence[Note], images: PackedImages, status: np.ndarray, prefix: str) -> None:
+def _log_notes(
+    notes: Sequence[Note],
+    images: PackedImages,
+    status: np.ndarray,
+    prefix: str,
+    annotations: Path | None = None,
+) -> None:
     ordered = sorted(notes, key=lambda note: note.index)
     clipped = [note for note in ordered if note.subject == Subject.CLIPPED]
     others = [note for note in ordered if note.subject != Subject.CLIPPED]
     for note in others[:MAX_NOTES]:
-        LOG.warning(f"{prefix}{_subject(note, images)}: {note.text}")
+        LOG.warning(f"{prefix}{_subject(note, images, annotations)}: {note.text}")
     if len(others) > MAX_NOTES:
         LOG.warning(f"{prefix}... and {len(others) - MAX_NOTES} more warnings")
     if clipped:
-        first = f"{_subject(clipped[0], images)}, {clipped[0].text}"
+        first = f"{_subject(clipped[0], images, annotations)}, {clipped[0].text}"
         LOG.warning(
             f"{prefix}{len(clipped)} label lines with coordinates up to {BORDER} outside 0-1 are clipped, "
             f"first: {first}"
@@ -241,12 +298,15 @@ def _log_notes(notes: Sequence[Note], images: PackedImages, status: np.ndarray, 
     lines = sum(note.subject == Subject.LINE for note in notes)
     corrupt = int((status == CORRUPT).sum())
     if lines or corrupt:
-        LOG.warning(f"{prefix}{corrupt} images and {lines} label lines are skipped in total")
+        kind = "label lines" if annotations is None else "annotations"
+        LOG.warning(f"{prefix}{corrupt} images and {lines} {kind} are skipped in total")
 
 
-def _subject(note: Note, images: PackedImages) -> str:
-    """Return the name of the image or label file that a note is about."""
+def _subject(note: Note, images: PackedImages, annotations: Path | None) -> str:
+    """Return the name of the image, label file or annotations that a note is about."""
     title = images.title(note.index)
+    if annotations is not None:
+        return title if note.subject in (Subject.IMAGE, Subject.LABELS) else str(annotations)
     if note.subject == Subject.IMAGE:
         return title
     return f"{title.rpartition('.')[0]}.txt" if isinstance(images, ShardTable) else label_name(title)

@@ -328,13 +328,12 @@ class Task:
 
     def training_images(self, data: str) -> Sequence[Path]:
         """Return the training images of a dataset that are files; shards are left out."""
-        from pathlib import Path
-
+        from utils.data.coco_source import image_paths
         from utils.data.dataset_yaml import read_data_yaml
         from utils.data.image_lists import list_images
 
         spec = read_data_yaml(data)
-        sources = [source for source in spec.train if isinstance(source, Path)]
+        sources = image_paths(spec.train)
         return list_images(sources, spec.root) if sources else []
 
     def read_names(self, data: str) -> dict[int, str] | None:

@@ -10,8 +10,9 @@ from utils.base.log import LOG, color
 from utils.base.paths import relative_to_cwd
 from utils.data.loader import Share
 from utils.train.run_dir import TrainResult
-from utils.train.task import Training
+from utils.train.task import Training, TrainSetup
 from utils.val.accumulator import ValResult
+from utils.val.coco_truth import CocoTruth, load_truth
 from utils.val.evaluate import FEW_CLASSES, EvalConfig, evaluate
 from utils.val.outputs import OutputOptions
 
@@ -83,10 +84,18 @@ def validate_best(training: Training) -> ValResult:
             plots=not setup.options.noplots,
             save_json=setup.data.is_coco,
             json_stem=path.stem,
-            coco_root=setup.data.root if setup.data.is_coco else None,
+            truth=_coco_truth(setup),
         ),
         device=device,
         loss=state.loss,
         callbacks=setup.callbacks,
         evaluator=setup.task.evaluator(),
     )
+
+
+def _coco_truth(setup: TrainSetup) -> CocoTruth | None:
+    """Return the annotations of COCO val2017, which the original scores the final model against, too."""
+    if not setup.data.is_coco:
+        return None
+    paths = [str(path) for path in setup.loaders.val.dataset.image_files]
+    return load_truth(setup.data, "val", paths, single_cls=setup.options.single_cls)

@@ -45,7 +45,7 @@ def measure(options: ValOptions, folder: Path | None = None) -> Any:
     if device.type != "cpu" or options.task in ("speed", "study"):
         backend.warmup((1, *shape[1:]) if backend.pt else shape)
     config = _eval_config(options, half=backend.fp16, hybrid=folder is not None and options.save_hybrid)
-    outputs = None if folder is None else _output_options(options, folder, data)
+    outputs = None if folder is None else _output_options(options, folder, data, loader)
     names = {0: "item"} if options.single_cls else task.names_of(backend, data)
     with closing(loader):
         result = evaluate(backend, loader, names, config, outputs, device=device, evaluator=task.evaluator())
@@ -72,9 +72,14 @@ def _eval_config(options: ValOptions, half: bool, hybrid: bool) -> EvalConfig:
     )
 
 
-def _output_options(options: ValOptions, folder: Path, data: DataSpec) -> OutputOptions:
+def _output_options(options: ValOptions, folder: Path, data: DataSpec, loader: Loader) -> OutputOptions:
+    from utils.val.coco_truth import load_truth
     from utils.val.outputs import OutputOptions
 
+    truth = None
+    if options.save_json:
+        paths = [str(path) for path in loader.dataset.image_files]
+        truth = load_truth(data, _split(options), paths, file=options.ann, single_cls=options.single_cls)
     folder.mkdir(parents=True, exist_ok=True)
     return OutputOptions(
         folder,
@@ -83,15 +88,19 @@ def _output_options(options: ValOptions, folder: Path, data: DataSpec) -> Output
         save_conf=options.save_conf,
         save_json=options.save_json,
         json_stem=Path(options.weights[0]).stem,
-        coco_root=data.root if data.is_coco else None,
+        truth=truth,
     )
+
+
+def _split(options: ValOptions) -> str:
+    return options.task if options.task in ("train", "test") else "val"
 
 
 def _make_loader(options: ValOptions, backend: Backend, data: DataSpec) -> Loader:
     """Return the loader of the split."""
     from utils.data.loader import make_loader
 
-    task, split = get_task(options.model_task), options.task if options.task in ("train", "test") else "val"
+    task, split = get_task(options.model_task), _split(options)
     if not getattr(data, split):
         raise ConfigError(f"--task {split}: {data.yaml} has no {task.split_noun} '{split}'")
     dataset = task.make_val_dataset(options, split, data, backend)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,25 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.base.errors import DataError
 from utils.base.log import LOG
 from utils.base.names import UniqueNames
-from utils.base.paths import atomic_write, output_root
+from utils.base.paths import atomic_write
 from utils.ops.boxes import xyxy2xywh, xyxy2xywhn
 from utils.ops.metrics import ConfusionMatrix
 from utils.plots.batches import output_to_target, plot_images
 from utils.plots.curves import plot_confusion_matrix, plot_mc_curve, plot_pr_curve
 from utils.plots.figure import new_figure
+from utils.val.coco_scores import coco_scores
 
 if TYPE_CHECKING:
     from utils.data.loader import Batch
     from utils.ops.metrics import APResult
     from utils.val.accumulator import EvalResult
+    from utils.val.coco_truth import CocoTruth
 
 PLOTTED_BATCHES = 3
 PLOTTED_BOXES = 15  # per image, those with the highest confidence; more would hide the image
-_UNUSED_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # of COCO's 90 category ids, 80 are in use
-COCO_IDS: tuple[int, ...] = tuple(number for number in range(1, 91) if number not in _UNUSED_IDS)
-_ANNOTATIONS = Path("annotations", "instances_val2017.json")
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class OutputOptions:
     save_conf: bool = False  # with the confidence in these files
     save_json: bool = False  # <json_stem>_predictions.json
     json_stem: str = "model"
-    coco_root: Path | None = None  # folder of the dataset if it is COCO, whose tools then score the json file
+    truth: CocoTruth | None = None  # annotations that the COCO tools score the json file against
 
 
 class EvalOutputs:
@@ -62,7 +60,7 @@ class EvalOutputs:
         if options.save_txt:
             self.labels = LabelWriter(options.folder / "labels", options.save_conf)
         if options.save_json:
-            self.json = JsonWriter(COCO_IDS if options.coco_root is not None else ())
+            self.json = JsonWriter(options.truth)
         if options.plots:
             self.plots = ValPlots(options.folder, names)
 
@@ -98,14 +96,20 @@ class EvalOutputs:
             return nothing
         path = self.options.folder / f"{self.options.json_stem}_predictions.json"
         self.json.save(path)
-        root = self.options.coco_root
-        if root is None:
+        truth = self.options.truth
+        if truth is None:
             return nothing
-        annotations = find_annotations(root)
-        if annotations is None:
-            LOG.warning(f"no COCO scores: {root} has no annotations/instances_val2017.json")
+        if not self.json.rows:
+            LOG.warning(f"no detections, so the COCO scores against {truth.file} are 0")
+            return [(0.0, 0.0)] * len(kinds)
+        ids, single_cls = self.json.image_ids, truth.single_cls
+        try:
+            return [coco_scores(path, truth.file, ids, kind, single_cls=single_cls) for kind in kinds]
+        except DataError as error:
+            if truth.required:
+                raise
+            LOG.warning(str(error))
             return nothing
-        return [coco_scores(path, annotations, self.json.image_ids, kind) for kind in kinds]
 
     def close(self) -> None:
         """Stop drawing; called after errors, too."""
@@ -215,19 +219,16 @@ class ValPlots:
         self._pending.append(self._thread.submit(function, *args, **kwargs))
 
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-
 class JsonWriter:
     """Rows of a COCO results file: image_id, category_id, bbox (left, top, width, height), score.
 
     Args:
-        category_ids: id of each class; by default its index.
+        truth: annotations with the ids of images and classes; what has none there is not in the file. By
+            default the id of an image is its name, and that of a class its number.
     """
 
-    def __init__(self, category_ids: Sequence[int] = ()) -> None:
-        self.category_ids = category_ids
+    def __init__(self, truth: CocoTruth | None = None) -> None:
+        self.truth = truth
         self.image_ids: list[int | str] = []
         self.rows: list[dict[str, object]] = []
 
@@ -235,16 +236,20 @@ class JsonWriter:
         self, path: Path, detections: Tensor, segmentations: Sequence[dict[str, Any]] | None = None
     ) -> None:
         """Add the `detections` (n, 6) of one image, in its own pixels, and the RLE of their masks."""
-        # COCO's image ids are numbers, and the names of its files.
-        image_id = int(path.stem) if path.stem.isdecimal() else path.stem
+        image_id = self._image_id(path)
+        if image_id is None:
+            return
         self.image_ids.append(image_id)
         boxes = xyxy2xywh(detections[:, :4])
         boxes[:, :2] -= boxes[:, 2:] / 2
         scores = detections[:, 4:6].tolist()
         for number, (box, (score, index)) in enumerate(zip(boxes.tolist(), scores, strict=True)):
+            category = int(index) if self.truth is None else self.truth.category_ids[int(index)]
+            if category is None:
+                continue
             row: dict[str, object] = {
                 "image_id": image_id,
-                "category_id": self.category_ids[int(index)] if self.category_ids else int(index),
+                "category_id": category,
                 "bbox": [round(value, 3) for value in box],
                 "score": round(score, 5),
             }
@@ -258,47 +263,8 @@ class JsonWriter:
             json.dump(self.rows, file)
         LOG.info(f"{len(self.rows)} detections saved to {path}")
 
-
-def find_annotations(root: Path) -> Path | None:
-    """Find the annotations of COCO val2017 below the dataset's root or in ../datasets/coco."""
-    for folder in (root, output_root().parent / "datasets" / "coco"):
-        if (folder / _ANNOTATIONS).is_file():
-            return folder / _ANNOTATIONS
-    return None
-
-
-def coco_scores(
-    predictions: Path, annotations: Path, image_ids: Sequence[int | str], kind: str = "bbox"
-) -> tuple[float, float] | None:
-    """Compute (mAP50-95, mAP50) with the COCO tools; None, with a warning, where that is not possible."""
-    tools = _tools()
-    if tools is None:
-        LOG.warning("COCO scores need pycocotools or faster-coco-eval: pip install pycocotools")
-        return None
-    coco_class, eval_class = tools
-    try:
-        with redirect_stdout(StringIO()) as table:
-            truth = coco_class(str(annotations))
-            scorer = eval_class(truth, truth.loadRes(str(predictions)), kind)
-            scorer.params.imgIds = list(image_ids)
-            scorer.evaluate()
-            scorer.accumulate()
-            scorer.summarize()
-    except (AssertionError, IndexError, KeyError, OSError, TypeError, ValueError) as error:
-        LOG.warning(f"{predictions}: no COCO scores against {annotations} ({type(error).__name__}: {error})")
-        return None
-    LOG.info(table.getvalue().rstrip())
-    return float(scorer.stats[0]), float(scorer.stats[1])
-
-
-def _tools() -> tuple[Any, Any] | None:
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError:
-        try:
-            from faster_coco_eval import COCO
-            from faster_coco_eval import COCOeval_faster as COCOeval
-        except ImportError:
-            return None
-    return COCO, COCOeval
+    def _image_id(self, path: Path) -> int | str | None:
+        if self.truth is not None:
+            return self.truth.image_ids.get(str(path))
+        # COCO's image ids are numbers, and the names of its files.
+        return int(path.stem) if path.stem.isdecimal() else path.stem

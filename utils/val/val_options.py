@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from utils.base import options
+from utils.base.errors import ConfigError
 from utils.base.log import LOG
 from utils.base.options import Options, flag
 from utils.base.paths import ROOT, relative_to_cwd, runs_folder
@@ -57,14 +58,25 @@ class ValOptions(Options):
     save_txt: bool = _out(False, "write labels/*.txt, one line per box")
     save_hybrid: bool = _out(False, "write detections and true labels together to labels/*.txt")
     save_conf: bool = _out(False, "append the confidence to each line of labels/*.txt")
-    save_json: bool = _out(False, "write a COCO results file; always on for coco.yaml")
+    save_json: bool = _out(
+        False, "write a COCO results file, and score it with the COCO tools; always on for coco.yaml"
+    )
+    ann: str = _out(
+        "",
+        "COCO annotations to score --save-json against; by default those of the data yaml, or "
+        "annotations/instances_<split>*.json of the dataset",
+        metavar="FILE",
+    )
     project: str = _out(factory=lambda: runs_folder("val"), help="folder that contains the run folders")
     name: str = _out("exp", "name of the run folder, numbered if it exists")
     exist_ok: bool = _out(False, "write into the run folder even if it exists")
 
     def check(self) -> None:
         """Switch on the outputs that other options imply."""
-        object.__setattr__(self, "save_json", self.save_json or self.data.endswith("coco.yaml"))
+        save_json = self.save_json or bool(self.ann) or self.data.endswith("coco.yaml")
+        object.__setattr__(self, "save_json", save_json)
+        if self.ann and self.task in ("speed", "study"):
+            raise ConfigError(f"--ann {self.ann}: --task {self.task} has no COCO scores; leave it out")
         object.__setattr__(self, "save_txt", self.save_txt or self.save_hybrid)
 
 

@@ -16,6 +16,7 @@ from utils.data.loader import Batch
 from utils.loggers.callbacks import Callbacks
 from utils.val import outputs
 from utils.val.accumulator import EvalResult
+from utils.val.coco_truth import CocoTruth
 from utils.val.evaluate import EvalConfig, evaluate
 from utils.val.outputs import OutputOptions
 
@@ -205,19 +206,17 @@ def test_callbacks_are_called_in_order() -> None:
 def test_scores_of_the_coco_tools_replace_the_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
 
-    def coco_scores(*args: Any) -> tuple[float, float]:
+    def coco_scores(*args: Any, **keywords: Any) -> tuple[float, float]:
         calls.append(args)
         return 0.3, 0.5
 
     monkeypatch.setattr(outputs, "coco_scores", coco_scores)
-    truth = tmp_path / "annotations" / "instances_val2017.json"
-    truth.parent.mkdir()
-    truth.touch()
-    written = OutputOptions(tmp_path, save_json=True, json_stem="m", coco_root=tmp_path)
+    truth = CocoTruth(tmp_path / "a.json", {f"/data/images/{i:012d}.jpg": 70 + i for i in (0, 1)}, (1, 9, 3))
+    written = OutputOptions(tmp_path, save_json=True, json_stem="m", truth=truth)
 
     result = run(FakeModel([as_detections(LABELS)]), [batch(LABELS)], outputs=written)
 
     assert (result.map, result.map50, result.mp) == (0.3, 0.5, 1)
-    assert calls == [(tmp_path / "m_predictions.json", truth, [0, 1], "bbox")]
+    assert calls == [(tmp_path / "m_predictions.json", truth.file, [70, 71], "bbox")]
     rows = json.loads((tmp_path / "m_predictions.json").read_text())
-    assert [row["category_id"] for row in rows] == [1, 2, 1]  # COCO's ids start at 1
+    assert [row["category_id"] for row in rows] == [1, 9, 1]

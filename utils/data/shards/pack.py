@@ -18,6 +18,7 @@ from utils.base.paths import atomic_write, relative_to_cwd
 from utils.base.seeds import generator
 from utils.base.yaml_io import write_yaml
 from utils.data.class_folders import load_split
+from utils.data.coco_source import CocoImages
 from utils.data.dataset_yaml import DataSpec
 from utils.data.image_lists import label_path
 from utils.data.packed import PackedImages, PackedPaths
@@ -66,11 +67,26 @@ def pack_dataset(
 
 
 def _load(data: DataSpec, split: str) -> tuple[PackedImages, list[str] | None]:
-    """Return the images of a split and, for class folders, the label of each, a box of the whole image."""
+    """Return the images of a split, and the label text of each where it is in no file.
+
+    That of class folders is a box of the whole image; that of COCO annotations boxes and polygons.
+    """
     if not data.yaml.is_dir():
-        return load_labels(getattr(data, split), prefix=f"{split}: ", root=data.root).images, None
+        sources = getattr(data, split)
+        found = load_labels(sources, prefix=f"{split}: ", root=data.root)
+        listed = any(isinstance(source, CocoImages) for source in sources)
+        return found.images, [*map(_label_text, found.labels, found.polygons)] if listed else None
     files = load_split(data, split, data.names, prefix=f"{split}: ")
     return files.images, [" ".join(f"{value:g}" for value in row) + "\n" for row in files.labels.joined()]
+
+
+def _label_text(rows: np.ndarray, polygons: Sequence[np.ndarray]) -> str:
+    """Return labels (n, 5), and the polygon (k, 2) of each or none, as in a label file."""
+    lines = []
+    for index, (number, *box) in enumerate(rows.tolist()):
+        points = polygons[index].ravel().tolist() if polygons else []
+        lines.append(f"{number:.0f} {' '.join(f'{value:.6f}' for value in points or box)}\n")
+    return "".join(lines)
 
 
 def log_summary(yaml: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.base.errors import ConfigError
+from utils.data.coco_source import CocoImages
 
 MAX_SHARDS = 100_000  # more is most likely a typing error
 # Schemes that only read bytes. fsspec has more: some create files from templates or chain others (`a::b`),
@@ -39,7 +40,7 @@ class ShardList:
         return self.pattern
 
 
-ImageSource = Path | ShardList  # of images: a folder, a list of images, or shards
+ImageSource = Path | ShardList | CocoImages  # of images: a folder, a list of images, shards, or COCO's JSON
 
 
 def is_shards(entry: str) -> bool:

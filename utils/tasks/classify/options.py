@@ -89,7 +89,7 @@ class ClassifyValOptions(ValOptions):
     model_task: ClassVar[str] = "classify"
     hidden: ClassVar[tuple[str, ...]] = (
         *("single_cls", "conf_thres", "iou_thres", "max_det", "match", "augment"),
-        *("save_txt", "save_hybrid", "save_conf", "save_json"),
+        *("save_txt", "save_hybrid", "save_conf", "save_json", "ann"),
     )
 
     weights: list[str] = flag(["yolov5s-cls.pt"], "model path", group=_MODEL)
