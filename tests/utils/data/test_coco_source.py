@@ -32,7 +32,7 @@ def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) ->
 
 def load(given: CocoSet, split: str = "train", boxes: bool = False) -> LabelledFiles:
     data = read_data_yaml(given.write())
-    return load_labels(getattr(data, split), data.names, f"{split}: ", boxes)
+    return load_labels(getattr(data, split), data.names, f"{split}: ", boxes=boxes)
 
 
 def warnings(logged: pytest.LogCaptureFixture) -> str:
