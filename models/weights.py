@@ -22,7 +22,7 @@ from utils.base.paths import ROOT, atomic_write, cache_folder, command_for
 from utils.base.yaml_io import plain
 from utils.tasks.classify.official import config_of
 
-_HEADS = ("Detect", "Segment", "Classify")
+_HEADS = ("Detect", "Segment", "Classify", "ClassifyLinear")
 FORMAT = "yolov5-lska"  # the value of `format` in files of our own
 VERSION = 1
 _METADATA = ("date", "git", "versions", "data", "command", "seed")  # keys that describe the training run
@@ -60,6 +60,7 @@ class Checkpoint:
     opt: dict[str, Any] | None = None
     epoch: int = -1
     best_fitness: float | None = None
+    class_weights: Tensor | None = None  # (nc,), in files of YOLOv5, for its training
     training: dict[str, Any] | None = None  # the whole content, where training can resume from it
     metadata: dict[str, Any] = field(default_factory=dict)  # the keys of _METADATA
 
@@ -175,10 +176,12 @@ def _from_state_dict(path: Path, content: dict[str, Any], model: dict[str, Any])
 
 def _from_pickled_module(path: Path, content: dict[str, Any], model: Record) -> Checkpoint:
     """Read the content of a file of YOLOv5 or one of its forks, which holds the pickled model."""
-    yaml = model.get("yaml")
+    yaml, prefix = model.get("yaml"), ""
     head = next((module for module in _modules(model) if module.class_name in _HEADS), None)
-    if head is not None and head.class_name == "Classify":
+    if not isinstance(yaml, dict) and head is not None and head.class_name == "Classify":
         yaml = _classifier_yaml(path, model)
+    if isinstance(yaml, dict) and model.origin.startswith("torchvision."):  # which export.py has written
+        head, prefix = model, "model.0.model."
     if not isinstance(yaml, dict) or head is None:
         raise DataError(f"{path}: not a model of YOLOv5 (it holds a {model.origin})")
     nc = int(head.get("nc") or yaml["nc"])
@@ -187,9 +190,10 @@ def _from_pickled_module(path: Path, content: dict[str, Any], model: Record) -> 
         if activation := _old_activation(model, block):
             yaml[key] = activation
     stride, names, epoch = model.get("stride"), model.get("names"), content.get("epoch")
+    class_weights = model.get("class_weights")
     return Checkpoint(
         path=path,
-        state={key: value for key, value in state_of(model) if not key.endswith("anchor_grid")},
+        state={key: value for key, value in state_of(model, prefix) if not key.endswith("anchor_grid")},
         yaml=yaml,
         names=class_names(names if isinstance(names, dict | list | tuple) else [str(i) for i in range(nc)]),
         stride=[float(s) for s in stride] if isinstance(stride, Tensor) else [],
@@ -197,6 +201,7 @@ def _from_pickled_module(path: Path, content: dict[str, Any], model: Record) -> 
         hyp=_plain_or_none(model.get("hyp")),
         opt=_plain_or_none(content.get("opt")),
         epoch=epoch if isinstance(epoch, int) else -1,
+        class_weights=class_weights if isinstance(class_weights, Tensor) else None,
         metadata={key: plain(content[key]) for key in _METADATA if content.get(key) is not None},
     )
 
