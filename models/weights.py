@@ -189,6 +189,8 @@ def _from_pickled_module(path: Path, content: dict[str, Any], model: Record) -> 
     for key, block in (("activation", "Conv"), ("csp_activation", "BottleneckCSP")):
         if activation := _old_activation(model, block):
             yaml[key] = activation
+    if isinstance(model.get("yaml_file"), str):
+        yaml["yaml_file"] = model.get("yaml_file")
     stride, names, epoch = model.get("stride"), model.get("names"), content.get("epoch")
     class_weights = model.get("class_weights")
     return Checkpoint(
@@ -347,14 +349,38 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         torch.save(content, file)
 
 
-def strip_checkpoint(path: Path, out: Path | None = None) -> None:
+def is_foreign(content: Any) -> bool:
+    """Return whether the content of a file comes from YOLOv5, a fork or another program.
+
+    Modules that a script pickled with our classes do not: their layers have an attribute of ours.
+    """
+    if not isinstance(content, dict):
+        return True
+    model = content.get("ema") or content.get("model")
+    layers = _modules(_unwrapped(model)) if isinstance(model, Record) else ()
+    return content.get("format") != FORMAT and not any("repeats" in layer.fields for layer in layers)
+
+
+def strip_checkpoint(path: Path, out: Path | None = None) -> bool:
     """Reduce a checkpoint to what inference needs: the EMA as the model, in FP16, without the optimizer.
+
+    A file of another program, which could not open the result, is not overwritten; a warning says so.
 
     Args:
         path: the checkpoint.
-        out: where to write the result; None: over `path`.
+        out: where to write the result, in this project's format; None: over `path`.
+
+    Returns:
+        Whether the result was written.
     """
     content = read_torch_file(path)
+    in_place = out is None or out.exists() and out.samefile(path)
+    if in_place and is_foreign(content):
+        LOG.warning(
+            f"{path}: not stripped, as the program that has written it (YOLOv5?) could not open the result; "
+            f"for a copy that it opens: {command_for('export.py')} --weights {path} --include yolov5"
+        )
+        return False
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         checkpoint = read_checkpoint(path)
         content = {
@@ -369,3 +395,4 @@ def strip_checkpoint(path: Path, out: Path | None = None) -> None:
     save_checkpoint(out or path, {"epoch": -1, **removed, "model": {**model, "state_dict": state}, **kept})
     size = (out or path).stat().st_size / 1e6
     LOG.info(f"Optimizer stripped from {path},{f' saved as {out},' if out else ''} {size:.1f}MB")
+    return True

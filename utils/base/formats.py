@@ -105,7 +105,7 @@ FORMATS: dict[str, Format] = {
     )
 }
 PYTORCH = Format("pt", "PyTorch", ".pt")
-# Written by export.py only. It is not in FORMATS, since its file is a .pt like any other to all that reads one.
+# Written by export.py only, and not in FORMATS: its file is a .pt like any other to what reads one.
 YOLOV5 = Format("yolov5", "YOLOv5", ".pt", endings={"": "_yolov5.pt"})
 EXPORTS = FORMATS | {YOLOV5.name: YOLOV5}  # what `export.py --include` accepts
 TRITON = Format("triton", "Triton server", "", "pip install 'tritonclient[all]'")

@@ -97,7 +97,7 @@ def origin_of(cls: type[nn.Module]) -> str:
 
 
 def _parts(model: BaseModel) -> nn.Module:
-    """Return the layers of a model; of a classifier of torchvision itself, which YOLOv5 saves without more."""
+    """Return the layers of a model, or the model of torchvision, which YOLOv5 saves as it is."""
     first = model.model[0]
     return first.model if isinstance(first, TorchVision) else model.model
 
