@@ -27,7 +27,7 @@ from utils.tasks.classify.head import TorchVision
 from utils.tasks.classify.transforms import MEAN, STD
 from utils.tasks.segment.head import Segment
 
-PASTE = ROOT / "extras" / "blocks_for_yolov5.py"  # the blocks that YOLOv5 lacks, for its models/common.py
+PASTE = ROOT / "data" / "blocks_for_yolov5.py"  # the blocks that YOLOv5 lacks, for its models/common.py
 IMGSZ = 224  # of a classifier whose file does not say it
 
 _BLOCKS_OF_YOLOV5 = {

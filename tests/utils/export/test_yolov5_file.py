@@ -238,7 +238,7 @@ def test_a_classifier_of_torchvision_is_its_own_module(tmp_path: Path, name: str
 
 
 def pasted(path: Path) -> Any:
-    """Load a file with the classes of extras/blocks_for_yolov5.py in place of ours."""
+    """Load a file with the classes of data/blocks_for_yolov5.py in place of ours."""
     blocks = types.ModuleType("pasted")
     vars(blocks).update({name: vars(models.common)[name] for name in ("C3", "SPPF")})
     exec(compile(PASTE.read_text(), str(PASTE), "exec"), vars(blocks))  # as if appended to models/common.py
