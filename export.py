@@ -44,7 +44,7 @@ def export(options: ExportOptions) -> list[ExportReport]:
     Raises:
         ConfigError, DataError: the weights, the device or the calibration dataset cannot be used.
     """
-    from models.weights import locate_weights
+    from models.official_weights import locate_weights
     from utils.export.export_job import Exporter, print_table
 
     files = [locate_weights(file) for file in options.weights]  # a missing file is reported before the work

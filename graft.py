@@ -45,15 +45,18 @@ def graft_weights(options: GraftOptions) -> Path:
     """Graft, log the report and the difference of the outputs, and write the new checkpoint.
 
     Raises:
+        ConfigError: the file to write exists, and comes from another program.
         DataError: none of the weights fits the config.
     """
     import torch
 
     from models.graft import graft, output_gap
+    from models.official_weights import locate_weights
+    from models.pickles import read_torch_file
     from models.weights import (
         VANCheckpoint,
         build_model,
-        locate_weights,
+        is_foreign,
         model_record,
         read_checkpoint,
         save_checkpoint,
@@ -61,6 +64,11 @@ def graft_weights(options: GraftOptions) -> Path:
     from models.yolo import make_model
 
     checkpoint = read_checkpoint(locate_weights(options.weights))
+    path = options.path
+    if path.is_file() and is_foreign(read_torch_file(path)):
+        raise ConfigError(
+            f"--output {path}: exists, and another program has written it; give another file name"
+        )
     model = make_model(options.cfg, ch=checkpoint.yaml.get("ch", 3), nc=options.nc or checkpoint.nc)
     report = graft(model, checkpoint)
     LOG.info(str(report))
@@ -74,7 +82,6 @@ def graft_weights(options: GraftOptions) -> Path:
         image = torch.rand(1, model.yaml["ch"], side, side, generator=torch.Generator().manual_seed(0))
         gap = output_gap(source, model, image)
         LOG.info(f"Largest output difference to {checkpoint.path.name}: {gap:.2g}")
-    path = options.path
     save_checkpoint(path, {"epoch": -1, "model": model_record(model), "ema": None, "optimizer": None})
     LOG.info(f"Saved {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return path

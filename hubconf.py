@@ -151,7 +151,8 @@ def _plain_errors() -> _Any:
 def _load_file(path: str | _Path | _Sequence[str | _Path], autoshape: bool, device: _Any) -> _Any:
     from models.autoshape import AutoShape
     from models.backends import detect_format, load_backend
-    from models.weights import build_model, locate_weights, read_checkpoint
+    from models.official_weights import locate_weights
+    from models.weights import build_model, read_checkpoint
 
     if not autoshape and isinstance(path, str | _Path) and detect_format(str(path)).name == "pt":
         return build_model(read_checkpoint(locate_weights(path))).to(device)
@@ -165,7 +166,8 @@ def _build(cfg: str, weights: str, channels: int, classes: int, autoshape: bool,
 
     from models.autoshape import AutoShape
     from models.graft import graft
-    from models.weights import locate_weights, read_checkpoint
+    from models.official_weights import locate_weights
+    from models.weights import read_checkpoint
     from models.yolo import DetectionModel
     from utils.base.errors import ConfigError
     from utils.base.log import LOG

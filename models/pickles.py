@@ -1,19 +1,23 @@
-"""Read PyTorch files as inert data: tensors and plain containers; every class becomes a passive record.
+"""Read and write PyTorch files as inert data: tensors, plain containers, and a passive record for any object.
 
 A pickle is a program that can call anything it names. This reader resolves only a short list of containers
 and tensor builders; any other name becomes an empty record that takes any arguments. No code of the file
-is run.
+is run. The writer does the reverse: a record becomes an object of the class that it names, which does not
+have to exist here.
 """
 
 from __future__ import annotations
 
 import collections
+import copyreg
 import io
 import pickle
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import torch
@@ -85,6 +89,19 @@ class Record:
             if isinstance(held := self.fields.get(holder), dict) and name in held:
                 return held[name]
         return self.fields.get(name, default)
+
+
+@cache
+def record_class(origin: str) -> type[Record]:
+    """Return the class of records that stand for objects of `origin`, such as models.common.Conv."""
+    return type(origin.rpartition(".")[2], (Record,), {"origin": origin})
+
+
+def make_record(origin: str, fields: dict[str, Any] | None = None, args: tuple[Any, ...] = ()) -> Record:
+    """Make a record to write: an object of the class `origin` with these fields, or the result of a call."""
+    record = record_class(origin)(*args)
+    record.fields.update(fields or {})
+    return record
 
 
 class _Storage:
@@ -241,3 +258,33 @@ def state_of(record: Record, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     for name, child in (record.fields.get("_modules") or {}).items():
         if isinstance(child, Record):
             yield from state_of(child, f"{prefix}{name}.")
+
+
+class _Pickler(pickle._Pickler):
+    """Pickler that writes the class of a record as the global that it names.
+
+    It derives from the pickler in Python, as the one in C imports every class that it writes.
+    """
+
+    def reducer_override(self, obj: Any) -> Any:
+        if not isinstance(obj, Record):
+            return NotImplemented
+        if obj.args:  # the result of a call, such as builtins.getattr
+            return type(obj), obj.args, obj.fields or None
+        return copyreg.__newobj__, (type(obj),), obj.fields  # type: ignore[attr-defined]
+
+    def save_global(self, obj: Any, name: str | None = None) -> None:
+        if isinstance(obj, type) and issubclass(obj, Record):
+            module, _, name = obj.origin.replace("builtins.", "__builtin__.").rpartition(".")
+            self.write(pickle.GLOBAL + f"{module}\n{name}\n".encode())  # type: ignore[attr-defined]
+            self.memoize(obj)  # type: ignore[attr-defined]
+        else:
+            super().save_global(obj, name)  # type: ignore[misc]
+
+
+def write_torch_file(file: IO[bytes], content: Any) -> None:
+    """Write what `torch.load` reads: tensors, plain containers, and an object for each `Record`.
+
+    Protocol 2, as of `torch.save`, writes Python 2's names of builtins, which every reader knows.
+    """
+    torch.save(content, file, pickle_module=SimpleNamespace(__name__="pickle", Pickler=_Pickler))

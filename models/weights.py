@@ -1,9 +1,7 @@
-"""Weights: find or download their file, read it, build its model; save and strip checkpoints."""
+"""Checkpoints: read their file, build the model, save and strip them."""
 
 from __future__ import annotations
 
-import difflib
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,38 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from models.config import with_kernels
+from models.official_weights import locate_weights
 from models.pickles import Record, read_torch_file, state_of
 from models.van_weights import classifier_state, detector_config
 from models.yolo import BaseModel, DetectionModel, make_model
-from utils.base.errors import ConfigError, DataError, MissingFileError
+from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.base.names import class_names
-from utils.base.paths import ROOT, atomic_write, cache_folder, command_for
+from utils.base.paths import atomic_write, command_for
 from utils.base.yaml_io import plain
 from utils.tasks.classify.official import config_of
 
-_HEADS = ("Detect", "Segment", "Classify")
+_HEADS = ("Detect", "Segment", "Classify", "ClassifyLinear")
 FORMAT = "yolov5-lska"  # the value of `format` in files of our own
 VERSION = 1
 _METADATA = ("date", "git", "versions", "data", "command", "seed")  # keys that describe the training run
-
-RELEASE = "https://github.com/ultralytics/yolov5/releases/download/v7.0"
-LICENCE = "AGPL-3.0 (https://github.com/ultralytics/yolov5)"
-_TIMEOUT = 8.0  # seconds until a download gives up where there is no network
-_LARGEST = 2**30  # bytes; the largest official file has a third of that
-
-
-@dataclass(frozen=True)
-class OfficialFile:
-    """SHA-256 and size of a published file; None where we have not verified them."""
-
-    sha256: str | None = None
-    size: int | None = None
-
-
-OFFICIAL = {f"yolov5{scale}{kind}.pt": OfficialFile() for kind in ("", "6", "-seg") for scale in "nsmlx"} | {
-    "yolov5n.pt": OfficialFile("4f180cf23ba0717ada0badd6c685026d73d48f184d00fc159c2641284b2ac0a3", 4_062_133),
-}
 
 
 @dataclass
@@ -61,6 +42,7 @@ class Checkpoint:
     opt: dict[str, Any] | None = None
     epoch: int = -1
     best_fitness: float | None = None
+    class_weights: Tensor | None = None  # (nc,), in files of YOLOv5, for its training
     training: dict[str, Any] | None = None  # the whole content, where training can resume from it
     metadata: dict[str, Any] = field(default_factory=dict)  # the keys of _METADATA
 
@@ -74,56 +56,6 @@ class Checkpoint:
 @dataclass
 class VANCheckpoint(Checkpoint):
     """Weights of a VAN classifier, which fill the backbone of the detector that `yaml` describes."""
-
-
-def locate_weights(name: str | Path) -> Path:
-    """Find a weights file: as given, in the project, in the cache folder, or by downloading an official one.
-
-    Raises:
-        ConfigError: there is no such file, and the name is not an official one.
-        DataError: the download of an official file failed; the message says what to do.
-    """
-    path = Path(name).expanduser()
-    for candidate in (path, ROOT / path):
-        if candidate.is_file():
-            return candidate
-    if path.name in OFFICIAL and path.parent.resolve() in (Path().resolve(), ROOT):
-        return download_official(path.name)
-    files = [file.name for file in path.parent.glob("*.pt")] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, sorted({*files, *OFFICIAL}), n=3)
-    hint = f"; did you mean {', '.join(near)}?" if near else ""
-    raise MissingFileError(f"--weights {name}: no such file{hint}")
-
-
-def download_official(name: str) -> Path:
-    """Return an official weights file from the cache folder; download it if it is not there.
-
-    Raises:
-        ConfigError: the name is not official.
-        DataError: there is no network, or the download is not the published file.
-    """
-    from utils.base.download import download_file
-
-    if name not in OFFICIAL:
-        raise ConfigError(f"{name}: not an official weight file; those are {', '.join(OFFICIAL)}")
-    path, known = cache_folder() / "weights" / name, OFFICIAL[name]
-    if path.is_file() and _is_intact(path, known):
-        return path
-    path.unlink(missing_ok=True)
-    LOG.info(f"Downloading {name} from {RELEASE}. The licence of these weights is {LICENCE}.")
-    url = f"{RELEASE}/{name}"
-    download_file(url, path, sha256=known.sha256, size=known.size, limit=_LARGEST, timeout=_TIMEOUT)
-    if not _is_intact(path, known):
-        path.unlink()
-        raise DataError(f"{url}: the download is not a checkpoint and was deleted")
-    return path
-
-
-def _is_intact(path: Path, known: OfficialFile) -> bool:
-    """Return whether hash and size are right, and the file is a zip, which a server's error page is not."""
-    from utils.base.download import matches
-
-    return matches(path, known.sha256, known.size) and zipfile.is_zipfile(path)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -176,10 +108,12 @@ def _from_state_dict(path: Path, content: dict[str, Any], model: dict[str, Any])
 
 def _from_pickled_module(path: Path, content: dict[str, Any], model: Record) -> Checkpoint:
     """Read the content of a file of YOLOv5 or one of its forks, which holds the pickled model."""
-    yaml = model.get("yaml")
+    yaml, prefix = model.get("yaml"), ""
     head = next((module for module in _modules(model) if module.class_name in _HEADS), None)
-    if head is not None and head.class_name == "Classify":
+    if not isinstance(yaml, dict) and head is not None and head.class_name == "Classify":
         yaml = _classifier_yaml(path, model)
+    if isinstance(yaml, dict) and model.origin.startswith("torchvision."):  # which export.py has written
+        head, prefix = model, "model.0.model."
     if not isinstance(yaml, dict) or head is None:
         raise DataError(f"{path}: not a model of YOLOv5 (it holds a {model.origin})")
     nc = int(head.get("nc") or yaml["nc"])
@@ -187,9 +121,12 @@ def _from_pickled_module(path: Path, content: dict[str, Any], model: Record) -> 
     for key, block in (("activation", "Conv"), ("csp_activation", "BottleneckCSP")):
         if activation := _old_activation(model, block):
             yaml[key] = activation
-    state = {key: value for key, value in state_of(model) if not key.endswith("anchor_grid")}
+    state = {key: value for key, value in state_of(model, prefix) if not key.endswith("anchor_grid")}
     yaml = with_kernels(yaml, state)
+    if isinstance(model.get("yaml_file"), str):
+        yaml["yaml_file"] = model.get("yaml_file")
     stride, names, epoch = model.get("stride"), model.get("names"), content.get("epoch")
+    class_weights = model.get("class_weights")
     return Checkpoint(
         path=path,
         state=state,
@@ -200,6 +137,7 @@ def _from_pickled_module(path: Path, content: dict[str, Any], model: Record) -> 
         hyp=_plain_or_none(model.get("hyp")),
         opt=_plain_or_none(content.get("opt")),
         epoch=epoch if isinstance(epoch, int) else -1,
+        class_weights=class_weights if isinstance(class_weights, Tensor) else None,
         metadata={key: plain(content[key]) for key in _METADATA if content.get(key) is not None},
     )
 
@@ -380,14 +318,38 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
         torch.save(content, file)
 
 
-def strip_checkpoint(path: Path, out: Path | None = None) -> None:
+def is_foreign(content: Any) -> bool:
+    """Return whether the content of a file comes from YOLOv5, a fork or another program.
+
+    Modules that a script pickled with our classes do not: their layers have an attribute of ours.
+    """
+    if not isinstance(content, dict):
+        return True
+    model = content.get("ema") or content.get("model")
+    layers = _modules(_unwrapped(model)) if isinstance(model, Record) else ()
+    return content.get("format") != FORMAT and not any("repeats" in layer.fields for layer in layers)
+
+
+def strip_checkpoint(path: Path, out: Path | None = None) -> bool:
     """Reduce a checkpoint to what inference needs: the EMA as the model, in FP16, without the optimizer.
+
+    A file of another program, which could not open the result, is not overwritten; a warning says so.
 
     Args:
         path: the checkpoint.
-        out: where to write the result; None: over `path`.
+        out: where to write the result, in this project's format; None: over `path`.
+
+    Returns:
+        Whether the result was written.
     """
     content = read_torch_file(path)
+    in_place = out is None or out.exists() and out.samefile(path)
+    if in_place and is_foreign(content):
+        LOG.warning(
+            f"{path}: not stripped, as the program that has written it (YOLOv5?) could not open the result; "
+            f"for a copy that it opens: {command_for('export.py')} --weights {path} --include yolov5"
+        )
+        return False
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         checkpoint = read_checkpoint(path)
         content = {
@@ -402,3 +364,4 @@ def strip_checkpoint(path: Path, out: Path | None = None) -> None:
     save_checkpoint(out or path, {"epoch": -1, **removed, "model": {**model, "state_dict": state}, **kept})
     size = (out or path).stat().st_size / 1e6
     LOG.info(f"Optimizer stripped from {path},{f' saved as {out},' if out else ''} {size:.1f}MB")
+    return True

@@ -36,7 +36,8 @@ def task_of_file(file: str, device: str = "") -> str:
     from utils.base.formats import format_of
 
     if format_of(file).name == "pt":
-        from models.weights import locate_weights, read_checkpoint
+        from models.official_weights import locate_weights
+        from models.weights import read_checkpoint
 
         return task_of_config(read_checkpoint(locate_weights(file)).yaml)
     from models.backends import load_backend

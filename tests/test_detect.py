@@ -18,6 +18,7 @@ import pytest
 import torch
 
 import detect
+from models.weights import build_model, model_record, read_checkpoint, save_checkpoint
 from tests.detecting import Blind, detect_in, frames_of, made
 from tests.known import SHARED, golden, needs_shared
 from tests.utils.sources.test_source import make_image_file, video
@@ -289,7 +290,7 @@ def test_several_weights_form_an_ensemble_and_update_strips_the_first(
     tmp_path: Path, logged: list[str]
 ) -> None:
     copy = tmp_path / "copy.pt"
-    shutil.copy(WEIGHTS, copy)
+    save_checkpoint(copy, {"model": model_record(build_model(read_checkpoint(WEIGHTS)))})  # in FP32
     summary = detect.run(
         weights=[copy, WEIGHTS],
         source=SHARED / "data" / "bus.jpg",
@@ -298,8 +299,18 @@ def test_several_weights_form_an_ensemble_and_update_strips_the_first(
         update=True,
     )
     assert summary.detections == 5  # an ensemble of equals detects what one of them does
-    assert any("stripped" in line for line in logged)
-    torch.load(copy, weights_only=True)
+    assert any("Optimizer stripped" in line for line in logged)
+    assert read_checkpoint(copy).state["model.0.conv.weight"].dtype == torch.float16
+
+
+@needs_shared
+def test_update_leaves_a_file_of_yolov5_as_it_is(tmp_path: Path, logged: list[str]) -> None:
+    copy = Path(shutil.copy(WEIGHTS, tmp_path / "copy.pt"))
+    source = SHARED / "data" / "bus.jpg"
+    detect.run(weights=copy, source=source, project=tmp_path, device="cpu", update=True, nosave=True)
+    assert copy.read_bytes() == WEIGHTS.read_bytes()
+    (line,) = [line for line in logged if "not stripped" in line]
+    assert "export.py --weights" in line and "--include yolov5" in line
 
 
 def run_script(*words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -14,6 +14,7 @@ from models.yolo import DetectionModel
 from studies.model_tasks import task_of_file
 from tests.studies.segmenters import segmenter
 from tests.utils.train.small import CONFIG, small_segmenter
+from utils.base.errors import ConfigError
 
 GAP = "Largest output difference"
 
@@ -45,3 +46,15 @@ def test_a_detector_fills_a_segmentation_model(tmp_path: Path, caplog: pytest.Lo
     assert task_of_file(str(path)) == "segment"
     assert "in part: 4 tensors of the head" in caplog.text
     assert GAP not in caplog.text, "their outputs cannot be compared"
+
+
+def test_a_file_of_another_program_is_not_replaced(tmp_path: Path) -> None:
+    weights, theirs = tmp_path / "ours.pt", tmp_path / "yolov5n.pt"
+    save_checkpoint(weights, {"model": model_record(DetectionModel(CONFIG))})
+    torch.save({"model": torch.nn.Linear(2, 2)}, theirs)
+    before = theirs.read_bytes()
+    with pytest.raises(
+        ConfigError, match=r"--output .*yolov5n\.pt: exists, and another program has written it"
+    ):
+        graft.run(weights=str(weights), cfg="yolov5n.yaml", output=str(theirs))
+    assert theirs.read_bytes() == before

@@ -92,7 +92,7 @@ class PatchEmbedding(nn.Module):
         return self.norm(self.proj(x))
 
 
-class _Depthwise(nn.Module):
+class DepthwiseConv(nn.Module):
     """A depth-wise 3x3 convolution; a module of its own for the keys of published weights."""
 
     def __init__(self, dim: int) -> None:
@@ -114,7 +114,7 @@ class ConvMLP(nn.Module):
         super().__init__()
         hidden = int(dim * ratio)
         self.fc1 = nn.Conv2d(dim, hidden, 1)
-        self.dwconv = _Depthwise(hidden)
+        self.dwconv = DepthwiseConv(hidden)
         self.activation = nn.GELU()
         self.fc2 = nn.Conv2d(hidden, dim, 1)
 

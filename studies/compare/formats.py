@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from models.weights import locate_weights, read_checkpoint
+from models.official_weights import locate_weights
+from models.weights import read_checkpoint
 from studies.compare.benchmark_options import BenchmarkOptions
 from studies.compare.metrics import results_by_part
 from studies.model_tasks import task_of_file

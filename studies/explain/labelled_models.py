@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.weights import load_for_inference, locate_weights
+from models.official_weights import locate_weights
+from models.weights import load_for_inference
 from models.yolo import make_model
 from studies.explain.layers import Network
 from utils.base.errors import ConfigError

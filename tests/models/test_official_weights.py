@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from models import weights
-from models.weights import OFFICIAL, OfficialFile, download_official, locate_weights
+from models import official_weights
+from models.official_weights import OFFICIAL, OfficialFile, download_official, locate_weights
 from tests.known import SHARED, needs_shared
 from tests.serving import Answer, Site, serve
 from utils.base.errors import ConfigError, DataError
@@ -30,7 +30,7 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Site]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("YOLOV5_CONFIG_DIR", str(tmp_path / "cache"))
     with serve({"/yolov5s.pt": Answer(checkpoint())}) as running:
-        monkeypatch.setattr(weights, "RELEASE", running.url)
+        monkeypatch.setattr(official_weights, "RELEASE", running.url)
         yield running
 
 

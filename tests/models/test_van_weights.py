@@ -14,8 +14,9 @@ from torch.nn import functional
 from graft import run as graft_script
 from models.attention.van import VAN, VANStage
 from models.graft import graft
+from models.official_weights import locate_weights
 from models.van_weights import MEAN, STD, classifier_state, detector_config, stage_gate, stage_tensors
-from models.weights import VANCheckpoint, build_model, locate_weights, read_checkpoint
+from models.weights import VANCheckpoint, build_model, read_checkpoint
 from models.yolo import DetectionModel
 from tests.known import fill
 from utils.base.errors import ConfigError, DataError

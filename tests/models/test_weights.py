@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.pickles import Record, read_torch_file
+from models.official_weights import locate_weights
+from models.pickles import Record, read_torch_file, write_torch_file
 from models.weights import (
     Ensemble,
     build_model,
     load_for_inference,
-    locate_weights,
     model_record,
     read_checkpoint,
     save_checkpoint,
@@ -25,6 +25,7 @@ from models.weights import (
 from models.yolo import DetectionModel
 from tests.known import SHARED, arrays, golden, needs_shared, pattern_image, to_tensor
 from utils.base.errors import ConfigError, DataError
+from utils.export.yolov5 import yolov5_content
 
 OFFICIAL = SHARED / "weights/yolov5n.pt"
 
@@ -145,6 +146,41 @@ def test_stripping_keeps_the_ema_in_fp16(tmp_path: Path) -> None:
     weight = checkpoint.state["model.0.conv.weight"]
     assert weight.dtype == torch.float16
     assert torch.equal(weight, ema.state_dict()["model.0.conv.weight"].half())
+
+
+def pickled(path: Path, theirs: bool) -> Path:
+    """Save a model as a pickle of modules, by a script that uses our classes, or as YOLOv5 has it."""
+    model = small_model()
+    if not theirs:
+        torch.save({"epoch": 4, "model": model, "ema": None, "optimizer": {"state": {}}}, path)
+        return path
+    save_checkpoint(path, {"model": model_record(model)})
+    checkpoint = read_checkpoint(path)
+    with path.open("wb") as file:
+        write_torch_file(file, yolov5_content(build_model(checkpoint), checkpoint))
+    return path
+
+
+def test_files_of_other_programs_are_not_overwritten(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, link = pickled(tmp_path / "theirs.pt", theirs=True), tmp_path / "link.pt"
+    link.symlink_to(path)
+    before = path.read_bytes()
+    with caplog.at_level("WARNING"):
+        assert not strip_checkpoint(path) and not strip_checkpoint(path, link)
+    assert path.read_bytes() == before
+    assert all("--include yolov5" in line and str(path) in line for line in caplog.messages)
+
+    assert strip_checkpoint(path, tmp_path / "ours.pt") and path.read_bytes() == before
+    assert strip_checkpoint(tmp_path / "ours.pt")
+
+
+def test_a_pickle_of_our_own_modules_is_stripped(tmp_path: Path) -> None:
+    path = pickled(tmp_path / "script.pt", theirs=False)
+    assert strip_checkpoint(path)
+    assert read_checkpoint(path).epoch == -1
+    torch.load(path, weights_only=True)
 
 
 class Bomb:

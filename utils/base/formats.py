@@ -105,21 +105,24 @@ FORMATS: dict[str, Format] = {
     )
 }
 PYTORCH = Format("pt", "PyTorch", ".pt")
+# Written by export.py only, and not in FORMATS: its file is a .pt like any other to what reads one.
+YOLOV5 = Format("yolov5", "YOLOv5", ".pt", endings={"": "_yolov5.pt"})
+EXPORTS = FORMATS | {YOLOV5.name: YOLOV5}  # what `export.py --include` accepts
 TRITON = Format("triton", "Triton server", "", "pip install 'tritonclient[all]'")
 _MORE_SUFFIXES = {".mlmodel": "coreml"}
 
 
-def known_format(name: str, flag: str = "--include") -> Format:
-    """Return the format of a value of `--include`.
+def known_format(name: str, formats: dict[str, Format] = FORMATS) -> Format:
+    """Return the format of a value of `--include`, one of `formats`.
 
     Raises:
         ConfigError: there is no such format.
     """
-    if known := FORMATS.get(name.lower()):
+    if known := formats.get(name.lower()):
         return known
-    near = difflib.get_close_matches(name.lower(), FORMATS, n=1)
+    near = difflib.get_close_matches(name.lower(), formats, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    raise ConfigError(f"{flag} {name}: unknown format{hint}; expected one of {', '.join(FORMATS)}")
+    raise ConfigError(f"--include {name}: unknown format{hint}; expected one of {', '.join(formats)}")
 
 
 def format_of(weights: str | Path) -> Format:

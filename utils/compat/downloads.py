@@ -26,7 +26,7 @@ def attempt_download(
 
     Any other name is returned as it is, also when there is no such file.
     """
-    from models.weights import OFFICIAL, download_official
+    from models.official_weights import OFFICIAL, download_official
 
     name = str(file).strip().replace("'", "")
     if Path(name).exists():

@@ -34,11 +34,10 @@ def increment_path(path: Any, exist_ok: bool = False, sep: str = "", mkdir: bool
 
 
 def strip_optimizer(f: Any = "best.pt", s: Any = "") -> None:
-    """Reduce a checkpoint to what inference needs, over `f` or to `s`."""
+    """Reduce a checkpoint to what inference needs, over `f`, unless YOLOv5 has written it, or to `s`."""
     from models.weights import strip_checkpoint
 
     strip_checkpoint(Path(f), Path(s) if s else None)
-    LOG.info(f"Optimizer stripped from {f}{f', saved as {s}' if s else ''}")
 
 
 def get_latest_run(search_dir: Any = ".") -> str:

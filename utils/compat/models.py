@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import utils.compat.unpickling  # noqa: F401 - torch.load reads files with models from here on
 from models.backends import detect_format, load_backend
 from models.backends.pytorch import PyTorchBackend
-from models.weights import load_for_inference, locate_weights
+from models.official_weights import locate_weights
+from models.weights import load_for_inference
 from utils.base.errors import ConfigError, DataError
 from utils.base.names import class_names
 from utils.compat.checks import check_suffix, check_yaml

@@ -32,6 +32,7 @@ MODULES = {
     "paddle": "paddle",
     "executorch": "executorch",
     "ncnn": "ncnn",
+    "yolov5": "yolov5",
 }
 
 

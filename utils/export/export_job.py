@@ -19,7 +19,7 @@ from models.weights import load_for_inference
 from models.yolo import BaseModel, DetectionModel
 from utils.base.device import select_device
 from utils.base.errors import ConfigError, DataError, YoloError, one_line
-from utils.base.formats import FORMATS, size_of
+from utils.base.formats import EXPORTS, YOLOV5, size_of
 from utils.base.log import LOG, color
 from utils.base.options import options_from
 from utils.base.paths import ROOT, command_for
@@ -102,7 +102,7 @@ class Exporter:
         shape = tuple(self.images.shape)
         LOG.info(f"PyTorch: {self.weights}, {len(self.model.names)} classes, example batch {shape}")
         return [
-            self.export_in_subprocess(name) if FORMATS[name].subprocess else self.export_format(name)
+            self.export_in_subprocess(name) if EXPORTS[name].subprocess else self.export_format(name)
             for name in self.options.include
         ]
 
@@ -110,7 +110,7 @@ class Exporter:
         """Write and verify one format in this process."""
         settings = self._settings(name)
         report = ExportReport(name, output_path(name, self.weights, settings), task=self.model.task)
-        LOG.info(f"{FORMATS[name].title}: writing {report.file}")
+        LOG.info(f"{EXPORTS[name].title}: writing {report.file}")
         try:
             start = time.perf_counter()
             export_function(name)(self.model, self.images, report.file, settings)
@@ -125,7 +125,7 @@ class Exporter:
 
     def export_in_subprocess(self, name: str) -> ExportReport:
         """Write and verify one format in a subprocess, whose converter may crash."""
-        LOG.info(f"{FORMATS[name].title}: writing in a subprocess")
+        LOG.info(f"{EXPORTS[name].title}: writing in a subprocess")
         options = self.options.for_format(name)
         file = output_path(name, self.weights, options)
         task = {**options.as_dict(), "weights": [str(self.weights)]}
@@ -137,8 +137,11 @@ class Exporter:
         return _failed(report, report.error) if report.error else report
 
     def _settings(self, name: str) -> ExportSettings:
+        options = self.options.for_format(name).as_dict() | {"weights": [str(self.weights)]}
+        if name == YOLOV5.name:
+            options["half"] = True  # as all files of YOLOv5
         return ExportSettings(
-            **self.options.for_format(name).as_dict(),
+            **options,
             stride=self.stride,
             task=self.model.task,
             coefficients=self.model.head.linear if isinstance(self.model, DetectionModel) else 0,
@@ -149,7 +152,7 @@ class Exporter:
     def _verify(self, report: ExportReport, settings: ExportSettings) -> ExportReport:
         """Return the report with the difference; rename a file whose output is wrong."""
         try:
-            file_format = FORMATS[report.format]
+            file_format = EXPORTS[report.format]
             difference, note = verify(file_format, report.file, self.model, self.images, settings)
         except ValueError as error:
             failed = report.file.with_name(f"{report.file.name}.failed")
@@ -167,7 +170,7 @@ def _failed(report: ExportReport, error: str) -> ExportReport:
 
 def output_path(name: str, weights: Path, options: ExportOptions) -> Path:
     """Return the path of the file or folder that a format is written to, next to the weights."""
-    ending = FORMATS[name].ending(options.precision)
+    ending = EXPORTS[name].ending(options.precision)
     if name == "coreml" and options.mlmodel:
         ending = ".mlmodel"
     return weights.with_name(weights.stem + ending)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from utils.base.errors import ConfigError
-from utils.base.formats import FORMATS, known_format
+from utils.base.formats import EXPORTS, known_format
 from utils.base.log import LOG
 from utils.base.options import Options, changed, flag, flag_of
 
@@ -19,7 +19,7 @@ _FORMATS_WITH = {
     "optimize": ("torchscript",),
     "dynamic": ("onnx", "openvino", "engine"),
     "simplify": ("onnx", "engine"),
-    "half": ("torchscript", "onnx", "openvino", "engine", "coreml", "tflite", "ncnn"),
+    "half": ("torchscript", "onnx", "openvino", "engine", "coreml", "tflite", "ncnn", "yolov5"),
     "int8": ("onnx", "openvino", "coreml", "tflite", "edgetpu"),
     "per_tensor": ("tflite", "edgetpu"),
     "cache": ("engine",),
@@ -44,7 +44,7 @@ class ExportOptions(Options):
     weights: list[str] = _general(["yolov5s.pt"], "checkpoint path(s), exported one after another")
     include: list[str] = _general(
         ["torchscript"],
-        f"formats: {', '.join(FORMATS)}. Experimental, as the tests do not run them: "
+        f"formats: {', '.join(EXPORTS)}. Experimental, as the tests do not run them: "
         f"{', '.join(EXPERIMENTAL)}",
     )
     imgsz: tuple[int, int] = _general(
@@ -85,7 +85,7 @@ class ExportOptions(Options):
         Raises:
             ConfigError: an unknown format, or options that exclude each other.
         """
-        include = list(dict.fromkeys(known_format(name).name for name in self.include))
+        include = list(dict.fromkeys(known_format(name, EXPORTS).name for name in self.include))
         object.__setattr__(self, "include", include)
         if self.half and self.dynamic:
             raise ConfigError("--half and --dynamic exclude each other: choose one")

@@ -71,7 +71,10 @@ class DetectOptions(Options):
     )
     name: str = _outputs("exp", "name of the run folder, numbered if it exists")
     exist_ok: bool = _outputs(False, "write into the run folder even if it exists")
-    update: bool = _outputs(False, "strip the optimizer from the first file of --weights afterwards")
+    update: bool = _outputs(
+        False,
+        "afterwards strip the optimizer from the first file of --weights, unless YOLOv5 has written it",
+    )
 
     view_img: bool = _drawing(False, "show the images with their boxes in a window")
     line_thickness: int = _drawing(3, "line width of boxes (pixels)", between=(1, None))

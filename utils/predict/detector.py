@@ -231,7 +231,8 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _strip(weights: str) -> None:
-    from models.weights import locate_weights, strip_checkpoint
+    from models.official_weights import locate_weights
+    from models.weights import strip_checkpoint
 
     if not weights.endswith(".pt"):
         LOG.warning(f"--update: {weights} is not a .pt file, there is nothing to strip")

@@ -11,8 +11,9 @@ from torch import nn
 
 from models.config import parse_settings, with_attention
 from models.graft import graft, load_by_key
+from models.official_weights import locate_weights
 from models.profile import print_layers
-from models.weights import Checkpoint, locate_weights, read_checkpoint
+from models.weights import Checkpoint, read_checkpoint
 from models.yolo import BaseModel, DetectionModel, read_config
 from models.yolo import make_model as make_yolo
 from utils.base.device import select_device

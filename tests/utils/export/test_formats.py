@@ -9,12 +9,17 @@ import pytest
 import torch
 
 from tests.models.backends.files import NAMES, exported
-from utils.base.formats import FORMATS
+from utils.base.formats import EXPORTS, FORMATS, PYTORCH, format_of
 from utils.export import MODULES
 
 
 def test_every_format_has_a_module() -> None:
-    assert set(MODULES) == set(FORMATS)
+    assert set(MODULES) == set(EXPORTS)
+
+
+def test_files_for_yolov5_are_checkpoints_like_others() -> None:
+    assert "yolov5" not in FORMATS  # the formats that benchmarks.py and export_formats() compare with .pt
+    assert format_of("best_yolov5.pt") == PYTORCH
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # TorchScript is deprecated
