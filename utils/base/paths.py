@@ -117,6 +117,13 @@ def check_writable(folder: Path, flag: str = "--project") -> None:
         raise ConfigError(f"{flag} {folder}: {parent} cannot be written to; choose another")
 
 
+def backslash_hint(path: str) -> str:
+    """Return a hint to append to the message about a missing file whose path has backslashes, else nothing."""
+    if "\\" not in path or os.sep == "\\":
+        return ""
+    return "; it has backslashes, which only Windows reads as folders: replace them by slashes"
+
+
 def same_but_case(path: Path) -> Path | None:
     """Return an existing path that differs from `path` only in upper and lower case."""
     anchor = Path(path.anchor)

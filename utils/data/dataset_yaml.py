@@ -12,7 +12,7 @@ from utils.base.download import download_file
 from utils.base.errors import ConfigError, DataError, MissingFileError
 from utils.base.log import LOG
 from utils.base.names import class_names
-from utils.base.paths import find_file, output_root, relative_to_cwd, same_but_case
+from utils.base.paths import backslash_hint, find_file, output_root, relative_to_cwd, same_but_case
 from utils.base.yaml_io import read_yaml
 from utils.data.coco_source import annotation_entries, names_of_annotations, with_annotations, with_names
 from utils.data.download import Download, download_data, is_archive, parse_downloads, safe_unpack
@@ -229,7 +229,9 @@ def _download(raw: dict[str, Any], root: Path, val: list[str], yaml: Path, allow
         looked = f"; looked for {', '.join(tried)}" if len(tried) > 1 else ""
         similar = same_but_case(Path(str(missing[0])))
         found = f"; found {similar}: names are case-sensitive" if similar else ""
-        raise DataError(f"{yaml}: val: {missing[0]} does not exist{looked}{found}")
+        raise DataError(
+            f"{yaml}: val: {missing[0]} does not exist{looked}{found}{backslash_hint(str(missing[0]))}"
+        )
 
 
 def _downloads_or_none(raw: dict[str, Any], yaml: Path) -> list[Download]:

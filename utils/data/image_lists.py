@@ -8,7 +8,7 @@ from pathlib import Path
 
 from utils.base.errors import DataError
 from utils.base.log import LOG
-from utils.base.paths import decode_text
+from utils.base.paths import backslash_hint, decode_text
 from utils.data.images import IMAGE_SUFFIXES
 from utils.data.packed import PackedPaths
 
@@ -106,12 +106,16 @@ def _find(line: str, bases: Sequence[Path]) -> str | None:
 
 
 def _describe_missing(file: Path, missing: Sequence[str], count: int, bases: Sequence[Path]) -> str:
-    """Say where the images of a list have been looked for, and why they may not be there."""
+    """Say where the images of a list have been looked for, and what may be wrong with their paths."""
     first = missing[0]
     if Path(first).is_absolute():
         where = "it is an absolute path, perhaps of another machine"
     else:
         where = f"it was looked for in {', '.join(map(str, bases[:1] if first.startswith('./') else bases))}"
-    if "\\" in first:
-        where += "; it has backslashes, which only Windows reads as folders: replace them by slashes"
+    if hint := backslash_hint(first):
+        where += hint
+    parts = Path(first.replace("\\", "/")).parts
+    shorter = (Path(*parts[start:]) for start in range(1, len(parts)))
+    if found := next((base / path for path in shorter for base in bases if (base / path).is_file()), None):
+        where += f"; found {found}: shorten the paths of the list"
     return f"{file}: {len(missing)} of {count} images do not exist, first: {first}; {where}"

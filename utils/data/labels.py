@@ -88,7 +88,8 @@ def _parse_line(words: Sequence[str]) -> tuple[np.ndarray, np.ndarray, str]:
     """
     count = len(words)
     if count != _BOX_VALUES and (count < _MIN_POLYGON_VALUES or count % 2 == 0):
-        raise ValueError(f"{count} values; a box has 5, a polygon 1 and at least 3 pairs")
+        spaces = "; they are separated by spaces" if any("," in word or ";" in word for word in words) else ""
+        raise ValueError(f"{count} values; a box has 5, a polygon 1 and at least 3 pairs{spaces}")
     numbers = np.array([_parse_number(word) for word in words])
     if numbers[0] < 0 or numbers[0] % 1:
         raise ValueError(f"class {words[0]} is not an integer of at least 0")
@@ -124,7 +125,8 @@ def _parse_number(word: str) -> float:
     except ValueError:
         value = float("nan")
     if not np.isfinite(value):
-        raise ValueError(f"{word[:40]!r} is not a number")
+        point = "; write a point for the comma" if "," in word else ""
+        raise ValueError(f"{word[:40]!r} is not a number{point}")
     return value
 
 

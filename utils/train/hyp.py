@@ -46,6 +46,7 @@ KEYS: dict[str, tuple[float, float, float]] = {
     "mixup": (0.0, 0, 1),
     "copy_paste": (0.0, 0, 1),
 }
+_GAINS = ("box", "cls", "obj")
 OPTIONAL: dict[str, tuple[float, float]] = {
     "anchors": (1, 100),  # anchors per level; their sizes are then fitted to the data
     "label_smoothing": (0, 1),  # a flag; part of the hyp.yaml that a run writes
@@ -108,6 +109,11 @@ def check_hyp(
     for key, limits in optional.items():
         if content.get(key) is not None:
             hyp[key] = _number(content[key], key, limits, where)
+    for zeros in (("lr0",), _GAINS):
+        if all(hyp.get(key) == 0 for key in zeros):
+            raise ConfigError(
+                f"{where}: {' and '.join(zeros)} = 0 leaves nothing to train; expected more than 0"
+            )
     return hyp
 
 

@@ -1,3 +1,4 @@
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,12 @@ def test_an_unknown_yaml_is_an_error(project: Path) -> None:
 def test_missing_images_are_an_error_that_lists_the_searched_paths(tmp_path: Path, project: Path) -> None:
     with pytest.raises(DataError, match=r"images/val does not exist; looked for .*project/set/images/val"):
         read_data_yaml(write(tmp_path / "data.yaml", path="set"))
+
+
+@pytest.mark.skipif(os.sep == "\\", reason="Windows reads backslashes")
+def test_folders_of_windows_are_named(tmp_path: Path, project: Path) -> None:
+    with pytest.raises(DataError, match=r"images\\val does not exist.*it has backslashes"):
+        read_data_yaml(write(tmp_path / "data.yaml", path="set", val="images\\val"))
 
 
 def test_missing_training_images_do_not_stop_validation(tmp_path: Path, project: Path) -> None:

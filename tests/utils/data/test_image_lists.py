@@ -83,6 +83,10 @@ def test_a_list_of_missing_images_says_where_they_were_looked_for(
         list_images([listed], tmp_path / "set")
     reason = f"2 of 2 images do not exist, first: images/a.jpg; it was looked for in {folders}"
     assert str(error.value) == f"{listed}: {reason}"
+    touch(tmp_path / "set/obj_train_data/a.jpg")
+    listed.write_text("data/obj_train_data/a.jpg\n")  # as CVAT writes it
+    with pytest.raises(DataError, match=f"found {tmp_path}/set/obj_train_data/a.jpg: shorten the paths"):
+        list_images([listed], tmp_path / "set")
     listed.write_text("/mnt/other/a.jpg\n")
     with pytest.raises(DataError, match="absolute path, perhaps of another machine"):
         list_images([listed])

@@ -37,6 +37,11 @@ def test_boxes_beside_polygons_stay_boxes() -> None:
     [
         ("0 0.5 0.5 0.2", "4 values"),
         ("0 0.5 0.5 0.2 0.2 0.9", "6 values"),
+        (
+            "0,0.5,0.5,0.2,0.2",
+            "1 values; a box has 5, a polygon 1 and at least 3 pairs; they are separated by spaces",
+        ),
+        ("0 0,5 0,5 0,2 0,2", "'0,5' is not a number; write a point for the comma"),
         ("0 0.1 0.1 0.5 0.1 0.5 0.7 0.3", "8 values"),
         ("cat 0.5 0.5 0.2 0.2", "'cat' is not a number"),
         ("0 0.5 nan 0.2 0.2", "'nan' is not a number"),
