@@ -118,7 +118,7 @@ def check_writable(folder: Path, flag: str = "--project") -> None:
 
 
 def backslash_hint(path: str) -> str:
-    """Return a hint to append to the message about a missing file whose path has backslashes, else nothing."""
+    """Return a hint for the message about a missing file whose path has backslashes, else nothing."""
     if "\\" not in path or os.sep == "\\":
         return ""
     return "; it has backslashes, which only Windows reads as folders: replace them by slashes"

@@ -109,11 +109,8 @@ def check_hyp(
     for key, limits in optional.items():
         if content.get(key) is not None:
             hyp[key] = _number(content[key], key, limits, where)
-    for zeros in (("lr0",), _GAINS):
-        if all(hyp.get(key) == 0 for key in zeros):
-            raise ConfigError(
-                f"{where}: {' and '.join(zeros)} = 0 leaves nothing to train; expected more than 0"
-            )
+    if all(hyp.get(key) == 0 for key in _GAINS):
+        raise ConfigError(f"{where}: box, cls and obj are 0, which leaves nothing to train")
     return hyp
 
 
