@@ -31,8 +31,9 @@ from utils.data.augment import (
     mosaic4,
 )
 from utils.data.coco_source import CocoImages
+from utils.data.image_lists import label_path
 from utils.data.letterbox import letterbox
-from utils.data.missing_labels import explain_missing_labels
+from utils.data.missing_labels import explain_missing_labels, find_missing_labels
 from utils.data.packed import PackedPaths, PackedRows
 from utils.data.perspective import PerspectiveDraws, random_perspective, visible_region
 from utils.data.samples import Sample, SampleReader, with_rectangles
@@ -41,6 +42,7 @@ from utils.data.shards.urls import ImageSource
 from utils.ops.boxes import xyxy2xywhn
 
 PARTNERS = 2 * TILES - 1  # other images that a sample may need: two mosaics, less the image itself
+_CHECKED = 1000  # images without labels that are searched for a reason
 
 
 class SampleKey(NamedTuple):
@@ -179,16 +181,27 @@ class DetectionDataset(Dataset[Item]):
         )
 
     def _check_labels(self, sources: Sequence[ImageSource], prefix: str, root: Path | None) -> None:
-        if self.labels.counts.any():
-            return
         listed = any(isinstance(source, CocoImages) for source in sources)
+        files = self.image_files if isinstance(self.image_files, PackedPaths) and not listed else None
+        if self.labels.counts.any():
+            self._check_backgrounds(files, prefix, root)
+            return
         expected = "no object is annotated" if listed else "one .txt per image is expected"
         message = f"{', '.join(map(str, sources))}: no labels found ({expected})"
-        if not listed and isinstance(self.image_files, PackedPaths):
-            message = f"{message}; {explain_missing_labels(self.image_files, root)}"
+        if files is not None:
+            message = f"{message}; {explain_missing_labels(files, root)}"
         if self.augment:
             raise DataError(f"{message}; there is nothing to train on")
         LOG.warning(f"{prefix}{message}")
+
+    def _check_backgrounds(self, files: PackedPaths | None, prefix: str, root: Path | None) -> None:
+        """Warn if more than half of the images are backgrounds, and their labels seem to be elsewhere."""
+        empty = np.flatnonzero(self.labels.counts == 0)
+        if files is None or 2 * len(empty) <= len(files):
+            return
+        without = [path for index in empty[:_CHECKED] if not label_path(path := files[int(index)]).exists()]
+        if without and (found := find_missing_labels(without, root)):
+            LOG.warning(f"{prefix}{len(empty)} of {len(files)} images have no labels; {found}")
 
     def _check_polygons(self, sources: Sequence[ImageSource], prefix: str) -> None:
         total, boxes = self.segments.count_boxes()

@@ -31,11 +31,25 @@ def explain_missing_labels(images: Sequence[Path], root: Path | None = None) -> 
     existing = sum(label_path(image).exists() for image in images)
     if existing:
         return f"{existing} of {len(images)} images have a label file, all of which are empty"
+    expected = label_path(images[0])
+    return find_missing_labels(images, root) or f"{_tried(expected)}; {_describe_folder(expected)}"
+
+
+def find_missing_labels(images: Sequence[Path], root: Path | None = None) -> str:
+    """Return where the label files of images seem to be, and what to change; empty if none is found.
+
+    Args:
+        images: that have no label files; at least one.
+        root: folder of the dataset, which is searched as well.
+    """
     first = images[0]
     expected = label_path(first)
-    tried = f"the first file looked for was {expected}"
     found = _explain_position(first, expected) or _explain_other_files(images, expected, _top(first, root))
-    return f"{tried}; {found}" if found else f"{tried}; {_describe_folder(expected)}"
+    return f"{_tried(expected)}; {found}" if found else ""
+
+
+def _tried(expected: Path) -> str:
+    return f"the first file looked for was {expected}"
 
 
 def _top(image: Path, root: Path | None) -> Path:

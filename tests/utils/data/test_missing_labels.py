@@ -7,6 +7,7 @@ import pytest
 
 from tests.utils.data.image_files import make_set
 from utils.base.errors import DataError
+from utils.base.log import LOG
 from utils.data.dataset import DetectionDataset
 from utils.data.missing_labels import explain_missing_labels
 
@@ -96,6 +97,25 @@ def test_missing_labels_are_explained(
     message = str(error.value)
     assert f"the first file looked for was {root}/labels/train/000.txt; " in message
     assert f"{root}/{found}" in message and advice.format(root=root) in message
+
+
+def test_a_minority_of_labels_is_reported_where_the_others_are_elsewhere(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOG, "propagate", True)
+    images = make_set(tmp_path, 5)
+    labels = tmp_path / "labels/train"
+    for number in range(1, 5):
+        (labels / f"00{number}.txt").rename(labels / f"00{number}.TXT")
+    DetectionDataset([images], 64, root=tmp_path)
+    assert (
+        f"4 of 5 images have no labels; the first file looked for was {labels}/001.txt; found" in caplog.text
+    )
+    caplog.clear()
+    for number in range(1, 5):
+        (labels / f"00{number}.TXT").unlink()  # backgrounds
+    DetectionDataset([images], 64, root=tmp_path)
+    assert "have no labels" not in caplog.text
 
 
 def test_empty_label_files_are_not_missing(tmp_path: Path) -> None:
