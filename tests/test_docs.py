@@ -20,6 +20,7 @@ PATH = re.compile(rf"(?<![\w/.}}*>-])(?:{'|'.join(TOPS)})/[\w./{{}},*-]*\.(?:{'|
 FOLDER = re.compile(rf"`((?:{'|'.join(FOLDERS)}|tests|docs)/[\w/]*)`")
 SCRIPT = re.compile(r"(?<![\w/.}*<>-])(\w+\.py)\b")
 MODULE = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)})(?:\.[A-Za-z_]\w*)+")
+TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 # Models of every scale are built from one yaml per position of the attention.
 SCALED = re.compile(r"yolov5[nsmlx]6?-[\w-]+\.yaml$")
@@ -88,6 +89,9 @@ def missing(text: Text) -> Iterator[str]:
     for match in PATH.finditer(text.text):
         if not exists(match[0]):
             yield f"{text.at(match.start())}: {match[0]}"
+    for match in TEST.finditer(text.text):
+        if (ROOT / match[1]).is_file() and match[2] not in names_in(ROOT / match[1]):
+            yield f"{text.at(match.start())}: {match[0]}"
     for match in FOLDER.finditer(text.text):
         if not (ROOT / match[1]).exists() and not (ROOT / f"{match[1]}.py").exists():
             yield f"{text.at(match.start())}: {match[1]}"
@@ -134,6 +138,8 @@ def test_docstrings_and_comments_name_what_exists() -> None:
     [
         ("see utils/ops/nms.py and `docs/tour.md`", []),
         ("see `utils/train/run.py`", ["utils/train/run.py"]),
+        ("see `tests/test_docs.py::missing`", []),
+        ("see `tests/test_docs.py::found`", ["tests/test_docs.py::found"]),
         ("yolov5{n,s}.yaml are in models/yolov5{n,s,q}.yaml", ["models/yolov5{n,s,q}.yaml"]),
         ("models/lska/yolov5s-SPPFLSKA.yaml, models/hub/*.yaml", []),
         ("`utils.ops.nms.no_such_name`, `utils.base.seeds.generator`", ["utils.ops.nms.no_such_name"]),
