@@ -93,6 +93,38 @@ def test_files_of_the_same_name_get_numbers(tmp_path: Path, logged: list[str]) -
     assert any("1 files share their names" in line for line in logged)
 
 
+def test_only_names_that_collide_get_a_number(tmp_path: Path, logged: list[str]) -> None:
+    for name in ("x/a.jpg", "x/a.png", "x/a2.jpg", "x/b.bmp"):
+        make_image_file(tmp_path / name)
+    images = {"a.jpg", "a.png", "a2.jpg", "b.bmp"}
+    assert made(detect_in(tmp_path / "x", tmp_path / "runs").save_dir) == images
+    assert not any("share their names" in line for line in logged)
+
+    options = {"save_txt": True, "save_csv": True, "classes": [0], "nosave": False}
+    folder = detect_in(tmp_path / "x", tmp_path / "runs", **options).save_dir
+    labels = {f"labels/{stem}.txt" for stem in ("a", "a2", "a3", "b")}
+    assert made(folder) == {*images, *labels, "predictions.csv"}
+    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as text:
+        assert {row[0] for row in csv.reader(text)} == {*images, "Image Name"}
+    assert any("1 files share their names" in line for line in logged)
+
+    make_image_file(tmp_path / "y" / "a.png")
+    folder = detect_in(tmp_path / "*" / "a*", tmp_path / "runs", save_txt=True).save_dir
+    assert made(folder) == {
+        *("a.jpg", "a.png", "a2.jpg", "a4.png"), *(f"labels/{stem}.txt" for stem in ("a", "a2", "a3", "a4"))
+    }  # fmt: skip
+
+
+def test_a_line_thickness_of_0_follows_the_size_of_the_image(tmp_path: Path) -> None:
+    file = make_image_file(tmp_path / "a.png", 1800, 2400)
+    options = {"hide_labels": True, "classes": [1]}
+    folders = [
+        detect_in(file, tmp_path / "runs", line_thickness=width, **options).save_dir for width in (0, 6, 3)
+    ]
+    automatic, six, three = (cv2.imread(str(folder / "a.png")) for folder in folders)
+    assert (automatic == six).all() and (automatic != three).any(), "(1800 + 2400) / 2 * 0.003 = 6.3"
+
+
 def test_images_of_a_list_are_not_saved_but_labels_are(tmp_path: Path) -> None:
     make_image_file(tmp_path / "a.jpg")
     (tmp_path / "list.txt").write_text("a.jpg\n")

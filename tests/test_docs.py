@@ -139,7 +139,7 @@ def test_docstrings_and_comments_name_what_exists() -> None:
         ("see utils/ops/nms.py and `docs/tour.md`", []),
         ("see `utils/train/run.py`", ["utils/train/run.py"]),
         ("see `tests/test_docs.py::missing`", []),
-        ("see `tests/test_docs.py::found`", ["tests/test_docs.py::found"]),
+        ("see `tests/test_docs.py::nowhere`", ["tests/test_docs.py::nowhere"]),
         ("yolov5{n,s}.yaml are in models/yolov5{n,s,q}.yaml", ["models/yolov5{n,s,q}.yaml"]),
         ("models/lska/yolov5s-SPPFLSKA.yaml, models/hub/*.yaml", []),
         ("`utils.ops.nms.no_such_name`, `utils.base.seeds.generator`", ["utils.ops.nms.no_such_name"]),

@@ -55,15 +55,9 @@ class Classifications(Results):
         """The name of the most probable class of each image."""
         return [self._name(index) for index in self.top1]
 
-    def tolist(self) -> list[Classifications]:
-        """Return a `Classifications` for each image."""
-        singles = []
-        for index, (image, file) in enumerate(zip(self.ims, self.files, strict=True)):
-            row = self.probs[index : index + 1]
-            single = Classifications([image], row, [file], self.times, self.names, self.s)
-            single.t = self.t
-            singles.append(single)
-        return singles
+    def single(self, index: int, image: np.ndarray) -> Classifications:
+        row = self.probs[index : index + 1]
+        return Classifications([image], row, [self.files[index]], self.times, self.names, self.s)
 
     def describe(self, index: int) -> str:
         """Return the five most probable classes with their probabilities."""

@@ -87,15 +87,10 @@ class Detections(Results):
         sizes = [(w, h, w, h, 1, 1) for h, w in (image.shape[:2] for image in self.ims)]
         return [rows / rows.new_tensor(size) for rows, size in zip(boxes, sizes, strict=True)]
 
-    def tolist(self) -> list[Detections]:
-        """Return a `Detections` for each image."""
-        singles = []
-        for index, (image, rows, file) in enumerate(zip(self.ims, self.pred, self.files, strict=True)):
-            masks = self._frame_masks[index : index + 1]
-            single = Detections([image], [rows], [file], self.times, self.names, self.s, masks)
-            single.t = self.t
-            singles.append(single)
-        return singles
+    def single(self, index: int, image: np.ndarray) -> Detections:
+        masks = self._frame_masks[index : index + 1]
+        rows, file = self.pred[index], self.files[index]
+        return Detections([image], [rows], [file], self.times, self.names, self.s, masks)
 
     def describe(self, index: int) -> str:
         """Return the number of objects by class."""
@@ -120,7 +115,7 @@ class Detections(Results):
         """
         folder = increment_path(Path(save_dir or self.folder), exist_ok) if save else Path()
         names, crops = UniqueNames(), []
-        for image, rows, file in zip(self.ims, self.pred, self.files, strict=True):
+        for image, rows, file in zip(self.originals(), self.pred, self.files, strict=True):
             for row in rows:
                 name = self._name(row[5])
                 crop = crop_box(row[:4].tolist(), image).copy()

@@ -26,7 +26,7 @@ class Results(ABC):
     """Results of one call to `AutoShape`.
 
     Attributes:
-        ims: the images, (H, W, 3) uint8 RGB; what was found is drawn into copies.
+        ims: the images, (H, W, 3) uint8 RGB; after `render` with what was found, in new arrays.
         files: names to save the images with, such as `bus.jpg`; `image0.jpg` for arrays.
         names: class names by index.
         times: stopwatches of the stages: pre-processing, inference, and what follows.
@@ -46,7 +46,8 @@ class Results(ABC):
         names: dict[int, str] | None,
         shape: tuple[int, ...],
     ) -> None:
-        self.ims = ims
+        self.ims = list(ims)
+        self._rendered: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # drawn image and original, by index
         self.files = files
         self.names = names or {}
         self.times = tuple(times)
@@ -64,8 +65,19 @@ class Results(ABC):
         """Draw what was found into an image (H, W, 3) BGR, with names if `labels`."""
 
     @abstractmethod
+    def single(self, index: int, image: np.ndarray) -> Any:
+        """Return the results of one image, whose pixels are `image`."""
+
     def tolist(self) -> list[Any]:
         """Return the results of each image, of the same class."""
+        singles = []
+        for index, image in enumerate(self.originals()):
+            single = self.single(index, image)
+            single.t = self.t
+            if index in self._rendered:
+                single._rendered[0], single.ims[0] = self._rendered[index], self.ims[index]
+            singles.append(single)
+        return singles
 
     @property
     def imgs(self) -> list[np.ndarray]:
@@ -94,8 +106,25 @@ class Results(ABC):
         print(self)
 
     def render(self, labels: bool = True) -> list[np.ndarray]:
-        """Return copies of the images, RGB, with what was found, and with its names if `labels`."""
-        return [cv2.cvtColor(image, cv2.COLOR_BGR2RGB) for image in self._drawn(labels)]
+        """Draw what was found, with its names if `labels`; return the images, RGB, which `ims` has then.
+
+        The arrays that were given to the model do not change. Crops, and what is saved or shown later, are
+        made from the images without drawings.
+        """
+        for index, bgr in enumerate(self._drawn(labels)):
+            drawn = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+            self._rendered[index] = drawn, self.original(index)
+            self.ims[index] = drawn
+        return list(self.ims)
+
+    def original(self, index: int) -> np.ndarray:
+        """Return an image (H, W, 3) RGB as it was before `render`."""
+        drawn, original = self._rendered.get(index, (None, None))
+        return original if original is not None and self.ims[index] is drawn else self.ims[index]
+
+    def originals(self) -> list[np.ndarray]:
+        """Return all images as they were before `render`."""
+        return [self.original(index) for index in range(len(self.ims))]
 
     def save(
         self,
@@ -146,7 +175,7 @@ class Results(ABC):
 
     def _drawn(self, labels: bool) -> Iterator[np.ndarray]:
         """Yield copies of the images in BGR with what was found."""
-        for index, image in enumerate(self.ims):
+        for index, image in enumerate(self.originals()):
             bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
             self.draw(index, bgr, labels)
             yield bgr

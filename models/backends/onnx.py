@@ -55,7 +55,9 @@ class DnnBackend(Backend):
         except cv2.error as error:
             raise DataError(f"{weights}: OpenCV cannot read it ({one_line(error)})") from error
         self.batch = 1
-        self.outputs = self.net.getUnconnectedOutLayersNames()
+        names = self.net.getUnconnectedOutLayersNames()  # before 4.6 in the order of the layers
+        ours = ["output0", "output1"]
+        self.outputs = ours if sorted(names) == ours else names
         self.count_outputs(len(self.outputs), max(output_dimensions(path), default=0))
 
     def infer(self, images: Tensor) -> Outputs:

@@ -36,7 +36,7 @@ from utils.base.errors import ConfigError
 from utils.base.log import LOG, Bar, color
 from utils.base.options import flag_of
 from utils.base.paths import atomic_write, check_writable, increment_path
-from utils.data.images import is_image
+from utils.data.images import is_video
 from utils.sources.frame import Frame
 from utils.tasks.task import Task, get_task
 
@@ -116,7 +116,7 @@ def _image_size(options: VisualizeOptions, task: Task, trained: int | None, stri
 
 def _count(files: list[Path], limit: int) -> int | None:
     """Return the number of images that are used, None if it is unknown; log what is left out."""
-    if not all(map(is_image, files)):
+    if any(map(is_video, files)):
         return None
     if len(files) > limit:
         LOG.info(f"The first {limit} of {len(files)} images are used; change it with --max-images")

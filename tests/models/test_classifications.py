@@ -139,14 +139,16 @@ def test_print_lists_the_five_most_probable_classes(
     assert repr(results) == "<Classifications 2 images, 6 classes>"
 
 
-def test_images_are_drawn_as_copies_and_saved(
+def test_classes_are_drawn_into_ims_by_render_and_saved(
     results: Classifications, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     originals = [image.copy() for image in results.ims]
-    drawn, plain = results.render(), results.render(labels=False)
-    assert all(map(np.array_equal, results.ims, originals)) and all(map(np.array_equal, plain, originals))
-    assert not np.array_equal(drawn[0], originals[0])
+    given = list(results.ims)
+    plain, drawn = results.render(labels=False), results.render()
+    assert all(map(np.array_equal, given, originals)) and all(map(np.array_equal, plain, originals))
+    assert not np.array_equal(drawn[0], originals[0]) and results.ims[0] is drawn[0]
+    assert all(map(np.array_equal, results.originals(), originals))
     assert results.save() == Path("runs/predict-cls/exp") and results.save() == Path("runs/predict-cls/exp2")
     assert sorted(path.name for path in Path("runs/predict-cls/exp").iterdir()) == ["a.jpg", "a2.jpg"]
 

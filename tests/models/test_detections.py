@@ -64,15 +64,35 @@ def test_print_lists_counts_by_class_and_speed(
     assert repr(results) == "<Detections 2 images, 3 boxes>"
 
 
-def test_boxes_are_drawn_into_copies(results: Detections) -> None:
-    before = [image.copy() for image in results.ims]
-    drawn = results.render()
+def test_render_draws_into_ims_but_not_into_the_given_arrays(results: Detections) -> None:
+    given = list(results.ims)
+    before = [image.copy() for image in given]
     bare = results.render(labels=False)
-    for image, kept in zip(results.ims, before, strict=True):
-        np.testing.assert_array_equal(image, kept)
+    drawn = results.render()
+    for image, after, array, kept in zip(drawn, results.ims, given, before, strict=True):
+        assert image is after and results.imgs is results.ims
+        np.testing.assert_array_equal(array, kept)
     assert (drawn[0] != before[0]).any() and (bare[0] != drawn[0]).any()
     np.testing.assert_array_equal(drawn[1], before[1])
     assert drawn[0][60, 20].tolist() == [11, 219, 235]  # colour of class 1, in RGB
+
+
+def test_what_follows_render_is_made_from_the_original_images(results: Detections, tmp_path: Path) -> None:
+    before = [image.copy() for image in results.ims]
+    crops, saved = results.crop(save=False), results.save(save_dir=tmp_path / "before", labels=False)
+    drawn = results.render()
+    for old, new in zip(crops, results.crop(save=False), strict=True):
+        np.testing.assert_array_equal(old["im"], new["im"])
+    after = results.save(save_dir=tmp_path / "after", labels=False)
+    assert (after / "a.jpg").read_bytes() == (saved / "a.jpg").read_bytes()
+
+    single = results[0]
+    np.testing.assert_array_equal(single.ims[0], drawn[0])
+    np.testing.assert_array_equal(single.render()[0], drawn[0])
+    np.testing.assert_array_equal(single.crop(save=False)[0]["im"], crops[0]["im"])
+    results.ims[0] = 255 - before[0]  # an image that the caller has changed is used as it is
+    assert (results.crop(save=False)[0]["im"] != crops[0]["im"]).any()
+    np.testing.assert_array_equal(results.original(1), before[1])
 
 
 def test_saving_never_overwrites(results: Detections, tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ def test_masks_are_drawn_below_the_boxes(results: Detections) -> None:
     inside, outside = drawn[10, 10].astype(int), drawn[100, 100].astype(int)
     assert outside.tolist() == [90, 90, 90]
     assert np.abs(inside - (90 + np.array((0x04, 0x2A, 0xFF))) / 2).max() <= 1, "half of the colour, in RGB"
+    assert results.ims[0] is drawn and (results.original(0) == 90).all()
+    np.testing.assert_array_equal(results.render(labels=False)[0], drawn)
 
 
 def test_supervision_gets_the_masks(results: Detections) -> None:

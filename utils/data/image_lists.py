@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from utils.base.errors import DataError
@@ -11,6 +12,8 @@ from utils.base.log import LOG
 from utils.base.paths import backslash_hint, decode_text
 from utils.data.images import IMAGE_SUFFIXES
 from utils.data.packed import PackedPaths
+
+_OTHER_FORMATS = (".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl")  # of images
 
 
 def list_images(sources: Sequence[Path], root: Path | None = None) -> PackedPaths:
@@ -32,10 +35,22 @@ def list_images(sources: Sequence[Path], root: Path | None = None) -> PackedPath
         else:
             raise DataError(f"{source}: no such folder or list of images")
     images = [path for path in found if path.lower().endswith(IMAGE_SUFFIXES)]
+    names, others = ", ".join(map(str, sources)), _describe_others(found)
     if not images:
-        names = ", ".join(map(str, sources))
-        raise DataError(f"{names}: no images found ({' '.join(s[1:] for s in IMAGE_SUFFIXES)})")
+        raise DataError(f"{names}: no images found ({' '.join(s[1:] for s in IMAGE_SUFFIXES)}){others}")
+    if others:
+        LOG.warning(f"{names}{others}")
     return PackedPaths.of(sorted(images))
+
+
+def _describe_others(files: Iterable[str]) -> str:
+    """Return how many images of formats that are not used in datasets there are; empty if there are none."""
+    suffixes = (os.path.splitext(file)[1].lower() for file in files)  # noqa: PTH122 - faster than a Path
+    counts = Counter(suffix for suffix in suffixes if suffix in _OTHER_FORMATS)
+    if not counts:
+        return ""
+    found = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
+    return f"; not used: {found}: rename .jfif to .jpg, convert others to .jpg or .png"
 
 
 def label_path(image: Path) -> Path:

@@ -10,8 +10,11 @@ import cv2
 import numpy as np
 
 from utils.base.errors import DataError
+from utils.data.image_formats import decode_with_pillow, why_unreadable
 
 IMAGE_SUFFIXES = (".bmp", ".dng", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp", ".pfm")
+# Read by detect.py, too. In datasets they are no images, as in YOLOv5.
+SOURCE_SUFFIXES = (*IMAGE_SUFFIXES, ".jfif", ".jp2", ".avif")
 VIDEO_SUFFIXES = (
     ".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".wmv",
 )  # fmt: skip
@@ -67,7 +70,9 @@ def decode_image(data: np.ndarray, name: str | Path, shrink: int = 1) -> np.ndar
     if image is None and _is_truncated_jpeg(data):
         image = _decode(np.concatenate((data, np.frombuffer(_JPEG_END, np.uint8))), flags)
     if image is None:
-        raise DataError(f"{name}: not an image that can be read (corrupt, or another format)")
+        image = decode_with_pillow(data)
+    if image is None:
+        raise DataError(f"{name}: {why_unreadable(data)}")
     return image
 
 

@@ -20,6 +20,7 @@ from utils.base.formats import FORMATS
 from utils.base.log import LOG
 from utils.base.paths import atomic_write
 from utils.export.export_settings import ExportSettings
+from utils.export.onnx_constants import with_full_constants
 from utils.export.wrappers import WithNMS
 
 
@@ -41,6 +42,8 @@ def export_onnx(model: nn.Module, images: Tensor, path: Path, settings: ExportSe
         graph = onnx.load(str(draft))
     if settings.simplify:
         graph = _simplify(graph)
+    if not settings.dynamic:
+        graph = with_full_constants(graph)
     onnx.checker.check_model(graph)
     onnx.helper.set_model_props(graph, {key: str(value) for key, value in settings.metadata().items()})
     with atomic_write(path) as file:

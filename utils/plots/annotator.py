@@ -27,11 +27,16 @@ _PIXELS_AT_SCALE_1 = 28  # size of a Pillow font that matches OpenCV's letters
 
 
 class Annotator:
-    """Annotator of an image ((H, W, 3) uint8 BGR, contiguous rows), which is drawn on in place."""
+    """Annotator of an image ((H, W, 3) uint8 BGR, contiguous rows), which is drawn on in place.
+
+    Args:
+        image: to draw on.
+        line_width: in pixels; None or 0: by the size of the image, as in YOLOv5.
+    """
 
     def __init__(self, image: np.ndarray, line_width: int | None = None) -> None:
         self.image = image
-        self.line_width = default_line_width(image) if line_width is None else max(int(line_width), 1)
+        self.line_width = max(int(line_width), 1) if line_width else default_line_width(image)
         # A third of the line width suits photographs; on thumbnails such text would hide the image.
         self.text_scale = max(0.3, min(self.line_width / 3, min(image.shape[:2]) / 640))
         self.text_thickness = max(round(2 * self.text_scale), 1)

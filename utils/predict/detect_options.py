@@ -77,7 +77,9 @@ class DetectOptions(Options):
     )
 
     view_img: bool = _drawing(False, "show the images with their boxes in a window")
-    line_thickness: int = _drawing(3, "line width of boxes (pixels)", between=(1, None))
+    line_thickness: int = _drawing(
+        3, "line width of boxes (pixels); 0: by the size of the image", between=(0, None)
+    )
     hide_labels: bool = _drawing(False, "draw boxes without labels")
     hide_conf: bool = _drawing(False, "draw labels without confidences")
 

@@ -16,7 +16,7 @@ from utils.base.log import LOG, color
 from utils.base.options import changed
 from utils.base.paths import check_writable, increment_path
 from utils.base.timing import STAGES
-from utils.data.images import is_image
+from utils.data.images import is_video
 from utils.predict.detect_options import DetectOptions
 from utils.predict.parallel import MAX_WORKERS, WorkerPool, prefetch, run_now
 from utils.predict.predictor import FrameResult, Predictor, Prepared
@@ -202,7 +202,7 @@ def describe(result: FrameResult, found: str) -> str:
 
 
 def _only_images(source: Source) -> bool:
-    return all(map(is_image, source.files))
+    return isinstance(source, FileSource) and not any(map(is_video, source.files))
 
 
 def _most_workers(options: DetectOptions, backend: Backend, source: Source) -> int:

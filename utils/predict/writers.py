@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -85,7 +86,8 @@ class DetectOutputs:
     """Writer of a run's results; a context manager that closes every file.
 
     Files of an earlier run with the same names are replaced, never appended to. Files of one run never
-    replace each other: results of a second `cat.jpg` are named `cat2`, in all kinds of output.
+    replace each other: results of a second `cat.jpg` are named `cat2`, in all kinds of output. Those of
+    `cat.png` beside `cat.jpg` are, too, except its image and its rows of the csv file, which need no number.
 
     Labels and the csv file are written at once. `workers` write images and crops, a thread of their own
     videos; errors there are raised by a later `write` or at the end of the context. It ends when everything
@@ -117,6 +119,8 @@ class DetectOutputs:
         self.save_images = save_images
         self.label_files = 0
         self._stems = _stems_by_kind(files)
+        self._image_stems = _image_stems(files, self._stems)
+        _log_numbered(files, self._stems if options.save_txt or options.save_crop else self._image_stems)
         self._names = UniqueNames()
         self._video_paths: dict[int, Path] = {}
         self._videos: dict[int, VideoFile] = {}
@@ -147,10 +151,13 @@ class DetectOutputs:
         """Return the stem of the result files of a frame's file or stream."""
         return self._stems[frame.index - 1]
 
+    def image_stem(self, frame: Frame) -> str:
+        """Return the stem of the saved image or video of a frame's file or stream."""
+        return self._image_stems[frame.index - 1]
+
     def frame_stem(self, frame: Frame) -> str:
         """Return `stem`, with the number of the frame where there are several."""
-        number = "" if frame.kind == "image" else f"_{frame.frame_number}"
-        return self.stem(frame) + number
+        return self.stem(frame) + frame_number(frame)
 
     def feature_folder(self, frame: Frame) -> Path:
         """Return the folder for feature maps of a frame."""
@@ -226,7 +233,7 @@ class DetectOutputs:
         self.label_files += 1
 
     def _write_table(self, frame: Frame, rows: np.ndarray) -> None:
-        name = f"{self.stem(frame)}{frame.path.suffix}"
+        name = f"{self.image_stem(frame)}{frame.path.suffix}"
         for row in rows[::-1]:
             self._table.writerow((name, self.name(row[5]), f"{row[4]:.2f}"))
         if self._table_file is not None:
@@ -248,12 +255,11 @@ class DetectOutputs:
     def _image_path(self, frame: Frame) -> Path:
         """Return the path for an image, or for the video that a frame belongs to."""
         if frame.kind == "image":
-            suffix = frame.path.suffix
-            if suffix.lower() not in WRITABLE_SUFFIXES:  # dng, mpo and pfm can only be read
-                suffix = ".jpg"
-            return self._names.unique_path(self.folder / f"{self.stem(frame)}{suffix}")
+            name = f"{self.image_stem(frame)}{_written_suffix(frame.path)}"
+            return self._names.unique_path(self.folder / name)
         if frame.index not in self._video_paths:
-            self._video_paths[frame.index] = self._names.unique_path(self.folder / f"{self.stem(frame)}.mp4")
+            path = self.folder / f"{self.image_stem(frame)}.mp4"
+            self._video_paths[frame.index] = self._names.unique_path(path)
         return self._video_paths[frame.index]
 
     def _video(self, frame: Frame, path: Path) -> VideoFile:
@@ -271,6 +277,11 @@ class DetectOutputs:
     def name(self, index: float) -> str:
         """Return the name of a class, or its index if it has none."""
         return str(self.names.get(int(index), int(index)))
+
+
+def frame_number(frame: Frame) -> str:
+    """Return what is appended to the stem of a video or stream for one of its frames, such as `_12`."""
+    return "" if frame.kind == "image" else f"_{frame.frame_number}"
 
 
 def label_lines(rows: np.ndarray, shape_hw: tuple[int, int], corners: bool, confidence: bool) -> list[str]:
@@ -317,7 +328,26 @@ def _stems_by_kind(files: list[Path]) -> list[str]:
     for group in ([i for i in range(len(files)) if i not in videos], sorted(videos)):
         for index, stem in zip(group, unique_stems([files[i] for i in group]), strict=True):
             stems[index] = stem
+    return stems
+
+
+def _image_stems(files: list[Path], stems: list[str]) -> list[str]:
+    """Return stems for images and videos: that of the file, or of its other results if the name is taken."""
+    taken: set[str] = set()
+    chosen = []
+    for file, stem in zip(files, stems, strict=True):
+        name = os.path.normcase(f"{file.stem}{'.mp4' if is_video(file) else _written_suffix(file)}")
+        chosen.append(stem if name in taken else file.stem)
+        taken.add(name)
+    return chosen
+
+
+def _written_suffix(file: Path) -> str:
+    """Return the suffix that an image is saved with; formats such as dng, mpo and pfm can only be read."""
+    return file.suffix if file.suffix.lower() in WRITABLE_SUFFIXES else ".jpg"
+
+
+def _log_numbered(files: list[Path], stems: list[str]) -> None:
     renamed = [file for file, stem in zip(files, stems, strict=True) if file.stem != stem]
     if renamed:
         LOG.info(f"{len(renamed)} files share their names with others; their results get a number")
-    return stems

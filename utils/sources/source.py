@@ -16,9 +16,11 @@ import cv2
 from utils.base.download import download_file
 from utils.base.errors import ConfigError, DataError, MissingFileError, one_line
 from utils.base.log import LOG
-from utils.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_image, is_video, read_image
+from utils.data.image_formats import page_count
+from utils.data.images import SOURCE_SUFFIXES, VIDEO_SUFFIXES, decode_image, is_video, read_bytes
 from utils.sources.frame import Frame, strided_fps
 from utils.sources.streams import ScreenSource, StreamSource, read_stream_list
+from utils.sources.unused import describe_subfolders, describe_unused, sniff
 
 _SCREEN = re.compile(r"screen(\s+-?\d+)*", re.IGNORECASE)  # not `screenshot.png` or a folder `screens`
 _STREAM_SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp")
@@ -33,12 +35,16 @@ class ImageFile:
     count: int
 
     def read(self) -> Frame:
-        """Read the image.
+        """Read the image; log that only the first page or frame of several is used.
 
         Raises:
             DataError: no such file, or not an image.
         """
-        return Frame(self.path, read_image(self.path), "image", self.index, self.count)
+        data = read_bytes(self.path)
+        image = decode_image(data, self.path)
+        if (pages := page_count(data)) > 1:
+            LOG.warning(f"{self.path}: has {pages} pages or frames; only the first is used")
+        return Frame(self.path, image, "image", self.index, self.count)
 
 
 class FileSource:
@@ -60,11 +66,11 @@ class FileSource:
     def items(self) -> Iterator[ImageFile | Frame]:
         """Yield image files unread, so that they can be read in parallel, and all frames of videos."""
         for index, path in enumerate(self.files, start=1):
-            if is_image(path):
-                yield ImageFile(path, index, len(self.files))
-            else:
+            if is_video(path):
                 with self.skipping(path):
                     yield from self._video(path, index)
+            else:
+                yield ImageFile(path, index, len(self.files))
 
     def read(self) -> Iterator[Frame]:
         """Yield all images and frames of videos; files that cannot be read are logged and counted.
@@ -158,11 +164,25 @@ def find_files(source: str) -> tuple[list[Path], int]:
     else:
         raise MissingFileError(f"--source {source}: no such file or folder")
     unique = list(dict.fromkeys(Path(os.path.abspath(path)) for path in found))
-    usable = [path for path in unique if is_image(path)] + [path for path in unique if is_video(path)]
+    images = [path for path in unique if path.suffix.lower() in SOURCE_SUFFIXES]
+    usable = images + [path for path in unique if is_video(path)]
+    if not usable and len(unique) == 1 and sniff(unique[0]):
+        return unique, missing  # a file that is named may have any suffix, or none
+    read = set(usable)
+    left = describe_unused(path for path in unique if path not in read)
     if not usable:
-        images, videos = (" ".join(names).replace(".", "") for names in (IMAGE_SUFFIXES, VIDEO_SUFFIXES))
-        raise DataError(f"--source {source}: no image ({images}) and no video ({videos}) there")
+        raise DataError(_nothing_usable(source, left))
+    if left:
+        LOG.warning(f"--source {source}: not read: {left}")
     return usable, missing
+
+
+def _nothing_usable(source: str, left: str) -> str:
+    """Return the message for a source without images and videos, with what it contains instead."""
+    images, videos = (" ".join(names).replace(".", "") for names in (SOURCE_SUFFIXES, VIDEO_SUFFIXES))
+    folder = Path(source).expanduser()
+    found = left or (describe_subfolders(folder) if folder.is_dir() else "")
+    return f"--source {source}: no image ({images}) and no video ({videos}) there" + (found and f"; {found}")
 
 
 def _read_list(file: Path, source: str) -> tuple[list[Path], int]:
@@ -211,7 +231,7 @@ def _expand(text: str) -> list[Path] | None:
 def _media_name(url: str) -> str:
     """Return the file name of a URL of an image or video, else an empty string."""
     name = Path(unquote(urlsplit(url).path).replace("\\", "/")).name
-    return name if is_image(name) or is_video(name) else ""
+    return name if Path(name).suffix.lower() in SOURCE_SUFFIXES or is_video(name) else ""
 
 
 def _download(url: str, name: str) -> Path:

@@ -113,6 +113,19 @@ def test_missing_images_are_an_error(tmp_path: Path) -> None:
         list_images([tmp_path / "nowhere"])
 
 
+def test_images_of_formats_that_are_not_used_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOG, "propagate", True)
+    touch(*(tmp_path / name for name in ("a.heic", "b.HEIC", "c.jfif", "notes.txt")))
+    advice = "not used: 2 .heic, 1 .jfif: rename .jfif to .jpg, convert others"
+    with pytest.raises(DataError, match=advice):
+        list_images([tmp_path])
+    touch(tmp_path / "d.jpg")
+    assert len(list_images([tmp_path])) == 1
+    assert advice in caplog.messages[0]
+
+
 @pytest.mark.parametrize(
     ("image", "labels"),
     [

@@ -1,3 +1,5 @@
+import struct
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -8,6 +10,7 @@ from PIL import Image, ImageOps
 
 from tests.known import pattern_image
 from utils.base.errors import DataError
+from utils.data.image_formats import image_format, page_count
 from utils.data.images import check_image, decode_image, image_size, read_image
 
 BGR = pattern_image(40, 60)
@@ -68,6 +71,68 @@ def test_a_file_that_is_not_an_image_is_named(tmp_path: Path, content: bytes) ->
     path.write_bytes(content)
     with pytest.raises(DataError, match="a.jpg: not an image"):
         read_image(path)
+
+
+def test_an_image_above_the_limit_of_opencv_says_what_helps() -> None:
+    """A scanned drawing with 1 bit per pixel is a small file; OpenCV would need 3 GB for it."""
+    with pytest.raises(
+        DataError, match=r"a.png: it has .*\d+ pixels.*1073741824 pixels.*OPENCV_IO_MAX_IMAGE_PIXELS"
+    ):
+        decode_image(np.frombuffer(_blank_png(33_000, 33_000), np.uint8), "a.png")
+
+
+def _blank_png(width: int, height: int) -> bytes:
+    """Make the start of a PNG with 1 bit per pixel."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes((1 + (width + 7) // 8) * 10))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".jp2"])
+def test_pillow_decodes_what_opencv_is_built_without(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = cv2.imencode(suffix, BGR)[1].ravel()
+    expected = decode_image(data, "a")
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: None)
+    assert abs(decode_image(data, "a").astype(int) - expected).max() <= 3
+    with pytest.raises(DataError, match="not an image"):
+        decode_image(data[:60], "a")
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"\xff\xd8\xff\xe0", "JPEG"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif", "AVIF"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2", ""),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "WEBP"),
+        (b"RIFF\0\0\0\0AVI LIST", ""),
+        (b"", ""),
+        (b"text", ""),
+    ],
+)
+def test_formats_are_recognised_by_their_first_bytes(head: bytes, name: str) -> None:
+    assert image_format(head) == name
+
+
+def test_pages_are_counted(tmp_path: Path) -> None:
+    pages = [Image.new("RGB", (16, 16), (value, 0, 0)) for value in (0, 100, 200)]
+    for suffix, count in ((".tif", 3), (".webp", 3), (".png", 1)):
+        file = BytesIO()
+        pages[0].save(file, suffix[1:].replace("tif", "tiff"), save_all=True, append_images=pages[1:])
+        data = np.frombuffer(file.getvalue(), np.uint8)
+        assert page_count(data) == count, suffix
+        assert page_count(data[:30]) == 1 and page_count(data[:4]) == 1
+    for start in (b"II*\0\x08\0\0\0\0\0\x08\0\0\0", b"MM\0*\0\0\0\x08\0\0\0\0\0\x08"):
+        assert page_count(np.frombuffer(start, np.uint8)) == 1, "a directory that names itself"
+    big = b"II+\0\x08\0\0\0\x10\0\0\0\0\0\0\0" + bytes(8) + b"\x20" + bytes(7) + bytes(16)
+    assert page_count(np.frombuffer(big, np.uint8)) == 2, "BigTIFF"
 
 
 def test_a_missing_image_is_named(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_keywords_and_the_command_line_have_the_same_defaults() -> None:
         ("max_det", 0),
         ("vid_stride", 0),
         ("batch_size", -1),
-        ("line_thickness", 0),
+        ("line_thickness", -1),
         ("imgsz", [1, 2, 3]),
         ("imgsz", 0),
         ("save_format", 2),

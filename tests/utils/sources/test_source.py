@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from utils.base.errors import ConfigError, DataError
 from utils.sources import source as source_module
@@ -88,6 +89,57 @@ def test_a_folder_without_images_lists_the_suffixes(tmp_path: Path) -> None:
     for source in (tmp_path, tmp_path / "a.pdf"):
         with pytest.raises(DataError, match=r"jpeg jpg.*mp4"):
             find_source(str(source))
+
+
+def test_images_in_subfolders_only_are_counted_and_a_glob_is_proposed(tmp_path: Path) -> None:
+    for name in ("a/b/1.JPG", "a/2.JPG", "c/3.png", ".hidden/4.png"):
+        make_image_file(tmp_path / name)
+    with pytest.raises(DataError, match="its subfolders have 2 .JPG of 3 files") as error:
+        find_source(str(tmp_path))
+    assert len(str(error.value).splitlines()) == 1
+    proposed = str(error.value).rpartition("--source ")[2].strip("'")
+    assert names(proposed) == ["2.JPG", "1.JPG"]
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jp2", ".avif", ".JFIF"])
+def test_other_suffixes_of_images_are_read(suffix: str, tmp_path: Path) -> None:
+    written = make_image_file(tmp_path / f"a{suffix.lower().replace('.jfif', '.jpg')}")
+    written.rename(tmp_path / f"a{suffix}")
+    (frame,) = frames(str(tmp_path))
+    assert frame.image.shape == (40, 60, 3) and abs(int(frame.image.mean()) - 90) < 3
+
+
+def test_an_image_without_a_suffix_is_read_if_it_is_named(tmp_path: Path, logged: list[str]) -> None:
+    make_image_file(tmp_path / "photo.png").rename(tmp_path / "photo")
+    (tmp_path / "README").write_text("no image")
+    assert frames(str(tmp_path / "photo"))[0].image.shape == (40, 60, 3)
+    with pytest.raises(DataError, match="1 PNG image without a suffix: give one by its name, or rename"):
+        find_source(str(tmp_path))
+    make_image_file(tmp_path / "b.jpg")
+    assert names(str(tmp_path)) == ["b.jpg"]
+    assert len(logged) == 1 and "1 PNG image without a suffix" in logged[0]
+
+
+def test_heic_images_are_named_with_the_command_that_converts_them(tmp_path: Path, logged: list[str]) -> None:
+    for name in ("a.heic", "b.heic"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    with pytest.raises(DataError, match="2 HEIC images with the suffix .heic: convert to JPEG"):
+        find_source(str(tmp_path))
+    with pytest.raises(DataError):
+        frames(str(tmp_path / "a.heic"))
+    assert "HEIC cannot be read here; convert it to JPEG" in logged[-1]
+
+
+def test_only_the_first_page_is_read_and_the_number_is_logged(tmp_path: Path, logged: list[str]) -> None:
+    pages = [Image.new("RGB", (60, 40), (value, value, value)) for value in (50, 100, 150)]
+    pages[0].save(tmp_path / "scan.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "moving.webp", save_all=True, append_images=pages[1:], lossless=True)
+    pages[0].save(tmp_path / "one.tif")
+    got = {frame.path.name: int(frame.image.mean()) for frame in frames(str(tmp_path))}
+    assert got == {"moving.webp": 50, "one.tif": 50, "scan.tif": 50}
+    assert [line.partition(": ")[2] for line in logged] == [
+        "has 3 pages or frames; only the first is used"
+    ] * 2
 
 
 def test_unreadable_files_are_skipped_and_counted(tmp_path: Path) -> None:

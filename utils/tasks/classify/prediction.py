@@ -10,7 +10,7 @@ import torch
 from utils.base.timing import STAGES, Stopwatch
 from utils.data.letterbox import to_tensor
 from utils.predict.predictor import FrameResult, Predictor, Prepared, feature_saver
-from utils.predict.writers import DetectOutputs
+from utils.predict.writers import DetectOutputs, frame_number
 from utils.sources.frame import Frame
 from utils.sources.source import ImageFile
 from utils.tasks.classify.sizes import check_size
@@ -33,7 +33,7 @@ class ClassifyOutputs(DetectOutputs):
         self.label_files += 1
 
     def _write_table(self, frame: Frame, rows: np.ndarray) -> None:
-        name = f"{self.frame_stem(frame)}{frame.path.suffix}"
+        name = f"{self.image_stem(frame)}{frame_number(frame)}{frame.path.suffix}"
         for rank, (probability, index) in enumerate(rows.tolist(), 1):
             self._table.writerow((name, rank, int(index), self.name(index), f"{probability:.6g}"))
 

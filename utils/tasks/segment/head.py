@@ -72,8 +72,8 @@ class Segment(Detect):
         return self.nm
 
     def forward(self, sources: list[Tensor]) -> Any:
-        prototypes = self.proto(sources[0])
         output = super().forward(sources)
+        prototypes = self.proto(sources[0])  # last: OpenCV 4.5 returns outputs in the order of the layers
         return (output, prototypes) if self.training else (output[0], prototypes, *output[1:])
 
     def maps_of(self, output: Any) -> list[Tensor]:
