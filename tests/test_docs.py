@@ -84,14 +84,18 @@ def _is_script(parts: list[str]) -> bool:
     return parts[0] == "yolov5_lska" and (ROOT / f"{parts[1]}.py").is_file()
 
 
+def _missing_tests(text: Text) -> Iterator[str]:
+    for match in TEST.finditer(text.text):
+        if (ROOT / match[1]).is_file() and match[2] not in names_in(ROOT / match[1]):
+            yield f"{text.at(match.start())}: {match[0]}"
+
+
 def missing(text: Text) -> Iterator[str]:
     """Yield what a text names and does not exist."""
     for match in PATH.finditer(text.text):
         if not exists(match[0]):
             yield f"{text.at(match.start())}: {match[0]}"
-    for match in TEST.finditer(text.text):
-        if (ROOT / match[1]).is_file() and match[2] not in names_in(ROOT / match[1]):
-            yield f"{text.at(match.start())}: {match[0]}"
+    yield from _missing_tests(text)
     for match in FOLDER.finditer(text.text):
         if not (ROOT / match[1]).exists() and not (ROOT / f"{match[1]}.py").exists():
             yield f"{text.at(match.start())}: {match[1]}"
