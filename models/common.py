@@ -7,6 +7,17 @@ from __future__ import annotations
 
 from torch import nn
 
+from models.attention.controls import (
+    CBAM,
+    ECA,
+    EMA,
+    SE,
+    CoordAtt,
+    Depthwise,
+    Gate1x1,
+    Residual1x1,
+    SimAM,
+)
 from models.attention.lska import LKA, LSKA, LKATrivial, LSKATrivial
 from models.attention.lska_blocks import C3LSKA, SPPFLSKA, LSKAttention
 from models.attention.van import VANStage
@@ -48,6 +59,8 @@ register(same_channels, LSKA, LKA, LSKATrivial, LKATrivial, LSKAttention)
 register(channels_and_repeats, C3LSKA, C3_LSKA=C3LSKA)
 register(new_channels, SPPFLSKA, SPPF_LSKA=SPPFLSKA)
 register(channels_and_repeats, VANStage)
+# What they are compared with; each is also a `design` of C3LSKA, SPPFLSKA and LSKAttention.
+register(same_channels, SE, CBAM, ECA, CoordAtt, SimAM, EMA, Gate1x1, Residual1x1, Depthwise)
 
 # The blocks of YOLOv5.
 register(new_channels, Conv, DWConv, GhostConv, CrossConv, MixConv2d, Focus, DWConvTranspose2d)
@@ -68,6 +81,10 @@ register(any_channels, nn.SiLU, nn.ReLU, nn.LeakyReLU, nn.Hardswish, nn.Mish, nn
 
 __all__ = [
     "C3",
+    "CBAM",
+    "ECA",
+    "EMA",
+    "SE",
     "C3LSKA",
     "C3SPP",
     "C3TR",
@@ -83,17 +100,22 @@ __all__ = [
     "Concat",
     "Contract",
     "Conv",
+    "CoordAtt",
     "CrossConv",
     "DWConv",
     "DWConvTranspose2d",
+    "Depthwise",
     "Expand",
     "Focus",
+    "Gate1x1",
     "GhostBottleneck",
     "GhostConv",
     "LKATrivial",
     "LSKATrivial",
     "LSKAttention",
     "MixConv2d",
+    "Residual1x1",
+    "SimAM",
     "TransformerBlock",
     "TransformerLayer",
     "VANStage",

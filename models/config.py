@@ -1,4 +1,4 @@
-"""Model yamls: find and read them, check their rows, change their large kernel blocks (--attention)."""
+"""Model yamls: find and read them, check their rows, change their attention blocks (--attention)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from models import registry
-from models.attention.lska import DESIGNS, default_dilation, kernel_of
+from models.attention.gates import GATES
+from models.attention.lska import default_dilation, kernel_of
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
 from utils.base.paths import ROOT, find_file
@@ -253,7 +254,8 @@ def read_activation(text: str) -> nn.Module:
         raise ConfigError(f"activation {text!r}: its arguments do not fit ({error})") from error
 
 
-SETTINGS = {"k": int, "dilation": int, "init": str, "design": str}  # of --attention, with their types
+# Settings of --attention, with their types.
+SETTINGS = {"k": int, "dilation": int, "init": str, "design": str, "r": int}
 
 
 def parse_settings(words: Sequence[str], flag: str = "--attention") -> dict[str, Any]:
@@ -266,35 +268,35 @@ def parse_settings(words: Sequence[str], flag: str = "--attention") -> dict[str,
     for word in (part for text in words for part in text.split(",") if part):
         key, _, value = word.partition("=")
         if key not in SETTINGS or not value:
-            raise ConfigError(f"{flag} {word}: expected k=, dilation=, init= or design= and a value")
+            raise ConfigError(f"{flag} {word}: expected k=, dilation=, init=, design= or r= and a value")
         try:
             settings[key] = SETTINGS[key](value)
         except ValueError as error:
             raise ConfigError(f"{flag} {word}: expected an integer such as {key}=23") from error
-    if "design" in settings and settings["design"] not in DESIGNS:
-        raise ConfigError(f"{flag} design={settings['design']}: expected one of {', '.join(DESIGNS)}")
+    if "design" in settings and settings["design"] not in GATES:
+        raise ConfigError(f"{flag} design={settings['design']}: expected one of {', '.join(GATES)}")
     return settings
 
 
 def with_attention(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a model yaml's content with other arguments for all large kernel blocks.
+    """Return a copy of a model yaml's content with other arguments for all attention blocks.
 
     Args:
         config: content of the yaml.
-        settings: new values of k, dilation, init or design; others stay.
+        settings: new values of k, dilation, init, design or r; others stay.
 
     Raises:
-        ConfigError: the model has no large kernel block.
+        ConfigError: the model has no attention block.
     """
     changed = deepcopy(dict(config))
     changed_rows = 0
     for row in (*changed.get("backbone", ()), *changed.get("head", ())):
-        if isinstance(row, list) and len(row) == 4 and _is_large_kernel(row[2]):
+        if isinstance(row, list) and len(row) == 4 and _is_attention(row[2]):
             row[2], row[3] = _rewrite(row[2], row[3], settings)
             changed_rows += 1
     if settings and not changed_rows:
         name = config.get("yaml_file") or "the model"
-        raise ConfigError(f"--attention: {name} has no large kernel block to change")
+        raise ConfigError(f"--attention: {name} has no attention block to change")
     return changed
 
 
@@ -310,7 +312,7 @@ def with_kernels(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict
     changed = deepcopy(dict(config))
     rows = [row for part in ("backbone", "head") for row in changed.get(part) or ()]
     for index, row in enumerate(rows):
-        if isinstance(row, list) and len(row) == 4 and _is_large_kernel(row[2]):
+        if isinstance(row, list) and len(row) == 4 and _has_kernel(row[2]):
             found = kernel_of(state, f"model.{index}.")
             if found is not None:
                 k, dilation = found
@@ -321,25 +323,34 @@ def with_kernels(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict
     return changed
 
 
-def _is_large_kernel(name: Any) -> bool:
+def _is_attention(name: Any) -> bool:
     block = registry.registered().get(name) if isinstance(name, str) else None
-    return block is not None and (name in DESIGNS or "design" in registry.argument_names(name))
+    return block is not None and (name in GATES or "design" in registry.argument_names(name))
+
+
+def _has_kernel(name: Any) -> bool:
+    return _is_attention(name) and not {"k", "kernel"}.isdisjoint(registry.argument_names(name))
 
 
 def _rewrite(name: str, args: Any, settings: Mapping[str, Any]) -> tuple[str, list[Any]]:
     """Return the new module and arguments of a row.
 
-    A setting replaces a positional argument where the row has one, else it becomes a keyword.
+    A setting replaces a positional argument where the row has one, else it becomes a keyword. Another design
+    keeps the arguments that it has as well.
     """
     args = list(args) if isinstance(args, list) else [args]
     keywords = dict(args.pop()) if args and isinstance(args[-1], dict) else {}
-    names = registry.argument_names(name)
     args, _ = registry.own_order(name, args)
     keywords |= args.pop() if args and isinstance(args[-1], dict) else {}
+    settings = dict(settings)
+    if name in GATES and (design := settings.pop("design", name)) != name:
+        old, accepted = registry.argument_names(name), registry.argument_names(design)
+        if accepted != old:
+            named = dict(zip(old, args, strict=False)) | keywords
+            args, keywords = [], {key: value for key, value in named.items() if key in accepted}
+        name = design
+    names = registry.argument_names(name)
     for key, value in settings.items():
-        if key == "design" and name in DESIGNS:
-            name = value
-            continue
         # SPPFLSKA calls its gate's kernel `kernel`, because `k` is the pooling kernel, as in SPPF.
         key = "kernel" if key == "k" and "kernel" in names else key
         if key not in names:

@@ -67,7 +67,6 @@ _OTHERS = {
     "LSKblock": "the attention of LSKNet, which is not LSKA",
     "LSKBlock": "the attention of LSKNet, which is not LSKA",
     "LSK": "the attention of LSKNet, which is not LSKA",
-    "EMA": "an attention block of other authors, not the moving average of weights",
 }
 LATER_BLOCKS = ("A2C2f", "C2PSA", "C2f", "C2fAttn", "C2fCIB", "C3k", "C3k2", "PSA", "RepC3", "SCDown")
 LATER = "YOLOv8 or a later version, whose blocks and head are not those of YOLOv5"
@@ -94,6 +93,8 @@ def own_order(name: str, args: Sequence[Any]) -> tuple[list[Any], int | None]:
         pair = len(args) > 1 and _is_integer(args[1]) and args[1] % 2 == 1 and args[1] > 1
         if first > _MOST_KERNEL or pair:
             return args[1:], first
+    if names == ["r", "init"] and _is_integer(first) and len(args) > 1 and _is_integer(args[1]):
+        return args[1:], first  # `SE, [1024, 16]`
     if names[1:2] == ["shortcut"] and "k" in names and len(args) > 1 and _is_integer(args[1]) and args[1] > 1:
         rest = args[2:]
         if not rest or (len(rest) == 1 and isinstance(rest[0], dict)):

@@ -152,7 +152,7 @@ class LSKATrivial(_Gate):
     """A pair of 1-D kernels without dilation."""
 
     def make_convolutions(self, dim: int) -> None:
-        _check_odd(self.k)
+        check_odd(self.k)
         self.conv0h = depthwise(dim, 1, self.k)
         self.conv0v = depthwise(dim, self.k, 1)
 
@@ -164,7 +164,7 @@ class LKATrivial(_Gate):
     """One k x k kernel; the cost is quadratic in k."""
 
     def make_convolutions(self, dim: int) -> None:
-        _check_odd(self.k)
+        check_odd(self.k)
         self.conv0 = depthwise(dim, self.k, self.k)
 
     def convolve(self, x: Tensor) -> Tensor:
@@ -179,17 +179,6 @@ DESIGNS: dict[str, type[_Gate]] = {
 }
 
 
-def make_gate(design: str, dim: int, k: int, dilation: int | None = None, init: str = "identity") -> _Gate:
-    """Make one of the four designs by name.
-
-    Raises:
-        ConfigError: the design is unknown, or does not accept k, dilation or init.
-    """
-    if design not in DESIGNS:
-        raise ConfigError(f"large kernel attention: design {design!r} is not one of {', '.join(DESIGNS)}")
-    return DESIGNS[design](dim, k, dilation, init)
-
-
 def depthwise(dim: int, height: int, width: int, dilation: int = 1) -> nn.Conv2d:
     """Make a depth-wise convolution with bias that keeps H and W."""
     padding = (dilation * (height // 2), dilation * (width // 2))
@@ -202,7 +191,8 @@ def check_init(init: str) -> None:
         raise ConfigError(f"large kernel attention: init is {init!r}; expected identity or paper")
 
 
-def _check_odd(k: int) -> None:
+def check_odd(k: int) -> None:
+    """Raise ConfigError unless a kernel size is odd."""
     if k < 1 or k % 2 == 0:
         raise ConfigError(f"large kernel attention: k={k} must be odd; {k - 1} and {k + 1} are nearest")
 

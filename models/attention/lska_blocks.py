@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from models.attention.lska import make_gate
+from models.attention.gates import make_gate
 from models.blocks.conv import Projection
 from models.blocks.csp import C3
 from models.blocks.pool import SPPF
@@ -25,7 +25,8 @@ class LSKAttention(nn.Module):
         k: kernel size of the gate.
         dilation: of the gate; None: as published for k.
         init: "identity" or "paper".
-        design: LSKA, LKA, LSKATrivial or LKATrivial.
+        design: a name in `models.attention.gates.GATES`, such as LSKA or SE.
+        r: reduction, for designs that have one.
 
     Shape:
         (B, dim, H, W) -> (B, dim, H, W)
@@ -38,12 +39,13 @@ class LSKAttention(nn.Module):
         dilation: int | None = None,
         init: str = "identity",
         design: str = "LSKA",
+        r: int | None = None,
     ) -> None:
         super().__init__()
         # Attribute names are the keys of published weights: do not rename them.
         self.proj_1 = Projection(dim, dim)
         self.activation = nn.GELU()
-        self.spatial_gating_unit = make_gate(design, dim, k, dilation, init="paper")
+        self.spatial_gating_unit = make_gate(design, dim, k, dilation, "paper", r)
         self.proj_2 = Projection(dim, dim)
         if init == "identity":
             for value in self.proj_2.parameters():
@@ -66,7 +68,8 @@ class C3LSKA(C3):
         k: kernel size of the gate.
         dilation: of the gate; None: as published for k.
         init: "identity" or "paper".
-        design: LSKA, LKA, LSKATrivial or LKATrivial.
+        design: a name in `models.attention.gates.GATES`, such as LSKA or SE.
+        r: reduction, for designs that have one.
 
     Shape:
         (B, c1, H, W) -> (B, c2, H, W)
@@ -84,9 +87,10 @@ class C3LSKA(C3):
         dilation: int | None = None,
         init: str = "identity",
         design: str = "LSKA",
+        r: int | None = None,
     ) -> None:
         super().__init__(c1, c2, n, shortcut, g, e)
-        self.attention = make_gate(design, c2, k, dilation, init)
+        self.attention = make_gate(design, c2, k, dilation, init, r)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.attention(super().forward(x))
@@ -102,7 +106,8 @@ class SPPFLSKA(SPPF):
         kernel: kernel size of the gate.
         dilation: of the gate; None: as published for `kernel`.
         init: "identity" or "paper".
-        design: LSKA, LKA, LSKATrivial or LKATrivial.
+        design: a name in `models.attention.gates.GATES`, such as LSKA or SE.
+        r: reduction, for designs that have one.
 
     Shape:
         (B, c1, H, W) -> (B, c2, H, W)
@@ -117,9 +122,10 @@ class SPPFLSKA(SPPF):
         dilation: int | None = None,
         init: str = "identity",
         design: str = "LSKA",
+        r: int | None = None,
     ) -> None:
         super().__init__(c1, c2, k)
-        self.attention = make_gate(design, 4 * (c1 // 2), kernel, dilation, init)
+        self.attention = make_gate(design, 4 * (c1 // 2), kernel, dilation, init, r)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.cv2(self.attention(self.pyramid(x)))

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.attention.lska import DESIGNS
+from models.attention.gates import GATES
 from models.attention.lska_blocks import LSKAttention
 from models.yolo import ClassificationModel, DetectionModel
 from utils.base.errors import ConfigError
 from utils.ops.flops import on_meta
 
-_PURE_ATTENTION = (*DESIGNS.values(), LSKAttention)
-_DESIGNS = tuple(DESIGNS.values())
+_PURE_ATTENTION = (*GATES.values(), LSKAttention)
+_WITH_FACTOR = tuple(block for block in GATES.values() if hasattr(block, "attention"))
 Network = DetectionModel | ClassificationModel
 
 
@@ -138,10 +138,10 @@ class GateMap:
 
 
 def find_gates(model: Network) -> dict[str, nn.Module]:
-    """Return all large kernel gates, of any design and inside any block, by their position in words."""
+    """Return all attention gates, of any design and inside any block, by their position in words."""
     gates: dict[str, nn.Module] = {}
     for layer in model.model:
-        inside = [module for module in layer.modules() if isinstance(module, _DESIGNS)]
+        inside = [module for module in layer.modules() if isinstance(module, _WITH_FACTOR)]
         for number, gate in enumerate(inside, start=1):
             gates[_describe(layer, gate, number, len(inside))] = gate
     return gates
@@ -152,7 +152,7 @@ def _describe(layer: Any, gate: Any, number: int, count: int) -> str:
     words = f"layer {layer.i}: {block}"
     words += f" {number} of {count}" if count > 1 else ""
     words += "" if design in block else f", {design}"
-    return f"{words}, k = {gate.k}"
+    return f"{words}, k = {gate.k}" if hasattr(gate, "k") else words
 
 
 @torch.no_grad()

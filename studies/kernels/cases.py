@@ -92,7 +92,7 @@ def check_kernels(designs: Sequence[str], kernels: Sequence[int]) -> None:
     """Raise ConfigError for a kernel that a design does not exist for."""
     import torch
 
-    from models.attention.lska import make_gate
+    from models.attention.gates import make_gate
 
     for design in designs:
         for k in kernels:
@@ -107,7 +107,7 @@ def check_kernels(designs: Sequence[str], kernels: Sequence[int]) -> None:
 
 def build(case: Case) -> nn.Module:
     """Build the model of a case, initialized as in the papers."""
-    from models.attention.lska import make_gate
+    from models.attention.gates import make_gate
     from models.attention.van import VAN
     from models.yolo import DetectionModel
 

@@ -38,13 +38,24 @@ def test_blocks_with_a_gate_inside_get_the_kernel(name: str) -> None:
     assert {gate.k for gate in gates} == {35}
 
 
+def test_another_design_keeps_the_arguments_that_it_has() -> None:
+    rows = {"backbone": [[-1, 1, "LSKA", [11, 2, "paper"]], [-1, 1, "C3LSKA", [64, {"k": 23}]]], "head": []}
+    changed = with_attention(rows, {"design": "SE", "r": 4})["backbone"]
+    assert [row[2:] for row in changed] == [
+        ["SE", [{"init": "paper", "r": 4}]],
+        ["C3LSKA", [64, {"k": 23, "design": "SE", "r": 4}]],
+    ]
+    deep = with_attention({"backbone": changed[:1], "head": []}, {"design": "Depthwise", "k": 7})["backbone"]
+    assert deep[0][2:] == ["Depthwise", [{"init": "paper", "k": 7}]]
+
+
 def test_an_unknown_argument_of_a_block_is_named() -> None:
     config, _ = read_config("yolov5-van-tiny.yaml")
     with pytest.raises(ConfigError, match="VANStage has no argument init"):
         with_attention(config, {"init": "paper"})
 
 
-def test_a_model_without_large_kernels_is_rejected() -> None:
+def test_a_model_without_attention_is_rejected() -> None:
     config, name = read_config("yolov5n.yaml")
-    with pytest.raises(ConfigError, match=r"yolov5n\.yaml has no large kernel block"):
+    with pytest.raises(ConfigError, match=r"yolov5n\.yaml has no attention block"):
         with_attention({**config, "yaml_file": name}, {"k": 7})

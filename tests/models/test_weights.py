@@ -310,9 +310,9 @@ def test_the_kernel_of_a_published_lska_is_read_from_its_tensors(
 
 
 def test_a_fork_with_another_block_is_named(tmp_path: Path) -> None:
-    save_as_fork(tmp_path / "cbam.pt", [-1, 1, "CBAM", [8]])
-    with pytest.raises(DataError, match=r"cbam.pt: .*layer 1 \(CBAM\): no block is called.*your-own-code.md"):
-        build_model(read_checkpoint(tmp_path / "cbam.pt"))
+    save_as_fork(tmp_path / "gam.pt", [-1, 1, "GAM", [8]])
+    with pytest.raises(DataError, match=r"gam.pt: .*layer 1 \(GAM\): no block is called.*your-own-code.md"):
+        build_model(read_checkpoint(tmp_path / "gam.pt"))
     save_as_fork(tmp_path / "more.pt", [-1, 1, "LSKA", [7]], gate=torch.nn.Conv2d(8, 8, 1))
     key = r"model\.1\.gate\.weight of layer 1 \(LSKA\) is \[8, 8, 1, 1\] in the file, and absent in the model"
     with pytest.raises(DataError, match=rf"more.pt: yaml and weights do not belong together: {key}"):

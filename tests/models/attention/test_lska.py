@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.attention.lska import DESIGNS, LSKA, make_gate, taps
+from models.attention.gates import make_gate
+from models.attention.lska import DESIGNS, LSKA, taps
 from models.attention.lska_blocks import C3LSKA, SPPFLSKA, LSKAttention
 from models.blocks.csp import C3
 from models.blocks.pool import SPPF
