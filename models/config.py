@@ -125,6 +125,10 @@ def read_rows(d: dict[str, Any], origin: str = "model yaml") -> list[LayerRow]:
             continue
         if key not in d:
             raise ConfigError(f"{origin}: key '{key}' is missing")
+        if key in ("backbone", "head") and not isinstance(d[key], list):
+            raise ConfigError(
+                f"{origin}: {key}: expected rows [from, number, module, args], found {d[key]!r:.60}"
+            )
     _check_numbers(d, origin)
     depth = float(d.get("depth_multiple", 1.0))
     words = {"nc": d["nc"], "anchors": d.get("anchors")}
@@ -290,7 +294,7 @@ def with_attention(config: Mapping[str, Any], settings: Mapping[str, Any]) -> di
     """
     changed = deepcopy(dict(config))
     changed_rows = 0
-    for row in (*changed.get("backbone", ()), *changed.get("head", ())):
+    for row in (*(changed.get("backbone") or ()), *(changed.get("head") or ())):
         if isinstance(row, list) and len(row) == 4 and _is_attention(row[2]):
             row[2], row[3] = _rewrite(row[2], row[3], settings)
             changed_rows += 1
@@ -340,7 +344,7 @@ def _rewrite(name: str, args: Any, settings: Mapping[str, Any]) -> tuple[str, li
     """
     args = list(args) if isinstance(args, list) else [args]
     keywords = dict(args.pop()) if args and isinstance(args[-1], dict) else {}
-    args, _ = registry.own_order(name, args)
+    args, channels = registry.own_order(name, args)
     keywords |= args.pop() if args and isinstance(args[-1], dict) else {}
     settings = dict(settings)
     if name in GATES and (design := settings.pop("design", name)) != name:
@@ -359,4 +363,6 @@ def _rewrite(name: str, args: Any, settings: Mapping[str, Any]) -> tuple[str, li
             args[names.index(key)] = value
         else:
             keywords[key] = value
+    if channels is not None and names[:1] in (["k"], ["r"]):
+        args = [channels, *args]  # they are checked when the layer is built
     return name, [*args, keywords] if keywords else args

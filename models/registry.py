@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from torch import nn
 
-from utils.base.errors import ConfigError
+from utils.base.errors import ConfigError, first_line
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class LayerContext:
 
     in_channels: tuple[int, ...]  # one per source layer
     repeats: int = 1  # after depth_multiple
+    listed: bool = False  # the yaml has a list of sources, so that the block gets a list of maps
     scale_width: Callable[[int], int] = int  # applies width_multiple to a number of channels
     keywords: dict[str, Any] = field(default_factory=dict)  # for all blocks that accept them: init: paper
 
@@ -36,6 +38,8 @@ class BlockPlan:
 class LayerPlan:
     """A layer that can be built."""
 
+    name: str  # in the yaml
+    written: Sequence[Any]  # arguments in the yaml
     block: type[nn.Module]
     args: tuple[Any, ...]
     keywords: dict[str, Any]
@@ -49,19 +53,26 @@ class LayerPlan:
             ConfigError: the block does not accept its arguments.
         """
         try:
-            first = self.block(*self.args, **self.keywords)
-            if self.copies == 1:
-                return first
-            # Copies behind the first read what the first returns.
-            takes_width = len(self.args) > 1 and self.args[1] == self.out_channels
-            args = (self.out_channels, *self.args[1:]) if takes_width else self.args
-            return nn.Sequential(first, *(self.block(*args, **self.keywords) for _ in range(self.copies - 1)))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of tensors without elements, before they are an error
+                return self._build()
         except ConfigError:
             raise
-        except (TypeError, ValueError, ZeroDivisionError, AssertionError, RuntimeError) as error:
-            raise _misfit(self.block.__name__, self.args, error) from error
+        except MISFITS as error:
+            raise _misfit(self.name, self.written, error) from error
+
+    def _build(self) -> nn.Module:
+        first = self.block(*self.args, **self.keywords)
+        if self.copies == 1:
+            return first
+        # Copies behind the first read what the first returns.
+        takes_width = len(self.args) > 1 and self.args[1] == self.out_channels
+        args = (self.out_channels, *self.args[1:]) if takes_width else self.args
+        return nn.Sequential(first, *(self.block(*args, **self.keywords) for _ in range(self.copies - 1)))
 
 
+# What blocks raise on arguments that they cannot use, and layers on maps that do not fit.
+MISFITS = (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
 # Blocks of other projects that are easily taken for ours, and what they are.
 _OTHERS = {
     "LSKblock": "the attention of LSKNet, which is not LSKA",
@@ -71,18 +82,24 @@ _OTHERS = {
 LATER_BLOCKS = ("A2C2f", "C2PSA", "C2f", "C2fAttn", "C2fCIB", "C3k", "C3k2", "PSA", "RepC3", "SCDown")
 LATER = "YOLOv8 or a later version, whose blocks and head are not those of YOLOv5"
 _MOST_KERNEL = 65  # larger numbers in the position of a kernel size are channels
+_MOST_R = 32  # and of a reduction
 
 
 Rule = Callable[[LayerContext, tuple[Any, ...]], BlockPlan]
 _BLOCKS: dict[str, tuple[type[nn.Module], Rule]] = {}
 
 
-def own_order(name: str, args: Sequence[Any]) -> tuple[list[Any], int | None]:
+def own_order(name: str, args: Sequence[Any], channels: Collection[int] = ()) -> tuple[list[Any], int | None]:
     """Return the arguments of a row in our order, where published code for LSKA has another.
 
     Published code gives an attention layer its channels first, `LSKA, [1024, 11]`, and a C3 with LSKA its
     kernel size behind the channels, `C3_LSKA, [1024, 11]`. Channels are even and kernel sizes odd, and
     `shortcut` is no number, so that the meaning is certain.
+
+    Args:
+        name: of the block.
+        args: of the row.
+        channels: numbers that are the channels of its input, if they are known.
 
     Returns:
         The arguments, and the channels that were left out, if any: those before width_multiple is applied.
@@ -91,9 +108,10 @@ def own_order(name: str, args: Sequence[Any]) -> tuple[list[Any], int | None]:
     first = args[0] if args else None
     if names[:1] == ["k"] and _is_integer(first) and first % 2 == 0:
         pair = len(args) > 1 and _is_integer(args[1]) and args[1] % 2 == 1 and args[1] > 1
-        if first > _MOST_KERNEL or pair:
+        if first > _MOST_KERNEL or pair or first in channels:
             return args[1:], first
-    if names == ["r", "init"] and _is_integer(first) and len(args) > 1 and _is_integer(args[1]):
+    pair = len(args) > 1 and _is_integer(args[1])
+    if names == ["r", "init"] and _is_integer(first) and (pair or (first > _MOST_R and first in channels)):
         return args[1:], first  # `SE, [1024, 16]`
     if names[1:2] == ["shortcut"] and "k" in names and len(args) > 1 and _is_integer(args[1]) and args[1] > 1:
         rest = args[2:]
@@ -173,6 +191,7 @@ def whole_classifier(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
     return BlockPlan(args, args[0])
 
 
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 # Rules of blocks whose constructor does not start with the input channels.
 _WITHOUT_CHANNELS = (
     *(sum_of_channels, space_to_depth, depth_to_space, any_channels),
@@ -199,7 +218,7 @@ def argument_names(name: str) -> list[str]:
     Channels and repeats that the rule adds are not among them.
     """
     block, rule = _BLOCKS[name]
-    names = list(inspect.signature(block).parameters)
+    names = [key for key, one in inspect.signature(block).parameters.items() if one.kind not in _VARIABLE]
     if rule in _WITHOUT_CHANNELS:
         return names
     if rule is channels_and_repeats:
@@ -218,7 +237,7 @@ def plan(name: str, layer: LayerContext, args: Sequence[Any]) -> LayerPlan:
     if name not in _BLOCKS:
         raise ConfigError(_describe_unknown(name))
     block, rule = _BLOCKS[name]
-    own, channels = own_order(name, args)
+    own, channels = own_order(name, args, _channels_of_input(layer, args))
     keywords = dict(own.pop()) if own and isinstance(own[-1], dict) else {}
     accepted = inspect.signature(block).parameters
     keywords = {key: value for key, value in layer.keywords.items() if key in accepted} | keywords
@@ -226,10 +245,20 @@ def plan(name: str, layer: LayerContext, args: Sequence[Any]) -> LayerPlan:
         if channels is not None and _one_source(layer) not in (channels, layer.scale_width(channels)):
             raise ValueError(f"it keeps the channels of its input, {_one_source(layer)}, not {channels}")
         _check_arguments(name, own, keywords)
-        block_plan = rule(layer, tuple(own))
-    except (IndexError, TypeError, ValueError) as error:
+        made = rule(layer, tuple(own))
+        if made.out_channels < 1:
+            raise ValueError(f"{made.out_channels} output channels")
+    except MISFITS as error:
         raise _misfit(name, args, error) from error
-    return LayerPlan(block, block_plan.args, keywords, block_plan.out_channels, block_plan.copies)
+    return LayerPlan(name, tuple(args), block, made.args, keywords, made.out_channels, made.copies)
+
+
+def _channels_of_input(layer: LayerContext, args: Sequence[Any]) -> tuple[int, ...]:
+    """Return the first argument if it is the channels of the input, before or after width_multiple."""
+    first = args[0] if args else None
+    if not _is_integer(first) or first % 8:
+        return ()
+    return (first,) if {first, layer.scale_width(first)} & {*layer.in_channels} else ()
 
 
 def _describe_unknown(name: str) -> str:
@@ -249,15 +278,16 @@ def _check_arguments(name: str, positional: Sequence[Any], keywords: Mapping[str
     Raises:
         TypeError: the message names the argument.
     """
-    names = argument_names(name)
-    if len(positional) > len(names):
+    names, parameters = argument_names(name), inspect.signature(_BLOCKS[name][0]).parameters
+    kinds = {one.kind for one in parameters.values()}
+    if len(positional) > len(names) and inspect.Parameter.VAR_POSITIONAL not in kinds:
         raise TypeError(f"{len(positional)} arguments, expected at most {len(names)}")
-    if unknown := [key for key in keywords if key not in names]:
+    unknown = [key for key in keywords if key not in names]
+    if unknown and inspect.Parameter.VAR_KEYWORD not in kinds:
         raise TypeError(f"there is no argument {unknown[0]}")
-    parameters = inspect.signature(_BLOCKS[name][0]).parameters
     for key, value in {**dict(zip(names, positional, strict=False)), **keywords}.items():
-        kind = parameters[key].annotation
-        if kind in _TYPES and not _TYPES[kind](value):
+        kind = parameters[key].annotation if key in parameters else None
+        if isinstance(kind, str) and kind in _TYPES and not _TYPES[kind](value):
             raise TypeError(f"{key} is {value!r}, expected {_KINDS[kind]}")
 
 
@@ -277,11 +307,12 @@ _KINDS = {
 
 def _misfit(name: str, args: Sequence[Any], error: Exception) -> ConfigError:
     names = ", ".join(argument_names(name)) if name in _BLOCKS else "not known"
-    reason = "too few" if isinstance(error, IndexError) else error
+    reason = "too few" if isinstance(error, IndexError) and not args else first_line(error)
     return ConfigError(f"{name}: arguments {list(args)} do not fit ({reason}); they are [{names}]")
 
 
 def _one_source(layer: LayerContext) -> int:
-    if len(layer.in_channels) != 1:
-        raise ValueError(f"it reads one layer, not {len(layer.in_channels)}")
+    if len(layer.in_channels) != 1 or layer.listed:
+        count = len(layer.in_channels)
+        raise ValueError(f"it reads one layer, not {count if count != 1 else 'a list of one'}")
     return layer.in_channels[0]

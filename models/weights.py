@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from models.config import with_kernels
 from models.official_weights import locate_weights
 from models.pickles import Record, read_torch_file, state_of
+from models.registry import LATER
 from models.van_weights import classifier_state, detector_config
 from models.yolo import BaseModel, DetectionModel, make_model
 from utils.base.errors import ConfigError, DataError
@@ -245,6 +246,10 @@ def _make_empty(checkpoint: Checkpoint, nc: int) -> Any:
     try:
         return make_model(checkpoint.yaml, nc=nc, strides=checkpoint.stride)
     except ConfigError as error:
+        if LATER in str(error):
+            raise DataError(
+                f"{checkpoint.path}: a checkpoint of {LATER}; use the ultralytics package for it"
+            ) from error
         raise DataError(
             f"{checkpoint.path}: the model inside cannot be built: {str(error).rstrip('.')}. {_FORK}"
         ) from error

@@ -33,7 +33,7 @@ from models.config import (
 )
 from models.head import Detect
 from models.tta import augmented_forward
-from utils.base.errors import ConfigError
+from utils.base.errors import ConfigError, first_line
 from utils.base.yolov5_names import resolve, serve
 from utils.ops.flops import on_meta
 from utils.tasks.classify.head import Classify, ClassifyLinear, TorchVision
@@ -173,9 +173,11 @@ class DetectionModel(BaseModel):
         image = torch.empty(1, self.yaml["ch"], side, side, device="meta")
         try:
             output = on_meta(self, image, False, False, note)
-        except (RuntimeError, TypeError, ValueError, KeyError) as error:
+        except registry.MISFITS as error:
             layer = describe_layer(self.model[len(shapes)], shapes)
-            raise ConfigError(f"{self.yaml_file}: {layer}, which do not fit together ({error})") from error
+            raise ConfigError(
+                f"{self.yaml_file}: {layer}, which does not work ({first_line(error)})"
+            ) from error
         finally:
             self.train(training)
         return [side / level.shape[-2] for level in self.head.maps_of(output)]
@@ -328,7 +330,9 @@ def parse_model(
         for row in rows:
             in_channels = tuple(out[j] if j >= 0 else ch[-1] for j in row.sources)
             try:
-                context = registry.LayerContext(in_channels, row.repeats, _width_scaling(d), keywords)
+                context = registry.LayerContext(
+                    in_channels, row.repeats, isinstance(row.yaml_from, list), _width_scaling(d), keywords
+                )
                 plan = registry.plan(row.name, context, row.args)
                 layers.append(_annotate(plan.build(), plan, row))
             except ConfigError as error:

@@ -20,7 +20,7 @@ from models.config import (
     warn_about_unread,
     with_attention,
 )
-from models.registry import register, registered, same_channels
+from models.registry import new_channels, register, registered, same_channels
 from models.yolo import DetectionModel
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
@@ -227,6 +227,7 @@ PUBLISHED = [
     (["LSKA", [8, 11]], ["LSKA", [11]]),  # channels first; the second row reads 8 channels
     (["LSKA", [8, 23]], ["LSKA", [23]]),
     (["LKA", [8, 11]], ["LKA", [11]]),
+    (["LSKA", [8]], ["LSKA", []]),
     (["LSKAttention", [8, 7]], ["LSKAttention", [7]]),
     (["SE", [8, 4]], ["SE", [4]]),
     (["C3_LSKA", [16, 7]], ["C3LSKA", [16, True, 1, 0.5, 7]]),
@@ -262,6 +263,13 @@ def test_channels_of_published_rows_may_be_those_before_scaling(args: list[Any],
         (["C3_LSKA", [16, True, 1, 0.5, 11, 3, "paper", "SE", 8, 5]], "10 arguments, expected at most 9"),
         (["C3", []], "too few.; they are .c2, shortcut"),
         (["Conv", ["a", 3]], "c2 is 'a', expected an integer"),
+        (
+            ["C3_LSKA", [16, False, 11]],
+            r"\[16, False, 11\] do not fit .*divisible by groups",
+        ),
+        (["Conv", [0, 3, 2]], "0 output channels"),
+        (["C3", [16, True, 1, 0]], "reads layer 0 .*, which does not work"),
+        (["Contract", [0]], "Contract: arguments"),
         (["LSKblock", [8]], "LSKblock is the attention of LSKNet, which is not LSKA"),
     ],
 )
@@ -273,7 +281,7 @@ def test_wrong_arguments_list_the_accepted_ones(row: list[Any], message: str) ->
 def test_attention_changes_published_rows() -> None:
     rows = tiny([-1, 1, "LSKA", [8, 11]], [-1, 1, "C3_LSKA", [16, 11]])
     changed = with_attention(rows, {"k": 23})
-    assert changed["backbone"][1:] == [[-1, 1, "LSKA", [23]], [-1, 1, "C3_LSKA", [16, {"k": 23}]]]
+    assert changed["backbone"][1:] == [[-1, 1, "LSKA", [8, 23]], [-1, 1, "C3_LSKA", [16, {"k": 23}]]]
 
 
 @pytest.mark.parametrize(
@@ -311,3 +319,42 @@ def test_sizes_that_do_not_fit_name_the_layer_and_its_sources() -> None:
     message = r"layer 12 \(Concat\) reads layer 11 \(128x16x16\) and layer 4 \(64x32x32\)"
     with pytest.raises(ConfigError, match=message):
         DetectionModel(config)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([[-1], 1, "Conv", [8, 3]], "it reads one layer, not a list of one"),
+        ([-1, 1, "Conv", [8, 3, 0]], r"layer 1 \(Conv\) reads layer 0 .* does not work"),
+        ([-1, 1, "Upsample", [None, 2, "foo"]], r"layer 1 \(Upsample\) reads layer 0 .* does not work"),
+        ([[-1, 0], 1, "Concat", [9]], r"layer 1 \(Concat\) reads layer 0 .* does not work"),
+    ],
+)
+def test_rows_that_fail_when_they_run_are_named(row: list[Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        DetectionModel(tiny(row))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("rows", [None, "Conv", 3])
+def test_parts_without_rows_are_an_error(rows: Any) -> None:
+    with pytest.raises(ConfigError, match=r"backbone: expected rows \[from, number, module, args\], found"):
+        DetectionModel(tiny() | {"backbone": rows})
+    with pytest.raises(ConfigError):
+        with_attention(tiny() | {"backbone": None}, {"k": 7})
+
+
+def test_blocks_with_any_arguments_can_be_registered() -> None:
+    class Open(nn.Conv2d):
+        def __init__(self, c1: int, c2: int, *sizes: int, **options: Any) -> None:
+            super().__init__(c1, c2, *sizes, **options)
+
+    register(new_channels, Open)
+    assert DetectionModel(tiny([-1, 1, "Open", [16, 3, 1, 1]])).model[1].padding == (1, 1)
+    assert DetectionModel(tiny([-1, 1, "Open", [16, 1, {"bias": False}]])).model[1].bias is None
+
+
+def test_channels_that_do_not_fit_are_found_with_attention_settings() -> None:
+    rows = with_attention(tiny([-1, 1, "LSKA", [512, 11]]), {"k": 23})
+    with pytest.raises(ConfigError, match="it keeps the channels of its input, 8, not 512"):
+        DetectionModel(rows)

@@ -317,3 +317,12 @@ def test_a_fork_with_another_block_is_named(tmp_path: Path) -> None:
     key = r"model\.1\.gate\.weight of layer 1 \(LSKA\) is \[8, 8, 1, 1\] in the file, and absent in the model"
     with pytest.raises(DataError, match=rf"more.pt: yaml and weights do not belong together: {key}"):
         build_model(read_checkpoint(tmp_path / "more.pt"))
+
+
+def test_a_checkpoint_of_a_later_version_is_named(tmp_path: Path) -> None:
+    model = small_model()
+    model.yaml |= {"scales": {"n": [0.33, 0.25, 1024]}, "backbone": [[-1, 3, "C2f", [8, True]]]}
+    del model.yaml["anchors"]
+    torch.save({"model": model, "epoch": -1}, tmp_path / "later.pt")
+    with pytest.raises(DataError, match="later.pt: a checkpoint of YOLOv8 or a later .* ultralytics"):
+        build_model(read_checkpoint(tmp_path / "later.pt"))

@@ -6,6 +6,7 @@ import codecs
 import difflib
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -117,11 +118,16 @@ def check_writable(folder: Path, flag: str = "--project") -> None:
         raise ConfigError(f"{flag} {folder}: {parent} cannot be written to; choose another")
 
 
-def backslash_hint(path: str) -> str:
-    """Return a hint for the message about a missing file whose path has backslashes, else nothing."""
-    if "\\" not in path or os.sep == "\\":
-        return ""
-    return "; it has backslashes, which only Windows reads as folders: replace them by slashes"
+def path_hints(path: Path) -> str:
+    """Return hints for the message about a path that does not exist: backslashes, or another case."""
+    hints = ""
+    if "\\" in str(path) and os.sep != "\\":
+        drive = re.search(r"[A-Za-z]:\\", str(path))
+        advice = "it is of a drive of Windows" if drive else "replace them by slashes"
+        hints += f"; it has backslashes, which only Windows reads as folders: {advice}"
+    if similar := same_but_case(path):
+        hints += f"; found {similar}: names are case-sensitive"
+    return hints
 
 
 def same_but_case(path: Path) -> Path | None:

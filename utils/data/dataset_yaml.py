@@ -12,7 +12,7 @@ from utils.base.download import download_file
 from utils.base.errors import ConfigError, DataError, MissingFileError
 from utils.base.log import LOG
 from utils.base.names import class_names
-from utils.base.paths import backslash_hint, find_file, output_root, relative_to_cwd, same_but_case
+from utils.base.paths import find_file, output_root, path_hints, relative_to_cwd
 from utils.base.yaml_io import read_yaml
 from utils.data.coco_source import annotation_entries, names_of_annotations, with_annotations, with_names
 from utils.data.download import Download, download_data, is_archive, parse_downloads, safe_unpack
@@ -227,11 +227,8 @@ def _download(raw: dict[str, Any], root: Path, val: list[str], yaml: Path, allow
     if missing := _missing(root, val):
         tried = dict.fromkeys(str(_missing(base, val[:1])[0]) for base in _roots(raw, yaml))
         looked = f"; looked for {', '.join(tried)}" if len(tried) > 1 else ""
-        similar = same_but_case(Path(str(missing[0])))
-        found = f"; found {similar}: names are case-sensitive" if similar else ""
-        raise DataError(
-            f"{yaml}: val: {missing[0]} does not exist{looked}{found}{backslash_hint(str(missing[0]))}"
-        )
+        hints = path_hints(Path(str(missing[0])))
+        raise DataError(f"{yaml}: val: {missing[0]} does not exist{looked}{hints}")
 
 
 def _downloads_or_none(raw: dict[str, Any], yaml: Path) -> list[Download]:

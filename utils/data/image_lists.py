@@ -9,7 +9,7 @@ from pathlib import Path
 
 from utils.base.errors import DataError
 from utils.base.log import LOG
-from utils.base.paths import backslash_hint, decode_text
+from utils.base.paths import decode_text, path_hints
 from utils.data.images import IMAGE_SUFFIXES
 from utils.data.packed import PackedPaths
 
@@ -33,7 +33,7 @@ def list_images(sources: Sequence[Path], root: Path | None = None) -> PackedPath
         elif source.is_file():
             found.update(_read_list(source, root))
         else:
-            raise DataError(f"{source}: no such folder or list of images")
+            raise DataError(f"{source}: no such folder or list of images{path_hints(source)}")
     images = [path for path in found if path.lower().endswith(IMAGE_SUFFIXES)]
     names, others = ", ".join(map(str, sources)), _describe_others(found)
     if not images:
@@ -82,7 +82,7 @@ def _read_list(file: Path, root: Path | None) -> list[str]:
     """Return the absolute paths of a list, one per line.
 
     Lines that start with `./` are relative to the list. Others are looked for relative to the list, the
-    current folder and the folder of the dataset; backslashes are read as slashes if that is a file.
+    folder of the dataset and the current folder; backslashes are read as slashes if that is a file.
 
     Raises:
         DataError: the list cannot be read, or none of its files exists.
@@ -91,7 +91,7 @@ def _read_list(file: Path, root: Path | None) -> list[str]:
         text = decode_text(file.read_bytes(), "surrogateescape")
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
-    bases = list(dict.fromkeys((file.parent.absolute(), Path.cwd(), *([root.absolute()] if root else []))))
+    bases = list(dict.fromkeys((file.parent.absolute(), *([root.absolute()] if root else []), Path.cwd())))
     lines = list(filter(None, map(str.strip, text.splitlines())))
     paths, missing, turned = [], [], []
     for line in lines:
@@ -127,8 +127,7 @@ def _describe_missing(file: Path, missing: Sequence[str], count: int, bases: Seq
         where = "it is an absolute path, perhaps of another machine"
     else:
         where = f"it was looked for in {', '.join(map(str, bases[:1] if first.startswith('./') else bases))}"
-    if hint := backslash_hint(first):
-        where += hint
+    where += path_hints(bases[0] / first)
     parts = Path(first.replace("\\", "/")).parts
     shorter = (Path(*parts[start:]) for start in range(1, len(parts)))
     if found := next((base / path for path in shorter for base in bases if (base / path).is_file()), None):

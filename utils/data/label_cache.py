@@ -40,7 +40,7 @@ class Subject(IntEnum):
     LABELS = 1  # the label file
     LINE = 2  # one line of the label file, or an annotation of COCO, which is skipped
     FILE = 3  # COCO annotations as a whole
-    CLIPPED = 4  # one line of the label file, a coordinate of which was slightly outside the image
+    CLIPPED = 4  # lines of label files with a coordinate slightly outside the image: count and first
 
 
 @dataclass

@@ -203,8 +203,19 @@ def build_scan(checks: Sequence[SampleCheck]) -> Scan:
         lines=np.concatenate([np.zeros(0, np.int32), *(check.labels.lines for check in checks)]),
         outlined=np.array([len(points) for points in polygons], np.int32),
         points=np.concatenate([np.zeros((0, 2), np.float32), *polygons]),
-        notes=[Note(index, *note) for index, check in enumerate(checks) for note in check.notes],
+        notes=_join_clipped(
+            [Note(index, *note) for index, check in enumerate(checks) for note in check.notes]
+        ),
     )
+
+
+def _join_clipped(notes: Sequence[Note]) -> list[Note]:
+    """Join the notes about clipped lines, which may be millions, to one: their count, and the first."""
+    clipped = [note for note in notes if note.subject == Subject.CLIPPED]
+    others = [note for note in notes if note.subject != Subject.CLIPPED]
+    if clipped:
+        others.append(Note(clipped[0].index, Subject.CLIPPED, f"{len(clipped)} {clipped[0].text}"))
+    return others
 
 
 def _one_per_row(labels: Labels) -> list[np.ndarray]:

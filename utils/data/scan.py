@@ -289,10 +289,11 @@ def _log_notes(
         LOG.warning(f"{prefix}{_subject(note, images, annotations)}: {note.text}")
     if len(others) > MAX_NOTES:
         LOG.warning(f"{prefix}... and {len(others) - MAX_NOTES} more warnings")
-    if clipped:
-        first = f"{_subject(clipped[0], images, annotations)}, {clipped[0].text}"
+    if clipped:  # a note for each chunk: the number of lines, and the first
+        count = sum(int(note.text.partition(" ")[0]) for note in clipped)
+        first = f"{_subject(clipped[0], images, annotations)}, {clipped[0].text.partition(' ')[2]}"
         LOG.warning(
-            f"{prefix}{len(clipped)} label lines with coordinates up to {BORDER} outside 0-1 are clipped, "
+            f"{prefix}{count} label lines with coordinates up to {BORDER} outside 0-1 are clipped, "
             f"first: {first}"
         )
     lines = sum(note.subject == Subject.LINE for note in notes)

@@ -16,6 +16,7 @@ import cv2
 from utils.base.download import download_file
 from utils.base.errors import ConfigError, DataError, MissingFileError, one_line
 from utils.base.log import LOG
+from utils.base.paths import path_hints
 from utils.data.image_formats import page_count
 from utils.data.images import SOURCE_SUFFIXES, VIDEO_SUFFIXES, decode_image, is_video, read_bytes
 from utils.sources.frame import Frame, strided_fps
@@ -162,7 +163,7 @@ def find_files(source: str) -> tuple[list[Path], int]:
     elif (expanded := _expand(source)) is not None:
         found = expanded
     else:
-        raise MissingFileError(f"--source {source}: no such file or folder")
+        raise MissingFileError(f"--source {source}: no such file or folder{path_hints(Path(source))}")
     unique = list(dict.fromkeys(Path(os.path.abspath(path)) for path in found))
     images = [path for path in unique if path.suffix.lower() in SOURCE_SUFFIXES]
     usable = images + [path for path in unique if is_video(path)]

@@ -111,6 +111,8 @@ def check_hyp(
             hyp[key] = _number(content[key], key, limits, where)
     if all(hyp.get(key) == 0 for key in _GAINS):
         raise ConfigError(f"{where}: box, cls and obj are 0, which leaves nothing to train")
+    if hyp.get("lr0") == 0 and not hyp.get("warmup_bias_lr"):
+        raise ConfigError(f"{where}: lr0 and warmup_bias_lr are 0, which leaves nothing to train")
     return hyp
 
 

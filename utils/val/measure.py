@@ -88,6 +88,7 @@ def _output_options(options: ValOptions, folder: Path, data: DataSpec, loader: L
         save_conf=options.save_conf,
         save_json=options.save_json,
         json_stem=Path(options.weights[0]).stem,
+        stems={path.stem for path in loader.dataset.image_files} if options.save_txt else (),
         truth=truth,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +44,7 @@ class OutputOptions:
     save_conf: bool = False  # with the confidence in these files
     save_json: bool = False  # <json_stem>_predictions.json
     json_stem: str = "model"
+    stems: Collection[str] = ()  # of all images: names that no numbered label file takes
     truth: CocoTruth | None = None  # annotations that the COCO tools score the json file against
 
 
@@ -58,7 +59,7 @@ class EvalOutputs:
         if options is None:
             return
         if options.save_txt:
-            self.labels = LabelWriter(options.folder / "labels", options.save_conf)
+            self.labels = LabelWriter(options.folder / "labels", options.save_conf, options.stems)
         if options.save_json:
             self.json = JsonWriter(options.truth)
         if options.plots:
@@ -125,10 +126,10 @@ class LabelWriter:
     of one name in different folders get cat.txt, cat2.txt, ...
     """
 
-    def __init__(self, folder: Path, with_confidence: bool = False) -> None:
+    def __init__(self, folder: Path, with_confidence: bool = False, stems: Collection[str] = ()) -> None:
         self.folder = folder
         self.with_confidence = with_confidence
-        self._names = UniqueNames()
+        self._names = UniqueNames(reserved=stems)
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, path: Path, detections: Tensor, size_hw: tuple[int, int]) -> None:

@@ -48,6 +48,22 @@ def test_lists_name_images_relative_to_them_or_to_the_current_folder(
     }
 
 
+def test_the_dataset_comes_before_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "one/images/a.jpg", tmp_path / "two/images/a.jpg", tmp_path / "two/lists/train.txt")
+    (tmp_path / "two/lists/train.txt").write_text("images/a.jpg\n")
+    monkeypatch.chdir(tmp_path / "one")
+    assert list(list_images([tmp_path / "two/lists/train.txt"], tmp_path / "two")) == [
+        tmp_path / "two/images/a.jpg"
+    ]
+
+
+def test_a_folder_of_another_case_is_named(tmp_path: Path) -> None:
+    touch(tmp_path / "Images/a.jpg")
+    if not (tmp_path / "images").exists():
+        with pytest.raises(DataError, match=f"no such folder .*found {tmp_path}/Images: names are case-sens"):
+            list_images([tmp_path / "images"])
+
+
 def test_lists_name_images_relative_to_the_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path / "set/images/a.jpg", tmp_path / "lists/train.txt")
     (tmp_path / "lists/train.txt").write_text("images/a.jpg\n")
@@ -67,7 +83,7 @@ def test_paths_of_windows_in_a_list_are_read_and_reported(
     assert tmp_path / "images/a.jpg" in found
     assert caplog.messages[0].endswith("they are read as slashes, first: images\\a.jpg")
     assert "1 of 2 images do not exist, first: C:\\set\\images\\b.jpg" in caplog.messages[1]
-    assert "it has backslashes" in caplog.messages[1]
+    assert "it has backslashes, which only Windows reads as folders: it is of a drive" in caplog.messages[1]
 
 
 def test_a_list_of_missing_images_says_where_they_were_looked_for(
@@ -78,7 +94,7 @@ def test_a_list_of_missing_images_says_where_they_were_looked_for(
     monkeypatch.chdir(tmp_path / "here")
     listed = tmp_path / "set/lists/train.txt"
     listed.write_text("images/a.jpg\nimages/b.jpg\n")
-    folders = f"{tmp_path}/set/lists, {tmp_path}/here, {tmp_path}/set"
+    folders = f"{tmp_path}/set/lists, {tmp_path}/set, {tmp_path}/here"
     with pytest.raises(DataError) as error:
         list_images([listed], tmp_path / "set")
     reason = f"2 of 2 images do not exist, first: images/a.jpg; it was looked for in {folders}"

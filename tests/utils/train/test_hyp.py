@@ -38,6 +38,7 @@ def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path) -> None:
         ("box: .nan", ("box", "nan")),
         ("giou: 0.05", ("giou", "the gain of the box loss is now called box")),
         ("dfl: 1.5", ("dfl", "it is of YOLOv8")),
+        ("lr0: 0\nwarmup_bias_lr: 0", ("lr0 and warmup_bias_lr are 0",)),
         ("box: 0\ncls: 0\nobj: 0.0", ("box, cls and obj are 0, which leaves nothing to train",)),
         ("degrees: [0, 1]", ("degrees", "[0, 1]")),
     ],

@@ -53,3 +53,10 @@ def test_json_rows_have_the_ids_of_the_annotations() -> None:
 
     assert writer.image_ids == ["first", 7]
     assert [(row["image_id"], row["category_id"]) for row in writer.rows] == [("first", 30), (7, 30)]
+
+
+def test_numbered_label_files_leave_the_names_of_other_images(tmp_path: Path) -> None:
+    writer = LabelWriter(tmp_path, stems={"a", "a2"})
+    for name in ("a.jpg", "a.png", "a2.jpg"):
+        writer.add(Path(name), TWO, (200, 100))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "a2.txt", "a3.txt"]
