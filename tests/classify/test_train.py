@@ -170,6 +170,12 @@ def test_val_may_lack_classes_but_not_have_others(
         train.run(**flags(data=data, epochs=1, project=tmp_path))
 
 
+def test_one_class_leaves_nothing_to_learn(flags: Flags, tmp_path: Path) -> None:
+    data = make_folders(tmp_path / "pets", train={"cat": 3}, val={"cat": 1})
+    with pytest.raises(ConfigError, match="has one class, cat; there is nothing to learn"):
+        train.run(**flags(data=data, epochs=1, project=tmp_path))
+
+
 def test_any_image_size_is_trained(flags: Flags, tmp_path: Path) -> None:
     result = train.run(**flags(imgsz=41, epochs=1, project=tmp_path))
     assert result.best is not None

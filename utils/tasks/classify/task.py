@@ -111,7 +111,11 @@ class ClassifyTask(Task):
         return top1
 
     def read_data(self, options: Any) -> DataSpec:
-        return read_class_data(options.data, allow_download=options.download)
+        data = read_class_data(options.data, allow_download=options.download)
+        if data.nc < 2:
+            only = f"has one class, {data.names[0]}"
+            raise ConfigError(f"--data {options.data}: {only}; there is nothing to learn")
+        return data
 
     def read_val_data(self, options: Any) -> DataSpec:
         return read_class_data(options.data, allow_download=options.download)
