@@ -112,9 +112,8 @@ class ClassifyTask(Task):
 
     def read_data(self, options: Any) -> DataSpec:
         data = read_class_data(options.data, allow_download=options.download)
-        if data.nc < 2:
-            only = f"has one class, {data.names[0]}"
-            raise ConfigError(f"--data {options.data}: {only}; there is nothing to learn")
+        if data.nc < 2:  # trained as in the original
+            LOG.warning(f"--data {options.data}: has one class, {data.names[0]}; there is nothing to learn")
         return data
 
     def read_val_data(self, options: Any) -> DataSpec:
