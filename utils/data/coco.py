@@ -35,7 +35,7 @@ from utils.tasks.segment.polygons import decode_rle, join_rings, polygon_text, r
 CROWD = "crowd (iscrowd: 1)"
 NO_IMAGE = "annotation of an image that is not listed"
 NO_CATEGORY = "annotation of a category that is not listed"
-OUTSIDE = "annotation without any area inside its image"
+OUTSIDE = "annotation without any area inside the image"
 
 _OVERLAP = 0.01  # polygons that share more of an object are united: what two rings share is a hole
 
@@ -181,7 +181,7 @@ def _read_annotations(
 
 
 def _read_annotation(
-    item: Mapping[str, Any], where: str, classes: Mapping[int, int], labels: CocoLabels, boxes: bool
+    item: Mapping[str, Any], where: str, classes: Mapping[Any, int], labels: CocoLabels, boxes: bool
 ) -> None:
     image_id, category = get_id(item, "image_id", where), get_id(item, "category_id", where)
     if is_crowd(item):

@@ -205,10 +205,8 @@ def _drop_refused(file: Path, listed: Sequence[tuple[list[str], Sequence[str]]])
     if refused:
         LOG.warning(f"{file}: left out: {counted(len(refused), 'annotation')}, first: {refused[0]}")
     if emptied := sum(bool(notes) and not lines for lines, notes in parts):
-        LOG.warning(
-            f"{file}: without a valid annotation: {counted(emptied, 'image')}; training takes such images for "
-            "backgrounds"
-        )
+        without = f"without a valid annotation: {counted(emptied, 'image')}"
+        LOG.warning(f"{file}: {without}; training takes such images for backgrounds")
     return [lines for lines, _ in parts]
 
 

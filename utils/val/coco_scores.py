@@ -131,15 +131,15 @@ def _check_objects(
         if item["image_id"] in images and (single_cls or item["category_id"] in categories)
     ]
     if all(item["iscrowd"] for item in objects):
-        but = f" but {counted(len(objects), 'crowd')}" if objects else ""
+        only = f", only {counted(len(objects), 'crowd')}" if objects else ""
         evaluated = counted(len(images), "evaluated image")
-        raise DataError(f"{file}: nothing to score: no annotation of the {evaluated} is valid{but}")
+        raise DataError(f"{file}: nothing to score: no valid annotation in the {evaluated}{only}")
 
 
 def _complete_object(item: Mapping[str, Any], kind: str, where: str) -> dict[str, Any]:
     """Return an annotation with all keys of the tools; raise Invalid if it is not valid.
 
-    As in training, detections are compared with the `bbox`, and masks with the `segmentation`, if it has both.
+    As in training, detections are compared with the `bbox`, and masks with the `segmentation`.
     """
     ids = {key: get_id(item, key, where) for key in ("image_id", "category_id")}
     segmentation = None if kind == "bbox" and has_box(item) else _segmentation(item, where)
