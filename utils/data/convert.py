@@ -96,7 +96,7 @@ def convert_data(
         output: folder of a new dataset; None: write label files only, where training looks for them.
         boxes: write boxes, also of objects with a polygon or mask.
         link: make symbolic links to the images instead of copies.
-        exist_ok: replace label files and images that exist.
+        exist_ok: replace label files, images and a data.yaml that exist.
 
     Raises:
         ConfigError: the yaml has no annotations, or files would be replaced.

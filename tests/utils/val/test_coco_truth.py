@@ -23,7 +23,6 @@ from utils.tasks.segment.polygons import encode_rle
 from utils.val.coco_scores import check_tools, coco_scores
 from utils.val.coco_truth import COCO_IDS, CocoTruth, load_truth
 from utils.val.outputs import EvalOutputs, JsonWriter, OutputOptions
-from utils.val.val_options import parse_options
 
 
 @pytest.fixture
@@ -374,12 +373,3 @@ def test_where_nothing_can_be_scored_a_line_says_so(
         entry["category_id"] = 99
     with pytest.raises(DataError, match="no valid annotation in the 3 evaluated images$"):
         scores_of(given)
-
-
-@pytest.mark.parametrize("task", ["speed", "study"])
-def test_a_task_without_files_says_so(task: str, caplog: pytest.LogCaptureFixture) -> None:
-    parse_options(["--task", task, "--save-json"])
-    assert f"--save-json: --task {task} writes no detections" in caplog.text
-    caplog.clear()
-    parse_options(["--task", task, "--data", "coco.yaml"])
-    assert not caplog.text
