@@ -198,6 +198,15 @@ def test_a_high_confidence_threshold_gives_a_warning(caplog: pytest.LogCaptureFi
     assert "mAP will be too low" in caplog.text
 
 
+@pytest.mark.parametrize("task", ["speed", "study"])
+def test_a_task_without_files_says_so(task: str, caplog: pytest.LogCaptureFixture) -> None:
+    parse_options(["--task", task, "--save-json"])
+    assert f"--save-json: --task {task} writes no detections" in caplog.text
+    caplog.clear()
+    parse_options(["--task", task, "--data", "coco.yaml"])
+    assert not caplog.text
+
+
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from utils.base.errors import ConfigError
+
 
 class UniqueNames:
     """Names that are unique in one run: a name asked for again gets a number (`cat`, `cat2`, `cat3`).
@@ -64,6 +66,33 @@ def describe_classes(classes: Iterable[float], names: Mapping[int, str]) -> str:
     counts = sorted(Counter(map(int, classes)).items())
     words = (f"{count} {names.get(index, index)}{'s' if count > 1 else ''}" for index, count in counts)
     return ", ".join(words) or "(no detections)"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return such as `1 image` and `2 images`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def check_nc(nc: object, count: int, yaml: Path, what: str = "names: lists {} classes") -> None:
+    """Check that `nc:` of a yaml, if it is given, is the number of names.
+
+    Args:
+        nc: a number, also as text.
+        count: number of names.
+        yaml: for messages.
+        what: says where the names are, with {} for their number.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if isinstance(nc, str) and nc.strip().isdecimal():
+        nc = int(nc)
+    if nc is None or (nc == count and not isinstance(nc, bool)):
+        return
+    what = what.replace("{}", str(count))
+    if isinstance(nc, bool) or not isinstance(nc, int | float):
+        raise ConfigError(f"{yaml}: nc: {nc!r} is not a number; expected nc: {count}, as {what}")
+    raise ConfigError(f"{yaml}: nc: {nc}, but {what}; correct one of them")
 
 
 def safe_name(name: str) -> str:

@@ -59,7 +59,7 @@ class ConvertOptions(Options):
     split: str = flag("train", "split that the images of a JSON become", choices=("train", "val", "test"))
     boxes: bool = flag(False, "write boxes, also of objects with a polygon or mask")
     link: bool = flag(False, "make symbolic links to the images instead of copies")
-    exist_ok: bool = flag(False, "replace label files and images that exist already")
+    exist_ok: bool = flag(False, "replace files that exist already")
 
     def check(self) -> None:
         """Check that a JSON file comes with its images, and a data yaml does not."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -11,22 +10,34 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from utils.base.errors import DataError, MissingFileError
+from utils.base.errors import DataError
+from utils.base.names import counted
+from utils.data.coco_json import (
+    MOST_PIXELS,
+    Invalid,
+    get,
+    get_id,
+    has_box,
+    is_crowd,
+    numbers,
+    plain_id,
+    plain_name,
+    read_box,
+    read_categories,
+    read_json,
+    short,
+)
 from utils.data.coco_match import match_names
 from utils.data.images import is_image
 from utils.tasks.segment.polygons import decode_rle, join_rings, polygon_text, ring_fractions
 
-CROWD = "crowds (iscrowd: 1)"
-NO_IMAGE = "annotations of an image that is not listed"
-NO_CATEGORY = "annotations of a category that is not listed"
-OUTSIDE = "annotations without any area inside their image"
+# What is left out, in the singular.
+CROWD = "crowd (iscrowd: 1)"
+NO_IMAGE = "annotation of an image that is not listed"
+NO_CATEGORY = "annotation of a category that is not listed"
+OUTSIDE = "annotation without any area inside the image"
 
-_MOST_PIXELS = 2**30  # larger images are not read
 _OVERLAP = 0.01  # polygons that share more of an object are united: what two rings share is a hole
-
-
-class _Invalid(ValueError):
-    """A key of the annotations, and what is wrong with its value; the caller adds the file."""
 
 
 class CocoImage(NamedTuple):
@@ -47,8 +58,6 @@ class CocoLabels:
         images: by id.
         lines: lines of the label file of each image, by its id; images without objects are not in it.
         keys: key of the annotation that each line is made of.
-        polygons: number of lines with a polygon.
-        boxes: number of lines with a box.
         skipped: keys of the annotations that are left out, by reason.
         errors: of annotations that are not valid, by the id of their image.
     """
@@ -58,8 +67,6 @@ class CocoLabels:
     images: dict[int | str, CocoImage]
     lines: dict[int | str, list[str]] = field(default_factory=dict)
     keys: dict[int | str, list[str]] = field(default_factory=dict)
-    polygons: int = 0
-    boxes: int = 0
     skipped: dict[str, list[str]] = field(default_factory=dict)
     errors: dict[int | str, list[str]] = field(default_factory=dict)
 
@@ -69,10 +76,11 @@ class CocoLabels:
 
     def describe_skipped(self) -> dict[str, str]:
         """Return a text about the annotations that are left out, by reason."""
-        return {
-            reason: f"{len(keys)} {reason} are left out, first: {keys[0]}"
-            for reason, keys in self.skipped.items()
-        }
+        texts = {}
+        for reason, keys in self.skipped.items():
+            noun, _, what = reason.partition(" ")
+            texts[reason] = f"left out: {counted(len(keys), noun)} {what}, first: {keys[0]}"
+        return texts
 
 
 def read_coco(
@@ -93,86 +101,16 @@ def read_coco(
         DataError: not JSON, a key is missing or not valid, or objects are of a category that is not in
             `names`.
     """
-    raw = _read_json(file)
+    raw = read_json(file)
     try:
-        categories = _read_categories(raw)
+        categories = read_categories(raw)
         classes = _number_classes(raw, categories, names)
         offered = list(categories.values())
         labels = CocoLabels(dict(enumerate(names or offered)), offered, _read_images(raw, strict))
         _read_annotations(raw, classes, labels, boxes, strict)
-    except _Invalid as error:
+    except Invalid as error:
         raise DataError(f"{file}: {error}") from error
     return labels
-
-
-class CocoEntries(NamedTuple):
-    """What annotations list, without the objects."""
-
-    images: dict[int | str, str]  # names by id
-    categories: dict[int, str]  # names by id, in the order of the ids
-    used: set[int]  # ids of the categories of the objects
-
-
-def read_entries(file: Path) -> CocoEntries:
-    """Read the images and categories of a file.
-
-    Raises:
-        MissingFileError: no such file.
-        DataError: not JSON, or a key is missing or not valid.
-    """
-    raw = _read_json(file)
-    try:
-        images = {
-            _get(item, "id", (int, str), f"images[{index}]"): _plain_name(item, f"images[{index}]")
-            for index, item in enumerate(raw["images"])
-        }
-        ids = (item.get("category_id") for item in raw["annotations"])
-        return CocoEntries(images, _read_categories(raw), {one for one in ids if isinstance(one, int)})
-    except _Invalid as error:
-        raise DataError(f"{file}: {error}") from error
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(file.read_bytes())
-    except FileNotFoundError as error:
-        raise MissingFileError(f"{file}: no such file") from error
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: not JSON ({error})") from error
-    if not isinstance(raw, dict):
-        raise DataError(f"{file}: expected images, annotations and categories, found a {type(raw).__name__}")
-    for key in ("images", "annotations", "categories"):
-        if key not in raw:
-            raise DataError(f"{file}: {key!r} is missing; an instance file of COCO is expected")
-        if not isinstance(raw[key], list) or not all(isinstance(item, dict) for item in raw[key]):
-            raise DataError(f"{file}: {key}: expected a list of objects")
-    return raw
-
-
-def _get(item: Mapping[str, Any], key: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """Return a value of the expected type; raise _Invalid for any other."""
-    value = item.get(key)
-    if value is None:
-        raise _Invalid(f"{where}.{key} is missing")
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise _Invalid(f"{where}.{key}: {_short(value)} is not accepted")
-    return value
-
-
-def _read_categories(raw: Mapping[str, Any]) -> dict[int, str]:
-    """Return the names of the categories by id, in the order of their ids."""
-    found: dict[int, str] = {}
-    for index, item in enumerate(raw["categories"]):
-        where = f"categories[{index}]"
-        number, name = _get(item, "id", int, where), _get(item, "name", str, where)
-        if number in found:
-            raise _Invalid(f"{where}.id: {number} is the id of two categories")
-        found[number] = name
-    if not found:
-        raise _Invalid("categories: is empty")
-    return dict(sorted(found.items()))
 
 
 def _number_classes(
@@ -184,10 +122,10 @@ def _number_classes(
     matched = dict(zip(categories, match_names(list(categories.values()), names), strict=True))
     unknown = {number for number, index in matched.items() if index is None}
     for index, item in enumerate(raw["annotations"] if unknown else ()):
-        if isinstance(number := item.get("category_id"), int) and number in unknown:
-            raise _Invalid(
-                f"annotations[{index}].category_id: {number} is {_short(categories[number])}, which is not "
-                f"one of the names: of the data yaml, {_short(list(names))}"
+        if isinstance(number := plain_id(item.get("category_id")), int) and number in unknown:
+            raise Invalid(
+                f"annotations[{index}].category_id: {number} is {short(categories[number])}, which is not "
+                f"one of the names: of the data yaml, {short(list(names))}"
             )
     return {number: index for number, index in matched.items() if index is not None}
 
@@ -197,35 +135,30 @@ def _read_images(raw: Mapping[str, Any], strict: bool) -> dict[int | str, CocoIm
     found: dict[int | str, CocoImage] = {}
     for index, item in enumerate(raw["images"]):
         where = f"images[{index}]"
-        number = _get(item, "id", (int, str), where)
-        name = _file_name(item, where) if strict else _plain_name(item, where)
-        width, height = (_get(item, side, (int, float), where) for side in ("width", "height"))
+        number = get_id(item, "id", where)
+        name = _file_name(item, where) if strict else plain_name(item, where)
+        width, height = (get(item, side, (int, float), where) for side in ("width", "height"))
         for key, side in (("width", width), ("height", height)):
-            if side % 1 or not 1 <= side <= _MOST_PIXELS:  # NaN, too
-                raise _Invalid(f"{where}.{key}: {side} is not a number of pixels")
-        if width * height > _MOST_PIXELS:
-            raise _Invalid(f"{where}: {width}x{height} pixels are too many")
+            if side % 1 or not 1 <= side <= MOST_PIXELS:  # NaN, too
+                raise Invalid(f"{where}.{key}: {side} is not a number of pixels")
+        if width * height > MOST_PIXELS:
+            raise Invalid(f"{where}: {width}x{height} pixels are too many")
         if number in found:
-            raise _Invalid(f"{where}.id: {_short(number)} is the id of two images")
+            raise Invalid(f"{where}.id: {short(number)} is the id of two images")
         found[number] = CocoImage(name, int(width), int(height))
     if not found:
-        raise _Invalid("images: is empty")
+        raise Invalid("images: is empty")
     return found
-
-
-def _plain_name(item: Mapping[str, Any], where: str) -> str:
-    """Return the path of an image with slashes, only to be compared with those of images that exist."""
-    return str(PurePosixPath(_get(item, "file_name", str, where).replace("\\", "/")))
 
 
 def _file_name(item: Mapping[str, Any], where: str) -> str:
     """Return the relative path of an image; refuse one that leads out of its folder."""
-    name = _get(item, "file_name", str, where)
+    name = get(item, "file_name", str, where)
     path, other = PurePosixPath(name), PureWindowsPath(name)
     if path.is_absolute() or other.drive or other.root or ".." in (*path.parts, *other.parts):
-        raise _Invalid(f"{where}.file_name: {_short(name)} is absolute or contains '..'; it is refused")
+        raise Invalid(f"{where}.file_name: {short(name)} is absolute or contains '..'; it is refused")
     if "\0" in name or not is_image(name) or not path.stem:
-        raise _Invalid(f"{where}.file_name: {_short(name)} is not the name of an image")
+        raise Invalid(f"{where}.file_name: {short(name)} is not the name of an image")
     return str(path)
 
 
@@ -237,34 +170,31 @@ def _read_annotations(
         where = f"annotations[{index}]"
         try:
             _read_annotation(item, where, classes, labels, boxes)
-        except _Invalid as error:
+        except Invalid as error:
             if strict:
                 raise
-            image_id = item.get("image_id")
+            image_id = plain_id(item.get("image_id"))
             if isinstance(image_id, int | str) and image_id in labels.images:
                 labels.errors.setdefault(image_id, []).append(str(error))
             else:
-                labels.skip(NO_IMAGE, f"{where}.image_id: {_short(image_id)}")
+                labels.skip(NO_IMAGE, f"{where}.image_id: {short(image_id)}")
 
 
 def _read_annotation(
-    item: Mapping[str, Any], where: str, classes: Mapping[int, int], labels: CocoLabels, boxes: bool
+    item: Mapping[str, Any], where: str, classes: Mapping[Any, int], labels: CocoLabels, boxes: bool
 ) -> None:
-    image_id = _get(item, "image_id", (int, str), where)
-    category = _get(item, "category_id", (int, str), where)
-    if item.get("iscrowd"):
+    image_id, category = get_id(item, "image_id", where), get_id(item, "category_id", where)
+    if is_crowd(item):
         labels.skip(CROWD, where)
     elif image_id not in labels.images:
-        labels.skip(NO_IMAGE, f"{where}.image_id: {_short(image_id)}")
+        labels.skip(NO_IMAGE, f"{where}.image_id: {short(image_id)}")
     elif category not in classes:
-        labels.skip(NO_CATEGORY, f"{where}.category_id: {_short(category)}")
+        labels.skip(NO_CATEGORY, f"{where}.category_id: {short(category)}")
     else:
         text, is_box = _object_text(item, labels.images[image_id], where, boxes)
         if not text:
             labels.skip(OUTSIDE, where)
             return
-        labels.boxes += is_box
-        labels.polygons += not is_box
         labels.lines.setdefault(image_id, []).append(f"{classes[category]} {text}\n")
         labels.keys.setdefault(image_id, []).append(where)
 
@@ -277,14 +207,12 @@ def _object_text(item: Mapping[str, Any], image: CocoImage, where: str, boxes: b
     polygons = item.get("segmentation")
     if isinstance(polygons, list) and not any(polygons):  # also [[]]
         polygons = None
-    if polygons is not None and not (boxes and "bbox" in item):
+    if polygons is not None and not (boxes and has_box(item)):
         points = _polygon(polygons, image, f"{where}.segmentation").clip(0, 1)
         if not len(points):
             return "", boxes
         return (_box_text(*points.min(0), *points.max(0)) if boxes else polygon_text(points)), boxes
-    x, y, w, h = _numbers(_get(item, "bbox", list, where), f"{where}.bbox", count=4).tolist()
-    if min(w, h) < 0:
-        raise _Invalid(f"{where}.bbox: width {w:g} and height {h:g} may not be negative")
+    x, y, w, h = read_box(item, where)
     # Plain numbers: arrays of four would take ten times as long.
     left, right = (min(max(value / image.width, 0.0), 1.0) for value in (x, x + w))
     top, bottom = (min(max(value / image.height, 0.0), 1.0) for value in (y, y + h))
@@ -302,12 +230,12 @@ def _polygon(segmentation: Any, image: CocoImage, where: str) -> np.ndarray:
     if isinstance(segmentation, dict):
         return ring_fractions(join_rings(_mask(segmentation, shape_hw, where)), shape_hw)
     if not isinstance(segmentation, list):
-        raise _Invalid(f"{where}: expected a list of polygons, or a mask with size and counts")
+        raise Invalid(f"{where}: expected a list of polygons, or a mask with size and counts")
     rings = []
     for index, values in enumerate(segmentation):
-        points = _numbers(values, f"{where}[{index}]").reshape(-1, 2)
+        points = numbers(values, f"{where}[{index}]").reshape(-1, 2)
         if len(points) < 3:
-            raise _Invalid(f"{where}[{index}]: {len(points)} points; a polygon has at least 3")
+            raise Invalid(f"{where}[{index}]: {len(points)} points; a polygon has at least 3")
         points = _clip(points, image)
         if len(points) and np.ptp(points, 0).all():
             rings.append(points)
@@ -319,27 +247,14 @@ def _polygon(segmentation: Any, image: CocoImage, where: str) -> np.ndarray:
 
 def _mask(rle: Mapping[str, Any], shape_hw: tuple[int, int], where: str) -> np.ndarray:
     """Return the mask (h, w) of a run-length encoding."""
-    size = _get(rle, "size", list, where)
+    size = get(rle, "size", list, where)
     if size != list(shape_hw):
-        raise _Invalid(f"{where}.size: {_short(size)}, but the image has height, width {list(shape_hw)}")
-    _get(rle, "counts", (str, list), where)
+        raise Invalid(f"{where}.size: {short(size)}, but the image has height, width {list(shape_hw)}")
+    get(rle, "counts", (str, list), where)
     try:
         return decode_rle(dict(rle))
     except ValueError as error:
-        raise _Invalid(f"{where}.counts: {error}") from error
-
-
-def _numbers(values: Any, where: str, count: int | None = None) -> np.ndarray:
-    """Return a list of finite numbers, x and y in turn, as (n,) float64."""
-    if not isinstance(values, list) or len(values) % 2 or (count and len(values) != count):
-        raise _Invalid(f"{where}: expected {count or 'pairs of'} numbers, found {_short(values)}")
-    try:
-        numbers = np.array(values, np.float64)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise _Invalid(f"{where}: expected numbers, found {_short(values)}") from error
-    if numbers.ndim != 1 or not (np.abs(numbers) <= _MOST_PIXELS).all():  # False for NaN, too
-        raise _Invalid(f"{where}: contains values that are not positions in an image, such as NaN")
-    return numbers
+        raise Invalid(f"{where}.counts: {error}") from error
 
 
 def _clip(points: np.ndarray, image: CocoImage) -> np.ndarray:
@@ -368,8 +283,3 @@ def _unite(rings: Sequence[np.ndarray], joined: np.ndarray) -> np.ndarray | None
     cv2.fillPoly(filled, [joined.astype(np.int32) - origin], 1)
     lost = int((union > filled).sum())
     return join_rings(union) + origin if lost > _OVERLAP * int(union.sum()) else None
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

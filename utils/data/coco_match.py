@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -82,23 +82,22 @@ def _match(
         parts = path.split(os.sep)  # noqa: PTH206 - faster than a Path
         ends = ("/".join(parts[-length:]) for length in lengths if length <= len(parts))
         found.append(next((table[end] for end in ends if end in table), None))
-    counts = Counter(index for index in found if index is not None)
-    for index in (index for index, count in counts.items() if count > 1):
-        _keep_nearest(paths, found, index, names[index], file)
+    fitting: defaultdict[int, list[int]] = defaultdict(list)
+    for position, index in enumerate(found):
+        if index is not None:
+            fitting[index].append(position)
+    for index, positions in fitting.items():
+        if len(positions) > 1:
+            name = f"images[{index}].file_name: {names[index]!r}"
+            for position in _farther(paths, positions, f"{file}: {name}"):
+                found[position] = None
     return found
 
 
-def _keep_nearest(paths: Sequence[str], found: list[int | None], index: int, name: str, file: Path) -> None:
-    """Leave an entry that fits several images to the one in the fewest folders."""
-    fitting = sorted(
-        (position for position, one in enumerate(found) if one == index),
-        key=lambda position: paths[position].count(os.sep),
-    )
-    first, second = (paths[position] for position in fitting[:2])
+def _farther(paths: Sequence[str], positions: Sequence[int], entry: str) -> list[int]:
+    """Return the positions of all images that fit an entry but the one in the fewest folders."""
+    ordered = sorted(positions, key=lambda position: paths[position].count(os.sep))
+    first, second = (paths[position] for position in ordered[:2])
     if first.count(os.sep) == second.count(os.sep):
-        raise DataError(
-            f"{file}: images[{index}].file_name: {name!r} fits {first} and {second}; "
-            "write the folder into the name"
-        )
-    for position in fitting[1:]:
-        found[position] = None
+        raise DataError(f"{entry} fits {first} and {second}; write the folder into the name")
+    return ordered[1:]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from utils.base.errors import DataError, MissingFileError
+from utils.base.names import counted
 from utils.base.paths import file_sha256
 from utils.data.coco import CocoLabels, read_coco
 from utils.data.coco_match import match_images, match_names
@@ -17,10 +18,11 @@ from utils.data.coco_source import CocoImages
 from utils.data.image_lists import list_images
 from utils.data.images import check_image
 from utils.data.label_cache import BACKGROUND, CORRUPT, LINE_SKIPPED, UNLISTED, Note, Subject
-from utils.data.labels import IMAGE_SKIPPED, SampleCheck, check_sample
+from utils.data.labels import IMAGE_SKIPPED, SampleCheck, check_sample, parse_labels
 from utils.data.packed import PackedPaths
 
 ANNOTATION_SKIPPED = "the annotation is skipped"
+_VERSION = 2  # of the reader: a cache of another version is not used
 _SHOWN = 5  # names of missing images in a message
 _LINE = re.compile(r"line (\d+)")
 
@@ -55,7 +57,7 @@ def annotations_digest(sources: Sequence[CocoImages], boxes: bool) -> str:
         raise MissingFileError(f"annotations: {sources[0].file}: no such file") from error
     except OSError as error:
         raise DataError(f"{sources[0].file}: {error.strerror or error}") from error
-    return hashlib.sha256(repr((file, sources[0].names, boxes)).encode()).hexdigest()
+    return hashlib.sha256(repr((_VERSION, file, sources[0].names, boxes)).encode()).hexdigest()
 
 
 def listed_cache_path(sources: Sequence[CocoImages], boxes: bool) -> Path:
@@ -67,13 +69,16 @@ def listed_cache_path(sources: Sequence[CocoImages], boxes: bool) -> Path:
     return file.with_name(f"{file.stem}-{tag}.cache.npz")
 
 
-def read_listing(sources: Sequence[CocoImages], images: PackedPaths, boxes: bool) -> Listing:
+def read_listing(
+    sources: Sequence[CocoImages], images: PackedPaths, boxes: bool, root: Path | None = None
+) -> Listing:
     """Read the entries of images in the annotations of their sources.
 
     Args:
         sources: of one split, with the same annotations.
         images: all images of the sources.
         boxes: make boxes, also of objects with a polygon or mask.
+        root: folder of the dataset, see `list_images`.
 
     Raises:
         ConfigError: the annotations do not exist.
@@ -90,10 +95,12 @@ def read_listing(sources: Sequence[CocoImages], images: PackedPaths, boxes: bool
             f"{file}: none of its {len(listed)} images is among the {len(paths)} images of {folders}, "
             f"first: {listed[0]!r}" if listed else f"{file}: images: is empty"
         )  # fmt: skip
-    notes = [*_describe_missing(sources, listed, matched, folders), *found.describe_skipped().values()]
+    notes = [*_describe_missing(sources, listed, matched, folders, root), *found.describe_skipped().values()]
     unlisted = [path for path, index in zip(paths, matched, strict=True) if index is None]
     if unlisted:
-        notes.append(f"does not list {len(unlisted)} images of {folders}; left out, first: {unlisted[0]}")
+        notes.append(
+            f"does not list {counted(len(unlisted), 'image')} of {folders}; left out, first: {unlisted[0]}"
+        )
     notes += _describe_absent(found.categories, names)
     entries = [None if index is None else _entry(found, ids[index]) for index in matched]
     return Listing(entries, [Note(0, Subject.FILE, note) for note in notes])
@@ -120,6 +127,16 @@ def check_listed(path: str, entry: ListedImage | None, file: Path) -> SampleChec
     return SampleCheck(check.status, check.size, check.labels, notes)
 
 
+def drop_refused(lines: Sequence[str], keys: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the lines that training takes from a label file, and a note with its key for each other one."""
+    errors = parse_labels("".join(lines)).errors
+    refused = {int(found[1]) - 1 for error in errors if (found := _LINE.match(error))}
+    return (
+        [line for index, line in enumerate(lines) if index not in refused],
+        [_with_key(error, keys) for error in errors],
+    )
+
+
 def _with_key(text: str, keys: Sequence[str]) -> str:
     """Return a note about a line with the key of its annotation."""
     found = _LINE.match(text)
@@ -140,13 +157,17 @@ def _entry(found: CocoLabels, image_id: int | str) -> ListedImage:
 
 
 def _describe_missing(
-    sources: Sequence[CocoImages], listed: Sequence[str], matched: Sequence[int | None], folders: str
+    sources: Sequence[CocoImages],
+    listed: Sequence[str],
+    matched: Sequence[int | None],
+    folders: str,
+    root: Path | None,
 ) -> list[str]:
     """Return a line about images that the annotations list and that no split has."""
     missing = sorted(set(range(len(listed))).difference(index for index in matched if index is not None))
     elsewhere = [path for path in sources[0].elsewhere if path.exists()]
     if missing and elsewhere:
-        others = [str(path) for path in list_images(elsewhere)]
+        others = [str(path) for path in list_images(elsewhere, root)]
         used = set(match_images(others, [listed[index] for index in missing], sources[0].file))
         missing = [index for position, index in enumerate(missing) if position not in used]
     if not missing:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.base.errors import ConfigError, MissingFileError
+from utils.base.names import check_nc
 
 KEY = "annotations"
 SPLITS = ("train", "val", "test")
@@ -88,15 +89,14 @@ def names_of_annotations(splits: Mapping[str, list[Any]], yaml: Path, nc: Any = 
         ConfigError: no file exists, or `nc` is another number.
         DataError: not annotations of COCO.
     """
-    from utils.data.coco import read_entries
+    from utils.data.coco_json import read_entries
 
     files = [source.file for split in SPLITS for source in splits[split] if isinstance(source, CocoImages)]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         raise MissingFileError(f"{yaml}: {KEY}: {files[0]}: no such file, and 'names:' is missing")
     names = dict(enumerate(read_entries(file).categories.values()))
-    if nc not in (None, len(names)):
-        raise ConfigError(f"{yaml}: nc: {nc}, but {file} has {len(names)} categories; correct one of them")
+    check_nc(nc, len(names), yaml, f"{file} has {{}} categories")
     return names
 
 

@@ -10,15 +10,17 @@ from typing import Any, NamedTuple
 
 from utils.base.errors import ConfigError, DataError, MissingFileError
 from utils.base.log import LOG, Bar
-from utils.base.names import class_names
+from utils.base.names import class_names, counted
 from utils.base.paths import relative_to_cwd
 from utils.base.yaml_io import read_yaml, write_yaml
-from utils.data.coco import CROWD, CocoImage, CocoLabels, read_coco, read_entries
-from utils.data.coco_scan import read_listing
-from utils.data.coco_source import CocoImages
+from utils.data.coco import CROWD, CocoImage, CocoLabels, read_coco
+from utils.data.coco_json import read_entries
+from utils.data.coco_scan import drop_refused, read_listing
+from utils.data.coco_source import KEY, CocoImages
 from utils.data.dataset_yaml import DataSpec
 from utils.data.image_lists import label_path, list_images
 from utils.data.images import image_size
+from utils.data.labels import BOX_VALUES
 
 SPLITS = ("train", "val", "test")
 YAML = "data.yaml"
@@ -58,8 +60,8 @@ def convert_coco(
         exist_ok: replace label files and images of `output`.
 
     Raises:
-        ConfigError: a file or folder does not exist, files would be replaced, or the categories are not
-            the classes of the data.yaml.
+        ConfigError: a file or folder does not exist, files would be replaced, or the data.yaml has other
+            classes or annotations.
         DataError: the annotations are not valid, or a file cannot be read or written.
     """
     if not images.is_dir():
@@ -68,11 +70,14 @@ def convert_coco(
     output = Path(os.path.abspath(output))
     yaml = output / YAML
     content = _yaml_content(yaml, split, found.names, annotations)
-    files = _list_files(found, images, output, split)
+    if KEY in content:
+        raise ConfigError(f"{yaml}: {KEY}: label files would not be used; choose another --output")
+    lines = [(found.lines.get(number, []), found.keys.get(number, [])) for number in found.images]
+    files = _list_files(found, _drop_refused(annotations, lines), images, output, split)
     _check_sources(annotations, images, files)
     _check_targets(annotations, files, exist_ok)
     _write_all({split: files}, link, yaml, content)
-    _log_summary(annotations, found, yaml, content)
+    _log_summary(annotations, found, files, yaml, content)
     return yaml
 
 
@@ -91,7 +96,7 @@ def convert_data(
         output: folder of a new dataset; None: write label files only, where training looks for them.
         boxes: write boxes, also of objects with a polygon or mask.
         link: make symbolic links to the images instead of copies.
-        exist_ok: replace label files and images that exist.
+        exist_ok: replace label files, images and a data.yaml that exist.
 
     Raises:
         ConfigError: the yaml has no annotations, or files would be replaced.
@@ -102,20 +107,32 @@ def convert_data(
     if not splits:
         raise ConfigError(f"{data.yaml}: has no annotations: of COCO, so there is nothing to convert")
     yaml = None if output is None else Path(os.path.abspath(output)) / YAML
+    if yaml is not None and os.path.lexists(yaml) and not exist_ok:
+        itself = yaml.exists() and yaml.samefile(data.yaml)
+        hint = "leave --output out to write the label files beside the images, or give another folder"
+        raise ConfigError(
+            f"{yaml}: exists already; {hint if itself else 'give another --output'}, or --exist-ok"
+        )
     files: dict[str, list[_Files]] = {}
     rest: dict[str, Any] = {}
     content: dict[str, Any] = {"path": "."}
     for split, sources in splits.items():
-        files[split] = _match_files(sources, yaml.parent if yaml else None, split, boxes)
+        files[split] = _match_files(sources, yaml.parent if yaml else None, split, boxes, data.root)
         _check_targets(sources[0].file, files[split], exist_ok)
         if yaml is not None:
             added = _yaml_content(yaml, split, data.names, sources[0].file)
             content |= {key: added[key] for key in SPLITS if key in added}
-            rest = {key: value for key, value in added.items() if key not in content}
+            rest = {key: value for key, value in added.items() if key not in (*content, KEY)}
     _write_all(files, link, yaml, content | rest)
     count = sum(len(listed) for listed in files.values())
-    train = f"train with --data {relative_to_cwd(yaml)}" if yaml else "beside the images, ready to train on"
-    LOG.info(f"{count} label files of {', '.join(files)} written; {train}")
+    train = f"train with --data {relative_to_cwd(yaml)}" if yaml else _without_annotations(data)
+    LOG.info(f"{counted(count, 'label file')} of {', '.join(files)} written; {train}")
+
+
+def _without_annotations(data: DataSpec) -> str:
+    """Return what to change in a data yaml, so that label files are used."""
+    names = "" if data.raw.get("names") else f", and add names: {list(data.names.values())}"
+    return f"to train on them, remove {KEY}: from {relative_to_cwd(data.yaml)}{names}"
 
 
 def convert_in_place(annotations: Path, images: Path, *, boxes: bool = False, exist_ok: bool = False) -> None:
@@ -137,23 +154,29 @@ def convert_in_place(annotations: Path, images: Path, *, boxes: bool = False, ex
     _check_targets(annotations, files, exist_ok)
     _write_all({"images": files}, False, None, {})
     names = list(read_entries(annotations).categories.values())
-    LOG.info(f"{len(files)} label files written to {files[0].labels.parent}; names: {names}")
+    LOG.info(f"{counted(len(files), 'label file')} written to {files[0].labels.parent}; names: {names}")
 
 
-def _match_files(sources: Sequence[CocoImages], output: Path | None, split: str, boxes: bool) -> list[_Files]:
+def _match_files(
+    sources: Sequence[CocoImages], output: Path | None, split: str, boxes: bool, root: Path | None = None
+) -> list[_Files]:
     """Return the images of a split that its annotations list; their targets are in `output` if it is given.
 
     Raises:
         DataError: an annotation is not valid.
     """
     file = sources[0].file
-    images = list_images([source.images for source in sources])
-    listing = read_listing(sources, images, boxes)
+    images = list_images([source.images for source in sources], root)
+    listing = read_listing(sources, images, boxes, root)
     for note in listing.notes:
         LOG.warning(f"{file}: {note.text}")
     backgrounds = listing.entries.count(None)
     if backgrounds and output is None:
-        LOG.warning(f"{file}: {backgrounds} images have no label file: training takes them for backgrounds")
+        without = f"without a label file: {counted(backgrounds, 'image')}"
+        LOG.warning(f"{file}: {without}; training takes such images for backgrounds")
+    kept = iter(
+        _drop_refused(file, [(one.text.splitlines(True), one.keys) for one in listing.entries if one])
+    )
     made = []
     for index, entry in enumerate(listing.entries):
         if entry is None:
@@ -166,8 +189,25 @@ def _match_files(sources: Sequence[CocoImages], output: Path | None, split: str,
             parts = [part for part in Path(relative).parts if part not in ("images", os.sep)]
             target = output.joinpath("images", split, *parts)
         image = CocoImage(relative, *entry.size_wh)
-        made.append(_Files(image, source, target, label_path(target), [entry.text]))
+        made.append(_Files(image, source, target, label_path(target), next(kept)))
     return made
+
+
+def _drop_refused(file: Path, listed: Sequence[tuple[list[str], Sequence[str]]]) -> list[list[str]]:
+    """Return the lines of each image that training takes from a label file; log how many it would refuse.
+
+    Args:
+        file: the annotations.
+        listed: lines of each image, and the key of each line.
+    """
+    parts = [drop_refused(*each) for each in listed]
+    refused = [note for _, notes in parts for note in notes]
+    if refused:
+        LOG.warning(f"{file}: left out: {counted(len(refused), 'annotation')}, first: {refused[0]}")
+    if emptied := sum(bool(notes) and not lines for lines, notes in parts):
+        without = f"without a valid annotation: {counted(emptied, 'image')}"
+        LOG.warning(f"{file}: {without}; training takes such images for backgrounds")
+    return [lines for lines, _ in parts]
 
 
 def _write_all(
@@ -176,7 +216,7 @@ def _write_all(
     """Write the files of all splits, and the data yaml if there is one."""
     try:
         for split, listed in files.items():
-            for one in Bar(listed, f"{split}: {len(listed)} images"):
+            for one in Bar(listed, f"{split}: {counted(len(listed), 'image')}"):
                 _write(one, link)
         if yaml is not None:
             write_yaml(yaml, content)
@@ -184,13 +224,14 @@ def _write_all(
         raise DataError(f"{error.filename or yaml}: {error.strerror or error}") from error
 
 
-def _list_files(found: CocoLabels, folder: Path, output: Path, split: str) -> list[_Files]:
+def _list_files(
+    found: CocoLabels, kept: Sequence[list[str]], folder: Path, output: Path, split: str
+) -> list[_Files]:
     listed = []
-    for image_id, image in found.images.items():
+    for image, lines in zip(found.images.values(), kept, strict=True):
         # The label file is found by replacing the last folder `images` of the path.
         parts = [part for part in PurePosixPath(image.name).parts if part != "images"]
         target = output.joinpath("images", split, *parts)
-        lines = found.lines.get(image_id, [])
         listed.append(_Files(image, folder / image.name, target, label_path(target), lines))
     return listed
 
@@ -201,7 +242,9 @@ def _yaml_content(yaml: Path, split: str, names: dict[int, str], annotations: Pa
     Raises:
         ConfigError: the yaml exists and describes another dataset.
     """
-    content = read_yaml(yaml) if yaml.exists() else {"path": ".", "names": names}
+    content = read_yaml(yaml) if yaml.exists() else {}
+    if not content.get("names"):
+        content["names"] = names
     try:
         known = class_names(content.get("names"))
     except ValueError as error:
@@ -214,13 +257,20 @@ def _yaml_content(yaml: Path, split: str, names: dict[int, str], annotations: Pa
             f"{yaml}: names: class {index} is {old}, but {new} in the categories of {annotations}; "
             "choose another --output"
         )
-    if content.get("path", ".") != ".":
+    if not _is_folder_of(yaml, content.get("path")):
         raise ConfigError(
             f"{yaml}: path: describes another folder, {content['path']}; choose another --output"
         )
     splits = {key: content[key] for key in SPLITS if key in content} | {split: f"images/{split}"}
     rest = {key: value for key, value in content.items() if key not in (*SPLITS, "path")}
     return {"path": ".", **{key: splits[key] for key in SPLITS if key in splits}, **rest}
+
+
+def _is_folder_of(yaml: Path, path: Any) -> bool:
+    """Return whether the `path:` of a yaml is its own folder."""
+    return path is None or (
+        isinstance(path, str) and os.path.realpath(yaml.parent / path) == os.path.realpath(yaml.parent)
+    )
 
 
 def _check_sources(annotations: Path, folder: Path, files: Sequence[_Files]) -> None:
@@ -288,13 +338,17 @@ def _make_room(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _log_summary(annotations: Path, found: CocoLabels, yaml: Path, content: Mapping[str, Any]) -> None:
+def _log_summary(
+    annotations: Path, found: CocoLabels, files: Sequence[_Files], yaml: Path, content: Mapping[str, Any]
+) -> None:
     """Log what was left out, what was written, and what to do next."""
     for reason, text in found.describe_skipped().items():
         log = LOG.info if reason == CROWD else LOG.warning
         log(f"{annotations}: {text}")
     path = relative_to_cwd(yaml)
-    LOG.info(f"{path}: {found.polygons} polygons and {found.boxes} boxes of {len(found.names)} classes")
+    is_box = [len(line.split()) == BOX_VALUES for one in files for line in one.lines]
+    shapes = f"{counted(is_box.count(False), 'polygon')} and {is_box.count(True)} boxes"
+    LOG.info(f"{path}: {shapes} of {len(found.names)} classes")
     missing = next((split for split in ("train", "val") if split not in content), None)
     if missing:
         LOG.info(

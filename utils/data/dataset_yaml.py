@@ -11,7 +11,7 @@ from typing import Any
 from utils.base.download import download_file
 from utils.base.errors import ConfigError, DataError, MissingFileError
 from utils.base.log import LOG
-from utils.base.names import class_names
+from utils.base.names import check_nc, class_names
 from utils.base.paths import find_file, output_root, path_hints, relative_to_cwd
 from utils.base.yaml_io import read_yaml
 from utils.data.coco_source import annotation_entries, names_of_annotations, with_annotations, with_names
@@ -134,19 +134,8 @@ def _read_names(raw: dict[str, Any], yaml: Path) -> dict[int, str]:
         if not isinstance(name, str) or not name.strip():
             found = "has no name" if name in (None, "") else f"is {name!r}"
             raise ConfigError(f"{yaml}: names: class {key} {found}; expected text, such as {key}: cat")
-    _check_nc(raw.get("nc"), len(names), yaml)
+    check_nc(raw.get("nc"), len(names), yaml)
     return dict(sorted(class_names(names).items()))
-
-
-def _check_nc(nc: object, count: int, yaml: Path) -> None:
-    """Raise ConfigError if `nc:` is given and is not the number of names."""
-    if isinstance(nc, str) and nc.strip().isdecimal():
-        nc = int(nc)
-    if nc is None or (nc == count and not isinstance(nc, bool)):
-        return
-    if isinstance(nc, bool) or not isinstance(nc, int | float):
-        raise ConfigError(f"{yaml}: nc: {nc!r} is not a number; expected nc: {count}, the number of names:")
-    raise ConfigError(f"{yaml}: nc: {nc}, but names: lists {count} classes; correct one of them")
 
 
 def _read_split(raw: dict[str, Any], split: str, yaml: Path) -> list[str]:

@@ -15,7 +15,7 @@ MIN_SIDE = 10  # pixels; smaller images are taken for errors
 IMAGE_SKIPPED = "the image is skipped"
 BORDER = 1e-3  # how far beyond 0-1 a coordinate may be, which tools round and predictors overshoot
 _SMALLEST = 1e-6  # of the image; boxes that are narrower have no width, and polygons are a line
-_BOX_VALUES = 5
+BOX_VALUES = 5
 _MIN_POLYGON_VALUES = 7  # a class and three points
 
 
@@ -45,10 +45,10 @@ def parse_labels(text: str) -> Labels:
 
 def _parse_boxes(numbered: Sequence[tuple[int, list[str]]]) -> Labels | None:
     """Parse a file of boxes without errors in one step; return None for any other file."""
-    if any(len(words) != _BOX_VALUES for _, words in numbered):
+    if any(len(words) != BOX_VALUES for _, words in numbered):
         return None
     try:
-        rows = np.array([words for _, words in numbered], np.float32).reshape(-1, _BOX_VALUES)
+        rows = np.array([words for _, words in numbered], np.float32).reshape(-1, BOX_VALUES)
     except ValueError:
         return None
     whole = (rows[:, 0] % 1 == 0).all()
@@ -60,7 +60,7 @@ def _parse_boxes(numbered: Sequence[tuple[int, list[str]]]) -> Labels | None:
 
 
 def _parse_lines(numbered: Sequence[tuple[int, list[str]]]) -> Labels:
-    labels = Labels(np.zeros((0, _BOX_VALUES), np.float32), np.zeros(0, np.int32))
+    labels = Labels(np.zeros((0, BOX_VALUES), np.float32), np.zeros(0, np.int32))
     rows, lines = [], []
     for number, words in numbered:
         try:
@@ -87,7 +87,7 @@ def _parse_line(words: Sequence[str]) -> tuple[np.ndarray, np.ndarray, str]:
         ValueError: it is not a box or a polygon.
     """
     count = len(words)
-    if count != _BOX_VALUES and (count < _MIN_POLYGON_VALUES or count % 2 == 0):
+    if count != BOX_VALUES and (count < _MIN_POLYGON_VALUES or count % 2 == 0):
         spaces = "; they are separated by spaces" if any("," in word or ";" in word for word in words) else ""
         raise ValueError(f"{count} values; a box has 5, a polygon 1 and at least 3 pairs{spaces}")
     numbers = np.array([_parse_number(word) for word in words])

@@ -18,6 +18,7 @@ import numpy as np
 
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG, Bar
+from utils.base.names import counted
 from utils.base.paths import decode_text
 from utils.base.processes import usable_cores
 from utils.data.coco_scan import (
@@ -172,7 +173,7 @@ def _scan_listed(
     if scan is not None:
         LOG.info(_summary(cache, scan.status, prefix))
         return images, scan, content
-    listing = read_listing(sources, images, boxes)
+    listing = read_listing(sources, images, boxes, root)
     check = partial(_check_listed_chunk, file=sources[0].file)
     scan = _run(_scan_chunks(images, check, listing.entries), len(images), cache, prefix)
     scan.notes = [*listing.notes, *scan.notes]
@@ -299,8 +300,8 @@ def _log_notes(
     lines = sum(note.subject == Subject.LINE for note in notes)
     corrupt = int((status == CORRUPT).sum())
     if lines or corrupt:
-        kind = "label lines" if annotations is None else "annotations"
-        LOG.warning(f"{prefix}{corrupt} images and {lines} {kind} are skipped in total")
+        skipped = counted(lines, "label line" if annotations is None else "annotation")
+        LOG.warning(f"{prefix}{counted(corrupt, 'image')} and {skipped} are skipped in total")
 
 
 def _subject(note: Note, images: PackedImages, annotations: Path | None) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from utils.base.errors import ConfigError, DataError, MissingFileError, YoloError
 from utils.base.log import LOG
 from utils.base.paths import output_root
-from utils.data.coco import CocoEntries, read_entries
+from utils.data.coco_json import CocoEntries, read_entries
 from utils.data.coco_match import match_ids, match_images, match_names
 from utils.data.coco_source import CocoImages
 from utils.val.coco_scores import check_tools

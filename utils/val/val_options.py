@@ -96,4 +96,9 @@ def _warn(options: ValOptions) -> ValOptions:
             LOG.warning(f"--conf-thres {options.conf_thres} > {METRIC_CONF} drops boxes: mAP will be too low")
         if options.save_hybrid:
             LOG.warning("--save-hybrid: the labels count as detections, so mAP will be too high")
+    else:
+        asked = options.save_json and not options.data.endswith("coco.yaml")  # which implies it
+        flags = [flag for flag, on in (("--save-json", asked), ("--save-txt", options.save_txt)) if on]
+        if flags:
+            LOG.warning(f"{', '.join(flags)}: --task {options.task} writes no detections")
     return options

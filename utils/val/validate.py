@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.base.log import LOG, color
+from utils.base.names import counted
 from utils.base.options import changed
 from utils.base.paths import check_writable, increment_path
 from utils.val.measure import measure
@@ -26,7 +27,8 @@ def validate(options: ValOptions) -> EvalResult:
     folder = _new_folder(options)
     result = measure(options, folder)
     if options.save_txt:
-        LOG.info(f"{len(list(folder.glob('labels/*.txt')))} label files saved to {folder / 'labels'}")
+        count = len(list(folder.glob("labels/*.txt")))
+        LOG.info(f"{counted(count, 'label file')} saved to {folder / 'labels'}")
     LOG.info(f"Results saved to {color(str(folder), 'bold')}")
     return result
 

@@ -50,3 +50,10 @@ def test_ids_are_the_names_of_files() -> None:
 
 def test_names_agree_to_the_letter_or_without_case_and_spaces() -> None:
     assert match_names(["Cell", "rod", "x"], ["cell", "Cell", " ROD "]) == [1, 2, None]
+
+
+def test_an_entry_of_many_images_belongs_to_the_nearest() -> None:
+    paths = [f"/d/{'x/' * (number % 2)}{number // 2}.jpg" for number in range(20_000)]
+    names = [f"{number}.jpg" for number in range(10_000)]
+    found = match_images(paths, names, FILE)  # would take minutes if each entry went through all images
+    assert found[::2] == list(range(10_000)) and set(found[1::2]) == {None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import pytest
 from tests.utils.data.coco_files import NAMES, CocoSet
 from utils.base.errors import ConfigError, DataError, MissingFileError
 from utils.base.log import LOG
+from utils.base.paths import relative_to_cwd
 from utils.data import coco_scan
 from utils.data.class_folders import load_split
-from utils.data.convert import convert_data, convert_in_place
+from utils.data.convert import convert_coco, convert_data, convert_in_place
 from utils.data.dataset import DetectionDataset
 from utils.data.dataset_yaml import DataSpec, read_data_yaml
 from utils.data.scan import LabelledFiles, load_labels
@@ -112,6 +114,56 @@ def test_one_file_may_hold_all_splits(tmp_path: Path, logged: pytest.LogCaptureF
     assert not warnings(logged)  # images of the other split are not missing
 
 
+def test_lists_may_be_relative_to_the_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
+) -> None:
+    given = CocoSet(tmp_path, count=2)
+    whole = given.raw["train"]
+    whole["images"] = [
+        {
+            "id": 2 * number + which,
+            "file_name": f"{split}/{number:03d}.png",
+            "width": 80,
+            "height": 60 + 4 * number,
+        }
+        for number in range(2)
+        for which, split in enumerate(("train", "val"))
+    ]
+    whole["annotations"] = [{"image_id": n, "category_id": 4, "bbox": [8, 6, 24, 30]} for n in range(4)]
+    given.raw = {"all": whole}
+    given.yaml |= {"annotations": "all.json", "nc": "2"}  # text that is the number of categories
+    (tmp_path / "ImageSets").mkdir()
+    for split in ("train", "val"):
+        given.yaml[split] = f"ImageSets/{split}.txt"
+        lines = [f"images/{split}/{number:03d}.png\n" for number in range(2)]
+        (tmp_path / given.yaml[split]).write_text("".join(lines))
+    data = read_data_yaml(given.write())
+    for split in ("train", "val"):
+        files = load_labels(getattr(data, split), data.names, root=data.root, boxes=True)
+        assert files.labels.counts.tolist() == [1, 1]
+    convert_data(data)
+    assert len(list(tmp_path.glob("labels/*/*.txt"))) == 4
+    assert not warnings(logged)
+
+
+def test_ids_may_be_numbers_or_text(tmp_path: Path) -> None:
+    given = CocoSet(tmp_path)
+    expected = load(given)
+    for number, entry in enumerate(given.raw["train"]["annotations"]):
+        kind = (str, float)[number % 2]
+        entry |= {key: kind(entry[key]) for key in ("image_id", "category_id")}
+    given.raw["train"]["annotations"][0]["iscrowd"] = math.nan  # pandas writes what is missing
+    given.raw["train"]["images"][1]["id"] = "101"
+    given.raw["train"]["images"][2]["id"] = 102.0
+    assert_equal(load(given), expected)
+    convert_data(read_data_yaml(given.write()))
+    assert_equal(load_labels([given.images("train")]), expected)
+
+    given.raw["train"]["images"][1]["id"] = "100"
+    with pytest.raises(DataError, match=r"images\[1\]\.id: 100 is the id of two images"):
+        load(given)
+
+
 def test_classes_are_matched_by_name(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
     given = CocoSet(tmp_path, count=1)
     given.yaml["names"] = ["Cell", "rod", "plate"]  # the ids of the annotations are 30 and 4
@@ -133,7 +185,9 @@ def test_classes_are_matched_by_name(tmp_path: Path, logged: pytest.LogCaptureFi
         ({"annotations": {"valid": "a.json"}}, "annotations: valid: is no split; expected train, val, test"),
         ({"annotations": {"val": "a.txt"}}, "annotations: val: expected a JSON file, found 'a.txt'"),
         ({"annotations": "nowhere.json"}, "nowhere.json: no such file, and 'names:' is missing"),
-        ({"nc": 3}, "nc: 3, but .*train.json has 2 categories"),
+        ({"nc": 3}, "nc: 3, but .*train.json has 2 categories; correct one of them"),
+        ({"nc": "3"}, "nc: 3, but .*train.json has 2 categories"),
+        ({"nc": "two"}, "nc: 'two' is not a number; expected nc: 2, as .*train.json has 2 categories"),
         ({"train": "x-{0..1}.tar"}, "annotations: train: shards contain their labels; leave train.json out"),
     ],
 )
@@ -170,10 +224,10 @@ def test_bad_annotations_are_skipped_with_a_line_each(
         assert [path.stem for path in files.images] == ["000", "002", "003", "004", "005"]
         assert files.labels.counts.tolist() == [1, 1, 1, 1, 2]
         assert warnings(logged).replace(f"{tmp_path}/", "").splitlines() == [
-            "train: train.json: 1 crowds (iscrowd: 1) are left out, first: annotations[4]",
-            "train: train.json: 1 annotations of an image that is not listed are left out, first: "
+            "train: train.json: left out: 1 crowd (iscrowd: 1), first: annotations[4]",
+            "train: train.json: left out: 1 annotation of an image that is not listed, first: "
             "annotations[6].image_id: 7",
-            "train: train.json: 1 annotations without any area inside their image are left out, first: "
+            "train: train.json: left out: 1 annotation without any area inside the image, first: "
             "annotations[8]",
             "train: train.json: annotations[0].bbox: width -3 and height 4 may not be negative; "
             "the annotation is skipped",
@@ -183,7 +237,7 @@ def test_bad_annotations_are_skipped_with_a_line_each(
             "the annotation is skipped",
             "train: images/train/001.png: no valid annotation is left; the image is skipped",
             "train: images/train/005.png: 80x80 pixels, but train.json lists 160x80: labels may not fit",
-            "train: 1 images and 3 annotations are skipped in total",
+            "train: 1 image and 3 annotations are skipped in total",
         ]
 
 
@@ -197,7 +251,7 @@ def test_images_that_are_not_listed_or_do_not_exist(tmp_path: Path, logged: pyte
     assert [path.stem for path in files.images] == ["000", "002", "003"]
     text = warnings(logged)
     assert f"1 of 5 listed images are not in {given.images('train')}: 004.png" in text
-    assert f"does not list 1 images of {given.images('train')}; left out, first: " in text
+    assert f"does not list 1 image of {given.images('train')}; left out, first: " in text
     assert "005.png: skipped, not an image" in text
 
     given.raw["train"]["images"] = [{"id": 1, "file_name": "x.png", "width": 9, "height": 9}]
@@ -277,7 +331,7 @@ def test_conversion_in_place_keeps_what_exists(tmp_path: Path, logged: pytest.Lo
     ]  # fmt: skip
     assert (labels / "train/000.txt").read_text().splitlines()[0] == "1 0.250000 0.350000 0.300000 0.500000"
     assert linked.is_symlink()
-    assert "1 images have no label file: training takes them for backgrounds" in warnings(logged)
+    assert "without a label file: 1 image; training takes such images for backgrounds" in warnings(logged)
     with pytest.raises(ConfigError, match=r"000\.txt: exists already; .*--exist-ok"):
         convert_data(spec(given))
     given.raw["train"]["annotations"][0]["bbox"] = "no"
@@ -286,6 +340,47 @@ def test_conversion_in_place_keeps_what_exists(tmp_path: Path, logged: pytest.Lo
         convert_in_place(tmp_path / "train.json", given.images("train"), boxes=True, exist_ok=True)
     convert_in_place(tmp_path / "val.json", given.images("val"), exist_ok=True)
     assert len((labels / "val/000.txt").read_text().splitlines()[0].split()) == 9
+
+
+def test_lines_that_training_refuses_are_not_written(
+    tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    given = CocoSet(tmp_path, count=2, splits=("train", "val"))
+    entries = given.raw["train"]["annotations"]
+    entries[0] |= {"segmentation": None, "bbox": [8, 6, 1e-5, 30]}
+    entries[2]["segmentation"] = entries[3]["segmentation"] = [[8, 6, 18, 16, 28, 26]]  # on one line
+    convert_data(spec(given))
+
+    text = warnings(logged)
+    assert "train.json: left out: 3 annotations, first: annotations[0]: the box has no width" in text
+    assert "train.json: without a valid annotation: 1 image; training takes such images for back" in text
+    logged.clear()
+    assert load_labels([given.images("train")]).labels.counts.tolist() == [1, 0]
+    assert not warnings(logged)
+
+
+def test_the_yaml_is_not_replaced(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
+    given = CocoSet(tmp_path, count=1)
+    yaml = given.write()
+    yaml.write_text(f"{yaml.read_text()}  # mine")
+    before = yaml.read_text()
+    with pytest.raises(
+        ConfigError, match=r"data\.yaml: exists already; leave --output out to write .*--exist-ok"
+    ):
+        convert_data(read_data_yaml(yaml), tmp_path)
+    assert not (tmp_path / "labels").exists()
+    convert_data(read_data_yaml(yaml))
+    assert yaml.read_text() == before
+    assert (
+        f"remove annotations: from {relative_to_cwd(yaml)}, and add names: ['plate', 'cell']" in logged.text
+    )
+
+    convert_data(read_data_yaml(yaml), tmp_path, exist_ok=True)
+    data = read_data_yaml(yaml)
+    assert data.train == [given.images("train")] and data.names == {0: "plate", 1: "cell"}
+    given.write()
+    with pytest.raises(ConfigError, match=r"data\.yaml: annotations: label files would not be used; choose"):
+        convert_coco(tmp_path / "train.json", given.images("train"), tmp_path, exist_ok=True)
 
 
 def test_a_yaml_without_annotations_is_not_converted(tmp_path: Path) -> None:

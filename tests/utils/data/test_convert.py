@@ -198,7 +198,7 @@ def test_what_cannot_be_used_is_left_out_and_counted(
     given.raw["annotations"] += [
         {"image_id": 1, "category_id": 7, "iscrowd": 1, "segmentation": crowd},
         {"image_id": 99, "category_id": 7, "bbox": [1, 1, 2, 2]},
-        {"image_id": "1", "category_id": 7, "bbox": [1, 1, 2, 2]},
+        {"image_id": "a", "category_id": 7, "bbox": [1, 1, 2, 2]},
         {"image_id": 1, "category_id": 0, "bbox": [1, 1, 2, 2]},
         {"image_id": 1, "category_id": 7, "bbox": [300, 300, 2, 2]},
         {"image_id": 1, "category_id": 7, "bbox": [30, 30, 0, 2]},
@@ -209,13 +209,12 @@ def test_what_cannot_be_used_is_left_out_and_counted(
 
     assert len(given.labels().splitlines()) == 1
     text = "\n".join(caplog.messages)
-    assert "1 crowds (iscrowd: 1) are left out, first: annotations[1]" in text
+    assert "left out: 1 crowd (iscrowd: 1), first: annotations[1]" in text
     assert (
-        "2 annotations of an image that is not listed are left out, first: annotations[2].image_id: 99"
-        in text
+        "left out: 2 annotations of an image that is not listed, first: annotations[2].image_id: 99" in text
     )
-    assert "1 annotations of a category that is not listed are left out" in text
-    assert "4 annotations without any area inside their image are left out, first: annotations[5]" in text
+    assert "left out: 1 annotation of a category that is not listed, first" in text
+    assert "left out: 4 annotations without any area inside the image, first: annotations[5]" in text
     assert "0 polygons and 1 boxes of 2 classes" in text
     assert "has no val: yet" in text
 

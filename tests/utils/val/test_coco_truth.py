@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import sys
 import types
@@ -301,3 +302,74 @@ def test_a_single_class_is_scored_without_categories(tmp_path: Path, package: st
     assert truth is not None
     files = tmp_path / "p.json", truth.file, writer.image_ids
     assert coco_scores(*files, single_cls=True)[1] > 1.5 * coco_scores(*files)[1]
+
+
+def scores_of(given: CocoSet, kinds: tuple[str, ...] = ("bbox", "segm")) -> list[tuple[float, float]]:
+    """Return the scores of drawn detections against the annotations as they are now."""
+    writer = JsonWriter(truth_of(given))
+    for path, rows, masks in detections(given, 0):
+        writer.add(path, rows, masks)
+    folder = given.root / "annotations"
+    writer.save(folder / "p.json")
+    return [
+        coco_scores(folder / "p.json", folder / "instances_val2030.json", writer.image_ids, kind)
+        for kind in kinds
+    ]
+
+
+def test_annotations_that_are_not_valid_are_not_scored(
+    tmp_path: Path, package: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = with_labels(tmp_path)
+    expected = scores_of(given)
+    entries = given.raw["annotations/instances_val2030"]["annotations"]
+    for box in ([math.nan, 1, 2, 2], [1, 1, math.inf, 2], [1, 1, -2, 2], [1, 2, 3], "text", None):
+        entries.append({"image_id": 100, "category_id": 4, "bbox": box, "area": math.nan})
+    entries.append({"bbox": [1, 1, 2, 2]})
+    caplog.clear()
+
+    assert scores_of(given) == [pytest.approx(each) for each in expected]
+    for kind in ("bbox", "segm"):
+        first = "first: annotations[6].bbox: contains values that are not positions in an image, such as NaN"
+        assert f"2030.json: not scored ({kind}): 7 annotations, {first}" in caplog.text
+    entries[0] |= {"area": math.nan, "iscrowd": math.nan}  # as pandas writes what is missing
+    assert scores_of(given, ("bbox",)) == [pytest.approx(expected[0])]
+    entries[0]["segmentation"] = "text"  # which boxes do not need
+    assert scores_of(given, ("bbox",)) == [pytest.approx(expected[0])]
+
+
+def test_ids_may_be_numbers_or_text(tmp_path: Path, package: str) -> None:
+    given = with_labels(tmp_path)
+    expected = scores_of(given)
+    raw = given.raw["annotations/instances_val2030"]
+    for number, entry in enumerate(raw["annotations"]):
+        kind = (str, float)[number % 2]
+        entry |= {key: kind(entry[key]) for key in ("image_id", "category_id")}
+    assert scores_of(given) == [pytest.approx(each) for each in expected]
+
+    raw["images"][0]["id"] = "100"
+    raw["categories"][0]["id"] = str(raw["categories"][0]["id"])
+    assert scores_of(given) == [pytest.approx(each) for each in expected]
+    rows = json.loads((tmp_path / "annotations/p.json").read_text())
+    assert {row["image_id"] for row in rows} == {"100", 101, 102}  # as other programs read the file
+
+
+def test_where_nothing_can_be_scored_a_line_says_so(
+    tmp_path: Path, package: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = with_labels(tmp_path)
+    raw = given.raw["annotations/instances_val2030"]
+    for entry in raw["annotations"]:
+        entry["iscrowd"] = 1
+    message = r"2030\.json: nothing to score: no valid annotation in the 3 evaluated images, only 6 crowds$"
+    with pytest.raises(DataError, match=message):
+        scores_of(given)
+    outputs = EvalOutputs(OutputOptions(tmp_path, save_json=True, truth=truth_of(given)), {0: "a", 1: "b"})
+    assert outputs.json is not None
+    outputs.json.add(given.images("val") / "000.png", torch.tensor([[1.0, 1, 9, 9, 0.5, 0]]))
+    assert outputs.save_json("bbox") == [None]
+    assert "no valid annotation in the 1 evaluated image, only 2 crowds" in caplog.text
+    for entry in raw["annotations"]:
+        entry["category_id"] = 99
+    with pytest.raises(DataError, match="no valid annotation in the 3 evaluated images$"):
+        scores_of(given)
