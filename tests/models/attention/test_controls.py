@@ -121,10 +121,15 @@ def test_arguments_are_checked(make: Callable[[], nn.Module], message: str) -> N
         make()
 
 
-@pytest.mark.parametrize("name", CONTROLS)
-@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize(
+    ("placement", "name"),
+    [
+        *((place, "CBAM") for place in PLACEMENTS),
+        *((PLACEMENTS[0], name) for name in CONTROLS if name != "CBAM"),
+    ],
+)
 def test_one_word_places_a_block_where_lska_is_and_outputs_stay(
-    tmp_path: Path, name: str, placement: str
+    tmp_path: Path, placement: str, name: str
 ) -> None:
     plain = DetectionModel("yolov5n.yaml", nc=2)
     fill(plain, 1)
