@@ -12,7 +12,7 @@ from typing import Any
 from utils.base import script
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
-from utils.base.options import Options, flag, options_from, parse_options
+from utils.base.options import BLOCKS_HELP, Options, flag, options_from, parse_options
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class GraftOptions(Options):
 
     weights: str = flag("yolov5s.pt", "trained weights: official, own, or of a VAN classifier")
     cfg: str = flag("", "model yaml to fill (required)")
+    blocks: str = flag("", BLOCKS_HELP)
     output: str = flag("", "file to write; empty: <cfg name>.pt in the current folder")
     nc: int | None = flag(None, "number of classes; left out: that of the weights", between=(1, None))
 
@@ -53,6 +54,7 @@ def graft_weights(options: GraftOptions) -> Path:
     from models.graft import graft, output_gap
     from models.official_weights import locate_weights
     from models.pickles import read_torch_file
+    from models.user_blocks import load_blocks
     from models.weights import (
         VANCheckpoint,
         build_model,
@@ -63,6 +65,7 @@ def graft_weights(options: GraftOptions) -> Path:
     )
     from models.yolo import make_model
 
+    load_blocks(options.blocks)
     checkpoint = read_checkpoint(locate_weights(options.weights))
     path = options.path
     if path.is_file() and is_foreign(read_torch_file(path)):

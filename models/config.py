@@ -35,7 +35,7 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
     )
 }
 _KEYS = {"nc", "ch", "anchors", "backbone", "head", "depth_multiple", "width_multiple", "channel_multiple"}
-_KEYS |= {"activation", "csp_activation", "inplace", "init", "yaml_file"}
+_KEYS |= {"activation", "csp_activation", "inplace", "init", "yaml_file", "blocks"}
 _WORD = re.compile(r"[A-Za-z_][\w.\-]*")
 _CALL = re.compile(r"(?:torch\.)?nn\.(\w+)(?:\((.*)\))?")
 
@@ -161,6 +161,13 @@ def _check_version(d: dict[str, Any], origin: str) -> None:
             f"{origin}: a model of {registry.LATER} (it has {found[0]}); take a yaml of YOLOv5, such as "
             "yolov5n.yaml"
         )
+
+
+def words_of(rows: Sequence[LayerRow]) -> set[str]:
+    """Return the names of the blocks of rows, and all words among their arguments, such as designs."""
+    values = [value for row in rows for value in row.args]
+    nested = [inner for value in values if isinstance(value, dict) for inner in value.values()]
+    return {*(row.name for row in rows), *(word for word in (*values, *nested) if isinstance(word, str))}
 
 
 def warn_about_unread(rows: Sequence[LayerRow], origin: str) -> None:

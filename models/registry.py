@@ -207,6 +207,22 @@ def register(rule: Rule, *blocks: type[nn.Module], **aliases: type[nn.Module]) -
         _BLOCKS[name] = block, rule
 
 
+def snapshot() -> dict[str, tuple[type[nn.Module], Rule]]:
+    """Return all blocks with their rules, for `restore`."""
+    return dict(_BLOCKS)
+
+
+def restore(blocks: Mapping[str, tuple[type[nn.Module], Rule]]) -> None:
+    """Register exactly the blocks of a `snapshot`."""
+    _BLOCKS.clear()
+    _BLOCKS.update(blocks)
+
+
+def keeps_channels(name: str) -> bool:
+    """Return whether a block has as many output as input channels, as attention has."""
+    return _BLOCKS[name][1] is same_channels
+
+
 def registered() -> dict[str, type[nn.Module]]:
     """Return every name that a yaml may use, with its class."""
     return {name: block for name, (block, _) in _BLOCKS.items()}

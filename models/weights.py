@@ -246,6 +246,8 @@ def _make_empty(checkpoint: Checkpoint, nc: int) -> Any:
     try:
         return make_model(checkpoint.yaml, nc=nc, strides=checkpoint.stride)
     except ConfigError as error:
+        if "--blocks" in str(error):
+            raise DataError(f"{checkpoint.path}: {error}") from error
         if LATER in str(error):
             raise DataError(
                 f"{checkpoint.path}: a checkpoint of {LATER}; use the ultralytics package for it"

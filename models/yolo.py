@@ -30,9 +30,11 @@ from models.config import (
     read_config,
     read_rows,
     warn_about_unread,
+    words_of,
 )
 from models.head import Detect
 from models.tta import augmented_forward
+from models.user_blocks import origin_of_blocks
 from utils.base.errors import ConfigError, first_line
 from utils.base.yolov5_names import resolve, serve
 from utils.ops.flops import on_meta
@@ -327,6 +329,8 @@ def parse_model(
     with default_activation(activation, csp_activation):
         rows = read_rows(d, origin)
         warn_about_unread(rows, origin)
+        if blocks := origin_of_blocks(words_of(rows), d.get("blocks"), origin):
+            d["blocks"] = blocks
         for row in rows:
             in_channels = tuple(out[j] if j >= 0 else ch[-1] for j in row.sources)
             try:

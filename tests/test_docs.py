@@ -25,7 +25,14 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 # Models of every scale are built from one yaml per position of the attention.
 SCALED = re.compile(r"yolov5[nsmlx]6?-[\w-]+\.yaml$")
 # Modules of the original, files of users, and names in examples.
-ELSEWHERE = {"models.experimental", "utils.general", "utils.torch_utils", "utils.dataloaders", "setup.py"}
+ELSEWHERE = {
+    "my_block.py",
+    "models.experimental",
+    "utils.general",
+    "utils.torch_utils",
+    "utils.dataloaders",
+    "setup.py",
+}
 
 
 def expand(path: str) -> list[str]:

@@ -55,6 +55,7 @@ def measure_run(folder: Path) -> None:
             "batch_size": trained.batch_size * 2,
             "device": device.read_text().strip() if device.is_file() else "",
             "workers": trained.workers,
+            "blocks": trained.blocks,
             **({"single_cls": True} if trained.single_cls else {}),
         },
         task.val_options(),

@@ -73,10 +73,12 @@ def _settings(variant: Variant, data: DataSpec) -> dict[str, Any]:
     """Return everything that decides the result of a run, except its seed."""
     import torch
 
+    from models.user_blocks import load_blocks
     from models.yolo import make_model
     from utils.train.build import find_weights, make_config
 
     options = variant.options
+    blocks = load_blocks(options.blocks)
     task = get_task(options.model_task)
     checkpoint = find_weights(options, task)
     config = make_config(options, task, checkpoint)
@@ -89,6 +91,8 @@ def _settings(variant: Variant, data: DataSpec) -> dict[str, Any]:
         for key, value in options.as_dict().items()
         if key not in _NOT_IN_DIGEST and value != defaults[key]
     }
+    if blocks is not None:
+        changes["blocks"] = blocks.sha256  # its content, not its path
     return plain(
         {
             "rules": RULES,

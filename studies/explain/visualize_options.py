@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from utils.base.options import Options, flag
+from utils.base.options import BLOCKS_HELP, Options, flag
 from utils.base.paths import ROOT, relative_to_cwd, runs_folder
 
 DEFAULT_WEIGHTS = "yolov5s.pt"
@@ -26,6 +26,7 @@ Heat maps of a segmentation model explain boxes, not masks; those of a classific
 
     weights: list[str] = _models([], f"model path(s); {DEFAULT_WEIGHTS} if --cfg is not given either")
     cfg: list[str] = _models([], "model yaml(s), which are drawn untrained")
+    blocks: str = _models("", BLOCKS_HELP)
     labels: list[str] = _models([], "names of the models in figures: first of --weights, then of --cfg")
     seed: int = _models(0, "random seed of untrained models", between=(0, None))
     source: str = _models(

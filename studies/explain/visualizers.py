@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from models.user_blocks import load_blocks
 from studies.explain.heatmap import METHODS, BoxFilter, ClassTarget, Target
 from studies.explain.labelled_models import (
     LabelledModel,
@@ -72,6 +73,7 @@ def visualize(options: VisualizeOptions) -> VisualizeSummary:
             gate.
     """
     check_writable(increment_path(Path(options.project) / options.name, options.exist_ok))
+    load_blocks(options.blocks)
     source = open_images(options.source, options.vid_stride)
     device = select_device(options.device)
     models = load_labelled_models(options.checkpoints, options.cfg, device, options.seed, options.labels)

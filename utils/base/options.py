@@ -24,6 +24,8 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, Union, get_args, get_orig
 from utils.base.errors import ConfigError
 from utils.base.script import parser
 
+BLOCKS_HELP = "Python file with blocks of your own; it is run, so give only a file that you trust"
+
 
 @dataclass(frozen=True)
 class Options:

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
+from models.user_blocks import load_blocks
 from models.weights import load_for_inference
 from models.yolo import BaseModel, DetectionModel
 from utils.base.device import select_device
@@ -72,6 +73,7 @@ class Exporter:
 
     def __init__(self, weights: Path, options: ExportOptions) -> None:
         self.weights, self.options = weights, options
+        load_blocks(options.blocks)
         self.device = select_device(options.device)
         model = load_for_inference(weights, self.device)
         assert isinstance(model, BaseModel)  # one file, so no ensemble

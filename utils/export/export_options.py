@@ -8,7 +8,7 @@ from functools import partial
 from utils.base.errors import ConfigError
 from utils.base.formats import EXPORTS, known_format
 from utils.base.log import LOG
-from utils.base.options import Options, changed, flag, flag_of
+from utils.base.options import BLOCKS_HELP, Options, changed, flag, flag_of
 
 OPSETS = 11, 20  # oldest and newest that PyTorch's TorchScript-based ONNX exporter writes
 EXPERIMENTAL = ("engine", "coreml", "edgetpu")  # the tests cannot run their files
@@ -42,6 +42,7 @@ class ExportOptions(Options):
     prog, description = "export.py", "Export checkpoints to formats that other runtimes read."
 
     weights: list[str] = _general(["yolov5s.pt"], "checkpoint path(s), exported one after another")
+    blocks: str = _general("", BLOCKS_HELP)
     include: list[str] = _general(
         ["torchscript"],
         f"formats: {', '.join(EXPORTS)}. Experimental, as the tests do not run them: "

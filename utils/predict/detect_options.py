@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from utils.base.options import Options, flag
+from utils.base.options import BLOCKS_HELP, Options, flag
 from utils.base.paths import ROOT, relative_to_cwd, runs_folder
 
 _inputs = partial(flag, group="model and source")
@@ -23,6 +23,7 @@ class DetectOptions(Options):
     model_task: ClassVar[str] = "detect"
 
     weights: list[str] = _inputs(["yolov5s.pt"], "model path(s); several .pt files form an ensemble")
+    blocks: str = _inputs("", BLOCKS_HELP)
     source: str = _inputs(
         help="file, folder, glob, list (.txt), camera number, URL, list of streams (.streams), or screen",
         factory=lambda: relative_to_cwd(ROOT / "data" / "images"),

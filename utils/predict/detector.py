@@ -11,6 +11,7 @@ from pathlib import Path
 
 from models.backends import load_backend
 from models.backends.base import Backend, cpu_batch_size
+from models.user_blocks import load_blocks
 from utils.base.device import select_device
 from utils.base.log import LOG, color
 from utils.base.options import changed
@@ -64,6 +65,7 @@ def detect(options: DetectOptions, load: Callable[[DetectOptions], Backend] | No
         ConfigError, DataError: see `utils.sources.source` and `models.backends`.
     """
     check_writable(increment_path(Path(options.project) / options.name, options.exist_ok))
+    load_blocks(options.blocks)
     source = find_source(options.source, options.vid_stride)
     backend = (load or open_backend)(options)
     task = get_task(options.model_task)

@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 
 from utils.base import options
 from utils.base.errors import ConfigError
-from utils.base.options import Options, flag, flag_of
+from utils.base.options import BLOCKS_HELP, Options, flag, flag_of
 from utils.base.paths import ROOT, relative_to_cwd, runs_folder
 from utils.loggers.available import wanted_keys
 
 # A resumed run takes its options from its run directory; of the new command line it accepts these.
 ACCEPTED_ON_RESUME = (
-    "cache", "data", "device", "epochs", "loggers", "noplots", "patience", "save_period", "save_steps",
-    "workers",
+    "blocks", "cache", "data", "device", "epochs", "loggers", "noplots", "patience", "save_period",
+    "save_steps", "workers",
 )  # fmt: skip
 # Options that mean something only together with --evolve.
 _ONLY_WITH_EVOLVE = (
@@ -45,7 +45,7 @@ class TrainOptions(Options):
     weights: str = _model("yolov5s.pt", "initial weights; '' trains from scratch")
     cfg: str = _model("", "model yaml; required without initial weights")
     attention: list[str] = _model(
-        [], "settings of all large kernel blocks: k=23 design=LKA init=paper dilation=3", metavar="KEY=VALUE"
+        [], "settings of all attention blocks: k=23 design=LKA init=paper dilation=3 r=8", metavar="KEY=VALUE"
     )
     data: str = _model("data/shapes.yaml", "dataset yaml")
     download: bool = _model(False, "download a missing dataset without asking")
@@ -59,6 +59,7 @@ class TrainOptions(Options):
     cache: str | None = _model(
         None, "cache images in ram (default) or on disk; val: only the validation images", const="ram"
     )
+    blocks: str = _model("", BLOCKS_HELP)
     fast_decode: bool = _model(
         False, "decode training JPEGs of at least twice --imgsz at a reduced size: faster, other pixels"
     )

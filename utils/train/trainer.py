@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from models.user_blocks import load_blocks
 from utils.base.log import LOG
 from utils.base.paths import check_writable
 from utils.loggers.callbacks import Callbacks
@@ -26,6 +27,7 @@ def train(options: TrainOptions, user_callbacks: Sequence[Callbacks] = ()) -> Tr
         ConfigError, DataError: options, weights or images that cannot be used.
         DivergedError: the loss is not finite.
     """
+    load_blocks(options.blocks)  # of the command line: a checkpoint to resume imports nothing
     if not options.resume:
         check_writable(Path(options.project))
     with make_process_group(options) as process_group:

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 def measure(options: ValOptions, folder: Path | None = None) -> Any:
     """Measure one model or ensemble; plots and other files are written if there is a `folder` for them."""
     from models.backends import load_backend
+    from models.user_blocks import load_blocks
     from utils.base.device import select_device
     from utils.val.evaluate import evaluate
 
+    load_blocks(options.blocks)
     device, task = select_device(options.device), get_task(options.model_task)
     data = task.read_val_data(options)
     backend = load_backend(

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from utils.base import options
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
-from utils.base.options import Options, flag
+from utils.base.options import BLOCKS_HELP, Options, flag
 from utils.base.paths import ROOT, relative_to_cwd, runs_folder
 
 METRIC_CONF = 0.001  # mAP integrates over all confidences, so nearly all boxes are needed
@@ -28,6 +28,7 @@ class ValOptions(Options):
     model_task: ClassVar[str] = "detect"
 
     weights: list[str] = _data(["yolov5s.pt"], "model path(s); several .pt files form an ensemble")
+    blocks: str = _data("", BLOCKS_HELP)
     data: str = _data(factory=lambda: relative_to_cwd(ROOT / "data" / "coco128.yaml"), help="dataset yaml")
     download: bool = _data(False, "download the dataset as its yaml says, if it is missing")
     task: str = _data(

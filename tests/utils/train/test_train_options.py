@@ -30,6 +30,7 @@ OURS = {
     "compile",
     "save_steps",
     "attention",
+    "blocks",
     "deterministic",
     "download",
     "evolve_budget",
