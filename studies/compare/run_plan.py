@@ -141,10 +141,11 @@ def _digest_of_images(data: DataSpec, split: str) -> str | None:
 
 
 def start_of(run: Run) -> str:
-    """Return the name and digest of the weights that a run starts from, or `scratch`."""
-    digest = run.settings.get("weights")
-    weights = get_task(run.task).parse_train_options(run.train).weights
-    return f"{Path(weights).name} ({digest[:8]})" if digest else "scratch"
+    """Return the name and digest of the weights that a run starts from, or `scratch`, and of its --blocks."""
+    digest, options = run.settings.get("weights"), get_task(run.task).parse_train_options(run.train)
+    start = f"{Path(options.weights).name} ({digest[:8]})" if digest else "scratch"
+    blocks = run.settings.get("options", {}).get("blocks")
+    return f"{start}, with {Path(options.blocks).name} ({blocks[:8]})" if blocks else start
 
 
 @dataclass(frozen=True)

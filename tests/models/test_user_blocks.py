@@ -159,7 +159,7 @@ def test_scripts_need_the_flag(template: Path, tmp_path: Path, script: Any) -> N
 
 def test_runs_of_other_files_are_other_runs(template: Path, tmp_path: Path) -> None:
     from studies.compare.compare_options import parse_command, read_comparison
-    from studies.compare.run_plan import plan_runs
+    from studies.compare.run_plan import plan_runs, start_of
 
     data, cfg = small_set(tmp_path / "d"), tmp_path / "own.yaml"
     cfg.write_text(yaml.safe_dump(config([-1, 1, "MyGate", [5]])))
@@ -171,6 +171,8 @@ def test_runs_of_other_files_are_other_runs(template: Path, tmp_path: Path) -> N
         words = f"--cfg {cfg} --seeds 0 --data {data} --weights= --epochs 1 --img 64 --blocks {file}".split()
         (run,) = plan_runs(read_comparison(*parse_command(words)))
         assert json.dumps(run.settings)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        assert start_of(run) == f"scratch, with {file.name} ({digest[:8]})"
         keys.append(run.key)
         forget(blocks, gates)
     assert keys[0] != keys[1]
