@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def read_data_yaml(name: str | Path, *, allow_download: bool = False) -> DataSpe
     splits = {split: _read_split(raw, split, yaml) for split in ("train", "val", "test")}
     root = _find_root(raw, splits, yaml)
     if "generate" in raw:
-        _generate(raw["generate"], root, yaml)
+        _generate(raw, root, yaml)
     elif _missing(root, splits["val"]):
         _download(raw, root, splits["val"], yaml, allow_download)
     sources = {split: [_resolve(root, entry) for entry in entries] for split, entries in splits.items()}
@@ -200,12 +200,26 @@ def _missing(root: Path, entries: list[str]) -> list[ImageSource]:
     return [source for entry in entries if not (source := _resolve(root, entry)).exists()]
 
 
-def _generate(what: Any, root: Path, yaml: Path) -> None:
-    if what not in ("shapes", "shapes-seg"):
-        raise ConfigError(f"{yaml}: generate: expected shapes or shapes-seg, found {what!r}")
-    from utils.data.shapes import make_shapes
+def _generate(raw: Mapping[str, Any], root: Path, yaml: Path) -> None:
+    """Draw the images of `generate:`, unless they exist.
 
-    make_shapes(root, polygons=what == "shapes-seg")
+    Raises:
+        ConfigError: it is none of the drawn datasets, or `distance:` is not possible.
+    """
+    what = raw["generate"]
+    if what in ("shapes", "shapes-seg"):
+        from utils.data.shapes import make_shapes
+
+        make_shapes(root, polygons=what == "shapes-seg")
+    elif what == "context":
+        from utils.data.context import DISTANCE, FARTHEST, make_context
+
+        distance = raw.get("distance", DISTANCE)
+        if type(distance) is not int or not 0 <= distance <= FARTHEST:
+            raise ConfigError(f"{yaml}: distance: {distance!r}, expected 0 to {FARTHEST} pixels")
+        make_context(root, distance)
+    else:
+        raise ConfigError(f"{yaml}: generate: expected shapes, shapes-seg or context, found {what!r}")
 
 
 def _download(raw: dict[str, Any], root: Path, val: list[str], yaml: Path, allowed: bool) -> None:

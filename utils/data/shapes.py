@@ -55,7 +55,7 @@ def make_shapes(
         _draw_split(fresh, "train", seed, range(train), size, polygons)
         _draw_split(fresh, "val", seed, range(train, train + val), size, polygons)
 
-    return _make(root, info, draw)
+    return make_dataset(root, info, draw)
 
 
 def make_class_shapes(root: Path, seed: int = 0, train: int = 64, val: int = 16, size: int = 96) -> Path:
@@ -72,14 +72,20 @@ def make_class_shapes(root: Path, seed: int = 0, train: int = 64, val: int = 16,
         DataError: `root` contains other files, or cannot be written.
     """
     info = {"version": VERSION, "seed": seed, "train": train, "val": val, "size": size, "classes": True}
-    return _make(root, info, lambda fresh: _draw_classes(fresh, seed, {"train": train, "val": val}, size))
+    return make_dataset(
+        root, info, lambda fresh: _draw_classes(fresh, seed, {"train": train, "val": val}, size)
+    )
 
 
-def _make(root: Path, info: dict[str, Any], draw: Callable[[Path], None]) -> Path:
-    """Make a dataset atomically with `draw`, unless `root` is the one that `info` describes."""
+def make_dataset(root: Path, info: dict[str, Any], draw: Callable[[Path], None]) -> Path:
+    """Make a dataset atomically with `draw`, unless `root` is the one that `info` describes; return `root`.
+
+    Raises:
+        DataError: `root` contains other files, or cannot be written.
+    """
     if _is_current(root, info):
         return root
-    LOG.info(f"Drawing {info['train']} + {info['val']} images of shapes into {root}")
+    LOG.info(f"Drawing {info['train']} + {info['val']} images into {root}")
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:

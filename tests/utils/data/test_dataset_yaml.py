@@ -117,7 +117,9 @@ def test_names_are_a_list_or_a_mapping(tmp_path: Path, project: Path, names: Any
         ({"val": ""}, "'val:' is missing"),
         ({"val": 5}, "val: expected a folder"),
         ({"path": 5}, "path: expected a folder"),
-        ({"generate": "circles"}, "expected shapes or shapes-seg, found 'circles'"),
+        ({"generate": "context", "distance": 300}, "distance: 300, expected 0 to 184 pixels"),
+        ({"generate": "context", "distance": "far"}, "distance: 'far', expected 0 to 184 pixels"),
+        ({"generate": "circles"}, "expected shapes, shapes-seg or context, found 'circles'"),
     ],
 )
 def test_errors_name_the_key(tmp_path: Path, project: Path, content: dict[str, Any], message: str) -> None:
