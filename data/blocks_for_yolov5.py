@@ -123,3 +123,94 @@ class ClassifyLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(self.drop(x.mean((2, 3))))
+
+
+class SigmoidGate(nn.Module):
+    """Base class of gates x * scale * sigmoid(z)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.attention(x)
+
+
+class SE(SigmoidGate):
+    """Squeeze and excitation (Hu et al., arXiv:1709.01507)."""
+
+    def attention(self, x: Tensor) -> Tensor:
+        return self.scale * self.fc2(self.fc1(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
+
+
+class CBAM(SigmoidGate):
+    """Channel and spatial attention (Woo et al., arXiv:1807.06521)."""
+
+    def attention(self, x: Tensor) -> Tensor:
+        pooled = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
+        channels = self.scale * sum(self.fc2(self.fc1(one).relu()) for one in pooled).sigmoid()
+        x = x * channels
+        maps = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1)
+        return channels * self.scale * self.spatial(maps).sigmoid()
+
+
+class ECA(SigmoidGate):
+    """Efficient channel attention (Wang et al., arXiv:1910.03151)."""
+
+    def attention(self, x: Tensor) -> Tensor:
+        return self.scale * self.conv(x.mean((2, 3))[:, None]).sigmoid().transpose(1, 2)[..., None]
+
+
+class CoordAtt(SigmoidGate):
+    """Coordinate attention (Hou et al., arXiv:2103.02907)."""
+
+    def attention(self, x: Tensor) -> Tensor:
+        rows, columns = x.mean(3, keepdim=True), x.mean(2, keepdim=True).transpose(2, 3)
+        mixed = self.act(self.bn1(self.conv1(torch.cat((rows, columns), 2))))
+        rows, columns = mixed.split((x.shape[2], x.shape[3]), 2)
+        rows, columns = self.conv_h(rows).sigmoid(), self.conv_w(columns.transpose(2, 3)).sigmoid()
+        return self.scale * rows * self.scale * columns
+
+
+class SimAM(SigmoidGate):
+    """Attention without weights (Yang et al., PMLR 139)."""
+
+    def attention(self, x: Tensor) -> Tensor:
+        square = (x - x.mean((2, 3), keepdim=True)).square()
+        variance = square.sum((2, 3), keepdim=True) / max(x.shape[2] * x.shape[3] - 1, 1)
+        gate = (square / (4 * (variance + 1e-4)) + 0.5).sigmoid()
+        return gate if self.strength is None else 1 + self.strength * (2 * gate - 1)
+
+
+class EMA(SigmoidGate):
+    """Efficient multi-scale attention (Ouyang et al., arXiv:2305.13563)."""
+
+    def attention(self, x: Tensor) -> Tensor:
+        width, (height, length) = x.shape[1] // self.groups, x.shape[2:]
+        groups = x.reshape(-1, width, height, length)
+        rows, columns = groups.mean(3, keepdim=True), groups.mean(2, keepdim=True).transpose(2, 3)
+        rows, columns = self.conv1x1(torch.cat((rows, columns), 2)).split((height, length), 2)
+        one = self.gn(groups * rows.sigmoid() * columns.transpose(2, 3).sigmoid())
+        pair = one, self.conv3x3(groups)
+        maps = sum(
+            (by.mean((2, 3), keepdim=True).softmax(1) * of).sum(1, keepdim=True)
+            for by, of in (pair, pair[::-1])
+        )
+        return self.scale * maps.sigmoid().expand(-1, width, -1, -1).reshape(x.shape)
+
+
+class Gate1x1(SigmoidGate):
+    """A gate of a 1x1 convolution."""
+
+    def attention(self, x: Tensor) -> Tensor:
+        return self.conv1(x)
+
+
+class Residual1x1(nn.Module):
+    """A 1x1 convolution with a shortcut."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x)
+
+
+class Depthwise(nn.Module):
+    """A k x k depth-wise convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)

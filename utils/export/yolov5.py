@@ -54,9 +54,11 @@ def export_yolov5(model: nn.Module, images: Tensor, path: Path, settings: Export
     with atomic_write(path) as file:
         write_torch_file(file, yolov5_content(unfused, checkpoint))
     if missing := blocks_to_paste(unfused):
+        own = [name for name in missing if f"class {name}(" not in PASTE.read_text(encoding="utf-8")]
+        also = f" and the code of {', '.join(own)}" if own else ""
         LOG.warning(
             f"{path.name}: YOLOv5 lacks {', '.join(missing)}; it opens the file when the content of "
-            f"{relative_to_cwd(PASTE)} has been appended to its models/common.py"
+            f"{relative_to_cwd(PASTE)}{also} has been appended to its models/common.py"
         )
 
 
