@@ -31,6 +31,7 @@ COMMANDS = {
     "get": ("utils.data get", "download the dataset that a yaml describes"),
     "convert": ("utils.data convert", "convert COCO annotations to YOLO polygons"),
     "pack": ("utils.data pack", "pack a dataset into shards"),
+    "similar": ("utils.data similar", "list images that are nearly the same in two splits"),
 }
 
 

@@ -18,6 +18,7 @@ from utils.base.seeds import generator
 
 LEVEL = 0.05  # significance level
 POWER = 0.8
+MARGIN = 0.01  # differences below one point are taken for equal
 MIN_PAIRS = 5  # pairs that the bootstrap interval needs to have nearly its nominal coverage
 _STREAM = 77  # random number stream of the bootstrap
 
@@ -32,6 +33,7 @@ class Paired:
     high: float
     p: float  # two-sided; NaN where it cannot be computed
     detectable: float  # smallest difference found with probability POWER, adjusted; NaN if unknown
+    p_equal: float = math.nan  # of the equivalence test, adjusted; small: equal within MARGIN
 
 
 def compare_pairs(
@@ -59,7 +61,8 @@ def compare_pairs(
         return Paired(n, mean, math.nan, math.nan, math.nan, math.nan)
     low, high = bootstrap_interval(difference, resamples, seed)
     detectable = detectable_difference(spread, n, LEVEL / comparisons)
-    return Paired(n, mean, low, high, paired_p(difference), detectable)
+    p_equal = min(equivalence_p(difference) * comparisons, 1.0)
+    return Paired(n, mean, low, high, paired_p(difference), detectable, p_equal)
 
 
 def paired_p(difference: np.ndarray) -> float:
@@ -69,6 +72,22 @@ def paired_p(difference: np.ndarray) -> float:
     if np.ptp(difference) == 0:  # no variance, so no t statistic
         return 0.0 if difference.any() else 1.0
     return float(stats.ttest_1samp(difference, 0.0).pvalue)
+
+
+def equivalence_p(difference: np.ndarray, margin: float = MARGIN) -> float:
+    """Return the p-value of two one-sided t-tests (TOST, Schuirmann 1987) of `difference` (n,), n at least 2.
+
+    A small value shows that the mean is between -margin and margin: "no difference" as a finding, where a
+    large p-value of the usual test only fails to find one.
+    """
+    from scipy import stats
+
+    mean, error = float(difference.mean()), float(difference.std(ddof=1)) / math.sqrt(len(difference))
+    if error == 0:
+        return 0.0 if abs(mean) < margin else 1.0
+    above, below = (mean + margin) / error, (mean - margin) / error
+    freedom = len(difference) - 1
+    return float(max(stats.t.sf(above, freedom), stats.t.cdf(below, freedom)))
 
 
 def bootstrap_interval(
@@ -144,6 +163,8 @@ def conclude(
         side = "better" if pair.mean > 0 else "worse"
         return f"{label} is {side} than {baseline} by {points} ({interval}, {pair.n} {unit})."
     limit = ""
-    if pair.detectable > 0:  # not unknown, and the models are not equal in all runs
+    if pair.p_equal < LEVEL:
+        limit = f" They are equal within {MARGIN * 100:.0f} point (equivalence test, p = {pair.p_equal:.3f})."
+    elif pair.detectable > 0:  # not unknown, and the models are not equal in all runs
         limit = f" A difference below {pair.detectable * 100:.1f} points would usually not be found."
     return f"{label} against {baseline}: no significant difference at {pair.n} {unit} ({interval}).{limit}"

@@ -1,4 +1,4 @@
-"""Dataset commands: `python -m utils.data get coco128`, `pack x.yaml --output y`, `convert z.json ...`."""
+"""Dataset commands, such as `python -m utils.data get coco128`: get, pack, convert, similar."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from utils.base import script
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
+from utils.base.names import counted
 from utils.base.options import Options, flag, parse_options
 
 
@@ -73,6 +74,17 @@ class ConvertOptions(Options):
             )
 
 
+@dataclass(frozen=True)
+class SimilarOptions(Options):
+    """Options of `python -m utils.data similar`."""
+
+    prog = "-m utils.data similar"
+    description = "List images that are nearly the same in two splits of a dataset."
+
+    data: str = flag(help="dataset yaml, or class folders", spelled="data")
+    least: float = flag(0.98, "least correlation of their thumbnails", between=(0, 1))
+
+
 def get(words: Sequence[str]) -> None:
     """Download a dataset unless its images exist."""
     name = parse_options(GetOptions, words).data
@@ -125,13 +137,37 @@ def convert(words: Sequence[str]) -> None:
     convert_coco(file, Path(options.images), output, split=options.split, link=options.link, **replace)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"get": get, "pack": pack, "convert": convert}
+def similar(words: Sequence[str]) -> None:
+    """List images that are nearly the same in two splits."""
+    options = parse_options(SimilarOptions, words)
+
+    from utils.data.class_folders import read_class_data
+    from utils.data.dataset_yaml import read_data_yaml
+    from utils.data.similar import find_similar
+
+    read = read_class_data if Path(options.data).is_dir() else read_data_yaml
+    pairs = find_similar(read(options.data), options.least)
+    for pair in pairs:
+        flipped = ", mirrored" if pair.mirrored else ""
+        splits = " and ".join(pair.splits)
+        LOG.info(f"{pair.correlation:.3f} {splits}: {pair.images[0]} and {pair.images[1]}{flipped}")
+    LOG.info(f"{counted(len(pairs), 'image')} with a nearly equal one in an earlier split")
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "get": get,
+    "pack": pack,
+    "convert": convert,
+    "similar": similar,
+}
 
 
 def main() -> None:
     """Run the command that the command line names."""
     parse = script.parser("Commands for datasets; see COMMAND --help.", prog="-m utils.data")
-    parse.add_argument("command", choices=COMMANDS, help="download a dataset, pack one, or convert one")
+    parse.add_argument(
+        "command", choices=COMMANDS, help="download a dataset, pack or convert one, or find similar images"
+    )
     parse.add_argument("words", nargs=argparse.REMAINDER, help="arguments of the command")
     parsed = parse.parse_args()
     COMMANDS[parsed.command](parsed.words)

@@ -15,6 +15,7 @@ from studies.compare.statistics import (
     compare_pairs,
     conclude,
     detectable_difference,
+    equivalence_p,
     holm,
     paired_p,
 )
@@ -93,3 +94,28 @@ def test_conclusions_follow_the_adjusted_p() -> None:
 def test_unpaired_results_are_an_error() -> None:
     with pytest.raises(ValueError, match="pairs"):
         compare_pairs([1.0], [1.0, 2.0])
+
+
+def test_equal_models_are_shown_to_be_equal() -> None:
+    base = np.array([0.50, 0.51, 0.52, 0.53, 0.54])
+    pair = compare_pairs(base.tolist(), (base + [1e-3, -1e-3, 2e-3, 0, -2e-3]).tolist())
+    assert pair.p_equal < 0.01
+    sentence = conclude("B", "A", pair, 1.0)
+    assert "no significant difference" in sentence and "They are equal within 1 point" in sentence
+    noisy = compare_pairs(base.tolist(), [0.52, 0.49, 0.54, 0.50, 0.55])
+    assert noisy.p_equal > 0.1 and "equal" not in conclude("B", "A", noisy, 1.0)
+    assert equivalence_p(np.full(5, 0.02)) == 1 and equivalence_p(np.zeros(5)) == 0
+
+
+@pytest.mark.parametrize("effect", [-0.01, 0.01])
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_models_that_differ_by_the_margin_are_rarely_called_equal(effect: float, n: int) -> None:
+    found = [equivalence_p(DRAW.normal(effect, 0.004, n)) < 0.05 for _ in range(1000)]
+    assert np.mean(found) <= 0.07
+
+
+def test_equivalence_has_two_one_sided_tests() -> None:
+    values = DRAW.normal(0.002, 0.005, 8)
+    above = stats.ttest_1samp(values, -0.01, alternative="greater").pvalue
+    below = stats.ttest_1samp(values, 0.01, alternative="less").pvalue
+    assert equivalence_p(values) == pytest.approx(max(above, below))
