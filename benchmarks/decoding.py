@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import timing  # noqa: F401 - before torch, as it sets how idle threads wait
 import torch
 from timing import ROOT, Ratio, ResultTable, alternate, faster, parser
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import timing  # noqa: F401 - before torch, as it sets how idle threads wait
 import torch
 from timing import ROOT, ResultTable, alternate, faster, parser, ratio, timed
 from torch import Tensor

@@ -263,7 +263,8 @@ def state_of(record: Record, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
 class _Pickler(pickle._Pickler):
     """Pickler that writes the class of a record as the global that it names.
 
-    It derives from the pickler in Python, as the one in C imports every class that it writes.
+    It derives from the pickler in Python, as the one in C imports every class that it writes. The types that
+    mypy knows are those of the one in C, which lacks what is used here.
     """
 
     def reducer_override(self, obj: Any) -> Any:

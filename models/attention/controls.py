@@ -25,13 +25,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.attention.lska import check_init, check_odd, depthwise
+from models.attention.lska import bias_of, check_init, check_odd, depthwise
 from models.blocks.conv import Conv, Projection, batch_norm
 from utils.base.errors import ConfigError
 
 
-class _SigmoidGate(nn.Module):
-    """Base class of gates x * sigmoid(z).
+class _Product(nn.Module):
+    """Base class of gates: y = x * A(x)."""
+
+    def attention(self, x: Tensor) -> Tensor:
+        """Return A(x), which is broadcast to (B, dim, H, W)."""
+        raise NotImplementedError  # each gate has its own
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.attention(x)
+
+
+class _SigmoidGate(_Product):
+    """Base class of gates whose factors are sigmoid(z).
 
     Attributes:
         scale: factor of each sigmoid: 2 where z starts at 0, so that the gate starts at 1.
@@ -76,13 +87,15 @@ class SE(_SigmoidGate):
 
     def attention(self, x: Tensor) -> Tensor:
         """Return the factor of each channel, (B, dim, 1, 1)."""
-        return self.gate(self.fc2(F.relu(self.fc1(x.mean((2, 3), keepdim=True)))))
+        return self.gate(self.mix(x.mean((2, 3), keepdim=True)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.attention(x)
+    def mix(self, pooled: Tensor) -> Tensor:
+        """Return z of each channel, (B, dim, 1, 1), from values of all channels."""
+        mixed: Tensor = self.fc2(F.relu(self.fc1(pooled)))
+        return mixed
 
 
-class CBAM(_SigmoidGate):
+class CBAM(SE):
     """Channel attention from means and maxima, then spatial attention by a 7 x 7 convolution.
 
     Args:
@@ -95,27 +108,17 @@ class CBAM(_SigmoidGate):
     """
 
     def __init__(self, dim: int, r: int = 16, init: str = "identity") -> None:
-        super().__init__(init)
-        hidden = _reduced(dim, r)
-        self.fc1 = nn.Conv2d(dim, hidden, 1, bias=False)
-        self.fc2 = nn.Conv2d(hidden, dim, 1, bias=False)
+        super().__init__(dim, r, init)
         self.spatial = nn.Conv2d(2, 1, 7, padding=3)
-        self.start_at_one(self.fc2, self.spatial)
-
-    def _mix(self, pooled: Tensor) -> Tensor:
-        mixed: Tensor = self.fc2(F.relu(self.fc1(pooled)))
-        return mixed
+        self.start_at_one(self.spatial)
 
     def attention(self, x: Tensor) -> Tensor:
         """Return the factor of each value, (B, dim, H, W)."""
         means, peaks = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
-        channels = self.gate(self._mix(means) + self._mix(peaks))
+        channels = self.gate(self.mix(means) + self.mix(peaks))
         x = x * channels
         maps = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1)
         return channels * self.gate(self.spatial(maps))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.attention(x)
 
 
 class ECA(_SigmoidGate):
@@ -139,9 +142,6 @@ class ECA(_SigmoidGate):
         """Return the factor of each channel, (B, dim, 1, 1)."""
         means = x.mean((2, 3))[:, None]
         return self.gate(self.conv(means)).transpose(1, 2)[..., None]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.attention(x)
 
 
 class CoordAtt(_SigmoidGate):
@@ -174,11 +174,8 @@ class CoordAtt(_SigmoidGate):
         rows, columns = mixed.split((height, width), 2)
         return self.gate(self.conv_h(rows)) * self.gate(self.conv_w(columns.transpose(2, 3)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.attention(x)
 
-
-class SimAM(nn.Module):
+class SimAM(_Product):
     """Attention without weights: the more a value differs from its channel's mean, the larger its factor.
 
     With `init: identity` the factor is 1 + strength * (2 sigmoid(...) - 1) with one learned `strength`,
@@ -203,9 +200,6 @@ class SimAM(nn.Module):
         variance = square.sum((2, 3), keepdim=True) / max(x.shape[2] * x.shape[3] - 1, 1)
         gate = (square / (4 * (variance + 1e-4)) + 0.5).sigmoid()
         return gate if self.strength is None else 1 + self.strength * (2 * gate - 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.attention(x)
 
 
 class EMA(_SigmoidGate):
@@ -244,16 +238,13 @@ class EMA(_SigmoidGate):
         weights = _weighted(one, two) + _weighted(two, one)
         return self.gate(weights).expand(-1, channels // self.groups, -1, -1).reshape(x.shape)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.attention(x)
-
 
 def _weighted(by: Tensor, of: Tensor) -> Tensor:
     """Return the map (B, 1, H, W) of `of` with its channels weighted by the softmax of the means of `by`."""
     return (by.mean((2, 3), keepdim=True).softmax(1) * of).sum(1, keepdim=True)
 
 
-class Gate1x1(nn.Module):
+class Gate1x1(_Product):
     """x * conv(x) with a 1x1 convolution: LSKA without its large kernel.
 
     Args:
@@ -270,15 +261,12 @@ class Gate1x1(nn.Module):
         self.conv1 = Projection(dim, dim)
         if init == "identity":
             nn.init.zeros_(self.conv1.weight)
-            nn.init.ones_(self.conv1.bias)  # type: ignore[arg-type]
+            nn.init.ones_(bias_of(self.conv1))
 
     def attention(self, x: Tensor) -> Tensor:
         """Return the factor of each value, (B, dim, H, W)."""
         factor: Tensor = self.conv1(x)
         return factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.attention(x)
 
 
 class Residual1x1(nn.Module):
@@ -323,7 +311,7 @@ class Depthwise(nn.Module):
         self.conv = depthwise(dim, k, k)
         if init == "identity":
             nn.init.dirac_(self.conv.weight, groups=dim)
-            nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(bias_of(self.conv))
 
     def forward(self, x: Tensor) -> Tensor:
         convolved: Tensor = self.conv(x)

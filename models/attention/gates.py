@@ -51,6 +51,6 @@ def make_gate(
     if design not in GATES:
         raise ConfigError(f"attention: design {design!r} is not one of {', '.join(GATES)}")
     accepted = inspect.signature(GATES[design]).parameters
-    given = {"k": k, "dilation": dilation, "r": r}
+    given = {"k": k, "dilation": dilation, "init": init, "r": r}  # blocks of users may lack any of them
     keywords = {key: value for key, value in given.items() if key in accepted and value is not None}
-    return GATES[design](dim, init=init, **keywords)
+    return GATES[design](dim, **keywords)

@@ -103,7 +103,7 @@ class _Gate(nn.Module, ABC):
         self.conv1 = Projection(dim, dim)
         if init == "identity":
             nn.init.zeros_(self.conv1.weight)
-            nn.init.ones_(_bias(self.conv1))
+            nn.init.ones_(bias_of(self.conv1))
 
     @abstractmethod
     def make_convolutions(self, dim: int) -> None:
@@ -197,6 +197,7 @@ def check_odd(k: int) -> None:
         raise ConfigError(f"large kernel attention: k={k} must be odd; {k - 1} and {k + 1} are nearest")
 
 
-def _bias(convolution: nn.Conv2d) -> Tensor:
+def bias_of(convolution: nn.Conv2d) -> Tensor:
+    """Return the bias of a convolution that has one."""
     assert convolution.bias is not None
     return convolution.bias

@@ -116,7 +116,7 @@ def _read_list(file: Path, root: Path | None) -> list[str]:
 
 def _find(line: str, bases: Sequence[Path]) -> str | None:
     """Return the absolute path of a line of a list, or None if there is no such file."""
-    candidates = [bases[0] / line] if line.startswith("./") else [base / line for base in bases]
+    candidates = (base / line for base in (bases[:1] if line.startswith("./") else bases))
     return next((os.path.abspath(path) for path in candidates if path.exists()), None)
 
 

@@ -11,6 +11,7 @@ from utils.data.image_lists import label_path
 from utils.data.images import IMAGE_SUFFIXES
 
 MAX_FILES = 100_000  # files of the dataset that are searched for labels
+_MOST_JSON = 20  # JSON files that are opened to recognise annotations of COCO
 _TRIED = 200  # images whose names are searched for
 _OTHER_FORMATS = {
     ".xml": "annotations of Pascal VOC, which LabelImg writes",
@@ -83,7 +84,7 @@ def _explain_position(image: Path, expected: Path) -> str:
 def _explain_other_files(images: Sequence[Path], expected: Path, top: Path) -> str:
     """Explain files elsewhere below the dataset that have the names of images, or that are for all images."""
     stems = {image.stem.lower() for image in images[:_TRIED]}
-    for_all = ""
+    for_all, opened = "", 0
     for path in _files_below(top):
         suffix, stem = path.suffix.lower(), path.stem.lower()
         if suffix == ".txt" and stem in stems and not _has_image(path):
@@ -96,7 +97,7 @@ def _explain_other_files(images: Sequence[Path], expected: Path, top: Path) -> s
             )
         if suffix in _OTHER_FORMATS and stem in stems:
             return f"found {path}, {_OTHER_FORMATS[suffix]}: {_EXPORT}, into {expected.parent}"
-        if suffix == ".json" and not for_all and _is_coco(path):
+        if suffix == ".json" and not for_all and (opened := opened + 1) <= _MOST_JSON and _is_coco(path):
             for_all = f"found {path}, annotations of COCO: {_COCO}"
     return for_all
 

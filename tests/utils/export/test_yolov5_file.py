@@ -307,7 +307,7 @@ def test_a_file_with_attention_says_what_yolov5_lacks(
 
 
 def without_grids(value: Any) -> Any:
-    """Return what two fields have to agree in; grids are made anew for each image size."""
+    """Return what two fields have to agree in; grids are made again for each image size."""
     if isinstance(value, Tensor):
         return value.dtype, tuple(value.shape), value.tolist()
     if isinstance(value, Record):
