@@ -176,3 +176,11 @@ def test_runs_of_other_files_are_other_runs(template: Path, tmp_path: Path) -> N
         keys.append(run.key)
         forget(blocks, gates)
     assert keys[0] != keys[1]
+
+
+def test_a_design_needs_no_argument_but_the_channels(tmp_path: Path) -> None:
+    text = "from torch import nn\nfrom models.registry import register, same_channels\n"
+    text += "class Plain(nn.BatchNorm2d): ...\nregister(same_channels, Plain)\n"
+    load_blocks(write(tmp_path, text))
+    model = DetectionModel(config([-1, 1, "C3LSKA", [8, {"design": "Plain", "k": 5}]]))
+    assert any(type(module).__name__ == "Plain" for module in model.modules())
