@@ -5,6 +5,7 @@
     python compare.py --weights a.pt b.pt --data bccd.yaml    # trained models, paired by image
     python compare.py --weights a-seg.pt b-seg.pt --data nuclei.yaml    # segmentation: masks, then boxes
     python compare.py --weights a-cls.pt b-cls.pt --data cells    # classification: top-1 and top-5
+    python compare.py --predictions a.json b.json --data bccd.yaml    # COCO results files of any framework
     python compare.py --report runs/compare/exp               # write a report again, from its csv files
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,12 +47,14 @@ def compare_seeds(options: CompareOptions, rest: Sequence[str], argv: Sequence[s
             select_device(name, verbose=False)
     project = Path(options.project)
     planned = run_plan.plan_runs(comparison)
+    run_plan.check_metric(options.metric, planned)
     run_plan.train_all(
         planned,
         project,
         lambda: make_runner(project, options.jobs, options.device, options.threads, options.ray),
     )
     records = report.gather(planned, project)
+    records.chosen = options.metric
     weights = report.first_weights(planned, project)
     trained = changed(comparison.variants[0].options, device=options.first_device)
     if options.rounds:
@@ -68,8 +72,33 @@ def compare_weights(options: CompareOptions, rest: Sequence[str], argv: Sequence
 
     val = read_val_options(options, rest)
     records = measure_files(options, val)
+    records.chosen = options.metric
     weights = dict(zip(records.models, map(Path, val.weights), strict=True))
     return _write(options, argv, records, _examples(options, val, weights, records.splits()[0]))
+
+
+def compare_predictions(options: CompareOptions, rest: Sequence[str], argv: Sequence[str]) -> Path:
+    """Measure COCO results files, compare them image by image, and write a report; return its folder."""
+    from studies.compare import prediction_files as files
+    from studies.compare.examples import Split, examples_of_findings
+    from studies.compare.measure import labels_of, records_of_files
+    from utils.data.dataset_yaml import read_data_yaml
+
+    val = read_val_options(options, rest)
+    labels = labels_of(options, options.predictions)
+    data = read_data_yaml(val.data, allow_download=val.download)
+    truth = files.load_truth(data, val)
+    found = [files.read_predictions(Path(file), truth) for file in options.predictions]
+    results = [files.measure_predictions(one, truth, val) for one in found]
+    by_label = dict(zip(labels, options.predictions, strict=True))
+    records = records_of_files(by_label, results, val, options.resamples)
+    records.chosen = options.metric
+    split = Split(data, records.splits()[0], val.imgsz, val.single_cls, val.device)
+    examples: list[Example] = []
+    if options.examples:
+        findings = {label: partial(files.objects_of, one) for label, one in zip(labels, found, strict=True)}
+        examples = examples_of_findings(findings, split, options.examples)
+    return _write(options, argv, records, tuple(examples))
 
 
 def rewrite_report(options: CompareOptions) -> Path:
@@ -79,7 +108,10 @@ def rewrite_report(options: CompareOptions) -> Path:
     assert options.report
     folder = Path(options.report)
     gallery = examples.read_gallery(folder)
-    report.write_report(records.read_records(folder), folder, gallery, options.resamples)
+    found = records.read_records(folder)
+    found.metric_set.check_metric(options.metric, found.classes)
+    found.chosen = options.metric
+    report.write_report(found, folder, gallery, options.resamples)
     return folder
 
 
@@ -120,7 +152,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder = rewrite_report(options)
     else:
         check_writable(Path(options.project), "--project")
-        folder = (compare_seeds if options.cfg else compare_weights)(options, rest, argv)
+        compare = compare_seeds if options.cfg else compare_weights
+        folder = (compare_predictions if options.predictions else compare)(options, rest, argv)
     LOG.info((folder / "report.md").read_text(encoding="utf-8"))
     LOG.info(f"Results saved to {color(relative_to_cwd(folder), 'bold')}")
 

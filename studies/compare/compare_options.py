@@ -35,8 +35,8 @@ class CompareOptions(Options):
     description = """Compare models, with statistics.
 With --cfg: train every model with every seed on the same images in the same order (flags of train.py may
 follow, for all models), measure, and compare pairs of runs with the same seed. Without --cfg: compare
---weights on the same images (flags of val.py may follow). Segmentation and classification models take the
-flags of their own scripts, such as segment/train.py and classify/val.py."""
+--weights, or --predictions, on the same images (flags of val.py may follow). Segmentation and classification
+models take the flags of their own scripts, such as segment/train.py and classify/val.py."""
 
     cfg: list[str] = _models(
         [], "model yamls to train; 'X.yaml --graft off' adds flags for one model", metavar="YAML"
@@ -44,7 +44,18 @@ flags of their own scripts, such as segment/train.py and classify/val.py."""
     weights: list[str] | None = _models(
         None, "with --cfg: weights that all models start from; without: model paths to compare"
     )
+    predictions: list[str] = _models(
+        [],
+        "COCO results files to compare, of models of any framework, such as those of val.py --save-json",
+        metavar="JSON",
+    )
     seeds: list[int] = _models([0, 1, 2], "random seeds; each model is trained with each", between=(0, None))
+    folds: int = _models(
+        0,
+        "cross-validation: split the images of train and val into this many folds, anew for each seed, and "
+        "train each model once for each fold; 0: the splits of the dataset",
+        between=(0, None),
+    )
     labels: list[str] = _models([], "names of the models in tables and plots")
     report: str | None = _models(
         None, "write the report of an earlier comparison again, from its csv files", metavar="FOLDER"
@@ -56,6 +67,9 @@ flags of their own scripts, such as segment/train.py and classify/val.py."""
     )
     ray: str | None = _how(None, "train on a Ray cluster", const="auto", metavar="ADDRESS")
     threads: int = _how(0, "CPU threads of each training; 0: cores / --jobs", between=(0, None))
+    metric: str = _how(
+        "", "metric that conclusions and plots are about, as in results.csv, such as mAP50 or 'AP small'"
+    )
     rounds: int = _how(50, "forward passes of each model to measure latency; 0: none", between=(0, None))
     resamples: int = _how(2000, "number of bootstrap resamples", between=(100, None))
     examples: int = _how(
@@ -71,8 +85,14 @@ flags of their own scripts, such as segment/train.py and classify/val.py."""
     def check(self) -> None:
         """Check the seeds, and that there is anything to compare."""
         self.require("seeds", 0 < len(set(self.seeds)) == len(self.seeds), "different integers of at least 0")
-        if not self.cfg and not self.weights and not self.report:
+        if not self.cfg and not self.weights and not self.report and not self.predictions:
             raise ConfigError("give --cfg with model yamls to train, or --weights with models to compare")
+        if self.predictions and (self.cfg or self.weights):
+            other = "cfg" if self.cfg else "weights"
+            raise ConfigError(f"--predictions: are compared with each other only; leave out --{other}")
+        self.require("folds", self.folds != 1, "0, or at least 2")
+        if self.folds and not self.cfg:
+            raise ConfigError("--folds: needs models to train; give them with --cfg")
 
     @property
     def first_device(self) -> str:
@@ -96,6 +116,8 @@ class Comparison:
     seeds: tuple[int, ...]
     common: tuple[str, ...]  # flags of the train script for all variants
     variants: tuple[Variant, ...]
+    project: Path  # folder of all comparisons
+    folds: int = 0  # of a cross-validation; 0: the splits of the dataset
 
 
 def parse_command(argv: Sequence[str]) -> tuple[CompareOptions, list[str]]:
@@ -145,7 +167,9 @@ def read_comparison(options: CompareOptions, rest: Sequence[str]) -> Comparison:
         Variant(label, words, _train_options(task, [*common, *words], options.first_device))
         for label, words in zip(options.labels or labels, flags, strict=True)
     )
-    return Comparison(tuple(options.seeds), common, variants)
+    if options.folds and task.name == "classify":
+        raise ConfigError("--folds: is for detection and segmentation; datasets of classes are folders")
+    return Comparison(tuple(options.seeds), common, variants, Path(options.project), options.folds)
 
 
 def _train_options(task: Task, words: Sequence[str], device: str) -> TrainOptions:
@@ -178,6 +202,8 @@ def read_val_options(options: CompareOptions, rest: Sequence[str]) -> ValOptions
         ConfigError, DataError: models of different tasks; files that are missing or damaged.
     """
     weights = options.weights or []
+    if options.predictions:
+        return parse_val_options([*rest, "--device", options.first_device], ValOptions)
     task = common_task({file: task_of_file(file, options.device) for file in weights}, "--weights")
     words = [*rest, "--weights", *weights]
     words += ["--device", options.device] if options.device else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -83,7 +83,7 @@ def read_gallery(folder: Path) -> Gallery:
 MAX_MODELS = 4  # side by side
 MAX_IMAGES = 500  # evenly spaced among the images of the split
 TRUTH = "truth"
-_CONF_THRES, _IOU_THRES = 0.25, 0.45  # the defaults of detect.py
+CONF_THRES, _IOU_THRES = 0.25, 0.45  # the defaults of detect.py
 _MATCH_IOU = 0.5  # from which on two boxes are the same object
 _LONGEST = 640  # pixels of an image on the page
 
@@ -153,15 +153,44 @@ def find_examples(models: Mapping[str, Path], split: Split, count: int) -> list[
     from utils.base.device import select_device
 
     view = _view_of(split)
-    images = view.files.images
-    indices = np.linspace(0, len(images) - 1, min(len(images), MAX_IMAGES)).round().astype(int)
     device = select_device(split.device, verbose=False)
-    found = {TRUTH: [view.truth(int(index)) for index in indices]}
+    indices = _spaced(len(view.files.images))
+    found: dict[str, list[Any]] = {}
     for label, file in islice(models.items(), MAX_MODELS):
         backend = load_backend([str(file)], device, names=split.names)
-        numbers = Bar(indices.tolist(), f"predicting with {label}")
-        found[label] = [view.find(backend, images.read_image(i)) for i in numbers]
-    base, *others = list(found)[1:]
+        numbers = Bar(indices, f"predicting with {label}")
+        found[label] = [view.find(backend, view.files.images.read_image(i)) for i in numbers]
+    return _choose(view, found, indices, count)
+
+
+def examples_of_findings(
+    findings: Mapping[str, Callable[[int], Objects]], split: Split, count: int
+) -> list[Example]:
+    """Choose examples like `find_examples` from what models have found.
+
+    Args:
+        findings: by label, a function from the index of an image to its detections.
+        split: the images.
+        count: maximum number of examples.
+    """
+    view = _view_of(split)
+    indices = _spaced(len(view.files.images))
+    chosen = islice(findings.items(), MAX_MODELS)
+    return _choose(view, {label: list(map(of, indices)) for label, of in chosen}, indices, count)
+
+
+def _spaced(count: int) -> list[int]:
+    """Return the indices of at most MAX_IMAGES of `count` images."""
+    return [int(index) for index in np.linspace(0, count - 1, min(count, MAX_IMAGES)).round()]
+
+
+def _choose(
+    view: View, of_models: Mapping[str, Sequence[Any]], indices: Sequence[int], count: int
+) -> list[Example]:
+    """Return the images with these indices on which models differ most; `of_models`: findings by label."""
+    images = view.files.images
+    found = {TRUTH: [view.truth(index) for index in indices], **of_models}
+    base, *others = of_models
     pairs = [(base, other) for other in others] or [(base, TRUTH)]
     differing = np.array(
         [[view.difference(found[a][i], found[b][i]) for a, b in pairs] for i in range(len(indices))]
@@ -245,7 +274,7 @@ def detect(backend: Backend, image: np.ndarray, split: Split) -> Objects:
         output = backend(images)
         decoded, protos = output if backend.task == "segment" else (output, None)
         nm = 0 if protos is None else protos.shape[1]
-        (found,) = non_max_suppression(decoded, _CONF_THRES, _IOU_THRES, agnostic=split.single_cls, nm=nm)
+        (found,) = non_max_suppression(decoded, CONF_THRES, _IOU_THRES, agnostic=split.single_cls, nm=nm)
         boxes = scale_boxes(input_hw, found[:, :6].clone(), image_hw).cpu().numpy()
         masks = None if protos is None else FrameMasks.of(protos[0], found, input_hw, boxes, image_hw)
     if split.single_cls:

@@ -11,7 +11,7 @@ from typing import Any
 from models.official_weights import locate_weights
 from models.weights import read_checkpoint
 from studies.compare.benchmark_options import BenchmarkOptions
-from studies.compare.metrics import results_by_part
+from studies.compare.evaluation import results_by_part
 from studies.model_tasks import task_of_file
 from utils.base.device import select_device
 from utils.base.errors import DataError

@@ -8,15 +8,16 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from studies.compare.metrics import matched_parts, metrics_of, metrics_of_epoch
+from studies.compare.evaluation import matched_parts, metrics_by_image, metrics_of
+from studies.compare.metrics import metrics_of_epoch
 from studies.compare.paired_images import compare_images, pair_of
-from studies.compare.records import Records, metric_columns, paired_columns
+from studies.compare.records import Records, image_rows, metric_columns, paired_columns
 from studies.compare.run_plan import MEASURED, RUN
 from studies.jobs.job import DEVICE, Job
 from utils.base import script
@@ -61,6 +62,7 @@ def measure_run(folder: Path) -> None:
         task.val_options(),
     )
     metrics: dict[str, Any] = {}
+    images: dict[str, Any] = {}
     for name in ("best", "last"):
         path = folder / "weights" / f"{name}.pt"
         if not path.is_file():
@@ -68,12 +70,15 @@ def measure_run(folder: Path) -> None:
         for split in run["splits"]:
             result = measure(changed(options, weights=path, task=split))
             metrics.setdefault(name, {})[split] = metrics_of(result)
+            if name == "best":
+                images[split] = metrics_by_image(result)
     last = read_checkpoint(folder / "weights" / "last.pt")
     content = {
         "label": run["label"],
         "seed": run["seed"],
         "key": run["key"],
         "figures": metrics,
+        "images": images,
         "epochs": _epochs(folder),
         "identity": last.metadata.get("git"),
         "versions": last.metadata.get("versions"),
@@ -103,25 +108,52 @@ def measure_files(options: CompareOptions, val: ValOptions) -> Records:
         ConfigError: the labels do not fit the files.
         DataError: a file is missing or damaged.
     """
-    from studies.explain.labelled_models import unique_labels
     from utils.val.measure import measure
 
-    labels = options.labels or unique_labels([Path(file) for file in val.weights])
-    if len(labels) != len(val.weights) or len(set(labels)) != len(labels):
-        raise ConfigError(f"--labels: expected {len(val.weights)} different names, one for each file")
-    split = val.task if val.task in ("train", "test") else "val"
+    labels = labels_of(options, val.weights)
     results = [measure(changed(val, weights=file)) for file in val.weights]
-    records = Records()
-    for label, file, result in zip(labels, val.weights, results, strict=True):
-        row: dict[str, Any] = {"model": label, "seed": 0, "split": split, "checkpoint": "best", "flags": file}
-        row |= metric_columns(metrics_of(result))
-        size = model_size(Path(file), val.imgsz) if file.endswith(".pt") else {}
-        records.results.append(row | size)
-    for row, result in zip(records.results[1:], results[1:], strict=True):
-        row |= _paired_with(results[0], result, options.resamples, comparisons=len(results) - 1)
+    records = records_of_files(dict(zip(labels, val.weights, strict=True)), results, val, options.resamples)
+    for row, file in zip(records.results, val.weights, strict=True):
+        row |= model_size(Path(file), val.imgsz) if file.endswith(".pt") else {}
     if options.rounds:
         files = [Path(file) for file in val.weights]
         records.add_latency(measure_latency(files, val.imgsz, val.device, options.rounds))
+    return records
+
+
+def labels_of(options: CompareOptions, files: Sequence[str]) -> list[str]:
+    """Return the names of models: `--labels`, or those of their files.
+
+    Raises:
+        ConfigError: not one name for each file.
+    """
+    from studies.explain.labelled_models import unique_labels
+
+    labels = options.labels or unique_labels([Path(file) for file in files])
+    if len(labels) != len(files) or len(set(labels)) != len(labels):
+        raise ConfigError(f"--labels: expected {len(files)} different names, one for each file")
+    return labels
+
+
+def records_of_files(
+    files: Mapping[str, str], results: Sequence[ValResult], val: ValOptions, resamples: int
+) -> Records:
+    """Return the records of models of one run each, compared with the first one image by image.
+
+    Args:
+        files: label -> file.
+        results: of each.
+        val: options of val.py.
+        resamples: number of bootstrap resamples.
+    """
+    split = val.task if val.task in ("train", "test") else "val"
+    records = Records()
+    for (label, file), result in zip(files.items(), results, strict=True):
+        row: dict[str, Any] = {"model": label, "seed": 0, "split": split, "checkpoint": "best", "flags": file}
+        records.results.append(row | metric_columns(metrics_of(result)))
+        records.images += image_rows(label, [{split: metrics_by_image(result)}])
+    for row, result in zip(records.results[1:], results[1:], strict=True):
+        row |= _paired_with(results[0], result, resamples, comparisons=len(results) - 1)
     return records
 
 

@@ -6,15 +6,14 @@ Detection has `mAP50-95` and others. Segmentation has `mask mAP50-95`, which its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
+from utils.base.errors import ConfigError
 from utils.tasks.task import Task
 
-if TYPE_CHECKING:
-    from utils.tasks.classify.validation import ClassifyResult
-    from utils.val.accumulator import EvalResult, ValResult
+SIZES = ("small", "medium", "large", "quartile 1", "quartile 2", "quartile 3", "quartile 4")
+KINDS = ("class", "location", "both", "duplicate", "background", "missed")  # of errors
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,8 @@ class MetricSet:
         columns: metrics in csv files, with their names in measured.json.
         epochs: metrics that are measured after each epoch, with their columns in results.csv of a run.
         examples: what the example images of a report are.
+        sizes: objects of a size -> the metric of these, see `breakdown.ap_by_size`.
+        errors: a kind of error -> what it costs, see `breakdown.error_costs`.
     """
 
     compared: tuple[str, ...]
@@ -38,6 +39,15 @@ class MetricSet:
     columns: Mapping[str, str]
     epochs: Mapping[str, str]
     examples: str
+    sizes: Mapping[str, str] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
+
+    def check_metric(self, name: str, classes: Iterable[str]) -> None:
+        """Raise ConfigError unless a metric of this name is measured of models that know the classes."""
+        by_class = (f"{self.by_class}/{one}" for one in classes)
+        known = (*self.columns, *self.sizes.values(), *self.errors.values(), *by_class)
+        if name and name not in known:
+            raise ConfigError(f"--metric {name}: not measured; choose one of {', '.join(map(repr, known))}")
 
 
 def named(part: str, metric: str) -> str:
@@ -71,7 +81,14 @@ def _average_precision(parts: Mapping[str, str]) -> MetricSet:
         columns=columns,
         epochs=epochs,
         examples=_BOX_EXAMPLES,
+        sizes={size: named(main, f"AP {size}") for size in SIZES},
+        errors={kind: named(_boxes_of(parts), f"dAP50 {kind}") for kind in KINDS},
     )
+
+
+def _boxes_of(parts: Iterable[str]) -> str:
+    """Return the name of the part with boxes, the last one: only these have errors of overlap."""
+    return list(parts)[-1]
 
 
 METRICS = {
@@ -93,52 +110,6 @@ def set_with(names: Iterable[str]) -> MetricSet:
     """Return the metrics that a row of results.csv with these columns, or measured.json, is about."""
     known = set(names)
     return next(one for one in METRICS.values() if {one.main, one.columns[one.main]} & known)
-
-
-def results_by_part(result: EvalResult) -> dict[str, EvalResult]:
-    """Return the result of each part of a model with boxes, the main part first."""
-    mask = getattr(result, "mask", None)  # of a `SegmentResult`
-    return {"": result} if mask is None else {"mask": mask, "box": result}
-
-
-def matched_parts(a: ValResult, b: ValResult) -> Iterator[tuple[tuple[str, ...], Any, Any]]:
-    """Yield, for each part of two results, the names of its metrics, and the matches of both."""
-    if hasattr(a, "top1"):
-        one_classifier, other = cast("ClassifyResult", a), cast("ClassifyResult", b)
-        yield METRICS["classify"].compared, one_classifier.matches, other.matches
-        return
-    of_a, of_b = (results_by_part(cast("EvalResult", result)) for result in (a, b))
-    for part, one in of_a.items():
-        assert one.matches is not None
-        names = named(part, "mAP50"), named(part, "mAP50-95")
-        yield names, one.matches, of_b[part].matches
-
-
-def metrics_of(result: ValResult) -> dict[str, Any]:
-    """Return what measured.json has of one evaluation; classes without labels have no metric."""
-    if hasattr(result, "top1"):
-        return _of_classifier(cast("ClassifyResult", result))
-    return _of_detector(cast("EvalResult", result))
-
-
-def _of_classifier(result: ClassifyResult) -> dict[str, Any]:
-    return {"top-1": result.top1, "top-5": result.top5, "accuracy": result.class_accuracy}
-
-
-def _of_detector(result: EvalResult) -> dict[str, Any]:
-    metrics: dict[str, Any] = {}
-    for part, one in results_by_part(result).items():
-        classes = one.class_ap
-        values = {
-            "P": one.mp,
-            "R": one.mr,
-            "mAP50": one.map50,
-            "mAP": one.map,
-            "AP": {name: float(ap.mean()) for name, ap in classes.items()},
-            "AP50": {name: float(ap[0]) for name, ap in classes.items()},
-        }
-        metrics |= {named(part, name): value for name, value in values.items()}
-    return metrics
 
 
 def metrics_of_epoch(row: Mapping[str, float]) -> dict[str, float]:

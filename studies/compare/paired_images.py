@@ -20,7 +20,7 @@ _OTHER_IMAGES = "the models were not measured on the same images"
 
 
 class Scorer:
-    """mAP of a set in which every image has an integer weight; a weight of zero leaves an image out.
+    """mAP and AP of a set in which every image has an integer weight; zero leaves an image out.
 
     Detections are sorted and grouped by class once.
     """
@@ -33,22 +33,21 @@ class Scorer:
         self._labels = [matches.true_image[matches.true == cls] for cls in self.classes]
 
     def __call__(self, weights: np.ndarray, label_weights: np.ndarray | None = None) -> np.ndarray:
-        """Return (mAP50, mAP50-95) over the classes that have labels in the weighted set.
+        """Return mAP50, mAP50-95, and the AP50-95 of each class, NaN without labels in the weighted set.
 
         Args:
             weights: (images,) how often the detections of each image count.
             label_weights: (images,) how often its labels count; None: as often.
         """
         label_weights = weights if label_weights is None else label_weights
-        found = []
-        for (correct, image), labels in zip(self._detections, self._labels, strict=True):
+        found = np.full((len(self.classes), 2), np.nan)  # AP50, AP50-95
+        for index, ((correct, image), labels) in enumerate(zip(self._detections, self._labels, strict=True)):
             count = label_weights[labels].sum()
             if count:
-                found.append(_average_precision(correct, weights[image], count))
-        if not found:
-            return np.zeros(2)
-        mean = np.mean(found, axis=0)
-        return np.array([mean[0], mean.mean()])
+                ap = _average_precision(correct, weights[image], count)
+                found[index] = ap[0], ap.mean()
+        known = found[~np.isnan(found[:, 0])]
+        return np.append(known.mean(0) if len(known) else np.zeros(2), found[:, 1])
 
 
 def _average_precision(correct: np.ndarray, weights: np.ndarray, labels: float) -> np.ndarray:
@@ -92,7 +91,7 @@ class ClassPair:
 
 
 class BoxPair:
-    """Two detectors: differences of mAP50 and mAP50-95."""
+    """Two detectors: differences of mAP50, mAP50-95, and the AP50-95 of each class with labels."""
 
     def __init__(self, a: DetectionMatches, b: DetectionMatches) -> None:
         if a.images != b.images or not np.array_equal(a.true, b.true):
@@ -141,9 +140,9 @@ def compare_images(pair: Pair, resamples: int = 2000, seed: int = 0, comparisons
     for index in Bar(range(resamples), "bootstrap over images"):
         boot[index] = pair.difference(np.bincount(draw.integers(n, size=n), minlength=n))
     p = _permutation_test(pair, observed, resamples, seed)
-    low, high = np.quantile(boot, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
+    low, high = np.nanquantile(boot, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
     standard_errors = stats.norm.isf(LEVEL / comparisons / 2) + stats.norm.ppf(POWER)
-    detectable = standard_errors * boot.std(0, ddof=1)
+    detectable = standard_errors * np.nanstd(boot, axis=0, ddof=1)
     return [Paired(n, *map(float, values)) for values in zip(observed, low, high, p, detectable, strict=True)]
 
 
@@ -168,5 +167,7 @@ def _concatenate(a: DetectionMatches, b: DetectionMatches) -> DetectionMatches:
         image=np.concatenate((a.image, b.image + a.images)),
         true=np.concatenate((a.true, b.true)),
         true_image=np.concatenate((a.true_image, b.true_image + a.images)),
+        boxes=np.concatenate((a.boxes, b.boxes)),
+        true_boxes=np.concatenate((a.true_boxes, b.true_boxes)),
         images=a.images + b.images,
     )

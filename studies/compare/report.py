@@ -9,16 +9,25 @@ import base64
 import html
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from studies.compare.examples import Example, Gallery
-from studies.compare.records import Records, curves_of_run, rows_of_run
+from studies.compare.records import Records, curves_of_run, image_rows, rows_of_run
 from studies.compare.run_plan import Run, start_of
-from studies.compare.summary import ModelSummary, class_table, main_table, mean_and_spread, summarize
+from studies.compare.summary import (
+    ModelSummary,
+    class_table,
+    error_table,
+    image_table,
+    main_table,
+    mean_and_spread,
+    size_table,
+    summarize,
+)
 from utils.base.errors import YoloError
 from utils.base.paths import atomic_write
 
@@ -46,10 +55,24 @@ of the metric before it, against the first model, paired by seed, with its 95 % 
 brackets (widened for few seeds; below 5 seeds still too narrow). p is from Student's paired t-test. The last
 column says after how many epochs a model reached the best {metric} of the first model's run with the same
 seed."""
+_OVER_FOLDS = """Metrics are means over the folds of all seeds, ± a standard deviation. A difference is in
+points (hundredths) of the metric before it, against the first model, paired by fold, with its 95 % interval
+in brackets. p and the interval are from Student's t-test, with the variance corrected for training images
+that folds share (Nadeau and Bengio). The last column says after how many epochs a model reached the best
+{metric} of the first model's run on the same fold."""
 _OVER_IMAGES = """A difference is in points (hundredths) of the metric before it, against the first
 model, on the same images, with its 95 % interval from a bootstrap over images in brackets. p is from a
 permutation test that exchanges the two models' results image by image. This covers the choice of
 images, but not the variation between trainings: that takes seeds (--cfg ... --seeds 0 1 2 3 4)."""
+_BY_SIZE = """AP50-95 of the objects of each size: those of COCO, by the area of the box in pixels of the
+original image (small: below 32², large: from 96² on), and the quartiles of the areas in this split, from the
+smallest. In parentheses, the difference to the first model in points."""
+_BY_ERROR = """Points of mAP50 that would be gained if all errors of a kind were corrected, as in TIDE: wrong
+class; right class with too little overlap (IoU 0.1 to 0.5); both; a second detection of an object; a
+detection of the background; a missed object. In parentheses, the difference to the first model; below zero,
+the errors cost less."""
+_BY_IMAGE = """The metric of each image alone, mean over the runs of a model: AP50-95 of the classes in the
+image, or the share of runs that name its class. images.csv has all images."""
 _COMMON = """p in parentheses is adjusted (Holm) for all comparisons of its column; the sentences are about
 {metric} and use it.
 GFLOPs count a multiply-add as two. Latency is for one image, models in turn: median (quartiles)."""
@@ -84,6 +107,8 @@ def write_page(
                 figures[key] = figure
                 sections.append(f'<h3>{title}</h3><div class="plot" id="{key}"></div>')
         sections.append(_table(class_table(records, split, resamples)))
+        for title, text, table in _details(records, split, resamples):
+            sections.append(f"<h3>{title}</h3><p>{text}</p>{_table(table)}")
     if examples:
         sections.append(f"<h2>Where they disagree most</h2><p>{records.metric_set.examples}</p>")
         sections += [_example(example) for example in examples]
@@ -164,7 +189,7 @@ def curve_plot(records: Records) -> PlotlyFigure:
     """Plot the main metric after each epoch: mean over seeds, in a band of one standard deviation."""
     data: list[dict[str, Any]] = []
     for index, model in enumerate(records.models):
-        runs = [curve for seed in records.seeds if (curve := records.curve(model, seed))]
+        runs = [curve for key in records.pairs if (curve := records.curve(model, key))]
         if not runs:
             continue
         length = min(map(len, runs))  # early stopping may end a run earlier
@@ -187,7 +212,7 @@ def curve_plot(records: Records) -> PlotlyFigure:
             "line": {"color": _color(index)},
         }
         data.append(shared | line)
-    return {"data": data, "layout": _layout("epoch", records.main)}
+    return {"data": data, "layout": _layout("epoch", records.of_epochs)}
 
 
 def class_plot(records: Records, split: str) -> PlotlyFigure:
@@ -232,10 +257,13 @@ def gather(runs: Sequence[Run], project: Path) -> Records:
     """Return the rows of all runs, models in the order of the command line."""
     order = list(dict.fromkeys(run.label for run in runs))
     records = Records()
-    for run in sorted(runs, key=lambda run: (order.index(run.label), run.seed)):
-        measured = run.measured(project)
-        records.results += rows_of_run(run.label, run.seed, measured, run.train, start_of(run))
-        records.curves += curves_of_run(run.label, run.seed, measured)
+    images: dict[str, list[dict[str, dict[str, float]]]] = {}
+    for run in sorted(runs, key=lambda run: (order.index(run.label), run.seed, run.fold)):
+        measured, key = run.measured(project), (run.seed, run.fold)
+        records.results += rows_of_run(run.label, key, measured, run.train, start_of(run))
+        records.curves += curves_of_run(run.label, key, measured)
+        images.setdefault(run.label, []).append(measured.get("images", {}))  # none in those of old versions
+    records.images = [row for label, of_runs in images.items() for row in image_rows(label, of_runs)]
     return records
 
 
@@ -257,6 +285,8 @@ def markdown(records: Records, resamples: int = 2000) -> str:
         lines += [f"- {one.conclusion}" for one in summaries if one.conclusion]
         lines += ["", f"{_class_title(records)}, {split}, and its difference in points:", ""]
         lines += [class_table(records, split, resamples), ""]
+        for title, text, table in _details(records, split, resamples):
+            lines += [f"### {title}, {split}", "", text, "", table, ""]
         if any(row["checkpoint"] == "last" for row in records.results):
             last = summarize(records, split, "last", resamples)
             lines += [f"### {split}, last.pt of each run", "", main_table(last), ""]
@@ -269,8 +299,18 @@ def notes(records: Records) -> str:
         text = f"{_OVER_IMAGES}\n{_COMMON}" if len(records.models) > 1 else ""
     else:
         few = "Three seeds or fewer can only show large differences.\n" if len(records.seeds) <= 3 else ""
-        text = f"{few}{_OVER_SEEDS}\n{_COMMON}"
+        text = f"{_OVER_FOLDS if records.folds else few + _OVER_SEEDS}\n{_COMMON}"
     return text.format(metric=records.main)
+
+
+def _details(records: Records, split: str, resamples: int) -> Iterator[tuple[str, str, str]]:
+    """Yield title, explanation and markdown table of each breakdown that was measured."""
+    tables = (
+        ("AP by object size", _BY_SIZE, size_table(records, split, resamples)),
+        ("What errors cost", _BY_ERROR, error_table(records, split, resamples)),
+        ("Images that differ most", _BY_IMAGE, image_table(records, split)),
+    )
+    yield from ((title, text, table) for title, text, table in tables if table)
 
 
 def _class_title(records: Records) -> str:
@@ -290,6 +330,7 @@ def describe_comparison(records: Records) -> str:
     code = f"code {', '.join(commits)}" if commits else "code of an unknown commit"
     mixed = " (several: runs of different code are compared)" if len(commits) > 1 else ""
     seeds = ", ".join(map(str, records.seeds))
+    seeds += f" with {records.folds} folds each" if records.folds else ""
     return (
         f"{_count(len(records.models), 'model')}, seeds {seeds}{start}; "
         f"{_count(round(minutes), 'minute')} of training; {code}{mixed}."

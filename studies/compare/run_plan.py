@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studies.compare.compare_options import Comparison, Variant
-from studies.compare.metrics import set_with
+from studies.compare.metrics import METRICS, set_with
 from studies.jobs.job import Job
 from studies.jobs.pool import JobPool, Runner
 from utils.base.errors import ConfigError, YoloError
@@ -47,26 +47,43 @@ def plan_runs(comparison: Comparison) -> list[Run]:
     Raises:
         ConfigError, DataError: a yaml, weights or data that cannot be used.
     """
-    data = [
-        get_task(variant.options.model_task).read_val_data(variant.options) for variant in comparison.variants
-    ]
-    settings = [_settings(variant, spec) for variant, spec in zip(comparison.variants, data, strict=True)]
+    variants = comparison.variants
+    data = [get_task(variant.options.model_task).read_val_data(variant.options) for variant in variants]
+    settings = [_settings(variant, spec) for variant, spec in zip(variants, data, strict=True)]
     if len({known["pictures"]["val"] for known in settings}) > 1:
         raise ConfigError("--data: all models of a comparison need the same validation images")
     runs = []
     for seed in comparison.seeds:
-        for variant, spec, known in zip(comparison.variants, data, settings, strict=True):
-            decides = known | {"seed": seed}
-            key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-            flags = (*comparison.common, *variant.flags, "--seed", str(seed))
-            splits = ("val", "test") if spec.test else ("val",)
-            task = variant.options.model_task
-            runs.append(Run(variant.label, seed, key, flags, splits, decides, task))
+        for fold, yaml, pictures in _folds_of(comparison, data, seed):
+            for variant, spec, known in zip(variants, data, settings, strict=True):
+                decides = known | {"seed": seed} | ({"pictures": pictures} if pictures else {})
+                key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+                flags = (*comparison.common, *variant.flags, "--seed", str(seed))
+                flags += ("--data", str(yaml)) if yaml else ()
+                splits = ("val", "test") if spec.test else ("val",)
+                task = variant.options.model_task
+                runs.append(Run(variant.label, seed, key, flags, splits, decides, task, fold))
     by_key = {run.key: run for run in runs}
     if len(by_key) < len(runs):
         first = next(run for run in runs if by_key[run.key] is not run)
         raise ConfigError(f"--cfg: {first.label} and {by_key[first.key].label} are the same training")
     return runs
+
+
+def _folds_of(
+    comparison: Comparison, data: Sequence[DataSpec], seed: int
+) -> Iterator[tuple[int, Path | None, dict[str, Any]]]:
+    """Yield number, data yaml and digests of the images of each fold; (0, None, {}) without folds."""
+    if not comparison.folds:
+        yield 0, None, {}
+        return
+    from studies.compare.folds import write_folds
+    from utils.data.dataset_yaml import read_data_yaml
+
+    if len({spec.yaml for spec in data}) > 1:
+        raise ConfigError("--folds: all models need the same --data")
+    for fold, yaml in enumerate(write_folds(data[0], comparison.folds, seed, comparison.project), 1):
+        yield fold, yaml, _digests_of_images(read_data_yaml(yaml))
 
 
 def _settings(variant: Variant, data: DataSpec) -> dict[str, Any]:
@@ -102,7 +119,7 @@ def _settings(variant: Variant, data: DataSpec) -> dict[str, Any]:
             "weights": file_sha256(checkpoint.path) if checkpoint and task.uses_weights(options) else None,
             "hyp": task.read_hyp(options),
             "names": data.names,
-            "pictures": {split: _digest_of_images(data, split) for split in ("train", "val", "test")},
+            "pictures": _digests_of_images(data),
             "options": changes,
         }
     )
@@ -114,6 +131,10 @@ def _device_type(options: TrainOptions) -> str:
     if options.device in ("cpu", "mps"):
         return options.device
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _digests_of_images(data: DataSpec) -> dict[str, str | None]:
+    return {split: _digest_of_images(data, split) for split in ("train", "val", "test")}
 
 
 def _digest_of_images(data: DataSpec, split: str) -> str | None:
@@ -140,6 +161,11 @@ def _digest_of_images(data: DataSpec, split: str) -> str | None:
     return digest.hexdigest()
 
 
+def check_metric(name: str, runs: Sequence[Run]) -> None:
+    """Raise ConfigError unless the runs will measure a metric of this name; empty is the usual one."""
+    METRICS[runs[0].task].check_metric(name, runs[0].settings["names"].values())
+
+
 def start_of(run: Run) -> str:
     """Return the name and digest of the weights that a run starts from, or `scratch`, and of its --blocks."""
     digest, options = run.settings.get("weights"), get_task(run.task).parse_train_options(run.train)
@@ -159,12 +185,13 @@ class Run(Job[Measured]):
     splits: tuple[str, ...]  # to be measured
     settings: dict[str, Any]  # what `key` is the digest of
     task: str = Job.task
+    fold: int = 0  # of a cross-validation, from 1
 
     returned_files = ("results.csv", LOG_FILE, "weights/best.pt", "weights/last.pt", MEASURED)
 
     @property
     def title(self) -> str:
-        return f"{self.label}, seed {self.seed}"
+        return f"{self.label}, seed {self.seed}" + (f", fold {self.fold}" if self.fold else "")
 
     def folder(self, home: Path) -> Path:
         return home / "runs" / f"{self.key[:16]}"

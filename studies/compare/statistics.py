@@ -34,10 +34,16 @@ class Paired:
     p: float  # two-sided; NaN where it cannot be computed
     detectable: float  # smallest difference found with probability POWER, adjusted; NaN if unknown
     p_equal: float = math.nan  # of the equivalence test, adjusted; small: equal within MARGIN
+    spread: float = math.nan  # standard deviation of the differences; NaN for images
 
 
 def compare_pairs(
-    a: Sequence[float], b: Sequence[float], resamples: int = 2000, seed: int = 0, comparisons: int = 1
+    a: Sequence[float],
+    b: Sequence[float],
+    resamples: int = 2000,
+    seed: int = 0,
+    comparisons: int = 1,
+    overlap: float = 0.0,
 ) -> Paired:
     """Compare the results of two models, paired by position (the same seed).
 
@@ -47,10 +53,16 @@ def compare_pairs(
         resamples: number of bootstrap resamples.
         seed: of the bootstrap.
         comparisons: number of comparisons that share the significance level.
+        overlap: of a cross-validation, validation images per training image of a fold. Its training sets
+            share images, so its results vary less than they would on new data; the variance is corrected as
+            by Nadeau and Bengio (Inference for the generalization error, Machine Learning 52, 2003), and
+            the interval is that of the t-test.
 
     Raises:
         ValueError: the lengths differ, or are zero.
     """
+    from scipy import stats
+
     difference = np.asarray(b, float) - np.asarray(a, float)
     n = len(difference)
     if len(a) != len(b) or n == 0:
@@ -59,30 +71,43 @@ def compare_pairs(
     spread = float(difference.std(ddof=1)) if n > 1 else math.nan
     if n < 2:
         return Paired(n, mean, math.nan, math.nan, math.nan, math.nan)
-    low, high = bootstrap_interval(difference, resamples, seed)
+    spread *= math.sqrt(1 + n * overlap)
+    if overlap:
+        half = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * spread / math.sqrt(n)
+        low, high = mean - half, mean + half
+    else:
+        low, high = bootstrap_interval(difference, resamples, seed)
     detectable = detectable_difference(spread, n, LEVEL / comparisons)
-    p_equal = min(equivalence_p(difference) * comparisons, 1.0)
-    return Paired(n, mean, low, high, paired_p(difference), detectable, p_equal)
+    p_equal = min(equivalence_p(difference, overlap=overlap) * comparisons, 1.0)
+    return Paired(n, mean, low, high, paired_p(difference, overlap), detectable, p_equal, spread)
 
 
-def paired_p(difference: np.ndarray) -> float:
-    """Return the two-sided p-value of Student's t-test for a zero mean of `difference` (n,)."""
+def paired_p(difference: np.ndarray, overlap: float = 0.0) -> float:
+    """Return the two-sided p-value of Student's t-test for a zero mean of `difference` (n,).
+
+    `overlap`: see `compare_pairs`.
+    """
     from scipy import stats
 
     if np.ptp(difference) == 0:  # no variance, so no t statistic
         return 0.0 if difference.any() else 1.0
-    return float(stats.ttest_1samp(difference, 0.0).pvalue)
+    t = float(difference.mean()) / _standard_error(difference, overlap)
+    return float(2 * stats.t.sf(abs(t), len(difference) - 1))
 
 
-def equivalence_p(difference: np.ndarray, margin: float = MARGIN) -> float:
+def _standard_error(difference: np.ndarray, overlap: float) -> float:
+    return float(difference.std(ddof=1)) * math.sqrt(1 / len(difference) + overlap)
+
+
+def equivalence_p(difference: np.ndarray, margin: float = MARGIN, overlap: float = 0.0) -> float:
     """Return the p-value of two one-sided t-tests (TOST, Schuirmann 1987) of `difference` (n,), n at least 2.
 
     A small value shows that the mean is between -margin and margin: "no difference" as a finding, where a
-    large p-value of the usual test only fails to find one.
+    large p-value of the usual test only fails to find one. `overlap`: see `compare_pairs`.
     """
     from scipy import stats
 
-    mean, error = float(difference.mean()), float(difference.std(ddof=1)) / math.sqrt(len(difference))
+    mean, error = float(difference.mean()), _standard_error(difference, overlap)
     if error == 0:
         return 0.0 if abs(mean) < margin else 1.0
     above, below = (mean + margin) / error, (mean - margin) / error
@@ -133,6 +158,39 @@ def detectable_difference(spread: float, n: int, level: float = LEVEL, power: fl
     return float(optimize.brentq(excess_power, 1e-6, 60.0)) * spread
 
 
+def seeds_needed(pair: Paired, difference: float = MARGIN, level: float = LEVEL) -> tuple[int, int]:
+    """Return how many pairs a mean difference takes to be found with probability POWER.
+
+    Args:
+        pair: a pilot: at least 2 pairs, which are not all equal.
+        difference: to be found.
+        level: significance level.
+
+    Returns:
+        The number if the spread is that of the pilot, and if it is as large as the pilot leaves possible (the
+        upper end of its one-sided 80 % interval: of 3 pairs, 2.1 times the spread).
+    """
+    from scipy import stats
+
+    spread = pair.spread
+    highest = spread * math.sqrt((pair.n - 1) / stats.chi2.ppf(1 - POWER, pair.n - 1))
+    return _pairs_for(spread, difference, level), _pairs_for(float(highest), difference, level)
+
+
+def _pairs_for(spread: float, difference: float, level: float) -> int:
+    """Return the smallest number of pairs that find a difference."""
+    low, high = 1, 2  # too few; perhaps enough
+    while detectable_difference(spread, high, level) > difference:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if detectable_difference(spread, middle, level) > difference:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
 def holm(ps: Sequence[float]) -> list[float]:
     """Adjust p-values for multiple comparisons by Holm's method; NaN stays NaN."""
     known = [index for index, p in enumerate(ps) if not math.isnan(p)]
@@ -167,4 +225,7 @@ def conclude(
         limit = f" They are equal within {MARGIN * 100:.0f} point (equivalence test, p = {pair.p_equal:.3f})."
     elif pair.detectable > 0:  # not unknown, and the models are not equal in all runs
         limit = f" A difference below {pair.detectable * 100:.1f} points would usually not be found."
+        if pair.spread > 0 and pair.detectable > MARGIN and unit == "seeds":
+            few, many = seeds_needed(pair)
+            limit += f" To find 1 point takes about {few} seeds, up to {many} as the spread is uncertain."
     return f"{label} against {baseline}: no significant difference at {pair.n} {unit} ({interval}).{limit}"

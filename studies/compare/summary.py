@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from studies.compare.records import Records
+from studies.compare.records import Key, Records
 from studies.compare.statistics import Paired, compare_pairs, conclude, holm
 
 
@@ -41,7 +41,8 @@ def summarize(
 ) -> list[ModelSummary]:
     """Compare each model with the first one, paired by seed or by image."""
     baseline, *others = records.models
-    unit = "images" if any(records.paired_over_images(name, records.main) for name in others) else "seeds"
+    of_images = any(records.paired_over_images(name, records.main) for name in others)
+    unit = "images" if of_images else "folds" if records.folds else "seeds"
     columns = {
         metric: _summarize_metric(records, metric, split, checkpoint, resamples) for metric in records.metrics
     }
@@ -68,8 +69,9 @@ def _summarize_metric(
 ) -> list[MetricSummary]:
     """Return one metric of every model."""
     others = records.models[1:]
-    pairs = {name: _pair(records, name, metric, split, checkpoint, resamples) for name in others}
-    adjusted = dict(zip(others, holm([pairs[name].p for name in others]), strict=True))
+    found = {name: _pair(records, name, metric, split, checkpoint, resamples) for name in others}
+    pairs = {name: pair for name, pair in found.items() if pair is not None}
+    adjusted = dict(zip(pairs, holm([pair.p for pair in pairs.values()]), strict=True))
     return [
         MetricSummary(
             metric,
@@ -81,17 +83,27 @@ def _summarize_metric(
     ]
 
 
-def _pair(records: Records, name: str, metric: str, split: str, checkpoint: str, resamples: int) -> Paired:
+def _pair(
+    records: Records, name: str, metric: str, split: str, checkpoint: str, resamples: int
+) -> Paired | None:
     over_images = records.paired_over_images(name, metric)
     if over_images is not None:
         return over_images
     a = records.metric(records.models[0], metric, split, checkpoint)
     b = records.metric(name, metric, split, checkpoint)
-    seeds = [seed for seed in records.seeds if seed in a and seed in b]
-    comparisons = len(records.models) - 1
-    return compare_pairs(
-        [a[seed] for seed in seeds], [b[seed] for seed in seeds], resamples, comparisons=comparisons
-    )
+    return _compare(records, a, b, resamples, comparisons=len(records.models) - 1)
+
+
+def _compare(
+    records: Records, a: Mapping[Key, float], b: Mapping[Key, float], resamples: int, comparisons: int = 1
+) -> Paired | None:
+    """Compare the values of two models by seed and fold; None where they share none."""
+    keys = [key for key in records.pairs if key in a and key in b]
+    if not keys:
+        return None
+    of_a, of_b = ([one[key] for key in keys] for one in (a, b))
+    overlap = 1 / (records.folds - 1) if records.folds > 1 else 0.0
+    return compare_pairs(of_a, of_b, resamples, comparisons=comparisons, overlap=overlap)
 
 
 def _latency(records: Records, name: str) -> tuple[float, float, float] | None:
@@ -111,8 +123,8 @@ def epochs_to_reach(records: Records, name: str) -> tuple[float, int, int] | Non
         Mean over the runs that reach it, number of those runs, number of all runs; None without curves.
     """
     epochs, runs = [], 0
-    for seed in records.seeds:
-        base, curve = records.curve(records.models[0], seed), records.curve(name, seed)
+    for key in records.pairs:
+        base, curve = records.curve(records.models[0], key), records.curve(name, key)
         if not base or not curve or max(base) == 0:  # every model would reach it at once
             continue
         runs += 1
@@ -141,23 +153,75 @@ def main_table(summaries: Sequence[ModelSummary]) -> str:
 
 def class_table(records: Records, split: str = "val", resamples: int = 2000) -> str:
     """Return the mean AP, or accuracy, by class and its difference to the first model, in points."""
-    names = records.classes
-    lines = [f"| model | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+    prefix = records.metric_set.by_class
+    return detail_table(records, {name: f"{prefix}/{name}" for name in records.classes}, split, resamples)
+
+
+def size_table(records: Records, split: str = "val", resamples: int = 2000) -> str:
+    """Return the mean AP of objects of each size, like `class_table`; empty where it is not known."""
+    return detail_table(records, records.metric_set.sizes, split, resamples)
+
+
+def error_table(records: Records, split: str = "val", resamples: int = 2000) -> str:
+    """Return what each kind of error costs in mAP50, in points, like `class_table`."""
+    return detail_table(records, records.metric_set.errors, split, resamples, points=True)
+
+
+def detail_table(
+    records: Records,
+    columns: Mapping[str, str],
+    split: str = "val",
+    resamples: int = 2000,
+    points: bool = False,
+) -> str:
+    """Return the means of some metrics of each model, and their differences to the first model, in points.
+
+    Args:
+        records: of the comparison.
+        columns: heads of the table -> metrics; those that were not measured are left out.
+        split: val or test.
+        resamples: number of bootstrap resamples.
+        points: means are in points, too.
+
+    Returns:
+        A markdown table; empty if none of the metrics was measured.
+    """
     base = records.models[0]
+    known = {head: name for head, name in columns.items() if records.metric(base, name, split)}
+    if not known:
+        return ""
+    lines = [f"| model | {' | '.join(known)} |", "|---|" + "---|" * len(known)]
     for model in records.models:
         cells = [model]
-        for name in names:
-            a, b = records.of_class(base, name, split), records.of_class(model, name, split)
-            seeds = [seed for seed in a if seed in b]
-            if not seeds:
-                cells.append("")
-                continue
-            cell = f"{np.mean([b[seed] for seed in seeds]):.3f}"
+        for name in known.values():
+            a, b = records.metric(base, name, split), records.metric(model, name, split)
+            mean = np.mean(list(b.values())) if b else math.nan
+            cell = "" if not b else f"{mean * 100:.1f}" if points else f"{mean:.3f}"
+            pair = None
             if model != base:
-                pair = compare_pairs([a[s] for s in seeds], [b[s] for s in seeds], resamples)
-                cell += f" ({_difference(pair)})"
-            cells.append(cell)
+                pair = records.paired_over_images(model, name) or _compare(records, a, b, resamples)
+            cells.append(cell + (f" ({_difference(pair)})" if pair else ""))
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def image_table(records: Records, split: str = "val", count: int = 10) -> str:
+    """Return the images whose own metric differs most between any model and the first one, as markdown."""
+    by_model = {model: records.of_images(model, split) for model in records.models}
+    base, *others = by_model.values()
+    differing = {
+        image: max((abs(one[image] - value) for one in others if image in one), default=0.0)
+        for image, value in base.items()
+    }
+    worst = sorted(differing, key=lambda image: -differing[image])[:count]
+    worst = [image for image in worst if differing[image] > 0]
+    if not worst:
+        return ""
+    lines = [f"| image | {' | '.join(by_model)} |", "|---" * (len(by_model) + 1) + "|"]
+    for image in worst:
+        values = [one.get(image) for one in by_model.values()]
+        cells = ["" if value is None else f"{value:.3f}" for value in values]
+        lines.append(f"| {image} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

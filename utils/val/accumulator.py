@@ -36,7 +36,10 @@ class DetectionMatches:
     image: np.ndarray  # (n,) image index of each detection
     true: np.ndarray  # (m,) class of each label
     true_image: np.ndarray  # (m,) image index of each label
+    boxes: np.ndarray  # (n, 4) xyxy of each detection, in pixels of its image
+    true_boxes: np.ndarray  # (m, 4) of each label
     images: int
+    paths: Sequence[str] = ()  # of the images, where they are known
 
 
 class ValResult(ABC):
@@ -175,9 +178,10 @@ class MatchAccumulator:
         self.rule = rule
         self.seen = 0  # number of images
         self.batch_sizes: list[int] = []  # images of each batch
+        self.paths: list[str] = []  # of all images
         self._correct: list[Tensor] = []  # (n, 10) per image
-        self._detections: list[Tensor] = []  # (n, 2) per image: confidence, class
-        self._classes: list[Tensor] = []  # (m,) per image: class of each label
+        self._detections: list[Tensor] = []  # (n, 6) per image: xyxy, confidence, class
+        self._labels: list[Tensor] = []  # (m, 5) per image: class, xyxy
 
     def add(self, detections: Tensor, labels: Tensor, correct: Tensor | None = None) -> None:
         """Match the `detections` (n, 6) of one image with its `labels` (m, 5): class, x1, y1, x2, y2.
@@ -189,8 +193,13 @@ class MatchAccumulator:
         if correct is None:
             correct = match_predictions(detections, labels, IOU_LEVELS, self.rule)
         self._correct.append(correct)
-        self._detections.append(detections[:, 4:6])
-        self._classes.append(labels[:, 0])
+        self._detections.append(detections[:, :6])
+        self._labels.append(labels)
+
+    def end_batch(self, paths: Sequence[str]) -> None:
+        """Record that the images that were added last, with these paths, are a batch."""
+        self.batch_sizes.append(len(paths))
+        self.paths += paths
 
     @classmethod
     def merged(cls, parts: Sequence[MatchAccumulator]) -> MatchAccumulator:
@@ -206,7 +215,8 @@ class MatchAccumulator:
                     images = slice(first[index], first[index] + part.batch_sizes[turn])
                     whole._correct += part._correct[images]
                     whole._detections += part._detections[images]
-                    whole._classes += part._classes[images]
+                    whole._labels += part._labels[images]
+                    whole.paths += part.paths[images]
                     whole.batch_sizes.append(part.batch_sizes[turn])
                     first[index] = images.stop
         whole.seen = sum(part.seen for part in parts)
@@ -220,7 +230,7 @@ class MatchAccumulator:
     ) -> EvalResult:
         """Compute the metrics of all images; `losses` and `speeds` are passed on to the result."""
         ap = self.average_precision(names)
-        label_counts = np.bincount(_concatenated(self._classes, 0).astype(int), minlength=self.nc)
+        label_counts = np.bincount(self._label_rows()[:, 0].astype(int), minlength=self.nc)
         maps = np.where(label_counts > 0, 0.0, np.nan)
         means: dict[str, float] = {}
         if ap is not None:
@@ -240,15 +250,18 @@ class MatchAccumulator:
 
     def matches(self) -> DetectionMatches:
         """Return all matches as arrays."""
-        detections = _concatenated(self._detections, 2)
+        detections, labels = _concatenated(self._detections, 6), self._label_rows()
         return DetectionMatches(
             correct=_concatenated(self._correct, len(IOU_LEVELS)).astype(bool),
-            confidence=detections[:, 0],
-            found=detections[:, 1].astype(int),
+            confidence=detections[:, 4],
+            found=detections[:, 5].astype(int),
             image=np.repeat(np.arange(self.seen), [len(rows) for rows in self._detections]),
-            true=_concatenated(self._classes, 0).astype(int),
-            true_image=np.repeat(np.arange(self.seen), [len(rows) for rows in self._classes]),
+            true=labels[:, 0].astype(int),
+            true_image=np.repeat(np.arange(self.seen), [len(rows) for rows in self._labels]),
+            boxes=detections[:, :4],
+            true_boxes=labels[:, 1:5],
             images=self.seen,
+            paths=tuple(self.paths),
         )
 
     def average_precision(self, names: dict[int, str]) -> APResult | None:
@@ -256,12 +269,16 @@ class MatchAccumulator:
         correct = _concatenated(self._correct, len(IOU_LEVELS)).astype(bool)
         if not correct.any():
             return None
-        detections = _concatenated(self._detections, 2)
-        classes = _concatenated(self._classes, 0)
-        return ap_per_class(correct, detections[:, 0], detections[:, 1], classes, names=names)
+        detections = _concatenated(self._detections, 6)
+        return ap_per_class(
+            correct, detections[:, 4], detections[:, 5], self._label_rows()[:, 0], names=names
+        )
+
+    def _label_rows(self) -> np.ndarray:
+        return _concatenated(self._labels, 5)
 
 
 def _concatenated(parts: list[Tensor], columns: int) -> np.ndarray:
     if not parts:
-        return np.zeros((0, columns) if columns else 0, np.float32)
+        return np.zeros((0, columns), np.float32)
     return torch.cat(parts).numpy()

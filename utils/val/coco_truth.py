@@ -53,7 +53,7 @@ def load_truth(
     """
     try:
         check_tools()
-        return _read_truth(data, split, paths, file, single_cls)
+        return read_truth(data, split, paths, file, single_cls)
     except YoloError as error:
         if file:
             raise type(error)(f"--ann {file}: {str(error).removeprefix(f'{file}: ')}") from error
@@ -86,7 +86,15 @@ def find_annotations(data: DataSpec, split: str) -> Path:
     return found[0]
 
 
-def _read_truth(data: DataSpec, split: str, paths: Sequence[str], given: str, single_cls: bool) -> CocoTruth:
+def read_truth(
+    data: DataSpec, split: str, paths: Sequence[str], given: str = "", single_cls: bool = False
+) -> CocoTruth:
+    """Return the annotations of a split, see `load_truth`.
+
+    Raises:
+        MissingFileError: there are none.
+        ConfigError, DataError: they cannot be used.
+    """
     file = Path(given).expanduser() if given else find_annotations(data, split)
     entries = read_entries(file)
     image_ids = _match_images(entries, paths, file)

@@ -186,7 +186,7 @@ class Evaluator:
         step = Step(batch, prediction, detections)
         self._match(step)
         for accumulator in self.accumulators:
-            accumulator.batch_sizes.append(len(batch.paths))
+            accumulator.end_batch(batch.paths)
         self._draw(index, step)
         self.callbacks.on_val_batch_end(index, batch.images, batch.targets, batch.paths)
 

@@ -13,7 +13,8 @@ import pytest
 import compare
 from studies.compare.class_examples import ClassView, Guess
 from studies.compare.compare_options import parse_command, read_comparison
-from studies.compare.metrics import METRICS, metrics_of, metrics_of_epoch
+from studies.compare.evaluation import metrics_of
+from studies.compare.metrics import METRICS, metrics_of_epoch
 from studies.compare.paired_images import compare_images, pair_of
 from studies.compare.records import read_records
 from studies.compare.report import markdown

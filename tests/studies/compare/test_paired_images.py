@@ -19,13 +19,15 @@ def simulate(skill: float, images: int = 30, draw: np.random.Generator = DRAW) -
     right = draw.random(len(labels)) < skill
     confidence = np.clip(draw.normal(0.6, 0.2, len(labels)) + 0.1 * right, 0.01, 1)
     correct = right[:, None] & (draw.random((len(labels), 1)) > np.linspace(0, 0.9, 10))
-    return DetectionMatches(correct, confidence, classes, labels, classes, labels, images)
+    boxes = np.tile(np.float32([0, 0, 10, 10]), (len(labels), 1))
+    return DetectionMatches(correct, confidence, classes, labels, classes, labels, boxes, boxes, images)
 
 
 def test_with_unit_weights_the_map_is_that_of_val() -> None:
     matches = simulate(0.7)
     ap = ap_per_class(matches.correct, matches.confidence, matches.found, matches.true).ap
-    assert Scorer(matches)(np.ones(30, int)) == pytest.approx([ap[:, 0].mean(), ap.mean()])
+    classes = ap.mean(1)
+    assert Scorer(matches)(np.ones(30, int)) == pytest.approx([ap[:, 0].mean(), ap.mean(), *classes])
 
 
 def test_an_image_of_weight_two_counts_twice() -> None:
@@ -46,7 +48,7 @@ def test_a_model_does_not_differ_from_itself() -> None:
 
 
 def test_a_large_difference_is_significant() -> None:
-    _, pair = compare_images(pair_of(simulate(0.4), simulate(0.9)), 200)
+    _, pair, *_ = compare_images(pair_of(simulate(0.4), simulate(0.9)), 200)
     assert pair.mean > 0.1 and pair.low > 0 and pair.p < 0.05 and pair.n == 30
 
 
@@ -55,7 +57,7 @@ def test_the_error_level_is_five_percent() -> None:
     draw = np.random.default_rng(8)
     found = 0
     for seed in range(500):
-        _, pair = compare_images(pair_of(simulate(0.6, 12, draw), simulate(0.6, 12, draw)), 19, seed)
+        _, pair, *_ = compare_images(pair_of(simulate(0.6, 12, draw), simulate(0.6, 12, draw)), 19, seed)
         found += pair.p <= 0.05
     assert 0.03 <= found / 500 <= 0.07  # 0.05 +- 2 standard errors
 

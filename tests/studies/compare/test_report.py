@@ -12,7 +12,7 @@ from studies.compare.records import Records, read_records
 from studies.compare.report import markdown, write_report
 from studies.compare.summary import epochs_to_reach, summarize
 from tests.studies.compare.synthetic import GAIN, SEEDS, synthetic_records
-from utils.base.errors import DataError
+from utils.base.errors import ConfigError, DataError
 
 
 def test_records_can_be_read_from_their_csv_files(tmp_path: Path) -> None:
@@ -142,3 +142,66 @@ def test_one_seed_gives_no_conclusion() -> None:
 def test_a_folder_without_a_comparison_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"results\.csv"):
         read_records(tmp_path)
+
+
+def _with_details() -> Records:
+    """The synthetic comparison, with sizes, errors and images; `better` gains on small objects only."""
+    records = synthetic_records()
+    for row in records.results:
+        gain = GAIN if row["model"] == "better" else 0.0
+        noise = 0.001 * row["seed"]
+        row |= {"AP small": 0.2 + gain + noise, "AP large": 0.7 + noise, "dAP50 class": 0.03 - gain / 2}
+    for model, value in (("base", 0.5), ("better", 0.75), ("same", 0.5)):
+        records.images.append(
+            {"model": model, "split": "val", "image": "a b.jpg", "metric": value, "runs": 5}
+        )
+        records.images.append({"model": model, "split": "val", "image": "c.jpg", "metric": 0.9, "runs": 5})
+    return records
+
+
+def test_planted_effects_of_size_errors_and_images_are_reported(tmp_path: Path) -> None:
+    write_report(_with_details(), tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "| better | 0.252 (+5.0 [+5.0, +5.0]) | 0.702 (+0.0 [+0.0, +0.0]) |" in text
+    assert "| better | 0.5 (-2.5 [-2.5, -2.5]) |" in text
+    assert "| a b.jpg | 0.500 | 0.750 | 0.500 |" in text and "| c.jpg |" not in text
+    assert markdown(read_records(tmp_path)) == text
+    page = (tmp_path / "report.html").read_text()
+    assert "AP by object size" in page and "a b.jpg" in page
+
+
+def test_conclusions_are_about_the_chosen_metric() -> None:
+    records = _with_details()
+    records.chosen = "AP small"
+    _, better, same = summarize(records)
+    assert "better is better than base by 5.0 points of AP small" in better.conclusion
+    assert [metric.name for metric in better.metrics] == ["mAP50", "mAP50-95", "AP small"]
+    assert "no significant difference" in same.conclusion
+    with pytest.raises(ConfigError, match="--metric AP tiny: not measured; choose one of 'P', .*'AP/cat'"):
+        records.metric_set.check_metric("AP tiny", records.classes)
+    for name in ("", "mAP50", "AP small", "dAP50 class", "AP/dog, old"):
+        records.metric_set.check_metric(name, records.classes)
+
+
+def test_folds_are_paired_by_seed_and_fold() -> None:
+    """Two seeds with two folds each; the order of the rows does not matter."""
+    records = Records()
+    values = {(0, 1): 0.50, (0, 2): 0.60, (1, 1): 0.55, (1, 2): 0.52}
+    for model, gain in (("a", 0.0), ("b", 0.1)):
+        for (seed, fold), value in reversed(values.items()) if gain else values.items():
+            row = {
+                "model": model,
+                "seed": seed,
+                "fold": fold,
+                "split": "val",
+                "checkpoint": "best",
+                "run": model,
+            }
+            records.results.append(
+                row | {"P": 0, "R": 0, "mAP50": 0.9, "mAP50-95": value + gain + fold / 1e4}
+            )
+    _, b = summarize(records)
+    assert records.folds == 2 and b.main.pair is not None
+    assert (b.main.pair.n, b.main.pair.mean) == (4, pytest.approx(0.1))
+    assert "4 folds" in b.conclusion
+    assert "seeds 0, 1 with 2 folds each" in markdown(records)

@@ -16,8 +16,9 @@ import compare
 from models.backends import load_backend
 from studies.compare import examples, measure
 from studies.compare.compare_options import parse_command, read_comparison
+from studies.compare.evaluation import metrics_of
 from studies.compare.examples import Split, detect
-from studies.compare.metrics import metrics_of, metrics_of_epoch
+from studies.compare.metrics import metrics_of_epoch
 from studies.compare.records import Records, read_records
 from studies.compare.report import markdown, write_report
 from studies.compare.run_plan import plan_runs

@@ -18,6 +18,7 @@ from studies.compare.statistics import (
     equivalence_p,
     holm,
     paired_p,
+    seeds_needed,
 )
 
 DRAW = np.random.default_rng(3)
@@ -119,3 +120,50 @@ def test_equivalence_has_two_one_sided_tests() -> None:
     above = stats.ttest_1samp(values, -0.01, alternative="greater").pvalue
     below = stats.ttest_1samp(values, 0.01, alternative="less").pvalue
     assert equivalence_p(values) == pytest.approx(max(above, below))
+
+
+def test_the_number_of_seeds_has_the_stated_power() -> None:
+    """A pilot whose spread is known: that many seeds find 1 point in 8 of 10 studies, fewer do not."""
+    pilot = compare_pairs([0.5, 0.5, 0.5], [0.49, 0.5, 0.51])
+    few, many = seeds_needed(pilot)
+    assert pilot.spread == pytest.approx(0.01) and detectable_difference(0.01, few) <= 0.01
+    assert detectable_difference(0.01, few - 1) > 0.01
+    found = sum(paired_p(DRAW.normal(0.01, 0.01, few)) < 0.05 for _ in range(1000))
+    assert 0.77 <= found / 1000 <= 0.87
+    assert detectable_difference(0.01 * math.sqrt(2 / stats.chi2.ppf(0.2, 2)), many) <= 0.01 < many
+
+
+def test_a_pilot_of_three_states_both_numbers() -> None:
+    pair = compare_pairs([0.5, 0.5, 0.5], [0.49, 0.5, 0.512])
+    few, many = seeds_needed(pair)
+    assert f"To find 1 point takes about {few} seeds, up to {many}" in conclude("b", "a", pair, pair.p)
+
+
+def test_folds_that_share_training_images_are_corrected() -> None:
+    """By hand, after Nadeau and Bengio: the variance is (1 / n + test / train) of that of the differences."""
+    a, b = [0.50, 0.52, 0.51, 0.53, 0.49], [0.52, 0.53, 0.55, 0.54, 0.53]
+    difference = np.subtract(b, a)
+    t = difference.mean() / (difference.std(ddof=1) * math.sqrt(1 / 5 + 1 / 4))
+    pair = compare_pairs(a, b, overlap=1 / 4)
+    assert pair.p == pytest.approx(2 * stats.t.sf(t, 4))
+    assert pair.p > compare_pairs(a, b).p
+    assert (pair.low + pair.high) / 2 == pytest.approx(pair.mean) and pair.low < compare_pairs(a, b).low
+
+
+def test_the_error_level_of_a_cross_validation_is_about_five_percent() -> None:
+    """Two rules of equal error: linear regression on either of two equally informative features, 5 folds."""
+    draw = np.random.default_rng(11)
+    hits = {0.0: 0, 1 / 4: 0}
+    for _ in range(400):
+        x = draw.normal(size=(60, 2))
+        y = x.sum(1) + draw.normal(size=60)
+        errors = np.zeros((5, 2))
+        for fold in range(5):
+            test = np.arange(60) % 5 == fold
+            for model in range(2):
+                one = x[:, model]
+                slope = (one[~test] * y[~test]).sum() / (one[~test] ** 2).sum()
+                errors[fold, model] = ((y[test] - slope * one[test]) ** 2).mean()
+        for overlap in hits:
+            hits[overlap] += compare_pairs(*errors.T, resamples=100, overlap=overlap).p < 0.05
+    assert hits[1 / 4] / 400 <= 0.07 and hits[1 / 4] < hits[0.0]
