@@ -187,7 +187,7 @@ def test_examples_have_the_polygons_of_masks(tmp_path: Path, monkeypatch: pytest
     data = read_data_yaml(polygon_set(tmp_path))
     weights = segmenter(tmp_path)
     split = Split(data, "val", 64, False, "cpu")
-    monkeypatch.setattr(examples, "_CONF_THRES", 0.0)
+    monkeypatch.setattr(examples, "CONF_THRES", 0.0)
     monkeypatch.setattr(examples, "_IOU_THRES", 0.1)
     image = np.full((48, 60, 3), 90, np.uint8)
     found = detect(load_backend(weights, torch.device("cpu")), image, split)
