@@ -11,20 +11,22 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from studies.compare.examples import Example, Gallery
+from studies.compare.plots import (
+    PlotlyFigure,
+    class_plot,
+    cost_plot,
+    curve_plot,
+    effect_plot,
+)
 from studies.compare.records import Records, curves_of_run, image_rows, rows_of_run
 from studies.compare.run_plan import Run, start_of
 from studies.compare.summary import (
-    ModelSummary,
     class_table,
     error_table,
     image_table,
     main_table,
-    mean_and_spread,
     size_table,
     summarize,
 )
@@ -32,9 +34,6 @@ from utils.base.errors import YoloError
 from utils.base.paths import atomic_write
 
 PAGE = "report.html"
-PlotlyFigure = dict[str, Any]  # `data` and `layout`
-# Okabe and Ito's palette for colour-blind readers; black is the baseline.
-_COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1100px; padding: 0 16px 48px;
        color: #1a1a1a; background: #fff }
@@ -96,6 +95,7 @@ def write_page(
         items = "".join(f"<li>{html.escape(one.conclusion)}</li>" for one in summaries if one.conclusion)
         sections.append(f"<h2>{split}</h2><ul>{items}</ul>{_table(main_table(summaries))}")
         plots = {
+            f"effects-{split}": (f"Difference to {records.models[0]}", effect_plot(summaries)),
             f"latency-{split}": (f"{records.main} against latency", cost_plot(summaries, "latency")),
             f"gflops-{split}": (f"{records.main} against GFLOPs", cost_plot(summaries, "gflops")),
             f"classes-{split}": (_class_title(records), class_plot(records, split)),
@@ -155,102 +155,6 @@ def _example(example: Example) -> str:
         alt = html.escape(f"{example.title}: {label}", quote=True)
         panels.append(f'<figure><img alt="{alt}" src="data:image/jpeg;base64,{text}">{caption}</figure>')
     return f'<h3>{html.escape(example.title)}</h3><div class="panels">{"".join(panels)}</div>'
-
-
-def cost_plot(summaries: Sequence[ModelSummary], against: str) -> PlotlyFigure | None:
-    """Plot the main metric against `latency` or `gflops`; bars: standard deviation over seeds, and quartiles.
-
-    None if the cost of a model is unknown.
-    """
-    known = [one.latency if against == "latency" else one.gflops for one in summaries]
-    if any(value is None for value in known):
-        return None
-    data = []
-    for index, one in enumerate(summaries):
-        x = one.latency[0] if against == "latency" and one.latency else one.gflops
-        trace: dict[str, Any] = {
-            "type": "scatter",
-            "mode": "markers",
-            "name": one.model,
-            "x": [x],
-            "y": [one.main.value[0]],
-            "marker": {"color": _color(index), "size": 11},
-            "error_y": {"type": "data", "array": [_number(one.main.value[1])], "visible": True},
-        }
-        if against == "latency" and one.latency:
-            median, low, high = one.latency
-            trace["error_x"] = {"type": "data", "array": [high - median], "arrayminus": [median - low]}
-        data.append(trace)
-    title = "latency of one image, ms" if against == "latency" else "GFLOPs (a multiply-add is two)"
-    return {"data": data, "layout": _layout(title, summaries[0].main.name)}
-
-
-def curve_plot(records: Records) -> PlotlyFigure:
-    """Plot the main metric after each epoch: mean over seeds, in a band of one standard deviation."""
-    data: list[dict[str, Any]] = []
-    for index, model in enumerate(records.models):
-        runs = [curve for key in records.pairs if (curve := records.curve(model, key))]
-        if not runs:
-            continue
-        length = min(map(len, runs))  # early stopping may end a run earlier
-        values = np.array([run[:length] for run in runs])
-        mean = values.mean(0)
-        spread = values.std(0, ddof=1) if len(runs) > 1 else np.zeros(length)
-        epochs = list(range(1, length + 1))
-        band = {"x": epochs + epochs[::-1], "y": [*(mean + spread), *(mean - spread)[::-1]]}
-        shared = {"type": "scatter", "legendgroup": model, "name": model}
-        data.append(
-            shared
-            | band
-            | {"fill": "toself", "fillcolor": _color(index), "opacity": 0.15, "line": {"width": 0}}
-            | {"showlegend": False, "hoverinfo": "skip", "mode": "lines"}
-        )
-        line = {
-            "mode": "lines" if length > 1 else "markers",
-            "x": epochs,
-            "y": mean.tolist(),
-            "line": {"color": _color(index)},
-        }
-        data.append(shared | line)
-    return {"data": data, "layout": _layout("epoch", records.of_epochs)}
-
-
-def class_plot(records: Records, split: str) -> PlotlyFigure:
-    """Plot AP or accuracy by class, with a bar for each model and a standard deviation over seeds."""
-    data = []
-    for index, model in enumerate(records.models):
-        found = [list(records.of_class(model, name, split).values()) for name in records.classes]
-        pairs = [mean_and_spread(values) if values else (0.0, 0.0) for values in found]
-        data.append(
-            {
-                "type": "bar",
-                "name": model,
-                "x": records.classes,
-                "y": [mean for mean, _ in pairs],
-                "marker": {"color": _color(index)},
-                "error_y": {"type": "data", "array": [_number(spread) for _, spread in pairs]},
-            }
-        )
-    return {"data": data, "layout": _layout("", records.metric_set.class_axis) | {"barmode": "group"}}
-
-
-def _color(index: int) -> str:
-    return _COLORS[index % len(_COLORS)]
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _layout(x: str, y: str) -> dict[str, Any]:
-    return {
-        "xaxis": {"title": {"text": x}, "automargin": True},
-        "yaxis": {"title": {"text": y}, "automargin": True},
-        "legend": {"orientation": "h", "y": -0.25},
-        "margin": {"l": 50, "r": 15, "t": 15, "b": 50},
-        "template": "none",
-        "height": 420,
-    }
 
 
 def gather(runs: Sequence[Run], project: Path) -> Records:

@@ -30,6 +30,7 @@ class ModelSummary:
     parameters: float | None  # None for exported files, like GFLOPs
     gflops: float | None
     latency: tuple[float, float, float] | None  # ms: median, quartiles
+    minutes: float | None  # of a training, mean over the runs
     main: MetricSummary  # the metric that the conclusion is about
     metrics: tuple[MetricSummary, ...]  # all, `main` among them
     reached: tuple[float, int, int] | None  # see `epochs_to_reach`
@@ -55,6 +56,7 @@ def summarize(
             parameters=records.info(name, "parameters"),
             gflops=records.info(name, "gflops"),
             latency=_latency(records, name),
+            minutes=_minutes(records, name),
             main=main,
             metrics=tuple(column[index] for column in columns.values()),
             reached=epochs_to_reach(records, name) if pair else None,
@@ -111,6 +113,12 @@ def _latency(records: Records, name: str) -> tuple[float, float, float] | None:
     return None if found[0] is None else (found[0], found[1], found[2])
 
 
+def _minutes(records: Records, name: str) -> float | None:
+    rows = (row for row in records.results if row["model"] == name and row.get("minutes"))
+    of_runs = {row.get("run"): float(row["minutes"]) for row in rows}
+    return float(np.mean(list(of_runs.values()))) if of_runs else None
+
+
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     """Return mean and sample standard deviation; the latter is NaN for a single value."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
@@ -135,14 +143,16 @@ def epochs_to_reach(records: Records, name: str) -> tuple[float, int, int] | Non
 
 def main_table(summaries: Sequence[ModelSummary]) -> str:
     """Return the main table as markdown, without empty columns."""
-    heads = ["model", "parameters", "GFLOPs", "latency, ms"]
+    heads = ["model", "parameters", "GFLOPs", "latency, ms", "training, min"]
     for metric in summaries[0].metrics:
         heads += [metric.name, "difference", "p (adjusted)"]
     rows = [[*heads, "epochs to the first's best"]]
+    first = summaries[0]
     for one in summaries:
         size = "" if one.parameters is None else f"{one.parameters / 1e6:.3f} M"
         work = "" if one.gflops is None else f"{one.gflops:.2f}"
-        cells = [one.model, size, work, _ms(one.latency)]
+        minutes = "" if one.minutes is None else f"{one.minutes:.1f}{_ratio(one.minutes, first.minutes)}"
+        cells = [one.model, size, work, _ms(one.latency, first.latency), minutes]
         for metric in one.metrics:
             cells += [_mean(metric.value), _difference(metric.pair), _p(metric.pair, metric.p_adjusted)]
         rows.append([*cells, _reached(one.reached)])
@@ -229,8 +239,17 @@ def _mean(value: tuple[float, float]) -> str:
     return f"{value[0]:.3f}" + ("" if math.isnan(value[1]) else f" ± {value[1]:.3f}")
 
 
-def _ms(latency: tuple[float, float, float] | None) -> str:
-    return "" if latency is None else f"{latency[0]:.1f} ({latency[1]:.1f} to {latency[2]:.1f})"
+def _ms(latency: tuple[float, float, float] | None, first: tuple[float, float, float] | None) -> str:
+    """Return a latency, with its quartiles, and its ratio to the first model's."""
+    if latency is None:
+        return ""
+    median, low, high = latency
+    return f"{median:.1f} ({low:.1f} to {high:.1f}){_ratio(median, first[0] if first else None)}"
+
+
+def _ratio(value: float, first: float | None) -> str:
+    """Return a ratio to the first model's value; nothing for that model itself."""
+    return "" if not first or value == first else f", x {value / first:.2f}"
 
 
 def _difference(pair: Paired | None) -> str:
