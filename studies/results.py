@@ -16,6 +16,7 @@ from pathlib import Path
 if __name__ == "__main__":  # the packages of the project are in the parent folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from studies.effects import collect, draw, table
 from utils.base import script
 from utils.base.errors import DataError, YoloError
 from utils.base.log import LOG
@@ -23,9 +24,16 @@ from utils.base.paths import ROOT, atomic_write, relative_to_cwd
 from utils.base.script import parser
 
 PAGE = ROOT / "docs" / "results.md"
-# Tables are between `<!-- table: FOLDER SPLIT -->` and `<!-- end -->`. After the split: `classes` for AP by
-# class, `short` for a table without conclusions.
-_TABLE = re.compile(r"(<!-- table: (\S+) (\S+)(?: (classes|short))? -->\n).*?(<!-- end -->)", re.DOTALL)
+FIGURE = "effects.png"  # of all studies, in the folder of the csv files
+
+# Tables are between `<!-- table: FOLDER SPLIT -->` and `<!-- end -->`. After the split: `classes`, `sizes` or
+# `errors` for a breakdown, `short` for a table without conclusions.
+_TABLE = re.compile(
+    r"(<!-- table: (\S+) (\S+)(?: (classes|sizes|errors|short))? -->\n).*?(<!-- end -->)", re.DOTALL
+)
+
+# The differences of all studies with enough seeds are between `<!-- effects -->` and `<!-- end -->`.
+_EFFECTS = re.compile(r"(<!-- effects -->\n).*?(<!-- end -->)", re.DOTALL)
 
 # Results of visualize.py are between `<!-- seen: FOLDER -->` and `<!-- end -->`.
 _SEEN = re.compile(r"(<!-- seen: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -46,6 +54,7 @@ def rebuild(text: str, folder: Path) -> str:
     text = _TABLE.sub(
         lambda found: found[1] + _table(folder / found[2], found[3], found[4] or "") + found[5], text
     )
+    text = _EFFECTS.sub(lambda found: f"{found[1]}\n{table(collect(folder))}\n\n{found[2]}", text)
     text = _SEEN.sub(lambda found: found[1] + _fields_and_gates(folder / found[2]) + found[3], text)
     text = _ACCURACY.sub(lambda found: found[1] + _accuracy(folder / found[2]) + found[3], text)
     return _RUNS.sub(lambda found: found[1] + _metrics_of_runs(folder / found[2]) + found[3], text)
@@ -54,13 +63,14 @@ def rebuild(text: str, folder: Path) -> str:
 def _table(study: Path, split: str, kind: str) -> str:
     from studies.compare.records import read_records
     from studies.compare.report import describe_comparison
-    from studies.compare.summary import class_table, main_table, summarize
+    from studies.compare.summary import class_table, error_table, main_table, size_table, summarize
 
     records = read_records(study)
     if split not in records.splits():
         raise DataError(f"{study}: no results of split {split}, only of {', '.join(records.splits())}")
-    if kind == "classes":
-        return f"\n{class_table(records, split)}\n\n"
+    details = {"classes": class_table, "sizes": size_table, "errors": error_table}
+    if kind in details:
+        return f"\n{details[kind](records, split)}\n\n"
     summaries = summarize(records, split)
     if kind == "short":
         return f"\n{main_table(summaries)}\n\n"
@@ -133,14 +143,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     rebuilt = rebuild(text, PAGE.with_suffix(""))
     page = relative_to_cwd(PAGE)
     if rebuilt == text:
-        count = sum(len(kind.findall(text)) for kind in (_TABLE, _SEEN, _ACCURACY, _RUNS))
+        count = sum(len(kind.findall(text)) for kind in (_TABLE, _EFFECTS, _SEEN, _ACCURACY, _RUNS))
         LOG.info(f"{page}: its {count} tables are up to date")
     elif opt.check:
         raise YoloError(f"{page}: out of date; run python studies/results.py")
     else:
         with atomic_write(PAGE, "w", encoding="utf-8") as file:
             file.write(rebuilt)
-        LOG.info(f"{page}: tables written")
+        draw(collect(PAGE.with_suffix("")), PAGE.with_suffix("") / FIGURE)
+        LOG.info(f"{page}: tables and {FIGURE} written")
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def test_epochs_until_the_best_map_of_the_baseline() -> None:
 def test_the_report_names_models_and_seeds() -> None:
     text = markdown(synthetic_records())
     assert "3 models, seeds 0, 1, 2, 3, 4; 30 minutes of training; code abc." in text
-    assert "| better | 2.000 M | 5.00 | 11.0 (9.0 to 12.0) | 0.872 ± 0.017 |" in text
+    assert "| better | 2.000 M | 5.00 | 11.0 (9.0 to 12.0), x 1.10 | 2.0 | 0.872 ± 0.017 |" in text
     assert "## test, best.pt of each run" in text and "| model | cat | dog, old |" in text
 
 
