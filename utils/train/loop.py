@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from utils.base.log import Bar
-from utils.base.seeds import generator
+from utils.base.seeds import generator, seed_step
 from utils.data.loader import Loader
 from utils.loggers.callbacks import CallbackList
 from utils.tasks.task import Task
@@ -79,6 +79,7 @@ def train_one_epoch(
         step = epoch * len(loader) + index
         callbacks.on_train_batch_start(step)
         callbacks.on_train_batch(step, batch)
+        seed_step(config.seed, epoch, index, state.process_group.rank)
         config.schedule.set(state.optimizer, step)
         images = prepare_images(batch.images, state.device, config, epoch, index)
         # The targets stay on the CPU: assigning them elsewhere would wait for the device's queue.

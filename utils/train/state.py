@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
@@ -15,7 +13,6 @@ from torch.optim import Optimizer
 
 from models.weights import model_record
 from utils.base.errors import DataError
-from utils.base.log import LOG
 from utils.train.distributed import ProcessGroup
 from utils.train.loss_meter import LossMeter
 from utils.train.optim import ModelEMA, restore_optimizer
@@ -140,7 +137,6 @@ class TrainState:
 
         All ranks have to call it; ranks other than 0 get an empty dict.
         """
-        states = self.process_group.gather(random_state(self.device))
         if not self.process_group.is_main:
             return {}
         return {
@@ -155,7 +151,6 @@ class TrainState:
             "stopper": self.stopper.state_dict(),
             "progress": asdict(self.progress),
             "origin": asdict(self.origin),
-            "random": states,
         }
 
     def restore(self, content: dict[str, Any]) -> None:
@@ -176,20 +171,8 @@ class TrainState:
             self.loss.refresh(self.model)
             self.stopper.load_state_dict(content["stopper"])
             self.progress = Progress(**content["progress"])
-            self._restore_random(content["random"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise DataError(f"the checkpoint cannot be resumed ({type(error).__name__}: {error})") from error
-
-    def _restore_random(self, states: Any) -> None:
-        """Restore the random number generators of each rank."""
-        states = [states] if isinstance(states, dict) else states  # older checkpoints of one process
-        if len(states) == self.process_group.world:
-            restore_random_state(states[self.process_group.rank], self.device)
-        else:
-            LOG.warning(
-                f"resuming with {self.process_group.world} processes instead of {len(states)}: "
-                "random numbers differ"
-            )
 
 
 def on_cpu(value: Any) -> Any:
@@ -201,25 +184,3 @@ def on_cpu(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(on_cpu(v) for v in value)
     return value
-
-
-def random_state(device: torch.device) -> dict[str, Any]:
-    """Return the states of the global random number generators, which drop path and callbacks use."""
-    kind, keys, *rest = np.random.get_state()
-    return {
-        "python": random.getstate(),
-        "numpy": [kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-    }
-
-
-def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Restore the global random number generators from what `random_state` returned."""
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, *rest = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] is not None and device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"].cpu(), device)

@@ -139,8 +139,6 @@ def make_state(setup: TrainSetup) -> TrainState:
     )
     if options.compile:
         model.compile()  # in place: the keys of its state_dict stay
-    # From here on the ranks draw different random numbers; the weights above are equal on all of them.
-    torch.manual_seed(options.seed + setup.process_group.rank)
     if setup.resumed is not None and setup.resumed.checkpoint.training is not None:
         state.restore(setup.resumed.checkpoint.training)
     return state

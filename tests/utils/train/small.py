@@ -75,6 +75,15 @@ def small_models(home: Path) -> tuple[Path, Path]:
     return home / "plain.yaml", home / "gated.yaml"
 
 
+def with_dropping(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config like `CONFIG` whose layers drop random channels and branches in training."""
+    *_, last = config["backbone"]
+    _, conv, head = *config["head"][:-1], config["head"][-2], config["head"][-1]
+    stage = [-1, 1, "VANStage", [last[3][0], 3, 2, {"ratio": 2, "k": 7, "drop_path": 0.3}]]
+    rows = [[-1, 1, "nn.Dropout2d", [0.2]], [-1, 1, "LSKA", [7]], conv]
+    return {**config, "backbone": [*config["backbone"][:-1], stage], "head": [*rows, [[4, 5], *head[1:]]]}
+
+
 class DrawnLoader:
     """Random images and boxes, a function of epoch and batch."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 import torch
 
 from models.weights import read_checkpoint, save_checkpoint
-from tests.utils.train.small import DrawnLoader, make_state, make_train_config
+from tests.utils.train.small import CONFIG, DrawnLoader, make_state, make_train_config, with_dropping
 from utils.base.errors import DataError
+from utils.base.seeds import seed_step
 from utils.loggers.callbacks import CallbackList
 from utils.train.loop import train_one_epoch
 from utils.train.optim import ModelEMA
@@ -62,13 +64,26 @@ def test_a_file_of_another_model_is_refused() -> None:
         make_state().restore(content)
 
 
-def test_global_random_generators_are_restored() -> None:
-    content = make_state().content()
-    expected = torch.rand(3), np.random.rand(3)
-    make_state().restore(content)
+def test_what_layers_drop_depends_on_the_step_alone() -> None:
+    """Numbers that others draw in between, such as the workers of a loader, change nothing."""
+    config = with_dropping(CONFIG)
+    through, resumed = make_state(config), make_state(config)
+    _train(through, range(3))
+    _train(resumed, range(2))
+    torch.rand(1), np.random.rand(1), random.random()
+    _train(resumed, range(2, 3))
+    weights = through.model.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in resumed.model.state_dict().items())
 
-    assert torch.equal(torch.rand(3), expected[0])
-    assert np.array_equal(np.random.rand(3), expected[1])
+
+def test_steps_epochs_and_processes_drop_differently() -> None:
+    drawn = []
+    for key in ((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 0, 1)):
+        seed_step(*key)
+        drawn += [float(torch.rand(1)), np.random.rand(), random.random()]
+    assert len(set(drawn)) == 15
+    seed_step(0, 0, 0)
+    assert [float(torch.rand(1)), np.random.rand(), random.random()] == drawn[:3]
 
 
 def _result(fitness: float) -> EvalResult:
