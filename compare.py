@@ -26,7 +26,7 @@ from studies.compare.compare_options import (
 from utils.base import script
 from utils.base.log import LOG, color
 from utils.base.options import changed
-from utils.base.paths import check_writable, command_for, increment_path, relative_to_cwd
+from utils.base.paths import check_writable, claim_folder, command_for, relative_to_cwd
 
 if TYPE_CHECKING:
     from studies.compare.examples import Example
@@ -137,7 +137,7 @@ def _write(
     from studies.compare.examples import Gallery
     from studies.compare.report import write_report
 
-    folder = increment_path(Path(options.project) / options.name, options.exist_ok)
+    folder = claim_folder(Path(options.project) / options.name, options.exist_ok)
     gallery = Gallery((*command_for("compare.py").split(), *argv), examples)
     write_report(records, folder, gallery, options.resamples)
     return folder

@@ -103,7 +103,7 @@ def test_each_run_has_a_new_folder(data: Path, monkeypatch: pytest.MonkeyPatch) 
     folders: list[str] = []
 
     def measured(opt: object, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "a file").touch()
         folders.append(folder.name)
 
     monkeypatch.setattr(validate, "measure", measured)

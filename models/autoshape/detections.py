@@ -14,7 +14,7 @@ from torch import Tensor
 from models.autoshape.results import Results, import_package
 from utils.base.log import LOG
 from utils.base.names import UniqueNames, describe_classes, safe_name
-from utils.base.paths import increment_path
+from utils.base.paths import claim_folder
 from utils.base.timing import Stopwatch
 from utils.ops.boxes import xyxy2xywh
 from utils.plots.annotator import Annotator, colors, crop_box, write_image
@@ -113,7 +113,7 @@ class Detections(Results):
             For each box, image by image: `box` (4,) xyxy in pixels, `conf`, `cls`, `label`, and the crop
             `im`, RGB.
         """
-        folder = increment_path(Path(save_dir or self.folder), exist_ok) if save else Path()
+        folder = claim_folder(Path(save_dir or self.folder), exist_ok) if save else Path()
         names, crops = UniqueNames(), []
         for image, rows, file in zip(self.originals(), self.pred, self.files, strict=True):
             for row in rows:

@@ -17,7 +17,7 @@ from torch import Tensor
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
 from utils.base.names import UniqueNames
-from utils.base.paths import increment_path
+from utils.base.paths import claim_folder
 from utils.base.timing import STAGES, Stopwatch
 from utils.plots.annotator import write_image
 
@@ -141,7 +141,7 @@ class Results(ABC):
         """
         if isinstance(labels, str | Path):  # the first argument until v5.0
             save_dir, labels = labels, True
-        folder, names = increment_path(Path(save_dir or self.folder), exist_ok), UniqueNames()
+        folder, names = claim_folder(Path(save_dir or self.folder), exist_ok), UniqueNames()
         for image, file in zip(self._drawn(labels), self.files, strict=True):
             write_image(names.unique_path(folder / file), image)
         LOG.info(f"Saved {self.n} images to {folder}")

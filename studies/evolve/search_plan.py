@@ -10,7 +10,7 @@ from studies.evolve.genetic import Genetic, Population
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
 from utils.base.options import changed, flag_of, parse_options, to_flags
-from utils.base.paths import ROOT, command_for, increment_path, relative_to_cwd, runs_folder
+from utils.base.paths import ROOT, claim_folder, command_for, relative_to_cwd, runs_folder
 from utils.base.yaml_io import plain, read_yaml, write_yaml
 from utils.tasks.task import get_task
 from utils.train.hyp import Hyp
@@ -170,7 +170,7 @@ def _find_home(options: TrainOptions, settings: dict[str, Any]) -> Path:
     """Return the folder of the evolution with these settings, or make a new one and write them into it."""
     project = options.project if "project" in options.given else runs_folder("evolve")
     name = Path(options.cfg).stem if options.name == "cfg" and options.cfg else options.name
-    home = increment_path(Path(project) / name, exist_ok=options.exist_ok or bool(options.resume))
+    home = claim_folder(Path(project) / name, exist_ok=options.exist_ok or bool(options.resume))
     file = home / _SETTINGS
     if file.is_file():
         earlier = read_yaml(file)

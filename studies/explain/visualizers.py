@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -36,7 +35,7 @@ from utils.base.device import select_device
 from utils.base.errors import ConfigError
 from utils.base.log import LOG, Bar, color
 from utils.base.options import flag_of
-from utils.base.paths import atomic_write, check_writable, increment_path
+from utils.base.paths import atomic_write, check_writable, claim_folder, increment_path, remove_if_empty
 from utils.data.images import is_video
 from utils.sources.frame import Frame
 from utils.tasks.task import Task, get_task
@@ -86,8 +85,7 @@ def visualize(options: VisualizeOptions) -> VisualizeSummary:
     kinds = options.kind or kinds_that_apply(models)
     visualizers = [VISUALIZERS[kind](options, models, inputs) for kind in dict.fromkeys(kinds)]
 
-    save_dir = increment_path(Path(options.project) / options.name, options.exist_ok)
-    save_dir.mkdir(parents=True, exist_ok=True)
+    save_dir = claim_folder(Path(options.project) / options.name, options.exist_ok)
     summary = VisualizeSummary(save_dir)
     try:
         frames = Bar(frames_of(source, options.max_images), total=_count(source.files, options.max_images))
@@ -101,8 +99,7 @@ def visualize(options: VisualizeOptions) -> VisualizeSummary:
         for visualizer in visualizers:
             visualizer.finish(summary)
     finally:
-        with suppress(OSError):  # not empty
-            save_dir.rmdir()
+        remove_if_empty(save_dir)
     LOG.info(f"{len(summary.files)} files saved to {color(str(save_dir), 'bold')}")
     return summary
 

@@ -20,7 +20,7 @@ from studies.kernels.cases import Case, CurvesOptions, build, input_shape, make_
 from studies.kernels.cost_table import CostRow, markdown, read_csv, write_csv
 from studies.kernels.plot_cost import draw_all
 from utils.base.log import LOG, Bar
-from utils.base.paths import atomic_write, increment_path, relative_to_cwd
+from utils.base.paths import atomic_write, claim_folder, relative_to_cwd
 from utils.base.timing import Stopwatch
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def run(options: CurvesOptions) -> Path:
     cases = make_groups(options.part, options.design_names, options.kernels, options.channels, options.sizes)
     device, machine = prepare_device(options)
     info = {"machine": machine, "command": shlex.join(["python", *sys.argv])}
-    folder = increment_path(Path(options.project) / options.name, options.exist_ok)
+    folder = claim_folder(Path(options.project) / options.name, options.exist_ok)
     rows: list[CostRow] = []
     for group in cases:
         rows += measure_group(group, device, options, info)

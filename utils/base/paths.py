@@ -103,6 +103,33 @@ def increment_path(path: Path, exist_ok: bool = False) -> Path:
     raise ConfigError(f"{path} to {path}9998 all exist; choose another --name")
 
 
+def claim_folder(path: Path, exist_ok: bool = False) -> Path:
+    """Make and return the first of the folders exp, exp2, exp3, ... that does not exist.
+
+    Two processes never get the same one. With `exist_ok` it is `path`, whether it exists or not.
+
+    Raises:
+        ConfigError: the folder cannot be made.
+    """
+    while True:
+        folder = increment_path(path, exist_ok)
+        try:
+            folder.mkdir(parents=True, exist_ok=exist_ok)
+        except FileExistsError as error:
+            if not folder.is_dir() and os.path.lexists(folder):  # a file, or a link to nothing
+                raise ConfigError(f"{folder}: is no folder; choose another --name") from error
+        except OSError as error:
+            raise ConfigError(f"{folder}: {error.strerror or error}; choose another --project") from error
+        else:
+            return folder
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder that a run has claimed and not written to."""
+    with suppress(OSError):  # not empty, or gone
+        folder.rmdir()
+
+
 def check_writable(folder: Path, flag: str = "--project") -> None:
     """Check that a folder can be created or written to, before hours of work are lost.
 

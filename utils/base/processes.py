@@ -11,16 +11,17 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from utils.base.errors import DataError, YoloError
+from utils.base.errors import ConfigError, DataError, YoloError
 from utils.base.log import LOG, set_up_console
 from utils.base.paths import ROOT, relative_to_cwd
 
 LOG_FILE = "log.txt"
+_IN_USE = ".in-use"  # file in a folder that one process holds, see `sole_user`
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 
 
@@ -148,6 +149,50 @@ def lock_file(path: Path, waiting: str = "") -> Iterator[tuple[int, ...]]:
                 LOG.info(waiting)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield (file.fileno(),)
+
+
+@contextmanager
+def sole_user(folder: Path) -> Iterator[None]:
+    """Hold a folder that only one process may write to.
+
+    The lock belongs to this process alone: it ends with it, even while worker processes are left.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    file = folder / _IN_USE
+    with ExitStack() as stack:
+        try:
+            handle = stack.enter_context(file.open("a"))
+        except OSError:  # it cannot be written to, which the first file will report
+            yield
+            return
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            where = relative_to_cwd(folder)
+            raise ConfigError(
+                f"{where}: another process is writing there; wait, or choose another --name"
+            ) from error
+        stack.callback(file.unlink, missing_ok=True)
+        yield
+
+
+@contextmanager
+def told_of_others(folder: Path, shared: bool) -> Iterator[None]:
+    """Warn if another process writes to a folder that both share (--exist-ok)."""
+    with ExitStack() as stack:
+        if shared:
+            try:
+                stack.enter_context(sole_user(folder))
+            except ConfigError as error:
+                LOG.warning(f"{error}; files of the same name are replaced")
+        yield
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,8 @@ from models.user_blocks import load_blocks
 from utils.base.device import select_device
 from utils.base.log import LOG, color
 from utils.base.options import changed
-from utils.base.paths import check_writable, increment_path
+from utils.base.paths import check_writable, claim_folder, increment_path, remove_if_empty
+from utils.base.processes import told_of_others
 from utils.base.timing import STAGES
 from utils.data.images import is_video
 from utils.predict.detect_options import DetectOptions
@@ -77,12 +78,12 @@ def detect(options: DetectOptions, load: Callable[[DetectOptions], Backend] | No
     predictor.options = options
     if not (backend.pt and backend.device.type == "cpu"):  # PyTorch on a CPU needs no warm-up
         backend.warmup((1, 3, height, width))
-    save_dir = increment_path(Path(options.project) / options.name, options.exist_ok)
-    save_dir.mkdir(parents=True, exist_ok=True)
+    save_dir = claim_folder(Path(options.project) / options.name, options.exist_ok)
     save_images = not options.nosave and source.saves_images
     summary = DetectSummary(save_dir)
     try:
         with (
+            told_of_others(save_dir, options.exist_ok),
             WorkerPool(backend.device, _most_workers(options, backend, source)) as workers,
             predictor.outputs_class(
                 save_dir, source.files, backend.names, options, save_images, workers
@@ -92,7 +93,7 @@ def detect(options: DetectOptions, load: Callable[[DetectOptions], Backend] | No
             _run(batches, predictor, outputs, workers, summary)
     finally:
         summary.skipped = source.skipped
-        _remove_if_empty(save_dir)
+        remove_if_empty(save_dir)
         _report(summary, predictor, save_images or options.save_txt, options.save_txt)
     if options.update:
         _strip(options.weights[0])
@@ -225,11 +226,6 @@ def _report(summary: DetectSummary, predictor: Predictor, saved: bool, labels: b
     if summary.frames and saved:
         more = f"\n{summary.label_files} labels saved to {summary.save_dir / 'labels'}" if labels else ""
         LOG.info(f"Results saved to {color(str(summary.save_dir), 'bold')}{more}")
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with suppress(OSError):
-        folder.rmdir()
 
 
 def _strip(weights: str) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +24,8 @@ from torch.optim import Optimizer
 from models.weights import save_checkpoint, strip_checkpoint
 from utils.base.errors import DataError, YoloError
 from utils.base.log import LOG
-from utils.base.paths import ROOT, atomic_write, command_for, increment_path, relative_to_cwd
+from utils.base.paths import ROOT, atomic_write, claim_folder, command_for, relative_to_cwd, remove_if_empty
+from utils.base.processes import sole_user
 from utils.base.yaml_io import plain, write_yaml
 from utils.loggers.callbacks import Callbacks
 from utils.tasks.task import Task
@@ -67,11 +68,11 @@ class RunDir:
 
     @classmethod
     def choose(cls, options: TrainOptions, resumed: Path | None = None, task: Task | None = None) -> RunDir:
-        """Return the directory of the run that is resumed, or the first free one for a new run."""
+        """Return the directory of the run that is resumed, or a new one, which is made."""
         if resumed is not None:
             return cls(resumed, task)
         name = Path(options.cfg).stem if options.name == "cfg" and options.cfg else options.name
-        return cls(increment_path(Path(options.project) / name, exist_ok=options.exist_ok), task)
+        return cls(claim_folder(Path(options.project) / name, exist_ok=options.exist_ok), task)
 
     @classmethod
     def of_process_group(
@@ -118,6 +119,10 @@ class RunDir:
         except OSError as error:
             reason = error.strerror or error
             raise DataError(f"{self}: cannot write there ({reason}); choose another --project") from error
+
+    def held(self) -> AbstractContextManager[None]:
+        """Hold the directory while it is written to, so that no other run mixes its results with these."""
+        return sole_user(self.folder)
 
     def _keep_rows(self, epoch: int) -> None:
         """Drop the rows of epochs that will be trained again: all of them in a new run."""
@@ -195,6 +200,10 @@ class ReadOnlyRunDir(RunDir):
     def log_resume_command(self) -> None:
         """Log nothing: rank 0 does."""
 
+    def held(self) -> AbstractContextManager[None]:
+        """Hold nothing: rank 0 does."""
+        return nullcontext()
+
 
 def quoted(path: str) -> str:
     """Quote a path for a command line if it needs it."""
@@ -227,7 +236,8 @@ class Closable(Protocol):
 def guard(run: RunDir, loaders: Closable, callbacks: Callbacks) -> Iterator[None]:
     """Clean up after the training, also on errors: log how to resume, end workers, tear down callbacks."""
     try:
-        yield
+        with run.held():
+            yield
     except (KeyboardInterrupt, SystemExit):
         run.log_resume_command()
         raise
@@ -247,6 +257,7 @@ def guard(run: RunDir, loaders: Closable, callbacks: Callbacks) -> Iterator[None
     finally:
         loaders.close()
         callbacks.teardown()
+        remove_if_empty(run.folder)
 
 
 if TYPE_CHECKING:

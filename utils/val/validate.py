@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.base.log import LOG, color
 from utils.base.names import counted
 from utils.base.options import changed
-from utils.base.paths import check_writable, increment_path
+from utils.base.paths import claim_folder, remove_if_empty
+from utils.base.processes import told_of_others
 from utils.val.measure import measure
 from utils.val.val_options import ValOptions
 
@@ -24,11 +27,11 @@ def validate(options: ValOptions) -> EvalResult:
         return _study(options)
     if options.task == "speed":
         return [measure(changed(options, weights=file, **SPEED_THRESHOLDS)) for file in options.weights][-1]
-    folder = _new_folder(options)
-    result = measure(options, folder)
-    if options.save_txt:
-        count = len(list(folder.glob("labels/*.txt")))
-        LOG.info(f"{counted(count, 'label file')} saved to {folder / 'labels'}")
+    with _new_folder(options) as folder:
+        result = measure(options, folder)
+        if options.save_txt:
+            count = len(list(folder.glob("labels/*.txt")))
+            LOG.info(f"{counted(count, 'label file')} saved to {folder / 'labels'}")
     LOG.info(f"Results saved to {color(str(folder), 'bold')}")
     return result
 
@@ -36,21 +39,24 @@ def validate(options: ValOptions) -> EvalResult:
 def _study(options: ValOptions) -> EvalResult:
     from utils.val.study import study
 
-    folder = _new_folder(options)
     last: EvalResult
 
     def measure_at(file: str, size: int) -> EvalResult:
         nonlocal last
         last = measure(changed(options, weights=file, imgsz=size))
-        folder.mkdir(parents=True, exist_ok=True)
         return last
 
-    study(measure_at, options.weights, Path(options.data).stem, folder)
+    with _new_folder(options) as folder:
+        study(measure_at, options.weights, Path(options.data).stem, folder)
     return last
 
 
-def _new_folder(options: ValOptions) -> Path:
-    """Return the folder for the results. It is made when there is something to write, not if a run fails."""
-    folder = increment_path(Path(options.project) / options.name, options.exist_ok)
-    check_writable(folder)
-    return folder
+@contextmanager
+def _new_folder(options: ValOptions) -> Iterator[Path]:
+    """Make the folder for the results; a run that fails before it writes anything leaves none."""
+    folder = claim_folder(Path(options.project) / options.name, options.exist_ok)
+    try:
+        with told_of_others(folder, options.exist_ok):
+            yield folder
+    finally:
+        remove_if_empty(folder)
