@@ -39,9 +39,8 @@ def _row(epoch: int) -> dict[str, float]:
 def test_runs_are_numbered_and_may_take_the_name_of_the_yaml(tmp_path: Path) -> None:
     flags = ["--project", str(tmp_path), "--name", "cfg", "--cfg", "models/yolov5n-LSKA.yaml"]
     first = RunDir.choose(parse_options(flags))
-    first.folder.mkdir()
 
-    assert first.folder.name == "yolov5n-LSKA"
+    assert first.folder.is_dir() and first.folder.name == "yolov5n-LSKA"
     assert RunDir.choose(parse_options(flags)).folder.name == "yolov5n-LSKA2"
     assert RunDir.choose(parse_options([*flags, "--exist-ok"])).folder == first.folder
 
