@@ -15,7 +15,7 @@ from utils.base.names import check_nc, class_names
 from utils.base.paths import find_file, output_root, path_hints, relative_to_cwd
 from utils.base.yaml_io import read_yaml
 from utils.data.coco_source import annotation_entries, names_of_annotations, with_annotations, with_names
-from utils.data.download import Download, download_data, is_archive, parse_downloads, safe_unpack
+from utils.data.download import Download, download_data, is_archive, parse_downloads, unpack_archive
 from utils.data.shards.urls import ImageSource, is_shards, is_url, list_shards
 
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -105,7 +105,7 @@ def _open(name: str | Path) -> tuple[Path, dict[str, Any]]:
     folder = datasets_dir() / archive.name[: archive.name.index(".")]
     if not folder.is_dir() or folder.stat().st_mtime < archive.stat().st_mtime:
         LOG.info(f"Unpacking {archive} into {folder}")
-        safe_unpack(archive, folder)
+        unpack_archive(archive, folder)
     yamls = [path for suffix in YAML_SUFFIXES for path in folder.rglob(f"*{suffix}")]
     if not yamls:
         raise ConfigError(f"--data {name}: contains no .yaml that describes the images")

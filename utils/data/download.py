@@ -26,6 +26,7 @@ from utils.base.download import download_file
 from utils.base.errors import ConfigError, DataError
 from utils.base.log import LOG
 from utils.base.paths import command_for
+from utils.data.own_folder import OwnFolder
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_BYTES = 200 * 2**30  # unpacked; COCO is a tenth of that
@@ -39,6 +40,15 @@ _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOF
 def is_archive(path: Path | str) -> bool:
     """Return whether a file name is that of an archive which `safe_unpack` supports."""
     return str(path).lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def unpack_archive(archive: Path, folder: Path) -> None:
+    """Unpack the archive of a dataset into a folder of its own, see `OwnFolder`, and `safe_unpack`."""
+    own = OwnFolder(folder, f"archive {archive.absolute()}", f"--data {archive}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        own.add(safe_unpack(archive, Path(temporary) / "unpacked"))
+    os.utime(folder)
 
 
 def safe_unpack(archive: Path, folder: Path, *, limit: int = MAX_BYTES) -> Path:
@@ -220,11 +230,14 @@ def download_data(
         name: name of the yaml, for messages.
 
     Raises:
-        ConfigError: the user has not agreed, or there is no terminal to ask.
-        DataError: a file cannot be downloaded, or has another size or hash than expected.
+        ConfigError: the user has not agreed, or there is no terminal to ask; the folder is not one of a
+            dataset.
+        DataError: the folder has files of another origin; a file cannot be downloaded, or has another size
+            or hash than expected.
     """
     if not downloads:
         raise DataError(f"{name}: its images are not in {root}, and it names no download")
+    own = OwnFolder(root, "\n".join(item.url for item in downloads), f"{name}: path")
     if not allowed and not _user_agrees(downloads, root, name):
         urls = ", ".join(item.url for item in downloads)
         command = f"{command_for('-m utils.data get')} {name}"
@@ -235,8 +248,9 @@ def download_data(
         if is_archive(item.file_name):
             archive = kept / f"{number}-{item.file_name}"
             download_file(item.url, archive, sha256=item.sha256, size=item.size)
-            _unpack_into(root, archive, root / item.into)
+            _unpack_into(own, archive, item.into)
         else:
+            own.claim([PurePosixPath(item.into, item.file_name).as_posix()])
             download_file(item.url, root / item.into / item.file_name, sha256=item.sha256, size=item.size)
     shutil.rmtree(kept, ignore_errors=True)
 
@@ -253,8 +267,9 @@ def _user_agrees(downloads: Sequence[Download], root: Path, name: str) -> bool:
         return False
 
 
-def _unpack_into(root: Path, archive: Path, target: Path) -> None:
+def _unpack_into(own: OwnFolder, archive: Path, into: str) -> None:
     # Unpacked beside the root, so that a partial dataset is never taken for the dataset.
+    root = own.folder
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as folder:
         try:
             fresh = safe_unpack(archive, Path(folder) / "unpacked")
@@ -263,6 +278,5 @@ def _unpack_into(root: Path, archive: Path, target: Path) -> None:
             raise
         children = list(fresh.iterdir())
         if len(children) == 1 and children[0].is_dir() and children[0].name == root.name:
-            fresh, target = children[0], root
-        target.parent.mkdir(parents=True, exist_ok=True)
-        merge(fresh, target)
+            fresh, into = children[0], "."
+        own.add(fresh, into)

@@ -54,6 +54,7 @@ def test_archives_and_files_are_put_below_the_root(site: Site, tmp_path: Path) -
 
     found = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
     assert found == {
+        "cells/.unpacked.json",
         "cells/images/val/1.jpg",
         "cells/images/val/2.jpg",
         "cells/labels/val/1.txt",
