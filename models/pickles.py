@@ -14,7 +14,7 @@ import io
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +23,9 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from utils.base.errors import DataError
+from models.unpickler import BoundedFile, BoundedUnpickler, check_structure, path_text, plain_text
+from utils.base.errors import ConfigError, DataError
+from utils.base.limits import DESCRIPTION
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first pickle of files before torch 1.6
 
@@ -112,47 +114,65 @@ class _Storage:
 
 
 def _rebuild_tensor(storage: _Storage, offset: int, size: Any, stride: Any, *rest: Any) -> Tensor:
-    return torch.as_strided(storage.values, tuple(size), tuple(stride), offset)  # checks the bounds
+    """Return a view of a storage; one that repeats values is refused, as its copy can be of any size."""
+    if not isinstance(storage, _Storage):
+        raise DataError("a tensor in it has no storage")
+    view = torch.as_strided(storage.values, tuple(size), tuple(stride), offset)  # checks the bounds
+    if view.numel() > storage.values.numel():
+        raise DataError(f"a tensor of {list(size)} has only {storage.values.numel()} values")
+    return view
 
 
 def _rebuild_parameter(data: Tensor, *rest: Any) -> Tensor:
     return data
 
 
-def _path_text(*parts: Any) -> str:
-    return "/".join(str(part) for part in parts)
-
-
-_ALLOWED: dict[str, Any] = {
+_CONTAINERS: dict[str, type] = {
     "collections.OrderedDict": collections.OrderedDict,
+    "torch.Size": tuple,
+    **{f"builtins.{kind.__name__}": kind for kind in (set, frozenset, list, dict, tuple)},
+}
+_ALLOWED: dict[str, Any] = {
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils._rebuild_tensor": _rebuild_tensor,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
-    "torch.Size": tuple,
-    **{f"builtins.{t.__name__}": t for t in (set, frozenset, list, dict, tuple, int, float, bool, str)},
-    **{f"pathlib.{name}Path": _path_text for name in ("", "Posix", "Windows")},
-    **{f"pathlib.Pure{name}Path": _path_text for name in ("", "Posix", "Windows")},
-    **{f"pathlib._local.{name}Path": _path_text for name in ("", "Posix", "Windows")},
+    "builtins.str": plain_text,
+    **{f"builtins.{kind.__name__}": kind for kind in (int, float, bool)},
+    **{f"pathlib.{name}Path": path_text for name in ("", "Posix", "Windows")},
+    **{f"pathlib.Pure{name}Path": path_text for name in ("", "Posix", "Windows")},
+    **{f"pathlib._local.{name}Path": path_text for name in ("", "Posix", "Windows")},
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: IO[bytes], storages: Callable[[Any], Any]) -> None:
-        super().__init__(file, encoding="utf-8")
-        self.storages = storages
+class _Unpickler(BoundedUnpickler):
+    """Unpickler of the classes in `_ALLOWED`; any other class becomes one of records."""
 
     def find_class(self, module: str, name: str) -> Any:
         origin = f"{module.replace('__builtin__', 'builtins')}.{name}"
+        if origin in _CONTAINERS:
+            return self.container(_CONTAINERS[origin])
         if origin in _ALLOWED:
             return _ALLOWED[origin]
         if module in ("torch", "torch.storage") and name in _DTYPES:
             return _DTYPES[name]
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
-        return type(name, (Record,), {"origin": origin})
+        return type(name.rpartition(".")[2], (Record,), {"origin": origin})
 
-    def persistent_load(self, pid: Any) -> Any:
-        return self.storages(pid)
+    def set_state(self, instance: Any, state: Any) -> None:
+        if isinstance(instance, Record):
+            instance.__setstate__(state)
+        elif not isinstance(instance, collections.OrderedDict):  # whose attributes are not needed
+            raise DataError(f"it sets attributes of a {type(instance).__name__}")
+
+
+def _children(node: Any) -> list[Any] | None:
+    """Return the elements of a container, see `check_structure`; of a record those that readers visit."""
+    if isinstance(node, Record):
+        return [*node.fields.values(), *node.contents]
+    if isinstance(node, dict):
+        return list(node.values())
+    return list(node) if isinstance(node, list | tuple) else None
 
 
 def read_torch_file(path: Path) -> Any:
@@ -169,76 +189,101 @@ def read_torch_file(path: Path) -> Any:
             if zipfile.is_zipfile(file):
                 return _read_zip(file)
             file.seek(0)
-            return _read_legacy(file)
+            return _LegacyReader(file).read()
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+    except ConfigError:  # a limit that is not valid
+        raise
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     except (  # what malformed pickles, zips and tensors raise
         *(pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, IndexError, ValueError),
-        *(TypeError, AttributeError, RuntimeError, struct.error, UnicodeError, MemoryError),
+        *(TypeError, AttributeError, RuntimeError, struct.error, UnicodeError, MemoryError, AssertionError),
     ) as error:
         raise DataError(f"{path}: not a readable PyTorch file ({type(error).__name__}: {error})") from error
 
 
 def _read_zip(file: IO[bytes]) -> Any:
+    size = file.seek(0, io.SEEK_END)
     with zipfile.ZipFile(file) as archive:
-        names = archive.namelist()
-        heads = [name for name in names if name.endswith("/data.pkl") or name == "data.pkl"]
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise DataError("its entries are compressed, which no program that writes checkpoints does")
+        if sum(entry.file_size for entry in entries) > size:
+            raise DataError("its entries are larger than the file")
+        heads = [entry for entry in entries if entry.filename.rpartition("/")[2] == "data.pkl"]
         if not heads:
             raise DataError("not a PyTorch checkpoint (a zip file without data.pkl)")
-        folder = heads[0].removesuffix("data.pkl")
+        folder = heads[0].filename.removesuffix("data.pkl")
+        DESCRIPTION.check(heads[0].file_size)
         known: dict[str, _Storage] = {}
 
         def load(pid: Any) -> _Storage:
             _, dtype, key, *_ = pid
+            if not isinstance(key, str) or not isinstance(dtype, torch.dtype):
+                raise DataError("a tensor in it has no storage")
             if key not in known:
                 raw = bytearray(archive.read(f"{folder}data/{key}"))
                 known[key] = _Storage(_flat(raw, dtype))
             return known[key]
 
-        return _Unpickler(io.BytesIO(archive.read(heads[0])), load).load()
+        content = _Unpickler(BoundedFile(io.BytesIO(archive.read(heads[0]))), load).load()
+    check_structure(content, _children)
+    return content
 
 
-def _read_legacy(file: IO[bytes]) -> Any:
-    """Read magic number, protocol, system info, object, storage keys, and the storages in that order."""
-    known: dict[str, tuple[_Storage, torch.dtype]] = {}
+class _LegacyReader:
+    """Reader of a stream: magic number, protocol, system info, object, storage keys, and the storages."""
 
-    def load(pid: Any) -> Any:
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.rest = BoundedFile(file)
+        self.known: dict[str, tuple[_Storage, torch.dtype]] = {}
+        self.announced = 0  # bytes of all storages
+
+    def read(self) -> Any:
+        """Return the object, with the content of its tensors."""
+        try:
+            if self._unpickle() != _LEGACY_MAGIC:
+                raise DataError("not a PyTorch checkpoint")
+        except pickle.UnpicklingError as error:
+            raise DataError("not a PyTorch checkpoint") from error
+        self._unpickle(), self._unpickle()
+        content, keys = self._unpickle(), self._unpickle()
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise DataError("corrupt: it lists no tensors")
+        for key in keys:
+            storage, dtype = self.known[key]
+            count = struct.unpack("<q", self.rest.read(8))[0]
+            if count != storage.values.numel():
+                raise DataError("corrupt: the length of a tensor differs from the announced one")
+            raw = bytearray(self.rest.read(count * dtype.itemsize))
+            storage.values.copy_(_flat(raw, dtype))
+        return content
+
+    def _unpickle(self) -> Any:
+        start = self.file.tell()
+        content = _Unpickler(self.rest, self._storage).load()
+        DESCRIPTION.check(self.file.tell() - start)
+        check_structure(content, _children)
+        return content
+
+    def _storage(self, pid: Any) -> Any:
         if pid[0] == "module":  # a class, with its source text beside it
             return pid[1]
         _, dtype, key, _, count, *_ = pid
-        if key not in known:
-            if count < 0 or count * _size(dtype) > _remaining(file):
-                raise DataError("truncated: a tensor is larger than the file")
-            known[key] = _Storage(torch.empty(count, dtype=dtype)), dtype
-        return known[key][0]
-
-    def unpickle() -> Any:
-        return _Unpickler(file, load).load()
-
-    try:
-        if unpickle() != _LEGACY_MAGIC:
-            raise DataError("not a PyTorch checkpoint")
-    except pickle.UnpicklingError as error:
-        raise DataError("not a PyTorch checkpoint") from error
-    unpickle(), unpickle()
-    content = unpickle()
-    for key in unpickle():
-        storage, dtype = known[key]
-        count = struct.unpack("<q", file.read(8))[0]
-        if count != storage.values.numel():
-            raise DataError("corrupt: the length of a tensor differs from the announced one")
-        storage.values.copy_(_flat(bytearray(file.read(count * _size(dtype))), dtype))
-    return content
+        if not isinstance(key, str) or not isinstance(dtype, torch.dtype) or type(count) is not int:
+            raise DataError("a tensor in it has no storage")
+        if key not in self.known:
+            self.announced += count * dtype.itemsize
+            if count < 0 or self.announced > _remaining(self.file):
+                raise DataError("truncated: its tensors are larger than the file")
+            self.known[key] = _Storage(torch.empty(count, dtype=dtype)), dtype
+        return self.known[key][0]
 
 
 def _flat(raw: bytearray, dtype: torch.dtype) -> Tensor:
     return torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
-
-
-def _size(dtype: torch.dtype) -> int:
-    return torch.empty(0, dtype=dtype).element_size()
 
 
 def _remaining(file: IO[bytes]) -> int:

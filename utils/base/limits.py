@@ -1,0 +1,61 @@
+"""Limits of what files and streams of others may cost, in one place, and how to raise them.
+
+Each is an environment variable: `YOLOV5_MAX_DEPTH=500 python val.py ...`. A message that names a limit says
+so.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from utils.base.errors import ConfigError, DataError
+
+_PREFIX = "YOLOV5_MAX_"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A limit.
+
+    Attributes:
+        name: end of the environment variable.
+        default: the highest value that is accepted without it.
+        what: what is counted, in the plural.
+    """
+
+    name: str
+    default: int
+    what: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that replaces the default."""
+        return f"{_PREFIX}{self.name}"
+
+    @property
+    def value(self) -> int:
+        """The highest value that is accepted.
+
+        Raises:
+            ConfigError: the environment variable is no positive integer.
+        """
+        text = os.environ.get(self.variable, "").strip().replace("_", "")
+        if not text:
+            return self.default
+        if not (text.isascii() and text.isdecimal() and len(text) < 19 and int(text)):
+            raise ConfigError(f"{self.variable}: expected a positive integer, found {text[:40]!r}")
+        return int(text)
+
+    def check(self, count: int, where: str = "") -> None:
+        """Raise DataError if `count` is more than the limit; `where` is text before the message."""
+        if count > self.value:
+            start = f"{where}: " if where else ""
+            raise DataError(
+                f"{start}more than {self.value:,} {self.what}, found {count:,}; if you trust the file, "
+                f"raise the limit with {self.variable}"
+            )
+
+
+DESCRIPTION = Limit("DESCRIPTION", 64 * 2**20, "bytes that describe the objects of a checkpoint")
+DEPTH = Limit("DEPTH", 100, "levels of containers in each other")
