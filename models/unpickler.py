@@ -166,7 +166,7 @@ def plain_text(value: Any = "") -> str:
 def check_structure(content: Any, children: Callable[[Any], list[Any] | None]) -> None:
     """Raise DataError if containers are nested too deeply, contain themselves, or are shared without limit.
 
-    Whoever reads the content later visits a shared container each time: n lists of two references to the
+    What reads the content later visits a shared container each time: n lists of two references to the
     next one have 2**n elements.
 
     Args:

@@ -6,7 +6,8 @@ python models/yolo.py --cfg yolov5s-LSKA.yaml
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from models.head import Detect
 from models.tta import augmented_forward
 from models.user_blocks import origin_of_blocks
 from utils.base.errors import ConfigError, first_line
+from utils.base.limits import ACTIVATIONS, LAYERS, PARAMETERS
 from utils.base.yolov5_names import resolve, serve
 from utils.ops.flops import on_meta
 from utils.tasks.classify.head import Classify, ClassifyLinear, TorchVision
@@ -170,6 +172,8 @@ class DetectionModel(BaseModel):
         shapes: dict[int, tuple[int, ...]] = {}
 
         def note(layer: Any, output: Tensor) -> None:
+            where = f"{self.yaml_file or 'model yaml'}: layer {layer.i} ({layer.type.rpartition('.')[2]})"
+            ACTIVATIONS.check(output.numel(), where)
             shapes[layer.i] = tuple(output.shape[1:])
 
         image = torch.empty(1, self.yaml["ch"], side, side, device="meta")
@@ -318,19 +322,31 @@ def parse_model(
 
     Raises:
         ConfigError: a row that cannot be built; the message names file and layer.
+        DataError: more layers or parameters than `utils.base.limits` allows; nothing is built then.
     """
+    origin = origin or "model yaml"
+    rows = read_rows(d, origin)
+    LAYERS.check(sum(row.repeats for row in rows), origin)
+    warn_about_unread(rows, origin)
+    if blocks := origin_of_blocks(words_of(rows), d.get("blocks"), origin):
+        d["blocks"] = blocks
+    if torch.empty(0).device.type != "meta":
+        with suppress(ConfigError), torch.device("meta"):  # errors of rows are reported below
+            _build_rows(rows, d, ch, origin)  # without memory: is it too large?
+    return _build_rows(rows, d, ch, origin)
+
+
+def _build_rows(
+    rows: Sequence[LayerRow], d: dict[str, Any], ch: list[int], origin: str
+) -> tuple[nn.Sequential, list[int]]:
     layers: list[nn.Module] = []
     out: list[int] = []  # output channels of each layer so far
     save: list[int] = []
-    origin = origin or "model yaml"
+    parameters = 0
     activation = read_activation(d["activation"]) if d.get("activation") else nn.SiLU(inplace=True)
     csp_activation = read_activation(d["csp_activation"]) if d.get("csp_activation") else None
     keywords = {key: d[key] for key in ("init",) if key in d}
     with default_activation(activation, csp_activation):
-        rows = read_rows(d, origin)
-        warn_about_unread(rows, origin)
-        if blocks := origin_of_blocks(words_of(rows), d.get("blocks"), origin):
-            d["blocks"] = blocks
         for row in rows:
             in_channels = tuple(out[j] if j >= 0 else ch[-1] for j in row.sources)
             try:
@@ -338,9 +354,12 @@ def parse_model(
                     in_channels, row.repeats, isinstance(row.yaml_from, list), _width_scaling(d), keywords
                 )
                 plan = registry.plan(row.name, context, row.args)
-                layers.append(_annotate(plan.build(), plan, row))
+                layer = _annotate(plan.build(), plan, row)
             except ConfigError as error:
                 raise ConfigError(f"{origin}: layer {row.index} ({row.name}): {error}") from error
+            layers.append(layer)
+            parameters += sum(p.numel() for p in layer.parameters())
+            PARAMETERS.check(parameters, f"{origin}: up to layer {row.index} ({row.name})")
             out.append(plan.out_channels)
             sources = row.yaml_from if isinstance(row.yaml_from, list) else [row.yaml_from]
             save += [source % row.index for source in sources if source != -1]

@@ -1,0 +1,88 @@
+"""Model yamls that ask for more than a machine has are refused before anything is built."""
+
+from __future__ import annotations
+
+import resource
+import time
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from models import registry
+from models.yolo import ClassificationModel, DetectionModel
+from tests.utils.train.small import CONFIG
+from utils.base.errors import DataError
+from utils.base.limits import ACTIVATIONS, LAYERS, PARAMETERS, Limit
+
+
+def with_row(row: list[Any]) -> dict[str, Any]:
+    """`CONFIG` with a row behind its backbone."""
+    config = deepcopy(CONFIG)
+    config["backbone"].append(row)
+    config["head"][-1][0] = [3, 4]
+    return config
+
+
+@pytest.mark.parametrize(
+    ("row", "limit"),
+    [
+        ([-1, 1, "Conv", [10**6, 65, 1]], PARAMETERS),
+        ([-1, 1, "LKATrivial", [64_001]], PARAMETERS),
+        ([-1, 1, "C3", [10**6]], PARAMETERS),
+        ([-1, 10**9, "Conv", [8, 3]], LAYERS),
+        ([-1, 1, "nn.Upsample", ["None", 10**6, "nearest"]], ACTIVATIONS),
+        ([-1, 1, "nn.ConvTranspose2d", [16, 3, 4000]], ACTIVATIONS),
+    ],
+)
+def test_a_row_beyond_a_limit_is_named(row: list[Any], limit: Limit) -> None:
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=rf"more than {limit.default:,} {limit.what}.*{limit.variable}$"):
+        DetectionModel(with_row(row))
+    assert time.monotonic() - started < 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
+
+
+def test_a_limit_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = with_row([-1, 3, "Conv", [16, 3]])
+    for variable in ("LAYERS", "PARAMETERS"):
+        monkeypatch.setenv(f"YOLOV5_MAX_{variable}", "6")
+        with pytest.raises(DataError, match=f"raise the limit with YOLOV5_MAX_{variable}"):
+            DetectionModel(config)
+        monkeypatch.delenv(f"YOLOV5_MAX_{variable}")
+    DetectionModel(config)
+
+
+def test_a_classifier_has_the_same_limits() -> None:
+    config = {"nc": 2, "backbone": [[-1, 1, "Conv", [10**6, 65, 1]]], "head": [[-1, 1, "Classify", ["nc"]]]}
+    with pytest.raises(DataError, match="more than 1,000,000,000 parameters"):
+        ClassificationModel(config)
+
+
+def test_measuring_the_size_draws_no_random_numbers() -> None:
+    torch.manual_seed(0)
+    weights = DetectionModel(CONFIG).model[0].conv.weight
+    torch.manual_seed(0)
+    expected = nn.Conv2d(3, 8, 6).weight
+    assert torch.equal(weights, expected)
+
+
+def test_a_block_that_cannot_be_measured_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reading(nn.Module):
+        """Reads a value while it is built, which a tensor without content has not."""
+
+        def __init__(self, dim: int) -> None:
+            super().__init__()
+            self.scale = float(torch.ones(dim).sum())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.scale
+
+    saved = registry.snapshot()
+    registry.register(registry.same_channels, Reading)
+    try:
+        assert DetectionModel(with_row([-1, 1, "Reading", []])).model[3].scale == 16
+    finally:
+        registry.restore(saved)
