@@ -45,6 +45,9 @@ class Detect(nn.Module):
                 f"Detect reads {len(ch)} layers, so anchors must be {len(ch)} lists of w,h pairs of equal "
                 f"length, found {len(levels)} of lengths {[len(level) for level in levels]}"
             )
+        sides = [side for level in levels for side in level]
+        if not isinstance(anchors, int) and not all(map(_is_side, sides)):
+            raise ConfigError("anchors: widths and heights are pixels, numbers from 0 to 100000")
         self.nc = nc
         self.no = nc + 5 + self.linear
         self.nl = len(levels)
@@ -181,3 +184,8 @@ class Detect(nn.Module):
                 bias = conv.bias.view(self.na, -1)
                 bias[:, 4] += math.log(8 / (640 / stride) ** 2)
                 bias[:, 5 : 5 + self.nc] += math.log(0.6 / (self.nc - 0.99999))
+
+
+def _is_side(value: object) -> bool:
+    """Return whether a value can be a side of an anchor; 0 stands for one that autoanchor will find."""
+    return isinstance(value, int | float) and 0 <= value <= 100_000

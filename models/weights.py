@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.checkpoint_checks import check_state, checked_strides, names_of_classes, warn_if_not_finite
 from models.config import with_kernels
 from models.official_weights import locate_weights
 from models.pickles import Record, read_torch_file, state_of
@@ -74,7 +75,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         content = {"model": content}
     if not isinstance(content, dict):
         raise DataError(f"{path}: not a YOLOv5 checkpoint (it holds {type(content).__name__})")
-    model = content.get("ema") or content.get("model")
+    model = _model_in(path, content)
     if content.get("format") == FORMAT and isinstance(model, dict):
         return _from_state_dict(path, content, model)
     if isinstance(model, Record):
@@ -84,20 +85,32 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     raise DataError(f"{path}: not a YOLOv5 checkpoint (no model in it)")
 
 
+def _model_in(path: Path, content: dict[str, Any]) -> Any:
+    """Return the EMA of a file, or its model where it has none."""
+    ema = content.get("ema")
+    if ema is None or isinstance(ema, dict) and not ema:
+        return content.get("model")
+    if not isinstance(ema, dict | Record):
+        raise DataError(f"{path}: a damaged checkpoint ('ema' is a {type(ema).__name__})")
+    return ema
+
+
 def _from_state_dict(path: Path, content: dict[str, Any], model: dict[str, Any]) -> Checkpoint:
     """Read the content of a file that `save_checkpoint` wrote."""
-    if content.get("version", 0) > VERSION:
-        raise DataError(f"{path}: written by a newer version of this program; update it")
     try:
+        if int(content.get("version", 0)) > VERSION:
+            raise DataError(f"{path}: written by a newer version of this program; update it")
+        state, nc = dict(model["state_dict"]), int(model["yaml"]["nc"])
+        check_state(state, str(path))
         return Checkpoint(
             path=path,
-            state=dict(model["state_dict"]),
+            state=state,
             yaml=dict(model["yaml"]),
-            names=class_names(model["names"]),
-            stride=[float(s) for s in model["stride"]],
-            nc=int(model["yaml"]["nc"]),
-            hyp=model.get("hyp"),
-            opt=content.get("opt"),
+            names=names_of_classes(class_names(model["names"]), nc, str(path)),
+            stride=checked_strides([float(s) for s in model["stride"]], str(path)),
+            nc=nc,
+            hyp=_plain_or_none(model.get("hyp")),
+            opt=_plain_or_none(content.get("opt")),
             epoch=int(content.get("epoch", -1)),
             best_fitness=content.get("best_fitness"),
             training=content if content.get("optimizer") is not None else None,
@@ -123,17 +136,20 @@ def _from_pickled_module(path: Path, content: dict[str, Any], model: Record) -> 
         if activation := _old_activation(model, block):
             yaml[key] = activation
     state = {key: value for key, value in state_of(model, prefix) if not key.endswith("anchor_grid")}
+    check_state(state, str(path))
     yaml = with_kernels(yaml, state)
     if isinstance(model.get("yaml_file"), str):
         yaml["yaml_file"] = model.get("yaml_file")
     stride, names, epoch = model.get("stride"), model.get("names"), content.get("epoch")
     class_weights = model.get("class_weights")
+    known = class_names(names) if isinstance(names, dict | list | tuple) else {i: str(i) for i in range(nc)}
+    strides = stride.flatten().tolist() if isinstance(stride, Tensor) else []
     return Checkpoint(
         path=path,
         state=state,
         yaml=yaml,
-        names=class_names(names if isinstance(names, dict | list | tuple) else [str(i) for i in range(nc)]),
-        stride=[float(s) for s in stride] if isinstance(stride, Tensor) else [],
+        names=names_of_classes(known, nc, str(path)),
+        stride=checked_strides([float(s) for s in strides], str(path)),
         nc=nc,
         hyp=_plain_or_none(model.get("hyp")),
         opt=_plain_or_none(content.get("opt")),
@@ -216,6 +232,7 @@ def build_model(checkpoint: Checkpoint, nc: int | None = None) -> Any:
         if "model.0.conv.bias" in checkpoint.state:  # saved after fusing
             model.fuse()
         state = {k: v.float() if v.is_floating_point() else v for k, v in checkpoint.state.items()}
+        warn_if_not_finite(state, str(checkpoint.path))
         if different := _first_difference(model, state):
             raise DataError(
                 f"{checkpoint.path}: yaml and weights do not belong together: {different}. {_FORK}"

@@ -343,8 +343,8 @@ def _build_rows(
     out: list[int] = []  # output channels of each layer so far
     save: list[int] = []
     parameters = 0
-    activation = read_activation(d["activation"]) if d.get("activation") else nn.SiLU(inplace=True)
-    csp_activation = read_activation(d["csp_activation"]) if d.get("csp_activation") else None
+    activation = _activation(d, "activation", origin) or nn.SiLU(inplace=True)
+    csp_activation = _activation(d, "csp_activation", origin)
     keywords = {key: d[key] for key in ("init",) if key in d}
     with default_activation(activation, csp_activation):
         for row in rows:
@@ -364,6 +364,14 @@ def _build_rows(
             sources = row.yaml_from if isinstance(row.yaml_from, list) else [row.yaml_from]
             save += [source % row.index for source in sources if source != -1]
     return nn.Sequential(*layers), sorted(save)
+
+
+def _activation(d: dict[str, Any], key: str, origin: str) -> nn.Module | None:
+    """Return the activation that a key of a yaml names; None without that key."""
+    text = d.get(key)
+    if text and not isinstance(text, str):
+        raise ConfigError(f"{origin}: {key} is {text!r:.40}; expected text, such as nn.ReLU()")
+    return read_activation(text) if text else None
 
 
 def _feature_writer(folder: str | Path | bool | None) -> LayerCallback | None:
