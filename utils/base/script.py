@@ -8,12 +8,15 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from utils.base.errors import YoloError, one_line
 from utils.base.log import LOG, color, set_up_console
 from utils.base.paths import INSTALLED, command_for
 
+DEBUG = "YOLOV5_DEBUG"  # environment variable: unexpected errors with their traceback
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")  # RuntimeErrors of torch
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
@@ -67,7 +70,23 @@ def main(function: Callable[[], Any]) -> None:
     except OSError as error:
         LOG.error(one_line(error))
         sys.exit(1)
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        LOG.error(_describe_unexpected(error))
+        sys.exit(1)
     _end(status if isinstance(status, int) else 0)
+
+
+def _describe_unexpected(error: Exception) -> str:
+    """Return one line about an error that no check has foreseen: what it was, in which command."""
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
+        return f"out of memory ({one_line(error)[:200]}), in: {command[:300]}; lower --batch-size or --imgsz"
+    return (
+        f"unexpected {type(error).__name__}: {one_line(error)[:200]}, in: {command[:300]}; "
+        f"{DEBUG}=1 shows where; please report it"
+    )
 
 
 def _end(status: int) -> NoReturn:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from models import profile
+from utils.base.paths import ROOT
 
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
@@ -48,3 +49,24 @@ def test_printing_a_model_sets_the_waiting_before_torch_is_imported(monkeypatch:
     monkeypatch.setattr(sys, "argv", ["models/yolo.py"])
     profile.check_flags()
     assert os.environ["OMP_WAIT_POLICY"] == "passive"
+
+
+def _run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    whole = f"import sys; from utils.base import script; sys.argv = ['x.py', '--weights', 'a b.pt']\n{code}"
+    done = [sys.executable, "-c", whole]
+    return subprocess.run(done, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+
+
+def test_an_unexpected_error_is_one_line_that_names_the_command() -> None:
+    code = "script.main(lambda: {}['two\\nlines'])"
+    done = _run(code)
+    assert done.returncode == 1 and "Traceback" not in done.stderr + done.stdout
+    (line,) = (done.stdout + done.stderr).splitlines()
+    assert "unexpected KeyError" in line and "in: x.py --weights a b.pt; YOLOV5_DEBUG=1 shows where" in line
+    assert "Traceback" in _run(code, YOLOV5_DEBUG="1").stderr
+
+
+def test_too_little_memory_says_what_to_lower() -> None:
+    code = 'def job(): raise RuntimeError("DefaultCPUAllocator: can\'t allocate memory: you tried 9 bytes")\n'
+    done = _run(code + "script.main(job)")
+    assert done.returncode == 1 and "lower --batch-size or --imgsz" in done.stdout + done.stderr
