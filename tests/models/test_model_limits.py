@@ -14,8 +14,10 @@ from torch import nn
 from models import registry
 from models.yolo import ClassificationModel, DetectionModel
 from tests.utils.train.small import CONFIG
+from utils.base import limits
 from utils.base.errors import DataError
 from utils.base.limits import ACTIVATIONS, LAYERS, PARAMETERS, Limit
+from utils.base.paths import ROOT
 
 
 def with_row(row: list[Any]) -> dict[str, Any]:
@@ -86,3 +88,11 @@ def test_a_block_that_cannot_be_measured_is_built(monkeypatch: pytest.MonkeyPatc
         assert DetectionModel(with_row([-1, 1, "Reading", []])).model[3].scale == 16
     finally:
         registry.restore(saved)
+
+
+def test_the_page_lists_every_limit() -> None:
+    page = (ROOT / "docs" / "security.md").read_text()
+    known = [one for one in vars(limits).values() if isinstance(one, Limit)]
+    assert len(known) >= 6
+    for one in known:
+        assert f"| `{one.variable}` | {one.default} |" in page
