@@ -43,10 +43,16 @@ def collect(folder: Path) -> list[Effect]:
     return sorted(best.values(), key=lambda one: (one.data, one.model))
 
 
+def read_study(folder: Path) -> Records:
+    """Read the csv files of a study; conclusions are about the metric of its dataset."""
+    records = read_records(folder)
+    records.chosen = _METRICS.get(_dataset(records), "")
+    return records
+
+
 def _effects_of(study: Path) -> list[Effect]:
-    records = read_records(study)
+    records = read_study(study)
     data = _dataset(records)
-    records.chosen = _METRICS.get(data, "")
     split = "test" if "test" in records.splits() else "val"
     first, *others = summarize(records, split)
     return [
@@ -59,8 +65,8 @@ def _effects_of(study: Path) -> list[Effect]:
 
 def _dataset(records: Records) -> str:
     """Return the name of the dataset, from the flags of the first run."""
-    words = shlex.split(str(records.results[0]["flags"]))
-    return Path(words[words.index("--data") + 1]).stem
+    words = shlex.split(str(records.results[0].get("flags", "")))
+    return Path(words[words.index("--data") + 1]).stem if "--data" in words else ""
 
 
 def _short(model: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 if __name__ == "__main__":  # the packages of the project are in the parent folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from studies.effects import collect, draw, table
+from studies.effects import collect, draw, read_study, table
 from utils.base import script
 from utils.base.errors import DataError, YoloError
 from utils.base.log import LOG
@@ -61,11 +61,10 @@ def rebuild(text: str, folder: Path) -> str:
 
 
 def _table(study: Path, split: str, kind: str) -> str:
-    from studies.compare.records import read_records
     from studies.compare.report import describe_comparison
     from studies.compare.summary import class_table, error_table, main_table, size_table, summarize
 
-    records = read_records(study)
+    records = read_study(study)
     if split not in records.splits():
         raise DataError(f"{study}: no results of split {split}, only of {', '.join(records.splits())}")
     details = {"classes": class_table, "sizes": size_table, "errors": error_table}
