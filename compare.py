@@ -57,6 +57,8 @@ def compare_seeds(options: CompareOptions, rest: Sequence[str], argv: Sequence[s
     records.chosen = options.metric
     weights = report.first_weights(planned, project)
     trained = changed(comparison.variants[0].options, device=options.first_device)
+    if comparison.folds:  # the first run has not been trained on the images of its own fold
+        trained = changed(trained, data=planned[0].data)
     if options.rounds:
         from studies.compare.measure import measure_latency
 

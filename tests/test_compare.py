@@ -292,3 +292,20 @@ def test_weight_files_are_compared_over_images(tmp_path: Path) -> None:
     assert "no significant difference at 72 images" in text
     compare.main(["--weights", *weights, *data, *output, "--name", "alone", "--imgsz", "150"])
     assert "bccd_yolov5n alone." in (tmp_path / "runs" / "alone" / "report.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_cross_validation_trains_each_model_on_each_fold(line: Line) -> None:
+    argv = line(
+        "--seeds", "0", "--folds", "3", "--labels", "plain", "gated", "--name", "crossed", "--jobs", "2"
+    )
+    compare.main(argv)
+    folder = Path(argv[argv.index("--project") + 1]) / "crossed"
+    with (folder / "results.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["checkpoint"] == "best"]
+    assert [(row["model"], row["fold"]) for row in rows] == [
+        (model, str(fold)) for model in ("plain", "gated") for fold in (1, 2, 3)
+    ]
+    text = (folder / "report.md").read_text()
+    assert "seeds 0 with 3 folds each" in text and "3 folds" in text
+    assert list((folder / "examples").glob("*.jpg")) or "no significant" in text

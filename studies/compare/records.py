@@ -86,8 +86,9 @@ class Records:
     @property
     def classes(self) -> list[str]:
         """Names of the classes that have labels."""
-        prefix = f"{self.metric_set.by_class}/"
-        names = (key for row in self.results for key in row if key.startswith(prefix))
+        prefix, first = f"{self.metric_set.by_class}/", self.models[0]  # others have columns of differences
+        rows = (row for row in self.results if row["model"] == first)
+        names = (key for row in rows for key in row if key.startswith(prefix))
         return [name.removeprefix(prefix) for name in dict.fromkeys(names)]
 
     def splits(self) -> list[str]:

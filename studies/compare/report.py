@@ -52,13 +52,13 @@ REPORT = "report.md"
 _OVER_SEEDS = """Metrics are means over seeds, ± a standard deviation. A difference is in points (hundredths)
 of the metric before it, against the first model, paired by seed, with its 95 % bootstrap interval in
 brackets (widened for few seeds; below 5 seeds still too narrow). p is from Student's paired t-test. The last
-column says after how many epochs a model reached the best {metric} of the first model's run with the same
+column says after how many epochs a model reached the best {curve} of the first model's run with the same
 seed."""
 _OVER_FOLDS = """Metrics are means over the folds of all seeds, ± a standard deviation. A difference is in
 points (hundredths) of the metric before it, against the first model, paired by fold, with its 95 % interval
 in brackets. p and the interval are from Student's t-test, with the variance corrected for training images
 that folds share (Nadeau and Bengio). The last column says after how many epochs a model reached the best
-{metric} of the first model's run on the same fold."""
+{curve} of the first model's run on the same fold."""
 _OVER_IMAGES = """A difference is in points (hundredths) of the metric before it, against the first
 model, on the same images, with its 95 % interval from a bootstrap over images in brackets. p is from a
 permutation test that exchanges the two models' results image by image. This covers the choice of
@@ -204,7 +204,7 @@ def notes(records: Records) -> str:
     else:
         few = "Three seeds or fewer can only show large differences.\n" if len(records.seeds) <= 3 else ""
         text = f"{_OVER_FOLDS if records.folds else few + _OVER_SEEDS}\n{_COMMON}"
-    return text.format(metric=records.main)
+    return text.format(metric=records.main, curve=records.of_epochs)
 
 
 def _details(records: Records, split: str, resamples: int) -> Iterator[tuple[str, str, str]]:

@@ -193,6 +193,11 @@ class Run(Job[Measured]):
     def title(self) -> str:
         return f"{self.label}, seed {self.seed}" + (f", fold {self.fold}" if self.fold else "")
 
+    @property
+    def data(self) -> str:
+        """The data yaml."""
+        return str(get_task(self.task).parse_train_options(self.train).data)
+
     def folder(self, home: Path) -> Path:
         return home / "runs" / f"{self.key[:16]}"
 

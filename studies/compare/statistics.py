@@ -214,7 +214,7 @@ def conclude(
     points = f"{abs(pair.mean) * 100:.1f} points of {metric}"
     if pair.n < 2 or math.isnan(adjusted):
         return f"{label}: one run cannot show a difference to {baseline}; give more seeds."
-    narrow = f", too narrow at {pair.n}" if pair.n < MIN_PAIRS else ""
+    narrow = f", too narrow at {pair.n}" if pair.n < MIN_PAIRS and unit == "seeds" else ""
     p = f"p = {pair.p:.3f}" + (f", adjusted {adjusted:.3f}" if adjusted != pair.p else "")
     interval = f"95 % interval {pair.low * 100:+.1f} to {pair.high * 100:+.1f}{narrow}; {p}"
     if adjusted < LEVEL:

@@ -54,9 +54,12 @@ def _study(options: ValOptions) -> EvalResult:
 @contextmanager
 def _new_folder(options: ValOptions) -> Iterator[Path]:
     """Make the folder for the results; a run that fails before it writes anything leaves none."""
-    folder = claim_folder(Path(options.project) / options.name, options.exist_ok)
+    path = Path(options.project) / options.name
+    made = [parent for parent in path.parents if not parent.exists()]
+    folder = claim_folder(path, options.exist_ok)
     try:
         with told_of_others(folder, options.exist_ok):
             yield folder
     finally:
-        remove_if_empty(folder)
+        for one in (folder, *made):
+            remove_if_empty(one)

@@ -77,6 +77,7 @@ def test_every_model_is_trained_on_every_fold_of_every_seed(data: Path, tmp_path
         assert a.settings["pictures"] == b.settings["pictures"] and a.label != b.label
     assert runs[0].settings["pictures"] != runs[2].settings["pictures"]
     assert runs[0].title.endswith("seed 0, fold 1")
+    assert Path(runs[2].data).name == "seed0-fold2.yaml"
     again = plan_runs(_comparison(data, tmp_path, "--folds", "2", "--seeds", "0", "1"))
     assert [run.key for run in again] == [run.key for run in runs]
 

@@ -49,7 +49,7 @@ def test_a_browser_renders_the_page_without_errors(
 
     plots = tab.locator(".plot")
     drawn = tab.locator(".plot .main-svg .trace, .plot .main-svg .points")
-    assert plots.count() == 7 and drawn.count() >= 7 * 3
+    assert plots.count() == 9 and drawn.count() >= 7 * 3 + 2 * 2
     assert tab.locator("figure img").count() == 3
     assert tab.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
     assert tab.evaluate("document.documentElement.scrollWidth") <= width, "nothing overflows"

@@ -13,6 +13,7 @@ import yaml
 import compare
 import val
 from studies.compare.prediction_files import load_truth, measure_predictions, read_predictions
+from studies.compare.records import read_records
 from tests.known import SHARED, needs_shared
 from tests.utils.train.small import small_set
 from utils.base.errors import ConfigError, DataError, MissingFileError
@@ -85,6 +86,7 @@ def test_a_single_class_ignores_categories(data: Path, tmp_path: Path) -> None:
 def test_a_planted_difference_is_found(data: Path, tmp_path: Path) -> None:
     """The second model misses all objects of class 0."""
     rows = perfect(data)
+    present = {row["category_id"] for row in rows}
     (tmp_path / "all.json").write_text(json.dumps(rows))
     (tmp_path / "some.json").write_text(json.dumps([row for row in rows if row["category_id"]]))
     files = [str(tmp_path / name) for name in ("all.json", "some.json")]
@@ -95,6 +97,8 @@ def test_a_planted_difference_is_found(data: Path, tmp_path: Path) -> None:
     name = read_data_yaml(data).names[0]
     row = next(line for line in text.splitlines() if line.startswith("| some | 0.000"))
     assert name in text and "(-99.5" in row
+    found = read_records(tmp_path / "out" / "exp")
+    assert found.classes == [name for cls, name in read_data_yaml(data).names.items() if cls in present]
     assert list((tmp_path / "out" / "exp" / "examples").glob("*.jpg"))
 
 
