@@ -175,6 +175,7 @@ def check_structure(content: Any, children: Callable[[Any], list[Any] | None]) -
     """
     sizes: dict[int, int] = {}  # by id: number of elements, those of shared containers each time
     depths: dict[int, int] = {}
+    deepest = DEPTH.value
     open_ids: set[int] = set()
     stack: list[tuple[Any, list[Any] | None]] = [(content, None)]
     elements = 0
@@ -186,14 +187,17 @@ def check_structure(content: Any, children: Callable[[Any], list[Any] | None]) -
             if id(node) in open_ids:
                 raise DataError("a container in it contains itself")
             open_ids.add(id(node))
+            if len(open_ids) > deepest:  # here, not at the end: a file may have millions of levels
+                DEPTH.check(len(open_ids))
             elements += len(inside) + 1
             stack.append((node, inside))
             stack += [(child, None) for child in inside]
         else:
             open_ids.discard(id(node))
             known = [id(child) for child in inside if id(child) in sizes]
+            depths[id(node)] = depth = 1 + max((depths[key] for key in known), default=0)
+            if depth > deepest:  # through a container that was visited before, in another place
+                DEPTH.check(depth)
             sizes[id(node)] = 1 + len(inside) + sum(sizes[key] for key in known)
-            depths[id(node)] = 1 + max((depths[key] for key in known), default=0)
             if sizes[id(node)] > max(_FEW, _WRITTEN_OUT * elements) + _FEW:
                 raise DataError("containers in it share others without limit")
-    DEPTH.check(max(depths.values(), default=0))

@@ -107,6 +107,15 @@ CASES: dict[str, bytes] = {
     "deep lists": zipped(b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b"."),
     "deep tuples": zipped(b"\x80\x02)" + b"\x85" * 1_000_000 + b"."),
     "deep tuples as a key": zipped(b"\x80\x02})" + b"\x85" * 1_000_000 + b"K\x01s."),
+    "shared lists that are deep together": zipped(
+        b"\x80\x02]q\x00"
+        + b"".join(
+            b"]" * 60 + b"h" + bytes([n]) + b"a" * 60 + b"q" + bytes([n + 1]) + b"0" for n in range(30)
+        )
+        + b"]("
+        + b"".join(b"h" + bytes([n]) for n in reversed(range(31)))
+        + b"e."
+    ),
     "a list in itself": zipped(b"\x80\x02]q\x00h\x00a."),
     "a mapping in itself": zipped(b"\x80\x02}q\x00" + text("model") + b"h\x00s."),
     "compressed entries": zipped(b"\x80\x02]." + b" " * 10**6, compression=zipfile.ZIP_DEFLATED),

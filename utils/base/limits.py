@@ -57,7 +57,7 @@ class Limit:
             )
 
 
-DESCRIPTION = Limit("DESCRIPTION", 64 * 2**20, "bytes that describe the objects of a checkpoint")
+DESCRIPTION = Limit("DESCRIPTION", 8 * 2**20, "bytes that describe the objects of a checkpoint")
 DEPTH = Limit("DEPTH", 100, "levels of containers in each other")
 LAYERS = Limit("LAYERS", 500, "layers, counting repeats")
 PARAMETERS = Limit("PARAMETERS", 1_000_000_000, "parameters")
