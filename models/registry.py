@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,22 @@ class LayerPlan:
     keywords: dict[str, Any]
     out_channels: int
     copies: int
+
+    @property
+    def most_parameters(self) -> float:
+        """A rough bound of the number of parameters: input times output channels times the largest kernel."""
+        if self.args and isinstance(self.args[-1], tuple):  # a head, which reads several layers
+            numbers = [sum(self.args[-1]), *(n for n in self.args if isinstance(n, int))]
+            return 100.0 * max(numbers) * sum(numbers)
+        values = [*self.args, *self.keywords.values()]
+        values += [inner for value in values if isinstance(value, list) for inner in value]
+        others = [abs(n) for n in values if isinstance(n, int | float)]
+        channels = [n for n in (self.args[0] if self.args else 0, self.out_channels) if isinstance(n, int)]
+        for known in channels:
+            if known in others:
+                others.remove(known)
+        kernel, factor = sorted([*others, 3, 1], reverse=True)[:2]
+        return 8.0 * math.prod(channels) * kernel**2 * factor**2 * self.copies
 
     def build(self) -> nn.Module:
         """Construct the block, or a Sequential of several copies.

@@ -330,40 +330,52 @@ def parse_model(
     warn_about_unread(rows, origin)
     if blocks := origin_of_blocks(words_of(rows), d.get("blocks"), origin):
         d["blocks"] = blocks
-    if torch.empty(0).device.type != "meta":
+    plans = _plan_rows(rows, d, ch, origin)
+    if sum(plan.most_parameters for _, plan in plans) > PARAMETERS.value:
         with suppress(ConfigError), torch.device("meta"):  # errors of rows are reported below
-            _build_rows(rows, d, ch, origin)  # without memory: is it too large?
-    return _build_rows(rows, d, ch, origin)
+            _build_rows(plans, d, origin)  # without memory: is it too large?
+    save = [
+        source % row.index
+        for row in rows
+        for source in (row.yaml_from if isinstance(row.yaml_from, list) else [row.yaml_from])
+        if source != -1
+    ]
+    return _build_rows(plans, d, origin), sorted(save)
+
+
+def _plan_rows(
+    rows: Sequence[LayerRow], d: dict[str, Any], ch: list[int], origin: str
+) -> list[tuple[LayerRow, registry.LayerPlan]]:
+    plans: list[tuple[LayerRow, registry.LayerPlan]] = []
+    keywords = {key: d[key] for key in ("init",) if key in d}
+    for row in rows:
+        in_channels = tuple(plans[j][1].out_channels if j >= 0 else ch[-1] for j in row.sources)
+        listed = isinstance(row.yaml_from, list)
+        try:
+            context = registry.LayerContext(in_channels, row.repeats, listed, _width_scaling(d), keywords)
+            plans.append((row, registry.plan(row.name, context, row.args)))
+        except ConfigError as error:
+            raise ConfigError(f"{origin}: layer {row.index} ({row.name}): {error}") from error
+    return plans
 
 
 def _build_rows(
-    rows: Sequence[LayerRow], d: dict[str, Any], ch: list[int], origin: str
-) -> tuple[nn.Sequential, list[int]]:
+    plans: Sequence[tuple[LayerRow, registry.LayerPlan]], d: dict[str, Any], origin: str
+) -> nn.Sequential:
     layers: list[nn.Module] = []
-    out: list[int] = []  # output channels of each layer so far
-    save: list[int] = []
     parameters = 0
     activation = _activation(d, "activation", origin) or nn.SiLU(inplace=True)
     csp_activation = _activation(d, "csp_activation", origin)
-    keywords = {key: d[key] for key in ("init",) if key in d}
     with default_activation(activation, csp_activation):
-        for row in rows:
-            in_channels = tuple(out[j] if j >= 0 else ch[-1] for j in row.sources)
+        for row, plan in plans:
             try:
-                context = registry.LayerContext(
-                    in_channels, row.repeats, isinstance(row.yaml_from, list), _width_scaling(d), keywords
-                )
-                plan = registry.plan(row.name, context, row.args)
                 layer = _annotate(plan.build(), plan, row)
             except ConfigError as error:
                 raise ConfigError(f"{origin}: layer {row.index} ({row.name}): {error}") from error
             layers.append(layer)
             parameters += sum(p.numel() for p in layer.parameters())
             PARAMETERS.check(parameters, f"{origin}: up to layer {row.index} ({row.name})")
-            out.append(plan.out_channels)
-            sources = row.yaml_from if isinstance(row.yaml_from, list) else [row.yaml_from]
-            save += [source % row.index for source in sources if source != -1]
-    return nn.Sequential(*layers), sorted(save)
+    return nn.Sequential(*layers)
 
 
 def _activation(d: dict[str, Any], key: str, origin: str) -> nn.Module | None:

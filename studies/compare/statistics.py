@@ -142,18 +142,13 @@ def detectable_difference(spread: float, n: int, level: float = LEVEL, power: fl
         level: significance level of the test.
         power: probability of finding the difference.
     """
-    from scipy import optimize, stats
+    from scipy import optimize
 
     if spread == 0:
         return 0.0
-    critical = stats.t.ppf(1 - level / 2, n - 1)
 
     def excess_power(effect: float) -> float:
-        shift = effect * math.sqrt(n)
-        # scipy gives NaN for large shifts, where the power is 1.
-        upper = np.nan_to_num(stats.nct.sf(critical, n - 1, shift), nan=1.0)
-        lower = np.nan_to_num(stats.nct.cdf(-critical, n - 1, shift), nan=0.0)
-        return float(upper + lower) - power
+        return _power(effect, n, level) - power
 
     return float(optimize.brentq(excess_power, 1e-6, 60.0)) * spread
 
@@ -179,16 +174,30 @@ def seeds_needed(pair: Paired, difference: float = MARGIN, level: float = LEVEL)
 
 def _pairs_for(spread: float, difference: float, level: float) -> int:
     """Return the smallest number of pairs that find a difference."""
-    low, high = 1, 2  # too few; perhaps enough
-    while detectable_difference(spread, high, level) > difference:
-        low, high = high, 2 * high
+    from scipy import stats
+
+    normal = (stats.norm.isf(level / 2) + stats.norm.ppf(POWER)) * spread / difference
+    low, high = 1, max(math.ceil(normal**2), 2)  # too few; nearly enough, as a t-test needs a little more
+    while _power(difference / spread, high, level) < POWER:
+        low, high = high, high + 2
     while high - low > 1:
-        middle = (low + high) // 2
-        if detectable_difference(spread, middle, level) > difference:
+        middle = max((low + high) // 2, high - 2)  # the answer is near the upper end
+        if _power(difference / spread, middle, level) < POWER:
             low = middle
         else:
             high = middle
     return high
+
+
+def _power(effect: float, n: int, level: float) -> float:
+    """Return the probability that a paired t-test of n pairs finds a mean of `effect` standard deviations."""
+    from scipy import stats
+
+    critical, shift = stats.t.ppf(1 - level / 2, n - 1), effect * math.sqrt(n)
+    # scipy gives NaN for large shifts, where the power is 1.
+    upper = np.nan_to_num(stats.nct.sf(critical, n - 1, shift), nan=1.0)
+    lower = np.nan_to_num(stats.nct.cdf(-critical, n - 1, shift), nan=0.0)
+    return float(upper + lower)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

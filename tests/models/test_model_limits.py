@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import time
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ import torch
 from torch import nn
 
 from models import registry
-from models.yolo import ClassificationModel, DetectionModel
+from models.config import read_rows
+from models.yolo import ClassificationModel, DetectionModel, _plan_rows, parse_model, read_config
 from tests.utils.train.small import CONFIG
 from utils.base import limits
 from utils.base.errors import DataError
@@ -34,6 +36,8 @@ def with_row(row: list[Any]) -> dict[str, Any]:
         ([-1, 1, "Conv", [10**6, 65, 1]], PARAMETERS),
         ([-1, 1, "LKATrivial", [64_001]], PARAMETERS),
         ([-1, 1, "C3", [10**6]], PARAMETERS),
+        ([-1, 1, "C3", [64, True, 1, 10000.0]], PARAMETERS),
+        ([-1, 1, "MixConv2d", [64, [1, 30_001]]], PARAMETERS),
         ([-1, 10**9, "Conv", [8, 3]], LAYERS),
         ([-1, 1, "nn.Upsample", ["None", 10**6, "nearest"]], ACTIVATIONS),
         ([-1, 1, "nn.ConvTranspose2d", [16, 3, 4000]], ACTIVATIONS),
@@ -45,6 +49,20 @@ def test_a_row_beyond_a_limit_is_named(row: list[Any], limit: Limit) -> None:
         DetectionModel(with_row(row))
     assert time.monotonic() - started < 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "models").rglob("*.yaml")), ids=lambda file: file.name)
+def test_the_bound_of_parameters_is_one(file: Path) -> None:
+    """Models whose bound is below the limit are built without measuring their size first."""
+    if file.name == "anchors.yaml":
+        return
+    config, _ = read_config(file)
+    config["ch"] = 3
+    plans = _plan_rows(read_rows(config), config, [3], file.name)
+    with torch.device("meta"):
+        layers, _ = parse_model(config, [3])
+    for (row, plan), layer in zip(plans, layers, strict=True):
+        assert sum(p.numel() for p in layer.parameters()) <= plan.most_parameters, row
 
 
 def test_a_limit_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,16 +85,19 @@ def test_two_trainings_at_once_with_one_name_have_folders_of_their_own(
     assert sorted(len(table.splitlines()) for table in tables) == [3, 4]
 
 
-def test_a_second_training_in_the_folder_of_a_first_is_refused(flags: list[str], tmp_path: Path) -> None:
-    """With --exist-ok, and with --resume."""
+@pytest.mark.parametrize(
+    "words", [("--exist-ok", "--epochs", "1"), pytest.param((), id="resume", marks=pytest.mark.slow)]
+)
+def test_a_second_training_in_the_folder_of_a_first_is_refused(
+    words: tuple[str, ...], flags: list[str], tmp_path: Path
+) -> None:
     last = tmp_path / "runs" / "one" / "weights" / "last.pt"
     with _start(*flags, "--epochs", "9000", "--patience", "0") as first:
         while not last.exists():
             assert first.poll() is None
             time.sleep(0.05)
-        for words in ([*flags, "--epochs", "1", "--exist-ok"], ["--resume", str(last)]):
-            with _start(*words) as second:
-                text = second.communicate(timeout=120)[0]
-            assert second.returncode == 2 and "another process is writing there" in text, text
+        with _start(*words, *(["--resume", str(last)] if words == () else flags)) as second:
+            text = second.communicate(timeout=120)[0]
+        assert second.returncode == 2 and "another process is writing there" in text, text
         first.kill()
     assert read_checkpoint(last).epoch >= 0
