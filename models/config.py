@@ -18,6 +18,7 @@ from models import registry
 from models.attention.gates import GATES
 from models.attention.lska import default_dilation, kernel_of
 from utils.base.errors import ConfigError
+from utils.base.inputs import expand_user
 from utils.base.log import LOG
 from utils.base.paths import ROOT, find_file
 from utils.base.yaml_io import read_yaml
@@ -70,7 +71,7 @@ def read_config(cfg: str | Path | dict[str, Any]) -> tuple[dict[str, Any], str]:
     """
     if isinstance(cfg, dict):
         return deepcopy(cfg), str(cfg.get("yaml_file", ""))
-    path = Path(cfg).expanduser()
+    path = expand_user(cfg)
     scaled = _SCALED_NAME.fullmatch(path.name)
     if scaled and not _files(path):
         others = (path.with_name(f"yolov5{scale}{scaled[2]}") for scale in SCALES)

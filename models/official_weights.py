@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.base.errors import ConfigError, DataError, MissingFileError
+from utils.base.inputs import expand_user
 from utils.base.log import LOG
 from utils.base.paths import ROOT, cache_folder
 
@@ -37,7 +38,7 @@ def locate_weights(name: str | Path) -> Path:
         ConfigError: there is no such file, and the name is not an official one.
         DataError: the download of an official file failed; the message says what to do.
     """
-    path = Path(name).expanduser()
+    path = expand_user(name)
     for candidate in (path, ROOT / path):
         if candidate.is_file():
             return candidate

@@ -18,6 +18,7 @@ import models.common  # noqa: F401 - registers the blocks whose names are taken
 from models import registry
 from models.attention.gates import GATES
 from utils.base.errors import ConfigError, MissingFileError, YoloError, first_line
+from utils.base.inputs import expand_user
 from utils.base.log import LOG
 
 
@@ -50,7 +51,7 @@ def load_blocks(name: str | Path) -> BlocksFile | None:
     """
     if not name:
         return None
-    path = Path(name).expanduser().resolve()
+    path = expand_user(name).resolve()
     if path in _loaded:
         return _loaded[path]
     try:

@@ -36,7 +36,7 @@ def serve(options: ServeOptions, api_key: str = "") -> None:
         ConfigError, DataError: see `models.backends`.
     """
     # Read by OpenCV when it is imported: a second check behind the one of each image header.
-    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(options.max_pixels))
+    os.environ["OPENCV_IO_MAX_IMAGE_PIXELS"] = str(options.max_pixels)
     try:
         for package in ("fastapi", "prometheus_client", "python_multipart"):
             import_module(package)  # before the models are loaded, which takes longer

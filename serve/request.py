@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -13,6 +12,7 @@ import numpy as np
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
 
 from utils.base.errors import DataError, one_line
+from utils.data.image_header import header_of
 from utils.data.images import decode_image
 
 FILE_FIELD = "image"
@@ -131,40 +131,22 @@ def read_image(content: bytes, max_pixels: int) -> np.ndarray:
     Raises:
         RequestError: 415 not an image, or a damaged one; 413 more than `max_pixels`.
     """
-    image_format, (width, height) = read_header(content)
-    if width * height > max_pixels:
-        raise RequestError(
-            413, f"the image has {width}x{height} pixels; the limit is {max_pixels / 1e6:g} megapixels"
-        )
-    if image_format == "GIF":
+    header = header_of(np.frombuffer(content, np.uint8), IMAGE_FORMATS)
+    if header is None:
+        expected = ", ".join(IMAGE_FORMATS)
+        raise RequestError(415, f"image: unknown format; expected one of {expected}")
+    if header.pixels > max_pixels:
+        size = f"{header.width}x{header.height}" if header.format else f"{header.pixels:,}"
+        raise RequestError(413, f"the image has {size} pixels; the limit is {max_pixels / 1e6:g} megapixels")
+    if header.format == "GIF":
         return _first_frame(content)
     try:
-        image = decode_image(np.frombuffer(content, np.uint8), "image")
+        image = decode_image(np.frombuffer(content, np.uint8), "image", max_pixels=max_pixels)
     except DataError as error:
         raise RequestError(415, str(error)) from error
-    if image.shape[0] * image.shape[1] != width * height:  # PIL and OpenCV disagree: trust neither
+    if image.shape[0] * image.shape[1] != header.pixels:  # PIL and OpenCV disagree: trust neither
         raise RequestError(415, "image: its header and its contents differ in size")
     return image
-
-
-def read_header(content: bytes) -> tuple[str, tuple[int, int]]:
-    """Return the format and (width, height) of an image file without decoding its pixels.
-
-    Raises:
-        RequestError: 415 not one of `IMAGE_FORMATS`; 413 far too large.
-    """
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we have a limit of our own
-            with Image.open(BytesIO(content), formats=IMAGE_FORMATS) as header:
-                return str(header.format), header.size
-    except Image.DecompressionBombError as error:
-        raise RequestError(413, "the image has far too many pixels") from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        expected = ", ".join(IMAGE_FORMATS)
-        raise RequestError(415, f"image: unknown format; expected one of {expected}") from error
 
 
 def _first_frame(content: bytes) -> np.ndarray:

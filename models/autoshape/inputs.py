@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from utils.base.download import download_bytes
 from utils.base.errors import ConfigError, DataError
+from utils.base.inputs import expand_user, split_url
 from utils.base.processes import usable_cores
 from utils.data.images import decode_image, read_image
 
@@ -57,12 +58,12 @@ def load_images(items: Sequence[Any], private_addresses: bool = False) -> list[N
 def load_image(item: Any, index: int = 0, private_addresses: bool = False) -> NamedImage:
     """Load the image at position `index` of a list; see `load_images`."""
     name = f"image{index}"
-    if isinstance(item, str) and urlsplit(item).scheme.lower() in ("http", "https"):
+    if isinstance(item, str) and item.lower().startswith(("http://", "https://")):
         content = download_bytes(item, limit=MAX_DOWNLOAD, public=not private_addresses)
         bgr = decode_image(np.frombuffer(content, np.uint8), item)
-        return NamedImage(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), _jpg(unquote(urlsplit(item).path), name))
+        return NamedImage(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), _jpg(unquote(split_url(item).path), name))
     if isinstance(item, str | Path):
-        bgr = read_image(Path(item).expanduser())
+        bgr = read_image(expand_user(item))
         return NamedImage(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), _jpg(item, name))
     if isinstance(item, Tensor):
         return NamedImage(_rgb(_uint8_of_tensor(item), name), f"{name}.jpg")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from utils.base.errors import ConfigError, DataError
 from utils.base.formats import Format, format_of
+from utils.base.inputs import expand_user
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +90,7 @@ def detect_format(file: str) -> Format:
             code; only a file named .torchscript may.
     """
     file_format = format_of(file)
-    if file_format.name == "pt" and _holds_program(Path(file).expanduser()):
+    if file_format.name == "pt" and _holds_program(expand_user(file)):
         raise DataError(
             f"--weights {file}: not a checkpoint but a TorchScript program; "
             "if you trust its origin, rename it to end in .torchscript"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor
 from models.backends.base import Backend, Outputs, import_runtime
 from models.backends.metadata import Metadata
 from utils.base.errors import ConfigError, DataError
+from utils.base.inputs import expand_user
 
 
 class CoreMlBackend(Backend):
@@ -22,7 +22,7 @@ class CoreMlBackend(Backend):
         super().__init__(weights, device)
         if sys.platform != "darwin":
             raise ConfigError(f"{weights}: Core ML models run on macOS only")
-        path = Path(weights).expanduser()
+        path = expand_user(weights)
         if not path.exists():
             raise DataError(f"--weights {weights}: no such file; make it with export.py")
         coremltools = import_runtime("coremltools", weights, "Core ML: pip install coremltools")

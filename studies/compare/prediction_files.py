@@ -15,6 +15,8 @@ import torch
 
 from studies.compare.examples import CONF_THRES, Objects
 from utils.base.errors import DataError, MissingFileError
+from utils.base.inputs import read_file
+from utils.base.limits import LIST
 from utils.base.log import LOG
 from utils.base.names import counted
 from utils.data.coco_json import Invalid, get_id
@@ -111,7 +113,7 @@ def read_predictions(file: Path, truth: Truth) -> Detections:
         DataError: not such a list, or it is of other images or categories.
     """
     try:
-        content = json.loads(file.read_bytes())
+        content = json.loads(read_file(file, LIST))
     except FileNotFoundError as error:
         raise MissingFileError(f"--predictions {file}: no such file") from error
     except OSError as error:

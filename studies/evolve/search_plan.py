@@ -8,6 +8,7 @@ from typing import Any
 
 from studies.evolve.genetic import Genetic, Population
 from utils.base.errors import ConfigError
+from utils.base.inputs import expand_user
 from utils.base.log import LOG
 from utils.base.options import changed, flag_of, parse_options, to_flags
 from utils.base.paths import ROOT, claim_folder, command_for, relative_to_cwd, runs_folder
@@ -89,7 +90,7 @@ def with_saved_options(options: TrainOptions) -> TrainOptions:
     """
     if not isinstance(options.resume, str):
         return options
-    home = Path(options.resume).expanduser()
+    home = expand_user(options.resume)
     if not (home / _SETTINGS).is_file():
         raise ConfigError(
             f"--resume {options.resume}: with --evolve, the folder of an evolution such as runs/evolve/exp"

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from utils.base.errors import ConfigError, DataError
+from utils.base.inputs import split_url
 from utils.base.log import Bar
 from utils.base.paths import atomic_write, file_sha256
 
@@ -31,6 +31,7 @@ def download_file(
     size: int | None = None,
     limit: int = MAX_BYTES,
     timeout: float = TIMEOUT,
+    always: bool = False,
 ) -> Path:
     """Download `url` to `destination`, unless that file exists with this sha256 and size.
 
@@ -41,13 +42,14 @@ def download_file(
         size: expected number of bytes.
         limit: maximum number of bytes to accept, if `size` is not known.
         timeout: maximum time without a response, seconds.
+        always: download even where the file exists.
 
     Raises:
         ConfigError: not an http(s) URL.
         DataError: no network, an HTTP error, or another size or hash than expected.
     """
     _check_url(url)
-    if destination.is_file() and matches(destination, sha256, size):
+    if not always and destination.is_file() and matches(destination, sha256, size):
         return destination
     digest = hashlib.sha256()
     with _open(url, destination, timeout) as response:
@@ -117,7 +119,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         allowed = ("https",) if req.type == "https" else ("http", "https")
-        if urlsplit(newurl).scheme not in allowed:
+        if split_url(newurl).scheme not in allowed:
             raise urllib.error.URLError(f"redirected to {newurl}, which is not {' or '.join(allowed)}")
         if self.public:
             _check_public(newurl)
@@ -125,13 +127,14 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def _check_url(url: str) -> None:
-    if urlsplit(url).scheme.lower() not in ("http", "https") or not urlsplit(url).hostname:
+    parts = split_url(url)
+    if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"{url}: not a URL to download from; expected http:// or https://")
 
 
 def _check_public(url: str) -> None:
     """Refuse loopback and private hosts. Unknown hosts pass: opening the URL fails."""
-    host = urlsplit(url).hostname or ""
+    host = split_url(url).hostname or ""
     try:
         found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlparse
 
 from utils.base.errors import ConfigError, DataError
+from utils.base.inputs import expand_user, split_url
 from utils.base.paths import command_for
 
 _MAKE_IT = f"make it with: {command_for('export.py')} --include ..."
@@ -128,7 +128,7 @@ def known_format(name: str, formats: dict[str, Format] = FORMATS) -> Format:
 def format_of(weights: str | Path) -> Format:
     """Return the format of a model path from its suffix; without a known one it is a PyTorch checkpoint."""
     name = str(weights).rstrip("/\\").lower()
-    url = urlparse(name)
+    url = split_url(name)
     if url.scheme in ("http", "https", "grpc") and url.path in ("", "/"):
         return TRITON
     longest_first = sorted(FORMATS.values(), key=lambda item: -len(item.suffix))
@@ -147,7 +147,7 @@ def existing_file(weights: str | Path) -> Path:
     Raises:
         DataError: there is no such file.
     """
-    path = Path(weights).expanduser()
+    path = expand_user(weights)
     if not path.is_file():
         raise DataError(f"--weights {weights}: no such file; {_MAKE_IT}")
     return path
@@ -159,7 +159,7 @@ def existing_folder(weights: str | Path, *patterns: str) -> tuple[Path, ...]:
     Raises:
         DataError: the folder or one of its files does not exist.
     """
-    path = Path(weights).expanduser()
+    path = expand_user(weights)
     if not path.is_dir():
         raise DataError(f"--weights {weights}: no such folder; {_MAKE_IT}")
     first_files = []

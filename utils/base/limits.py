@@ -47,12 +47,22 @@ class Limit:
             raise ConfigError(f"{self.variable}: expected a positive integer, found {text[:40]!r}")
         return int(text)
 
-    def check(self, count: int, where: str = "") -> None:
-        """Raise DataError if `count` is more than the limit; `where` is text before the message."""
-        if count > self.value:
+    def check(self, count: int, where: str = "", part: int = 1) -> None:
+        """Refuse more than the limit.
+
+        Args:
+            count: number to check.
+            where: text before the message.
+            part: the limit is divided by this.
+
+        Raises:
+            DataError: `count` is more.
+        """
+        most = self.value // part
+        if count > most:
             start = f"{where}: " if where else ""
             raise DataError(
-                f"{start}more than {self.value:,} {self.what}, found {count:,}; if you trust the file, "
+                f"{start}more than {most:,} {self.what}, found {count:,}; if you trust the file, "
                 f"raise the limit with {self.variable}"
             )
 
@@ -64,3 +74,8 @@ PARAMETERS = Limit("PARAMETERS", 1_000_000_000, "parameters")
 ACTIVATIONS = Limit("ACTIVATIONS", 100_000_000, "values that one layer returns for an image of 256 pixels")
 CLASSES = Limit("CLASSES", 100_000, "classes")
 YAML = Limit("YAML", 2**20, "bytes of a yaml")
+PIXELS = Limit("PIXELS", 2**25, "pixels of an image or a frame of a video")
+LARGE_FILES = 4  # a file that is as large as photos are may have so many times the pixels
+IMAGE = Limit("IMAGE", 2**29, "bytes of an image file")
+LABELS = Limit("LABELS", 2**24, "bytes of a label file")
+LIST = Limit("LIST", 2**30, "bytes of a list of images or of annotations")

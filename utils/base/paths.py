@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from utils.base.errors import ConfigError, MissingFileError
+from utils.base.inputs import expand_user
 
 ROOT = Path(__file__).resolve().parents[2]
 # pip installs everything into one package below site-packages, where nothing is written later.
@@ -74,12 +75,17 @@ def find_file(
     Raises:
         ConfigError: no file or several files have that name, or its suffix is not allowed.
     """
-    path = Path(name).expanduser()
+    path = expand_user(name)
     if suffixes and path.suffix.lower() not in suffixes:
         raise ConfigError(f"{flag} {name}: a file ending in {' or '.join(suffixes)} is needed")
     for candidate in (path, ROOT / path):
         if candidate.is_file():
             return candidate
+    if path.exists():
+        raise ConfigError(
+            f"{flag} {name}: {'a folder' if path.is_dir() else 'a pipe, device or socket'}, "
+            "where a file is needed"
+        )
     known = [file for folder in folders for file in (ROOT / folder).rglob(f"*{path.suffix}")]
     found = [file for file in known if file.name == path.name] if path.name == str(name) else []
     if len(found) > 1:
@@ -136,7 +142,7 @@ def check_writable(folder: Path, flag: str = "--project") -> None:
     Raises:
         ConfigError: it cannot.
     """
-    parent = folder.expanduser().absolute()
+    parent = expand_user(folder).absolute()
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent
     if not parent.is_dir():
@@ -211,7 +217,7 @@ def decode_text(data: bytes, errors: str = "strict") -> str:
 def cache_folder() -> Path:
     """Return the folder for downloads and caches: $YOLOV5_CONFIG_DIR, else the user's cache folder."""
     if chosen := os.environ.get("YOLOV5_CONFIG_DIR"):
-        return Path(chosen).expanduser()
+        return expand_user(chosen)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "yolov5-lska"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from utils.base.errors import YoloError, one_line
+from utils.base.limits import LARGE_FILES, PIXELS
 from utils.base.log import LOG, color, set_up_console
 from utils.base.paths import INSTALLED, command_for
 
@@ -53,12 +54,21 @@ def wait_passively() -> None:
         os.environ["OMP_WAIT_POLICY"] = "passive"
 
 
+def limit_opencv() -> None:
+    """Let OpenCV refuse huge images by itself, too, as it reads headers in its own way.
+
+    It reads the variable when it is imported, so call this before. What the user has set stays.
+    """
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(LARGE_FILES * PIXELS.value))
+
+
 def main(function: Callable[[], Any]) -> None:
     """Run the entry point of a script and exit: 0 success, 1 failure, 2 usage, 130 Ctrl-C, 143 SIGTERM."""
     set_up_console()
     wait_passively()
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        limit_opencv()
         status = function()
     except YoloError as error:
         if is_first_to_report():

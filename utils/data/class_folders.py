@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.base.errors import ConfigError, DataError, MissingFileError
+from utils.base.inputs import expand_user
 from utils.base.log import LOG
 from utils.base.names import class_names
 from utils.base.paths import output_root, relative_to_cwd
@@ -192,7 +193,7 @@ def _listed(names: Mapping[int, str]) -> str:
 
 def _find(name: str, allow_download: bool) -> Path:
     """Return the folder of a dataset; it is drawn or downloaded if it does not exist."""
-    given = Path(name).expanduser()
+    given = expand_user(name)
     candidates = [given.absolute(), output_root() / given, datasets_dir() / given.name]
     if name == SHAPES:
         from utils.data.shapes import make_class_shapes

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from utils.base.errors import DataError, MissingFileError
+from utils.base.inputs import read_file
+from utils.base.limits import LIST
 
 MOST_PIXELS = 2**30  # larger images are not read
 
@@ -60,7 +62,7 @@ def read_json(file: Path) -> dict[str, Any]:
         DataError: not JSON, or one of the lists is missing.
     """
     try:
-        raw = json.loads(file.read_bytes())
+        raw = json.loads(read_file(file, LIST))
     except FileNotFoundError as error:
         raise MissingFileError(f"{file}: no such file") from error
     except OSError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.base.errors import ConfigError, MissingFileError
+from utils.base.inputs import expand_user
 from utils.base.names import check_nc
 
 KEY = "annotations"
@@ -66,7 +67,7 @@ def with_annotations(
     Raises:
         ConfigError: annotations for shards, which contain their labels.
     """
-    files = {split: Path(os.path.normpath(root / Path(e).expanduser())) for split, e in entries.items()}
+    files = {split: Path(os.path.normpath(root / expand_user(e))) for split, e in entries.items()}
     made = dict(splits)
     for split, file in files.items():
         if any(not isinstance(source, Path) for source in splits[split]):

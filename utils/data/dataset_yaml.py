@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
-from utils.base.download import download_file
-from utils.base.errors import ConfigError, DataError, MissingFileError
+from utils.base.download import MAX_BYTES, download_file
+from utils.base.errors import ConfigError, DataError, MissingFileError, one_line
+from utils.base.inputs import expand_user, split_url
+from utils.base.limits import YAML
 from utils.base.log import LOG
 from utils.base.names import check_nc, class_names
-from utils.base.paths import find_file, output_root, path_hints, relative_to_cwd
+from utils.base.paths import cache_folder, find_file, output_root, path_hints, relative_to_cwd
 from utils.base.yaml_io import read_yaml
 from utils.data.coco_source import annotation_entries, names_of_annotations, with_annotations, with_names
-from utils.data.download import Download, download_data, is_archive, parse_downloads, unpack_archive
+from utils.data.download import (
+    ARCHIVE_SUFFIXES,
+    Download,
+    download_data,
+    is_archive,
+    parse_downloads,
+    unpack_archive,
+)
 from utils.data.shards.urls import ImageSource, is_shards, is_url, list_shards
 
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -86,20 +97,18 @@ def read_data_yaml(name: str | Path, *, allow_download: bool = False) -> DataSpe
 def datasets_dir() -> Path:
     """Return the folder of downloaded datasets: $YOLOv5_DATASETS_DIR, else `datasets` beside the project."""
     chosen = os.environ.get(_DATASETS_DIR)
-    return Path(chosen).expanduser() if chosen else output_root().parent / "datasets"
+    return expand_user(chosen) if chosen else output_root().parent / "datasets"
 
 
 def _open(name: str | Path) -> tuple[Path, dict[str, Any]]:
     """Return the path and content of a yaml; download it or unpack its archive if needed."""
     text = str(name)
     if text.lower().startswith(("http://", "https://")):
-        target = Path.cwd() / text.split("?")[0].rsplit("/", 1)[-1]
-        download_file(text, target)
-        return _open(target)
+        return _open(_download_yaml(text))
     if not is_archive(text):
         yaml = find_file(name, ("data",), YAML_SUFFIXES, "--data").absolute()
         return yaml, read_yaml(yaml)
-    archive = Path(name).expanduser()
+    archive = expand_user(name)
     if not archive.is_file():
         raise MissingFileError(f"--data {name}: no such file")
     folder = datasets_dir() / archive.name[: archive.name.index(".")]
@@ -113,6 +122,25 @@ def _open(name: str | Path) -> tuple[Path, dict[str, Any]]:
     raw = read_yaml(yaml)
     raw.pop("download", None)
     return yaml, {**raw, "path": str(yaml.parent)}
+
+
+def _download_yaml(url: str) -> Path:
+    """Download a yaml or archive into a folder of its URL: a local file of that name is another one.
+
+    What an earlier run downloaded is used where the URL cannot be reached.
+    """
+    name = PurePosixPath(unquote(split_url(url).path)).name
+    if not name.lower().endswith((*YAML_SUFFIXES, *ARCHIVE_SUFFIXES)):
+        raise ConfigError(f"--data {url}: expected the URL of a yaml or an archive")
+    folder = cache_folder() / "data" / hashlib.sha256(url.encode()).hexdigest()[:16]
+    limit = MAX_BYTES if is_archive(name) else YAML.value
+    try:
+        return download_file(url, folder / name, limit=limit, always=True)
+    except DataError as error:
+        if not (folder / name).is_file():
+            raise
+        LOG.warning(f"{one_line(error)}; using what was downloaded before, {folder / name}")
+        return folder / name
 
 
 def _read_names(raw: dict[str, Any], yaml: Path) -> dict[int, str]:
@@ -174,7 +202,7 @@ def _roots(raw: dict[str, Any], yaml: Path) -> Iterator[Path]:
     path = raw.get("path") or ""
     if not isinstance(path, str):
         raise ConfigError(f"{yaml}: path: expected a folder, found {path!r}")
-    given = Path(path).expanduser()
+    given = expand_user(path)
     if given.is_absolute():
         yield given
         return
@@ -190,7 +218,7 @@ def _resolve(root: Path, entry: str) -> ImageSource:
         return list_shards(entry, root)
     if is_url(entry):
         raise ConfigError(f"{entry}: only shards (.tar) are read from a URL; images have to be on a disk")
-    path = Path(os.path.normpath(root / Path(entry).expanduser()))
+    path = Path(os.path.normpath(root / expand_user(entry)))
     if entry.startswith("../") and not path.exists() and (beside := root / entry[3:]).exists():
         return beside
     return path

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from io import BytesIO
 
 import cv2
 import numpy as np
+
+from utils.base.limits import PIXELS
 
 HEAD = 32  # bytes that `image_format` needs
 UNREADABLE = "HEIC", "JPEG XL"  # neither OpenCV nor Pillow read these
@@ -26,6 +29,7 @@ _SIGNATURES = {
     b"\xff\x0a": "JPEG XL",
     b"\0\0\0\x0cJXL ": "JPEG XL",
 }
+_INTEGERS = {3: "H", 4: "I", 16: "Q"}  # types of values of a TIFF
 _BRANDS = {b"avif": "AVIF", b"avis": "AVIF"}  # of ISO base media files; what videos have is not listed
 _HEIC_BRANDS = b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"
 
@@ -64,23 +68,52 @@ def page_count(data: np.ndarray) -> int:
         return 1  # what OpenCV can read counts
 
 
+def tiff_size(data: np.ndarray) -> tuple[int, int] | None:
+    """Return (width, height) of the first image of a TIFF or BigTIFF; None for other and damaged files.
+
+    Args:
+        data: the bytes of the file, (n,) uint8.
+    """
+    if image_format(data[:HEAD].tobytes()) != "TIFF":
+        return None
+    sides: dict[int, int] = {}
+    for tag, value in next(_tags(data), []):
+        if tag in (256, 257):
+            sides.setdefault(tag, value)  # of a tag that is repeated, libtiff takes the first
+    return (sides[256], sides[257]) if len(sides) == 2 else None
+
+
 def _directories(data: np.ndarray) -> int:
-    """Return the number of image directories of a TIFF or BigTIFF, of which each names the next."""
+    """Return the number of image directories of a TIFF or BigTIFF."""
+    return max(sum(1 for _ in _tags(data)), 1)  # what OpenCV can read counts
+
+
+def _tags(data: np.ndarray) -> Iterator[Iterator[tuple[int, int]]]:
+    """Yield the tags and values of integers of each directory, of which each names the next."""
     order = "<" if data[0] == ord("I") else ">"
     content = data.data  # not copied: the image may be large
-    big = struct.unpack_from(f"{order}H", content, 2)[0] == 43
-    count_type, offset_type, entry = ("Q", "Q", 20) if big else ("H", "I", 12)
     seen: set[int] = set()
     try:
+        big = struct.unpack_from(f"{order}H", content, 2)[0] == 43
+        count, offset_type, entry = ("Q", "Q", "HHQQ") if big else ("H", "I", "HHII")
         (offset,) = struct.unpack_from(order + offset_type, content, 8 if big else 4)
         while offset and offset not in seen:
-            (entries,) = struct.unpack_from(order + count_type, content, offset)
+            (entries,) = struct.unpack_from(order + count, content, offset)
             seen.add(offset)
-            after = offset + struct.calcsize(count_type) + entries * entry
+            start = offset + struct.calcsize(count)
+            after = start + entries * struct.calcsize(order + entry)
             (offset,) = struct.unpack_from(order + offset_type, content, after)
-    except struct.error:  # truncated; what OpenCV can read counts
-        pass
-    return max(len(seen), 1)
+            yield _values(content[start:after], order, entry)
+    except struct.error:  # truncated
+        return
+
+
+def _values(directory: memoryview, order: str, entry: str) -> Iterator[tuple[int, int]]:
+    head, size = struct.calcsize(f"{order}{entry[:-1]}"), struct.calcsize(order + entry)
+    for start in range(0, len(directory), size):
+        tag, kind = struct.unpack_from(f"{order}HH", directory, start)
+        if kind in _INTEGERS:  # they are at the start of their field
+            yield tag, struct.unpack_from(order + _INTEGERS[kind], directory, start + head)[0]
 
 
 def decode_with_pillow(data: np.ndarray) -> np.ndarray | None:
@@ -95,10 +128,11 @@ def decode_with_pillow(data: np.ndarray) -> np.ndarray | None:
 
     try:
         with Image.open(BytesIO(data.tobytes())) as image:
-            rgb = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            ImageOps.exif_transpose(image, in_place=True)
+            rgb = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    return np.ascontiguousarray(rgb[..., ::-1])
+    return cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
 
 
 def why_unreadable(data: np.ndarray) -> str:
@@ -115,12 +149,7 @@ def why_unreadable(data: np.ndarray) -> str:
             cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error as error:
         if limit := re.search(r"CV_IO_MAX_IMAGE_(\w+)", str(error)):
-            name = limit[1].lower()
-            most = {"pixels": 1 << 30}.get(name, 1 << 20)
-            return (
-                f"it has {_size(data)}, OpenCV's limit is {most} {'' if name == 'pixels' else 'of '}{name}; "
-                f"cut it into tiles, or set the environment variable OPENCV_IO_MAX_IMAGE_{limit[1]}"
-            )
+            return _beyond(limit[1].lower())
     return "not an image that can be read (corrupt, or another format)"
 
 
@@ -129,14 +158,11 @@ def convert(found: str) -> str:
     return "heif-convert NAME.heic NAME.jpg" if found == "HEIC" else "djxl NAME.jxl NAME.jpg"
 
 
-def _size(data: np.ndarray) -> str:
-    """Return the size of an image that is too large to decode, from its header."""
-    from PIL import Image
-
-    try:
-        with Image.open(BytesIO(data.tobytes())) as image:
-            return f"{image.width}x{image.height} pixels"
-    except Image.DecompressionBombError as error:
-        return (re.search(r"\d+ pixels", str(error)) or ["too many pixels"])[0]
-    except (OSError, ValueError, SyntaxError):
-        return "too many pixels"
+def _beyond(what: str) -> str:
+    """Return the message for an image beyond a limit of OpenCV, whose header Pillow does not know."""
+    if what == "pixels":
+        return f"more than {PIXELS.value:,} {PIXELS.what}; if you trust the file, raise {PIXELS.variable}"
+    return (
+        f"its {what} is more than {1 << 20} pixels, OpenCV's limit; cut it into tiles, or set the "
+        f"environment variable OPENCV_IO_MAX_IMAGE_{what.upper()}"
+    )

@@ -8,11 +8,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from utils.base.errors import DataError
+from utils.base.inputs import read_file
+from utils.base.limits import LIST
 from utils.base.log import LOG
 from utils.base.paths import decode_text, path_hints
 from utils.data.images import IMAGE_SUFFIXES
 from utils.data.packed import PackedPaths
 
+# Have links to whole disks, and no images of a dataset.
+_SYSTEM_FOLDERS = frozenset((os.path.abspath(os.sep), "/dev", "/proc", "/run", "/sys"))
 _OTHER_FORMATS = (".avif", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jxl")  # of images
 
 
@@ -28,6 +32,8 @@ def list_images(sources: Sequence[Path], root: Path | None = None) -> PackedPath
     """
     found: set[str] = set()
     for source in sources:
+        if os.path.realpath(source) in _SYSTEM_FOLDERS:
+            raise DataError(f"{source}: a folder of the system, expected one of images")
         if source.is_dir():
             found.update(_walk(source))
         elif source.is_file():
@@ -70,7 +76,7 @@ def _walk(folder: Path) -> Iterator[str]:
     seen: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
-        if real in seen:
+        if real in seen or real in _SYSTEM_FOLDERS:
             folders.clear()
             continue
         seen.add(real)
@@ -88,7 +94,7 @@ def _read_list(file: Path, root: Path | None) -> list[str]:
         DataError: the list cannot be read, or none of its files exists.
     """
     try:
-        text = decode_text(file.read_bytes(), "surrogateescape")
+        text = decode_text(read_file(file, LIST), "surrogateescape")
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: {getattr(error, 'strerror', None) or error}") from error
     bases = list(dict.fromkeys((file.parent.absolute(), *([root.absolute()] if root else []), Path.cwd())))

@@ -10,7 +10,10 @@ import cv2
 import numpy as np
 
 from utils.base.errors import DataError
+from utils.base.inputs import file_size, open_file
+from utils.base.limits import IMAGE
 from utils.data.image_formats import decode_with_pillow, why_unreadable
+from utils.data.image_header import check_header, check_pixels, read_header
 
 IMAGE_SUFFIXES = (".bmp", ".dng", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp", ".pfm")
 # Read by detect.py, too. In datasets they are no images, as in YOLOv5.
@@ -21,13 +24,13 @@ VIDEO_SUFFIXES = (
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 _PFM_STARTS = (b"PF", b"Pf")
+_RADIANCE = b"#?"  # not a format of datasets; a small file may decode to gigabytes of floats
 _SHRINK_FLAGS = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-_ORIENTATION = 0x0112  # Exif tag; values from 5 swap width and height
 _KNOWN_HEADERS = ("BMP", "JPEG", "MPO", "PNG", "TIFF", "WEBP")  # formats whose sizes PIL reads as OpenCV does
 
 
@@ -50,7 +53,7 @@ def read_image(path: str | Path) -> np.ndarray:
     return decode_image(read_bytes(path), path)
 
 
-def decode_image(data: np.ndarray, name: str | Path, shrink: int = 1) -> np.ndarray:
+def decode_image(data: np.ndarray, name: str | Path, shrink: int = 1, max_pixels: int = 0) -> np.ndarray:
     """Decode the bytes of an image, (n,) uint8, to BGR uint8 (H, W, 3), turned as its Exif data says.
 
     Of 16-bit images the upper 8 bits are kept; floats 0-1 become 0-255; gray is repeated to three
@@ -61,10 +64,12 @@ def decode_image(data: np.ndarray, name: str | Path, shrink: int = 1) -> np.ndar
         name: name of the image in error messages.
         shrink: decode a JPEG to 1/2, 1/4 or 1/8 of its sides, rounded up, which is faster; other formats
             are decoded at full size.
+        max_pixels: accept so many pixels even where `YOLOV5_MAX_PIXELS` is lower.
 
     Raises:
-        DataError: not an image.
+        DataError: not an image, or with too many pixels.
     """
+    check_pixels(data, name, max_pixels)
     flags = _SHRINK_FLAGS[shrink if data[:2].tobytes() == _JPEG_START else 1]
     image = _decode(data, flags)
     if image is None and _is_truncated_jpeg(data):
@@ -112,9 +117,10 @@ def read_bytes(path: str | Path) -> np.ndarray:
     """Read a file as (n,) uint8.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: it cannot be read, or is too large.
     """
     try:
+        IMAGE.check(file_size(path), str(path))
         return np.fromfile(path, np.uint8)  # cv2.imread fails on unusual characters on Windows
     except OSError as error:
         raise _unreadable(path, error) from error
@@ -122,7 +128,7 @@ def read_bytes(path: str | Path) -> np.ndarray:
 
 def _open(path: str | Path) -> BinaryIO:
     try:
-        return Path(path).open("rb")
+        return open_file(path)
     except OSError as error:
         raise _unreadable(path, error) from error
 
@@ -133,19 +139,23 @@ def _unreadable(path: str | Path, error: OSError) -> DataError:
 
 
 def _decode_file(file: BinaryIO, name: str | Path) -> np.ndarray:
+    IMAGE.check(file.seek(0, 2), str(name))
     file.seek(0)
     return decode_image(np.frombuffer(file.read(), np.uint8), name)
 
 
 def _size(file: BinaryIO, name: str | Path) -> tuple[int, int]:
-    if size := _header_size(file):
-        return size
+    header = read_header(file, exif=True)
+    if header is not None:
+        check_header(header, file.seek(0, 2), name)
+    if header is not None and header.format in _KNOWN_HEADERS:
+        return (header.height, header.width) if header.turned else (header.width, header.height)
     height, width = _decode_file(file, name).shape[:2]
     return width, height
 
 
 def _decode(data: np.ndarray, flags: int) -> np.ndarray | None:
-    if data.size == 0:
+    if data.size == 0 or data[:2].tobytes() == _RADIANCE:
         return None
     try:
         # OpenCV would cut the floats of a PFM, 0-1, to 0 and 1.
@@ -158,31 +168,15 @@ def _decode(data: np.ndarray, flags: int) -> np.ndarray | None:
 def _from_float(image: np.ndarray | None) -> np.ndarray | None:
     if image is None or not np.issubdtype(image.dtype, np.floating):
         return None
-    levels = np.nan_to_num(image).clip(0, 1) * 255
-    if levels.ndim == 2:
-        levels = levels[..., None]
-    return np.ascontiguousarray(np.broadcast_to(levels[..., :3], (*levels.shape[:2], 3)).astype(np.uint8))
+    image = image[..., None] if image.ndim == 2 else image[..., :3]
+    levels = np.empty((*image.shape[:2], 3), np.uint8)
+    for row, out in zip(image, levels, strict=True):  # row by row, as floats take four times the memory
+        out[:] = np.nan_to_num(row).clip(0, 1) * 255
+    return levels
 
 
 def _is_truncated_jpeg(data: np.ndarray) -> bool:
     return data[:2].tobytes() == _JPEG_START and data[-2:].tobytes() != _JPEG_END
-
-
-def _header_size(file: BinaryIO) -> tuple[int, int] | None:
-    """Return (width, height) from the header, after Exif rotation; None where the image has to be decoded."""
-    from PIL import Image
-
-    try:
-        with Image.open(file) as header:
-            if header.format not in _KNOWN_HEADERS:
-                return None
-            width, height = header.size
-            # PIL applies the rotation of a TIFF itself. A PNG without Exif data before its pixels has none.
-            upright = header.format in ("TIFF", "BMP") or "exif" not in header.info
-            turned = not upright and header.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
-    return (height, width) if turned else (width, height)
 
 
 def _both_ends(file: BinaryIO) -> tuple[bytes, bytes]:

@@ -41,6 +41,7 @@ class Subject(IntEnum):
     LINE = 2  # one line of the label file, or an annotation of COCO, which is skipped
     FILE = 3  # COCO annotations as a whole
     CLIPPED = 4  # lines of label files with a coordinate slightly outside the image: count and first
+    MORE = 5  # further lines of one label file that are skipped: their count
 
 
 @dataclass

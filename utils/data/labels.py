@@ -15,6 +15,7 @@ MIN_SIDE = 10  # pixels; smaller images are taken for errors
 IMAGE_SKIPPED = "the image is skipped"
 BORDER = 1e-3  # how far beyond 0-1 a coordinate may be, which tools round and predictors overshoot
 _SMALLEST = 1e-6  # of the image; boxes that are narrower have no width, and polygons are a line
+MOST_ERRORS = 5  # of one label file that are described; others are counted
 BOX_VALUES = 5
 _MIN_POLYGON_VALUES = 7  # a class and three points
 
@@ -92,11 +93,11 @@ def _parse_line(words: Sequence[str]) -> tuple[np.ndarray, np.ndarray, str]:
         raise ValueError(f"{count} values; a box has 5, a polygon 1 and at least 3 pairs{spaces}")
     numbers = np.array([_parse_number(word) for word in words])
     if numbers[0] < 0 or numbers[0] % 1:
-        raise ValueError(f"class {words[0]} is not an integer of at least 0")
+        raise ValueError(f"class {words[0][:40]} is not an integer of at least 0")
     distance = np.maximum(-numbers[1:], numbers[1:] - 1)
     worst = int(distance.argmax())
     if distance[worst] > BORDER:
-        raise ValueError(f"{words[1 + worst]} is not in 0-1 (coordinates are fractions)")
+        raise ValueError(f"{words[1 + worst][:40]} is not in 0-1 (coordinates are fractions)")
     outside = words[1 + worst] if distance[worst] > 0 else ""
     values = np.concatenate((numbers[:1], numbers[1:].clip(0, 1))).astype(np.float32)
     points = np.zeros((0, 2), np.float32)
@@ -176,13 +177,15 @@ def check_sample(
         return SampleCheck(CORRUPT, notes=[(Subject.IMAGE, reason)])
     try:
         text = read_labels()
-    except (OSError, ValueError) as error:
+    except (DataError, OSError, ValueError) as error:
         reason = f"{getattr(error, 'strerror', None) or error}; {IMAGE_SKIPPED}"
         return SampleCheck(CORRUPT, notes=[(Subject.LABELS, reason)])
     if text is None:
         return SampleCheck(BACKGROUND, size)
     labels = parse_labels(text)
-    notes = [(Subject.LINE, f"{error}; {LINE_SKIPPED}") for error in labels.errors]
+    notes = [(Subject.LINE, f"{error}; {LINE_SKIPPED}") for error in labels.errors[:MOST_ERRORS]]
+    if (more := len(labels.errors) - MOST_ERRORS) > 0:
+        notes.append((Subject.MORE, f"{more} more lines with errors are skipped"))
     notes += [(Subject.CLIPPED, line) for line in labels.clipped]
     notes += [(Subject.LABELS, note) for note in labels.notes]
     if labels.errors and not len(labels.rows):

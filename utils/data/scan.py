@@ -7,16 +7,20 @@ import multiprocessing
 import signal
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from utils.base.errors import ConfigError, DataError
+from utils.base.inputs import read_file
+from utils.base.limits import LABELS
 from utils.base.log import LOG, Bar
 from utils.base.names import counted
 from utils.base.paths import decode_text
@@ -44,7 +48,7 @@ from utils.data.label_cache import (
     load_scan,
     save_scan,
 )
-from utils.data.labels import BORDER, IMAGE_SKIPPED, SampleCheck, build_scan, check_sample
+from utils.data.labels import BORDER, IMAGE_SKIPPED, MOST_ERRORS, SampleCheck, build_scan, check_sample
 from utils.data.packed import PackedImages, PackedPaths, PackedPolygons, PackedRows
 from utils.data.shards.index import open_shards
 from utils.data.shards.table import ShardTable
@@ -240,7 +244,7 @@ def _check_file(image: Path, labelled: bool = True) -> SampleCheck:
 
 def _read_text(path: Path) -> str | None:
     try:
-        return decode_text(path.read_bytes())
+        return decode_text(read_file(path, LABELS))
     except FileNotFoundError:
         return None
 
@@ -286,22 +290,39 @@ def _log_notes(
     ordered = sorted(notes, key=lambda note: note.index)
     clipped = [note for note in ordered if note.subject == Subject.CLIPPED]
     others = [note for note in ordered if note.subject != Subject.CLIPPED]
-    for note in others[:MAX_NOTES]:
+    shown = list(islice(_first_of_each_file(others), MAX_NOTES))
+    for note in shown:
         LOG.warning(f"{prefix}{_subject(note, images, annotations)}: {note.text}")
-    if len(others) > MAX_NOTES:
-        LOG.warning(f"{prefix}... and {len(others) - MAX_NOTES} more warnings")
+    if len(others) > len(shown):
+        LOG.warning(f"{prefix}... and {len(others) - len(shown)} more warnings")
     if clipped:  # a note for each chunk: the number of lines, and the first
-        count = sum(int(note.text.partition(" ")[0]) for note in clipped)
+        count = sum(map(_count_of, clipped))
         first = f"{_subject(clipped[0], images, annotations)}, {clipped[0].text.partition(' ')[2]}"
         LOG.warning(
             f"{prefix}{count} label lines with coordinates up to {BORDER} outside 0-1 are clipped, "
             f"first: {first}"
         )
     lines = sum(note.subject == Subject.LINE for note in notes)
+    lines += sum(_count_of(note) for note in notes if note.subject == Subject.MORE)
     corrupt = int((status == CORRUPT).sum())
     if lines or corrupt:
         skipped = counted(lines, "label line" if annotations is None else "annotation")
         LOG.warning(f"{prefix}{counted(corrupt, 'image')} and {skipped} are skipped in total")
+
+
+def _first_of_each_file(notes: Sequence[Note]) -> Iterator[Note]:
+    """Yield the notes without those of a file after its first few, so that one file cannot hide others."""
+    lines: Counter[int] = Counter()
+    for note in notes:
+        lines[note.index] += note.subject == Subject.LINE
+        if note.subject != Subject.LINE or lines[note.index] <= MOST_ERRORS:
+            yield note
+
+
+def _count_of(note: Note) -> int:
+    """Return the number at the start of a note that stands for several lines."""
+    number = note.text.partition(" ")[0]
+    return int(number) if number.isdecimal() else 1
 
 
 def _subject(note: Note, images: PackedImages, annotations: Path | None) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from utils.base.errors import ConfigError
+from utils.base.inputs import expand_user
 from utils.base.log import LOG
 
 Environment = Mapping[str, str]
@@ -144,7 +145,7 @@ def _comet(environment: Environment) -> bool:
     names = ("COMET_API_KEY", "COMET_OFFLINE_DIRECTORY")
     if any(environment.get(name) for name in names) or environment.get("COMET_MODE") == "offline":
         return True
-    return Path("~/.comet.config").expanduser().is_file()
+    return expand_user("~/.comet.config").is_file()
 
 
 def _clearml(environment: Environment) -> bool:
@@ -153,7 +154,7 @@ def _clearml(environment: Environment) -> bool:
     keys = ("CLEARML_API_HOST", "CLEARML_API_ACCESS_KEY", "CLEARML_API_SECRET_KEY")
     if all(environment.get(key) for key in keys):
         return True
-    return Path(environment.get("CLEARML_CONFIG_FILE") or "~/clearml.conf").expanduser().is_file()
+    return expand_user(environment.get("CLEARML_CONFIG_FILE") or "~/clearml.conf").is_file()
 
 
 SERVICES = (

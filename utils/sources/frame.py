@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
+
+from utils.data.image_header import check_count
 
 Kind = Literal["image", "video", "stream", "screen"]
 
@@ -36,6 +39,21 @@ class Frame:
     frame_number: int = 0
     total: int = 0
     fps: float = FALLBACK_FPS
+
+
+def check_frame_size(capture: cv2.VideoCapture, name: str, size: int = 0) -> None:
+    """Refuse a video whose frames have too many pixels.
+
+    Args:
+        capture: the video, open.
+        name: its name in the message.
+        size: bytes of its file; 0 for a stream.
+
+    Raises:
+        DataError: they have, see `check_count`.
+    """
+    width, height = (capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    check_count(int(width * height), size, name)
 
 
 def strided_fps(fps: float, vid_stride: int) -> float:

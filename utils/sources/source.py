@@ -9,17 +9,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import cv2
 
 from utils.base.download import download_file
 from utils.base.errors import ConfigError, DataError, MissingFileError, one_line
+from utils.base.inputs import expand_user, file_size, read_file, split_url
+from utils.base.limits import LIST
 from utils.base.log import LOG
 from utils.base.paths import path_hints
 from utils.data.image_formats import page_count
 from utils.data.images import SOURCE_SUFFIXES, VIDEO_SUFFIXES, decode_image, is_video, read_bytes
-from utils.sources.frame import Frame, strided_fps
+from utils.sources.frame import Frame, check_frame_size, strided_fps
 from utils.sources.streams import ScreenSource, StreamSource, read_stream_list
 from utils.sources.unused import describe_subfolders, describe_unused, sniff
 
@@ -103,10 +105,12 @@ class FileSource:
 
     def _video(self, path: Path, index: int) -> Iterator[Frame]:
         """Yield every `vid_stride`-th frame; an incomplete stride at the end gives none."""
+        size = file_size(path)  # an error for a pipe, which has no end
         capture = cv2.VideoCapture(str(path))
         try:
             if not capture.isOpened():
                 raise DataError(f"{path}: not a video that OpenCV can open")
+            check_frame_size(capture, str(path), size)
             fps = strided_fps(capture.get(cv2.CAP_PROP_FPS), self.vid_stride)
             total = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0) // self.vid_stride
             number = 0
@@ -137,8 +141,8 @@ def find_source(source: str, vid_stride: int = 1) -> Source:
     if source.isascii() and source.isdigit():
         return StreamSource(source, [source], vid_stride)
     if source.lower().endswith(".streams"):
-        return StreamSource(source, read_stream_list(Path(source).expanduser(), source), vid_stride)
-    scheme = urlsplit(source).scheme.lower() if "://" in source else ""
+        return StreamSource(source, read_stream_list(expand_user(source), source), vid_stride)
+    scheme = split_url(source).scheme.lower() if "://" in source else ""
     if scheme in ("http", "https") and (name := _media_name(source)):
         source = str(_download(source, name))
     elif scheme in _STREAM_SCHEMES:
@@ -159,7 +163,7 @@ def find_files(source: str) -> tuple[list[Path], int]:
     """
     missing = 0
     if source.lower().endswith(".txt"):
-        found, missing = _read_list(Path(source).expanduser(), source)
+        found, missing = _read_list(expand_user(source), source)
     elif (expanded := _expand(source)) is not None:
         found = expanded
     else:
@@ -181,7 +185,7 @@ def find_files(source: str) -> tuple[list[Path], int]:
 def _nothing_usable(source: str, left: str) -> str:
     """Return the message for a source without images and videos, with what it contains instead."""
     images, videos = (" ".join(names).replace(".", "") for names in (SOURCE_SUFFIXES, VIDEO_SUFFIXES))
-    folder = Path(source).expanduser()
+    folder = expand_user(source)
     found = left or (describe_subfolders(folder) if folder.is_dir() else "")
     return f"--source {source}: no image ({images}) and no video ({videos}) there" + (found and f"; {found}")
 
@@ -189,7 +193,7 @@ def _nothing_usable(source: str, left: str) -> str:
 def _read_list(file: Path, source: str) -> tuple[list[Path], int]:
     """Read a list of one path, folder or glob per line, relative to the current folder or to the list."""
     try:
-        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        text = read_file(file, LIST).decode("utf-8-sig", errors="surrogateescape")
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise ConfigError(f"--source {source}: {reason}") from error
@@ -212,7 +216,7 @@ def _expand(text: str) -> list[Path] | None:
 
     A path that exists is preferred to a pattern, so `[1]` and `*` in names of folders are taken literally.
     """
-    path = Path(text).expanduser()
+    path = expand_user(text)
     try:
         if path.is_dir():
             return sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != ".")
@@ -231,7 +235,7 @@ def _expand(text: str) -> list[Path] | None:
 
 def _media_name(url: str) -> str:
     """Return the file name of a URL of an image or video, else an empty string."""
-    name = Path(unquote(urlsplit(url).path).replace("\\", "/")).name
+    name = Path(unquote(split_url(url).path).replace("\\", "/")).name
     return name if Path(name).suffix.lower() in SOURCE_SUFFIXES or is_video(name) else ""
 
 

@@ -7,14 +7,16 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
 import cv2
 import numpy as np
 
 from utils.base.errors import ConfigError, DataError, one_line
+from utils.base.inputs import read_file, split_url
+from utils.base.limits import YAML
 from utils.base.log import LOG
-from utils.sources.frame import Frame, strided_fps
+from utils.sources.frame import Frame, check_frame_size, strided_fps
 
 RECONNECTS = 10  # attempts before a lost stream counts as ended
 RECONNECT_WAIT = 1.0  # seconds between them
@@ -28,7 +30,8 @@ def read_stream_list(file: Path, source: str) -> list[str]:
         ConfigError: unreadable, or without a stream.
     """
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+        text = read_file(file, YAML).decode("utf-8-sig")
+        lines = [line.strip() for line in text.splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--source {source}: {getattr(error, 'strerror', None) or error}") from error
     streams = [line for line in lines if line and not line.startswith("#")]
@@ -39,7 +42,7 @@ def read_stream_list(file: Path, source: str) -> list[str]:
 
 def stream_name(stream: str) -> str:
     """Return the URL of a stream as a file name, without user name and password."""
-    parts = urlsplit(stream)
+    parts = split_url(stream)
     if parts.scheme and parts.netloc:
         host = parts.netloc.rpartition("@")[2]
         stream = urlunsplit(parts._replace(netloc=host))
@@ -148,6 +151,7 @@ class _Reader(threading.Thread):
         if not capture.isOpened():
             capture.release()
             return None
+        check_frame_size(capture, stream_name(self.stream))
         self.fps = strided_fps(capture.get(cv2.CAP_PROP_FPS), self.vid_stride)
         return capture
 
@@ -202,7 +206,7 @@ def resolve(stream: str) -> str:
         ConfigError: yt-dlp is not installed.
         DataError: yt-dlp finds no video.
     """
-    host = (urlsplit(stream).hostname or "").removeprefix("www.")
+    host = (split_url(stream).hostname or "").removeprefix("www.")
     if host not in ("youtube.com", "m.youtube.com", "youtu.be"):
         return stream
     try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from models.weights import Checkpoint, read_checkpoint
 from models.yolo import task_of
 from utils.base.errors import ConfigError
+from utils.base.inputs import expand_user
 from utils.base.log import LOG
 from utils.base.options import changed, flag_of, options_from
 from utils.base.paths import relative_to_cwd
@@ -56,7 +57,7 @@ def after_restart(options: TrainOptions, process_group: ProcessGroup) -> TrainOp
 def _folder_of_launch(options: TrainOptions) -> Path | None:
     """Return the newest run directory that this torchrun has made before."""
     if isinstance(options.resume, str):
-        parents = {Path(options.resume).expanduser().resolve().parents[1].parent}
+        parents = {expand_user(options.resume).resolve().parents[1].parent}
     else:  # --name may contain folders
         parents = {Path(options.project), (Path(options.project) / options.name).parent}
     files = [file for parent in parents for file in parent.glob(f"*/{_LAUNCH}")]
@@ -84,7 +85,7 @@ def find_run(options: TrainOptions) -> ResumedRun:
     Raises:
         ConfigError: there is no such checkpoint, or its training is finished.
     """
-    path = newest_checkpoint(Path.cwd()) if options.resume is True else Path(str(options.resume)).expanduser()
+    path = newest_checkpoint(Path.cwd()) if options.resume is True else expand_user(str(options.resume))
     if not path.is_file():
         raise ConfigError(f"--resume {path}: no such file; give the last.pt of a run")
     checkpoint = read_checkpoint(path)

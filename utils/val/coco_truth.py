@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.base.errors import ConfigError, DataError, MissingFileError, YoloError
+from utils.base.inputs import expand_user
 from utils.base.log import LOG
 from utils.base.paths import output_root
 from utils.data.coco_json import CocoEntries, read_entries
@@ -95,7 +96,7 @@ def read_truth(
         MissingFileError: there are none.
         ConfigError, DataError: they cannot be used.
     """
-    file = Path(given).expanduser() if given else find_annotations(data, split)
+    file = expand_user(given) if given else find_annotations(data, split)
     entries = read_entries(file)
     image_ids = _match_images(entries, paths, file)
     if single_cls:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.serving import Answer, serve
 from tests.utils.data.image_files import make_set
 from utils.base import paths
 from utils.base.errors import ConfigError, DataError
@@ -264,3 +265,34 @@ def test_shipped_yamls_are_found_by_name_and_well_formed(
     data = read_data_yaml(path.name)
     assert data.nc == len(data.names) > 0
     assert "download" not in data.raw or data.download
+
+
+def test_a_url_is_downloaded_even_where_a_file_has_its_name(
+    tmp_path: Path, project: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("YOLOV5_CONFIG_DIR", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    root = make_splits(tmp_path / "far")
+    local = write(tmp_path / "data.yaml", path=str(root), names=["local"])
+    content = local.read_bytes()
+    with serve({"/data.yaml?raw=1": Answer(content.replace(b"local", b"remote"))}) as site:
+        url = f"{site.url}/data.yaml?raw=1"
+        assert read_data_yaml(url).names == {0: "remote"}
+        site.answers["/data.yaml?raw=1"] = Answer(content.replace(b"local", b"newer"))
+        assert read_data_yaml(url).names == {0: "newer"}
+    assert local.read_bytes() == content
+    assert read_data_yaml(url).names == {0: "newer"}
+    assert any("using what was downloaded before" in line for line in logged)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://[bad/a.yaml", "not a valid URL"),
+        ("http://127.0.0.1:9/a", "expected the URL of a yaml or an archive"),
+    ],
+)
+def test_other_urls_are_errors(url: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_data_yaml(url)

@@ -153,3 +153,20 @@ def test_images_of_formats_that_are_not_used_are_counted(
 )
 def test_path_of_the_label_file(image: str, labels: str) -> None:
     assert label_path(Path(image)) == Path(labels)
+
+
+@pytest.mark.parametrize("folder", ["/", "/proc", "/sys", "/dev"])
+def test_folders_of_the_system_are_not_searched(folder: str, tmp_path: Path) -> None:
+    """/proc has links to whole disks: YOLOv5 takes images of other programs from there."""
+    with pytest.raises(DataError, match=f"{folder}: a folder of the system"):
+        list_images([Path(folder)])
+    touch(tmp_path / "a.jpg")
+    (tmp_path / "link").symlink_to(folder)
+    assert list(list_images([tmp_path])) == [tmp_path / "a.jpg"]
+
+
+def test_a_list_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "train.txt").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(DataError, match=r"train.txt: more than 1,073,741,824 bytes.*YOLOV5_MAX_LIST"):
+        list_images([tmp_path / "train.txt"])

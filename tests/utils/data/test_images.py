@@ -1,3 +1,4 @@
+import os
 import struct
 import zlib
 from io import BytesIO
@@ -10,7 +11,7 @@ from PIL import Image, ImageOps
 
 from tests.known import pattern_image
 from utils.base.errors import DataError
-from utils.data.image_formats import image_format, page_count
+from utils.data.image_formats import image_format, page_count, tiff_size
 from utils.data.images import check_image, decode_image, image_size, read_image
 
 BGR = pattern_image(40, 60)
@@ -73,12 +74,77 @@ def test_a_file_that_is_not_an_image_is_named(tmp_path: Path, content: bytes) ->
         read_image(path)
 
 
-def test_an_image_above_the_limit_of_opencv_says_what_helps() -> None:
+@pytest.mark.parametrize("sides", [(9_000, 9_000), (33_000, 33_000), (2**31 - 1, 2**31 - 1)])
+def test_an_image_with_too_many_pixels_is_not_decoded(sides: tuple[int, int]) -> None:
     """A scanned drawing with 1 bit per pixel is a small file; OpenCV would need 3 GB for it."""
-    with pytest.raises(
-        DataError, match=r"a.png: it has .*\d+ pixels.*1073741824 pixels.*OPENCV_IO_MAX_IMAGE_PIXELS"
-    ):
-        decode_image(np.frombuffer(_blank_png(33_000, 33_000), np.uint8), "a.png")
+    with pytest.raises(DataError, match=r"a.png: more than 33,554,432 pixels.*YOLOV5_MAX_PIXELS"):
+        decode_image(np.frombuffer(_blank_png(*sides), np.uint8), "a.png")
+
+
+@pytest.mark.parametrize("big", [False, True], ids=["TIFF", "BigTIFF"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_tiff_that_pillow_cannot_open_is_not_decoded(order: str, big: bool) -> None:
+    """Floats compress well; libtiff takes the first of two widths, Pillow the last."""
+    widths = [(256, 4, 1, 30_000), (256, 4, 1, 100), (257, 3, 1, 20_000)]
+    start = b"II" if order == "<" else b"MM"
+    if big:
+        head = start + struct.pack(f"{order}HHHQQ", 43, 8, 0, 16, 3)
+        rows = b"".join(
+            struct.pack(f"{order}HHQ", *row[:3])
+            + struct.pack(f"{order}{'H6x' if row[1] == 3 else 'I4x'}", row[3])
+            for row in widths
+        )
+    else:
+        head = start + struct.pack(f"{order}HIH", 42, 8, 3)
+        rows = b"".join(
+            struct.pack(f"{order}HHI", *row[:3])
+            + struct.pack(f"{order}{'H2x' if row[1] == 3 else 'I'}", row[3])
+            for row in widths
+        )
+    data = np.frombuffer(head + rows + bytes(8), np.uint8)
+    assert tiff_size(data) == (30_000, 20_000)
+    with pytest.raises(DataError, match=r"more than 16,777,216 pixels.*found 600,000,000"):
+        decode_image(data, "a.tif")
+
+
+def test_the_limit_of_pixels_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YOLOV5_MAX_PIXELS", "100")
+    data = cv2.imencode(".png", BGR)[1].ravel()
+    with pytest.raises(DataError, match="more than 100 pixels"):
+        decode_image(data, "a.png")
+    pixels = BGR.shape[0] * BGR.shape[1]
+    assert decode_image(data, "a.png", max_pixels=pixels).shape == BGR.shape
+    monkeypatch.setenv("YOLOV5_MAX_PIXELS", str(pixels))
+    assert decode_image(data, "a.png").shape == BGR.shape
+
+
+def test_a_large_file_may_have_more_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A photo of 100 megapixels has 20 MB or more; only an image that decodes to far more is refused."""
+    monkeypatch.setenv("YOLOV5_MAX_PIXELS", "1000")
+    plain, noise = np.zeros((60, 60, 3), np.uint8), pattern_image(60, 60)
+    with pytest.raises(DataError, match="found 3,600"):
+        decode_image(cv2.imencode(".png", plain)[1].ravel(), "a.png")
+    assert decode_image(cv2.imencode(".png", noise)[1].ravel(), "a.png").shape == noise.shape
+    with pytest.raises(DataError, match="found 4,900"):
+        decode_image(cv2.imencode(".png", pattern_image(70, 70))[1].ravel(), "a.png")
+
+
+def test_pipes_and_devices_are_no_images(tmp_path: Path) -> None:
+    """Reading them could wait, or go on, without end."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    for name, reason in (("pipe.jpg", "named pipe"), ("zero.jpg", "device")):
+        for read in (read_image, image_size, check_image):
+            with pytest.raises(DataError, match=f"{name}: a {reason}, where a file is needed"):
+                read(tmp_path / name)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "sparse.jpg").open("wb") as file:
+        file.truncate(2**40)
+    for read in (read_image, image_size):
+        with pytest.raises(DataError, match="sparse.jpg: more than 536,870,912 bytes of an image file"):
+            read(tmp_path / "sparse.jpg")
 
 
 def _blank_png(width: int, height: int) -> bytes:

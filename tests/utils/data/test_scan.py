@@ -270,10 +270,32 @@ def test_a_dataset_without_usable_images_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_number_of_warnings_is_limited(tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
-    images = make_set(tmp_path, 3)
-    (tmp_path / "labels/train/001.txt").write_text("0\n" * 70 + "0 0.5 0.5 0.1 0.1\n")
+    images = make_set(tmp_path, 60)
+    for labels in (tmp_path / "labels/train").glob("*.txt"):
+        labels.write_text("0\n0 0.5 0.5 0.1 0.1\n")
     load_labels([images])
-    warnings = [record.getMessage() for record in logged.records if record.levelname == "WARNING"]
+    warnings = warnings_of(logged)
     assert len(warnings) == 52
-    assert warnings[-2].startswith("... and 20 more warnings")
-    assert warnings[-1] == "0 images and 70 label lines are skipped in total"
+    assert warnings[-2].startswith("... and 10 more warnings")
+    assert warnings[-1] == "0 images and 60 label lines are skipped in total"
+
+
+@pytest.mark.parametrize(
+    ("line", "names"), [("0", None), ("7 0.5 0.5 0.1 0.1", {0: "cat"})], ids=["malformed", "unknown class"]
+)
+def test_a_file_of_many_bad_lines_does_not_hide_the_warnings_of_others(
+    line: str, names: dict[int, str] | None, tmp_path: Path, logged: pytest.LogCaptureFixture
+) -> None:
+    images = make_set(tmp_path, 3)
+    good = "0 0.5 0.5 0.1 0.1\n"
+    bad = "".join(f"{line[:-1]}{digit}\n" for digit in range(1, 10)) if names else f"{line}\n" * 70
+    (tmp_path / "labels/train/000.txt").write_text(bad * (8 if names else 1) + good)
+    (tmp_path / "labels/train/002.txt").write_text(f"{line}\n{good}")
+    load_labels([images], names)
+    warnings = warnings_of(logged)
+    assert sum("000.txt: line" in text for text in warnings) == 5
+    assert any("002.txt: line 1: " in text for text in warnings)
+
+
+def warnings_of(logged: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in logged.records if record.levelname == "WARNING"]

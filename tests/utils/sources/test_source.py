@@ -289,3 +289,39 @@ def test_a_file_named_like_a_screen_is_a_file(tmp_path: Path) -> None:
     file = make_image_file(tmp_path / "screenshot 1.png")
     assert names(str(file)) == ["screenshot 1.png"]
     assert names(os.path.relpath(file)) == ["screenshot 1.png"]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("http://[bad/a.jpg", "not a valid URL"),
+        ("rtsp://[bad", "not a valid URL"),
+        ("http://host:99999/a.jpg", "not a valid URL"),
+        ("~nosuchuser/a.jpg", "no such file"),
+    ],
+)
+def test_malformed_urls_and_unknown_users_are_errors(source: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        find_source(source)
+
+
+def test_a_malformed_url_in_a_list_of_streams_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "all.streams").write_text("rtsp://[::1/x\n")
+    with pytest.raises(ConfigError, match="not a valid URL"):
+        find_source(str(tmp_path / "all.streams"))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.mp4"])
+def test_a_pipe_is_not_read(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="none of its 1 files could be read"):
+        frames(str(tmp_path / name))
+
+
+def test_a_video_with_too_many_pixels_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = video(tmp_path / "a.avi")
+    monkeypatch.setenv("YOLOV5_MAX_PIXELS", "700")
+    with pytest.raises(DataError, match="none of its 1 files could be read"):
+        frames(str(path))
+    monkeypatch.setenv("YOLOV5_MAX_PIXELS", "768")
+    assert len(frames(str(path))) == 6

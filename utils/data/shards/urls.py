@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.base.errors import ConfigError
+from utils.base.inputs import expand_user
 from utils.data.coco_source import CocoImages
 
 MAX_SHARDS = 100_000  # more is most likely a typing error
@@ -91,9 +92,9 @@ def list_shards(entry: str, root: Path) -> ShardList:
         if "*" in entry:
             raise ConfigError(f"{entry}: a URL cannot contain *; name its shards as {{0000..0099}}")
         return ShardList(entry, _limited(entry, expand_braces(entry)))
-    pattern = os.path.normpath(root / Path(entry).expanduser())
+    pattern = os.path.normpath(root / expand_user(entry))
     # Only the entry is expanded: the names of folders above it may contain braces or asterisks.
-    names = _limited(entry, expand_braces(str(Path(entry).expanduser())))
+    names = _limited(entry, expand_braces(str(expand_user(entry))))
     if "*" in entry:
         names = tuple(found for name in names for found in sorted(glob.glob(name, root_dir=root)))  # noqa: PTH207
     urls = tuple(os.path.normpath(root / name) for name in names)
