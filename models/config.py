@@ -19,6 +19,7 @@ from models.attention.gates import GATES
 from models.attention.lska import default_dilation, kernel_of
 from utils.base.errors import ConfigError
 from utils.base.inputs import expand_user
+from utils.base.limits import LAYERS
 from utils.base.log import LOG
 from utils.base.paths import ROOT, find_file
 from utils.base.yaml_io import read_yaml
@@ -141,6 +142,7 @@ def read_rows(d: dict[str, Any], origin: str = "model yaml") -> list[LayerRow]:
         written, number, name, args = row
         if not isinstance(number, int) or number < 1 or not isinstance(name, str):
             raise ConfigError(f"{where}: number {number!r} must be at least 1 and module {name!r} a name")
+        LAYERS.check(number, where)
         try:
             args = [read_word(value, words) for value in (args if isinstance(args, list) else [args])]
         except ConfigError as error:

@@ -12,6 +12,8 @@ from models.blocks.conv import Projection
 from utils.base.errors import ConfigError
 from utils.native.maps import can_decode, decode
 
+_MOST_ANCHORS = 1000  # of one level
+
 
 class Detect(nn.Module):
     """A 1x1 convolution per level; in eval mode the logits are decoded into boxes.
@@ -39,6 +41,8 @@ class Detect(nn.Module):
 
     def __init__(self, nc: int = 80, anchors: list[list[float]] | int = 3, ch: tuple[int, ...] = ()) -> None:
         super().__init__()
+        if isinstance(anchors, int) and not 1 <= anchors <= _MOST_ANCHORS:
+            raise ConfigError(f"anchors: {anchors!r:.20} per level, expected 1 to {_MOST_ANCHORS}")
         levels = [list(range(2 * anchors))] * len(ch) if isinstance(anchors, int) else list(anchors)
         if len(levels) != len(ch) or len({len(level) for level in levels}) != 1 or len(levels[0]) % 2:
             raise ConfigError(

@@ -8,10 +8,11 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any
 
 from torch import nn
 
+from models.arguments import LARGEST, check_arguments, is_integer
 from utils.base.errors import ConfigError, first_line
 
 
@@ -60,7 +61,7 @@ class LayerPlan:
         for known in channels:
             if known in others:
                 others.remove(known)
-        kernel, factor = sorted([*others, 3, 1], reverse=True)[:2]
+        kernel, factor = sorted([*others, 3.0, 1.0], reverse=True)[:2]
         return 8.0 * math.prod(channels) * kernel**2 * factor**2 * self.copies
 
     def build(self) -> nn.Module:
@@ -123,22 +124,18 @@ def own_order(name: str, args: Sequence[Any], channels: Collection[int] = ()) ->
     """
     args, names = list(args), argument_names(name)
     first = args[0] if args else None
-    if names[:1] == ["k"] and _is_integer(first) and first % 2 == 0:
-        pair = len(args) > 1 and _is_integer(args[1]) and args[1] % 2 == 1 and args[1] > 1
+    if names[:1] == ["k"] and is_integer(first) and first % 2 == 0:
+        pair = len(args) > 1 and is_integer(args[1]) and args[1] % 2 == 1 and args[1] > 1
         if first > _MOST_KERNEL or pair or first in channels:
             return args[1:], first
-    pair = len(args) > 1 and _is_integer(args[1])
-    if names == ["r", "init"] and _is_integer(first) and (pair or (first > _MOST_R and first in channels)):
+    pair = len(args) > 1 and is_integer(args[1])
+    if names == ["r", "init"] and is_integer(first) and (pair or (first > _MOST_R and first in channels)):
         return args[1:], first  # `SE, [1024, 16]`
-    if names[1:2] == ["shortcut"] and "k" in names and len(args) > 1 and _is_integer(args[1]) and args[1] > 1:
+    if names[1:2] == ["shortcut"] and "k" in names and len(args) > 1 and is_integer(args[1]) and args[1] > 1:
         rest = args[2:]
         if not rest or (len(rest) == 1 and isinstance(rest[0], dict)):
             return [first, {"k": args[1], **(rest[0] if rest else {})}], None
     return args, None
-
-
-def _is_integer(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def same_channels(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
@@ -167,13 +164,16 @@ def sum_of_channels(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
 def space_to_depth(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
     """Plan Contract: gain squared times as many channels."""
     c1, gain = _one_source(layer), int(args[0]) if args else 2
-    return BlockPlan((gain,), c1 * gain**2, copies=layer.repeats)
+    return BlockPlan((gain,), c1 * gain ** (2 * layer.repeats), copies=layer.repeats)
 
 
 def depth_to_space(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
     """Plan Expand: gain squared times fewer channels."""
     c1, gain = _one_source(layer), int(args[0]) if args else 2
-    return BlockPlan((gain,), c1 // gain**2, copies=layer.repeats)
+    times = gain ** (2 * layer.repeats)
+    if c1 % times:
+        raise ValueError(f"{c1} channels cannot be divided by {times}")
+    return BlockPlan((gain,), c1 // times, copies=layer.repeats)
 
 
 def any_channels(layer: LayerContext, args: tuple[Any, ...]) -> BlockPlan:
@@ -277,7 +277,7 @@ def plan(name: str, layer: LayerContext, args: Sequence[Any]) -> LayerPlan:
     try:
         if channels is not None and _one_source(layer) not in (channels, layer.scale_width(channels)):
             raise ValueError(f"it keeps the channels of its input, {_one_source(layer)}, not {channels}")
-        _check_arguments(name, own, keywords)
+        check_arguments(argument_names(name), accepted, own, keywords)
         made = rule(layer, tuple(own))
         if made.out_channels < 1:
             raise ValueError(f"{made.out_channels} output channels")
@@ -289,7 +289,7 @@ def plan(name: str, layer: LayerContext, args: Sequence[Any]) -> LayerPlan:
 def _channels_of_input(layer: LayerContext, args: Sequence[Any]) -> tuple[int, ...]:
     """Return the first argument if it is the channels of the input, before or after width_multiple."""
     first = args[0] if args else None
-    if not _is_integer(first) or first % 8:
+    if not is_integer(first) or first % 8 or abs(first) > LARGEST:
         return ()
     return (first,) if {first, layer.scale_width(first)} & {*layer.in_channels} else ()
 
@@ -303,39 +303,6 @@ def _describe_unknown(name: str) -> str:
     near = difflib.get_close_matches(name.lower().replace("_", ""), folded, n=3, cutoff=0.5)
     hint = f" Did you mean {', '.join(folded[n] for n in near)}?" if near else ""
     return f"no block is called {name!r}.{hint} models/common.py registers blocks."
-
-
-def _check_arguments(name: str, positional: Sequence[Any], keywords: Mapping[str, Any]) -> None:
-    """Check the number, names and types of the arguments of a row.
-
-    Raises:
-        TypeError: the message names the argument.
-    """
-    names, parameters = argument_names(name), inspect.signature(_BLOCKS[name][0]).parameters
-    kinds = {one.kind for one in parameters.values()}
-    if len(positional) > len(names) and inspect.Parameter.VAR_POSITIONAL not in kinds:
-        raise TypeError(f"{len(positional)} arguments, expected at most {len(names)}")
-    unknown = [key for key in keywords if key not in names]
-    if unknown and inspect.Parameter.VAR_KEYWORD not in kinds:
-        raise TypeError(f"there is no argument {unknown[0]}")
-    for key, value in {**dict(zip(names, positional, strict=False)), **keywords}.items():
-        kind = parameters[key].annotation if key in parameters else None
-        if isinstance(kind, str) and kind in _TYPES and not _TYPES[kind](value):
-            raise TypeError(f"{key} is {value!r}, expected {_KINDS[kind]}")
-
-
-# Types of arguments, as the blocks of models/ annotate them. YOLOv5 accepts 0 and 1 for False and True.
-_TYPES: dict[Any, Callable[[Any], bool]] = {
-    "bool": lambda value: value in (True, False),
-    "int": _is_integer,
-    "int | None": lambda value: value is None or _is_integer(value),
-    "float": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
-    "str": lambda value: isinstance(value, str),
-}
-_KINDS = {
-    "bool": "True or False", "int": "an integer", "int | None": "an integer or None", "float": "a number",
-    "str": "a word",
-}  # fmt: skip
 
 
 def _misfit(name: str, args: Sequence[Any], error: Exception) -> ConfigError:

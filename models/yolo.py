@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import models.common
 from models import registry
-from models.base_model import BaseModel, LayerCallback, describe_layer
+from models.base_model import BaseModel, LayerCallback
 from models.blocks.conv import default_activation
 from models.config import (
     LayerRow,
@@ -33,13 +33,13 @@ from models.config import (
     warn_about_unread,
     words_of,
 )
+from models.dry_run import SIDE, dry_run, is_ordinary
 from models.head import Detect
 from models.tta import augmented_forward
 from models.user_blocks import origin_of_blocks
-from utils.base.errors import ConfigError, first_line
-from utils.base.limits import ACTIVATIONS, LAYERS, PARAMETERS
+from utils.base.errors import ConfigError
+from utils.base.limits import CLASSES, LAYERS, PARAMETERS
 from utils.base.yolov5_names import resolve, serve
-from utils.ops.flops import on_meta
 from utils.tasks.classify.head import Classify, ClassifyLinear, TorchVision
 from utils.tasks.segment.head import Proto, Segment
 
@@ -91,7 +91,7 @@ class DetectionModel(BaseModel):
             raise ConfigError(f"{self.yaml_file}: the last layer must be Detect or Segment")
         self.nc = self.yaml["nc"]
         self.names = {i: str(i) for i in range(self.nc)}
-        known = strides if strides and len(strides) == self.head.nl else None
+        known = strides if strides and len(strides) == self.head.nl and is_ordinary(self.yaml) else None
         self.head.set_strides(known or self._measure_strides())
         self.head.init_biases()
 
@@ -165,28 +165,14 @@ class DetectionModel(BaseModel):
         return self
 
     def _measure_strides(self) -> list[float]:
-        side = 256
         training = self.training
         self.eval()  # in training mode batch norms would count this pass
         self.head.train()
-        shapes: dict[int, tuple[int, ...]] = {}
-
-        def note(layer: Any, output: Tensor) -> None:
-            where = f"{self.yaml_file or 'model yaml'}: layer {layer.i} ({layer.type.rpartition('.')[2]})"
-            ACTIVATIONS.check(output.numel(), where)
-            shapes[layer.i] = tuple(output.shape[1:])
-
-        image = torch.empty(1, self.yaml["ch"], side, side, device="meta")
         try:
-            output = on_meta(self, image, False, False, note)
-        except registry.MISFITS as error:
-            layer = describe_layer(self.model[len(shapes)], shapes)
-            raise ConfigError(
-                f"{self.yaml_file}: {layer}, which does not work ({first_line(error)})"
-            ) from error
+            output = dry_run(self)
         finally:
             self.train(training)
-        return [side / level.shape[-2] for level in self.head.maps_of(output)]
+        return [SIDE / level.shape[-2] for level in self.head.maps_of(output)]
 
 
 class ClassificationModel(BaseModel):
@@ -228,6 +214,9 @@ class ClassificationModel(BaseModel):
         self.model, self.save = parse_model(self.yaml, [self.yaml["ch"]], origin=self.yaml_file)
         self.nc = self.yaml["nc"]
         self.names = {i: str(i) for i in range(self.nc)}
+        if not is_ordinary(self.yaml):
+            dry_run(self.eval())
+            self.train()
         if model is not None:
             if "model.0.conv.bias" in model.state_dict():
                 self.fuse()
@@ -327,6 +316,7 @@ def parse_model(
     origin = origin or "model yaml"
     rows = read_rows(d, origin)
     LAYERS.check(sum(row.repeats for row in rows), origin)
+    CLASSES.check(d["nc"], origin)
     warn_about_unread(rows, origin)
     if blocks := origin_of_blocks(words_of(rows), d.get("blocks"), origin):
         d["blocks"] = blocks

@@ -21,9 +21,13 @@ class DataError(YoloError):
     """A missing, corrupt or empty file (exit status 1)."""
 
 
+_LONGEST = 1000  # characters of a message
+
+
 def one_line(error: BaseException) -> str:
-    """Return the message of an error without line breaks, or its type where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return the message of an error without line breaks, shortened, or its type where it has none."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 200]} ... {text[-190:]}"
 
 
 def first_line(error: BaseException) -> str:

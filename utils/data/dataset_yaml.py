@@ -68,7 +68,10 @@ def read_data_yaml(name: str | Path, *, allow_download: bool = False) -> DataSpe
     annotations = annotation_entries(raw, yaml)
     names = {} if annotations and not raw.get("names") else _read_names(raw, yaml)
     splits = {split: _read_split(raw, split, yaml) for split in ("train", "val", "test")}
-    root = _find_root(raw, splits, yaml)
+    try:
+        root = _find_root(raw, splits, yaml)
+    except OSError as error:  # a name that is too long, for example
+        raise ConfigError(f"{yaml}: path, train or val: {error.strerror or error}") from error
     if "generate" in raw:
         _generate(raw, root, yaml)
     elif _missing(root, splits["val"]):

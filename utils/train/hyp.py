@@ -47,6 +47,7 @@ KEYS: dict[str, tuple[float, float, float]] = {
     "copy_paste": (0.0, 0, 1),
 }
 _GAINS = ("box", "cls", "obj")
+_LARGEST = 1e30  # of any value, so that its products are finite
 OPTIONAL: dict[str, tuple[float, float]] = {
     "anchors": (1, 100),  # anchors per level; their sizes are then fitted to the data
     "label_smoothing": (0, 1),  # a flag; part of the hyp.yaml that a run writes
@@ -123,9 +124,9 @@ def _number(value: Any, key: str, limits: tuple[float, float], where: str | Path
             value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"{where}: {key} is {value!r}, expected a number")
-    if not (low <= value <= high and math.isfinite(value)):
+    if not (low <= value <= high and value < _LARGEST):  # also False for NaN
         upper = "" if high == math.inf else f" and at most {high:g}"
-        raise ConfigError(f"{where}: {key} is {value:g}, expected at least {low:g}{upper}")
+        raise ConfigError(f"{where}: {key} is {value!s:.20}, expected at least {low:g}{upper}")
     return value
 
 

@@ -203,7 +203,7 @@ def test_multiples_scale_width_and_depth() -> None:
     [
         ({"k": 21}, "k=21 cannot be split"),
         ({"design": "SLKA"}, "'SLKA' is not one of LSKA"),
-        ({"drop_path": 1.5}, "drop_path: 1.5 is not a probability"),
+        ({"drop_path": 1.5}, "drop_path is 1.5, expected a probability"),
         ({"drop_path": [0, 0.1, 0.2]}, "do not fit"),
         ({"kernel": 7}, "do not fit .*kernel"),
     ],
