@@ -333,4 +333,26 @@ def write_torch_file(file: IO[bytes], content: Any) -> None:
 
     Protocol 2, as of `torch.save`, writes Python 2's names of builtins, which every reader knows.
     """
-    torch.save(content, file, pickle_module=SimpleNamespace(__name__="pickle", Pickler=_Pickler))
+    noting = _NotingErrors(file)
+    try:
+        torch.save(content, noting, pickle_module=SimpleNamespace(__name__="pickle", Pickler=_Pickler))  # type: ignore[arg-type]
+    except RuntimeError as error:  # PyTorch's own of a full disk does not say so
+        raise noting.error or error from error
+
+
+class _NotingErrors:
+    """A file to write, with the first error of the operating system."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()

@@ -21,6 +21,10 @@ class DataError(YoloError):
     """A missing, corrupt or empty file (exit status 1)."""
 
 
+class WriteError(DataError):
+    """A file that cannot be written, because the disk is full, for example (exit status 1)."""
+
+
 _LONGEST = 1000  # characters of a message
 
 

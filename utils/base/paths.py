@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from utils.base.errors import ConfigError, MissingFileError
+from utils.base.errors import ConfigError, MissingFileError, WriteError
 from utils.base.inputs import expand_user
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,8 +218,27 @@ def cache_folder() -> Path:
     """Return the folder for downloads and caches: $YOLOV5_CONFIG_DIR, else the user's cache folder."""
     if chosen := os.environ.get("YOLOV5_CONFIG_DIR"):
         return expand_user(chosen)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "yolov5-lska"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "yolov5-lska"
+    try:
+        return Path.home() / ".cache/yolov5-lska"
+    except RuntimeError:  # no HOME, and a user that is not listed, as in some containers
+        return Path(tempfile.gettempdir()) / f"yolov5-lska-{os.getuid()}"
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file; a part of it is removed if it cannot be written.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        with suppress(OSError):
+            path.unlink()
+        raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 @contextmanager
@@ -236,6 +255,8 @@ def atomic_write(path: Path, mode: str = "wb", **kwargs: Any) -> Iterator[IO[Any
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)  # mkstemp gives 0600; users share run folders
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, name):
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise

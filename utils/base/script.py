@@ -78,7 +78,7 @@ def main(function: Callable[[], Any]) -> None:
         LOG.warning("stopped by Ctrl-C")
         sys.exit(130)
     except OSError as error:
-        LOG.error(one_line(error))
+        LOG.error(_describe_os_error(error))
         sys.exit(1)
     except Exception as error:
         if os.environ.get(DEBUG):
@@ -88,13 +88,21 @@ def main(function: Callable[[], Any]) -> None:
     _end(status if isinstance(status, int) else 0)
 
 
+def _describe_os_error(error: OSError) -> str:
+    reason = error.strerror or one_line(error)
+    return f"{error.filename}: {reason}" if error.filename else f"{reason}, in: {_command()}"
+
+
+def _command() -> str:
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:300]
+
+
 def _describe_unexpected(error: Exception) -> str:
     """Return one line about an error that no check has foreseen: what it was, in which command."""
-    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
     if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
-        return f"out of memory ({one_line(error)[:200]}), in: {command[:300]}; lower --batch-size or --imgsz"
+        return f"out of memory ({one_line(error)[:200]}), in: {_command()}; lower --batch-size or --imgsz"
     return (
-        f"unexpected {type(error).__name__}: {one_line(error)[:200]}, in: {command[:300]}; "
+        f"unexpected {type(error).__name__}: {one_line(error)[:200]}, in: {_command()}; "
         f"{DEBUG}=1 shows where; please report it"
     )
 

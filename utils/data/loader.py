@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from utils.base.device import keep_freed_memory
 from utils.base.errors import ConfigError, DataError
-from utils.base.processes import usable_cores
 from utils.base.seeds import generator
 from utils.data.dataset import Item, MaskFormat, SampleKey, Shapes
+from utils.data.loader_workers import count_workers, interrupts_blocked, set_up_worker, worker_errors
 from utils.data.packed import PackedImages, PackedRows
 from utils.data.samplers import BUFFER, BatchKeys, ShardShuffle, Share
 from utils.data.shards.prefetch_shards import ShardPrefetcher
@@ -130,7 +125,7 @@ def make_loader(
     keys = BatchKeys(len(dataset), batch_size, order, seed, quad, weights, share, shards)
     if not keys.batches:
         raise ConfigError(f"--quad: {len(dataset)} images do not fill a batch of {batch_size}")
-    return Loader(dataset, keys, _count_workers(workers, own_size), quad, pin_memory)
+    return Loader(dataset, keys, count_workers(workers, own_size), quad, pin_memory)
 
 
 class Loader:
@@ -150,7 +145,7 @@ class Loader:
             num_workers=workers,
             collate_fn=_identity,
             pin_memory=pin_memory,
-            worker_init_fn=_set_up_worker if workers else None,
+            worker_init_fn=set_up_worker if workers else None,
             persistent_workers=workers > 0,
             # Forked workers share the image cache and start at once; other systems spawn.
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
@@ -185,9 +180,11 @@ class Loader:
         return self._batches(self._loader)
 
     def _batches(self, loader: DataLoader[Batch | DataError]) -> Iterator[Batch]:
-        with _interrupts_blocked():
-            batches = iter(loader)
-        return map(_raise_error, batches)
+        with worker_errors():
+            with interrupts_blocked():
+                batches = iter(loader)
+            for batch in batches:
+                yield _raise_error(batch)
 
     def _prefetched(self, loader: DataLoader[Batch | DataError], images: ShardTable) -> Iterator[Batch]:
         """Yield the batches, while a process downloads the shards that come next."""
@@ -205,7 +202,8 @@ class Loader:
         """End the worker processes now: an iterator that an exception refers to is collected late."""
         loader, self._loader = self._loader, None
         iterator = getattr(loader, "_iterator", None)
-        if self.workers and iterator is not None:
+        # An iterator whose start has failed lacks attributes that its own cleanup needs.
+        if self.workers and iterator is not None and hasattr(iterator, "_workers_status"):
             iterator._shutdown_workers()
 
 
@@ -310,11 +308,6 @@ def _check_batch_size(
         raise ConfigError(f"--quad: each process needs a multiple of {QUAD} images a batch, not {own_size}")
 
 
-def _count_workers(wanted: int, batch_size: int) -> int:
-    cores = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) or 1  # share of this process
-    return max(min(cores, batch_size if batch_size > 1 else 0, wanted), 0)
-
-
 def _raise_error(batch: Batch | DataError) -> Batch:
     if isinstance(batch, DataError):
         raise batch
@@ -323,26 +316,3 @@ def _raise_error(batch: Batch | DataError) -> Batch:
 
 def _identity(batch: Any) -> Any:
     return batch
-
-
-def _set_up_worker(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C and ends the workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the script's handler, which a fork inherits
-    cv2.setNumThreads(0)  # the workers are the threads
-    keep_freed_memory()
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Block Ctrl-C while workers start: before `_set_up_worker` runs they would print tracebacks.
-
-    Workers inherit the signal mask; the main process receives the signal when the block ends.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

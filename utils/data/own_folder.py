@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.base.errors import ConfigError, DataError
+from utils.base.inputs import expand_user
 from utils.base.paths import ROOT, atomic_write, relative_to_cwd
 
 MARK = ".unpacked.json"  # in the folder: its source, and the files that were written
@@ -82,7 +83,7 @@ class OwnFolder:
 
     def _check_place(self, flag: str) -> None:
         place = self.folder.absolute().resolve()
-        taken = {"the program": ROOT, "the current folder": Path.cwd(), "your home folder": Path.home()}
+        taken = {"the program": ROOT, "the current folder": Path.cwd(), "your home folder": expand_user("~")}
         for what, other in taken.items():
             if other.resolve().is_relative_to(place):
                 raise ConfigError(

@@ -6,6 +6,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,8 @@ from utils.export.export_options import ExportOptions, supports
 from utils.export.export_settings import ExportSettings
 from utils.export.verify import verify
 from utils.tasks.task import get_task
+
+_FULL = 2**20  # bytes that are left
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,9 @@ class Exporter:
 
 
 def _failed(report: ExportReport, error: str) -> ExportReport:
+    with suppress(OSError):  # converters written in C++ do not say so
+        if shutil.disk_usage(report.file.parent).free < _FULL:
+            error = f"{error}; the disk is full"
     LOG.error(f"{report.format} export failure: {error}")
     return replace(report, error=error)
 

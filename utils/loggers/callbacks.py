@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.base.errors import WriteError
+from utils.base.log import LOG
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
@@ -112,7 +115,10 @@ class CallbackList(Callbacks):
 def _call_each(methods: Sequence[Callable[..., None]]) -> Callable[..., None]:
     def call(*args: Any, **kwargs: Any) -> None:
         for method in methods:
-            method(*args, **kwargs)
+            try:
+                method(*args, **kwargs)
+            except WriteError as error:  # of a plot: a full disk does not end the run
+                LOG.warning(f"{error}; continuing without it")
 
     return call
 

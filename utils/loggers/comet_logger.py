@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from utils.base.inputs import expand_user
 from utils.loggers.service_logger import ServiceLogger
 
 _DISABLED = (  # automatic logging of Comet; this logger decides what is logged
@@ -26,7 +27,7 @@ def is_online(environment: Mapping[str, str]) -> bool:
         return False
     if environment.get("COMET_START_ONLINE", "").lower() in ("0", "false", "no"):
         return False
-    return bool(environment.get("COMET_API_KEY")) or (Path.home() / ".comet.config").is_file()
+    return bool(environment.get("COMET_API_KEY")) or expand_user("~/.comet.config").is_file()
 
 
 class CometLogger(ServiceLogger):

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from utils.base.errors import DataError
+from utils.base.paths import write_bytes
 
 Color = tuple[int, int, int]
 
@@ -209,5 +210,4 @@ def write_image(path: Path, image: np.ndarray, quality: int = 95, full_chroma: b
     ok, encoded = cv2.imencode(suffix, image, settings)
     if not ok:
         raise DataError(f"{path}: OpenCV could not encode an image of shape {image.shape}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encoded.tobytes())
+    write_bytes(path, encoded.tobytes())

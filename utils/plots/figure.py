@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 
 from utils.base.log import LOG
+from utils.base.paths import write_bytes
 from utils.plots.annotator import write_image
 
 if TYPE_CHECKING:
@@ -35,10 +37,11 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save_figure(figure: Figure, path: Path, dpi: int) -> None:
     """Write a figure, without warnings for letters that matplotlib's font lacks (they become boxes)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    content = BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(str(path), dpi=dpi)
+        figure.savefig(content, dpi=dpi, format=path.suffix[1:])
+    write_bytes(path, content.getvalue())
 
 
 def disable_mathtext(texts: Iterable[Any]) -> None:

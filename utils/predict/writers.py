@@ -17,6 +17,7 @@ import numpy as np
 from utils.base.errors import DataError
 from utils.base.log import LOG
 from utils.base.names import UniqueNames, safe_name, unique_stems
+from utils.base.paths import write_bytes
 from utils.data.images import is_video
 from utils.plots.annotator import (
     WRITABLE_SUFFIXES,
@@ -229,7 +230,7 @@ class DetectOutputs:
         if not lines:
             path.unlink(missing_ok=True)  # of an earlier run
             return
-        path.write_text("".join(lines), encoding="utf-8")
+        write_bytes(path, "".join(lines).encode())
         self.label_files += 1
 
     def _write_table(self, frame: Frame, rows: np.ndarray) -> None:

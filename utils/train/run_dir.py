@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -22,11 +23,12 @@ import torch
 from torch.optim import Optimizer
 
 from models.weights import save_checkpoint, strip_checkpoint
-from utils.base.errors import DataError, YoloError
+from utils.base.errors import DataError, WriteError, YoloError
 from utils.base.log import LOG
 from utils.base.paths import ROOT, atomic_write, claim_folder, command_for, relative_to_cwd, remove_if_empty
 from utils.base.processes import sole_user
 from utils.base.yaml_io import plain, write_yaml
+from utils.data.loader_workers import WorkerError, worker_errors
 from utils.loggers.callbacks import Callbacks
 from utils.tasks.task import Task
 from utils.train.hyp import Hyp
@@ -65,6 +67,10 @@ class RunDir:
         self.started = time.monotonic()
         self.first_epoch = 0
         self.row: dict[str, float] = {}  # of the latest epoch
+        self.problem = ""  # why the latest checkpoint could not be written
+        self._saved: int | None = None  # epoch of last.pt, if this call has written it
+        self._best: dict[str, Any] | None = None  # a best checkpoint that could not be written
+        self._lines: list[str] = []  # of the table that could not be written
 
     @classmethod
     def choose(cls, options: TrainOptions, resumed: Path | None = None, task: Task | None = None) -> RunDir:
@@ -136,24 +142,53 @@ class RunDir:
             self.row = dict(zip(self.columns, map(float, rows[-1]), strict=True))
 
     def write_row(self, row: dict[str, float]) -> None:
-        """Append an epoch to the table."""
+        """Append an epoch to the table, and those that could not be written before."""
         self.row = row
-        with self.table.open("a", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow(f"{row[name]:.6g}" for name in self.columns)
+        self._lines.append(",".join(f"{row[name]:.6g}" for name in self.columns) + "\n")
+        size = self.table.stat().st_size if self.table.exists() else 0
+        try:
+            with self.table.open("a", newline="") as file:
+                file.writelines(self._lines)
+        except OSError as error:
+            with suppress(OSError):  # a part of a line would look like one
+                os.truncate(self.table, size)
+            LOG.warning(f"{self.table}: cannot be written ({error.strerror}); the next epoch tries again")
+        else:
+            self._lines.clear()
 
     def save(self, content: dict[str, Any], *, best: bool, period: int = -1) -> None:
         """Write last.pt, and before it best.pt and epochN.pt when they are due.
 
         In this order a run that is killed in between resumes from the last.pt before, and writes them again.
+        If the disk is full, a warning says so, the run continues, and the next call tries again.
         """
+        content = content | self.metadata
         due = [self.best] if best else []
         if period > 0 and content["epoch"] % period == 0:
             due.append(self.last.with_name(f"epoch{content['epoch']}.pt"))
-        first, *copies = [*due, self.last]
-        save_checkpoint(first, content | self.metadata)
-        for path in copies:
-            with first.open("rb") as source, atomic_write(path) as target:
-                shutil.copyfileobj(source, target)
+        try:
+            if self._best and not best:
+                save_checkpoint(self.best, self._best)
+            self._best = None
+            _write_each([*due, self.last], content)
+        except OSError as error:
+            if best:
+                self._best = deepcopy(content)
+            self.problem = f"{relative_to_cwd(self.last)}: cannot be written ({error.strerror or error})"
+            LOG.warning(f"{self.problem}; {self._what_is_complete()}; the next save tries again")
+        else:
+            self._saved, self.problem = content["epoch"], ""
+
+    def _what_is_complete(self) -> str:
+        if self._saved is not None:
+            return f"what is there is of epoch {self._saved}, and complete"
+        return "what is there is complete" if self.last.exists() else "no epoch is saved yet"
+
+    def check_saved(self) -> None:
+        """Raise WriteError if the latest checkpoint could not be written."""
+        if self.problem:
+            self.log_resume_command()
+            raise WriteError(f"{self.problem}; {self._what_is_complete()}; free space, then resume")
 
     def log_duration(self, epoch: int) -> None:
         """Log the epochs and hours of this call; `epoch` is the first one that was not trained."""
@@ -164,7 +199,11 @@ class RunDir:
         """Reduce last.pt and best.pt to what inference needs."""
         for path in (self.best, self.last):  # last.pt comes last: until then a killed run can be resumed
             if path.exists():
-                strip_checkpoint(path)
+                try:
+                    strip_checkpoint(path)
+                except OSError as error:
+                    reason = error.strerror or error
+                    LOG.warning(f"{path}: complete, but not reduced for inference ({reason})")
 
     def result(self, fitness: float, row: Mapping[str, float] | None = None) -> TrainResult:
         """Return the result of the run; `row` holds the final metrics."""
@@ -205,6 +244,15 @@ class ReadOnlyRunDir(RunDir):
         return nullcontext()
 
 
+def _write_each(paths: Sequence[Path], content: dict[str, Any]) -> None:
+    """Write one checkpoint to several paths, in order."""
+    first, *copies = paths
+    save_checkpoint(first, content)
+    for path in copies:
+        with first.open("rb") as source, atomic_write(path) as target:
+            shutil.copyfileobj(source, target)
+
+
 def quoted(path: str) -> str:
     """Quote a path for a command line if it needs it."""
     return f'"{path}"' if " " in path or os.sep == "\\" else path
@@ -236,7 +284,7 @@ class Closable(Protocol):
 def guard(run: RunDir, loaders: Closable, callbacks: Callbacks) -> Iterator[None]:
     """Clean up after the training, also on errors: log how to resume, end workers, tear down callbacks."""
     try:
-        with run.held():
+        with run.held(), worker_errors():
             yield
     except (KeyboardInterrupt, SystemExit):
         run.log_resume_command()
@@ -247,13 +295,9 @@ def guard(run: RunDir, loaders: Closable, callbacks: Callbacks) -> Iterator[None
     except torch.OutOfMemoryError as error:
         run.log_resume_command()
         raise YoloError("out of GPU memory: lower --batch-size or --imgsz") from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
+    except WorkerError:
         run.log_resume_command()
-        raise YoloError(
-            f"a dataloader worker ended ({error}); if memory was short, lower --workers or --cache"
-        ) from error
+        raise
     finally:
         loaders.close()
         callbacks.teardown()

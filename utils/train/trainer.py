@@ -43,6 +43,9 @@ def _train(
     with guard(setup.run, setup.loaders, setup.callbacks):
         training = start(setup)
         _train_epochs(training)
+        if setup.run.problem:
+            setup.run.save(training.state.content(), best=False)
+            setup.run.check_saved()
         return (
             setup.run.result(training.state.progress.fitness) if training.state.stopped else finish(training)
         )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from utils.base.errors import ConfigError
 from utils.base.log import Bar
 from utils.base.timing import Stopwatch
+from utils.data.loader_workers import worker_errors
 from utils.loggers.callbacks import Callbacks
 from utils.ops.boxes import scale_boxes, xywh2xyxy
 from utils.ops.nms import non_max_suppression
@@ -79,13 +80,14 @@ def evaluate(
 
     Raises:
         ConfigError: the model has another number of classes than `names`.
+        WorkerError: a worker of the loader has ended.
     """
     config, callbacks = config or EvalConfig(), callbacks or Callbacks()
     callbacks.on_val_start()
     evaluator = evaluator or Evaluator
     runner = ModelRunner(model, device, config)
     made = evaluator.outputs_class(outputs, names)
-    with closing(made) as writers, _eval_mode(model), torch.inference_mode():
+    with worker_errors(), closing(made) as writers, _eval_mode(model), torch.inference_mode():
         one_pass = evaluator(runner, names, config, writers, loss, callbacks)
         for index, batch in enumerate(Bar(loader, one_pass.header)):
             one_pass.step(index, batch)

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.base.errors import DataError
+from utils.base.errors import DataError, WriteError
 from utils.base.log import LOG
 from utils.base.names import UniqueNames
-from utils.base.paths import atomic_write
+from utils.base.paths import atomic_write, write_bytes
 from utils.ops.boxes import xyxy2xywh, xyxy2xywhn
 from utils.ops.metrics import ConfusionMatrix
 from utils.plots.batches import output_to_target, plot_images
@@ -150,7 +150,7 @@ class LabelWriter:
         if not lines:
             file.unlink(missing_ok=True)  # of an earlier run into this folder
             return
-        file.write_text("".join(f"{line}\n" for line in lines))
+        write_bytes(file, "".join(f"{line}\n" for line in lines).encode())
 
 
 class ValPlots:
@@ -199,7 +199,10 @@ class ValPlots:
         for prefix, ap in aps.items():
             self._curves(ap, prefix)
         for pending in self._pending:
-            pending.result()
+            try:
+                pending.result()
+            except WriteError as error:
+                LOG.warning(str(error))
 
     def close(self) -> None:
         """Drop what is not drawn yet."""

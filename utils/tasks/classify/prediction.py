@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from utils.base.paths import write_bytes
 from utils.base.timing import STAGES, Stopwatch
 from utils.data.letterbox import to_tensor
 from utils.predict.predictor import FrameResult, Predictor, Prepared, feature_saver
@@ -29,7 +30,7 @@ class ClassifyOutputs(DetectOutputs):
 
     def _write_labels(self, frame: Frame, rows: np.ndarray, masks: object = None) -> None:
         path = self._names.unique_path(self.folder / "labels" / f"{self.frame_stem(frame)}.txt")
-        path.write_text("".join(f"{line}\n" for line in self.label_text(rows)), encoding="utf-8")
+        write_bytes(path, "".join(f"{line}\n" for line in self.label_text(rows)).encode())
         self.label_files += 1
 
     def _write_table(self, frame: Frame, rows: np.ndarray) -> None:

@@ -1,0 +1,93 @@
+"""Worker processes of a loader: how many, how they start, and what their errors mean."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import cv2
+
+from utils.base.device import keep_freed_memory
+from utils.base.errors import YoloError, first_line
+from utils.base.log import LOG
+from utils.base.processes import usable_cores
+
+_FILES, _FILES_OF_WORKER = 64, 24  # open files of a process, and for batches that each worker has made
+_MOST_FILES = 65536
+_TOO_MANY_FILES = "Too many open files"
+
+
+class WorkerError(YoloError):
+    """A worker process has ended, or cannot be started."""
+
+
+def count_workers(wanted: int, batch_size: int) -> int:
+    """Return the number of workers: at most one per core and image, none where too few files can be open."""
+    cores = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) or 1  # share of this process
+    workers = max(min(cores, batch_size if batch_size > 1 else 0, wanted), 0)
+    files = _open_files(_FILES + workers * _FILES_OF_WORKER) if workers else 0
+    if files < _FILES + workers * _FILES_OF_WORKER and workers:
+        LOG.warning(f"{files} open files (ulimit -n) are too few for {workers} workers; loading without them")
+        return 0
+    return workers
+
+
+def _open_files(needed: int) -> int:
+    """Return how many files may be open, after raising the limit as far as it is allowed and useful."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return needed
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        return most
+    return needed
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Raise WorkerError, one line with advice, for what PyTorch raises about workers.
+
+    The death of a worker is raised in a signal handler, so anywhere in the main thread while a loader exists.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if _TOO_MANY_FILES in str(error):
+            raise WorkerError(
+                "too many open files for the workers: raise `ulimit -n`, or set --workers 0"
+            ) from error
+        if "DataLoader worker" in str(error):
+            raise WorkerError(
+                f"a dataloader worker ended ({first_line(error)}); if memory was short, lower --workers or "
+                "--cache"
+            ) from error
+        raise
+
+
+def set_up_worker(worker: int) -> None:
+    """Prepare a worker process: signals, threads, memory."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C and ends the workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the script's handler, which a fork inherits
+    cv2.setNumThreads(0)  # the workers are the threads
+    keep_freed_memory()
+
+
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Block Ctrl-C while workers start: before `set_up_worker` runs they would print tracebacks.
+
+    Workers inherit the signal mask; the main process receives the signal when the block ends.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
