@@ -25,6 +25,7 @@ from utils.base.paths import ROOT, find_file
 from utils.base.yaml_io import read_yaml
 
 SUFFIXES = (".yaml", ".yml")
+_MOST = 10**7  # classes or channels; what is built has limits of its own
 MULTIPLES = ("depth_multiple", "width_multiple")
 SCALES = {"n": (0.33, 0.25), "s": (0.33, 0.5), "m": (0.67, 0.75), "l": (1.0, 1.0), "x": (1.33, 1.25)}
 _SCALED = ("lska", "segment", "classify")  # folders below models/ whose files serve all scales
@@ -191,8 +192,8 @@ def _check_numbers(d: dict[str, Any], origin: str) -> None:
         LOG.warning(f"{origin}: key '{key}' is ignored{f'; did you mean {near[0]}?' if near else ''}")
     for key in ("nc", "channel_multiple", "ch"):
         value = d.get(key, 1)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{origin}: {key} is {value!r}; expected an integer of at least 1")
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST:
+            raise ConfigError(f"{origin}: {key} is {value!r:.40}; expected an integer from 1 to {_MOST}")
     for key in ("depth_multiple", "width_multiple"):
         value = d.get(key, 1.0)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 100:

@@ -49,6 +49,8 @@ class Detect(nn.Module):
                 f"Detect reads {len(ch)} layers, so anchors must be {len(ch)} lists of w,h pairs of equal "
                 f"length, found {len(levels)} of lengths {[len(level) for level in levels]}"
             )
+        if nc < 1:
+            raise ConfigError(f"nc is {nc}, expected at least 1 class")
         sides = [side for level in levels for side in level]
         if not isinstance(anchors, int) and not all(map(_is_side, sides)):
             raise ConfigError("anchors: widths and heights are pixels, numbers from 0 to 100000")

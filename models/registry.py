@@ -62,7 +62,7 @@ class LayerPlan:
             if known in others:
                 others.remove(known)
         kernel, factor = sorted([*others, 3.0, 1.0], reverse=True)[:2]
-        return 8.0 * math.prod(channels) * kernel**2 * factor**2 * self.copies
+        return 8.0 * float(math.prod(channels)) * kernel**2 * factor**2 * self.copies
 
     def build(self) -> nn.Module:
         """Construct the block, or a Sequential of several copies.
@@ -99,6 +99,7 @@ _OTHERS = {
 }
 LATER_BLOCKS = ("A2C2f", "C2PSA", "C2f", "C2fAttn", "C2fCIB", "C3k", "C3k2", "PSA", "RepC3", "SCDown")
 LATER = "YOLOv8 or a later version, whose blocks and head are not those of YOLOv5"
+_MOST_CHANNELS = 2**17  # also of a classifier, whose classes they are
 _MOST_KERNEL = 65  # larger numbers in the position of a kernel size are channels
 _MOST_R = 32  # and of a reduction
 
@@ -279,8 +280,8 @@ def plan(name: str, layer: LayerContext, args: Sequence[Any]) -> LayerPlan:
             raise ValueError(f"it keeps the channels of its input, {_one_source(layer)}, not {channels}")
         check_arguments(argument_names(name), accepted, own, keywords)
         made = rule(layer, tuple(own))
-        if made.out_channels < 1:
-            raise ValueError(f"{made.out_channels} output channels")
+        if not 1 <= made.out_channels <= _MOST_CHANNELS:
+            raise ValueError(f"{made.out_channels} output channels, expected 1 to {_MOST_CHANNELS}")
     except MISFITS as error:
         raise _misfit(name, args, error) from error
     return LayerPlan(name, tuple(args), block, made.args, keywords, made.out_channels, made.copies)

@@ -55,7 +55,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "other anchors": (of_yaml(anchors=[[8, 8] * 9, [1, 2] * 9]), "do not belong together"),
     "depth": (of_yaml(depth_multiple=1e9), "depth_multiple is"),
     "width": (of_yaml(width_multiple=1e9), "width_multiple is"),
-    "wide": (of_yaml(width_multiple=99.0, ch=10**6), "more than 1,000,000,000 parameters"),
+    "wide": (of_yaml(width_multiple=99.0, ch=10**6), "more than 200,000,000 parameters"),
     "rows": (of_yaml(backbone="x"), "expected rows"),
     "activation": (of_yaml(activation=5), "activation is 5; expected text"),
     "int8": (weights(lambda value: value.to(torch.int8)), "of type int8"),

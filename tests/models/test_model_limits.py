@@ -33,9 +33,9 @@ def with_row(row: list[Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("row", "limit"),
     [
-        ([-1, 1, "Conv", [10**6, 65, 1]], PARAMETERS),
+        ([-1, 1, "Conv", [10**5, 65, 1]], PARAMETERS),
         ([-1, 1, "LKATrivial", [64_001]], PARAMETERS),
-        ([-1, 1, "C3", [10**6]], PARAMETERS),
+        ([-1, 1, "C3", [10**5]], PARAMETERS),
         ([-1, 1, "C3", [64, True, 1, 10000.0]], PARAMETERS),
         ([-1, 1, "MixConv2d", [64, [1, 30_001]]], PARAMETERS),
         ([-1, 10**9, "Conv", [8, 3]], LAYERS),
@@ -76,8 +76,8 @@ def test_a_limit_can_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_classifier_has_the_same_limits() -> None:
-    config = {"nc": 2, "backbone": [[-1, 1, "Conv", [10**6, 65, 1]]], "head": [[-1, 1, "Classify", ["nc"]]]}
-    with pytest.raises(DataError, match="more than 1,000,000,000 parameters"):
+    config = {"nc": 2, "backbone": [[-1, 1, "Conv", [10**5, 65, 1]]], "head": [[-1, 1, "Classify", ["nc"]]]}
+    with pytest.raises(DataError, match="more than 200,000,000 parameters"):
         ClassificationModel(config)
 
 

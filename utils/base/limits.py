@@ -70,7 +70,7 @@ class Limit:
 DESCRIPTION = Limit("DESCRIPTION", 8 * 2**20, "bytes that describe the objects of a checkpoint")
 DEPTH = Limit("DEPTH", 100, "levels of containers in each other")
 LAYERS = Limit("LAYERS", 500, "layers, counting repeats")
-PARAMETERS = Limit("PARAMETERS", 1_000_000_000, "parameters")
+PARAMETERS = Limit("PARAMETERS", 200_000_000, "parameters")
 ACTIVATIONS = Limit("ACTIVATIONS", 25_000_000, "values that one layer returns for an image of 256 pixels")
 CLASSES = Limit("CLASSES", 100_000, "classes")
 YAML = Limit("YAML", 2**20, "bytes of a yaml")
