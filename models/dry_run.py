@@ -26,6 +26,8 @@ _KEEP = frozenset(
         *("SimAM", "EMA", "Gate1x1", "Residual1x1", "Depthwise"),
     )
 )
+_WIDER = 8  # as much wider a layer may be inside
+_HIDDEN = 1280  # channels in a classifier, see `Classify`
 _HEADS = ("Detect", "Segment", "Classify", "ClassifyLinear")
 
 
@@ -81,9 +83,11 @@ def is_ordinary(config: Mapping[str, Any]) -> bool:
         if step is None or (len(read) > 1 and name not in _HEADS[:2]):
             return False
         scales.append(min(read) + step)
-        width = args[0] if name not in _HEADS and args and isinstance(args[0], int) else 1
-        values = width * config.get("width_multiple", 1.0) * SIDE**2 / 4 ** scales[-1]
-        if scales[-1] < 0 or width > _WIDE or values > ACTIVATIONS.value / 8:  # inside, it may be wider
+        width = args[0] if args and isinstance(args[0], int) else 1
+        if name in _HEADS:
+            width = max(_HIDDEN, 4 * (config["nc"] + 5))
+        values = width * max(config.get("width_multiple", 1.0), 1.0) * SIDE**2 / 4 ** scales[-1]
+        if scales[-1] < 0 or width > _WIDE or values > ACTIVATIONS.value / _WIDER:
             return False
     return True
 
@@ -94,23 +98,32 @@ def _step(name: str, args: list[Any]) -> int | None:
         return 0
     if name == "Upsample":
         return -1 if args in ([None, 2, "nearest"], ["None", 2, "nearest"]) else None
-    if not all(one is None or isinstance(one, str | dict) or _is_small(one) for one in args[1:]):
+    if not all(map(_is_small, args[1:])):
         return None
     if name in _KEEP:
         return 0
-    if name == "Conv" and len(args) <= 3:
-        return _log2(args[2] if len(args) == 3 else 1)
+    if name == "Conv" and (len(args) <= 3 or (len(args) == 4 and _keeps_size(args[1], args[3]))):
+        return _log2(args[2] if len(args) > 2 else 1)
     if name == "Focus" and len(args) <= 2:
         return 1
-    if name == "VANStage" and len(args) <= 3:
-        return _log2(args[2] if len(args) == 3 else 2)
+    if name == "VANStage" and len(args) <= 4:
+        return _log2(args[2] if len(args) > 2 else 2)
     return None
 
 
+def _keeps_size(kernel: Any, padding: Any) -> bool:
+    return padding is None or (
+        isinstance(kernel, int) and isinstance(padding, int) and padding <= kernel // 2
+    )
+
+
 def _is_small(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(map(_is_small, value))
-    return (isinstance(value, int) and 0 <= value <= _SMALL) or (isinstance(value, float) and 0 < value <= 1)
+    """Return whether an argument makes a layer at most `_WIDER` times as wide inside."""
+    if isinstance(value, list | dict):
+        return all(map(_is_small, value.values() if isinstance(value, dict) else value))
+    if isinstance(value, float):
+        return 0 <= value <= _WIDER
+    return value is None or isinstance(value, str) or (isinstance(value, int) and 0 <= value <= _SMALL)
 
 
 def _log2(stride: Any) -> int | None:

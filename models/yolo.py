@@ -214,7 +214,7 @@ class ClassificationModel(BaseModel):
         self.model, self.save = parse_model(self.yaml, [self.yaml["ch"]], origin=self.yaml_file)
         self.nc = self.yaml["nc"]
         self.names = {i: str(i) for i in range(self.nc)}
-        if not is_ordinary(self.yaml):
+        if model is None and not is_ordinary(self.yaml):
             dry_run(self.eval())
             self.train()
         if model is not None:

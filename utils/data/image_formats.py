@@ -68,6 +68,32 @@ def page_count(data: np.ndarray) -> int:
         return 1  # what OpenCV can read counts
 
 
+def common_size(data: np.ndarray) -> tuple[str, int, int] | None:
+    """Return (format, width, height) of a JPEG or PNG from its header, in microseconds; None for others.
+
+    Args:
+        data: the bytes of the file, (n,) uint8.
+    """
+    content = data.data
+    try:
+        if content[:8] == b"\x89PNG\r\n\x1a\n":
+            return ("PNG", *struct.unpack_from(">II", content, 16))
+        position = 2 if content[:3] == b"\xff\xd8\xff" else len(content)
+        while True:
+            marker, kind, length = struct.unpack_from(">BBH", content, position)
+            if marker != 0xFF or kind in (0xD9, 0xDA):
+                return None  # damaged, or pixels without a frame header
+            if kind == 0xFF:  # a fill byte
+                position += 1
+            elif 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+                height, width = struct.unpack_from(">HH", content, position + 5)
+                return "JPEG", width, height
+            else:
+                position += 2 + length
+    except struct.error:  # truncated
+        return None
+
+
 def tiff_size(data: np.ndarray) -> tuple[int, int] | None:
     """Return (width, height) of the first image of a TIFF or BigTIFF; None for other and damaged files.
 

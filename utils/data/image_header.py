@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from utils.base.limits import LARGE_FILES, PIXELS
-from utils.data.image_formats import tiff_size
+from utils.data.image_formats import common_size, tiff_size
 
 _HEAD = 2**16  # bytes; enough for nearly all headers
 _PER_BYTE = 16  # photos have 2 to 10 pixels for each byte of their file
@@ -81,6 +81,8 @@ def read_header(
 
 def header_of(data: np.ndarray, formats: Sequence[str] | None = None) -> ImageHeader | None:
     """Return the header of an image in memory, (n,) uint8; see `read_header`."""
+    if (found := common_size(data)) and (formats is None or found[0] in formats):
+        return ImageHeader(*found)
     header = read_header(BytesIO(data[:_HEAD].data), formats)
     if header is None and data.size > _HEAD:
         header = read_header(BytesIO(data.data), formats)

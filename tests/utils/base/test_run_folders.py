@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from models.weights import read_checkpoint
 from tests.utils.train.small import small_models, small_set
 from utils.base.errors import ConfigError
-from utils.base.paths import ROOT, claim_folder, remove_if_empty
+from utils.base.paths import ROOT, cache_folder, claim_folder, remove_if_empty
 from utils.base.processes import sole_user, told_of_others
 
 HOLD = "import sys, time; from pathlib import Path; from utils.base.processes import sole_user\n"
@@ -101,3 +102,17 @@ def test_a_second_training_in_the_folder_of_a_first_is_refused(
         assert second.returncode == 2 and "another process is writing there" in text, text
         first.kill()
     assert read_checkpoint(last).epoch >= 0
+
+
+def test_caches_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container with a user id that is not listed."""
+
+    def unknown() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    for variable in ("YOLOV5_CONFIG_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    folder = cache_folder()
+    assert folder.parent == Path(tempfile.gettempdir())
+    assert folder.name.startswith("yolov5-lska")

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from tests.known import pattern_image
 from utils.base.errors import DataError
-from utils.data.image_formats import image_format, page_count, tiff_size
+from utils.data.image_formats import common_size, image_format, page_count, tiff_size
 from utils.data.images import check_image, decode_image, image_size, read_image
 
 BGR = pattern_image(40, 60)
@@ -79,6 +79,20 @@ def test_an_image_with_too_many_pixels_is_not_decoded(sides: tuple[int, int]) ->
     """A scanned drawing with 1 bit per pixel is a small file; OpenCV would need 3 GB for it."""
     with pytest.raises(DataError, match=r"a.png: more than 33,554,432 pixels.*YOLOV5_MAX_PIXELS"):
         decode_image(np.frombuffer(_blank_png(*sides), np.uint8), "a.png")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_size_of_jpeg_and_png_is_read_without_pillow(progressive: bool) -> None:
+    settings = [cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive)]
+    assert common_size(cv2.imencode(".jpg", BGR, settings)[1].ravel()) == ("JPEG", 60, 40)
+    assert common_size(cv2.imencode(".png", BGR)[1].ravel()) == ("PNG", 60, 40)
+    buffer = BytesIO()  # a long comment and a profile before the frame
+    Image.fromarray(BGR).save(buffer, "JPEG", icc_profile=bytes(200_000), comment=bytes(60_000))
+    data = np.frombuffer(buffer.getvalue(), np.uint8)
+    assert common_size(data) == ("JPEG", 60, 40)
+    for size in range(0, 700, 7):
+        assert common_size(data[:size]) is None
+    assert common_size(cv2.imencode(".bmp", BGR)[1].ravel()) is None
 
 
 @pytest.mark.parametrize("big", [False, True], ids=["TIFF", "BigTIFF"])
