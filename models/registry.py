@@ -52,7 +52,7 @@ class LayerPlan:
     def most_parameters(self) -> float:
         """A rough bound of the number of parameters: input times output channels times the largest kernel."""
         if self.args and isinstance(self.args[-1], tuple):  # a head, which reads several layers
-            numbers = [sum(self.args[-1]), *(n for n in self.args if isinstance(n, int))]
+            numbers = [sum(self.args[-1]), *(min(n, LARGEST) for n in self.args if isinstance(n, int))]
             return 100.0 * max(numbers) * sum(numbers)
         values = [*self.args, *self.keywords.values()]
         values += [inner for value in values if isinstance(value, list) for inner in value]

@@ -117,12 +117,10 @@ def test_the_page_lists_every_limit() -> None:
         assert f"| `{one.variable}` | {one.default} |" in page
 
 
-@pytest.mark.parametrize(
-    "name", ["yolov5n.yaml", "yolov5x-LSKA.yaml", "yolov5s-seg.yaml", "yolov5s-cls.yaml"]
-)
+@pytest.mark.parametrize("name", ["yolov5n", "yolov5x-LSKA", "yolov5s-seg", "yolov5s-cls", "yolov5-van-tiny"])
 def test_common_models_need_no_dry_run(name: str) -> None:
     """It takes a second in each process that opens a checkpoint."""
-    assert is_ordinary(read_config(name)[0])
+    assert is_ordinary(read_config(f"{name}.yaml")[0])
 
 
 @pytest.mark.parametrize(
@@ -132,6 +130,7 @@ def test_common_models_need_no_dry_run(name: str) -> None:
         [-1, 1, "Conv", [16, 3, 1, 60]],
         [-1, 1, "Conv", [100_000]],
         [-1, 1, "C3", [16, True, 1, 900.0]],
+        [-1, 1, "C3", [16, {"e": 900.0}]],
         [-1, 1, "nn.ZeroPad2d", [1000]],
     ],
 )
