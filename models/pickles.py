@@ -333,10 +333,19 @@ def write_torch_file(file: IO[bytes], content: Any) -> None:
 
     Protocol 2, as of `torch.save`, writes Python 2's names of builtins, which every reader knows.
     """
+    save_torch(file, content, pickle_module=SimpleNamespace(__name__="pickle", Pickler=_Pickler))
+
+
+def save_torch(file: IO[bytes], content: Any, **options: Any) -> None:
+    """Write a file with `torch.save` and its `options`.
+
+    Raises:
+        OSError: it cannot be written; the RuntimeError of PyTorch does not say why.
+    """
     noting = _NotingErrors(file)
     try:
-        torch.save(content, noting, pickle_module=SimpleNamespace(__name__="pickle", Pickler=_Pickler))  # type: ignore[arg-type]
-    except RuntimeError as error:  # PyTorch's own of a full disk does not say so
+        torch.save(content, noting, **options)  # type: ignore[arg-type]
+    except RuntimeError as error:
         raise noting.error or error from error
 
 

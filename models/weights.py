@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from models.checkpoint_checks import check_state, checked_strides, names_of_classes, warn_if_not_finite
 from models.config import with_kernels
 from models.official_weights import locate_weights
-from models.pickles import Record, read_torch_file, state_of, write_torch_file
+from models.pickles import Record, read_torch_file, save_torch, state_of
 from models.registry import LATER
 from models.van_weights import classifier_state, detector_config
 from models.yolo import BaseModel, DetectionModel, make_model
@@ -339,7 +339,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write a checkpoint atomically; it must hold tensors and plain containers only."""
     content = {"format": FORMAT, "version": VERSION} | content
     with atomic_write(path) as file:
-        write_torch_file(file, content)
+        save_torch(file, content)
 
 
 def is_foreign(content: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
+from functools import cache, lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from utils.base.errors import ConfigError, DataError
 from utils.base.formats import Format, format_of
 from utils.base.inputs import expand_user
+from utils.base.log import LOG
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +38,15 @@ _CLASSES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "ncnn": ("ncnn", "NcnnBackend", ()),
     "triton": ("triton", "TritonBackend", ()),
 }
+
+
+# Formats that hold a program, which runs with the rights of this process.
+_PROGRAMS = ("torchscript", "pt2", "engine", "saved_model", "pb", "executorch")
+
+
+@cache
+def _say_that_it_is_a_program(title: str) -> None:
+    LOG.info(f"{title} files are programs: open only those that you trust")
 
 
 def load_backend(
@@ -77,6 +88,8 @@ def load_backend(
 
         backend: Backend = PyTorchBackend(files, device, half=half, fuse=fuse)
     else:
+        if name in _PROGRAMS:
+            _say_that_it_is_a_program(formats[0].title)
         backend = _open(files[0], "dnn" if dnn else name, device, half=half, runtime=runtime)
     backend.set_missing_names(names)
     return backend
