@@ -94,7 +94,7 @@ def is_ordinary(config: Mapping[str, Any]) -> bool:
 
 def _step(name: str, args: list[Any]) -> int | None:
     """Return by how much a layer increases log2 of the stride; None if it is not certain."""
-    if name in _HEADS or name == "Concat":
+    if name in _HEADS or name in ("Concat", "TorchVision"):  # whole models of torchvision are as they are
         return 0
     if name == "Upsample":
         return -1 if args in ([None, 2, "nearest"], ["None", 2, "nearest"]) else None

@@ -12,6 +12,7 @@ import torch
 
 from tests.detecting import Finder, detect_in, frames_of, made
 from tests.utils.sources.test_source import make_image_file, video
+from utils.base.errors import WriteError
 
 
 def mixed(folder: Path) -> Path:
@@ -64,7 +65,7 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match=r"No space left on device: .*00\.jpg"):
+    with pytest.raises(WriteError, match=r"00\.jpg: cannot be written \(No space left on device\)"):
         detect_in(tmp_path / "in", tmp_path / "runs")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ KEYS: dict[str, tuple[float, float, float]] = {
     "copy_paste": (0.0, 0, 1),
 }
 _GAINS = ("box", "cls", "obj")
-_LARGEST = 1e30  # of any value, so that its products are finite
+_LARGEST = sys.float_info.max  # integers may be larger
 OPTIONAL: dict[str, tuple[float, float]] = {
     "anchors": (1, 100),  # anchors per level; their sizes are then fitted to the data
     "label_smoothing": (0, 1),  # a flag; part of the hyp.yaml that a run writes
@@ -124,7 +125,7 @@ def _number(value: Any, key: str, limits: tuple[float, float], where: str | Path
             value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"{where}: {key} is {value!r}, expected a number")
-    if not (low <= value <= high and value < _LARGEST):  # also False for NaN
+    if not (low <= value <= high and value <= _LARGEST):  # also False for NaN
         upper = "" if high == math.inf else f" and at most {high:g}"
         raise ConfigError(f"{where}: {key} is {value!s:.20}, expected at least {low:g}{upper}")
     return value

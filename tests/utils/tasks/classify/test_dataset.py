@@ -78,9 +78,8 @@ def test_augmented_samples_depend_on_seed_epoch_and_index_only(split: Path) -> N
 
 
 def batches_with(split: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
-    from utils.data import loader as loader_module
 
-    monkeypatch.setattr(loader_module, "usable_cores", lambda: 4)
+    monkeypatch.setattr("utils.data.loader_workers.usable_cores", lambda: 4)
     data = open_split(split, 16, NAMES, hyp=HYP, seed=1, batch_size=4)
     with closing(make_loader(data, 4, workers=workers, shuffle=True, seed=1)) as loader:
         found = []
