@@ -56,12 +56,13 @@ def worker_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except (EOFError, OSError, RuntimeError) as error:
         if _TOO_MANY_FILES in str(error):
             raise WorkerError(
                 "too many open files for the workers: raise `ulimit -n`, or set --workers 0"
             ) from error
-        if "DataLoader worker" in str(error):
+        # One that ends while it hands over a batch leaves a broken connection.
+        if "DataLoader worker" in str(error) or isinstance(error, ConnectionError | EOFError):
             raise WorkerError(
                 f"a dataloader worker ended ({first_line(error)}); if memory was short, lower --workers or "
                 "--cache"
