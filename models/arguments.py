@@ -11,7 +11,6 @@ from utils.base.limits import LAYERS
 
 LARGEST = 10**7  # of any number; what is built has limits of its own
 _MOST_IN_LIST = 100
-_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def is_integer(value: Any) -> TypeGuard[int]:
@@ -36,7 +35,7 @@ _SIZES = {
 _COUNTS = ("n", "layers", "heads")
 _FLAGS = (
     *("bias", "inplace", "affine", "track_running_stats", "align_corners", "recompute_scale_factor"),
-    *("return_indices", "ceil_mode", "count_include_pad"),
+    *("ceil_mode", "count_include_pad"),
 )
 _POSITIVE = ("e", "eps", "ratio", "scale_factor")
 _FRACTIONS = ("momentum", "drop_path", "dropout_p")  # and p of a dropout
