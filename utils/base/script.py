@@ -101,6 +101,9 @@ def _describe_unexpected(error: Exception) -> str:
     """Return one line about an error that no check has foreseen: what it was, in which command."""
     if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
         return f"out of memory ({one_line(error)[:200]}), in: {_command()}; lower --batch-size or --imgsz"
+    if "DataLoader worker" in str(error):  # raised by a signal handler, also while an error of it is handled
+        advice = "if memory was short, lower --workers or --cache"
+        return f"a dataloader worker ended ({one_line(error)[:200]}); {advice}"
     return (
         f"unexpected {type(error).__name__}: {one_line(error)[:200]}, in: {_command()}; "
         f"{DEBUG}=1 shows where; please report it"
