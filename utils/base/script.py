@@ -11,13 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from utils.base.errors import YoloError, one_line
+from utils.base.errors import YoloError, is_out_of_memory, one_line
 from utils.base.limits import LARGE_FILES, PIXELS
 from utils.base.log import LOG, color, set_up_console
 from utils.base.paths import INSTALLED, command_for
 
 DEBUG = "YOLOV5_DEBUG"  # environment variable: unexpected errors with their traceback
-_NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")  # RuntimeErrors of torch
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
@@ -99,11 +98,8 @@ def _command() -> str:
 
 def _describe_unexpected(error: Exception) -> str:
     """Return one line about an error that no check has foreseen: what it was, in which command."""
-    if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
+    if is_out_of_memory(error):
         return f"out of memory ({one_line(error)[:200]}), in: {_command()}; lower --batch-size or --imgsz"
-    if "DataLoader worker" in str(error):  # raised by a signal handler, also while an error of it is handled
-        advice = "if memory was short, lower --workers or --cache"
-        return f"a dataloader worker ended ({one_line(error)[:200]}); {advice}"
     return (
         f"unexpected {type(error).__name__}: {one_line(error)[:200]}, in: {_command()}; "
         f"{DEBUG}=1 shows where; please report it"

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 
-from utils.base.errors import DataError
+from utils.base.errors import DataError, is_out_of_memory, one_line
 from utils.base.inputs import file_size, open_file
 from utils.base.limits import IMAGE
 from utils.data.image_formats import decode_with_pillow, why_unreadable
@@ -161,7 +161,9 @@ def _decode(data: np.ndarray, flags: int) -> np.ndarray | None:
         # OpenCV would cut the floats of a PFM, 0-1, to 0 and 1.
         image = None if data[:2].tobytes() in _PFM_STARTS else cv2.imdecode(data, flags)
         return _from_float(cv2.imdecode(data, cv2.IMREAD_UNCHANGED)) if image is None else image
-    except cv2.error:  # larger than OpenCV's limit, or corrupt in an unexpected way
+    except cv2.error as error:  # larger than OpenCV's limit, or corrupt in an unexpected way
+        if is_out_of_memory(error):
+            raise MemoryError(one_line(error)) from error
         return None
 
 

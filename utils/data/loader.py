@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from utils.base.errors import ConfigError, DataError
 from utils.base.seeds import generator
 from utils.data.dataset import Item, MaskFormat, SampleKey, Shapes
-from utils.data.loader_workers import count_workers, interrupts_blocked, set_up_worker, worker_errors
+from utils.data.loader_workers import batches_of, count_workers, set_up_worker
 from utils.data.packed import PackedImages, PackedRows
 from utils.data.samplers import BUFFER, BatchKeys, ShardShuffle, Share
 from utils.data.shards.prefetch_shards import ShardPrefetcher
@@ -180,11 +180,8 @@ class Loader:
         return self._batches(self._loader)
 
     def _batches(self, loader: DataLoader[Batch | DataError]) -> Iterator[Batch]:
-        with worker_errors():
-            with interrupts_blocked():
-                batches = iter(loader)
-            for batch in batches:
-                yield _raise_error(batch)
+        for batch in batches_of(loader):
+            yield _raise_error(batch)
 
     def _prefetched(self, loader: DataLoader[Batch | DataError], images: ShardTable) -> Iterator[Batch]:
         """Yield the batches, while a process downloads the shards that come next."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
 
 import cv2
 
@@ -17,6 +20,7 @@ from utils.base.processes import usable_cores
 _FILES, _FILES_OF_WORKER = 64, 24  # open files of a process, and for batches that each worker has made
 _MOST_FILES = 65536
 _TOO_MANY_FILES = "Too many open files"
+_T = TypeVar("_T")
 
 
 class WorkerError(YoloError):
@@ -50,10 +54,7 @@ def _open_files(needed: int) -> int:
 
 @contextmanager
 def worker_errors() -> Iterator[None]:
-    """Raise WorkerError, one line with advice, for what PyTorch raises about workers.
-
-    The death of a worker is raised in a signal handler, so anywhere in the main thread while a loader exists.
-    """
+    """Raise WorkerError, one line with advice, for what PyTorch raises about workers."""
     try:
         yield
     except (EOFError, OSError, RuntimeError) as error:
@@ -68,6 +69,52 @@ def worker_errors() -> Iterator[None]:
                 "--cache"
             ) from error
         raise
+
+
+class _ChildHandler:
+    """SIGCHLD handler that raises the death of a worker only while the main thread waits for a batch.
+
+    PyTorch's own raises it wherever the main thread is, so also within a save, or while an error is handled.
+    What it does not raise here, PyTorch notices by itself within 5 s of waiting for the next batch.
+    """
+
+    waiting = False
+
+    def __init__(self) -> None:
+        self.raises = signal.getsignal(signal.SIGCHLD)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.waiting and callable(self.raises):
+            self.raises(number, frame)
+
+    @classmethod
+    def install(cls) -> None:
+        """Replace PyTorch's handler, which the first loader with workers has installed."""
+        if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+            return
+        if not isinstance(signal.getsignal(signal.SIGCHLD), cls):
+            signal.signal(signal.SIGCHLD, cls())
+
+
+def batches_of(loader: Iterable[_T]) -> Iterator[_T]:
+    """Yield the batches of a PyTorch loader; a worker that has ended raises an error between them only.
+
+    Raises:
+        WorkerError: a worker has ended, or cannot be started.
+    """
+    with worker_errors(), interrupts_blocked():
+        batches = iter(loader)
+    _ChildHandler.install()
+    while True:
+        with worker_errors():
+            _ChildHandler.waiting = True
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            finally:
+                _ChildHandler.waiting = False
+        yield batch
 
 
 def set_up_worker(worker: int) -> None:

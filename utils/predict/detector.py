@@ -13,6 +13,7 @@ from models.backends import load_backend
 from models.backends.base import Backend, cpu_batch_size
 from models.user_blocks import load_blocks
 from utils.base.device import select_device
+from utils.base.errors import memory_errors
 from utils.base.log import LOG, color
 from utils.base.options import changed
 from utils.base.paths import check_writable, claim_folder, increment_path, remove_if_empty
@@ -76,13 +77,16 @@ def detect(options: DetectOptions, load: Callable[[DetectOptions], Backend] | No
     size = options.batch_size or default_batch_size(options, backend, height, width)
     options = changed(options, batch_size=1 if options.visualize else size)  # feature maps: one image each
     predictor.options = options
+    sides = (predictor.imgsz if height != width else predictor.imgsz[:1]) if backend.pt else ()
     if not (backend.pt and backend.device.type == "cpu"):  # PyTorch on a CPU needs no warm-up
-        backend.warmup((1, 3, height, width))
+        with memory_errors(1, sides):
+            backend.warmup((1, 3, height, width))
     save_dir = claim_folder(Path(options.project) / options.name, options.exist_ok)
     save_images = not options.nosave and source.saves_images
     summary = DetectSummary(save_dir)
     try:
         with (
+            memory_errors(options.batch_size or 1, sides),
             told_of_others(save_dir, options.exist_ok),
             WorkerPool(backend.device, _most_workers(options, backend, source)) as workers,
             predictor.outputs_class(

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import cv2
 
 from utils.base.download import download_file
-from utils.base.errors import ConfigError, DataError, MissingFileError, one_line
+from utils.base.errors import ConfigError, DataError, MissingFileError, is_out_of_memory, one_line
 from utils.base.inputs import expand_user, file_size, read_file, split_url
 from utils.base.limits import LIST
 from utils.base.log import LOG
@@ -96,6 +96,8 @@ class FileSource:
         try:
             yield
         except (DataError, OSError, cv2.error) as error:
+            if is_out_of_memory(error):  # it would fail for the next files, too
+                raise
             LOG.warning(f"{path}: skipped, {one_line(error).removeprefix(f'{path}: ')}")
             self.skipped += 1
 

@@ -23,12 +23,12 @@ import torch
 from torch.optim import Optimizer
 
 from models.weights import save_checkpoint, strip_checkpoint
-from utils.base.errors import DataError, WriteError, YoloError
+from utils.base.errors import DataError, OutOfMemory, WriteError
 from utils.base.log import LOG
 from utils.base.paths import ROOT, atomic_write, claim_folder, command_for, relative_to_cwd, remove_if_empty
 from utils.base.processes import sole_user
 from utils.base.yaml_io import plain, write_yaml
-from utils.data.loader_workers import WorkerError, worker_errors
+from utils.data.loader_workers import WorkerError
 from utils.loggers.callbacks import Callbacks
 from utils.tasks.task import Task
 from utils.train.hyp import Hyp
@@ -284,7 +284,7 @@ class Closable(Protocol):
 def guard(run: RunDir, loaders: Closable, callbacks: Callbacks) -> Iterator[None]:
     """Clean up after the training, also on errors: log how to resume, end workers, tear down callbacks."""
     try:
-        with run.held(), worker_errors():
+        with run.held():
             yield
     except (KeyboardInterrupt, SystemExit):
         run.log_resume_command()
@@ -292,10 +292,7 @@ def guard(run: RunDir, loaders: Closable, callbacks: Callbacks) -> Iterator[None
     except DivergedError as error:
         kept = f". {relative_to_cwd(run.last)} is from before that" if run.last.exists() else ""
         raise DivergedError(f"{error}{kept}") from error
-    except torch.OutOfMemoryError as error:
-        run.log_resume_command()
-        raise YoloError("out of GPU memory: lower --batch-size or --imgsz") from error
-    except WorkerError:
+    except (WorkerError, OutOfMemory):
         run.log_resume_command()
         raise
     finally:
@@ -324,7 +321,6 @@ def versions() -> dict[str, str]:
     """Return versions and threads of what computes: others may round differently."""
     import cv2
     import numpy
-    import torch
 
     from utils.native.library import library
 

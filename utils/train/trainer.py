@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.user_blocks import load_blocks
+from utils.base.errors import memory_errors
 from utils.base.log import LOG
 from utils.base.paths import check_writable
 from utils.loggers.callbacks import Callbacks
@@ -40,7 +41,11 @@ def _train(
     """Build the training, run its epochs, and evaluate the best checkpoint."""
     resumed = find_run(options) if options.resume else None
     setup = build_setup(options, resumed, process_group, user_callbacks)
-    with guard(setup.run, setup.loaders, setup.callbacks):
+    loaders = setup.loaders
+    with (
+        guard(setup.run, loaders, setup.callbacks),
+        memory_errors(loaders.batch_size, (loaders.imgsz,)),
+    ):
         training = start(setup)
         _train_epochs(training)
         if setup.run.problem:

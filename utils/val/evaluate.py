@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from utils.base.errors import ConfigError
 from utils.base.log import Bar
 from utils.base.timing import Stopwatch
-from utils.data.loader_workers import worker_errors
 from utils.loggers.callbacks import Callbacks
 from utils.ops.boxes import scale_boxes, xywh2xyxy
 from utils.ops.nms import non_max_suppression
@@ -87,7 +86,7 @@ def evaluate(
     evaluator = evaluator or Evaluator
     runner = ModelRunner(model, device, config)
     made = evaluator.outputs_class(outputs, names)
-    with worker_errors(), closing(made) as writers, _eval_mode(model), torch.inference_mode():
+    with closing(made) as writers, _eval_mode(model), torch.inference_mode():
         one_pass = evaluator(runner, names, config, writers, loss, callbacks)
         for index, batch in enumerate(Bar(loader, one_pass.header)):
             one_pass.step(index, batch)

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from utils.base.errors import ConfigError
+from utils.base.errors import ConfigError, memory_errors
 from utils.base.log import LOG
 from utils.tasks.task import get_task
 
@@ -44,12 +44,13 @@ def measure(options: ValOptions, folder: Path | None = None) -> Any:
         )
     loader = _make_loader(options, backend, data)
     shape = (options.batch_size, 3, loader.dataset.imgsz, loader.dataset.imgsz)
-    if device.type != "cpu" or options.task in ("speed", "study"):
-        backend.warmup((1, *shape[1:]) if backend.pt else shape)
     config = _eval_config(options, half=backend.fp16, hybrid=folder is not None and options.save_hybrid)
     outputs = None if folder is None else _output_options(options, folder, data, loader)
     names = {0: "item"} if options.single_cls else task.names_of(backend, data)
-    with closing(loader):
+    sides = shape[3:] if backend.pt else ()  # an exported model may take one size only
+    with closing(loader), memory_errors(options.batch_size, sides):
+        if device.type != "cpu" or options.task in ("speed", "study"):
+            backend.warmup((1, *shape[1:]) if backend.pt else shape)
         result = evaluate(backend, loader, names, config, outputs, device=device, evaluator=task.evaluator())
     last = "NMS" if task.draws_boxes else "post-process"
     speeds = f"Speed: %.1fms pre-process, %.1fms inference, %.1fms {last} per image at shape %s"

@@ -12,7 +12,7 @@ import yaml
 
 from models.weights import read_checkpoint
 from tests.utils.train.small import hyperparameters, make_state
-from utils.base.errors import DataError, YoloError
+from utils.base.errors import DataError, OutOfMemory, memory_errors
 from utils.base.log import set_up_console
 from utils.loggers.callbacks import Callbacks
 from utils.tasks.task import Task
@@ -126,12 +126,19 @@ def test_an_interruption_prints_the_command_that_resumes(
     assert re.search(r'python train.py --resume ".*my run.*last.pt"', capsys.readouterr().out)
 
 
-def test_a_killed_dataloader_worker_is_distinguished_from_other_errors(tmp_path: Path) -> None:
+def test_too_little_memory_names_the_sizes_to_try_and_how_to_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = _open(tmp_path)
-    with pytest.raises(YoloError, match="killed.*--workers"), guard(run, Closing(), Callbacks()):
-        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
-    with pytest.raises(RuntimeError, match="shapes"), guard(run, Closing(), Callbacks()):
-        raise RuntimeError("shapes differ")
+    run.last.write_bytes(b"")
+    set_up_console()
+    with (
+        pytest.raises(OutOfMemory, match=r"batch size 16 and 640 px: try --batch-size 8 or --imgsz 448"),
+        guard(run, Closing(), Callbacks()),
+        memory_errors(16, (640,)),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    assert "--resume" in capsys.readouterr().out
 
 
 def test_divergence_names_the_last_good_checkpoint(tmp_path: Path) -> None:
