@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any, Generic, TypeVar
 
 LOG = logging.getLogger("yolov5")
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")  # user:password@ in a URL
 
+
+def _hide_credentials(record: logging.LogRecord) -> bool:
+    """Replace user names and passwords in URLs, as logs are kept and shared."""
+    message = record.getMessage()
+    if _CREDENTIALS.search(message):
+        record.msg, record.args = _CREDENTIALS.sub("***@", message), ()
+    return True
+
+
+LOG.addFilter(_hide_credentials)
 _STYLES = {"blue": "\033[34m", "bold": "\033[1m", "red": "\033[31m", "yellow": "\033[33m", "end": "\033[0m"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,14 @@ from utils.base.errors import ConfigError, DataError, one_line
 from utils.base.inputs import read_file, split_url
 from utils.base.limits import YAML
 from utils.base.log import LOG
+from utils.data.image_header import check_count
 from utils.sources.frame import Frame, check_frame_size, strided_fps
 
-RECONNECTS = 10  # attempts before a lost stream counts as ended
-RECONNECT_WAIT = 1.0  # seconds between them
+RECONNECTS = 10  # attempts without a frame before a lost stream counts as ended, within about 3 minutes
+RECONNECT_WAIT = 1.0  # seconds before the first; each next wait is twice as long
+LONGEST_WAIT = 30.0  # seconds
+STALLED = 10_000  # milliseconds in which a network stream must open, or give a frame
+_DAMAGED = 5  # frames in a row that may be damaged; of a stream that is lost, all are
 _POLL = 0.2  # seconds; short waits, as on some platforms Ctrl-C does not interrupt a wait
 
 
@@ -115,29 +120,51 @@ class _Reader(threading.Thread):
         self.stop = stop
         self.newest: np.ndarray | None = None
         self._black = np.zeros((480, 640, 3), np.uint8)
+        self.read = 0
         self.delivered = 0
+        self.finite = False  # a recording, which ends
+        self.lost = False
         self.ended = False
         self.fps = strided_fps(0, vid_stride)
 
     def run(self) -> None:
-        capture: cv2.VideoCapture | None = None
+        name = stream_name(self.stream)
         try:
-            capture = self._open()
-            if capture is None:
-                LOG.warning(f"{stream_name(self.stream)}: skipped, cannot be opened")
-            while capture is not None and not self.stop.is_set():
-                self._read_until_lost(capture)
-                finite = capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
-                capture.release()
-                capture = None if finite or self.stop.is_set() else self._reconnect()
+            if not self._connect():
+                LOG.warning(f"{name}: skipped, cannot be opened")
+                return
+            failures = 0  # since the last frame
+            while not (self.finite or self.stop.is_set()) and failures < RECONNECTS:
+                wait = min(RECONNECT_WAIT * 2**failures, LONGEST_WAIT)
+                if not self.lost:
+                    LOG.warning(f"{name}: lost, trying to open it again")
+                self.lost = True
+                self._publish(self._black.copy())
+                if self.stop.wait(wait):
+                    return
+                before = self.read
+                self._connect()
+                failures = 0 if self.read > before else failures + 1
+            if failures:
+                LOG.warning(f"{name}: ended, gave no frame in {RECONNECTS} attempts")
         except (cv2.error, DataError, ConfigError) as error:
-            LOG.warning(f"{stream_name(self.stream)}: {error}")
+            LOG.warning(f"{name}: {one_line(error).removeprefix(f'{name}: ')}")
         finally:
-            if capture is not None:
-                capture.release()
             with self.changed:
                 self.ended = True
                 self.changed.notify_all()
+
+    def _connect(self) -> bool:
+        """Open the stream and read it until it is lost; return whether it could be opened."""
+        capture = self._open()
+        if capture is None:
+            return False
+        try:
+            self.finite = capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
+            self._read_until_lost(capture)
+        finally:
+            capture.release()
+        return True
 
     def take(self) -> np.ndarray | None:
         """Return the newest frame, once; None if there is no new one. The caller holds `changed`."""
@@ -147,7 +174,11 @@ class _Reader(threading.Thread):
 
     def _open(self) -> cv2.VideoCapture | None:
         url = resolve(self.stream)
-        capture = cv2.VideoCapture(int(url) if url.isdigit() else url)
+        if "://" in url:
+            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, STALLED, cv2.CAP_PROP_READ_TIMEOUT_MSEC, STALLED]
+            capture = cv2.VideoCapture(url, cv2.CAP_ANY, limits)
+        else:
+            capture = cv2.VideoCapture(int(url) if url.isdigit() else url)
         if not capture.isOpened():
             capture.release()
             return None
@@ -156,13 +187,25 @@ class _Reader(threading.Thread):
         return capture
 
     def _read_until_lost(self, capture: cv2.VideoCapture) -> None:
-        # A recording could be read faster than it plays; a camera sets the pace itself.
-        wait = 1 / self.fps if capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0 else 0.0
+        wait = 1 / self.fps if self.finite else 0.0  # a recording could be read faster than it plays
+        damaged = 0  # frames in a row that could not be decoded
         while not self.stop.is_set():
+            start = time.monotonic()
             grabbed = all(capture.grab() for _ in range(self.vid_stride))
             ok, image = capture.retrieve() if grabbed else (False, None)
             if not ok or image is None:
-                return
+                damaged += 1
+                if damaged > _DAMAGED or time.monotonic() - start > 1:
+                    return
+                continue
+            damaged = 0
+            if not self.read or image.shape != self._black.shape:
+                height, width = image.shape[:2]  # a stream may change its size
+                check_count(height * width, 0, stream_name(self.stream))
+            if self.lost:
+                LOG.info(f"{stream_name(self.stream)}: open again")
+            self.lost = False
+            self.read += 1
             self._publish(image)
             self.stop.wait(wait)
 
@@ -171,19 +214,6 @@ class _Reader(threading.Thread):
             self._black = np.zeros_like(image) if image.shape != self._black.shape else self._black
             self.newest = image
             self.changed.notify_all()
-
-    def _reconnect(self) -> cv2.VideoCapture | None:
-        name = stream_name(self.stream)
-        LOG.warning(f"{name}: lost, trying to open it again")
-        for _ in range(RECONNECTS):
-            self._publish(self._black.copy())
-            if self.stop.wait(RECONNECT_WAIT):
-                return None
-            if (capture := self._open()) is not None:
-                LOG.info(f"{name}: open again")
-                return capture
-        LOG.warning(f"{name}: ended, could not be opened again in {RECONNECTS} attempts")
-        return None
 
 
 def _wait_for_frames(

@@ -1,13 +1,17 @@
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
+from tests.utils.sources.mjpeg import FRAMES, MjpegServer, mjpeg_server
 from tests.utils.sources.test_source import video
 from utils.base.errors import ConfigError, DataError
+from utils.base.log import set_up_console
 from utils.sources import streams
 from utils.sources.streams import StreamSource, read_stream_list, stream_name
 
@@ -18,7 +22,7 @@ class Camera:
     opened: list[str] = []
     lasts = {"steady": 10**9, "breaks": 2, "dead": 0}
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *_: object) -> None:
         self.left = self.lasts.get(url, 0)
         if url == "breaks" and url in self.opened:
             self.left = 10**9  # it comes back
@@ -132,3 +136,92 @@ def test_it_is_an_error_if_no_stream_can_be_opened() -> None:
     with pytest.raises(DataError, match="rtsp://nowhere"):
         list(source.batches())
     assert source.skipped == 2
+
+
+class Clock(threading.Event):
+    """An event that is never set, and remembers how long was waited for it, without waiting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits += [timeout] if timeout else []
+        return False
+
+
+def test_waits_for_a_lost_stream_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams.cv2, "VideoCapture", Camera)
+    monkeypatch.setitem(Camera.lasts, "gone", 2)
+    Camera.opened = []
+    reader = streams._Reader("gone", 1, threading.Condition(), Clock())
+    opened = reader._open
+    monkeypatch.setattr(reader, "_open", lambda: None if Camera.opened else opened())
+    reader.run()
+    assert reader.ended and reader.read == 2
+    assert reader.stop.waits == [1, 2, 4, 8, 16, 30, 30, 30, 30, 30]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[MjpegServer]:
+    monkeypatch.setattr(streams, "RECONNECT_WAIT", 0.01)
+    monkeypatch.setattr(streams, "STALLED", 300)
+    with mjpeg_server() as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("kind", ["drops", "stalls"])
+def test_a_network_stream_that_breaks_off_or_stalls_is_opened_again(
+    kind: str, server: MjpegServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up_console()
+    for (frame,) in StreamSource("x", [server.url(kind)]).batches():
+        if server.connections > 2 and frame.image.max() > 0:
+            break
+    printed = capsys.readouterr()
+    assert f"{kind}: lost, trying to open it again" in printed.err
+    assert f"{kind}: open again" in printed.out
+    assert "secret" not in printed.out + printed.err
+
+
+@pytest.mark.parametrize("kind", ["changes", "damaged"])
+def test_a_network_stream_with_damaged_frames_or_another_size_continues(
+    kind: str, server: MjpegServer
+) -> None:
+    batches = StreamSource("x", [server.url(kind)]).batches()
+    shapes = {frame.image.shape for (frame,), _ in zip(batches, range(4 * FRAMES), strict=False)}
+    batches.close()
+    assert server.connections == 1
+    assert shapes <= {(48, 64, 3), (96, 128, 3)}  # OpenCV resizes frames to the first size
+
+
+def test_garbage_is_not_a_stream(server: MjpegServer) -> None:
+    with pytest.raises(DataError, match="no stream could be opened"):
+        list(StreamSource("x", [server.url("garbage")]).batches())
+
+
+def test_a_stream_may_not_grow_beyond_the_limit_of_pixels(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_up_console()
+    monkeypatch.setattr(streams.cv2, "VideoCapture", Camera)
+    sizes = iter([(48, 64, 3), (48, 64, 3), (8000, 8000, 3)])
+    monkeypatch.setattr(Camera, "retrieve", lambda _: (True, np.zeros(next(sizes), np.uint8)))
+    assert {frame.image.shape for (frame,) in StreamSource("x", ["steady"]).batches()} == {(48, 64, 3)}
+    assert "WARNING: steady: more than 33,554,432 pixels" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_while_a_stream_is_lost_as_often_as_in_an_hour(
+    server: MjpegServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first wait is 1 s, so that a stream can be lost at most 3600 times in an hour."""
+    monkeypatch.setattr(streams, "RECONNECT_WAIT", 0.001)
+    server.pause = 0.0
+    used: list[int] = []
+    for _ in StreamSource("x", [server.url("drops")]).batches():
+        if server.connections >= 600 * (len(used) + 1):
+            used.append(psutil.Process().memory_info().rss)
+        if server.connections >= 3600:
+            break
+    assert max(used) - used[0] < 20e6, used
