@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def serve(options: ServeOptions, api_key: str = "") -> None:
-    """Serve until Ctrl-C or SIGTERM; requests in progress are finished first.
+    """Serve until Ctrl-C or SIGTERM; what has been uploaded is finished first. Returns after a SIGTERM.
 
     Raises:
         YoloError: a package is missing, or the port is not available.
@@ -48,6 +48,7 @@ def serve(options: ServeOptions, api_key: str = "") -> None:
 
     with _bind(options.host, options.port) as listener:  # before the models are loaded, too
         from serve.app import make_app
+        from serve.connections import Connection, Server
         from serve.middleware import Metrics
         from serve.models import load_models
         from serve.service import InferenceService
@@ -56,6 +57,8 @@ def serve(options: ServeOptions, api_key: str = "") -> None:
         service = InferenceService(load_models(options, metrics), options, metrics)
         config = uvicorn.Config(
             make_app(service, api_key, local=options.host in _LOOPBACK),
+            http=Connection,
+            ws="none",
             log_level="warning",
             access_log=False,
             server_header=False,
@@ -68,7 +71,7 @@ def serve(options: ServeOptions, api_key: str = "") -> None:
         if not api_key and not ip_address(host).is_loopback:
             LOG.warning(f"any client that reaches {host} can send images; set API_KEY to require a key")
         try:
-            uvicorn.Server(config).run(sockets=[listener])
+            Server(config, service.uploads.stop).run(sockets=[listener])
         finally:
             service.close()
 

@@ -131,7 +131,8 @@ def _details(done: Finished) -> dict[str, Any]:
 
 async def _request_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestError)
-    return JSONResponse({"detail": error.message}, error.status)
+    headers = {"Retry-After": "1"} if error.status == 429 else None
+    return JSONResponse({"detail": error.message}, error.status, headers)
 
 
 async def _busy(request: Request, error: Exception) -> Response:

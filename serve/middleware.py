@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 from collections.abc import Callable, Collection, MutableMapping
@@ -25,6 +26,7 @@ _PROTECTED = ("/v1/", "/metrics")
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
+_NONE = 0  # status of a request without a response
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -109,7 +111,7 @@ class ServiceMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.monotonic(), 500
+        started, status = time.monotonic(), _NONE
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -124,8 +126,11 @@ class ServiceMiddleware:
             app = _cross_site if self._is_cross_site(scope) else self._app
             app = app if self._is_authorized(scope) else _unauthorized
             await app(scope, receive, send_with_headers)
+        except asyncio.CancelledError:  # the server has waited for it long enough, and stops
+            if status == _NONE:
+                await _stopping(scope, receive, send_with_headers)
         finally:
-            self._count(scope, status, time.monotonic() - started)
+            self._count(scope, status or 500, time.monotonic() - started)
 
     def _is_authorized(self, scope: MutableMapping[str, Any]) -> bool:
         if not self._key or not scope["path"].startswith(_PROTECTED):
@@ -153,5 +158,6 @@ class ServiceMiddleware:
             self._metrics.seconds.labels(model).observe(seconds)
 
 
+_stopping = JSONResponse({"detail": "the server is stopping"}, 503)
 _cross_site = JSONResponse({"detail": "pages of other sites may not use this server"}, 403)
 _unauthorized = JSONResponse({"detail": "the X-API-Key header is missing or wrong"}, 401)

@@ -63,10 +63,11 @@ _ERRORS = {
     "400": "The form is damaged.",
     "401": "The X-API-Key header is missing or wrong.",
     "404": "No model has this name, or it is of another task.",
-    "408": "The upload took too long.",
+    "408": "The upload took too long, or paused.",
     "413": "The file or the image is too large.",
     "415": "Not a form, or not an image.",
     "422": "A parameter is invalid, or the image is missing.",
+    "429": "The client has too many requests in progress; see Retry-After.",
     "503": "Too many requests are in progress; see Retry-After.",
 }
 

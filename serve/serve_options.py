@@ -49,6 +49,12 @@ class ServeOptions(Options):
     )
     max_queue: int = _limit(32, "maximum concurrent requests per model", between=(1, None))
 
+    max_per_client: int = _limit(
+        16,
+        "maximum concurrent requests of one client (IP); 0 for no limit, behind a proxy that hides them",
+        between=(0, None),
+    )
+
     def check(self) -> None:
         """Check that there is a model, a size for each, and that the size limits are not zero."""
         models = len(self.weights)

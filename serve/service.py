@@ -11,22 +11,21 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from serve.batching import BusyError
 from serve.middleware import Metrics
 from serve.params import RequestParams
-from serve.request import FILE_FIELD, Form, RequestError, read_form, read_image
+from serve.request import FILE_FIELD, RequestError, read_image
 from serve.responses import jpeg
 from serve.serve_options import ServeOptions
 from serve.served_model import InferenceTask, Result, Row, ServedModel
+from serve.uploads import Uploads, disconnected
 from utils.base.errors import ConfigError
 from utils.base.processes import usable_cores
 
-UPLOAD_SECONDS = 30.0  # slow clients would occupy a slot that others could use
 T = TypeVar("T")
-_CLIENT_CLOSED = 499  # never sent; the status that web servers log in this case
 
 
 @dataclass
@@ -52,6 +51,7 @@ class InferenceService:
         self.models = models
         self.options = options
         self.metrics = metrics
+        self.uploads = Uploads(options.max_upload, options.max_per_client)
         self._pool = ThreadPoolExecutor(max(min(usable_cores(), 4), 2), "images")
 
     @property
@@ -91,8 +91,8 @@ class InferenceService:
         """
         started = time.monotonic()
         model = self._model(name, family, route)
-        with model.batcher.slot():
-            form = await self._read_form(request)
+        with self.uploads.slot(request), model.batcher.slot():
+            form = await self.uploads.read(request)
             values = {**request.query_params, **form.fields}
             params: RequestParams = model.read_params(values, request.headers.get("accept", ""))
             if not form.file:
@@ -122,21 +122,6 @@ class InferenceService:
         if not isinstance(model, family):
             raise RequestError(404, f"{name} is a {model.task.noun}: use /v1/{model.routes[route]}/{name}")
         return model
-
-    async def _read_form(self, request: Request) -> Form:
-        headers = request.headers
-        form = read_form(
-            headers.get("content-type", ""),
-            headers.get("content-length"),
-            request.stream(),
-            self.options.max_upload,
-        )
-        try:
-            return await asyncio.wait_for(form, UPLOAD_SECONDS)
-        except asyncio.TimeoutError as error:
-            raise RequestError(408, f"the upload took more than {UPLOAD_SECONDS:g} seconds") from error
-        except ClientDisconnect as error:
-            raise RequestError(_CLIENT_CLOSED, "the client disconnected") from error
 
     def _prepare(
         self, content: bytes, model: ServedModel[Any], params: RequestParams
@@ -172,15 +157,15 @@ async def _wait_while_connected(
 ) -> tuple[Result, float]:
     """Wait for a result; cancel it, and so remove it from the queue, when the client disconnects."""
     result = asyncio.wrap_future(future)
-    disconnected = asyncio.ensure_future(_disconnected(request))
+    gone = asyncio.ensure_future(_disconnected(request))
     try:
-        either: set[asyncio.Future[Any]] = {result, disconnected}
+        either: set[asyncio.Future[Any]] = {result, gone}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not result.done():
-            raise RequestError(_CLIENT_CLOSED, "the client disconnected")
+            raise disconnected()
         return result.result()
     finally:
-        disconnected.cancel()
+        gone.cancel()
         result.cancel()
 
 

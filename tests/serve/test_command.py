@@ -82,7 +82,7 @@ def test_run_takes_options_as_keywords() -> None:
         serve.__main__.run(port=70000)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_stops_the_server_after_requests_in_progress(number: signal.Signals, status: int) -> None:
     pytest.importorskip("fastapi")
     pytest.importorskip("prometheus_client")
@@ -112,3 +112,26 @@ def test_a_signal_stops_the_server_after_requests_in_progress(number: signal.Sig
 
     assert server.process.returncode == status and statuses == [200]
     assert "Traceback" not in errors
+
+
+def test_a_signal_ends_uploads_in_progress() -> None:
+    pytest.importorskip("fastapi")
+    pytest.importorskip("prometheus_client")
+    pytest.importorskip("python_multipart")
+    pytest.importorskip("uvicorn")
+    head = (
+        "POST /v1/detect/tiny HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9999\r\n"
+        "Content-Type: multipart/form-data; boundary=f\r\n\r\n--f\r\n"
+    )
+    with started() as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=END) as connection:
+            connection.sendall(head.encode())
+            with socket.create_connection((host, int(port)), timeout=END) as other:  # is served after it
+                other.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+                assert other.recv(4096).startswith(b"HTTP/1.1 200")
+            server.process.send_signal(signal.SIGTERM)
+            _, errors = server.process.communicate(timeout=END)
+            assert connection.recv(4096).startswith(b"HTTP/1.1 503")
+    assert server.process.returncode == 0
+    assert errors == ""
