@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import shutil
-import socket
+import time
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from utils.base.errors import ConfigError, DataError
-from utils.base.inputs import split_url
+from utils.base.errors import DataError
+from utils.base.http_client import check_url, open_url
+from utils.base.limits import DOWNLOAD
 from utils.base.log import Bar
 from utils.base.paths import atomic_write, file_sha256
 
@@ -48,7 +47,7 @@ def download_file(
         ConfigError: not an http(s) URL.
         DataError: no network, an HTTP error, or another size or hash than expected.
     """
-    _check_url(url)
+    check_url(url)
     if not always and destination.is_file() and matches(destination, sha256, size):
         return destination
     digest = hashlib.sha256()
@@ -86,7 +85,7 @@ def download_bytes(url: str, *, limit: int, timeout: float = TIMEOUT, public: bo
         ConfigError: not an http(s) URL, or one that `public` refuses.
         DataError: no network, an HTTP error, or more than `limit` bytes.
     """
-    _check_url(url)
+    check_url(url)
     with _open(url, None, timeout, public) as response:
         length = _content_length(response)
         if length is not None and length > limit:
@@ -109,47 +108,9 @@ def matches(path: Path, sha256: str | None, size: int | None) -> bool:
     return file_sha256(path) == sha256.lower()
 
 
-class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    """Handler of redirects: to http(s) only, never from https to http, with `public` to public hosts only."""
-
-    def __init__(self, public: bool = False) -> None:
-        self.public = public
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> urllib.request.Request | None:
-        allowed = ("https",) if req.type == "https" else ("http", "https")
-        if split_url(newurl).scheme not in allowed:
-            raise urllib.error.URLError(f"redirected to {newurl}, which is not {' or '.join(allowed)}")
-        if self.public:
-            _check_public(newurl)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _check_url(url: str) -> None:
-    parts = split_url(url)
-    if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{url}: not a URL to download from; expected http:// or https://")
-
-
-def _check_public(url: str) -> None:
-    """Refuse loopback and private hosts. Unknown hosts pass: opening the URL fails."""
-    host = split_url(url).hostname or ""
-    try:
-        found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None)}
-    except (OSError, UnicodeError):
-        return
-    if not all(ipaddress.ip_address(address).is_global for address in found):
-        raise ConfigError(f"{url}: {host} is not a public address; download the file yourself")
-
-
 def _open(url: str, destination: Path | None, timeout: float, public: bool = False) -> Any:
-    if public:
-        _check_public(url)
-    opener = urllib.request.build_opener(_SafeRedirects(public))
-    request = urllib.request.Request(url, headers={"User-Agent": "yolov5-lska"})
     try:
-        return opener.open(request, timeout=timeout)
+        return open_url(url, timeout, public)
     except urllib.error.HTTPError as error:
         with error:
             raise DataError(f"{url}: HTTP status {error.code} {error.reason}") from error
@@ -161,14 +122,27 @@ def _open(url: str, destination: Path | None, timeout: float, public: bool = Fal
 
 
 def _chunks(response: Any, url: str) -> Iterator[bytes]:
+    """Yield the body in parts of about `_CHUNK` bytes, within the time that a download may take."""
+    end = time.monotonic() + DOWNLOAD.value
+    waiting = bytearray()
     while True:
         try:
-            chunk = response.read(_CHUNK)
+            part = response.read1(_CHUNK)  # what is there: `read` would wait for all of it
         except (OSError, HTTPException) as error:
             raise DataError(f"{url}: the connection broke ({_reason(error)}); try again") from error
-        if not chunk:
-            return
-        yield chunk
+        if not part:
+            break
+        waiting += part
+        if len(waiting) >= _CHUNK:
+            yield bytes(waiting)
+            waiting.clear()
+        if time.monotonic() > end:
+            raise DataError(
+                f"{url}: not complete after {DOWNLOAD.value:,} {DOWNLOAD.what}; raise the limit with "
+                f"{DOWNLOAD.variable}, or download the file yourself"
+            )
+    if waiting:
+        yield bytes(waiting)
 
 
 def _reason(error: Exception) -> str:

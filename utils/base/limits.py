@@ -78,4 +78,5 @@ PIXELS = Limit("PIXELS", 2**25, "pixels of an image or a frame of a video")
 LARGE_FILES = 4  # a file that is as large as photos are may have so many times the pixels
 IMAGE = Limit("IMAGE", 2**29, "bytes of an image file")
 LABELS = Limit("LABELS", 2**24, "bytes of a label file")
+DOWNLOAD = Limit("DOWNLOAD", 6 * 3600, "seconds of a download")
 LIST = Limit("LIST", 2**30, "bytes of a list of images or of annotations")

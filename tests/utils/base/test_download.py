@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from tests.serving import Answer, Site, serve
 from utils.base.download import download_bytes, download_file
 from utils.base.errors import ConfigError, DataError
+from utils.base.http_client import _is_public
 
 BODY = bytes(range(256)) * 5000  # 1.28 MB: more than one chunk
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -118,11 +121,90 @@ def test_local_hosts_are_not_public(site: Site) -> None:
 
 
 def test_redirects_to_local_hosts_are_not_public(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    from utils.base import download as module
+    from utils.base import http_client as module
 
     site.answers["/away"] = Answer(status=302, headers={"Location": f"{site.url}/file.bin"})
     check = module._check_public
     monkeypatch.setattr(module, "_check_public", lambda url: None if url.endswith("/away") else check(url))
+    monkeypatch.setattr(module._Visit, "connected", lambda *_: None)
     with pytest.raises(ConfigError, match=r"file.bin: 127.0.0.1 is not a public address"):
         download_bytes(f"{site.url}/away", limit=len(BODY), public=True)
     assert site.asked == ["/away"]
+
+
+def public_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the first IP that is checked count as a public one."""
+    from utils.base import http_client as module
+
+    answers = iter([True])
+    monkeypatch.setattr(module, "_is_public", lambda _: next(answers, False))
+
+
+def test_a_name_that_has_a_local_ip_when_it_is_resolved_again_is_refused(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS rebinding: the connection counts, not what the name was resolved to before."""
+    public_at_first(monkeypatch)
+    with pytest.raises(ConfigError, match="127.0.0.1 is not a public address"):
+        download_bytes(f"{site.url}/file.bin", limit=len(BODY), public=True)
+    assert not site.asked
+
+
+def test_redirects_from_a_public_host_do_not_lead_to_a_local_one(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.answers["/away"] = Answer(status=302, headers={"Location": f"{site.url}/file.bin"})
+    assert download_file(f"{site.url}/away", tmp_path / "a").exists()  # both are local
+    public_at_first(monkeypatch)
+    with pytest.raises(ConfigError, match="127.0.0.1 is not a public address"):
+        download_file(f"{site.url}/away", tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("ip", "public"),
+    [("8.8.8.8", True), ("::ffff:8.8.8.8", True), ("::ffff:127.0.0.1", False), ("169.254.169.254", False)]
+    + [("10.0.0.1", False), ("fe80::1%eth0", False), ("::1", False), ("0.0.0.0", False)],
+)
+def test_public_addresses(ip: str, public: bool) -> None:
+    assert _is_public(ip) == public
+
+
+def test_a_download_that_trickles_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YOLOV5_MAX_DOWNLOAD", "1")
+    with (
+        trickling(b"HTTP/1.1 200 OK\r\n\r\n") as url,
+        pytest.raises(DataError, match="not complete after 1 "),
+    ):
+        download_file(url, tmp_path / "f")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_headers_that_trickle_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utils.base.http_client.RESPONSE_SECONDS", 0.5)
+    with (
+        trickling(b"HTTP/1.1 200 OK\r\nX: ") as url,
+        pytest.raises(DataError, match="no response within 0.5 s"),
+    ):
+        download_file(url, tmp_path / "f")
+
+
+@contextmanager
+def trickling(start: bytes) -> Iterator[str]:
+    """Run a server that sends `start`, and then a letter every 20 ms; yield its URL."""
+    ended = threading.Event()
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(start)
+            while not ended.wait(0.02):
+                connection.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/f"
+        finally:
+            ended.set()
+            thread.join()
