@@ -17,6 +17,7 @@ from utils.base.log import LOG, color, set_up_console
 from utils.base.paths import INSTALLED, command_for
 
 DEBUG = "YOLOV5_DEBUG"  # environment variable: unexpected errors with their traceback
+_SHARED_MEMORY = "/dev/shm"
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
@@ -63,6 +64,22 @@ def limit_opencv() -> None:
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(LARGE_FILES * PIXELS.value))
 
 
+def find_temporary_folder() -> None:
+    """Use shared memory for temporary files where no usual folder can be written to, as in a container."""
+    if os.name == "nt":
+        return
+    usual = [os.environ.get(name, "") for name in ("TMPDIR", "TEMP", "TMP")]
+    if not any(_is_writable(folder) for folder in (*usual, "/tmp", "/var/tmp", "/usr/tmp", ".")):
+        if _is_writable(_SHARED_MEMORY):
+            os.environ["TMPDIR"] = _SHARED_MEMORY
+        else:
+            LOG.warning("no folder for temporary files can be written to; set TMPDIR to one, if this fails")
+
+
+def _is_writable(folder: str) -> bool:
+    return os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)  # noqa: PTH112 - may be empty
+
+
 def main(function: Callable[[], Any]) -> None:
     """Run the entry point of a script and exit: 0 success, 1 failure, 2 usage, 130 Ctrl-C, 143 SIGTERM."""
     set_up_console()
@@ -70,6 +87,7 @@ def main(function: Callable[[], Any]) -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         limit_opencv()
+        find_temporary_folder()
         status = function()
     except YoloError as error:
         if is_first_to_report():
@@ -79,6 +97,8 @@ def main(function: Callable[[], Any]) -> None:
         LOG.warning("stopped by Ctrl-C")
         sys.exit(130)
     except OSError as error:
+        if os.environ.get(DEBUG):
+            raise
         LOG.error(_describe_os_error(error))
         sys.exit(1)
     except Exception as error:

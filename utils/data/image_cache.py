@@ -9,6 +9,8 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,7 +88,7 @@ class RamCache:
         memory = np.frombuffer(block, np.uint8)
         self._pixels, self._present = memory[: self._ends[-1]], memory[self._ends[-1] :]
         # The lock orders the writes: a process that sees an image marked as present sees all of its pixels.
-        self._lock = multiprocessing.Lock()
+        self._lock: AbstractContextManager[Any] = _make_lock()
 
     def get(self, index: int) -> np.ndarray | None:
         with self._lock:
@@ -113,6 +115,14 @@ class RamCache:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.shapes = state["shapes"]
         self._open()
+
+
+def _make_lock() -> AbstractContextManager[Any]:
+    """Return a lock for several processes; for threads where there is no shared memory, and so no workers."""
+    try:
+        return multiprocessing.Lock()
+    except OSError:
+        return threading.Lock()
 
 
 class DiskCache:

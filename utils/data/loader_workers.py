@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from types import FrameType
 from typing import TypeVar
 
 import cv2
+import torch
 
 from utils.base.device import keep_freed_memory
 from utils.base.errors import YoloError, first_line
@@ -35,7 +38,23 @@ def count_workers(wanted: int, batch_size: int) -> int:
     if files < _FILES + workers * _FILES_OF_WORKER and workers:
         LOG.warning(f"{files} open files (ulimit -n) are too few for {workers} workers; loading without them")
         return 0
+    if workers and (reason := _no_shared_memory()):
+        LOG.warning(
+            f"workers need shared memory and a folder for temporary files ({reason}); loading without them"
+        )
+        return 0
     return workers
+
+
+def _no_shared_memory() -> str:
+    """Return why processes cannot share batches; empty if they can."""
+    try:
+        tempfile.gettempdir()
+        multiprocessing.Lock()
+        torch.UntypedStorage._new_shared(1)
+    except (OSError, RuntimeError) as error:
+        return getattr(error, "strerror", None) or first_line(error)
+    return ""
 
 
 def _open_files(needed: int) -> int:
