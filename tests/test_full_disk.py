@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +20,7 @@ from models.weights import read_checkpoint
 from tests.utils.train.small import small_models, small_set
 from utils.base.errors import WriteError
 from utils.base.paths import ROOT
+from utils.predict.writers import VideoFile
 from utils.train import run_dir
 from utils.train.run_dir import RunDir
 from utils.train.train_options import TrainOptions
@@ -151,3 +153,21 @@ def test_a_training_on_a_small_disk(free: int, small_disk: Path, tmp_path: Path)
         )
         assert status == 0, output
         assert len((small_disk / "runs/exp/results.csv").read_text().splitlines()) == 4
+
+
+@pytest.mark.slow
+def test_a_video_on_a_full_disk_is_reported(small_disk: Path) -> None:
+    """OpenCV itself writes a file that cannot be opened, and reports nothing."""
+    frames = np.random.default_rng(0).integers(0, 256, (4, 480, 640, 3), np.uint8)
+    for name, free in (("a.mp4", 4000), ("b.mp4", 100)):
+        fill = small_disk / "fill"
+        fill.write_bytes(b"")
+        fill.write_bytes(bytes(shutil.disk_usage(small_disk).free - free * KILOBYTE))
+        video = VideoFile(small_disk / name, 30, 640, 480)
+        for frame in frames:
+            video.write(frame)
+        if name == "a.mp4":
+            video.close()
+    with pytest.raises(WriteError, match="not all 4 frames could be written"):
+        video.close()
+    assert sorted(path.name for path in small_disk.iterdir()) == ["a.mp4", "fill"]

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 import cv2
 import numpy as np
 
-from utils.base.errors import DataError
+from utils.base.errors import DataError, WriteError
 from utils.base.log import LOG
 from utils.base.names import UniqueNames, safe_name, unique_stems
 from utils.base.paths import write_bytes
@@ -67,7 +67,9 @@ class VideoFile:
     """An mp4 file that is written frame by frame; it can be played once it is closed."""
 
     def __init__(self, path: Path, fps: float, width: int, height: int) -> None:
+        self.path = path
         self.size = (width, height)
+        self._frames = 0
         self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, self.size)
         if not self._writer.isOpened():
             raise DataError(f"{path}: OpenCV cannot write this video ({width}x{height}, mp4v)")
@@ -77,10 +79,23 @@ class VideoFile:
         if image.shape[1::-1] != self.size:
             image = cv2.resize(image, self.size)
         self._writer.write(image)
+        self._frames += 1
 
     def close(self) -> None:
-        """Write the index, without which players cannot open the file."""
+        """Write the index, without which players cannot open the file.
+
+        Raises:
+            WriteError: the file is not complete; OpenCV itself reports nothing when the disk is full.
+        """
         self._writer.release()
+        written = cv2.VideoCapture(str(self.path))
+        complete = written.isOpened() and written.get(cv2.CAP_PROP_FRAME_COUNT) >= self._frames
+        written.release()
+        if not complete and self._frames:
+            self.path.unlink(missing_ok=True)
+            raise WriteError(
+                f"{self.path}: not all {self._frames} frames could be written; is the disk full?"
+            )
 
 
 class DetectOutputs:
