@@ -1,6 +1,7 @@
 # make demo      train YOLOv5-LSKA on drawn shapes for a few minutes, validate, detect; then segment
 # make test      lint, types, tests
 # make bench     measure speed and memory, and update docs/performance.md (15 minutes, nothing else running)
+# make fuzz      search for inputs that the readers of files do not refuse (FUZZ_MINUTES each, 15 by default)
 # make install   create the environment; the other targets do this themselves
 # make clean     remove caches and the drawn dataset, but not runs/ and the environment
 #
@@ -16,11 +17,13 @@ EPOCHS ?= 50
 SEGMENT_EPOCHS ?= 6
 IMG ?= 160
 
+FUZZ_MINUTES ?= 15
+
 REQUIREMENTS = requirements.txt requirements-dev.txt
 RUN = $(VENV)/bin/python
 STAMP = $(VENV)/.requirements
 
-.PHONY: demo test bench install clean
+.PHONY: demo test bench fuzz install clean
 
 demo: install
 	$(RUN) train.py --cfg yolov5n-LSKA.yaml --weights '' --data shapes.yaml --hyp hyp.shapes.yaml \
@@ -44,6 +47,10 @@ test: install
 
 bench: install
 	$(RUN) benchmarks/all.py
+
+fuzz: install
+	$(RUN) -m pip install --disable-pip-version-check --quiet 'atheris>=2.3'
+	$(RUN) -m tests.fuzz --minutes $(FUZZ_MINUTES)
 
 # The stamp holds a checksum of the requirements: while they do not change, nothing is installed.
 install:

@@ -259,7 +259,7 @@ def _download(raw: dict[str, Any], root: Path, val: list[str], yaml: Path, allow
     if downloads:
         download_data(downloads, root, allowed=allowed, name=yaml.name)
     if missing := _missing(root, val):
-        tried = dict.fromkeys(str(_missing(base, val[:1])[0]) for base in _roots(raw, yaml))
+        tried = dict.fromkeys(str(one) for base in _roots(raw, yaml) for one in _missing(base, val)[:1])
         looked = f"; looked for {', '.join(tried)}" if len(tried) > 1 else ""
         hints = path_hints(Path(str(missing[0])))
         raise DataError(f"{yaml}: val: {missing[0]} does not exist{looked}{hints}")

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import sys
 import tarfile
 import tempfile
@@ -23,7 +24,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from utils.base.download import download_file
-from utils.base.errors import ConfigError, DataError
+from utils.base.errors import ConfigError, DataError, one_line
 from utils.base.log import LOG
 from utils.base.paths import command_for
 from utils.data.own_folder import OwnFolder
@@ -34,7 +35,10 @@ _ANY_RATIO = 2**30  # bytes; archives that unpack to less may have any compressi
 _MAX_RATIO = 100  # images hardly shrink, label files about tenfold
 _MAX_MEMBERS = 5_000_000
 _JUNK = ("__MACOSX", ".DS_Store")
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+_DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError),
+    *(ValueError, IndexError, OverflowError, struct.error),  # of names and sizes that cannot be
+)
 
 
 def is_archive(path: Path | str) -> bool:
@@ -77,7 +81,9 @@ def safe_unpack(archive: Path, folder: Path, *, limit: int = MAX_BYTES) -> Path:
             else:
                 _unpack_tar(archive, fresh, checker)
         except _DAMAGE as error:
-            raise DataError(f"{archive}: damaged, or not an archive of a known kind ({error})") from error
+            raise DataError(
+                f"{archive}: damaged, or not an archive of a known kind ({one_line(error)})"
+            ) from error
         except OSError as error:
             raise DataError(f"{archive}: cannot be unpacked ({error.strerror or error})") from error
         merge(fresh, folder)

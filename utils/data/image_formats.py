@@ -94,6 +94,22 @@ def common_size(data: np.ndarray) -> tuple[str, int, int] | None:
         return None
 
 
+def has_huge_chunk(data: np.ndarray) -> bool:
+    """Return whether a part of a PNG claims to be longer than the file: OpenCV takes that much memory for it.
+
+    Args:
+        data: the bytes of the file, (n,) uint8.
+    """
+    content = data.data
+    position = 8 if content[:8] == b"\x89PNG\r\n\x1a\n" else data.size
+    while position + 8 <= data.size:
+        (length,) = struct.unpack_from(">I", content, position)
+        if length > data.size:
+            return True
+        position += length + 12  # with length, type and check sum
+    return False
+
+
 def tiff_size(data: np.ndarray) -> tuple[int, int] | None:
     """Return (width, height) of the first image of a TIFF or BigTIFF; None for other and damaged files.
 
@@ -171,7 +187,7 @@ def why_unreadable(data: np.ndarray) -> str:
     if found in UNREADABLE:
         return f"{found} cannot be read here; convert it to JPEG, for example: {convert(found)}"
     try:
-        if data.size:
+        if data.size and not has_huge_chunk(data):
             cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error as error:
         if limit := re.search(r"CV_IO_MAX_IMAGE_(\w+)", str(error)):

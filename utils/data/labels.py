@@ -14,6 +14,7 @@ from utils.ops.boxes import segments2boxes
 MIN_SIDE = 10  # pixels; smaller images are taken for errors
 IMAGE_SKIPPED = "the image is skipped"
 BORDER = 1e-3  # how far beyond 0-1 a coordinate may be, which tools round and predictors overshoot
+_LARGEST_CLASS = 2**24  # larger integers are not exact in float32
 _SMALLEST = 1e-6  # of the image; boxes that are narrower have no width, and polygons are a line
 MOST_ERRORS = 5  # of one label file that are described; others are counted
 BOX_VALUES = 5
@@ -49,10 +50,11 @@ def _parse_boxes(numbered: Sequence[tuple[int, list[str]]]) -> Labels | None:
     if any(len(words) != BOX_VALUES for _, words in numbered):
         return None
     try:
-        rows = np.array([words for _, words in numbered], np.float32).reshape(-1, BOX_VALUES)
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond float32, and NaN: described below
+            rows = np.array([words for _, words in numbered], np.float32).reshape(-1, BOX_VALUES)
+            whole = (rows[:, 0] % 1 == 0).all() and (rows[:, 0] <= _LARGEST_CLASS).all()
     except ValueError:
         return None
-    whole = (rows[:, 0] % 1 == 0).all()
     if not (whole and (rows >= 0).all() and (rows[:, 1:] <= 1).all()):  # False for NaN, too
         return None
     if len(rows) and rows[:, 3:].min() < _SMALLEST:
@@ -94,6 +96,8 @@ def _parse_line(words: Sequence[str]) -> tuple[np.ndarray, np.ndarray, str]:
     numbers = np.array([_parse_number(word) for word in words])
     if numbers[0] < 0 or numbers[0] % 1:
         raise ValueError(f"class {words[0][:40]} is not an integer of at least 0")
+    if numbers[0] > _LARGEST_CLASS:
+        raise ValueError(f"class {words[0][:40]} is too large")
     distance = np.maximum(-numbers[1:], numbers[1:] - 1)
     worst = int(distance.argmax())
     if distance[worst] > BORDER:
