@@ -2,7 +2,7 @@
 
 Each target runs in a process of its own, which atheris guides by the lines that an input reaches. An input
 that raises anything but a YoloError, takes over 10 s, or more than 1 GB beside torch, is written to
-`tests/fuzz/found`. Move it to `tests/fuzz/cases/TARGET/` with the fix; `tests/test_fuzz_cases.py` reads it.
+the folder `found` here. Move it to `cases` with the fix; `tests/test_fuzz_cases.py` reads all of them.
 """
 
 from __future__ import annotations
