@@ -2,6 +2,8 @@
 # make test      lint, types, tests
 # make bench     measure speed and memory, and update docs/performance.md (15 minutes, nothing else running)
 # make fuzz      search for inputs that the readers of files do not refuse (FUZZ_MINUTES each, 15 by default)
+# make audit     look for known vulnerabilities of the installed packages (pip-audit; needs a network)
+# make sbom      write sbom.json, the installed packages with versions and licences (CycloneDX)
 # make install   create the environment; the other targets do this themselves
 # make clean     remove caches and the drawn dataset, but not runs/ and the environment
 #
@@ -22,8 +24,9 @@ FUZZ_MINUTES ?= 15
 REQUIREMENTS = requirements.txt requirements-dev.txt
 RUN = $(VENV)/bin/python
 STAMP = $(VENV)/.requirements
+TOOLS = $(VENV)-audit
 
-.PHONY: demo test bench fuzz install clean
+.PHONY: demo test bench fuzz audit sbom install clean
 
 demo: install
 	$(RUN) train.py --cfg yolov5n-LSKA.yaml --weights '' --data shapes.yaml --hyp hyp.shapes.yaml \
@@ -51,6 +54,17 @@ bench: install
 fuzz: install
 	$(RUN) -m pip install --disable-pip-version-check --quiet 'atheris>=2.3'
 	$(RUN) -m tests.fuzz --minutes $(FUZZ_MINUTES)
+
+audit: install $(TOOLS)
+	$(TOOLS)/bin/pip-audit --path "`$(RUN) -c 'import sysconfig; print(sysconfig.get_path("purelib"))'`"
+
+sbom: install $(TOOLS)
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.json $(RUN)
+
+# In an environment of their own: what they need would change the one that they describe.
+$(TOOLS):
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --disable-pip-version-check --quiet 'pip-audit>=2.7' 'cyclonedx-bom>=7' || { rm -rf $(TOOLS); exit 1; }
 
 # The stamp holds a checksum of the requirements: while they do not change, nothing is installed.
 install:
