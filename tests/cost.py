@@ -96,9 +96,8 @@ def main() -> None:
     options = parser.parse_args()
     logging.getLogger("yolov5").setLevel(logging.CRITICAL)
     sys.stdout.flush()
-    print(
-        "| input | number | read | refused in one line | other outcomes | largest, kB | most memory, MB | longest, s |"
-    )
+    columns = ["input", "number", "read", "refused in one line", "other outcomes", "largest, kB"]
+    print("|", " | ".join([*columns, "most memory, MB", "longest, s"]), "|")
     print("|---|---|---|---|---|---|---|---|")
     for name, target, inputs in groups(options.inputs):
         idle, cost = measure(target, []), measure(target, inputs)
