@@ -55,12 +55,12 @@ def wait_passively() -> None:
 
 
 def limit_opencv() -> None:
-    """Let OpenCV refuse huge images by itself, too, as it reads headers in its own way, and log errors only.
+    """Let OpenCV refuse huge images by itself, too, as it reads headers in its own way.
 
-    Files that it cannot read are reported by us, once. It reads the variables when it is imported, so call
-    this before. What the user has set stays.
+    Nor does it log what it cannot read, which is reported here, once. It reads the variables when it is
+    imported, so call this before. What the user has set stays.
     """
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "FATAL")
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(LARGE_FILES * PIXELS.value))
 
 

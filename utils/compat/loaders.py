@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 
 from utils.base.errors import ConfigError, DataError
+from utils.base.inputs import file_size
 from utils.base.log import LOG
 from utils.data.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_video, read_image
 from utils.data.letterbox import letterbox
-from utils.sources.frame import Frame
+from utils.sources.frame import Frame, check_frame_size
 from utils.sources.source import find_files
 from utils.sources.streams import ScreenSource, StreamSource
 
@@ -103,7 +104,9 @@ class LoadImages:
     def _next_frame(self, path: str) -> Any:
         """Return the next frame of a video, or None at its end, before the next file."""
         if self.cap is None:
+            size = file_size(path)  # an error for a pipe
             self.cap = cv2.VideoCapture(path)
+            check_frame_size(self.cap, path, size)
             self.frame = 0
             self.frames = max(int(self.cap.get(cv2.CAP_PROP_FRAME_COUNT)), 0) // self.vid_stride
         for _ in range(self.vid_stride):
