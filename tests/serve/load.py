@@ -57,6 +57,7 @@ class Load:
             "damaged": lambda client, rng: self._post(client, self._images[3][: rng.randrange(20, 4000)]),
             "parameter": lambda client, rng: self._post(client, self._images[0], conf="high"),
             "unknown model": lambda client, rng: self._post(client, b"", model=str(rng.random())),
+            "metrics": lambda client, rng: client.get(f"{self.url}/metrics").status_code,
             "cut off": lambda client, rng: self._raw("Content-Length: 5000\r\n\r\n" + _PART),
             "no headers": lambda client, rng: self._raw("X-"),
             "too large": lambda client, rng: self._raw("Content-Length: 99999999\r\n\r\n", wait=True),
