@@ -29,6 +29,9 @@ _SIGNATURES = {
     b"\xff\x0a": "JPEG XL",
     b"\0\0\0\x0cJXL ": "JPEG XL",
 }
+_MOST_SCANS, _MOST_CHUNKS = 100, 1000  # programs write about 10 scans, and fewer than 100 chunks
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # within the pixels of a JPEG
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of a TIFF
 _INTEGERS = {3: "H", 4: "I", 16: "Q"}  # types of values of a TIFF
 _BRANDS = {b"avif": "AVIF", b"avis": "AVIF"}  # of ISO base media files; what videos have is not listed
 _HEIC_BRANDS = b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"
@@ -94,20 +97,66 @@ def common_size(data: np.ndarray) -> tuple[str, int, int] | None:
         return None
 
 
-def has_huge_chunk(data: np.ndarray) -> bool:
-    """Return whether a part of a PNG claims to be longer than the file: OpenCV takes that much memory for it.
+def excess(data: np.ndarray) -> str:
+    """Return what an image has that would cost far more than its size: memory, time or lines of a log.
 
     Args:
         data: the bytes of the file, (n,) uint8.
+
+    Returns:
+        A text for messages; empty for images as they are made.
     """
-    content = data.data
-    position = 8 if content[:8] == b"\x89PNG\r\n\x1a\n" else data.size
-    while position + 8 <= data.size:
-        (length,) = struct.unpack_from(">I", content, position)
-        if length > data.size:
-            return True
+    found = image_format(data[:HEAD].tobytes())
+    if found == "PNG":
+        return _excess_of_png(data.data)
+    if found == "JPEG":
+        return f"more than {_MOST_SCANS} scans" if _has_many_scans(data.data) else ""
+    if found == "TIFF":
+        tags = dict(reversed(list(next(_tags(data), []))))  # of a tag that is repeated, the first counts
+        if tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_LENGTH, 0) > PIXELS.value:
+            return f"tiles of more than {PIXELS.value:,} pixels"
+    return ""
+
+
+def _excess_of_png(content: memoryview) -> str:
+    """Walk over the chunks: OpenCV takes the memory that one claims to need, and logs each that is wrong."""
+    position, others = 8, 0
+    while position + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, position)
+        if kind == b"IEND":
+            break
+        if length > len(content):
+            return f"a part of {length:,} bytes, which it does not contain"
+        others += kind != b"IDAT"
+        if others > _MOST_CHUNKS:
+            return f"more than {_MOST_CHUNKS} parts beside its pixels"
         position += length + 12  # with length, type and check sum
-    return False
+    return ""
+
+
+def _has_many_scans(content: memoryview) -> bool:
+    """Return whether a JPEG has more scans than any program writes: each is a pass over all pixels."""
+    position, components, progressive, scans = 2, 0, False, 0
+    try:
+        while scans <= _MOST_SCANS:
+            marker, kind, length = struct.unpack_from(">BBH", content, position)
+            if marker != 0xFF or kind == 0xD9:
+                return False
+            if kind == 0xFF:  # a fill byte
+                position += 1
+                continue
+            if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+                components, progressive = content[position + 9], kind in (0xC2, 0xC6, 0xCA, 0xCE)
+            position += 2 + length
+            if kind == 0xDA:
+                if not progressive and content[position - length + 2] >= components:
+                    return False  # all is in one scan, as in most files
+                scans += 1
+                found = _MARKER.search(content, position)
+                position = found.start() if found else len(content)
+    except (struct.error, IndexError):  # truncated
+        return False
+    return True
 
 
 def tiff_size(data: np.ndarray) -> tuple[int, int] | None:
@@ -187,7 +236,9 @@ def why_unreadable(data: np.ndarray) -> str:
     if found in UNREADABLE:
         return f"{found} cannot be read here; convert it to JPEG, for example: {convert(found)}"
     try:
-        if data.size and not has_huge_chunk(data):
+        if reason := excess(data):
+            return f"{reason}; not decoded"
+        if data.size:
             cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error as error:
         if limit := re.search(r"CV_IO_MAX_IMAGE_(\w+)", str(error)):

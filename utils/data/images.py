@@ -12,7 +12,7 @@ import numpy as np
 from utils.base.errors import DataError, is_out_of_memory, one_line
 from utils.base.inputs import file_size, open_file
 from utils.base.limits import IMAGE
-from utils.data.image_formats import decode_with_pillow, has_huge_chunk, why_unreadable
+from utils.data.image_formats import decode_with_pillow, excess, why_unreadable
 from utils.data.image_header import check_header, check_pixels, read_header
 
 IMAGE_SUFFIXES = (".bmp", ".dng", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp", ".pfm")
@@ -155,7 +155,7 @@ def _size(file: BinaryIO, name: str | Path) -> tuple[int, int]:
 
 
 def _decode(data: np.ndarray, flags: int) -> np.ndarray | None:
-    if data.size == 0 or data[:2].tobytes() == _RADIANCE or has_huge_chunk(data):
+    if data.size == 0 or data[:2].tobytes() == _RADIANCE or excess(data):
         return None
     try:
         # OpenCV would cut the floats of a PFM, 0-1, to 0 and 1.

@@ -279,3 +279,59 @@ def test_other_formats_are_decoded_at_full_size(suffix: str) -> None:
 def test_decoding_at_a_fraction_rejects_other_files() -> None:
     with pytest.raises(DataError, match="a.jpg: not an image"):
         decode_image(np.frombuffer(b"\xff\xd8\xff\xd8 nothing", np.uint8), "a.jpg", 8)
+
+
+def _png(*chunks: tuple[bytes, bytes], length: int | None = None) -> bytes:
+    """Return a PNG with these chunks before its pixels; `length` is what the last of them claims."""
+    file = cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes()
+    parts = [
+        struct.pack(">I", len(content) if length is None else length) + kind + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    ]  # fmt: skip
+    return file[:33] + b"".join(parts) + file[33:]
+
+
+def _jpeg_of_many_scans(scans: int) -> bytes:
+    """Return a progressive JPEG whose last scan is repeated."""
+    flags = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    file = cv2.imencode(".jpg", np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3), flags)[1].tobytes()
+    start = file.rindex(b"\xff\xda")
+    return file[:-2] + file[start:-2] * scans + file[-2:]
+
+
+def _tiled_tiff(side: int) -> bytes:
+    """Return the header of a TIFF of 16 x 16 pixels with tiles of `side`."""
+    tags = {256: 16, 257: 16, 258: 8, 259: 1, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: 1}
+    rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + rows + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (_png((b"tEXt", b"a\0b"), length=2**32 - 1), "a part of 4,294,967,295 bytes"),
+        (_png(*[(b"tEXt", b"")] * 2000), "more than 1000 parts"),
+        (_jpeg_of_many_scans(200), "more than 100 scans"),
+        (_tiled_tiff(16384), "tiles of more than 33,554,432 pixels"),
+    ],
+)
+def test_images_that_cost_far_more_than_their_size_are_not_decoded(
+    data: bytes, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(DataError, match=reason):
+        decode_image(np.frombuffer(data, np.uint8), "a")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _png((b"tEXt", b"a\0b")) + b"\xff" * 100,  # data after the end, as some programs append
+        _png(*[(b"tEXt", b"a\0b")] * 20),
+        _jpeg_of_many_scans(3),
+    ],
+)
+def test_unusual_but_harmless_images_are_decoded(data: bytes) -> None:
+    array = np.frombuffer(data, np.uint8)
+    assert (decode_image(array, "a") == cv2.imdecode(array, cv2.IMREAD_COLOR)).all()
