@@ -48,7 +48,7 @@ def serve(options: ServeOptions, api_key: str = "") -> None:
 
     with _bind(options.host, options.port) as listener:  # before the models are loaded, too
         from serve.app import make_app
-        from serve.connections import Connection, Server
+        from serve.connections import Connection, Server, connection_limit
         from serve.middleware import Metrics
         from serve.models import load_models
         from serve.service import InferenceService
@@ -64,6 +64,7 @@ def serve(options: ServeOptions, api_key: str = "") -> None:
             server_header=False,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
+        Connection.most = connection_limit()
         listener.listen(128)  # before the URL is printed: clients that connect at once are queued
         host, port = listener.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from starlette.requests import Request
 
@@ -20,6 +21,15 @@ _CLIENT_CLOSED = 499  # never sent; the status that web servers log in this case
 def disconnected() -> RequestError:
     """Return the error of a request whose client has gone."""
     return RequestError(_CLIENT_CLOSED, "the client disconnected")
+
+
+def client_of(host: str) -> str:
+    """Return what counts as one client: an IPv4, or a network of IPv6, of which one client may have many."""
+    try:
+        ip = ip_address(host.partition("%")[0])
+    except ValueError:  # of a Unix socket
+        return host
+    return str(IPv6Network((int(ip), 64), strict=False)) if isinstance(ip, IPv6Address) else host
 
 
 class Uploads:
@@ -47,7 +57,7 @@ class Uploads:
         Raises:
             RequestError: 429, the client has as many in progress as it may.
         """
-        client = request.client.host if request.client else ""
+        client = client_of(request.client.host if request.client else "")
         if self._per_client and self._active[client] >= self._per_client:
             raise RequestError(
                 429, f"{self._per_client} of your requests are in progress; wait for their results"

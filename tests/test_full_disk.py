@@ -168,6 +168,6 @@ def test_a_video_on_a_full_disk_is_reported(small_disk: Path) -> None:
             video.write(frame)
         if name == "a.mp4":
             video.close()
-    with pytest.raises(WriteError, match="not all 4 frames could be written"):
+    with pytest.raises(WriteError, match="could not be written completely"):
         video.close()
     assert sorted(path.name for path in small_disk.iterdir()) == ["a.mp4", "fill"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import time
 import urllib.error
 from collections.abc import Iterator
 from http.client import HTTPException
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.base.errors import DataError
-from utils.base.http_client import check_url, open_url
+from utils.base.http_client import Deadline, check_url, open_url
 from utils.base.limits import DOWNLOAD
 from utils.base.log import Bar
 from utils.base.paths import atomic_write, file_sha256
@@ -51,10 +50,11 @@ def download_file(
     if not always and destination.is_file() and matches(destination, sha256, size):
         return destination
     digest = hashlib.sha256()
-    with _open(url, destination, timeout) as response:
+    response, deadline = _open(url, destination, timeout)
+    with response:
         length = _content_length(response)
         _check_size(url, destination, length, size, limit)
-        bar = Bar(_chunks(response, url), destination.name, total=_count_chunks(length))
+        bar = Bar(_chunks(response, deadline, url), destination.name, total=_count_chunks(length))
         try:
             with atomic_write(destination) as file:
                 for chunk in bar:
@@ -86,12 +86,13 @@ def download_bytes(url: str, *, limit: int, timeout: float = TIMEOUT, public: bo
         DataError: no network, an HTTP error, or more than `limit` bytes.
     """
     check_url(url)
-    with _open(url, None, timeout, public) as response:
+    response, deadline = _open(url, None, timeout, public)
+    with response:
         length = _content_length(response)
         if length is not None and length > limit:
             raise DataError(f"{url}: has {length:,} bytes, more than the {limit:,} allowed; not downloaded")
         content = bytearray()
-        for chunk in _chunks(response, url):
+        for chunk in _chunks(response, deadline, url):
             content += chunk
             if len(content) > limit:
                 raise DataError(f"{url}: received more than the {limit:,} bytes allowed")
@@ -108,7 +109,7 @@ def matches(path: Path, sha256: str | None, size: int | None) -> bool:
     return file_sha256(path) == sha256.lower()
 
 
-def _open(url: str, destination: Path | None, timeout: float, public: bool = False) -> Any:
+def _open(url: str, destination: Path | None, timeout: float, public: bool = False) -> tuple[Any, Deadline]:
     try:
         return open_url(url, timeout, public)
     except urllib.error.HTTPError as error:
@@ -121,28 +122,22 @@ def _open(url: str, destination: Path | None, timeout: float, public: bool = Fal
         ) from error
 
 
-def _chunks(response: Any, url: str) -> Iterator[bytes]:
-    """Yield the body in parts of about `_CHUNK` bytes, within the time that a download may take."""
-    end = time.monotonic() + DOWNLOAD.value
-    waiting = bytearray()
-    while True:
-        try:
-            part = response.read1(_CHUNK)  # what is there: `read` would wait for all of it
-        except (OSError, HTTPException) as error:
+def _chunks(response: Any, deadline: Deadline, url: str) -> Iterator[bytes]:
+    """Yield the body in parts of `_CHUNK` bytes, within the time that a download may take."""
+    deadline.start(DOWNLOAD.value)
+    try:
+        while chunk := response.read(_CHUNK):
+            yield chunk
+    except (OSError, HTTPException) as error:
+        if not deadline.late:
             raise DataError(f"{url}: the connection broke ({_reason(error)}); try again") from error
-        if not part:
-            break
-        waiting += part
-        if len(waiting) >= _CHUNK:
-            yield bytes(waiting)
-            waiting.clear()
-        if time.monotonic() > end:
-            raise DataError(
-                f"{url}: not complete after {DOWNLOAD.value:,} {DOWNLOAD.what}; raise the limit with "
-                f"{DOWNLOAD.variable}, or download the file yourself"
-            )
-    if waiting:
-        yield bytes(waiting)
+    finally:
+        deadline.stop()
+    if deadline.late:
+        raise DataError(
+            f"{url}: not complete after {DOWNLOAD.value:,} {DOWNLOAD.what}; raise the limit with "
+            f"{DOWNLOAD.variable}, or download the file yourself"
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -46,6 +46,7 @@ _NO_MEMORY = (
     "failed to allocate",
     "unable to allocate",
     "bad_alloc",
+    "alloc_failed",  # of cuBLAS and cuDNN
 )
 _STRIDE = 32  # pixels, of which image sizes are multiples
 
@@ -68,12 +69,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def memory_errors(batch_size: int, imgsz: Sequence[int]) -> Iterator[None]:
+def memory_errors(batch_size: int, imgsz: Sequence[int], parts: int = 1) -> Iterator[None]:
     """Raise OutOfMemory, which names the batch and image size to try, where memory is short.
 
     Args:
         batch_size: images in a batch.
         imgsz: side, or height and width, of an image in pixels; empty if it cannot be changed.
+        parts: number of processes that share a batch.
     """
     try:
         yield
@@ -84,9 +86,11 @@ def memory_errors(batch_size: int, imgsz: Sequence[int]) -> Iterator[None]:
             raise
         size = "x".join(map(str, imgsz))
         now = f"batch size {batch_size}" + (f" and {size} px" if size else "")
-        tries = [f"--batch-size {batch_size // 2}"] if batch_size > 1 else []
+        smaller = batch_size // 2 // parts * parts
+        tries = [f"--batch-size {smaller}"] if smaller else []
         # Half the pixels: each side by the root of 2, rounded down to the stride.
-        if sides := [int(side / 2**0.5) // _STRIDE * _STRIDE for side in imgsz if side >= 2 * _STRIDE]:
+        sides = [max(int(side / 2**0.5) // _STRIDE, 1) * _STRIDE for side in imgsz]
+        if sides and max(sides) < max(imgsz):
             tries.append(f"--imgsz {' '.join(map(str, sides))}")
         advice = f"try {' or '.join(tries)}" if tries else "close other programs"
         raise OutOfMemory(f"out of memory at {now}: {advice} ({one_line(error)[:200]})") from error

@@ -15,6 +15,7 @@ from typing import Any
 from utils.base.errors import ConfigError
 from utils.base.inputs import split_url
 
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 RESPONSE_SECONDS = 60.0  # from the connection to the last header, with all redirects
 
 
@@ -29,7 +30,7 @@ def check_url(url: str) -> None:
         raise ConfigError(f"{url}: not a URL to download from; expected http:// or https://")
 
 
-def open_url(url: str, timeout: float, public: bool = False) -> Any:
+def open_url(url: str, timeout: float, public: bool = False) -> tuple[Any, Deadline]:
     """Open `url`; redirects lead to http(s) only, not from https to http, nor from a public to a local host.
 
     Hosts are checked by the IP of the connection, as a name may have another one when it is resolved again.
@@ -40,7 +41,7 @@ def open_url(url: str, timeout: float, public: bool = False) -> Any:
         public: the host has to be public, too.
 
     Returns:
-        The response, see `urllib.request.urlopen`.
+        The response, see `urllib.request.urlopen`, and the deadline of its connection.
 
     Raises:
         ConfigError: a local host, where a public one is required.
@@ -51,8 +52,58 @@ def open_url(url: str, timeout: float, public: bool = False) -> Any:
         _check_public(url)
     opener = urllib.request.build_opener(_Http(visit), _Https(visit), _SafeRedirects(visit))
     request = urllib.request.Request(url, headers={"User-Agent": "yolov5-lska"})
-    with visit.limited():
-        return opener.open(request, timeout=timeout)
+    with visit.deadline.within(RESPONSE_SECONDS):
+        return opener.open(request, timeout=timeout), visit.deadline
+
+
+class Deadline:
+    """Breaks a connection after a time, in whatever step it is: timeouts of sockets start again with a byte.
+
+    Attributes:
+        late: whether it has.
+    """
+
+    def __init__(self) -> None:
+        self.late = False
+        self._socket: socket.socket | None = None
+        self._timer: threading.Timer | None = None
+
+    def start(self, seconds: float) -> None:
+        """Break the connection after this time, unless `stop` is called."""
+        self._timer = threading.Timer(seconds, self._break)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def stop(self) -> None:
+        """Keep the connection."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def connected(self, to: socket.socket) -> None:
+        """Set the connection, also when another one is opened for a redirect."""
+        self._socket = to
+        if self.late:  # while the name was resolved, for example
+            raise TimeoutError
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Raise TimeoutError if the block takes longer."""
+        self.start(seconds)
+        try:
+            yield
+        except OSError:
+            if not self.late:
+                raise
+        finally:
+            self.stop()
+        if self.late:  # http.client may take a broken connection for the end of the headers
+            raise TimeoutError(f"no response within {seconds:g} seconds")
+
+    def _break(self) -> None:
+        self.late = True
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
 
 class _Visit:
@@ -60,16 +111,16 @@ class _Visit:
 
     Attributes:
         public: whether hosts have to be public; None before the first connection, if that may be local.
+        deadline: of the connection.
     """
 
     def __init__(self, public: bool) -> None:
         self.public = True if public else None
-        self._socket: socket.socket | None = None
-        self._late = False
+        self.deadline = Deadline()
 
     def connected(self, to: socket.socket, host: str, proxied: bool) -> None:
         """Check the host of a new connection; that of a proxy, which resolves names itself, is not known."""
-        self._socket = to
+        self.deadline.connected(to)
         if proxied:
             return
         is_public = _is_public(str(to.getpeername()[0]))
@@ -77,28 +128,6 @@ class _Visit:
             self.public = is_public
         elif self.public and not is_public:
             raise ConfigError(f"{host} is not a public address; download the file yourself")
-
-    @contextmanager
-    def limited(self) -> Iterator[None]:
-        """Break the connection after `RESPONSE_SECONDS`."""
-        timer = threading.Timer(RESPONSE_SECONDS, self._break)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        except OSError:
-            if not self._late:
-                raise
-        finally:
-            timer.cancel()
-        if self._late:  # http.client may take the broken connection for the end of the headers
-            raise TimeoutError(f"no response within {RESPONSE_SECONDS:g} seconds")
-
-    def _break(self) -> None:
-        self._late = True
-        if self._socket is not None:
-            with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
 
 
 class _Http(urllib.request.HTTPHandler):
@@ -166,5 +195,15 @@ def _check_public(url: str) -> None:
 
 def _is_public(address: str) -> bool:
     ip = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None)  # ::ffff:127.0.0.1
-    return bool((mapped or ip).is_global)
+    if isinstance(ip, ipaddress.IPv6Address):
+        if (hidden := _ipv4_of(ip)) is not None:
+            return hidden.is_global and not hidden.is_multicast
+        if ip.is_site_local:
+            return False
+    return ip.is_global and not ip.is_multicast
+
+
+def _ipv4_of(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """Return the IPv4 that an IPv6 stands for: mapped, 6to4, NAT64, or after 96 bits of 0."""
+    translated = ip in _NAT64 or int(ip) < 2**32
+    return ip.ipv4_mapped or ip.sixtofour or (ipaddress.IPv4Address(int(ip) % 2**32) if translated else None)

@@ -10,14 +10,21 @@ from collections.abc import Iterable, Iterator, Sized
 from typing import Any, Generic, TypeVar
 
 LOG = logging.getLogger("yolov5")
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")  # user:password@ in a URL
+# In URLs: user:password@, also with slashes in the password, and parameters such as ?password=...
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^/\s]*|[^/\s:@]*:[^\s@]*)@")
+_SECRETS = re.compile(r"(?<=[?&])((?:pwd|pass(?:word|wd)?|token|key|secret|sig(?:nature)?)=)[^&\s'\"]+", re.I)
+
+
+def without_credentials(text: str) -> str:
+    """Return a text without the user names and passwords of its URLs."""
+    return _SECRETS.sub(r"\1***", _CREDENTIALS.sub("***@", text)) if "://" in text else text
 
 
 def _hide_credentials(record: logging.LogRecord) -> bool:
     """Replace user names and passwords in URLs, as logs are kept and shared."""
     message = record.getMessage()
-    if _CREDENTIALS.search(message):
-        record.msg, record.args = _CREDENTIALS.sub("***@", message), ()
+    if (hidden := without_credentials(message)) != message:
+        record.msg, record.args = hidden, ()
     return True
 
 

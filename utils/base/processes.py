@@ -22,6 +22,7 @@ from utils.base.paths import ROOT, relative_to_cwd
 
 LOG_FILE = "log.txt"
 _IN_USE = ".in-use"  # file in a folder that one process holds, see `sole_user`
+_MOST_FILES = 65536  # open files that a process may ask for
 GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 
 
@@ -255,3 +256,17 @@ def last_line(log: Path) -> str:
     """Return the last line of a log that is not empty."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else "no output"
+
+
+def open_files(needed: int) -> int:
+    """Return how many files may be open, after raising the limit as far as it is allowed and useful."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return needed
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        return most
+    return needed

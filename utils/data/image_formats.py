@@ -237,7 +237,7 @@ def why_unreadable(data: np.ndarray) -> str:
         return f"{found} cannot be read here; convert it to JPEG, for example: {convert(found)}"
     try:
         if reason := excess(data):
-            return f"{reason}; not decoded"
+            return f"not an image that can be read ({reason})"
         if data.size:
             cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error as error:

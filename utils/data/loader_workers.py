@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import torch
@@ -18,10 +18,9 @@ import torch
 from utils.base.device import keep_freed_memory
 from utils.base.errors import YoloError, first_line
 from utils.base.log import LOG
-from utils.base.processes import usable_cores
+from utils.base.processes import open_files, usable_cores
 
 _FILES, _FILES_OF_WORKER = 64, 24  # open files of a process, and for batches that each worker has made
-_MOST_FILES = 65536
 _TOO_MANY_FILES = "Too many open files"
 _T = TypeVar("_T")
 
@@ -34,7 +33,7 @@ def count_workers(wanted: int, batch_size: int) -> int:
     """Return the number of workers: at most one per core and image, none where too few files can be open."""
     cores = usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) or 1  # share of this process
     workers = max(min(cores, batch_size if batch_size > 1 else 0, wanted), 0)
-    files = _open_files(_FILES + workers * _FILES_OF_WORKER) if workers else 0
+    files = open_files(_FILES + workers * _FILES_OF_WORKER) if workers else 0
     if files < _FILES + workers * _FILES_OF_WORKER and workers:
         LOG.warning(f"{files} open files (ulimit -n) are too few for {workers} workers; loading without them")
         return 0
@@ -55,20 +54,6 @@ def _no_shared_memory() -> str:
     except (OSError, RuntimeError) as error:
         return getattr(error, "strerror", None) or first_line(error)
     return ""
-
-
-def _open_files(needed: int) -> int:
-    """Return how many files may be open, after raising the limit as far as it is allowed and useful."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return needed
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        return most
-    return needed
 
 
 @contextmanager
@@ -99,20 +84,21 @@ class _ChildHandler:
 
     waiting = False
 
-    def __init__(self) -> None:
-        self.raises = signal.getsignal(signal.SIGCHLD)
+    def __init__(self, before: Any, raises: Any) -> None:
+        self._before = before
+        self._raises = raises  # it calls the one before, too
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.waiting and callable(self.raises):
-            self.raises(number, frame)
+        handler = self._raises if self.waiting else self._before
+        if callable(handler):
+            handler(number, frame)
 
-    @classmethod
-    def install(cls) -> None:
-        """Replace PyTorch's handler, which the first loader with workers has installed."""
-        if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
-            return
-        if not isinstance(signal.getsignal(signal.SIGCHLD), cls):
-            signal.signal(signal.SIGCHLD, cls())
+
+def _child_handler() -> Any:
+    """Return the handler of ended processes; None where there is none, on Windows and in other threads."""
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.getsignal(signal.SIGCHLD)
 
 
 def batches_of(loader: Iterable[_T]) -> Iterator[_T]:
@@ -121,9 +107,11 @@ def batches_of(loader: Iterable[_T]) -> Iterator[_T]:
     Raises:
         WorkerError: a worker has ended, or cannot be started.
     """
+    before = _child_handler()
     with worker_errors(), interrupts_blocked():
         batches = iter(loader)
-    _ChildHandler.install()
+    if (installed := _child_handler()) is not before:  # by PyTorch, for the first loader with workers
+        signal.signal(signal.SIGCHLD, _ChildHandler(before, installed))
     while True:
         with worker_errors():
             _ChildHandler.waiting = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import struct
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -88,14 +89,25 @@ class VideoFile:
             WriteError: the file is not complete; OpenCV itself reports nothing when the disk is full.
         """
         self._writer.release()
-        written = cv2.VideoCapture(str(self.path))
-        complete = written.isOpened() and written.get(cv2.CAP_PROP_FRAME_COUNT) >= self._frames
-        written.release()
-        if not complete and self._frames:
+        if self._frames and not _has_index(self.path):
             self.path.unlink(missing_ok=True)
-            raise WriteError(
-                f"{self.path}: not all {self._frames} frames could be written; is the disk full?"
-            )
+            raise WriteError(f"{self.path}: could not be written completely; is the disk full?")
+
+
+def _has_index(path: Path) -> bool:
+    """Return whether an mp4 file is complete: its index, without which nothing opens it, is written last."""
+    try:
+        with path.open("rb") as file:
+            size, position = file.seek(0, os.SEEK_END), file.seek(0)
+            while len(head := file.read(16)) == 16:
+                (length,), kind = struct.unpack_from(">I", head), head[4:8]
+                length = struct.unpack_from(">Q", head, 8)[0] if length == 1 else length
+                if kind == b"moov" or length < 8:
+                    return kind == b"moov" and position + length <= size
+                position = file.seek(position + length)
+    except OSError:
+        pass
+    return False
 
 
 class DetectOutputs:
@@ -287,8 +299,9 @@ class DetectOutputs:
         return self._videos[frame.index]
 
     def _close_videos(self) -> None:
-        while self._videos:
-            self._videos.popitem()[1].close()
+        with ExitStack() as stack:  # closes all, also after an error
+            while self._videos:
+                stack.callback(self._videos.popitem()[1].close)
 
     def name(self, index: float) -> str:
         """Return the name of a class, or its index if it has none."""

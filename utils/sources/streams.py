@@ -16,14 +16,14 @@ import numpy as np
 from utils.base.errors import ConfigError, DataError, one_line
 from utils.base.inputs import read_file, split_url
 from utils.base.limits import YAML
-from utils.base.log import LOG
+from utils.base.log import LOG, without_credentials
 from utils.data.image_header import check_count
 from utils.sources.frame import Frame, check_frame_size, strided_fps
 
-RECONNECTS = 10  # attempts without a frame before a lost stream counts as ended, within about 3 minutes
+RECONNECTS = 10  # attempts without a frame before a lost stream counts as ended, within 3 to 5 minutes
 RECONNECT_WAIT = 1.0  # seconds before the first; each next wait is twice as long
 LONGEST_WAIT = 30.0  # seconds
-STALLED = 10_000  # milliseconds in which a network stream must open, or give a frame
+OPENING, STALLED = 10_000, 30_000  # milliseconds in which a network stream must open, and give a frame
 _DAMAGED = 5  # frames in a row that may be damaged; of a stream that is lost, all are
 _POLL = 0.2  # seconds; short waits, as on some platforms Ctrl-C does not interrupt a wait
 
@@ -47,6 +47,7 @@ def read_stream_list(file: Path, source: str) -> list[str]:
 
 def stream_name(stream: str) -> str:
     """Return the URL of a stream as a file name, without user name and password."""
+    stream = without_credentials(stream)
     parts = split_url(stream)
     if parts.scheme and parts.netloc:
         host = parts.netloc.rpartition("@")[2]
@@ -175,7 +176,7 @@ class _Reader(threading.Thread):
     def _open(self) -> cv2.VideoCapture | None:
         url = resolve(self.stream)
         if "://" in url:
-            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, STALLED, cv2.CAP_PROP_READ_TIMEOUT_MSEC, STALLED]
+            limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPENING, cv2.CAP_PROP_READ_TIMEOUT_MSEC, STALLED]
             capture = cv2.VideoCapture(url, cv2.CAP_ANY, limits)
         else:
             capture = cv2.VideoCapture(int(url) if url.isdigit() else url)

@@ -44,7 +44,7 @@ def _train(
     loaders = setup.loaders
     with (
         guard(setup.run, loaders, setup.callbacks),
-        memory_errors(loaders.batch_size, (loaders.imgsz,)),
+        memory_errors(loaders.batch_size, (loaders.imgsz,), process_group.world),
     ):
         training = start(setup)
         _train_epochs(training)

@@ -163,16 +163,23 @@ def test_redirects_from_a_public_host_do_not_lead_to_a_local_one(
 @pytest.mark.parametrize(
     ("ip", "public"),
     [("8.8.8.8", True), ("::ffff:8.8.8.8", True), ("::ffff:127.0.0.1", False), ("169.254.169.254", False)]
-    + [("10.0.0.1", False), ("fe80::1%eth0", False), ("::1", False), ("0.0.0.0", False)],
+    + [("10.0.0.1", False), ("fe80::1%eth0", False), ("::1", False), ("0.0.0.0", False)]
+    + [("64:ff9b::7f00:1", False), ("2002:7f00:1::", False), ("fec0::1", False), ("::127.0.0.1", False)]
+    + [("224.0.0.1", False), ("64:ff9b::808:808", True), ("2606:4700::1111", True)],
 )
 def test_public_addresses(ip: str, public: bool) -> None:
     assert _is_public(ip) == public
 
 
-def test_a_download_that_trickles_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "start",
+    [b"", b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nX: "],
+    ids=["body", "size of a chunk", "trailer"],
+)
+def test_a_download_that_trickles_ends(start: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("YOLOV5_MAX_DOWNLOAD", "1")
     with (
-        trickling(b"HTTP/1.1 200 OK\r\n\r\n") as url,
+        trickling(b"HTTP/1.1 200 OK\r\n" + start + b"\r\n" * (not start.endswith(b"X: "))) as url,
         pytest.raises(DataError, match="not complete after 1 "),
     ):
         download_file(url, tmp_path / "f")

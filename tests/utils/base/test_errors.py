@@ -65,6 +65,7 @@ def test_a_script_without_memory_names_the_sizes_to_try(script: str, tmp_path: P
     [
         (16, (640,), "at batch size 16 and 640 px: try --batch-size 8 or --imgsz 448 ("),
         (1, (640, 384), "at batch size 1 and 640x384 px: try --imgsz 448 256 ("),
+        (1, (640, 32), "at batch size 1 and 640x32 px: try --imgsz 448 32 ("),
         (3, (), "at batch size 3: try --batch-size 1 ("),
         (1, (32,), "at batch size 1 and 32 px: close other programs ("),
     ],

@@ -69,6 +69,8 @@ def test_blank_lines_and_comments_of_a_streams_file_are_skipped(tmp_path: Path) 
 
 def test_stream_names_are_valid_file_names_without_a_password() -> None:
     assert stream_name("rtsp://admin:secret@10.0.0.7:554/ch 1?x=1") == "rtsp_10_0_0_7_554_ch_1_x_1"
+    assert "secret" not in stream_name("rtsp://admin:sec/secret@10.0.0.7/a")
+    assert stream_name("http://10.0.0.7/a?user=b&pwd=secret&ch=1") == "http_10_0_0_7_a_user_b_pwd_ch_1"
     assert stream_name("0") == "0"
     assert stream_name("???") == "stream"
 
@@ -165,7 +167,7 @@ def test_waits_for_a_lost_stream_grow(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[MjpegServer]:
     monkeypatch.setattr(streams, "RECONNECT_WAIT", 0.01)
-    monkeypatch.setattr(streams, "STALLED", 300)
+    monkeypatch.setattr(streams, "STALLED", 1000)
     with mjpeg_server() as opened:
         yield opened
 
