@@ -195,7 +195,7 @@ def _tags(data: np.ndarray) -> Iterator[Iterator[tuple[int, int]]]:
             after = start + entries * struct.calcsize(order + entry)
             (offset,) = struct.unpack_from(order + offset_type, content, after)
             yield _values(content[start:after], order, entry)
-    except struct.error:  # truncated
+    except (struct.error, OverflowError):  # truncated, or an offset that cannot be
         return
 
 
