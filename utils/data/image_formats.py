@@ -203,7 +203,8 @@ def _values(directory: memoryview, order: str, entry: str) -> Iterator[tuple[int
     head, size = struct.calcsize(f"{order}{entry[:-1]}"), struct.calcsize(order + entry)
     for start in range(0, len(directory), size):
         tag, kind = struct.unpack_from(f"{order}HH", directory, start)
-        if kind in _INTEGERS:  # they are at the start of their field
+        # They are at the start of their field; one of 64 bits does not fit into that of a TIFF of 32 bits.
+        if kind in _INTEGERS and head + struct.calcsize(_INTEGERS[kind]) <= size:
             yield tag, struct.unpack_from(order + _INTEGERS[kind], directory, start + head)[0]
 
 
