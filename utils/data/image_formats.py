@@ -29,7 +29,7 @@ _SIGNATURES = {
     b"\xff\x0a": "JPEG XL",
     b"\0\0\0\x0cJXL ": "JPEG XL",
 }
-_MOST_SCANS, _MOST_CHUNKS = 100, 1000  # programs write about 10 scans, and fewer than 100 chunks
+_MOST_SCANS, _MOST_CHUNKS = 50, 1000  # programs write about 10 scans, and fewer than 100 chunks
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # within the pixels of a JPEG
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of a TIFF
 _INTEGERS = {3: "H", 4: "I", 16: "Q"}  # types of values of a TIFF
