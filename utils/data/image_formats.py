@@ -124,14 +124,14 @@ def _excess_of_png(content: memoryview) -> str:
     while position + 8 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, position)
         if kind == b"IEND":
-            break
+            return ""
         if length > len(content):
             return f"a part of {length:,} bytes, which it does not contain"
         others += kind != b"IDAT"
         if others > _MOST_CHUNKS:
             return f"more than {_MOST_CHUNKS} parts beside its pixels"
         position += length + 12  # with length, type and check sum
-    return ""
+    return "its end is missing"  # OpenCV would take some bytes for the length of a part
 
 
 def _has_many_scans(content: memoryview) -> bool:
