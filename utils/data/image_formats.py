@@ -123,10 +123,10 @@ def _excess_of_png(content: memoryview) -> str:
     position, others = 8, 0
     while position + 8 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, position)
-        if kind == b"IEND":
-            return ""
         if length > len(content):
             return f"a part of {length:,} bytes, which it does not contain"
+        if kind == b"IEND":
+            return ""
         others += kind != b"IDAT"
         if others > _MOST_CHUNKS:
             return f"more than {_MOST_CHUNKS} parts beside its pixels"
