@@ -10,6 +10,7 @@ from io import BytesIO
 import cv2
 import numpy as np
 
+from utils.base.errors import DataError
 from utils.base.limits import PIXELS
 
 HEAD = 32  # bytes that `image_format` needs
@@ -97,15 +98,21 @@ def common_size(data: np.ndarray) -> tuple[str, int, int] | None:
         return None
 
 
-def excess(data: np.ndarray) -> str:
-    """Return what an image has that would cost far more than its size: memory, time or lines of a log.
+def check_excess(data: np.ndarray, name: object) -> None:
+    """Refuse an image with something that would cost far more than its size: memory, time or lines of a log.
 
     Args:
         data: the bytes of the file, (n,) uint8.
+        name: name of the file in the message.
 
-    Returns:
-        A text for messages; empty for images as they are made.
+    Raises:
+        DataError: more scans, parts or pixels of a tile than any program writes.
     """
+    if reason := _excess(data):
+        raise DataError(f"{name}: not an image that can be read ({reason})")
+
+
+def _excess(data: np.ndarray) -> str:
     found = image_format(data[:HEAD].tobytes())
     if found == "PNG":
         return _excess_of_png(data.data)
@@ -237,8 +244,6 @@ def why_unreadable(data: np.ndarray) -> str:
     if found in UNREADABLE:
         return f"{found} cannot be read here; convert it to JPEG, for example: {convert(found)}"
     try:
-        if reason := excess(data):
-            return f"not an image that can be read ({reason})"
         if data.size:
             cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error as error:

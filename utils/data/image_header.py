@@ -31,12 +31,14 @@ class ImageHeader:
         width: pixels, before it is turned.
         height: pixels; 1 if there are too many pixels for Pillow, and `width` is their number.
         turned: whether its Exif data swaps width and height.
+        progressive: whether it is a JPEG of several scans.
     """
 
     format: str
     width: int
     height: int
     turned: bool = False
+    progressive: bool = False
 
     @property
     def pixels(self) -> int:
@@ -71,7 +73,8 @@ def read_header(
             # Pillow turns a TIFF itself. A PNG without Exif data before its pixels has none.
             may_turn = exif and header.format not in ("TIFF", "BMP") and "exif" in header.info
             turned = may_turn and header.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-            return ImageHeader(header.format or "", width, height, turned)
+            progressive = "progressive" in header.info
+            return ImageHeader(header.format or "", width, height, turned, progressive)
     except image.DecompressionBombError as error:
         count = re.search(r"\((\d+) pixels\)", str(error))
         return ImageHeader("", int(count[1]) if count else 2**31, 1)

@@ -12,8 +12,8 @@ import numpy as np
 from utils.base.errors import DataError, is_out_of_memory, one_line
 from utils.base.inputs import file_size, open_file
 from utils.base.limits import IMAGE
-from utils.data.image_formats import decode_with_pillow, excess, why_unreadable
-from utils.data.image_header import check_header, check_pixels, read_header
+from utils.data.image_formats import check_excess, decode_with_pillow, why_unreadable
+from utils.data.image_header import ImageHeader, check_header, check_pixels, read_header
 
 IMAGE_SUFFIXES = (".bmp", ".dng", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp", ".pfm")
 # Read by detect.py, too. In datasets they are no images, as in YOLOv5.
@@ -70,6 +70,7 @@ def decode_image(data: np.ndarray, name: str | Path, shrink: int = 1, max_pixels
         DataError: not an image, or with too many pixels.
     """
     check_pixels(data, name, max_pixels)
+    check_excess(data, name)
     flags = _SHRINK_FLAGS[shrink if data[:2].tobytes() == _JPEG_START else 1]
     image = _decode(data, flags)
     if image is None and _is_truncated_jpeg(data):
@@ -88,21 +89,24 @@ def image_size(path: str | Path) -> tuple[int, int]:
         DataError: no such file, or not an image.
     """
     with _open(path) as file:
-        return _size(file, path)
+        return _size(_header(file, path), file, path)
 
 
 def check_image(path: str | Path, content: bytes | None = None) -> tuple[int, int]:
-    """Return (width, height) of an image, as `image_size` does, and detect truncated JPEG and PNG files.
+    """Return (width, height) of an image, as `image_size` does, and detect what `decode_image` would refuse.
+
+    The pixels are not decoded. Truncated JPEG and PNG files are detected, too; other damage to pixels is not.
 
     Args:
         path: the file, or its name in error messages where `content` is given.
         content: the bytes of the file, if they have been read already.
 
     Raises:
-        DataError: unreadable or truncated.
+        DataError: unreadable, truncated or beyond a limit.
     """
     with _open(path) if content is None else BytesIO(content) as file:
-        size = _size(file, path)
+        header = _header(file, path)
+        size = _size(header, file, path)
         head, tail = _both_ends(file)
         if head.startswith(_JPEG_START) and _JPEG_END not in tail:
             bottom = _decode_file(file, path)[-16:]
@@ -110,6 +114,10 @@ def check_image(path: str | Path, content: bytes | None = None) -> tuple[int, in
                 raise DataError(f"{path}: the JPEG is truncated")
         elif head.startswith(b"\x89PNG") and b"IEND" not in tail:
             raise DataError(f"{path}: the PNG is truncated")
+        if header is not None and (header.format in ("PNG", "TIFF") or header.progressive):
+            data = _content(file, path)  # for JPEGs of one scan, which most are, the header suffices
+            check_pixels(data, path)
+            check_excess(data, path)
         return size
 
 
@@ -138,16 +146,24 @@ def _unreadable(path: str | Path, error: OSError) -> DataError:
     return DataError(f"{path}: {reason}")
 
 
-def _decode_file(file: BinaryIO, name: str | Path) -> np.ndarray:
+def _content(file: BinaryIO, name: str | Path) -> np.ndarray:
     IMAGE.check(file.seek(0, 2), str(name))
     file.seek(0)
-    return decode_image(np.frombuffer(file.read(), np.uint8), name)
+    return np.frombuffer(file.read(), np.uint8)
 
 
-def _size(file: BinaryIO, name: str | Path) -> tuple[int, int]:
+def _decode_file(file: BinaryIO, name: str | Path) -> np.ndarray:
+    return decode_image(_content(file, name), name)
+
+
+def _header(file: BinaryIO, name: str | Path) -> ImageHeader | None:
     header = read_header(file, exif=True)
     if header is not None:
         check_header(header, file.seek(0, 2), name)
+    return header
+
+
+def _size(header: ImageHeader | None, file: BinaryIO, name: str | Path) -> tuple[int, int]:
     if header is not None and header.format in _KNOWN_HEADERS:
         return (header.height, header.width) if header.turned else (header.width, header.height)
     height, width = _decode_file(file, name).shape[:2]
@@ -155,7 +171,7 @@ def _size(file: BinaryIO, name: str | Path) -> tuple[int, int]:
 
 
 def _decode(data: np.ndarray, flags: int) -> np.ndarray | None:
-    if data.size == 0 or data[:2].tobytes() == _RADIANCE or excess(data):
+    if data.size == 0 or data[:2].tobytes() == _RADIANCE:
         return None
     try:
         # OpenCV would cut the floats of a PFM, 0-1, to 0 and 1.

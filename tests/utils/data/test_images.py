@@ -322,6 +322,15 @@ def test_images_that_cost_far_more_than_their_size_are_not_decoded(
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
     with pytest.raises(DataError, match=reason):
         decode_image(np.frombuffer(data, np.uint8), "a")
+    with pytest.raises(DataError, match=reason):  # or training would find out, after the scan had accepted it
+        check_image("a", data)
+
+
+def test_a_png_without_its_end_before_the_last_bytes_is_found_by_the_scan() -> None:
+    file = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))[1].tobytes()
+    cut = file[: len(file) // 2] + file[-12:]  # its pixels end early
+    with pytest.raises(DataError, match="its end is missing|a part of"):
+        check_image("a", cut)
 
 
 @pytest.mark.parametrize(
@@ -334,4 +343,6 @@ def test_images_that_cost_far_more_than_their_size_are_not_decoded(
 )
 def test_unusual_but_harmless_images_are_decoded(data: bytes) -> None:
     array = np.frombuffer(data, np.uint8)
-    assert (decode_image(array, "a") == cv2.imdecode(array, cv2.IMREAD_COLOR)).all()
+    image = decode_image(array, "a")
+    assert (image == cv2.imdecode(array, cv2.IMREAD_COLOR)).all()
+    assert check_image("a", data) == image.shape[1::-1]
