@@ -1,4 +1,4 @@
-"""A gate that starts as the identity with every weight in use: x * (1 + a * A(x)), where a is learned and starts at 0.
+"""A gate that starts as the identity with every weight in use: x * (1 + a * A(x)), a being learned from 0 on.
 
 For `--blocks`; docs/results.md has what it was measured to do.
 """
