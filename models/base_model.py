@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,4 +119,9 @@ class BaseModel(nn.Module):
     def gflops(self, imgsz: int | tuple[int, int] = 640) -> float:
         """Return the operations for one image, in units of 1e9; a multiply-add counts as two."""
         h, w = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
-        return gflops(self, torch.empty(1, self.yaml["ch"], h, w, device="meta"))
+        with self.undecoded():
+            return gflops(self, torch.empty(1, self.yaml["ch"], h, w, device="meta"))
+
+    def undecoded(self) -> AbstractContextManager[None]:
+        """Within this context, a head that decodes its maps returns them as they are, in any mode."""
+        return nullcontext()

@@ -14,7 +14,7 @@ from models.base_model import BaseModel, describe_layer
 from models.registry import MISFITS
 from utils.base.errors import ConfigError, first_line
 from utils.base.limits import ACTIVATIONS
-from utils.ops.flops import on_meta
+from utils.ops.meta import on_meta
 
 SIDE = 256  # pixels of the image
 _SMALL, _WIDE = 65, 8192  # kernels, and channels of one layer

@@ -21,7 +21,7 @@ from models.van_weights import STAGES, check_stages, stage_tensors
 from models.weights import Checkpoint, VANCheckpoint, build_model
 from models.yolo import BaseModel, DetectionModel
 from utils.base.errors import ConfigError
-from utils.ops.flops import on_meta
+from utils.ops.meta import on_meta
 
 Shapes = dict[str, tuple[int, ...]]  # key within the layer -> shape
 
@@ -263,7 +263,8 @@ def _sides(model: BaseModel) -> list[int]:
 
     training = model.training
     image = torch.empty(1, model.yaml["ch"], 256, 256, device="meta")
-    on_meta(model.eval(), image, False, False, record_side)
+    with model.eval().undecoded():
+        on_meta(model, image, False, False, record_side)
     model.train(training)
     return sides + [0] * (len(model.model) - len(sides))
 

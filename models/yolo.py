@@ -6,8 +6,8 @@ python models/yolo.py --cfg yolov5s-LSKA.yaml
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,15 @@ class DetectionModel(BaseModel):
     def forget_grids(self) -> None:
         self.head.forget_grids()
 
+    @contextmanager
+    def undecoded(self) -> Iterator[None]:
+        head = self.head
+        training, head.training = head.training, True
+        try:
+            yield
+        finally:
+            head.training = training
+
     def _apply(self, fn: Any, recurse: bool = True) -> DetectionModel:
         super()._apply(fn, recurse)
         self.forget_grids()
@@ -166,10 +175,9 @@ class DetectionModel(BaseModel):
 
     def _measure_strides(self) -> list[float]:
         training = self.training
-        self.eval()  # in training mode batch norms would count this pass
-        self.head.train()
         try:
-            output = dry_run(self)
+            with self.eval().undecoded():  # in training mode batch norms would count this pass
+                output = dry_run(self)
         finally:
             self.train(training)
         return [SIDE / level.shape[-2] for level in self.head.maps_of(output)]

@@ -14,7 +14,7 @@ from models.attention.gates import GATES
 from models.attention.lska_blocks import LSKAttention
 from models.yolo import ClassificationModel, DetectionModel
 from utils.base.errors import ConfigError
-from utils.ops.flops import on_meta
+from utils.ops.meta import on_meta
 
 _PURE_ATTENTION = (*GATES.values(), LSKAttention)
 _WITH_FACTOR = tuple(block for block in GATES.values() if hasattr(block, "attention"))

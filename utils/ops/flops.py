@@ -5,22 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from utils.ops.meta import on_meta
 
 _COUNTED = (
     *(nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.MultiheadAttention),
     *(nn.BatchNorm2d, nn.LayerNorm),
 )
-
-
-def on_meta(module: nn.Module, *inputs: Any) -> Any:
-    """Run a module on the meta device: no weight is copied, nothing is computed, no state changes."""
-    state = {
-        name: tensor.to("meta") for name, tensor in [*module.named_parameters(), *module.named_buffers()]
-    }
-    with torch.no_grad():
-        return torch.func.functional_call(module, state, inputs, strict=False)
 
 
 def macs(layer: nn.Module, x: Tensor, output: Any) -> float:

@@ -6,7 +6,8 @@ import copy
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import cache
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn, optim
@@ -139,20 +140,34 @@ def make_optimizer(
     fused = next(model.parameters()).device.type in ("cpu", "cuda")
     optimizer: optim.Optimizer
     if name == "SGD":
-        optimizer = optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
+        sgd = _without_compiler(optim.SGD)
+        optimizer = sgd(groups, lr=lr, momentum=momentum, nesterov=momentum > 0, fused=fused)
         _start_momentum(optimizer)
     elif name == "RMSProp":
-        optimizer = optim.RMSprop(groups, lr=lr, momentum=momentum)
-    elif name == "Adam":
-        optimizer = optim.Adam(groups, lr=lr, betas=(momentum, 0.999), fused=fused)
+        optimizer = _without_compiler(optim.RMSprop)(groups, lr=lr, momentum=momentum)
     else:
-        optimizer = optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=fused)
+        adam = _without_compiler(optim.Adam if name == "Adam" else optim.AdamW)
+        optimizer = adam(groups, lr=lr, betas=(momentum, 0.999), fused=fused)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
 
 
-def _start_momentum(optimizer: optim.SGD) -> None:
+@cache
+def _without_compiler(kind: type[Any]) -> type[Any]:
+    """Return an optimizer class whose methods do not import torch.compile, which takes a second or more.
+
+    PyTorch excludes the methods from compilation by a decorator that imports it at the first call, although
+    nothing is compiled. What another version does not decorate stays as it is.
+    """
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    plain = {name: getattr(getattr(kind, name), "__wrapped__", getattr(kind, name)) for name in names}
+    if step := getattr(kind.step, "__wrapped__", None):
+        plain["step"] = torch.no_grad()(step)
+    return type(kind.__name__, (kind,), plain)
+
+
+def _start_momentum(optimizer: optim.Optimizer) -> None:
     """Create the momentum buffers, as zeros, before the first step; this does not change the steps.
 
     Fused SGD fails on parameters that are unfrozen later, such as those of `--graft-freeze`.

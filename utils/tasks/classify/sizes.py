@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
 from utils.base.log import LOG
-from utils.ops.flops import on_meta
+from utils.ops.meta import on_meta
 
 if TYPE_CHECKING:
     from models.backends.base import Backend

@@ -1,0 +1,116 @@
+"""Run a module without computing anything: the sizes of its outputs, on PyTorch's meta device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+Size = tuple[int, ...]
+
+
+def on_meta(module: nn.Module, *inputs: Any) -> Any:
+    """Run a module on the meta device: no weight is copied, nothing is computed, no state changes."""
+    state = {
+        name: tensor.to("meta") for name, tensor in [*module.named_parameters(), *module.named_buffers()]
+    }
+    with torch.no_grad(), _Sizes():
+        return torch.func.functional_call(module, state, inputs, strict=False)
+
+
+class _Sizes(TorchFunctionMode):
+    """Compute the sizes of what most layers consist of directly, on the meta device.
+
+    PyTorch's own rules for these import its compiler, which takes a second in each process.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        rule = _RULES.get(func)
+        if rule is not None:
+            first: Tensor = args[0][0] if func is torch.cat else args[0]
+            size = rule(*args, **(kwargs or {})) if first.is_meta else None
+            if size is not None and min(size) > 0:
+                return first.new_empty(size)
+        return func(*args, **(kwargs or {}))  # also where it is an error, which PyTorch describes
+
+
+def _size_of_convolution(
+    x: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+    groups: int = 1,
+) -> Size | None:  # fmt: skip
+    out, inputs, *kernel = weight.shape
+    fits = x.dim() == 4 and x.shape[1] == inputs * groups and x.dtype == weight.dtype
+    if not fits or isinstance(padding, str):
+        return None
+    return (len(x), out, *_sides(x, kernel, stride, padding, dilation))
+
+
+def _size_of_pool(
+    x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+    ceil_mode: bool = False, return_indices: bool = False,
+) -> Size | None:  # fmt: skip
+    if x.dim() != 4 or ceil_mode or return_indices or 2 * max(_pair(padding)) > min(_pair(kernel_size)):
+        return None
+    return (*x.shape[:2], *_sides(x, kernel_size, stride or kernel_size, padding, dilation))
+
+
+def _size_of_norm(
+    x: Tensor, mean: Any, var: Any, weight: Any = None, bias: Any = None, training: bool = False, *rest: Any,
+    **keywords: Any,
+) -> Size | None:  # fmt: skip
+    fits = x.dim() == 4 and (weight is None or len(weight) == x.shape[1])
+    return tuple(x.shape) if fits and (not training or x.numel() > x.shape[1]) else None
+
+
+def _size_of_both(x: Tensor, y: Any = None, *, out: Any = None, **keywords: Any) -> Size | None:
+    fits = y.shape == x.shape and y.dtype == x.dtype if isinstance(y, Tensor) else x.is_floating_point()
+    return tuple(x.shape) if fits and out is None else None
+
+
+def _size_of_concatenation(xs: Sequence[Tensor], dim: int = 0) -> Size | None:
+    fits = dim == 1 and all(x.dim() == 4 and x.dtype == xs[0].dtype for x in xs)
+    if not fits or len({(len(x), *x.shape[2:]) for x in xs}) > 1:
+        return None
+    return (len(xs[0]), sum(x.shape[1] for x in xs), *xs[0].shape[2:])
+
+
+def _size_of_interpolation(
+    x: Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", *rest: Any, **keywords: Any
+) -> Size | None:
+    if x.dim() != 4 or size is not None or mode != "nearest" or scale_factor != 2:
+        return None
+    return (*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
+
+
+def _size_of_adaptive_pool(x: Tensor, output_size: Any) -> Size | None:
+    return (*x.shape[:2], 1, 1) if x.dim() == 4 and _pair(output_size) == (1, 1) else None
+
+
+def _size_of_linear(x: Tensor, weight: Tensor, bias: Any = None) -> Size | None:
+    fits = x.shape[-1] == weight.shape[1] and x.dtype == weight.dtype
+    return (*x.shape[:-1], len(weight)) if fits else None
+
+
+def _sides(x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any) -> list[int]:
+    steps = zip(x.shape[2:], *map(_pair, (kernel, stride, padding, dilation)), strict=True)
+    return [(side + 2 * pad - gap * (taps - 1) - 1) // step + 1 for side, taps, step, pad, gap in steps]
+
+
+def _pair(value: Any) -> Any:
+    return (value, value) if isinstance(value, int) else value
+
+
+_RULES: dict[Any, Callable[..., Size | None]] = {
+    functional.conv2d: _size_of_convolution,
+    functional.max_pool2d: _size_of_pool,
+    functional.batch_norm: _size_of_norm,
+    functional.adaptive_avg_pool2d: _size_of_adaptive_pool,
+    functional.interpolate: _size_of_interpolation,
+    functional.linear: _size_of_linear,
+    torch.cat: _size_of_concatenation,
+    **dict.fromkeys((functional.silu, functional.gelu, Tensor.add, Tensor.mul), _size_of_both),
+}
