@@ -261,7 +261,7 @@ def _make_empty(checkpoint: Checkpoint, nc: int) -> Any:
         DataError: the yaml has a block that is not ours, or arguments that ours do not take.
     """
     try:
-        return make_model(checkpoint.yaml, nc=nc, strides=checkpoint.stride)
+        return make_model(checkpoint.yaml, nc=nc)
     except ConfigError as error:
         if "--blocks" in str(error):
             raise DataError(f"{checkpoint.path}: {error}") from error

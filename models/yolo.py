@@ -33,7 +33,7 @@ from models.config import (
     warn_about_unread,
     words_of,
 )
-from models.dry_run import SIDE, dry_run, is_ordinary
+from models.dry_run import SIDE, dry_run
 from models.head import Detect
 from models.tta import augmented_forward
 from models.user_blocks import origin_of_blocks
@@ -60,7 +60,6 @@ class DetectionModel(BaseModel):
         ch: image channels, where the yaml has no `ch`.
         nc: number of classes; replaces the yaml's.
         anchors: per level, (w, h) pairs in pixels, or their number; replaces the yaml's.
-        strides: strides of the levels, if known; measuring them takes most of a second.
 
     Shape:
         (B, ch, H, W) float 0-1, H and W multiples of the largest stride ->
@@ -77,7 +76,6 @@ class DetectionModel(BaseModel):
         ch: int = 3,
         nc: int | None = None,
         anchors: list[list[float]] | int | None = None,
-        strides: list[float] | None = None,
     ) -> None:
         super().__init__()
         self.yaml, self.yaml_file = read_config(cfg)
@@ -91,8 +89,7 @@ class DetectionModel(BaseModel):
             raise ConfigError(f"{self.yaml_file}: the last layer must be Detect or Segment")
         self.nc = self.yaml["nc"]
         self.names = {i: str(i) for i in range(self.nc)}
-        known = strides if strides and len(strides) == self.head.nl and is_ordinary(self.yaml) else None
-        self.head.set_strides(known or self._measure_strides())
+        self.head.set_strides(self._measure_strides())
         self.head.init_biases()
 
     @property
@@ -222,7 +219,7 @@ class ClassificationModel(BaseModel):
         self.model, self.save = parse_model(self.yaml, [self.yaml["ch"]], origin=self.yaml_file)
         self.nc = self.yaml["nc"]
         self.names = {i: str(i) for i in range(self.nc)}
-        if model is None and not is_ordinary(self.yaml):
+        if model is None:
             dry_run(self.eval())
             self.train()
         if model is not None:

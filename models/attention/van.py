@@ -268,7 +268,7 @@ def _steps(first: float, last: float, n: int) -> list[float]:
 
 def _init_convolution(module: nn.Module) -> None:
     """Initialise a convolution as VAN does: normal with variance 2 / fan_out, zero biases."""
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # there it would import the compiler
         fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
         if module.bias is not None:

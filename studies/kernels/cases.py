@@ -115,7 +115,7 @@ def build(case: Case) -> nn.Module:
         return make_gate(case.design, case.channels, case.k, init="paper")
     if case.part == "van":
         return VAN("tiny", case.k, case.design)
-    return DetectionModel(yolo_config(case), strides=[8, 16, 32])
+    return DetectionModel(yolo_config(case))
 
 
 def yolo_config(case: Case) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from torch import nn
 
 from models import registry
 from models.config import read_rows
-from models.dry_run import is_ordinary
 from models.yolo import ClassificationModel, DetectionModel, _plan_rows, parse_model, read_config
 from tests.utils.train.small import CONFIG
 from utils.base import limits
@@ -115,25 +114,3 @@ def test_the_page_lists_every_limit() -> None:
     assert len(known) >= 6
     for one in known:
         assert f"| `{one.variable}` | {one.default} |" in page
-
-
-@pytest.mark.parametrize("name", ["yolov5n", "yolov5x-LSKA", "yolov5s-seg", "yolov5s-cls", "yolov5-van-tiny"])
-def test_common_models_need_no_dry_run(name: str) -> None:
-    """It takes a second in each process that opens a checkpoint."""
-    assert is_ordinary(read_config(f"{name}.yaml")[0])
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        [-1, 1, "nn.Upsample", [None, 4, "nearest"]],
-        [-1, 1, "Conv", [16, 3, 1, 60]],
-        [-1, 1, "Conv", [100_000]],
-        [-1, 1, "C3", [16, True, 1, 900.0]],
-        [-1, 1, "C3", [16, {"e": 900.0}]],
-        [-1, 1, "nn.ZeroPad2d", [1000]],
-    ],
-)
-def test_others_do(row: list[Any]) -> None:
-    assert is_ordinary(CONFIG)
-    assert not is_ordinary(with_row(row))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -67,8 +68,17 @@ def _size_of_norm(
 
 
 def _size_of_both(x: Tensor, y: Any = None, *, out: Any = None, **keywords: Any) -> Size | None:
-    fits = y.shape == x.shape and y.dtype == x.dtype if isinstance(y, Tensor) else x.is_floating_point()
-    return tuple(x.shape) if fits and out is None else None
+    if out is not None or not (x.is_floating_point() and (not isinstance(y, Tensor) or y.dtype == x.dtype)):
+        return None
+    if not isinstance(y, Tensor) or y.shape == x.shape:
+        return tuple(x.shape)
+    sides = list(zip_longest(reversed(x.shape), reversed(y.shape), fillvalue=1))
+    fits = all(one == other or 1 in (one, other) for one, other in sides)
+    return tuple(max(pair) for pair in reversed(sides)) if fits else None
+
+
+def _size_of_layer_norm(x: Tensor, shape: Any, *rest: Any, **keywords: Any) -> Size | None:
+    return tuple(x.shape) if x.shape[-1:] == tuple(shape) else None
 
 
 def _size_of_concatenation(xs: Sequence[Tensor], dim: int = 0) -> Size | None:
@@ -108,6 +118,7 @@ _RULES: dict[Any, Callable[..., Size | None]] = {
     functional.conv2d: _size_of_convolution,
     functional.max_pool2d: _size_of_pool,
     functional.batch_norm: _size_of_norm,
+    functional.layer_norm: _size_of_layer_norm,
     functional.adaptive_avg_pool2d: _size_of_adaptive_pool,
     functional.interpolate: _size_of_interpolation,
     functional.linear: _size_of_linear,
