@@ -82,7 +82,9 @@ def plot_confusion_matrix(
     figure = new_figure(12, 9)
     axes = figure.add_subplot()
     highest = 1.0 if normalize else max(float(np.nanmax(shown)), 1.0) if np.isfinite(shown).any() else 1.0
-    image = axes.imshow(shown, cmap="Blues", vmin=0, vmax=highest, interpolation="nearest", aspect="auto")
+    edges = np.arange(len(shown) + 1) - 0.5
+    image = axes.pcolormesh(edges, edges, shown, cmap="Blues", vmin=0, vmax=highest)  # faster than imshow
+    axes.invert_yaxis()
     figure.colorbar(image, ax=axes, fraction=0.046, pad=0.02).outline.set_visible(False)
     if nc <= NUMBERS_UP_TO:
         _write_cells(axes, shown, highest, "{:.2f}" if normalize else "{:.0f}")

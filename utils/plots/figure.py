@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ import cv2
 import numpy as np
 
 from utils.base.log import LOG
-from utils.base.paths import write_bytes
 from utils.plots.annotator import write_image
 
 if TYPE_CHECKING:
@@ -37,11 +35,13 @@ def new_figure(width: float, height: float) -> Figure:
 
 def save_figure(figure: Figure, path: Path, dpi: int) -> None:
     """Write a figure, without warnings for letters that matplotlib's font lacks (they become boxes)."""
-    content = BytesIO()
+    canvas: Any = figure.canvas
+    figure.set_dpi(dpi)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(content, dpi=dpi, format=path.suffix[1:])
-    write_bytes(path, content.getvalue())
+        canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())
+    write_image(path, cv2.cvtColor(pixels, cv2.COLOR_RGBA2BGR))  # several times as fast as Pillow
 
 
 def disable_mathtext(texts: Iterable[Any]) -> None:
