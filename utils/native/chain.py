@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from utils.native.chain_triton import is_triton, triton_chain
+from utils.native.layout import dense, memory_format
 from utils.native.library import is_traced, is_watched, library
 
 LANES = 16  # channels that chain.c processes at a time
@@ -54,6 +56,8 @@ def separable_chain(x: Tensor, stages: Sequence[nn.Conv2d]) -> Tensor:
         stages: depth-wise convolutions of odd length with bias that keep H and W: one along the rows, one
             along the columns, and optionally another such pair.
     """
+    if is_triton(x, stages):
+        return triton_chain(x, stages)
     if not is_native(x, stages):
         for stage in stages:
             x = stage(x)
@@ -62,7 +66,7 @@ def separable_chain(x: Tensor, stages: Sequence[nn.Conv2d]) -> Tensor:
     dilations = tuple(max(stage.dilation) for stage in stages)  # a module has it as (vertical, horizontal)
     if torch.is_grad_enabled():
         return _Chain.apply(x.float(), dilations, *values)
-    return _run(_dense(x.float()), dilations, values)  # autograd's bookkeeping takes 20 µs
+    return _run(dense(x.float()), dilations, values)  # autograd's bookkeeping takes 20 µs
 
 
 def is_native(x: Tensor, stages: Sequence[nn.Conv2d]) -> bool:
@@ -96,7 +100,7 @@ class _Chain(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dilations: tuple[int, ...], *values: Tensor) -> Tensor:
-        x = _dense(x)
+        x = dense(x)
         y = _run(x, dilations, values)
         ctx.save_for_backward(x, *values)
         ctx.dilations = dilations
@@ -106,7 +110,7 @@ class _Chain(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, *values = ctx.saved_tensors
-        grad_y = grad_y.contiguous(memory_format=_format(x))
+        grad_y = grad_y.contiguous(memory_format=memory_format(x))
         grad_x = torch.empty_like(x)
         grads = [torch.empty_like(value, memory_format=torch.contiguous_format) for value in values]
         shape, stages, _kept = _describe(x, ctx.dilations, values, grads)
@@ -134,7 +138,7 @@ def _describe(
 ) -> tuple[_Shape, Any, list[Tensor]]:
     """Return the structures of chain.c, and tensors that must not be freed before them."""
     images, channels, height, width = x.shape
-    last = _format(x) == torch.channels_last
+    last = memory_format(x) == torch.channels_last
     steps = (1, channels) if last else (height * width, 1)
     image_step = channels * height * width
     pairs = len(dilations) // 2
@@ -147,13 +151,3 @@ def _describe(
         taps = weight.shape[2] * weight.shape[3]
         stages[index] = _Stage(taps, dilation, weight.data_ptr(), bias.data_ptr(), *of_grads)
     return shape, stages, kept
-
-
-def _format(x: Tensor) -> torch.memory_format:
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format
-
-
-def _dense(x: Tensor) -> Tensor:
-    """Return x without gaps in memory."""
-    return x.contiguous(memory_format=_format(x))

@@ -322,11 +322,14 @@ def versions() -> dict[str, str]:
     import cv2
     import numpy
 
+    from utils.native.chain_triton import is_enabled
     from utils.native.library import library
 
     modules = {"torch": torch, "numpy": numpy, "opencv": cv2}
     known = {name: str(module.__version__) for name, module in modules.items()}
     kernels = "PyTorch's" if library() is None else "compiled"
+    if is_enabled():
+        kernels += " and Triton"
     threads = str(torch.get_num_threads())
     return {"python": platform.python_version(), **known, "threads": threads, "kernels": kernels}
 
