@@ -20,6 +20,8 @@ from torch import Tensor
 # Pixels and channels of a program, by whether maps are channels last: neighbours in memory come first. A
 # column stage of a contiguous map finds the rows above and below in its own tile if that has many pixels.
 _TILES = {True: (128, 32), False: (1024, 4)}
+# Triton would compile a version for multiples of 16 of each; images of many sizes shall use one kernel.
+_ANY = ("height", "width", "dilation", "numbers")
 _WARPS = 8  # 16 values per thread; with 32 the backward kernel would need 160 registers
 
 
@@ -71,7 +73,7 @@ def _axis(
     return extent, step
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_ANY)
 def _forward(
     x: tl.tensor,
     y: tl.tensor,
@@ -103,7 +105,7 @@ def _forward(
     tl.store(y + image + offset, sums.to(y.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=_ANY)
 def _backward(
     x: tl.tensor,
     grad_y: tl.tensor,
