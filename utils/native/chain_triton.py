@@ -25,7 +25,7 @@ from utils.native.library import is_traced, is_watched
 DEVICES = ("cuda",)
 # Largest difference from PyTorch that the self-check accepts, as a fraction of the largest value.
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-_CHECKED_SHAPE = (2, 48, 9, 13)  # more than one block of channels, and the last not full
+_CHECKED_SHAPE = (2, 48, 31, 34)  # several blocks of pixels and channels, of which the last are not full
 
 _checked: set[tuple[Any, ...]] = set()
 _is_broken = threading.Event()

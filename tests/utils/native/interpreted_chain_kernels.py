@@ -20,7 +20,7 @@ LAYOUTS = [torch.contiguous_format, torch.channels_last]
 SMALL = [
     ((3, 1, 5, 7), 23, 0),  # sides smaller than the kernel
     ((1, 8, 20, 20), 11, 0),
-    ((1, 8, 20, 20), 11, 1),  # several blocks of pixels
+    ((2, 8, 12, 11), 11, 1),  # several blocks of pixels in several images
     ((1, 40, 3, 2), 7, 0),
     ((1, 40, 3, 2), 7, 1),  # channels are not a multiple of a block
     ((1, 1, 33, 17), 35, 1),
@@ -149,7 +149,8 @@ def test_the_derivative_in_every_direction_is_the_gradient() -> None:
             assert numeric == pytest.approx(float(analytic), rel=1e-4, abs=1e-4)
 
 
-def test_the_self_check_accepts_the_kernels() -> None:
+def test_the_self_check_accepts_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chain_triton, "_CHECKED_SHAPE", (2, 48, 3, 5))
     torch.manual_seed(0)
     stages = stages_of(LSKA(8, 7, init="paper"))
     x = torch.randn(1, 8, 5, 7).to(memory_format=torch.channels_last)
@@ -162,11 +163,8 @@ def test_the_self_check_accepts_the_kernels() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", list(chain_triton.TOLERANCES))
-@pytest.mark.parametrize(("design", "k"), [(LSKA, 11), (LSKA, 53), (LSKATrivial, 65)])
-def test_the_self_check_accepts_every_precision(
-    design: type[_Gate], k: int, dtype: torch.dtype, layout: torch.memory_format
-) -> None:
-    stages = stages_of(design(8, k).to(dtype))
+def test_the_self_check_accepts_every_precision(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    stages = stages_of(LSKA(8, 35).to(dtype))
 
     assert chain_triton.is_triton(torch.randn(1, 8, 5, 7, dtype=dtype).to(memory_format=layout), stages)
 
