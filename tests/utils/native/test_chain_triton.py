@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -343,12 +344,14 @@ def compile_kernel(name: str, dtype: str, last: bool, rows: bool, taps: int, sin
 
 def can_compile() -> bool:
     """Return whether triton is recent enough for `compile_kernel` and brings NVIDIA's assembler."""
-    if find_spec("triton") is None:
+    spec = find_spec("triton")  # importing it takes a while
+    try:
+        numbers = version("triton").split(".")
+    except PackageNotFoundError:
         return False
-    import triton
-
-    version = tuple(int(part) for part in triton.__version__.split(".")[:2])
-    return version >= (3, 4) and (Path(triton.__file__).parent / "backends/nvidia/bin/ptxas").exists()
+    if spec is None or spec.origin is None or (int(numbers[0]), int(numbers[1])) < (3, 4):
+        return False
+    return (Path(spec.origin).parent / "backends/nvidia/bin/ptxas").exists()
 
 
 @pytest.mark.skipif(not can_compile(), reason="no triton 3.4 or newer with ptxas")
