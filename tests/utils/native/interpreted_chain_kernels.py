@@ -28,12 +28,12 @@ SMALL = [
 ]
 SIDES = [(1, 1), (5, 7), (20, 20), (33, 17)]
 LARGE = [
-    ((images, channels, *sides), k)
-    for (images, channels), sides, k in itertools.product(
-        [(1, 1), (3, 8), (1, 40)], SIDES, [7, 11, 23, 35, 53]
+    (design, (images, channels, *sides), k)
+    for (design, images, channels), sides, k in itertools.product(
+        [(LSKA, 1, 1), (LSKA, 3, 8), (LSKA, 1, 40), (LSKATrivial, 3, 8)], SIDES, [7, 11, 23, 35, 53]
     )
 ]
-LARGE += [((3, 40, 33, 17), 11), ((1, 70, 40, 40), 23)]  # several blocks of pixels in both layouts
+LARGE += [(LSKA, (3, 40, 33, 17), 11), (LSKA, (1, 70, 40, 40), 23)]  # several blocks in both layouts
 
 
 @pytest.fixture(autouse=True)
@@ -104,8 +104,7 @@ def test_two_stages(shape: tuple[int, ...], k: int, layout: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("design", [LSKA, LSKATrivial])
-@pytest.mark.parametrize(("shape", "k"), LARGE)
+@pytest.mark.parametrize(("design", "shape", "k"), LARGE)
 def test_equals_separate_convolutions_for_many_shapes(
     design: type[_Gate], shape: tuple[int, ...], k: int, layout: torch.memory_format
 ) -> None:
