@@ -38,7 +38,7 @@ def main() -> None:
         onnx = export(opt.weights, Path(folder) / "model.onnx", opt.img)
         for batch in BATCHES:
             flags = ["--weights", opt.weights, "--img", str(opt.img), "--batch", str(batch), "--onnx", onnx]
-            names = {"ours": True, "ONNX Runtime": True, "plain eager": False}
+            names = {"ours": True, "ONNX Runtime": True, "plain eager": False, "bf16": True}
             sides = {
                 name: TimedProcess(__file__, "--side", name, *flags, native=native)
                 for name, native in names.items()
@@ -49,6 +49,7 @@ def main() -> None:
             name = f"{Path(opt.weights).stem} at {opt.img}, batch {batch}"
             table.add(slower(f"{name}: over ONNX Runtime", "<= 1.15", seconds, "ours", "ONNX Runtime"))
             table.add(slower(f"{name}: over plain eager", "", seconds, "ours", "plain eager"))
+            table.add(slower(f"{name}: --runtime bf16 over float32", "", seconds, "bf16", "ours"))
             for side in sides.values():
                 side.close()
 
@@ -92,11 +93,12 @@ def _run_side(opt: Any) -> None:
 def _torch_work(opt: Any, images: Any) -> Any:
     import torch
 
-    if opt.side == "ours":
+    if opt.side in ("ours", "bf16"):
         from models.backends import load_backend
         from utils.base.device import select_device
 
-        backend = load_backend([opt.weights], select_device("cpu", verbose=False))
+        runtime = "" if opt.side == "ours" else opt.side
+        backend = load_backend([opt.weights], select_device("cpu", verbose=False), runtime=runtime)
         channels_last = images.to(memory_format=torch.channels_last)
 
         def infer() -> None:

@@ -68,7 +68,7 @@ def load_backend(
         half: FP16, where the format and the device support it.
         dnn: run ONNX with OpenCV.
         fuse: fold batch norms of checkpoints into their convolutions.
-        runtime: ONNX Runtime providers, or an OpenVINO device.
+        runtime: ONNX Runtime providers, an OpenVINO device, or `bf16` for checkpoints.
 
     Raises:
         ConfigError: a format that cannot be run here, or several files that are not all checkpoints.
@@ -81,12 +81,12 @@ def load_backend(
     name = formats[0].name
     if dnn and name != "onnx":
         raise ConfigError(f"--dnn runs .onnx files with OpenCV, {files[0]} is not one")
-    if runtime and name not in ("onnx", "openvino"):
-        raise ConfigError(f"--runtime {runtime}: is for ONNX and OpenVINO files, {files[0]} is neither")
+    if runtime and name not in ("onnx", "openvino", "pt"):
+        raise ConfigError(f"--runtime {runtime}: is for ONNX, OpenVINO and .pt files, {files[0]} is none")
     if name == "pt":
         from models.backends.pytorch import PyTorchBackend
 
-        backend: Backend = PyTorchBackend(files, device, half=half, fuse=fuse)
+        backend: Backend = PyTorchBackend(files, device, half=half, fuse=fuse, runtime=runtime)
     else:
         if name in _PROGRAMS:
             _say_that_it_is_a_program(formats[0].title)

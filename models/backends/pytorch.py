@@ -18,9 +18,12 @@ from models.backends.metadata import Metadata
 from models.base_model import BaseModel
 from models.weights import Ensemble, load_for_inference
 from models.yolo import DetectionModel
-from utils.base.errors import DataError, first_line, one_line
+from utils.base.errors import ConfigError, DataError, first_line, one_line
 from utils.base.formats import existing_file
+from utils.base.log import LOG
 from utils.base.names import class_names
+
+BF16 = "bf16"  # of `--runtime`
 
 
 class PyTorchBackend(Backend):
@@ -29,14 +32,20 @@ class PyTorchBackend(Backend):
     pt = True
 
     def __init__(
-        self, weights: Sequence[str], device: torch.device, *, half: bool = False, fuse: bool = True
+        self,
+        weights: Sequence[str],
+        device: torch.device,
+        *,
+        half: bool = False,
+        fuse: bool = True,
+        runtime: str = "",
     ) -> None:
         super().__init__(", ".join(weights), device)
+        dtype = _precision(device, half, runtime)
         model = load_for_inference(weights[0] if len(weights) == 1 else list(weights), device, fuse=fuse)
-        fp16 = half and device.type == "cuda"
         if device.type in ("cpu", "cuda"):
             model = model.to(memory_format=torch.channels_last)
-        self._set_model(model.half() if fp16 else model.float())
+        self._set_model(model.to(dtype))
 
     @classmethod
     def from_model(cls, model: BaseModel | Ensemble) -> PyTorchBackend:
@@ -59,7 +68,7 @@ class PyTorchBackend(Backend):
     def sync_device(self) -> None:
         """Expect images on the device and in the precision that the model has now."""
         weight = next(self.model.parameters())
-        self.device, self.fp16 = weight.device, weight.dtype == torch.float16
+        self.device, self.dtype, self.fp16 = weight.device, weight.dtype, weight.dtype == torch.float16
 
     def infer(self, images: Tensor) -> Outputs:
         """Run the model."""
@@ -71,7 +80,7 @@ class PyTorchBackend(Backend):
 
         `visualize` is called with each layer and its output.
         """
-        images = images.to(self.device, torch.float16 if self.fp16 else torch.float32)
+        images = images.to(self.device, self.dtype)
         output = self._parts(self.model(images, augment=augment, visualize=visualize))
         return output.float() if isinstance(output, Tensor) else tuple(part.float() for part in output)
 
@@ -80,6 +89,28 @@ class PyTorchBackend(Backend):
         if self.task == "classify":
             return cast("Tensor", output)
         return cast("Outputs", output[:2] if self.task == "segment" else output[0])
+
+
+def _precision(device: torch.device, half: bool, runtime: str) -> torch.dtype:
+    """Return in which precision a checkpoint runs; boxes are decoded in float32 in any.
+
+    Raises:
+        ConfigError: an unknown runtime.
+    """
+    if runtime not in ("", BF16):
+        raise ConfigError(f"--runtime {runtime}: a .pt file runs in float32, or in bfloat16 with {BF16}")
+    if runtime == BF16:
+        # Without instructions for it, bfloat16 is emulated, which takes several times as long.
+        if device.type == "cpu" and not _has_bf16():
+            LOG.warning("--runtime bf16: this processor has no instructions for it (AVX512-BF16), so float32")
+        elif device.type in ("cpu", "cuda"):
+            return torch.bfloat16
+    return torch.float16 if half and device.type == "cuda" else torch.float32
+
+
+def _has_bf16() -> bool:
+    """Return whether the processor has instructions for bfloat16: AVX512-BF16, AMX, or those of ARM."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class AotiBackend(Backend):

@@ -30,6 +30,35 @@ def test_a_checkpoint_has_names_and_stride_and_takes_any_rectangle() -> None:
     assert backend(torch.zeros(2, 3, 32, 96)).shape == (2, 2 * (2 * 6 + 1 * 3), 7)
 
 
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="no instructions for bfloat16")
+def test_a_checkpoint_runs_in_bfloat16() -> None:
+    backend = load_backend([str(checkpoint())], CPU, runtime="bf16")
+    assert next(backend.model.parameters()).dtype == torch.bfloat16
+
+    found, exact = backend(example()), expected(example())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found[..., :4], exact[..., :4], rtol=0.05, atol=0.5)  # pixels
+    torch.testing.assert_close(found[..., 4:], exact[..., 4:], rtol=0, atol=0.02)
+    assert (found != exact).any()
+
+
+def test_bfloat16_needs_a_processor_with_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("models.backends.pytorch._has_bf16", lambda: False)
+    backend = load_backend([str(checkpoint())], CPU, runtime="bf16")
+    assert next(backend.model.parameters()).dtype == torch.float32
+    assert "no instructions" in caplog.text
+    assert torch.equal(backend(example()), load_backend([str(checkpoint())], CPU)(example()))
+
+
+def test_other_runtimes_of_a_checkpoint_are_an_error() -> None:
+    with pytest.raises(
+        ConfigError, match="--runtime GPU: a .pt file runs in float32, or in"
+    ):
+        load_backend([str(checkpoint())], CPU, runtime="GPU")
+
+
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_an_exported_file_gives_the_boxes_of_pytorch(name: str) -> None:
     backend = load_backend([str(exported(name))], CPU)
