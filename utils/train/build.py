@@ -277,8 +277,8 @@ def measure_batch(model: BaseModel, imgsz: int, precision: torch.dtype | None) -
         before = torch.cuda.memory_allocated(device)
         images = torch.rand(size, 3, imgsz, imgsz, device=device).to(memory_format=torch.channels_last)
         with torch.autocast("cuda", dtype=precision, enabled=precision is not None):
-            maps = model(images)
-        sum(level.float().mean() for level in maps).backward()
+            outputs = flat_outputs(model(images))
+        torch.stack([each.float().mean() for each in outputs]).sum().backward()
         return torch.cuda.max_memory_allocated(device) - before
 
     training = model.training
@@ -295,6 +295,13 @@ def measure_batch(model: BaseModel, imgsz: int, precision: torch.dtype | None) -
         f"--batch-size -1: {best} images of {imgsz} px use about {_BUDGET:.0%} of {free / 2**30:.1f} GiB"
     )
     return best
+
+
+def flat_outputs(output: Any) -> list[torch.Tensor]:
+    """Return the tensors of what a model returns in training: maps of levels, prototypes or logits."""
+    return (
+        [output] if isinstance(output, torch.Tensor) else [t for part in output for t in flat_outputs(part)]
+    )
 
 
 def choose_precision(wanted: str, model: nn.Module, imgsz: int) -> torch.dtype | None:
