@@ -72,7 +72,8 @@ def _whole(coefficients: Tensor, protos: Tensor, wanted: Any, truth: Any) -> Ten
 
     height, width = protos.shape[1:]
     logits = (coefficients @ protos.flatten(1)).view(-1, height, width)
-    true = truth.part(wanted.target, slice(0, height), slice(0, width)).float()
+    image, owners = int(truth.image[wanted.target[0]]), truth.owners(wanted.target)
+    true = truth.part(image, owners, slice(0, height), slice(0, width)).float()
     entropy = functional.binary_cross_entropy_with_logits(logits, true, reduction="none")
     return (crop_mask(entropy, wanted.boxes).sum((1, 2)) * wanted.weight).sum()
 

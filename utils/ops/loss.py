@@ -184,18 +184,17 @@ class DetectionLoss:
             The loss times B, a scalar; and its items (3,): box, objectness, class, detached, not times B.
             With `sum_counts`, the part of this process: the sum over the processes is the loss of the batch.
         """
-        matches = self.assign(maps, targets)
+        matches = [found.to(maps[0].device) for found in self.assign(maps, targets)]
         with torch.autocast(maps[0].device.type, enabled=False):
             terms, images = self.weighted_terms(maps, matches, sum_counts)
             items = torch.stack(terms)
         return items.sum() * images, items.detach()
 
     def assign(self, maps: Sequence[Tensor], targets: Tensor) -> list[AnchorMatches]:
-        """Assign the targets of a batch; the matches of each level are on the device of `maps`."""
+        """Assign the targets of a batch; the matches of each level are on the device of `targets`."""
         grid_sizes = [(level.shape[2], level.shape[3]) for level in maps]
         anchors = self.anchors.to(targets.device, non_blocking=True)
-        matches = assign_targets(targets, anchors, grid_sizes, self.anchor_t)
-        return [found.to(maps[0].device) for found in matches]
+        return assign_targets(targets, anchors, grid_sizes, self.anchor_t)
 
     def weighted_terms(
         self, maps: Sequence[Tensor], matches: Sequence[AnchorMatches], sum_counts: SumCounts | None
@@ -208,7 +207,7 @@ class DetectionLoss:
             counts = [*(len(found.row) for found in matches), images]
             *totals, images = sum_counts(counts)
             weights = [own / max(total, 1) for own, total in zip(counts, totals, strict=False)]
-            share = box.new_tensor(weights)
+            share = torch.tensor(weights, dtype=box.dtype).to(box.device, non_blocking=True)
             box, cls, objectness = box * share, cls * share, objectness * (counts[-1] / images)
         weighted = [loss * weight for loss, weight in zip(objectness, self.balance, strict=True)]
         if self.autobalance:

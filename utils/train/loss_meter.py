@@ -50,7 +50,7 @@ class LossMeter:
         Raises:
             DivergedError: a value was not finite; the message names the batch and likely causes.
         """
-        sums, bad = self._sums.tolist(), self._bad.item()
+        *sums, bad = torch.cat((self._sums, self._bad[None])).tolist()  # one copy from the device
         if bad < math.inf:
             raise DivergedError(
                 f"epoch {self.epoch}, batch {bad:.0f}: the loss or its gradient is not finite. Likely "

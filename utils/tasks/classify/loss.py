@@ -37,7 +37,7 @@ class ClassificationLoss:
         Returns:
             The loss, and the same as items (1,).
         """
-        classes = targets[:, 1].to(logits.device, torch.int64)
+        classes = targets[:, 1].to(logits.device, torch.int64, non_blocking=True)
         (images,) = [len(classes)] if sum_counts is None else sum_counts([len(classes)])
         with torch.autocast(logits.device.type, enabled=False):
             total = functional.cross_entropy(

@@ -40,7 +40,11 @@ def center_crop(image: np.ndarray, size: int) -> np.ndarray:
 
 def normalize(images: Tensor) -> Tensor:
     """Subtract the mean of ImageNet from images (B, 3, H, W) in 0-1, and divide by its std; in place."""
-    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    # Numbers that are made on a GPU would make it synchronize.
+    mean, std = (
+        images.new_tensor(values, device="cpu").view(3, 1, 1).to(images.device, non_blocking=True)
+        for values in (MEAN, STD)
+    )
     return images.sub_(mean).div_(std)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -59,42 +59,52 @@ class SegmentationLoss(DetectionLoss):
         """
         maps, protos = output
         matches = self.assign(maps, targets)
+        moved = [found.to(protos.device) for found in matches]
         with torch.autocast(protos.device.type, enabled=False):
-            (box, objectness, cls), images = self.weighted_terms(maps, matches, sum_counts)
+            (box, objectness, cls), images = self.weighted_terms(maps, moved, sum_counts)
             truth = _TrueMasks(targets, masks, protos, self.overlap)
-            seg = self._mask_loss(maps, matches, protos.float(), truth) * (self.box_gain / images)
+            coefficients = torch.cat(self._coefficients(maps, moved))
+            seg = self._mask_loss(coefficients, matches, protos.float(), truth) * (self.box_gain / images)
             items = torch.stack((box, seg, objectness, cls))
         return items.sum() * images, items.detach()
 
-    def _mask_loss(
-        self, maps: Sequence[Tensor], matches: Sequence[AnchorMatches], protos: Tensor, truth: _TrueMasks
-    ) -> Tensor:
-        """Compute the sum over levels and images of the mean mask loss of their matches."""
+    def _coefficients(self, maps: Sequence[Tensor], matches: Sequence[AnchorMatches]) -> list[Tensor]:
+        """Return the mask coefficients of the matches of each level, (n, nm)."""
         first = 5 + self.nc
-        rows = [
+        return [
             level[found.image_index, found.anchor_index, found.row, found.column, first:].float()
             for level, found in zip(maps, matches, strict=True)
         ]
-        coefficients = torch.cat(rows)
+
+    def _mask_loss(
+        self, coefficients: Tensor, matches: Sequence[AnchorMatches], protos: Tensor, truth: _TrueMasks
+    ) -> Tensor:
+        """Compute the sum over levels and images of the mean mask loss of their matches.
+
+        Everything but coefficients and prototypes is where the targets are: numbers of matches that are
+        computed on a GPU would make it synchronize.
+        """
         image = torch.cat([found.image_index for found in matches])
         target = torch.cat([found.target_index for found in matches])
-        level = torch.cat([image.new_full((len(row),), index) for index, row in enumerate(rows)])
+        level = torch.cat([image.new_full((len(found.row),), index) for index, found in enumerate(matches)])
+        kept = torch.arange(len(image), device=image.device)
         if self.empty_masks == "skip":
             kept = truth.has_pixels()[target].nonzero()[:, 0]
-            coefficients, image, target, level = (x[kept] for x in (coefficients, image, target, level))
+            image, target, level = (x[kept] for x in (image, target, level))
         group = level * len(protos) + image
-        size = group.bincount(minlength=len(maps) * len(protos))[group]
+        size = group.bincount(minlength=len(matches) * len(protos))[group]
         boxes = truth.boxes[target]
         area = (boxes[:, 2:] - boxes[:, :2]).prod(1)  # in pixels: a mean over all pixels by the relative area
         weight = 1 / (size * area)
         total = protos[:0].sum()  # 0, with a gradient of zeros where no target has a match
         counts = image.bincount(minlength=len(protos)).tolist()
         order = image.argsort(stable=True)
+        rows = coefficients[kept[order].to(protos.device, non_blocking=True)].split(counts)
         # `unbind` has one gradient for the batch; that of each `protos[index]` would be as large as all.
-        for chosen, own in zip(order.split(counts), protos.unbind(), strict=True):
+        for chosen, own, protos_of in zip(order.split(counts), rows, protos.unbind(), strict=True):
             if len(chosen):
                 wanted = _Wanted(target[chosen], boxes[chosen], weight[chosen])
-                total = total + _MaskTerm.apply(coefficients[chosen], own, wanted, truth)
+                total = total + _MaskTerm.apply(own, protos_of, wanted, truth)
         return total
 
 
@@ -107,15 +117,18 @@ class _Wanted(NamedTuple):
 
 
 class _TrueMasks:
-    """The true masks of a batch, at the size of the prototypes."""
+    """The true masks of a batch, at the size of the prototypes and on their device.
+
+    Images, numbers and boxes of the targets are on the device of `targets`.
+    """
 
     def __init__(self, targets: Tensor, masks: Tensor, protos: Tensor, overlap: bool) -> None:
-        device, (height, width) = protos.device, protos.shape[2:]
-        targets, masks = targets.to(device), masks.to(device)
+        height, width = protos.shape[2:]
         if masks.shape[1:] != protos.shape[2:] and len(masks):
             resized = functional.interpolate(masks[None].float(), (height, width), mode="nearest")[0]
             masks = resized.to(masks.dtype)
-        self.masks = masks
+        self.given = masks  # where they were
+        self.masks = masks.to(protos.device, non_blocking=True)
         self.overlap = overlap
         self.image = targets[:, 0].long()
         self.number = _number_in_group(self.image) + 1
@@ -123,21 +136,25 @@ class _TrueMasks:
 
     def has_pixels(self) -> Tensor:
         """Return whether each target has a pixel, (T,) bool."""
+        masks = self.given
         if not self.overlap:
-            return self.masks.flatten(1).any(1)
+            return masks.flatten(1).any(1).to(self.image.device)
         most = int(self.number.max()) + 1 if len(self.number) else 1
-        flat = self.masks.long().clamp(max=most) + torch.arange(len(self.masks), device=self.masks.device)[
-            :, None, None
-        ] * (most + 1)
-        counts = flat.flatten().bincount(minlength=len(self.masks) * (most + 1))
+        first = torch.arange(len(masks), device=masks.device) * (most + 1)
+        flat = masks.long().clamp(max=most) + first[:, None, None]
+        counts = flat.flatten().bincount(minlength=len(masks) * (most + 1)).to(self.image.device)
         return counts[self.image * (most + 1) + self.number] > 0
 
-    def part(self, target: Tensor, rows: slice, columns: slice) -> Tensor:
+    def owners(self, target: Tensor) -> Tensor:
+        """Return the numbers by which `part` finds targets (k,) of one image, on the device of the masks."""
+        own = self.number[target] if self.overlap else target
+        return own.to(self.masks.device, non_blocking=True)
+
+    def part(self, image: int, owners: Tensor, rows: slice, columns: slice) -> Tensor:
         """Return a part of the masks of targets of one image, (k, h, w) bool."""
         if not self.overlap:
-            return self.masks[target, rows, columns] > 0
-        image = self.masks[int(self.image[target[0]]), rows, columns]
-        return image[None] == self.number[target][:, None, None]
+            return self.masks[owners, rows, columns] > 0
+        return self.masks[image, rows, columns][None] == owners[:, None, None]
 
 
 class _MaskTerm(torch.autograd.Function):
@@ -145,22 +162,27 @@ class _MaskTerm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, coefficients: Tensor, protos: Tensor, wanted: _Wanted, truth: _TrueMasks) -> Tensor:
-        total = protos.new_zeros(())
-        grad_coefficients, grad_protos = torch.zeros_like(coefficients), torch.zeros_like(protos)
-        for chosen, rows, columns in _blocks(wanted.boxes, protos.shape[1:]):
+        order, blocks = _blocks(wanted.boxes, protos.shape[1:])
+        image, owners = int(truth.image[wanted.target[0]]), truth.owners(wanted.target[order])
+        boxes, weights = (
+            x[order].to(protos.device, non_blocking=True) for x in (wanted.boxes, wanted.weight[:, None])
+        )
+        order = order.to(protos.device, non_blocking=True)
+        total, sorted_coefficients = protos.new_zeros(()), coefficients[order]
+        grad_sorted, grad_protos = torch.zeros_like(coefficients), torch.zeros_like(protos)
+        for chosen, rows, columns in blocks:
             part = protos[:, rows, columns]
-            flat, own = part.flatten(1), coefficients[chosen]
-            shift = wanted.boxes.new_tensor((columns.start, rows.start)).repeat(2)
-            inside = inside_boxes(wanted.boxes[chosen] - shift, part.shape[1:]).flatten(1)
-            true = truth.part(wanted.target[chosen], rows, columns).flatten(1).to(flat.dtype)
-            weight = inside * wanted.weight[chosen, None]
+            flat, own = part.flatten(1), sorted_coefficients[chosen]
+            inside = inside_boxes(boxes[chosen], part.shape[1:], (rows.start, columns.start)).flatten(1)
+            true = truth.part(image, owners[chosen], rows, columns).flatten(1).to(flat.dtype)
+            weight = inside * weights[chosen]
             logits = own @ flat
             entropy = functional.binary_cross_entropy_with_logits(logits, true, reduction="none")
             total += (entropy * weight).sum()
             gradient = (logits.sigmoid() - true) * weight
-            grad_coefficients[chosen] = gradient @ flat.T
+            grad_sorted[chosen] = gradient @ flat.T
             grad_protos[:, rows, columns] += (own.T @ gradient).view_as(part)
-        ctx.save_for_backward(grad_coefficients, grad_protos)
+        ctx.save_for_backward(torch.empty_like(grad_sorted).index_copy_(0, order, grad_sorted), grad_protos)
         return total
 
     @staticmethod
@@ -170,17 +192,22 @@ class _MaskTerm(torch.autograd.Function):
         return grad_coefficients * gradient, grad_protos * gradient, None, None
 
 
-def _blocks(boxes: Tensor, size: Sequence[int]) -> Iterator[tuple[Tensor, slice, slice]]:
-    """Yield blocks of boxes (k, 4) from top to bottom: their indices, and the rows and columns they cover."""
+def _blocks(boxes: Tensor, size: Sequence[int]) -> tuple[Tensor, list[tuple[slice, slice, slice]]]:
+    """Return an order (k,) of boxes (k, 4) from top to bottom, and blocks of it with the pixels they cover.
+
+    A block is a slice of the order, of the rows and of the columns; blocks without a pixel are left out.
+    """
     height, width = size
     order = boxes[:, 1].argsort(stable=True)  # matches of one object are neighbours
     parts = order.split(BLOCK)
     corners = torch.stack([_union(boxes[part]) for part in parts]).tolist()  # once for all blocks
-    for part, (left, top, right, bottom) in zip(parts, corners, strict=True):
+    blocks = []
+    for index, (left, top, right, bottom) in enumerate(corners):
         rows = slice(min(max(int(top), 0), height), min(max(int(bottom) + 1, 0), height))
         columns = slice(min(max(int(left), 0), width), min(max(int(right) + 1, 0), width))
         if rows.start < rows.stop and columns.start < columns.stop:
-            yield part, rows, columns
+            blocks.append((slice(index * BLOCK, (index + 1) * BLOCK), rows, columns))
+    return order, blocks
 
 
 def _union(boxes: Tensor) -> Tensor:

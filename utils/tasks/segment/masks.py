@@ -22,11 +22,18 @@ def crop_mask(masks: Tensor, boxes: Tensor) -> Tensor:
     return masks * inside_boxes(boxes, masks.shape[1:])
 
 
-def inside_boxes(boxes: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return which pixels are inside of boxes (n, 4+) xyxy: (n, h, w) bool."""
+def inside_boxes(boxes: Tensor, shape: Sequence[int], corner: Sequence[int] = (0, 0)) -> Tensor:
+    """Return which pixels of a part of the image are inside of boxes (n, 4+) xyxy: (n, h, w) bool.
+
+    Args:
+        boxes: of whole objects.
+        shape: of the part.
+        corner: row and column at which it starts.
+    """
     x1, y1, x2, y2 = (column[:, None, None] for column in boxes[:, :4].T)
-    x = torch.arange(shape[1], device=boxes.device)[None, None]
-    y = torch.arange(shape[0], device=boxes.device)[None, :, None]
+    row, column = corner
+    x = torch.arange(column, column + shape[1], device=boxes.device)[None, None]
+    y = torch.arange(row, row + shape[0], device=boxes.device)[None, :, None]
     return (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
 
 
