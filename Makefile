@@ -1,5 +1,6 @@
 # make demo      train YOLOv5-LSKA on drawn shapes for a few minutes, validate, detect; then segment
 # make test      lint, types, tests
+# make gpu       check the project on a CUDA device (10 minutes); the report is runs/gpu-report.md
 # make bench     measure speed and memory, and update docs/performance.md (15 minutes, nothing else running)
 # make fuzz      search for inputs that the readers of files do not refuse (FUZZ_MINUTES each, 15 by default)
 # make audit     look for known vulnerabilities of the installed packages (pip-audit; needs a network)
@@ -26,7 +27,7 @@ RUN = $(VENV)/bin/python
 STAMP = $(VENV)/.requirements
 TOOLS = $(VENV)-audit
 
-.PHONY: demo test bench fuzz audit sbom install clean
+.PHONY: demo test gpu bench fuzz audit sbom install clean
 
 demo: install
 	$(RUN) train.py --cfg yolov5n-LSKA.yaml --weights '' --data shapes.yaml --hyp hyp.shapes.yaml \
@@ -47,6 +48,9 @@ demo: install
 
 test: install
 	$(RUN) -m tests
+
+gpu: install
+	$(RUN) -m tests.gpu
 
 bench: install
 	$(RUN) benchmarks/all.py
