@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def onnx_file(context: Context) -> Path:
 
 def _require(name: str, install: str) -> Any:
     try:
-        return __import__(name)
+        return import_module(name)
     except ImportError as error:
         raise SkippedCheck(f"{name} is not installed ({install})") from error
 

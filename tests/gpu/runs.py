@@ -180,9 +180,9 @@ def compiled(context: Context) -> str:
 
 
 def waits(task: str, context: Context) -> str:
-    """Let CUDA report what synchronizes in steps of a training: only the meter of the losses may."""
+    """Let CUDA report what synchronizes in steps with AMP: only the meter of the losses may."""
     context.require_cuda("whose debug mode this uses; tests/utils/train/test_hidden_waits.py simulates it")
-    state, loader = train_state(context, CFG[task]), SeededLoader(context, task, 6)
+    state, loader = train_state(context, CFG[task], torch.float16), SeededLoader(context, task, 6)
     train_steps(context, state, loader)  # the first ones choose algorithms
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
