@@ -69,10 +69,15 @@ def table(file: Path) -> str:
     with file.open(newline="", encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))
     head = "| what | target | ratio | quartiles | | sides |\n|---|---|---|---|---|---|\n"
-    return head + "".join(
-        f"| {row['what']} | {row['target']} | {float(row['median']):.3g} "
-        f"| {float(row['low']):.3g} to {float(row['high']):.3g} | {row['verdict']} | {row['sides']} |\n"
-        for row in rows
+    machines = sorted({row["machine"] for row in rows if row.get("machine")})
+    return (
+        head
+        + "".join(
+            f"| {row['what']} | {row['target']} | {float(row['median']):.3g} "
+            f"| {float(row['low']):.3g} to {float(row['high']):.3g} | {row['verdict']} | {row['sides']} |\n"
+            for row in rows
+        )
+        + "".join(f"\n{machine}\n" for machine in machines)
     )
 
 

@@ -182,7 +182,8 @@ class ResultTable:
     def __init__(self, title: str, path: str = "") -> None:
         self.path = Path(path) if path else None
         self.rows: list[Ratio] = []
-        print(f"{title}\n{describe_machine()}\n", flush=True)
+        self.machine = describe_machine()
+        print(f"{title}\n{self.machine}\n", flush=True)
         print(f"{'what':58}{'target':>9}{'ratio':>8}{'quartiles':>15}  {'':7}sides")
 
     def add(self, row: Ratio) -> None:
@@ -197,8 +198,8 @@ class ResultTable:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file, lineterminator="\n")
-                writer.writerow([*(field.name for field in fields(Ratio)), "verdict"])
-                writer.writerows([*_rounded(row), row.status] for row in self.rows)
+                writer.writerow([*(field.name for field in fields(Ratio)), "verdict", "machine"])
+                writer.writerows([*_rounded(row), row.status, self.machine] for row in self.rows)
 
 
 def _rounded(row: Ratio) -> list[Any]:
@@ -206,7 +207,7 @@ def _rounded(row: Ratio) -> list[Any]:
 
 
 def describe_machine() -> str:
-    """Return processor, number of threads and PyTorch version as one line."""
+    """Return processor, instruction set, number of threads and PyTorch version as one line."""
     import torch
 
     model = platform.processor() or platform.machine()
@@ -214,7 +215,10 @@ def describe_machine() -> str:
     if info.exists():
         names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         model = names[0].split(":", 1)[1].strip() if names else model
-    return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    instructions = torch.backends.cpu.get_cpu_capability()
+    if instructions == "AVX512" and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        instructions += " with BF16"
+    return f"{model} ({instructions}), {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

@@ -50,6 +50,8 @@ def test_a_ratio_is_the_median_of_the_rounds_and_is_compared_with_its_target(tmp
     table.add(row)
     (written,) = csv.DictReader((tmp_path / "results.csv").open())
     assert written["what"] == "a step" and float(written["median"]) == 3 and written["verdict"] == "met"
+    assert written["machine"] == timing.describe_machine() and "torch" in written["machine"]
+    assert load("all").table(tmp_path / "results.csv").endswith(f"|\n\n{written['machine']}\n")
 
 
 @pytest.mark.usefixtures("restored_path")
@@ -62,3 +64,11 @@ def test_sides_alternate() -> None:
 
     assert [len(times) for times in seconds.values()] == [4, 4]
     assert "".join(calls[2:]) in ("baabbaab", "abbaabba")
+
+
+def test_every_benchmark_lets_idle_threads_sleep() -> None:
+    for file in (ROOT / "benchmarks").glob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        imports_torch = "torch" in text or "from utils" in text
+        sets_waiting = 'setdefault("OMP_WAIT_POLICY", "passive")' in text or "timing import" in text
+        assert sets_waiting or "import timing" in text or not imports_torch, file.name

@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from utils.base.script import wait_passively
+
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
@@ -33,6 +35,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the checks; return 0, 1 if one fails, or 2 if the device does not exist."""
     options = parse(argv)
+    wait_passively()
     os.environ["YOLOV5_LOGGERS"] = "none"  # no service, no network
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it once; for --deterministic
     import torch
