@@ -28,7 +28,7 @@ from utils.base.log import LOG
 from utils.base.paths import atomic_write, cache_folder
 
 HERE = Path(__file__).parent
-SOURCES = ("chain.c", "maps.c", "norm_silu.c")
+SOURCES = ("chain.c", "maps.c", "nms.c", "norm_silu.c")
 HEADERS = ("vectors.h",)
 _OPTIONS = ("-O3", "-std=gnu11", "-ffp-contract=fast", "-fPIC", "-shared")
 _TIMEOUT = 120  # seconds; a compiler that hangs must not block the program

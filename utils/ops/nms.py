@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from utils.base.errors import ConfigError
+from utils.native.nms import can_keep, keep_boxes
 from utils.ops.boxes import xywh2xyxy
 
 MAX_CANDIDATES = 30_000  # per image, those with the highest scores; the original has the same limit
@@ -150,6 +151,8 @@ def _suppress(xyxy: Tensor, score: Tensor, group: Tensor, iou_thres: float, max_
         xyxy, score, group = xyxy.cpu(), score.cpu(), group.cpu()
     # Shift each group far away from the others, in float64: float32 has not enough digits for that.
     shifted = xyxy.double().clamp(-_LARGEST, _LARGEST) + 3 * _LARGEST * group[:, None]
+    if can_keep(shifted):
+        return keep_boxes(shifted, iou_thres, max_det)
     score = score.double()
     count = 4 * max_det
     while True:
