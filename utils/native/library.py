@@ -106,15 +106,22 @@ def _processor() -> str:
     return next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
 
 
-def _compile(compiler: list[str], path: Path) -> Path:
-    """Compile with OpenMP, or without it where the compiler has none.
+def _compile(compiler: list[str], path: Path, machine: str = "") -> Path:
+    """Compile for this machine with OpenMP, or without it where the compiler has none.
+
+    Args:
+        compiler: command.
+        path: of the library.
+        machine: of another kind, as `platform.machine` names it.
 
     Raises:
         OSError, SubprocessError: no combination of options works.
     """
     sources = [str(HERE / name) for name in SOURCES]
-    # Clang for Apple's processors has only -mcpu.
-    for more in ("-march=native -fopenmp", "-mcpu=native -fopenmp", "-march=native", "-mcpu=native"):
+    # GCC computes vectors of 16 floats one by one where it may use SVE. NEON is in all of ARMv8.
+    is_arm = (machine or platform.machine()) in ("aarch64", "arm64")
+    target = "-march=armv8-a" if is_arm else "-march=native"
+    for more in (f"{target} -fopenmp", target, "-mcpu=native -fopenmp", "-mcpu=native"):
         command = [*compiler, *_OPTIONS, *more.split(), *sources, "-o", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT)
         if done.returncode == 0:
