@@ -219,7 +219,7 @@ class ClassificationModel(BaseModel):
         self.model, self.save = parse_model(self.yaml, [self.yaml["ch"]], origin=self.yaml_file)
         self.nc = self.yaml["nc"]
         self.names = {i: str(i) for i in range(self.nc)}
-        if model is None:
+        if model is None and not isinstance(self.model[0], TorchVision):  # some of those take one size only
             dry_run(self.eval())
             self.train()
         if model is not None:
