@@ -54,7 +54,7 @@ def exists(path: str) -> bool:
 @cache
 def file_names() -> set[str]:
     """Return the names of all Python files."""
-    return {path.name for path in python_files(tests=True)}
+    return {path.name for path in (*python_files(tests=True), *(ROOT / "docs").rglob("*.py"))}
 
 
 @cache
