@@ -60,11 +60,16 @@ def _size_of_pool(
 
 
 def _size_of_norm(
-    x: Tensor, mean: Any, var: Any, weight: Any = None, bias: Any = None, training: bool = False, *rest: Any,
-    **keywords: Any,
+    x: Tensor, mean: Any, var: Any, weight: Any = None, bias: Any = None, training: bool = False,
+    momentum: Any = 0.1, eps: Any = 1e-5,
 ) -> Size | None:  # fmt: skip
-    fits = x.dim() == 4 and (weight is None or len(weight) == x.shape[1])
-    return tuple(x.shape) if fits and (not training or x.numel() > x.shape[1]) else None
+    fits = x.dim() == 4 and (weight is None or len(weight) == x.shape[1]) and _is_positive(eps)
+    fits = (
+        fits
+        and (momentum is None or isinstance(momentum, float))
+        and (not training or x.numel() > x.shape[1])
+    )
+    return tuple(x.shape) if fits else None
 
 
 def _size_of_both(x: Tensor, y: Any = None, *, out: Any = None, **keywords: Any) -> Size | None:
@@ -77,8 +82,10 @@ def _size_of_both(x: Tensor, y: Any = None, *, out: Any = None, **keywords: Any)
     return tuple(max(pair) for pair in reversed(sides)) if fits else None
 
 
-def _size_of_layer_norm(x: Tensor, shape: Any, *rest: Any, **keywords: Any) -> Size | None:
-    return tuple(x.shape) if x.shape[-1:] == tuple(shape) else None
+def _size_of_layer_norm(
+    x: Tensor, shape: Any, weight: Any = None, bias: Any = None, eps: Any = 1e-5
+) -> Size | None:
+    return tuple(x.shape) if x.shape[-1:] == tuple(shape) and _is_positive(eps) else None
 
 
 def _size_of_concatenation(xs: Sequence[Tensor], dim: int = 0) -> Size | None:
@@ -106,8 +113,18 @@ def _size_of_linear(x: Tensor, weight: Tensor, bias: Any = None) -> Size | None:
 
 
 def _sides(x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any) -> list[int]:
-    steps = zip(x.shape[2:], *map(_pair, (kernel, stride, padding, dilation)), strict=True)
+    """Return height and width of the output of a window; 0 where it cannot be, which PyTorch describes."""
+    values = [_pair(value) for value in (kernel, stride, padding, dilation)]
+    if any(len(pair) != 2 or not all(type(one) is int for one in pair) for pair in values):
+        return [0]
+    steps = list(zip(x.shape[2:], *values, strict=True))
+    if any(taps < 1 or step < 1 or pad < 0 or gap < 1 for _, taps, step, pad, gap in steps):
+        return [0]
     return [(side + 2 * pad - gap * (taps - 1) - 1) // step + 1 for side, taps, step, pad, gap in steps]
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, float | int) and value > 0
 
 
 def _pair(value: Any) -> Any:

@@ -107,6 +107,24 @@ def test_what_does_not_fit_is_an_error_of_pytorch(call: Callable[[Tensor], Any])
         call(torch.empty(2, 4, 5, 5, device="meta"))
 
 
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.MaxPool2d(2, stride=-1),
+        nn.MaxPool2d((2, 2, 2)),
+        nn.BatchNorm2d(4, eps=[1.0]),  # type: ignore[arg-type]
+        nn.BatchNorm2d(4, momentum="x"),  # type: ignore[arg-type]
+        nn.LayerNorm(5, eps="x"),  # type: ignore[arg-type]
+    ],
+    ids=str,
+)
+def test_modules_that_cannot_run_are_errors(module: nn.Module) -> None:
+    with pytest.raises((RuntimeError, ValueError, TypeError)):
+        module(torch.rand(2, 4, 5, 5))
+    with pytest.raises((RuntimeError, ValueError, TypeError)):
+        on_meta(module, torch.empty(2, 4, 5, 5, device="meta"))
+
+
 SCRIPT = """
 import sys
 import torch
