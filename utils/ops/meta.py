@@ -72,6 +72,10 @@ def _size_of_norm(
     return tuple(x.shape) if fits else None
 
 
+def _size_of_gelu(x: Tensor, approximate: Any = "none") -> Size | None:
+    return tuple(x.shape) if x.is_floating_point() and approximate in ("none", "tanh") else None
+
+
 def _size_of_both(x: Tensor, y: Any = None, *, out: Any = None, **keywords: Any) -> Size | None:
     if out is not None or not (x.is_floating_point() and (not isinstance(y, Tensor) or y.dtype == x.dtype)):
         return None
@@ -140,5 +144,6 @@ _RULES: dict[Any, Callable[..., Size | None]] = {
     functional.interpolate: _size_of_interpolation,
     functional.linear: _size_of_linear,
     torch.cat: _size_of_concatenation,
-    **dict.fromkeys((functional.silu, functional.gelu, Tensor.add, Tensor.mul), _size_of_both),
+    functional.gelu: _size_of_gelu,
+    **dict.fromkeys((functional.silu, Tensor.add, Tensor.mul), _size_of_both),
 }

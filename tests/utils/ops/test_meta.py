@@ -114,6 +114,7 @@ def test_what_does_not_fit_is_an_error_of_pytorch(call: Callable[[Tensor], Any])
         nn.MaxPool2d((2, 2, 2)),
         nn.BatchNorm2d(4, eps=[1.0]),  # type: ignore[arg-type]
         nn.BatchNorm2d(4, momentum="x"),  # type: ignore[arg-type]
+        nn.GELU("x"),
         nn.LayerNorm(5, eps="x"),  # type: ignore[arg-type]
     ],
     ids=str,
