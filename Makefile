@@ -1,7 +1,7 @@
 # make demo      train YOLOv5-LSKA on drawn shapes for a few minutes, validate, detect; then segment
 # make test      lint, types, tests
 # make gpu       check the project on a CUDA device (10 minutes); the report is runs/gpu-report.md
-# make bench     measure speed and memory, and update docs/performance.md (15 minutes, nothing else running)
+# make bench     measure speed and memory, and update docs/performance.md (more than 20 minutes, nothing else running)
 # make fuzz      search for inputs that the readers of files do not refuse (FUZZ_MINUTES each, 15 by default)
 # make audit     look for known vulnerabilities of the installed packages (pip-audit; needs a network)
 # make sbom      write sbom.json, the installed packages with versions and licences (CycloneDX)

@@ -2,6 +2,7 @@
 
 python benchmarks/all.py                  # make bench; about 20 minutes, with nothing else running
 python benchmarks/all.py step attention   # only these
+python benchmarks/all.py step-avx2        # without AVX-512; these run only by name
 python benchmarks/all.py --tables         # only the tables, from the existing csv files
 """
 
@@ -30,11 +31,12 @@ SCRIPTS: dict[str, list[str]] = {
     "augmentation": ["augmentation"],
     "decoding": ["decoding"],
     "metrics": ["metrics"],
-    "busy": ["busy", "--rounds", "1", "--others", "1", "4", "--most", "6"],
+    "busy": ["busy", "--rounds", "1", "--others", "1", "4", "--most", "4"],
     "step-avx2": ["step", "--part", "time", "--rounds", "4"],
     "attention-avx2": ["attention", "--rounds", "3"],
     "forward-avx2": ["forward", "--rounds", "4"],
 }
+DEFAULT = [name for name in SCRIPTS if not name.endswith("-avx2")]
 # The same processor without AVX-512: our kernels, PyTorch's and oneDNN's.
 AVX2 = {"CC": "cc -mno-avx512f", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
 _TABLE = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -48,7 +50,7 @@ def main() -> int:
     opt = p.parse_args()
     if unknown := set(opt.scripts) - set(SCRIPTS):
         p.error(f"unknown benchmark: {', '.join(sorted(unknown))}; known are {', '.join(SCRIPTS)}")
-    failed = [] if opt.tables else [name for name in opt.scripts or SCRIPTS if not run(name)]
+    failed = [] if opt.tables else [name for name in opt.scripts or DEFAULT if not run(name)]
     PAGE.write_text(rebuild(PAGE.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
     if failed:
         print(f"Failed: {', '.join(failed)}", file=sys.stderr)

@@ -105,6 +105,8 @@ def _precision(device: torch.device, half: bool, runtime: str) -> torch.dtype:
             LOG.warning("--runtime bf16: this processor has no instructions for it (AVX512-BF16), so float32")
         elif device.type in ("cpu", "cuda"):
             return torch.bfloat16
+        else:
+            LOG.warning(f"--runtime bf16: for CPU and CUDA only, so float32 on {device.type}")
     return torch.float16 if half and device.type == "cuda" else torch.float32
 
 

@@ -31,9 +31,12 @@ class _Sizes(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         rule = _RULES.get(func)
-        if rule is not None:
-            first: Tensor = args[0][0] if func is torch.cat else args[0]
-            size = rule(*args, **(kwargs or {})) if first.is_meta else None
+        if rule is not None and args:
+            first: Any = args[0][0] if func is torch.cat and args[0] else args[0]
+            try:
+                size = rule(*args, **(kwargs or {})) if first.is_meta else None
+            except (AttributeError, TypeError, ValueError):
+                size = None  # arguments that the rule does not know
             if size is not None and min(size) > 0:
                 return first.new_empty(size)
         return func(*args, **(kwargs or {}))  # also where it is an error, which PyTorch describes

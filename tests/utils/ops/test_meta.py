@@ -57,6 +57,10 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add with alpha": lambda x, y: torch.add(x, y, alpha=2),
     "multiply": lambda x, y: x * y,
     "scale": lambda x, y: x * 2 + 1,
+    "join by keyword": lambda x, y: torch.cat(tensors=(x, x), dim=1),
+    "convolve by keyword": lambda x, y: functional.conv2d(input=x.float(), weight=x[:1].float()),
+    "norm by keyword": lambda x, y: functional.layer_norm(x.float(), normalized_shape=[5]),
+    "add into": lambda x, y: torch.add(x, x, out=torch.empty_like(x)),
     "concatenate": lambda x, y: torch.cat((x, y), 1),
     "concatenate rows": lambda x, y: torch.cat((x, y), -1),
 }
