@@ -1,10 +1,11 @@
-"""Images per second of detect.py and val.py, against the bare forward of the same model and shapes.
+"""Images per second of the predict and val scripts, against the bare forward of the same model and shapes.
 
-    python benchmarks/inference.py
-    python benchmarks/inference.py --weights best.pt --source images/ --data cells.yaml --img 320 640
+    python benchmarks/inference.py                                # detect.py and val.py
+    python benchmarks/inference.py --task segment classify        # segment/predict.py, classify/val.py, ...
+    python benchmarks/inference.py --weights best.pt --data cells.yaml --img 320 640
 
-`bare` is the model alone on images in memory, one at a time, on all cores. detect.py is measured from reading
-the files to writing the results, without loading the weights.
+`bare` is the model alone on images in memory, on all cores. The predict scripts are measured from reading the
+files to writing the results, without loading the weights; the val scripts without plots.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import timing  # noqa: F401 - before torch, as it sets how idle threads wait
@@ -28,21 +30,41 @@ from utils.base.log import LOG
 from utils.base.options import options_from
 from utils.base.paths import relative_to_cwd
 from utils.base.processes import usable_cores
-from utils.data.dataset import DetectionDataset
-from utils.data.dataset_yaml import read_data_yaml
 from utils.data.images import read_image
 from utils.data.letterbox import letterbox, to_tensor
 from utils.data.loader import make_loader
 from utils.ops.nms import non_max_suppression
 from utils.predict.detect_options import DetectOptions
-from utils.predict.detector import detect as run_detect
-from utils.predict.predictor import Prepared, prepare_frame
+from utils.predict.detector import detect as run_predict
+from utils.predict.predictor import Prepared
 from utils.sources.source import FileSource, find_source
-from utils.val.evaluate import evaluate
+from utils.tasks.classify.options import ClassifyPredictOptions
+from utils.tasks.segment.options import PredictOptions
+from utils.tasks.task import Task, get_task
+from utils.val.evaluate import EvalConfig, ModelRunner, evaluate
 
 SHARED = ROOT.parent / "shared"
 CPU = torch.device("cpu")
 LARGE = 480  # larger image sizes are measured on every third image
+
+
+class Subject(NamedTuple):
+    """What is measured of a task by default, and the options of its predict script."""
+
+    weights: str
+    data: str
+    split: str
+    sizes: tuple[int, ...]
+    options: type[DetectOptions]
+
+
+SUBJECTS = {
+    "detect": Subject("bccd_yolov5n.pt", "bccd.yaml", "test", (320, 640), DetectOptions),
+    "segment": Subject("nuclei-seg.pt", "nuclei.yaml", "val", (320, 640), PredictOptions),
+    "classify": Subject("cells-cls.pt", "cells", "val", (224,), ClassifyPredictOptions),
+}
+# Targets of detection; the other tasks are only reported.
+PREDICT, VAL = {"detect": ">= 0.95"}, {"detect": ">= 0.8"}
 
 
 def main() -> None:
@@ -50,83 +72,113 @@ def main() -> None:
     opt = options()
     LOG.addHandler(logging.NullHandler())
     LOG.propagate = False
-    table = ResultTable("detect.py and val.py against the bare forward", opt.csv)
-    backend = load_backend([opt.weights], CPU)
-    with tempfile.TemporaryDirectory() as folder:
-        for size in opt.img:
-            files = find_source(opt.source).files[:: 3 if size > LARGE else 1]
-            images = Path(folder, f"images{size}")
-            images.mkdir()
-            for file in files:
-                (images / file.name).symlink_to(file)
-            detection(table, opt.rounds, backend, images, size)
-        validation(table, opt.rounds, backend, opt.data, min(opt.img))
+    table = ResultTable("The predict and val scripts against the bare forward", opt.csv)
+    for name in opt.task:
+        measure(table, opt, get_task(name), SUBJECTS[name])
 
 
 def options() -> argparse.Namespace:
     """Read the command line; a missing file is an error before anything is measured."""
-    data = SHARED / "data"
     p = parser(__doc__)
-    weights = SHARED / "weights" / "bccd_yolov5n.pt"
-    p.add_argument(
-        "--weights", default=relative_to_cwd(weights), help="checkpoint with the classes of --data"
-    )
-    p.add_argument(
-        "--source", default=relative_to_cwd(data / "bccd" / "images" / "test"), help="folder of images"
-    )
-    p.add_argument(
-        "--data", default=relative_to_cwd(data / "bccd.yaml"), help="dataset yaml; its test split is used"
-    )
-    p.add_argument("--img", nargs="+", type=int, default=[320, 640], help="image size(s) (pixels)")
+    p.add_argument("--task", nargs="+", default=["detect"], choices=SUBJECTS, help="task(s) to measure")
+    p.add_argument("--weights", default="", help="checkpoint with the classes of --data")
+    p.add_argument("--data", default="", help="dataset yaml or folder; its test split, or else val, is used")
+    p.add_argument("--img", nargs="+", type=int, help="image size(s) (pixels)")
     opt = p.parse_args()
-    for flag in ("weights", "source", "data"):
-        if not Path(getattr(opt, flag)).exists():
-            p.error(f"--{flag} {getattr(opt, flag)}: no such file or folder")
+    if len(opt.task) > 1 and (opt.weights or opt.data):
+        p.error("--weights and --data are for one --task")
+    for name in opt.task:
+        subject = SUBJECTS[name]
+        for path in (
+            opt.weights or SHARED / "weights" / subject.weights,
+            opt.data or SHARED / "data" / subject.data,
+        ):
+            if not Path(path).exists():
+                p.error(f"{path}: no such file or folder")
     return opt
 
 
-def detection(table: ResultTable, rounds: int, backend: Backend, folder: Path, size: int) -> None:
-    """Measure detect.py with and without saving, for single images and batches."""
-    frames = read(folder, backend, size)
-    images = [to_tensor([frame.letterboxed], CPU) for frame in frames]
+def measure(table: ResultTable, opt: argparse.Namespace, task: Task, subject: Subject) -> None:
+    """Measure both scripts of a task."""
+    weights = opt.weights or relative_to_cwd(SHARED / "weights" / subject.weights)
+    data = opt.data or relative_to_cwd(SHARED / "data" / subject.data)
+    sizes = opt.img or subject.sizes
+    backend = load_backend([weights], CPU)
+    before = set(Path(data).resolve().parent.rglob("*.cache.npz"))
+    flags = {"weights": [weights], "data": data, "imgsz": min(sizes), "batch_size": 16}
+    settings = options_from(task.val_options(), flags)
+    spec = task.read_val_data(settings)
+    split = "test" if getattr(spec, "test", None) else "val"
+    try:
+        dataset = task.make_val_dataset(settings, split, spec, backend)
+        files = sorted(str(path) for path in dataset.image_files)
+        for size in sizes:
+            prediction(table, opt.rounds, Prediction(task, subject.options, backend, size), files)
+        validation(table, opt.rounds, task, backend, dataset, task.names_of(backend, spec))
+    finally:
+        for made in set(Path(data).resolve().parent.rglob("*.cache.npz")) - before:
+            made.unlink()
 
-    def bare() -> None:
-        with torch.inference_mode():
-            for image in images:
-                backend(image)
 
-    with tempfile.TemporaryDirectory() as output:
-        run = partial(run_on, backend, str(folder), output, size)
+class Prediction(NamedTuple):
+    """A predict script with a model that is already loaded, and an image size."""
+
+    task: Task
+    options: type[DetectOptions]
+    backend: Backend
+    size: int
+
+    def run(self, source: str, project: str, **flags: object) -> None:
+        """Run the script."""
+        run_predict(self._options(source, project, **flags), load=lambda _: self.backend)
+
+    def frames(self, source: str) -> list[Prepared]:
+        """Read all images, and prepare them for the model."""
+        predictor = self.task.predictor()(self._options(source, ""), self.backend)
+        found = find_source(source)
+        assert isinstance(found, FileSource)
+        return [predictor.prepare(item) for item in found.items()]
+
+    def _options(self, source: str, project: str, **flags: object) -> Any:
+        values = {"source": source, "project": project, "imgsz": self.size, "device": "cpu", "exist_ok": True}
+        return options_from(self.options, {**values, **flags})
+
+
+def prediction(table: ResultTable, rounds: int, script: Prediction, files: list[str]) -> None:
+    """Measure a predict script with and without saving, for single images and batches."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "images.txt")
+        source.write_text(
+            "".join(f"{Path(path).resolve()}\n" for path in files[:: 3 if script.size > LARGE else 1])
+        )
+        frames = script.frames(str(source))
+        tensors = [to_tensor([frame.letterboxed], CPU) for frame in frames]
+
+        def bare() -> None:
+            with torch.inference_mode():
+                for image in tensors:
+                    script.backend(image)
+
+        run = partial(script.run, str(source), str(Path(folder, "runs")))
         sides: dict[str, Callable[[], object]] = {
             "bare": bare,
-            "detect": run,
+            "script": run,
             "nosave": partial(run, nosave=True),
             "batch 8": partial(run, batch_size=8),
         }
         seconds = alternate(sides, rounds)
-    images_at_size = f"{len(frames)} images at {size}"
-    table.add(faster(f"detect.py, images a second, {images_at_size}", ">= 0.95", seconds, "detect", "bare"))
+    what = f"{script.task.scripts[2]}, images a second, {len(frames)} images at {script.size}"
+    table.add(faster(what, PREDICT.get(script.task.name, ""), seconds, "script", "bare"))
     table.add(faster("  without saving", "", seconds, "nosave", "bare"))
     table.add(faster("  --batch-size 8, saving", "", seconds, "batch 8", "bare"))
-    files = cpu_of(one_thread(lambda: without_model(backend, frames, size)))
+    if script.task.name != "detect":
+        return
+    others = cpu_of(one_thread(lambda: without_model(script.backend, frames, script.size)))
     for words, work in (("a core for each image", one_thread(bare)), ("all cores for each image", bare)):
         forward = cpu_of(work)
-        bound = (forward + files) / usable_cores()
-        parts = f"processor: forward {forward:.3g} s, files and NMS {files:.3g} s"
+        bound = (forward + others) / usable_cores()
+        parts = f"processor: forward {forward:.3g} s, files and NMS {others:.3g} s"
         table.add(ratio(f"  bound: {words}, none ever idle", "", seconds["bare"], [bound] * rounds, parts))
-
-
-def read(folder: Path, backend: Backend, size: int) -> list[Prepared]:
-    """Read and letterbox all images."""
-    source = find_source(str(folder))
-    assert isinstance(source, FileSource)
-    return [prepare_frame(item, (size, size), backend.stride, auto=True) for item in source.items()]
-
-
-def run_on(backend: Backend, source: str, project: str, size: int, **flags: object) -> None:
-    """Run detect.py with a model that is already loaded."""
-    values = {"source": source, "project": project, "imgsz": size, "device": "cpu", "exist_ok": True}
-    run_detect(options_from(DetectOptions, {**values, **flags}), load=lambda _: backend)
 
 
 def without_model(backend: Backend, frames: list[Prepared], size: int) -> None:
@@ -160,21 +212,13 @@ def cpu_of(work: Callable[[], None]) -> float:
     return time.process_time() - start
 
 
-def validation(table: ResultTable, rounds: int, backend: Backend, yaml: str, size: int) -> None:
-    """Compare val.py, without plots, with the bare forward of the same batches."""
-    spec = read_data_yaml(yaml)
-    before = set(Path(yaml).resolve().parent.rglob("*.cache.npz"))
-    dataset = DetectionDataset(
-        spec.test or spec.val,
-        size,
-        batch_size=16,
-        stride=backend.stride,
-        rect=True,
-        pad=0.5,
-        names=spec.names,
-    )
+def validation(
+    table: ResultTable, rounds: int, task: Task, backend: Backend, dataset: Any, names: dict[int, str]
+) -> None:
+    """Compare a val script with the bare forward of the same batches."""
     loader = make_loader(dataset, 16)
-    batches = [batch.images.float().contiguous(memory_format=torch.channels_last) / 255 for batch in loader]
+    runner = ModelRunner(backend, CPU, EvalConfig())
+    batches = [task.normalize(runner.prepare(batch.images)) for batch in loader]
 
     def bare() -> None:
         with torch.inference_mode():
@@ -182,16 +226,19 @@ def validation(table: ResultTable, rounds: int, backend: Backend, yaml: str, siz
                 backend(images)
 
     def whole() -> None:
-        evaluate(backend, loader, spec.names, device=CPU)
+        evaluate(backend, loader, names, device=CPU, evaluator=task.evaluator())
 
     try:
         seconds = alternate({"bare": bare, "val": whole}, rounds)
-        what = f"val.py, images a second, {len(dataset)} images at {size}, batch 16"
-        table.add(faster(what, "", seconds, "val", "bare"))
+        what = f"{task.scripts[1]}, images a second, {len(dataset)} images at {dataset.imgsz}, batch 16"
+        table.add(faster(what, VAL.get(task.name, ""), seconds, "val", "bare"))
+        alone = make_loader(dataset, 16, workers=0)  # all its work is in this process
+        every = cpu_of(lambda: evaluate(backend, alone, names, device=CPU, evaluator=task.evaluator()))
+        parts = f"processor: forward {cpu_of(bare):.3g} s, all {every:.3g} s"
+        bound = [every / usable_cores()] * rounds
+        table.add(ratio("  bound: no core ever idle", "", seconds["bare"], bound, parts))
     finally:
         loader.close()
-        for made in set(Path(yaml).resolve().parent.rglob("*.cache.npz")) - before:
-            made.unlink()
 
 
 if __name__ == "__main__":
