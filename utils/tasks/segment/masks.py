@@ -34,7 +34,7 @@ def inside_boxes(boxes: Tensor, shape: Sequence[int], corner: Sequence[int] = (0
     row, column = corner
     x = torch.arange(column, column + shape[1], device=boxes.device)[None, None]
     y = torch.arange(row, row + shape[0], device=boxes.device)[None, :, None]
-    return (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
+    return ((x >= x1) & (x < x2)) & ((y >= y1) & (y < y2))  # rows and columns first: one pass over (n, h, w)
 
 
 def process_mask(
@@ -56,8 +56,10 @@ def process_mask(
     boxes = boxes[:, :4] * boxes.new_tensor((w / shape[1], h / shape[0])).repeat(2)
 
     def make(rows: slice) -> Tensor:
-        masks = crop_mask(_combine(protos, coefficients[rows]), boxes[rows])
-        return (_resize(masks, shape) if upsample else masks) > 0.5
+        masks = _combine(protos, coefficients[rows])
+        if not upsample:
+            return (masks > 0.5) & inside_boxes(boxes[rows], masks.shape[1:])
+        return _resize(crop_mask(masks, boxes[rows]), shape) > 0.5
 
     return _in_blocks(make, len(coefficients), shape if upsample else (h, w), protos.device)
 
@@ -68,7 +70,8 @@ def process_mask_upsample(
     """Return masks as `process_mask` with `upsample`, cropped after they are enlarged: without steps."""
 
     def make(rows: slice) -> Tensor:
-        return crop_mask(_resize(_combine(protos, coefficients[rows]), shape), boxes[rows]) > 0.5
+        masks = _resize(_combine(protos, coefficients[rows]), shape)
+        return (masks > 0.5) & inside_boxes(boxes[rows], shape)
 
     return _in_blocks(make, len(coefficients), shape, protos.device)
 
@@ -86,7 +89,7 @@ def process_mask_native(protos: Tensor, coefficients: Tensor, boxes: Tensor, sha
 
     def make(part: slice) -> Tensor:
         inside = _combine(protos[:, rows, columns], coefficients[part])
-        return crop_mask(_resize(inside, shape), boxes[part]) > 0.5
+        return (_resize(inside, shape) > 0.5) & inside_boxes(boxes[part], shape)
 
     return _in_blocks(make, len(coefficients), shape, protos.device)
 
