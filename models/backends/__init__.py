@@ -68,7 +68,7 @@ def load_backend(
         half: FP16, where the format and the device support it.
         dnn: run ONNX with OpenCV.
         fuse: fold batch norms of checkpoints into their convolutions.
-        runtime: ONNX Runtime providers, an OpenVINO device, or `bf16` for checkpoints.
+        runtime: ONNX Runtime providers, an OpenVINO device, or `bf16`, `graph` or both for checkpoints.
 
     Raises:
         ConfigError: a format that cannot be run here, or several files that are not all checkpoints.

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from models.backends.base import Backend, LayerCallback, Outputs
+from models.backends.cuda_graphs import GraphedModel
 from models.backends.metadata import Metadata
 from models.base_model import BaseModel
 from models.weights import Ensemble, load_for_inference
@@ -23,7 +24,7 @@ from utils.base.formats import existing_file
 from utils.base.log import LOG
 from utils.base.names import class_names
 
-BF16 = "bf16"  # of `--runtime`
+BF16, GRAPH = "bf16", "graph"  # of `--runtime`
 
 
 class PyTorchBackend(Backend):
@@ -41,11 +42,12 @@ class PyTorchBackend(Backend):
         runtime: str = "",
     ) -> None:
         super().__init__(", ".join(weights), device)
-        dtype = _precision(device, half, runtime)
+        chosen = _check_runtime(runtime)
+        dtype = _precision(device, half, BF16 in chosen)
         model = load_for_inference(weights[0] if len(weights) == 1 else list(weights), device, fuse=fuse)
         if device.type in ("cpu", "cuda"):
             model = model.to(memory_format=torch.channels_last)
-        self._set_model(model.to(dtype))
+        self._set_model(model.to(dtype), graphs=GRAPH in chosen)
 
     @classmethod
     def from_model(cls, model: BaseModel | Ensemble) -> PyTorchBackend:
@@ -55,8 +57,9 @@ class PyTorchBackend(Backend):
         backend._set_model(model)
         return backend
 
-    def _set_model(self, model: BaseModel | Ensemble) -> None:
+    def _set_model(self, model: BaseModel | Ensemble, graphs: bool = False) -> None:
         self.model = model.eval()
+        self._graphs = graphs
         self.task = model.task
         self.trained_imgsz = getattr(model, "trained_imgsz", None)  # None of an ensemble
         if isinstance(model, DetectionModel):
@@ -69,6 +72,10 @@ class PyTorchBackend(Backend):
         """Expect images on the device and in the precision that the model has now."""
         weight = next(self.model.parameters())
         self.device, self.dtype, self.fp16 = weight.device, weight.dtype, weight.dtype == torch.float16
+        if self._graphs and self.device.type != "cuda":
+            LOG.warning(f"--runtime {GRAPH}: for CUDA only, so without graphs on {self.device.type}")
+            self._graphs = False
+        self._graphed = GraphedModel(self._run) if self._graphs else None
 
     def infer(self, images: Tensor) -> Outputs:
         """Run the model."""
@@ -81,7 +88,12 @@ class PyTorchBackend(Backend):
         `visualize` is called with each layer and its output.
         """
         images = images.to(self.device, self.dtype)
-        output = self._parts(self.model(images, augment=augment, visualize=visualize))
+        if self._graphed is not None and not augment and visualize is None:
+            return self._graphed(images)
+        return self._run(images, augment=augment, visualize=visualize)
+
+    def _run(self, images: Tensor, **options: Any) -> Any:
+        output = self._parts(self.model(images, **options))
         return output.float() if isinstance(output, Tensor) else tuple(part.float() for part in output)
 
     def _parts(self, output: Any) -> Outputs:
@@ -91,15 +103,19 @@ class PyTorchBackend(Backend):
         return cast("Outputs", output[:2] if self.task == "segment" else output[0])
 
 
-def _precision(device: torch.device, half: bool, runtime: str) -> torch.dtype:
-    """Return in which precision a checkpoint runs; boxes are decoded in float32 in any.
+def _check_runtime(runtime: str) -> set[str]:
+    """Return the words of `--runtime`."""
+    words = set(runtime.split(",")) if runtime else set()
+    if words - {BF16, GRAPH}:
+        raise ConfigError(
+            f"--runtime {runtime}: for a .pt file {BF16} (bfloat16), {GRAPH} (CUDA graphs), or {BF16},{GRAPH}"
+        )
+    return words
 
-    Raises:
-        ConfigError: an unknown runtime.
-    """
-    if runtime not in ("", BF16):
-        raise ConfigError(f"--runtime {runtime}: a .pt file runs in float32, or in bfloat16 with {BF16}")
-    if runtime == BF16:
+
+def _precision(device: torch.device, half: bool, bf16: bool) -> torch.dtype:
+    """Return in which precision a checkpoint runs; boxes are decoded in float32 in any."""
+    if bf16:
         # Without instructions for it, bfloat16 is emulated, which takes several times as long.
         if device.type == "cpu" and not _has_bf16():
             LOG.warning("--runtime bf16: this processor has no instructions for it (AVX512-BF16), so float32")

@@ -17,6 +17,7 @@ from models.backends import load_backend
 from tests.gpu.cases import CFG, full_precision, good_detector, seeded_images, seeded_model
 from tests.gpu.checks import Check, Context, SkippedCheck
 from tests.gpu.parity import outputs, worst
+from tests.gpu.speed import seconds_of
 from utils.base.device import disable_ort_telemetry
 from utils.train.loop import to_device
 
@@ -78,6 +79,27 @@ def half_boxes(context: Context) -> str:
 
 def _precision(context: Context) -> str:
     return "" if context.on_cuda else "; --half has no effect on the CPU"
+
+
+def cuda_graph(context: Context) -> str:
+    """Compare `--runtime graph` with the model itself, on images that its graphs have not seen; time both."""
+    context.require_cuda("as CUDA graphs do")
+    weights = good_detector(context).weights
+    plain, graphed = (load_backend(weights, context.device, runtime=name) for name in ("", "graph"))
+    shapes = ((context.imgsz, context.imgsz), (context.imgsz // 2, context.imgsz))
+    most = 0.0
+    with full_precision():
+        for height, width in (
+            shapes * 2
+        ):  # each graph is captured in the first round and replayed in the second
+            batch = torch.rand(1, 3, height, width, device=context.device)
+            most = max(most, worst([_decoded(graphed(batch))], [_decoded(plain(batch))], CHANNELS))
+    assert graphed._graphed._works, "the graph was not captured"  # type: ignore[attr-defined]
+    seconds = [seconds_of(context, partial(backend, batch)) for backend in (plain, graphed)]
+    return (
+        f"largest relative difference {most:.1e} (allowed {CHANNELS:g}); "
+        f"one image {seconds[1] * 1e3:.2f} ms, without a graph {seconds[0] * 1e3:.2f} ms"
+    )
 
 
 def channels_last(task: str, context: Context) -> str:
@@ -159,6 +181,7 @@ CHECKS = [
     Check("half val.py", half_val),
     Check("half detect.py", half_detect),
     Check("half boxes", half_boxes),
+    Check("cuda graph", cuda_graph),
     *(Check(f"channels_last {task}", partial(channels_last, task)) for task in CFG),
     *(
         Check(f"onnxruntime {name}", partial(runtime, f"{name}ExecutionProvider"))

@@ -52,7 +52,9 @@ class DetectOptions(Options):
     agnostic_nms: bool = _inference(False, "class-agnostic NMS")
     augment: bool = _inference(False, "test-time augmentation (.pt files only)")
     device: str = _inference("", "cpu, mps, or a CUDA device such as 0; empty: the best available")
-    runtime: str = _inference("", "ONNX Runtime's provider(s), OpenVINO's device, or bf16 for .pt")
+    runtime: str = _inference(
+        "", "ONNX Runtime's provider(s), OpenVINO's device, or for .pt bf16 and graph (CUDA)"
+    )
     half: bool = _inference(False, "FP16 inference (CUDA only)")
     dnn: bool = _inference(False, "run ONNX models with OpenCV DNN")
 

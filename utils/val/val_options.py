@@ -51,7 +51,7 @@ class ValOptions(Options):
     augment: bool = _run(False, "test-time augmentation (.pt files only)")
     half: bool = _run(False, "FP16 inference (CUDA only)")
     dnn: bool = _run(False, "run ONNX models with OpenCV DNN")
-    runtime: str = _run("", "ONNX Runtime's provider(s), OpenVINO's device, or bf16 for .pt")
+    runtime: str = _run("", "ONNX Runtime's provider(s), OpenVINO's device, or for .pt bf16 and graph (CUDA)")
     device: str = _run("", "cpu, mps, or a CUDA device such as 0; empty: the best available")
     workers: int = _run(8, "maximum number of dataloader workers", between=(0, None))
 

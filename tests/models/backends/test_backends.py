@@ -53,7 +53,7 @@ def test_bfloat16_needs_a_processor_with_instructions_for_it(
 
 
 def test_other_runtimes_of_a_checkpoint_are_an_error() -> None:
-    with pytest.raises(ConfigError, match="--runtime GPU: a .pt file runs in float32, or in"):
+    with pytest.raises(ConfigError, match="--runtime GPU: for a .pt file bf16"):
         load_backend([str(checkpoint())], CPU, runtime="GPU")
 
 
