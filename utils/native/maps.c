@@ -1,8 +1,26 @@
-/* Concatenation of maps, SiLU, and decoding of logits into boxes, on all threads. PyTorch concatenates channels
- * on one thread, and decodes with a dozen passes over the largest tensor of the model. */
+/* Images as floats, concatenation of maps, SiLU, and decoding of logits into boxes, on all threads. PyTorch
+ * concatenates channels on one thread, and decodes with a dozen passes over the largest tensor of the model. */
 #include "vectors.h"
 
 #define PIXELS 512 /* per task of a thread */
+
+/* Divide RGB images (images, 3, pixels) by 255: (images, pixels, 3). */
+void unit_images(const uint8_t *from, float *to, int64_t images, int64_t pixels, int64_t threads) {
+    float unit[256];
+    for (int i = 0; i < 256; i++) unit[i] = i / 255.0f;
+    int64_t parts = (pixels + PIXELS - 1) / PIXELS;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t task = 0; task < images * parts; task++) {
+        int64_t first = task % parts * PIXELS, end = least(first + PIXELS, pixels);
+        const uint8_t *red = from + task / parts * 3 * pixels, *green = red + pixels, *blue = green + pixels;
+        float *target = to + task / parts * 3 * pixels;
+        for (int64_t p = first; p < end; p++) {
+            target[3 * p] = unit[red[p]];
+            target[3 * p + 1] = unit[green[p]];
+            target[3 * p + 2] = unit[blue[p]];
+        }
+    }
+}
 
 /* Concatenate maps along the channels: (pixels, channels[i]) each -> (pixels, sum of channels). */
 void join_maps(int64_t maps, int64_t pixels, const int64_t *channels, const float *const *from, float *to,

@@ -1,4 +1,4 @@
-"""Concatenation of maps, SiLU, and decoding of logits into boxes, on all threads; see maps.c."""
+"""Images as floats, joined maps, SiLU, and decoding of logits into boxes, on all threads; see maps.c."""
 
 from __future__ import annotations
 
@@ -32,6 +32,34 @@ class _Level(ctypes.Structure):
         ("stride", ctypes.c_float),
         ("sizes", ctypes.c_void_p),
     ]
+
+
+def unit_images(images: Tensor) -> Tensor:
+    """Return uint8 images (B, 3, H, W) as float32 in 0-1, x / 255, channels last in memory."""
+    kernels = library() if _are_plain_rgb(images) else None
+    if kernels is None:
+        return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+    count, _, height, width = images.shape
+    floats = torch.empty(images.shape, memory_format=torch.channels_last)
+    kernels.unit_images(
+        ctypes.c_void_p(images.data_ptr()),
+        ctypes.c_void_p(floats.data_ptr()),
+        *(ctypes.c_int64(number) for number in (count, height * width, torch.get_num_threads())),
+    )
+    return floats
+
+
+def _are_plain_rgb(images: Tensor) -> bool:
+    return (
+        type(images) is Tensor
+        and images.device.type == "cpu"
+        and images.dtype == torch.uint8
+        and images.dim() == 4
+        and images.shape[1] == 3
+        and images.numel() > 0
+        and images.is_contiguous()
+        and not is_traced()
+    )
 
 
 def join(maps: Sequence[Tensor]) -> Tensor:

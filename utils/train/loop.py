@@ -15,6 +15,7 @@ from utils.base.log import Bar
 from utils.base.seeds import generator, seed_step
 from utils.data.loader import Loader
 from utils.loggers.callbacks import CallbackList
+from utils.native.maps import unit_images
 from utils.tasks.task import Task
 from utils.train.interrupts import CheckpointHook
 from utils.train.loss_meter import LiveRow, LossMeter, RowStyle
@@ -141,8 +142,7 @@ def prepare_images(
 
 def to_device(images: Tensor, device: torch.device) -> Tensor:
     """Convert images (B, 3, H, W) from uint8 to float 0-1 on the device, channels last in memory."""
-    moved = images.to(device, non_blocking=True)
-    return moved.to(torch.float32, memory_format=torch.channels_last).div_(255)
+    return unit_images(images.to(device, non_blocking=True))
 
 
 def random_size(config: TrainConfig, epoch: int, index: int) -> int:

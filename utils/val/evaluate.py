@@ -14,6 +14,7 @@ from utils.base.errors import ConfigError
 from utils.base.log import Bar
 from utils.base.timing import Stopwatch
 from utils.loggers.callbacks import Callbacks
+from utils.native.maps import unit_images
 from utils.ops.boxes import scale_boxes, xywh2xyxy
 from utils.ops.nms import non_max_suppression
 from utils.val.accumulator import HEADER, EvalResult, MatchAccumulator
@@ -116,6 +117,8 @@ class ModelRunner:
     def prepare(self, images: Tensor) -> Tensor:
         """Copy uint8 images (0-255) to the device, as floating point numbers (0-1)."""
         on_device = images.to(self.device, non_blocking=True)
+        if (self.dtype, self.layout) == (torch.float32, torch.channels_last):
+            return unit_images(on_device)
         return on_device.to(self.dtype, memory_format=self.layout).div_(255)
 
     def __call__(self, images: Tensor) -> Any:

@@ -8,7 +8,37 @@ from torch.nn import functional as F
 
 from models.head import Detect
 from utils.native import maps
-from utils.native.maps import can_decode, decode, join, silu_
+from utils.native.maps import can_decode, decode, join, silu_, unit_images
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 16, 16), (2, 3, 1, 5), (3, 3, 33, 47), (1, 3, 1, 1), (0, 3, 8, 8)])
+def test_images_as_floats_are_levels_over_255(shape: tuple[int, int, int, int]) -> None:
+    images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    floats = unit_images(images)
+
+    assert torch.equal(floats, images.float().div_(255))
+    assert floats.dtype == torch.float32 and floats.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_every_level_is_divided_exactly() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(1, 3, 1, 1)
+
+    assert torch.equal(unit_images(levels), levels.float() / 255)
+
+
+@pytest.mark.parametrize("case", ["channels last", "one channel", "a part", "floats"])
+def test_other_images_are_converted_by_pytorch(case: str) -> None:
+    images = torch.randint(0, 256, (2, 3, 8, 10), dtype=torch.uint8)
+    if case == "channels last":
+        images = images.to(memory_format=torch.channels_last)
+    elif case == "one channel":
+        images = images[:, :1]
+    elif case == "a part":
+        images = images[..., 2:7]
+    else:
+        images = images.float()
+
+    assert torch.equal(unit_images(images), images.float() / 255)
 
 
 @pytest.mark.parametrize("channels", [(16, 16), (3, 40, 17), (128,), (64, 255)])
