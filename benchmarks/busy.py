@@ -5,7 +5,8 @@
 
 The other programs are loops on one thread each. "as set" is what the scripts do by themselves: idle OpenMP
 threads sleep. "spinning" is the default of GNU OpenMP, with which YOLOv5 runs; it is stopped after `--most`
-times the time without others. Whole processes, on all cores; nothing else should run.
+times the time without others. "20000 spins" is between the two. Whole processes, on all cores; nothing else
+should run.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ from utils.base.paths import relative_to_cwd
 
 SHARED = ROOT.parent / "shared"
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-SETTINGS: dict[str, dict[str, str]] = {"as set": {}, "spinning": {"GOMP_SPINCOUNT": "300000"}}
+SETTINGS: dict[str, dict[str, str]] = {
+    "as set": {},
+    "spinning": {"GOMP_SPINCOUNT": "300000"},
+    "20000 spins": {"GOMP_SPINCOUNT": "20000"},
+}
 WITH_TARGETS, TARGETS = ("train", "val", "detect"), {1: "<= 2.5", 4: "<= 6"}  # number of others -> target
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -55,7 +60,9 @@ def options() -> argparse.Namespace:
         p.add_argument(f"--{name}", default=relative_to_cwd(path), help="as of the scripts")
     p.add_argument("--others", nargs="+", type=int, default=[1, 2, 4], help="numbers of other programs")
     p.add_argument("--jobs", nargs="+", default=list(WITH_TARGETS), help="what to time")
-    p.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=SETTINGS, help="of threads")
+    p.add_argument(
+        "--settings", nargs="+", default=["as set", "spinning"], choices=SETTINGS, help="of threads"
+    )
     p.add_argument("--most", type=float, default=10, help="stop what takes so many times as long")
     opt = p.parse_args()
     if unknown := set(opt.jobs) - set(jobs(opt, "")):
