@@ -27,6 +27,7 @@ SCRIPTS: dict[str, list[str]] = {
     "attention": ["attention"],
     "forward": ["forward"],
     "inference": ["inference", "--rounds", "7"],
+    "inference-tasks": ["inference", "--task", "segment", "classify", "--rounds", "5"],
     "startup": ["startup", "--rounds", "5"],
     "augmentation": ["augmentation"],
     "decoding": ["decoding"],

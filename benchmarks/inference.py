@@ -53,15 +53,14 @@ class Subject(NamedTuple):
 
     weights: str
     data: str
-    split: str
     sizes: tuple[int, ...]
     options: type[DetectOptions]
 
 
 SUBJECTS = {
-    "detect": Subject("bccd_yolov5n.pt", "bccd.yaml", "test", (320, 640), DetectOptions),
-    "segment": Subject("nuclei-seg.pt", "nuclei.yaml", "val", (320, 640), PredictOptions),
-    "classify": Subject("cells-cls.pt", "cells", "val", (224,), ClassifyPredictOptions),
+    "detect": Subject("bccd_yolov5n.pt", "bccd.yaml", (320, 640), DetectOptions),
+    "segment": Subject("nuclei-seg.pt", "nuclei.yaml", (320, 640), PredictOptions),
+    "classify": Subject("cells-cls.pt", "cells", (224,), ClassifyPredictOptions),
 }
 # Targets of detection; the other tasks are only reported.
 PREDICT, VAL = {"detect": ">= 0.95"}, {"detect": ">= 0.8"}

@@ -53,6 +53,7 @@ class Scenario:
         with self.start(name) as child:
             while not moment():
                 if child.poll() is not None:
+                    assert child.returncode == 0, child.communicate()[0]
                     return False
                 time.sleep(0.01)
             child.kill()
@@ -126,7 +127,7 @@ def test_kills_at_any_moment_do_not_change_the_result(scenario: Scenario, seed: 
         kills += scenario.kill_when(name, lambda until=until: time.monotonic() > until, draw.random() < 0.3)  # type: ignore[misc]  # `until`
     scenario.finish(name)
 
-    assert kills >= 2
+    assert kills
     assert scenario.tables(name) == scenario.tables("whole")
 
 

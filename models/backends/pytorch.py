@@ -69,13 +69,12 @@ class PyTorchBackend(Backend):
         self.sync_device()
 
     def sync_device(self) -> None:
-        """Expect images on the device and in the precision that the model has now."""
+        """Expect images on the device and in the precision that the model has now; forget its graphs."""
         weight = next(self.model.parameters())
         self.device, self.dtype, self.fp16 = weight.device, weight.dtype, weight.dtype == torch.float16
-        if self._graphs and self.device.type != "cuda":
+        self._graphed = GraphedModel(self._run) if self._graphs and self.device.type == "cuda" else None
+        if self._graphs and self._graphed is None:
             LOG.warning(f"--runtime {GRAPH}: for CUDA only, so without graphs on {self.device.type}")
-            self._graphs = False
-        self._graphed = GraphedModel(self._run) if self._graphs else None
 
     def infer(self, images: Tensor) -> Outputs:
         """Run the model."""

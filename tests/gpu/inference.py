@@ -14,6 +14,8 @@ import detect
 import export
 import val
 from models.backends import load_backend
+from models.backends.cuda_graphs import USES, GraphedModel
+from models.backends.pytorch import PyTorchBackend
 from tests.gpu.cases import CFG, full_precision, good_detector, seeded_images, seeded_model
 from tests.gpu.checks import Check, Context, SkippedCheck
 from tests.gpu.parity import outputs, worst
@@ -81,25 +83,37 @@ def _precision(context: Context) -> str:
     return "" if context.on_cuda else "; --half has no effect on the CPU"
 
 
-def cuda_graph(context: Context) -> str:
-    """Compare `--runtime graph` with the model itself, on images that its graphs have not seen; time both."""
+def cuda_graph(task: str, context: Context) -> str:
+    """Compare a graph with the model, on images that the graph has not seen; time both."""
     context.require_cuda("as CUDA graphs do")
-    weights = good_detector(context).weights
-    plain, graphed = (load_backend(weights, context.device, runtime=name) for name in ("", "graph"))
-    shapes = ((context.imgsz, context.imgsz), (context.imgsz // 2, context.imgsz))
-    most = 0.0
-    with full_precision():
-        for height, width in (
-            shapes * 2
-        ):  # each graph is captured in the first round and replayed in the second
+    model = seeded_model(CFG[task], context.device).eval().to(memory_format=torch.channels_last)
+    plain, graphed = PyTorchBackend.from_model(model), GraphedModel(PyTorchBackend.from_model(model)._run)
+    before, most = torch.cuda.current_stream(context.device), 0.0
+    with full_precision(), torch.inference_mode():
+        for height, width in ((context.imgsz, context.imgsz), (context.imgsz // 2, context.imgsz)) * (
+            USES + 2
+        ):
             batch = torch.rand(1, 3, height, width, device=context.device)
             most = max(most, worst([_decoded(graphed(batch))], [_decoded(plain(batch))], CHANNELS))
-    assert graphed._graphed._works, "the graph was not captured"  # type: ignore[attr-defined]
-    seconds = [seconds_of(context, partial(backend, batch)) for backend in (plain, graphed)]
+        assert graphed.graphs == 2, "a graph was not captured"
+        seconds = [seconds_of(context, partial(each, batch)) for each in (plain, graphed)]
+    assert torch.cuda.current_stream(context.device) == before, "the capture left another stream"
     return (
         f"largest relative difference {most:.1e} (allowed {CHANNELS:g}); "
         f"one image {seconds[1] * 1e3:.2f} ms, without a graph {seconds[0] * 1e3:.2f} ms"
     )
+
+
+def graph_fallback(context: Context) -> str:
+    """Run a model that cannot be captured, as it reads a value, and then another."""
+    context.require_cuda("as CUDA graphs do")
+    before = torch.cuda.current_stream(context.device)
+    graphed = GraphedModel(lambda x: x + float(x.sum().item() * 0))
+    for _ in range(USES + 1):
+        batch = torch.rand(1, 3, context.imgsz, context.imgsz, device=context.device)
+        assert torch.equal(graphed(batch), batch)
+    assert graphed.graphs == 0 and torch.cuda.current_stream(context.device) == before
+    return "the model runs without a graph, on the stream of before"
 
 
 def channels_last(task: str, context: Context) -> str:
@@ -181,7 +195,8 @@ CHECKS = [
     Check("half val.py", half_val),
     Check("half detect.py", half_detect),
     Check("half boxes", half_boxes),
-    Check("cuda graph", cuda_graph),
+    *(Check(f"cuda graph {task}", partial(cuda_graph, task)) for task in CFG),
+    Check("cuda graph fallback", graph_fallback),
     *(Check(f"channels_last {task}", partial(channels_last, task)) for task in CFG),
     *(
         Check(f"onnxruntime {name}", partial(runtime, f"{name}ExecutionProvider"))

@@ -14,6 +14,7 @@ from utils.native.maps import can_decode, decode, join, silu_, unit_images
 @pytest.mark.parametrize("shape", [(1, 3, 16, 16), (2, 3, 1, 5), (3, 3, 33, 47), (1, 3, 1, 1), (0, 3, 8, 8)])
 def test_images_as_floats_are_levels_over_255(shape: tuple[int, int, int, int]) -> None:
     images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    assert maps._are_plain_rgb(images) == bool(images.numel())
     floats = unit_images(images)
 
     assert torch.equal(floats, images.float().div_(255))
@@ -38,7 +39,9 @@ def test_other_images_are_converted_by_pytorch(case: str) -> None:
     else:
         images = images.float()
 
-    assert torch.equal(unit_images(images), images.float() / 255)
+    assert not maps._are_plain_rgb(images)
+    expected = images.float() / 255
+    assert torch.equal(unit_images(images), expected)
 
 
 @pytest.mark.parametrize("channels", [(16, 16), (3, 40, 17), (128,), (64, 255)])
