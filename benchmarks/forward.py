@@ -38,7 +38,8 @@ def main() -> None:
         onnx = export(opt.weights, Path(folder) / "model.onnx", opt.img)
         for batch in BATCHES:
             flags = ["--weights", opt.weights, "--img", str(opt.img), "--batch", str(batch), "--onnx", onnx]
-            names = {"ours": True, "ONNX Runtime": True, "plain eager": False, "bf16": True}
+            names = {"ours": True, "ONNX Runtime": True, "plain eager": False}
+            names |= {"bf16": True} if _has_bf16() else {}
             sides = {
                 name: TimedProcess(__file__, "--side", name, *flags, native=native)
                 for name, native in names.items()
@@ -49,9 +50,16 @@ def main() -> None:
             name = f"{Path(opt.weights).stem} at {opt.img}, batch {batch}"
             table.add(slower(f"{name}: over ONNX Runtime", "<= 1.15", seconds, "ours", "ONNX Runtime"))
             table.add(slower(f"{name}: over plain eager", "", seconds, "ours", "plain eager"))
-            table.add(slower(f"{name}: --runtime bf16 over float32", "", seconds, "bf16", "ours"))
+            if "bf16" in names:
+                table.add(slower(f"{name}: --runtime bf16 over float32", "", seconds, "bf16", "ours"))
             for side in sides.values():
                 side.close()
+
+
+def _has_bf16() -> bool:
+    import torch
+
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def export(weights: str, path: Path, img: int) -> str:
