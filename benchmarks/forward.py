@@ -8,6 +8,7 @@ Needs onnx and onnxruntime.
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,17 @@ def main() -> None:
         return
     if not Path(opt.weights).is_file():
         p.error(f"--weights {opt.weights}: no such file")
+    from models.backends.pytorch import has_bf16
+
     table = ResultTable("Forward pass", opt.csv)
     with tempfile.TemporaryDirectory() as folder:
         onnx = export(opt.weights, Path(folder) / "model.onnx", opt.img)
         for batch in BATCHES:
             flags = ["--weights", opt.weights, "--img", str(opt.img), "--batch", str(batch), "--onnx", onnx]
-            names = {"ours": True, "ONNX Runtime": True, "plain eager": False}
-            names |= {"bf16": True} if _has_bf16() else {}
+            names = {"ours": True, "plain eager": False}
+            # ONNX Runtime cannot be kept from AVX-512, as `all.py forward-avx2` keeps the others.
+            names |= {} if "ONEDNN_MAX_CPU_ISA" in os.environ else {"ONNX Runtime": True}
+            names |= {"bf16": True} if has_bf16() else {}
             sides = {
                 name: TimedProcess(__file__, "--side", name, *flags, native=native)
                 for name, native in names.items()
@@ -48,18 +53,13 @@ def main() -> None:
                 dict(sides), opt.rounds * (3 if batch == 1 else 1), warm=3, least=0, pause=0.1
             )
             name = f"{Path(opt.weights).stem} at {opt.img}, batch {batch}"
-            table.add(slower(f"{name}: over ONNX Runtime", "<= 1.15", seconds, "ours", "ONNX Runtime"))
+            if "ONNX Runtime" in names:
+                table.add(slower(f"{name}: over ONNX Runtime", "<= 1.15", seconds, "ours", "ONNX Runtime"))
             table.add(slower(f"{name}: over plain eager", "", seconds, "ours", "plain eager"))
             if "bf16" in names:
                 table.add(slower(f"{name}: --runtime bf16 over float32", "", seconds, "bf16", "ours"))
             for side in sides.values():
                 side.close()
-
-
-def _has_bf16() -> bool:
-    import torch
-
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def export(weights: str, path: Path, img: int) -> str:

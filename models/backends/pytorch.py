@@ -116,7 +116,7 @@ def _precision(device: torch.device, half: bool, bf16: bool) -> torch.dtype:
     """Return in which precision a checkpoint runs; boxes are decoded in float32 in any."""
     if bf16:
         # Without instructions for it, bfloat16 is emulated, which takes several times as long.
-        if device.type == "cpu" and not _has_bf16():
+        if device.type == "cpu" and not has_bf16():
             LOG.warning("--runtime bf16: this processor has no instructions for it (AVX512-BF16), so float32")
         elif device.type in ("cpu", "cuda"):
             return torch.bfloat16
@@ -125,7 +125,7 @@ def _precision(device: torch.device, half: bool, bf16: bool) -> torch.dtype:
     return torch.float16 if half and device.type == "cuda" else torch.float32
 
 
-def _has_bf16() -> bool:
+def has_bf16() -> bool:
     """Return whether the processor has instructions for bfloat16: AVX512-BF16, AMX, or those of ARM."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

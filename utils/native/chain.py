@@ -91,11 +91,14 @@ def is_native(x: Tensor, stages: Sequence[nn.Conv2d]) -> bool:
     fits = x.dtype == torch.float32 or (autocast and x.dtype == torch.bfloat16)
     if not fits or any(not _is_plain(stage, x.shape[1]) for stage in stages):
         return False
-    taps = sum(max(stage.kernel_size) for stage in stages)
-    if _NARROW and taps <= FEW_TAPS and not torch.is_grad_enabled() and not autocast:
+    if _NARROW and not autocast and not torch.is_grad_enabled() and _taps(stages) <= FEW_TAPS:
         return False  # on any number of threads, which then does not change results
     tasks = x.shape[0] * -(-x.shape[1] // LANES)
     return 3 * tasks >= torch.get_num_threads() and library() is not None
+
+
+def _taps(stages: Sequence[nn.Conv2d]) -> int:
+    return sum(max(stage.kernel_size) for stage in stages)
 
 
 def _is_plain(stage: nn.Module, channels: int) -> bool:

@@ -45,7 +45,7 @@ def test_a_checkpoint_runs_in_bfloat16() -> None:
 def test_bfloat16_needs_a_processor_with_instructions_for_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("models.backends.pytorch._has_bf16", lambda: False)
+    monkeypatch.setattr("models.backends.pytorch.has_bf16", lambda: False)
     backend = load_backend([str(checkpoint())], CPU, runtime="bf16")
     assert next(backend.model.parameters()).dtype == torch.float32
     assert "no instructions" in caplog.text
