@@ -41,7 +41,8 @@ from utils.sources.source import FileSource, find_source
 from utils.tasks.classify.options import ClassifyPredictOptions
 from utils.tasks.segment.options import PredictOptions
 from utils.tasks.task import Task, get_task
-from utils.val.evaluate import EvalConfig, ModelRunner, evaluate
+from utils.val.evaluate import evaluate
+from utils.val.runner import ModelRunner
 
 SHARED = ROOT.parent / "shared"
 CPU = torch.device("cpu")
@@ -216,7 +217,7 @@ def validation(
 ) -> None:
     """Compare a val script with the bare forward of the same batches."""
     loader = make_loader(dataset, 16)
-    runner = ModelRunner(backend, CPU, EvalConfig())
+    runner = ModelRunner(backend, CPU)
     batches = [task.normalize(runner.prepare(batch.images)) for batch in loader]
 
     def bare() -> None:

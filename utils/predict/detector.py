@@ -16,12 +16,12 @@ from utils.base.device import select_device
 from utils.base.errors import memory_errors
 from utils.base.log import LOG, color
 from utils.base.options import changed
+from utils.base.parallel import MAX_WORKERS, WorkerPool, prefetch, run_now
 from utils.base.paths import check_writable, claim_folder, increment_path, remove_if_empty
 from utils.base.processes import told_of_others
 from utils.base.timing import STAGES
 from utils.data.images import is_video
 from utils.predict.detect_options import DetectOptions
-from utils.predict.parallel import MAX_WORKERS, WorkerPool, prefetch, run_now
 from utils.predict.predictor import FrameResult, Predictor, Prepared
 from utils.predict.writers import DetectOutputs, Window
 from utils.sources.frame import Frame

@@ -18,6 +18,7 @@ import numpy as np
 from utils.base.errors import DataError, WriteError
 from utils.base.log import LOG
 from utils.base.names import UniqueNames, safe_name, unique_stems
+from utils.base.parallel import WorkerPool
 from utils.base.paths import write_bytes
 from utils.data.images import is_video
 from utils.plots.annotator import (
@@ -28,7 +29,6 @@ from utils.plots.annotator import (
     write_image,
 )
 from utils.predict.detect_options import DetectOptions
-from utils.predict.parallel import WorkerPool
 from utils.sources.frame import Frame
 
 if TYPE_CHECKING:

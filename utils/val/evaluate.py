@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -12,20 +12,20 @@ from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
 from utils.base.log import Bar
+from utils.base.parallel import WorkerPool
 from utils.base.timing import Stopwatch
 from utils.loggers.callbacks import Callbacks
-from utils.native.maps import unit_images
 from utils.ops.boxes import scale_boxes, xywh2xyxy
 from utils.ops.nms import non_max_suppression
 from utils.val.accumulator import HEADER, EvalResult, MatchAccumulator
 from utils.val.outputs import EvalOutputs, OutputOptions
+from utils.val.runner import Found, ModelRunner, Predictor, predict_batches
 from utils.val.val_options import METRIC_CONF
 
 if TYPE_CHECKING:
     from utils.data.loader import Batch
     from utils.ops.metrics import MatchRule
 
-Predictor = Callable[..., Any]  # images (B, 3, H, W) -> decoded (B, N, 5 + nc), or (decoded, maps)
 Gather = Callable[[Any], list[Any]]
 Loss = Callable[..., tuple[Tensor, Tensor]]  # raw output, labels of the batch -> loss, items
 
@@ -46,6 +46,9 @@ class EvalConfig:
     match: MatchRule = "legacy"  # see `match_predictions`
     full_masks: bool = False  # compare masks at the size of the input, not of the prototypes
     verbose: bool | None = None  # log a row for each class; None: unless they are many, or in training
+    one_by_one: bool = (
+        False  # give each batch all cores of a CPU, to time it; by default parts run side by side
+    )
 
 
 def evaluate(
@@ -85,12 +88,20 @@ def evaluate(
     config, callbacks = config or EvalConfig(), callbacks or Callbacks()
     callbacks.on_val_start()
     evaluator = evaluator or Evaluator
-    runner = ModelRunner(model, device, config)
+    runner = ModelRunner(model, device, config.half, config.augment)
     made = evaluator.outputs_class(outputs, names)
+    most = 1 if config.one_by_one else runner.most_workers
     with closing(made) as writers, _eval_mode(model), torch.inference_mode():
         one_pass = evaluator(runner, names, config, writers, loss, callbacks)
-        for index, batch in enumerate(Bar(loader, one_pass.header)):
-            one_pass.step(index, batch)
+        with (
+            WorkerPool(device, most) as workers,
+            closing(predict_batches(one_pass.predict, loader, workers)) as predicted,
+        ):
+            total = len(loader) if isinstance(loader, Sized) else None
+            for index, (batch, found) in enumerate(Bar(predicted, one_pass.header, total)):
+                callbacks.on_val_batch_start(index)
+                one_pass.add(index, batch, found)
+                callbacks.on_val_batch_end(index, batch.images, batch.targets, batch.paths)
         if gather is not None:
             one_pass.merge(gather)
         result = one_pass.result()
@@ -102,31 +113,6 @@ def evaluate(
     return result
 
 
-class ModelRunner:
-    """A model with the device, precision and memory format in which it runs."""
-
-    def __init__(self, model: Predictor, device: torch.device, config: EvalConfig) -> None:
-        half = config.half and device.type == "cuda"
-        self.model = model
-        self.device = device
-        self.autocast = half and isinstance(model, nn.Module)
-        self.dtype = torch.float16 if half and not self.autocast else torch.float32
-        self.options = {"augment": True} if config.augment else {}
-        self.layout = torch.channels_last if device.type in ("cpu", "cuda") else torch.contiguous_format
-
-    def prepare(self, images: Tensor) -> Tensor:
-        """Copy uint8 images (0-255) to the device, as floating point numbers (0-1)."""
-        on_device = images.to(self.device, non_blocking=True)
-        if (self.dtype, self.layout) == (torch.float32, torch.channels_last):
-            return unit_images(on_device)
-        return on_device.to(self.dtype, memory_format=self.layout).div_(255)
-
-    def __call__(self, images: Tensor) -> Any:
-        """Return the output of the model."""
-        with torch.autocast(self.device.type, enabled=self.autocast):
-            return self.model(images, **self.options)
-
-
 class Prediction(NamedTuple):
     """The output of a model for a batch, in float32."""
 
@@ -134,13 +120,10 @@ class Prediction(NamedTuple):
     raw: Any = None  # what the loss takes, if the model returns it
     protos: Tensor | None = None  # (B, nm, h, w) mask prototypes of a segmentation model
 
-
-class Step(NamedTuple):
-    """A batch with what the model found in it."""
-
-    batch: Batch
-    prediction: Prediction
-    detections: list[Tensor]  # B x (n, 6 + nm) in pixels of the input
+    @property
+    def coefficients(self) -> int:
+        """Mask coefficients of each box, nm."""
+        return 0 if self.protos is None else self.protos.shape[1]
 
 
 class Evaluator:
@@ -170,29 +153,36 @@ class Evaluator:
         self.loss = loss
         self.callbacks = callbacks
         self.accumulators = [MatchAccumulator(len(names), config.match) for _ in range(self.measures)]
-        self.clocks = [Stopwatch(runner.device) for _ in range(3)]  # pre-process, inference, NMS
+        self.seconds = [0.0, 0.0, 0.0]  # pre-process, inference, NMS
         self.losses = torch.zeros(self.losses_count, device=runner.device)  # sums over the batches
 
-    def step(self, index: int, batch: Batch) -> None:
-        """Process one batch."""
-        self.callbacks.on_val_batch_start(index)
-        preprocess, inference, nms = self.clocks
-        with preprocess:
-            images = self.runner.prepare(batch.images)
-            labels = tuple(each.to(self.runner.device) for each in batch.labels)
-        with inference:
+    def predict(self, batch: Batch, part: slice) -> Found:
+        """Run the model and NMS on some images of a batch; called by several threads at the same time."""
+        clocks = [Stopwatch(self.runner.device) for _ in self.seconds]
+        with clocks[0]:
+            images = self.runner.prepare(batch.images[part])
+        with clocks[1]:
             prediction = self.read(self.runner(images))
         self._check_classes(prediction)
-        if self.loss is not None and prediction.raw is not None:
-            self.losses += self.loss(prediction.raw, *labels)[1]
-        with nms:
-            detections = self._nms(prediction, labels[0], images.shape[2:])
-        step = Step(batch, prediction, detections)
-        self._match(step)
+        with clocks[2]:
+            labels: Sequence[Tensor] = ()
+            if self.config.hybrid:
+                targets = batch.targets.to(images.device)
+                labels = _pixel_labels(targets, len(batch.paths), images.shape[2:])[part]
+            found = self._nms(prediction, labels)
+        raw = None if self.loss is None else prediction.raw
+        protos = () if prediction.protos is None else [*prediction.protos]
+        return Found(found, raw, protos, tuple(clock.total for clock in clocks))
+
+    def add(self, index: int, batch: Batch, found: Found) -> None:
+        """Add the losses and matches of a batch, in which `found` was found."""
+        self.seconds = [a + b for a, b in zip(self.seconds, found.seconds, strict=True)]
+        if self.loss is not None and found.raw is not None:
+            self.losses += self.loss(found.raw, *(each.to(self.losses.device) for each in batch.labels))[1]
+        self._match(batch, found)
         for accumulator in self.accumulators:
             accumulator.end_batch(batch.paths)
-        self._draw(index, step)
-        self.callbacks.on_val_batch_end(index, batch.images, batch.targets, batch.paths)
+        self._draw(index, batch, found)
 
     def read(self, output: Any) -> Prediction:
         """Interpret the output of the model: decoded boxes, or (decoded boxes, raw maps)."""
@@ -215,18 +205,18 @@ class Evaluator:
         """Return the mean losses of the batches, and milliseconds per image: pre-process, inference, NMS."""
         whole = self.accumulators[0]
         seen, batches = max(whole.seen, 1), max(len(whole.batch_sizes), 1)
-        preprocess, inference, nms = (clock.total / seen * 1e3 for clock in self.clocks)
+        preprocess, inference, nms = (seconds / seen * 1e3 for seconds in self.seconds)
         return tuple((self.losses / batches).tolist()), (preprocess, inference, nms)
 
     def _check_classes(self, prediction: Prediction) -> None:
-        nc = prediction.decoded.shape[2] - 5 - _coefficients(prediction)
+        nc = prediction.decoded.shape[2] - 5 - prediction.coefficients
         if nc != len(self.names) and not self.config.single_cls:
             raise ConfigError(
                 f"the model has {nc} classes, the dataset {len(self.names)}: "
                 "evaluate it on the dataset that it was trained on"
             )
 
-    def _nms(self, prediction: Prediction, targets: Tensor, input_hw: torch.Size) -> list[Tensor]:
+    def _nms(self, prediction: Prediction, labels: Sequence[Tensor]) -> list[Tensor]:
         return non_max_suppression(
             prediction.decoded,
             self.config.conf_thres,
@@ -234,40 +224,35 @@ class Evaluator:
             multi_label=True,
             agnostic=self.config.single_cls,
             max_det=self.config.max_det,
-            labels=_pixel_labels(targets, len(prediction.decoded), input_hw) if self.config.hybrid else (),
-            nm=_coefficients(prediction),
+            labels=labels,
+            nm=prediction.coefficients,
         )
 
-    def _draw(self, index: int, step: Step) -> None:
-        self.outputs.batch(index, step.batch, step.detections)
+    def _draw(self, index: int, batch: Batch, found: Found) -> None:
+        self.outputs.batch(index, batch, found.images)
 
-    def _match(self, step: Step) -> None:
+    def _match(self, batch: Batch, found: Found) -> None:
         """Scale detections and labels to the pixels of their original images, and match them there."""
-        batch, detections = step.batch, step.detections
-        input_hw = batch.images.shape[2:]
+        detections, input_hw = found.images, batch.images.shape[2:]
         # One transfer per batch, and a copy: `detections` do not change.
-        found = torch.cat([rows[:, :6] for rows in detections]).cpu()
+        boxes = torch.cat([rows[:, :6] for rows in detections]).cpu()
         if self.config.single_cls:
-            found[:, 5] = 0
-        by_image = found.split([len(rows) for rows in detections])
+            boxes[:, 5] = 0
+        by_image = boxes.split([len(rows) for rows in detections])
         targets = _pixel_labels(batch.targets, len(detections), input_hw)
         pairs = zip(batch.shapes, by_image, targets, strict=True)
         for index, (shape, rows, true) in enumerate(pairs):
             assert shape is not None, "a loader for validation records how it letterboxed"
             image_hw, ratio_pad = shape
             scale_boxes(input_hw, rows, image_hw, ratio_pad)
-            boxes = scale_boxes(input_hw, xywh2xyxy(true[:, 1:]), image_hw, ratio_pad)
-            self._add(step, index, rows, torch.cat((true[:, :1], boxes), 1))
+            true_boxes = scale_boxes(input_hw, xywh2xyxy(true[:, 1:]), image_hw, ratio_pad)
+            self._add(batch, found, index, rows, torch.cat((true[:, :1], true_boxes), 1))
             self.callbacks.on_val_image_end(rows, batch.paths[index])
 
-    def _add(self, step: Step, index: int, rows: Tensor, labels: Tensor) -> None:
+    def _add(self, batch: Batch, found: Found, index: int, rows: Tensor, labels: Tensor) -> None:
         """Add the `rows` (n, 6) and `labels` (m, 5) of image `index` of a batch, in its own pixels."""
         self.accumulators[0].add(rows, labels)
-        self.outputs.image(step.batch, index, rows, labels)
-
-
-def _coefficients(prediction: Prediction) -> int:
-    return 0 if prediction.protos is None else prediction.protos.shape[1]
+        self.outputs.image(batch, index, rows, labels)
 
 
 def _pixel_labels(targets: Tensor, batch_size: int, input_hw: torch.Size) -> list[Tensor]:

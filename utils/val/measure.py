@@ -69,6 +69,7 @@ def _eval_config(options: ValOptions, half: bool, hybrid: bool) -> EvalConfig:
         augment=options.augment,
         half=half,
         hybrid=hybrid,
+        one_by_one=options.task in ("speed", "study"),
         match=cast("MatchRule", options.match),
         full_masks=getattr(options, "mask_size", "") == "full",
         verbose=options.verbose or (None if get_task(options.model_task).draws_boxes else False),

@@ -23,8 +23,9 @@ from utils.plots.curves import plot_confusion_matrix
 from utils.tasks.classify.top import TOP, top_classes
 from utils.tasks.classify.transforms import normalize
 from utils.val.accumulator import ValResult
-from utils.val.evaluate import EvalConfig, Evaluator, Gather, Loss, ModelRunner
+from utils.val.evaluate import EvalConfig, Evaluator, Gather, Loss
 from utils.val.outputs import PLOTTED_BATCHES, EvalOutputs, OutputOptions
+from utils.val.runner import Found, ModelRunner
 
 if TYPE_CHECKING:
     from utils.data.loader import Batch
@@ -206,32 +207,37 @@ class ClassifyEvaluator(Evaluator):
         self.loss = loss
         self.header = HEADER if loss is None else LOSS_HEADER
         self.callbacks = callbacks
-        self.clocks = [Stopwatch(runner.device) for _ in range(3)]  # pre-process, inference, post-process
+        self.seconds = [0.0, 0.0, 0.0]  # pre-process, inference, post-process
         self.seen = _Seen([], [], [])
 
-    def step(self, index: int, batch: Batch) -> None:
-        """Process one batch."""
-        self.callbacks.on_val_batch_start(index)
-        preprocess, inference, postprocess = self.clocks
-        with preprocess:
-            images = normalize(self.runner.prepare(batch.images))
-        with inference:
+    def predict(self, batch: Batch, part: slice) -> Found:
+        """Return the best classes of some images of a batch; called by several threads at the same time."""
+        clocks = [Stopwatch(self.runner.device) for _ in self.seconds]
+        with clocks[0]:
+            images = normalize(self.runner.prepare(batch.images[part]))
+        with clocks[1]:
             logits = self.runner(images).float()
         if logits.shape[1] != len(self.names):
             raise ConfigError(
                 f"the model has {logits.shape[1]} classes, the dataset {len(self.names)}: "
                 "evaluate it on the dataset that it was trained on"
             )
-        with postprocess:
+        with clocks[2]:
             top = top_classes(logits)[..., 1].long().cpu()
-            if self.loss is not None:
-                self.seen.loss += float(self.loss(logits, batch.targets)[1]) * len(batch.paths)
+        raw = None if self.loss is None else logits
+        return Found([*top], raw, seconds=tuple(clock.total for clock in clocks))
+
+    def add(self, index: int, batch: Batch, found: Found) -> None:
+        """Add the classes that were found in a batch, and its loss."""
+        self.seconds = [a + b for a, b in zip(self.seconds, found.seconds, strict=True)]
+        if self.loss is not None:
+            self.seen.loss += float(self.loss(found.raw, batch.targets)[1]) * len(batch.paths)
+        top = torch.stack(found.images)
         self.seen.true.append(batch.targets[:, 1].long())
         self.seen.top.append(top)
         self.seen.paths.append(batch.paths)
         assert isinstance(self.outputs, ClassifyOutputs)
         self.outputs.predictions(index, batch, top)
-        self.callbacks.on_val_batch_end(index, batch.images, batch.targets, batch.paths)
 
     def merge(self, gather: Gather) -> None:
         """Merge the predictions of n processes, of which process i has the batches i, i + n, i + 2n, ..."""
@@ -252,6 +258,6 @@ class ClassifyEvaluator(Evaluator):
         paths = [path for batch in self.seen.paths for path in batch]
         matches = ClassMatches(torch.cat(self.seen.true).numpy(), torch.cat(self.seen.top).numpy(), paths)
         top1, top5 = (float(value) for value in matches.hits.mean(0))
-        first, second, third = (clock.total / len(paths) * 1e3 for clock in self.clocks)
+        first, second, third = (seconds / len(paths) * 1e3 for seconds in self.seconds)
         speeds = first, second, third
         return ClassifyResult(self.names, matches, top1, top5, self.seen.loss / len(paths), speeds)

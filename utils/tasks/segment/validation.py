@@ -23,8 +23,9 @@ from utils.tasks.segment.masks import (
 )
 from utils.tasks.segment.polygons import encode_rle, join_rings, polygon_text, ring_fractions
 from utils.val.accumulator import IOU_LEVELS, EvalResult
-from utils.val.evaluate import Evaluator, Prediction, Step
+from utils.val.evaluate import Evaluator, Prediction
 from utils.val.outputs import PLOTTED_BATCHES, PLOTTED_BOXES, EvalOutputs
+from utils.val.runner import Found
 
 if TYPE_CHECKING:
     from utils.data.dataset import Shapes
@@ -134,23 +135,24 @@ class SegmentEvaluator(Evaluator):
         mask = self.accumulators[1].result(self.names)
         return SegmentResult(**vars(box), mask=mask)
 
-    def _add(self, step: Step, index: int, rows: Tensor, labels: Tensor) -> None:
-        super()._add(step, index, rows, labels)
-        correct = self._match_masks(step, index, rows[:, 5], labels[:, 0])
+    def _add(self, batch: Batch, found: Found, index: int, rows: Tensor, labels: Tensor) -> None:
+        super()._add(batch, found, index, rows, labels)
+        correct = self._match_masks(batch, found, index, rows[:, 5], labels[:, 0])
         self.accumulators[1].add(rows, labels, correct)
-        outputs, shapes = self.outputs, step.batch.shapes[index]
-        protos = step.prediction.protos
-        assert isinstance(outputs, SegmentOutputs) and protos is not None
+        outputs, shapes = self.outputs, batch.shapes[index]
+        assert isinstance(outputs, SegmentOutputs)
         if outputs.needs_masks and shapes is not None:
-            found, input_hw = step.detections[index], step.batch.images.shape[2:]
-            outputs.masks(step.batch, index, rows, _masks_on_image(protos[index], found, input_hw, shapes))
+            protos, detections = found.protos[index], found.images[index]
+            masks = _masks_on_image(protos, detections, batch.images.shape[2:], shapes)
+            outputs.masks(batch, index, rows, masks)
 
-    def _match_masks(self, step: Step, index: int, found: Tensor, true: Tensor) -> Tensor:
+    def _match_masks(
+        self, batch: Batch, found: Found, index: int, classes: Tensor, true_classes: Tensor
+    ) -> Tensor:
         """Return which masks of an image are correct at each IoU level, (n, 10) bool on the CPU."""
-        assert step.prediction.protos is not None
-        protos, detections = step.prediction.protos[index], step.detections[index]
-        truth = step.batch.masks_of(index).to(protos.device)
-        input_hw = step.batch.images.shape[2:]
+        protos, detections = found.protos[index], found.images[index]
+        truth = batch.masks_of(index).to(protos.device)
+        input_hw = batch.images.shape[2:]
         make = process_mask_upsample if self.config.full_masks else process_mask
         size = input_hw if make is process_mask_upsample else protos.shape[1:]
         truth = _resized(truth, size).flatten(1)
@@ -159,20 +161,19 @@ class SegmentEvaluator(Evaluator):
             masks = make(protos, detections[part, 6:], detections[part], input_hw)
             overlaps.append(mask_iou(truth, masks.flatten(1)))
         overlap = torch.cat(overlaps, 1).T.cpu()
-        return match_overlaps(overlap, found, true, IOU_LEVELS, self.config.match)
+        return match_overlaps(overlap, classes, true_classes, IOU_LEVELS, self.config.match)
 
-    def _draw(self, index: int, step: Step) -> None:
-        plots, protos = self.outputs.plots, step.prediction.protos
-        if plots is None or index >= PLOTTED_BATCHES or protos is None:
+    def _draw(self, index: int, batch: Batch, found: Found) -> None:
+        plots, input_hw = self.outputs.plots, batch.images.shape[2:]
+        if plots is None or index >= PLOTTED_BATCHES:
             return
-        batch, input_hw = step.batch, step.batch.images.shape[2:]
         truth = [batch.masks_of(image).numpy() for image in range(len(batch.paths))]
-        best = [rows[:PLOTTED_BOXES] for rows in step.detections]
+        best = [rows[:PLOTTED_BOXES] for rows in found.images]
         masks = [
             process_mask(each, rows[:, 6:], rows, input_hw).cpu().numpy()
-            for each, rows in zip(protos, best, strict=True)
+            for each, rows in zip(found.protos, best, strict=True)
         ]
-        plots.batch(index, batch, step.detections, truth, masks)
+        plots.batch(index, batch, found.images, truth, masks)
 
 
 def _masks_on_image(

@@ -1,4 +1,4 @@
-"""Threads of a detection run: they read images ahead, run batches side by side, and write files."""
+"""Threads that run batches side by side on a CPU, read images ahead, and write files."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from functools import partial
 import pytest
 import torch
 
-from utils.predict import parallel
-from utils.predict.parallel import JobQueue, WorkerPool, prefetch
+from utils.base import parallel
+from utils.base.parallel import JobQueue, WorkerPool, prefetch
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda", 0)  # named, never used

@@ -1,0 +1,145 @@
+"""Batches that are run in parts, side by side: the same results, in order, from several threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.backends.pytorch import PyTorchBackend
+from models.yolo import DetectionModel
+from tests.utils.val.fakes import LABELS, NAMES, FakeModel, batch
+from utils.base.parallel import MAX_WORKERS, WorkerPool
+from utils.data.loader import Batch
+from utils.loggers.callbacks import Callbacks
+from utils.val.evaluate import EvalConfig, Evaluator, evaluate
+from utils.val.runner import Found, ModelRunner, predict_batches
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=[2, 3])
+def cores(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Let PyTorch use a number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def model() -> DetectionModel:
+    torch.manual_seed(0)
+    return DetectionModel("yolov5n.yaml", nc=len(NAMES)).eval()
+
+
+def random_batches(*sizes: int) -> list[Batch]:
+    """Make batches of random images, each with the labels of `LABELS` for the first two."""
+    made = []
+    for number, size in enumerate(sizes):
+        labels = [row for row in LABELS if row[0] < size]
+        images = torch.randint(256, (size, 3, 64, 64), generator=torch.Generator().manual_seed(number))
+        made.append(batch(labels, size, first=10 * number)._replace(images=images.byte()))
+    return made
+
+
+class SumOfMaps:
+    """A loss of the mean of all maps, which depends on the whole batch."""
+
+    def __call__(self, maps: list[Tensor], targets: Tensor) -> tuple[Tensor, Tensor]:
+        value = torch.stack([level.mean() for level in maps]) * len(targets)
+        return value.sum(), value
+
+
+@pytest.mark.parametrize("hybrid", [False, True])
+def test_parts_side_by_side_give_the_result_of_whole_batches(
+    model: DetectionModel, cores: int, hybrid: bool
+) -> None:
+    batches = random_batches(5, 1, 4)
+    seen: list[list[str]] = []
+
+    class Order(Callbacks):
+        def on_val_batch_end(self, batch: int, images: Tensor, targets: Tensor, paths: Any) -> None:
+            assert batch == len(seen) and len(images) == len(paths)
+            seen.append([*paths])
+
+    def measured(one_by_one: bool) -> Any:
+        config = EvalConfig(hybrid=hybrid, one_by_one=one_by_one)
+        hooks = None if one_by_one else Order()
+        return evaluate(model, batches, NAMES, config, device=CPU, loss=SumOfMaps(), callbacks=hooks)
+
+    whole, parts = measured(True), measured(False)
+
+    assert seen == [each.paths for each in batches] and torch.get_num_threads() == cores
+    assert parts.seen == 10 and parts.matches.paths == whole.matches.paths
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-5) and whole.losses[0] != 0
+    assert parts.results == pytest.approx(whole.results, rel=1e-5)
+    assert (parts.map50 > 0.3) == hybrid  # the true labels are among the detections
+    assert parts.matches.boxes == pytest.approx(whole.matches.boxes, abs=1e-2)
+
+
+def test_parts_run_in_several_threads_and_are_as_many_as_workers(cores: int) -> None:
+    threads, parts = set(), []
+    together = threading.Barrier(cores, timeout=30)
+
+    def predict(one: Batch, part: slice) -> Found:
+        together.wait()  # passes only if so many parts run at the same time
+        assert torch.is_inference_mode_enabled() and torch.get_num_threads() == 1
+        threads.add(threading.current_thread())
+        parts.append(part)
+        images = [torch.full((0, 6), index) for index in range(len(one.paths))[part]]
+        return Found(images, one.images[part].float(), seconds=(1.0, 2.0, 3.0))
+
+    batches = random_batches(2 * cores, 2 * cores)
+    with WorkerPool(CPU) as workers:
+        results = [*predict_batches(predict, batches, workers)]
+
+    assert len(threads) == cores and {part.stop - part.start for part in parts} == {2}
+    for one, (same, found) in zip(batches, results, strict=True):
+        assert same is one and len(found.images) == 2 * cores
+        assert torch.equal(found.raw, one.images.float())
+        assert found.seconds == (1.0, 2.0, 3.0)  # of all workers, for each of them
+
+
+def test_large_images_are_run_in_smaller_parts(cores: int) -> None:
+    images = torch.zeros(7, 3, 640, 320, dtype=torch.uint8)
+    large = batch([], 7)._replace(images=images)
+    sizes = []
+
+    def predict(one: Batch, part: slice) -> Found:
+        sizes.append(len(one.images[part]))
+        return Found([torch.zeros(0, 6)] * len(one.images[part]))
+
+    with WorkerPool(CPU) as workers:
+        [(_, found)] = predict_batches(predict, [large], workers)
+
+    assert sum(sizes) == len(found.images) == 7 and max(sizes) == (4 if cores == 2 else 3)
+    assert found.raw is None and found.protos == []
+
+
+def test_an_error_in_a_thread_is_raised_and_stops_the_others(model: DetectionModel, cores: int) -> None:
+    calls = []
+
+    class Broken(Evaluator):
+        def predict(self, batch: Batch, part: slice) -> Found:
+            calls.append(part)
+            raise MemoryError("no memory for a map")
+
+    with pytest.raises(MemoryError, match="no memory for a map"):
+        evaluate(model, random_batches(*[6] * 20), NAMES, device=CPU, evaluator=Broken)
+    assert len(calls) <= 2 * cores + 1 and torch.get_num_threads() == cores
+
+
+def test_only_known_models_without_hooks_run_side_by_side(model: DetectionModel) -> None:
+    backend = PyTorchBackend.from_model(model)
+    assert ModelRunner(model, CPU).most_workers == ModelRunner(backend, CPU).most_workers == MAX_WORKERS
+
+    hook = model.model[3].register_forward_hook(lambda *_: None)
+    assert ModelRunner(model, CPU).most_workers == ModelRunner(backend, CPU).most_workers == 1
+    hook.remove()
+    assert ModelRunner(FakeModel([]), CPU).most_workers == 1  # of others, such as one that counts its calls
+    assert ModelRunner(lambda images: images, CPU).most_workers == 1
