@@ -16,7 +16,7 @@ import torch
 
 from studies.compare.metrics import KINDS, SIZES
 from utils.ops.boxes import box_iou
-from utils.ops.metrics import compute_ap
+from utils.ops.precision import compute_ap
 
 if TYPE_CHECKING:
     from utils.val.accumulator import DetectionMatches

@@ -9,7 +9,7 @@ import numpy as np
 from studies.compare.statistics import LEVEL, POWER, Paired
 from utils.base.log import Bar
 from utils.base.seeds import generator
-from utils.ops.metrics import compute_ap
+from utils.ops.precision import compute_ap
 
 if TYPE_CHECKING:
     from utils.tasks.classify.validation import ClassMatches

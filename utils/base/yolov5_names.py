@@ -49,7 +49,7 @@ _BOXES = (
     | _rows("utils.compat.boxes", "scale_coords clip_coords", "until v6.2")
 )
 _MEASURES = _rows("utils.ops.boxes", "box_iou bbox_ioa=box_ioa") | _rows(
-    "utils.ops.metrics", "compute_ap smooth"
+    "utils.ops.precision", "compute_ap smooth"
 )
 _GENERAL_METRICS = (
     _rows("utils.compat.metrics", "bbox_iou=bbox_iou_xyxy fitness wh_iou ap_per_class") | _MEASURES

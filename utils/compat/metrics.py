@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from utils.base.names import class_names
-from utils.ops import boxes, metrics
+from utils.ops import boxes, metrics, precision
 
 
 def fitness(x: Any) -> Any:
@@ -34,13 +34,13 @@ def ap_per_class(
     """Return true and false positives, P, R, F1 (c,), AP (c, 10) and the classes (c,) that have labels."""
     tp, conf, pred_cls, target_cls = (np.asarray(values) for values in (tp, conf, pred_cls, target_cls))
     known = names if isinstance(names, Mapping) else class_names(list(names))
-    result = metrics.ap_per_class(tp, conf, pred_cls, target_cls, known)
+    result = precision.ap_per_class(tp, conf, pred_cls, target_cls, known)
     if plot:
         _plot(result, Path(save_dir), prefix)
     return result.tp, result.fp, result.p, result.r, result.f1, result.ap, result.classes
 
 
-def _plot(result: metrics.APResult, folder: Path, prefix: str) -> None:
+def _plot(result: precision.APResult, folder: Path, prefix: str) -> None:
     plot_pr_curve(result.px, result.prec_values, result.ap, folder / f"{prefix}PR_curve.png", result.names)
     for name, curve in (("F1", result.f1_curve), ("P", result.p_curve), ("R", result.r_curve)):
         plot_mc_curve(result.px, curve, folder / f"{prefix}{name}_curve.png", result.names, ylabel=name)

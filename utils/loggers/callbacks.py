@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from utils.base.errors import WriteError
 from utils.base.log import LOG
+from utils.plots.painter import Painter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,6 +132,7 @@ class PlotLogger(Callbacks):
     def __init__(self) -> None:
         self.folder = Path()
         self.names: dict[int, str] = {}
+        self.painter = Painter()
 
     def on_pretrain_routine_start(self, save_dir: Path) -> None:
         self.folder = save_dir
@@ -139,7 +141,7 @@ class PlotLogger(Callbacks):
         from utils.plots.batches import plot_labels
 
         self.names = names
-        plot_labels(labels, names, self.folder)
+        self.painter.draw(plot_labels, labels, names, self.folder)
 
     def on_train_batch(self, step: int, batch: Batch) -> None:
         if step >= self.batches:
@@ -148,10 +150,20 @@ class PlotLogger(Callbacks):
 
         shown = range(min(len(batch.paths), SUBPLOTS)) if batch.masks is not None else ()
         masks = [batch.masks_of(index).numpy() for index in shown]
-        file = self.folder / f"train_batch{step}.jpg"
-        plot_images(batch.images, batch.targets, batch.paths, file, self.names, masks=masks)
+        images, file = batch.images[:SUBPLOTS], self.folder / f"train_batch{step}.jpg"
+        self.painter.draw(plot_images, images, batch.targets, batch.paths, file, self.names, masks=masks)
+
+    def on_train_epoch_end(self, epoch: int) -> None:
+        self.painter.rest()
 
     def on_train_end(self, save_dir: Path, row: dict[str, float]) -> None:
         from utils.plots.results import plot_results
 
-        plot_results(save_dir / "results.csv")
+        self.painter.draw(plot_results, save_dir / "results.csv")
+        self.painter.wait()
+
+    def teardown(self) -> None:
+        try:
+            self.painter.wait()
+        finally:
+            self.painter.close()

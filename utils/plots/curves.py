@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from utils.ops.precision import smooth
 from utils.plots.annotator import colors_on_white
 from utils.plots.figure import disable_mathtext, new_figure, save_figure
 
@@ -58,8 +59,6 @@ def plot_mc_curve(
         xlabel: label of the x axis.
         ylabel: label of the y axis, also in the title.
     """
-    from utils.ops.metrics import smooth  # imported here because it needs PyTorch
-
     figure, axes = _curves(px, py, list(names))
     mean = smooth(_mean(py, len(px)), 0.05)[: len(px)]
     best = f"all classes {mean.max():.2f} at {px[mean.argmax()]:.3f}"

@@ -143,7 +143,7 @@ class Task:
 
     def fitness(self, metrics: Mapping[str, float]) -> float:
         """Return the number by which the genetic search ranks candidates, as training ranks epochs."""
-        from utils.ops.metrics import fitness
+        from utils.ops.precision import fitness
 
         return fitness(*self.scores(metrics).values())
 

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from utils.base.log import LOG
-from utils.ops.metrics import ap_per_class, fitness, match_predictions
+from utils.ops.metrics import match_predictions
+from utils.ops.precision import ap_per_class, fitness
 
 if TYPE_CHECKING:
-    from utils.ops.metrics import APResult, MatchRule
+    from utils.ops.metrics import MatchRule
+    from utils.ops.precision import APResult
 
 IOU_LEVELS = torch.linspace(0.5, 0.95, 10)
 HEADER = ("%22s" + "%11s" * 6) % ("Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95")

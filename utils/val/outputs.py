@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,20 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.base.errors import DataError, WriteError
+from utils.base.errors import DataError
 from utils.base.log import LOG
 from utils.base.names import UniqueNames
 from utils.base.paths import atomic_write, write_bytes
 from utils.ops.boxes import xyxy2xywh, xyxy2xywhn
 from utils.ops.metrics import ConfusionMatrix
-from utils.plots.batches import output_to_target, plot_images
+from utils.plots.batches import SUBPLOTS, output_to_target, plot_images
 from utils.plots.curves import plot_confusion_matrix, plot_mc_curve, plot_pr_curve
-from utils.plots.figure import new_figure
+from utils.plots.painter import Painter, start
 from utils.val.coco_scores import coco_scores
 
 if TYPE_CHECKING:
     from utils.data.loader import Batch
-    from utils.ops.metrics import APResult
+    from utils.ops.precision import APResult
     from utils.val.accumulator import EvalResult
     from utils.val.coco_truth import CocoTruth
 
@@ -154,15 +153,14 @@ class LabelWriter:
 
 
 class ValPlots:
-    """Plots of a validation, drawn into `folder` by a thread; `finish` waits and raises its errors."""
+    """Plots of a validation, drawn into `folder` meanwhile; `finish` waits and raises errors."""
 
     def __init__(self, folder: Path, names: dict[int, str]) -> None:
         self.folder = folder
         self.names = names
         self.confusion = ConfusionMatrix(len(names))
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="images")
-        self._pending: list[Future[Any]] = []
-        self._draw(new_figure, 1, 1)  # loads matplotlib while the model runs
+        self._painter = Painter()
+        start()
 
     def batch(
         self,
@@ -183,11 +181,11 @@ class ValPlots:
         """
         if index >= PLOTTED_BATCHES:
             return
-        stem = self.folder / f"val_batch{index}"
-        predicted = output_to_target(detections, PLOTTED_BOXES)
-        images, paths, names = batch.images, batch.paths, self.names
-        self._draw(plot_images, images, batch.targets, paths, f"{stem}_labels.jpg", names, masks=true_masks)
-        self._draw(plot_images, images, predicted, paths, f"{stem}_pred.jpg", names, masks=masks)
+        predicted = output_to_target(detections[:SUBPLOTS], PLOTTED_BOXES)
+        images, paths = batch.images[:SUBPLOTS], batch.paths
+        for kind, rows, shapes in (("labels", batch.targets, true_masks), ("pred", predicted, masks)):
+            file = self.folder / f"val_batch{index}_{kind}.jpg"
+            self._painter.draw(plot_images, images, rows, paths, file, self.names, masks=shapes[:SUBPLOTS])
 
     def finish(self, aps: Mapping[str, APResult | None]) -> None:
         """Draw the curves and the confusion matrix, and wait until everything is drawn.
@@ -195,32 +193,26 @@ class ValPlots:
         `aps` holds the results by the prefix of their files, such as Box and Mask.
         """
         names = list(self.names.values())
-        self._draw(plot_confusion_matrix, self.confusion.matrix, self.folder / "confusion_matrix.png", names)
+        file = self.folder / "confusion_matrix.png"
+        self._painter.draw(plot_confusion_matrix, self.confusion.matrix, file, names)
         for prefix, ap in aps.items():
             self._curves(ap, prefix)
-        for pending in self._pending:
-            try:
-                pending.result()
-            except WriteError as error:
-                LOG.warning(str(error))
+        self._painter.wait()
 
     def close(self) -> None:
         """Drop what is not drawn yet."""
-        self._thread.shutdown(cancel_futures=True)
+        self._painter.close()
 
     def _curves(self, ap: APResult | None, prefix: str) -> None:
         px = np.linspace(0, 1, 1000) if ap is None else ap.px
         none = np.zeros((0, len(px)))  # empty plots, which replace those of an earlier run
         names = [] if ap is None else [self.names[int(index)] for index in ap.classes]
         pr, scores = (none, np.zeros((0, 10))) if ap is None else (ap.prec_values, ap.ap)
-        self._draw(plot_pr_curve, px, pr, scores, self.folder / f"{prefix}PR_curve.png", names)
+        self._painter.draw(plot_pr_curve, px, pr, scores, self.folder / f"{prefix}PR_curve.png", names)
         for letter, label in (("f1", "F1"), ("p", "Precision"), ("r", "Recall")):
             curve = none if ap is None else getattr(ap, f"{letter}_curve")
             path = self.folder / f"{prefix}{letter.upper()}_curve.png"
-            self._draw(plot_mc_curve, px, curve, path, names, ylabel=label)
-
-    def _draw(self, function: Any, *args: Any, **kwargs: Any) -> None:
-        self._pending.append(self._thread.submit(function, *args, **kwargs))
+            self._painter.draw(plot_mc_curve, px, curve, path, names, ylabel=label)
 
 
 class JsonWriter:

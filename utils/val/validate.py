@@ -27,6 +27,9 @@ def validate(options: ValOptions) -> EvalResult:
         return _study(options)
     if options.task == "speed":
         return [measure(changed(options, weights=file, **SPEED_THRESHOLDS)) for file in options.weights][-1]
+    from utils.plots.painter import start
+
+    start()  # before PyTorch is imported, which takes longer
     with _new_folder(options) as folder:
         result = measure(options, folder)
         if options.save_txt:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from studies.compare.paired_images import Scorer, compare_images, pair_of
-from utils.ops.metrics import ap_per_class
+from utils.ops.precision import ap_per_class
 from utils.val.accumulator import DetectionMatches
 
 DRAW = np.random.default_rng(5)

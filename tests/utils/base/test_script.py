@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from models import profile
+from utils.base import script
 from utils.base.paths import ROOT
 
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
@@ -70,3 +73,59 @@ def test_too_little_memory_says_what_to_lower() -> None:
     code = 'def job(): raise RuntimeError("DefaultCPUAllocator: can\'t allocate memory: you tried 9 bytes")\n'
     done = _run(code + "script.main(job)")
     assert done.returncode == 1 and "lower --batch-size or --imgsz" in done.stdout + done.stderr
+
+
+def _run_file(tmp_path: Path, work: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    file = tmp_path / "script.py"
+    file.write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import atexit, gc; from utils.base import script\n"
+        "class Freed:\n"
+        "    def __del__(self): print('freed')\n"
+        "kept = Freed()\n"
+        "def work():\n"
+        "    atexit.register(print, 'exit handler')\n"
+        f"    {work}\n"
+        "script.main(work)\n"
+    )
+    command = [sys.executable, *flags, str(file)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, input="", cwd=tmp_path)
+
+
+def test_a_script_that_succeeds_ends_without_freeing_its_modules(tmp_path: Path) -> None:
+    for work, status in (("print('done')", 0), ("print('done'); return 3", 3)):
+        done = _run_file(tmp_path, work)
+        assert (done.returncode, done.stdout, done.stderr) == (status, "done\nexit handler\n", "")
+
+
+@pytest.mark.parametrize("flags", [("-m", "cProfile"), ("-i",), ("-m", "trace", "--count", "-C", "counts")])
+def test_profilers_and_shells_end_as_usual(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    done = _run_file(tmp_path, "print('done')", *flags)
+    assert "done" in done.stdout and "freed" in done.stdout and "exit handler" in done.stdout
+    if "cProfile" in flags:
+        assert "function calls" in done.stdout
+
+
+def test_a_script_that_fails_ends_as_usual(tmp_path: Path) -> None:
+    done = _run_file(tmp_path, "raise ValueError('x')")
+    printed = done.stdout + done.stderr
+    assert done.returncode == 1 and "exit handler\n" in printed and "unexpected ValueError" in printed
+
+
+def test_output_that_cannot_be_written_is_still_an_error(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    file = tmp_path / "script.py"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from utils.base import script\n"
+    file.write_text(code + "script.main(lambda: print('done'))\n")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, str(file)], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and "No space left" in done.stderr
+
+
+def test_garbage_is_collected_again_after_the_first_time() -> None:
+    usual = gc.get_threshold()
+    script.delay_garbage_collection()
+    assert gc.get_threshold()[0] == 400_000
+    gc.collect()
+    assert gc.get_threshold() == usual

@@ -10,15 +10,8 @@ import torch
 from torch import Tensor
 
 from tests.known import arrays, golden
-from utils.ops.metrics import (
-    APResult,
-    MatchRule,
-    ap_per_class,
-    compute_ap,
-    fitness,
-    match_predictions,
-    smooth,
-)
+from utils.ops.metrics import MatchRule, match_predictions
+from utils.ops.precision import APResult, ap_per_class, compute_ap, fitness, smooth
 
 GOLDEN = arrays("06_metrics")
 SCALARS = golden("06_metrics")

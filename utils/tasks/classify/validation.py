@@ -20,6 +20,7 @@ from utils.base.timing import Stopwatch
 from utils.loggers.callbacks import Callbacks
 from utils.plots.batches import SUBPLOTS, plot_images
 from utils.plots.curves import plot_confusion_matrix
+from utils.plots.painter import Painter
 from utils.tasks.classify.top import TOP, top_classes
 from utils.tasks.classify.transforms import normalize
 from utils.val.accumulator import ValResult
@@ -137,6 +138,7 @@ class ClassifyOutputs(EvalOutputs):
     def __init__(self, options: OutputOptions | None, names: dict[int, str]) -> None:
         self.options = options
         self.names = names
+        self.painter = Painter()
 
     def predictions(self, index: int, batch: Batch, top: Tensor) -> None:
         """Draw one of the first batches; `top` (B, k) are the classes predicted for it."""
@@ -149,7 +151,7 @@ class ClassifyOutputs(EvalOutputs):
             ("pred", [f"{a} - {b}" for a, b in zip(true, found, strict=True)]),
         ):
             file = self.options.folder / f"val_batch{index}_{kind}.jpg"
-            plot_images(batch.images[:SUBPLOTS], (), captions, file)
+            self.painter.draw(plot_images, batch.images[:SUBPLOTS], (), captions, file)
 
     def finish(self, result: ClassifyResult) -> ClassifyResult:  # type: ignore[override]
         """Write what needs all images."""
@@ -158,13 +160,14 @@ class ClassifyOutputs(EvalOutputs):
         folder, names = self.options.folder, [*self.names.values()]
         write_predictions(folder / "predictions.csv", result)
         if self.options.plots:
-            plot_confusion_matrix(
-                result.matches.confusion(len(names)), folder / "confusion_matrix.png", names
-            )
+            counts, file = result.matches.confusion(len(names)), folder / "confusion_matrix.png"
+            self.painter.draw(plot_confusion_matrix, counts, file, names)
+            self.painter.wait()
         return result
 
     def close(self) -> None:
-        """Do nothing: no thread draws."""
+        """Drop what is not drawn yet."""
+        self.painter.close()
 
 
 def write_predictions(path: Path, result: ClassifyResult) -> None:
