@@ -6,7 +6,6 @@ Outputs and gradients equal those of separate convolutions up to rounding.
 from __future__ import annotations
 
 import ctypes
-import platform
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,14 +17,7 @@ from utils.native.chain_triton import is_triton, triton_chain
 from utils.native.layout import dense, memory_format
 from utils.native.library import is_traced, is_watched, library
 
-LANES = 16  # channels that chain.c processes at a time
-FEW_TAPS = 16  # of all stages, those of k = 11
-# 16 channels take two registers of AVX2, of which there are too few: on one thread, without gradients,
-# separate convolutions with few taps take half the time (docs/performance.md).
-_NARROW = torch.backends.cpu.get_cpu_capability() in ("AVX2", "DEFAULT") and platform.machine() in (
-    "x86_64",
-    "AMD64",
-)
+LANES = 16  # channels that chain.c processes at a time, with AVX-512; fewer elsewhere
 
 
 class _Stage(ctypes.Structure):
@@ -81,7 +73,7 @@ def is_native(x: Tensor, stages: Sequence[nn.Conv2d]) -> bool:
     """Return whether the compiled chain can and should run: float32 on the CPU, no tracing, no hooks.
 
     With many threads and few channels separate convolutions are faster, as PyTorch also splits rows among
-    threads; and without AVX-512, for few taps without gradients.
+    threads.
     """
     if is_traced() or is_watched(*stages) or x.dim() != 4 or len(stages) not in (2, 4):
         return False
@@ -91,14 +83,8 @@ def is_native(x: Tensor, stages: Sequence[nn.Conv2d]) -> bool:
     fits = x.dtype == torch.float32 or (autocast and x.dtype == torch.bfloat16)
     if not fits or any(not _is_plain(stage, x.shape[1]) for stage in stages):
         return False
-    if _NARROW and not autocast and not torch.is_grad_enabled() and _taps(stages) <= FEW_TAPS:
-        return False  # on any number of threads, which then does not change results
     tasks = x.shape[0] * -(-x.shape[1] // LANES)
     return 3 * tasks >= torch.get_num_threads() and library() is not None
-
-
-def _taps(stages: Sequence[nn.Conv2d]) -> int:
-    return sum(max(stage.kernel_size) for stage in stages)
 
 
 def _is_plain(stage: nn.Module, channels: int) -> bool:

@@ -1,4 +1,5 @@
-/* Vectors of 16 floats as a compiler extension: one instruction where the processor has it, else several. */
+/* Vectors of floats as a compiler extension, as wide as those of the processor: on wider ones GCC compares lane
+ * by lane, and keeps sums in memory. */
 #pragma once
 
 #ifdef __AVX512F__
@@ -9,7 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__AVX512F__)
 #define LANES 16
+#elif defined(__AVX__)
+#define LANES 8
+#else
+#define LANES 4 /* SSE, NEON */
+#endif
 
 typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
 typedef float loose __attribute__((vector_size(LANES * sizeof(float)), aligned(4)));

@@ -179,28 +179,6 @@ def test_few_channels_on_many_threads_are_left_to_pytorch() -> None:
     assert done.stdout.split() == ["False", "True"], done.stderr
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize(
-    ("k", "with_gradients", "native"), [(11, False, False), (11, True, True), (23, False, True)]
-)
-def test_few_taps_are_left_to_pytorch_without_wide_vectors(
-    k: int, with_gradients: bool, native: bool, threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    layer, x, before = LSKA(32, k), torch.rand(1, 32, 9, 9), torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.set_grad_enabled(with_gradients):
-            for narrow, expected in ((True, native), (False, True)):
-                monkeypatch.setattr("utils.native.chain._NARROW", narrow)
-                assert is_native(x, [m for m in layer.modules() if _is_one_dimensional(m)]) == expected
-    finally:
-        torch.set_num_threads(before)
-
-
-def _is_one_dimensional(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and min(module.kernel_size) == 1 < max(module.kernel_size)
-
-
 def test_depthwise_layers_of_lska_use_the_chain() -> None:
     assert is_native(torch.rand(1, 32, 9, 9), [depthwise(32, 1, 5), depthwise(32, 5, 1)])
 
