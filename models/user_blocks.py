@@ -72,6 +72,11 @@ def load_blocks(name: str | Path) -> BlocksFile | None:
     return found
 
 
+def loaded_blocks() -> list[BlocksFile]:
+    """Return the files that have been run in this process."""
+    return list(_loaded.values())
+
+
 def _run(path: Path, name: str | Path, before: Mapping[str, Any]) -> tuple[str, ...]:
     """Run the file; return the names of its blocks."""
     try:

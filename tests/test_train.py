@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import train
 from models.weights import load_for_inference, read_checkpoint
 from tests.utils.train.small import CONFIG, small_models, small_set
 from utils.base.errors import ConfigError, DataError
+from utils.base.paths import ROOT
 from utils.loggers.callbacks import Callbacks
 from utils.tasks.task import Task
 from utils.train.loss_meter import DivergedError
@@ -69,6 +72,23 @@ def test_a_run_writes_checkpoints_tables_and_plots(flags: Flags) -> None:
     assert 0 <= result.metrics["metrics/mAP_0.5"] <= 1
     model = load_for_inference(str(result.best), torch.device("cpu"))
     assert model.names == dict(enumerate(["circle", "square", "triangle", "star", "ring"]))
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_loader_workers_and_the_process_that_draws_end(flags: Flags, epochs: int) -> None:
+    """The workers are forks, which inherit pipes of the other process: each must end without the other."""
+    options = flags(noplots=False, name="drawn", exist_ok=True, workers=2, epochs=epochs)
+    values = [
+        f"--{key.replace('_', '-')}={value}" for key, value in options.items() if not isinstance(value, bool)
+    ]
+    command = [sys.executable, str(ROOT / "train.py"), *values, "--exist-ok"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+    folder = Path(options["project"]) / "drawn"
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("labels.jpg", "train_batch2.jpg", "val_batch0_pred.jpg", "PR_curve.png", "results.png"):
+        assert (folder / name).is_file()
+        (folder / name).unlink()
 
 
 class Interrupt(Callbacks):

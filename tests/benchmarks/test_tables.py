@@ -33,7 +33,7 @@ def test_the_page_has_the_tables_of_its_csv_files() -> None:
     page = runner.PAGE.read_text(encoding="utf-8")
 
     assert runner.rebuild(page, runner.RESULTS) == page
-    measured = {path.stem for path in runner.RESULTS.glob("*.csv")}
+    measured = {path.stem for path in runner.RESULTS.glob("*.csv")} - {runner.PROCESSORS}
     assert set(runner.DEFAULT) <= measured <= set(runner.SCRIPTS)  # what runs only by name may be missing
     assert all((ROOT / "benchmarks" / f"{script}.py").is_file() for script, *_ in runner.SCRIPTS.values())
 
@@ -56,6 +56,28 @@ def test_a_ratio_is_the_median_of_the_rounds_and_is_compared_with_its_target(tmp
 
 
 @pytest.mark.usefixtures("restored_path")
+def test_figures_with_a_target_are_kept_for_each_processor(tmp_path: Path) -> None:
+    runner = load("all")
+    head = "what,target,median,low,high,sides,verdict,machine\n"
+
+    def measured(name: str, value: float, machine: str) -> None:
+        rows = f'a step,>= 1.4,{value},1,2,,met,"{machine}, torch 2"\nother,,5,5,5,,,"{machine}, torch 2"\n'
+        (tmp_path / f"{name}.csv").write_text(head + rows)
+        runner.remember(name, tmp_path)
+
+    measured("step", 1.5, "EPYC, 2 threads")
+    measured("step", 1.6, "Xeon, 2 threads")
+    measured("step-avx2", 1.2, "Xeon (AVX2), 2 threads")
+    measured("step", 1.7, "Xeon, 2 threads")
+
+    *_, row = lines = runner.processors_table(tmp_path).splitlines()
+    assert (
+        lines[0] == "| table | what | target | EPYC, 2 threads | Xeon (AVX2), 2 threads | Xeon, 2 threads |"
+    )
+    assert row == "| step | a step | >= 1.4 | 1.5 | 1.2 | 1.7 |" and len(lines) == 3
+
+
+@pytest.mark.usefixtures("restored_path")
 def test_sides_alternate() -> None:
     calls: list[str] = []
 
@@ -70,6 +92,6 @@ def test_sides_alternate() -> None:
 def test_every_benchmark_lets_idle_threads_sleep() -> None:
     for file in (ROOT / "benchmarks").glob("*.py"):
         text = file.read_text(encoding="utf-8")
-        imports_torch = "torch" in text or "from utils" in text
+        imports_torch = "import torch" in text or "from utils" in text
         sets_waiting = 'setdefault("OMP_WAIT_POLICY", "passive")' in text or "timing import" in text
         assert sets_waiting or "import timing" in text or not imports_torch, file.name

@@ -73,6 +73,8 @@ def delay_garbage_collection() -> None:
     `import torch` makes 290,000 objects and no garbage; without the search it takes a tenth less time.
     """
     usual = gc.get_threshold()
+    if usual[0] == _OBJECTS:  # it is delayed already
+        return
 
     def restore(phase: str, info: object) -> None:
         gc.callbacks.remove(restore)
@@ -164,9 +166,21 @@ class _LastStep:
 
 
 def _nothing_follows() -> bool:
-    """Return whether the caller of `main` is the file that Python was started with: no profiler, no shell."""
+    """Return whether all that follows a script is known: not for a profiler, debugger or shell that runs it.
+
+    Nor with exit handlers that were registered before, as by a start-up file of Python for test coverage, or
+    with libraries that are loaded before all others, as profilers of GPUs are. (`logging` has one handler.)
+    """
     caller = sys._getframe(2)
-    return caller.f_back is None and not sys.flags.interactive and "PYTHONINSPECT" not in os.environ
+    handlers = getattr(atexit, "_ncallbacks", int)()
+    environment = {"PYTHONINSPECT", "LD_PRELOAD", "DYLD_INSERT_LIBRARIES"} & set(os.environ)
+    return caller.f_back is None and handlers <= 1 and not sys.flags.interactive and not environment
+
+
+def _runs_code_of_users() -> bool:
+    """Return whether a file of --blocks has run, which may leave files to Python to close."""
+    blocks = sys.modules.get("models.user_blocks")
+    return blocks is not None and bool(blocks.loaded_blocks())
 
 
 def _end(status: int, last: _LastStep | None) -> NoReturn:
@@ -177,7 +191,7 @@ def _end(status: int, last: _LastStep | None) -> NoReturn:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
         _leave(status)
-    if last is not None:
+    if last is not None and not _runs_code_of_users():
         last.status = status
     sys.exit(status)
 

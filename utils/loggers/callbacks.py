@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.base.errors import WriteError
+from utils.base.errors import WriteError, one_line
 from utils.base.log import LOG
 from utils.plots.painter import Painter
 
@@ -163,7 +163,9 @@ class PlotLogger(Callbacks):
         self.painter.wait()
 
     def teardown(self) -> None:
+        self.painter.rest()
         try:
             self.painter.wait()
-        finally:
-            self.painter.close()
+        except Exception as error:  # the run may be ending with another one
+            LOG.warning(f"a plot is missing: {one_line(error)}")
+        self.painter.close()

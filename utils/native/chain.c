@@ -1,8 +1,8 @@
 /* Pairs of depth-wise 1-D convolutions, along the rows and then the columns, forward and backward, on the CPU.
  *
  * Run separately, each convolution reads and writes the whole map, which takes longer than its few
- * multiplications. Here 16 channels of an image at a time go through the whole chain while their planes are
- * in the cache; steps that need a single row use buffers of one row. Row buffers have margins of zeros, so
+ * multiplications. Here as many channels of an image as a vector has lanes go through the whole chain while
+ * their planes are in the cache; steps that need a single row use buffers of one row. Row buffers have margins of zeros, so
  * that taps along a row need no border check.
  *
  * The order of every sum depends only on the shapes, not on the number of threads or the thread that
@@ -65,7 +65,7 @@ static vec *scratch(int64_t vectors) {
 
 static int64_t lanes_of(const shape *s, int64_t block) { return least(LANES, s->channels - block * LANES); }
 
-/* Load a row of up to 16 channels from the tensor; missing lanes are zero. */
+/* Load a row of up to LANES channels from the tensor; missing lanes are zero. */
 static void take(vec *to, const float *tensor, int64_t y, const shape *s, int64_t lanes) {
     const float *pixel = tensor + y * s->width * s->pixel_step;
     if (s->channel_step == 1 && lanes == LANES) {
@@ -217,7 +217,7 @@ static int64_t place(const shape *s, int64_t image, int64_t block) {
     return image * s->image_step + block * LANES * s->channel_step;
 }
 
-/* Forward pass of 16 channels of an image. `plane` has room for one plane per pair. */
+/* Forward pass of a block of channels of an image. `plane` has room for one plane per pair. */
 static void forward_block(const shape *s, const stage *g, const vec *packed, int64_t lanes, const float *x, float *y,
                           vec *plane, int64_t size, vec *row) {
     for (int64_t r = 0; r < s->height; r++) {
@@ -235,7 +235,7 @@ static void forward_block(const shape *s, const stage *g, const vec *packed, int
     }
 }
 
-/* Backward pass of 16 channels of an image. `plane` has room for two planes per pair: the input of each column
+/* Backward pass of a block of channels of an image. `plane` has room for two planes per pair: the input of each column
  * stage and the gradient of its output. `sums` gets the gradients of biases and taps, in the order of `pack`. */
 static void backward_block(const shape *s, const stage *g, const vec *packed, const vec *flipped, int64_t lanes,
                            const float *x, const float *grad_y, float *grad_x, vec *plane, int64_t size, vec **row,

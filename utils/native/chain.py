@@ -17,7 +17,7 @@ from utils.native.chain_triton import is_triton, triton_chain
 from utils.native.layout import dense, memory_format
 from utils.native.library import is_traced, is_watched, library
 
-LANES = 16  # channels that chain.c processes at a time, with AVX-512; fewer elsewhere
+LANES = 16  # channels that chain.c processes at a time, at most: with AVX-512
 
 
 class _Stage(ctypes.Structure):

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from utils.native.library import is_traced, is_watched, library
 from utils.native.maps import silu_
 
-LANES = 16  # channels that norm_silu.c processes at a time
+LANES = 16  # channels that norm_silu.c processes at a time, at most: with AVX-512
 _ONEDNN_NAMES = {
     nn.SiLU: "none",
     nn.ReLU: "relu",

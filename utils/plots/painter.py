@@ -1,8 +1,8 @@
 """Draw plots beside a training or validation, in a process that shares neither its Python nor its start.
 
 Matplotlib takes half a second to load, and a tenth of one for each plot, all of it in Python: a thread would
-hold up those that feed the model. The process is started by the first plot, or earlier by `start`, and ends
-with the program, which closes the pipe of its jobs.
+hold up those that feed the model. The process is started with the first plot, or earlier by `start`, and ends
+with `Painter.rest` or the program.
 
 A job is the name of a function in `utils.plots`, and its arguments as JSON and arrays, so that nothing is
 unpickled. What the process cannot do, for whatever reason, is drawn in this one, where errors are raised.
@@ -10,7 +10,6 @@ unpickled. What the process cannot do, for whatever reason, is drawn in this one
 
 from __future__ import annotations
 
-import atexit
 import io
 import json
 import os
@@ -20,6 +19,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as finished
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -33,8 +33,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 _PACKAGE = "utils.plots."
-_LENGTH = struct.Struct("<q")  # before each job: its bytes
-_DONE, _FAILED = b"1", b"0"  # the answer to each job
+_LENGTH = struct.Struct("<q")  # before each job: its bytes; 0 ends the process
+# The answers to a job are lines, as what else a start-up file of Python prints must not be taken for one.
+_DONE, _FAILED = b"painter: done\n", b"painter: failed\n"
+_END_WAIT = 5.0  # seconds
+_POLL = 0.2  # seconds; short waits, as on some platforms Ctrl-C does not interrupt a wait
 
 
 class Painter:
@@ -46,63 +49,77 @@ class Painter:
 
     def draw(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Call a function later; its arguments must not change. A warning is logged if it cannot write."""
-        self._pending.append(self._thread.submit(_draw, function, args, kwargs))
+        self._pending.append(self._thread.submit(_draw, start(), function, args, kwargs))
 
     def wait(self) -> None:
         """Wait until everything is drawn, and raise the first error."""
         pending, self._pending = self._pending, []
+        while finished(pending, timeout=_POLL).not_done:
+            pass
         for each in pending:
             each.result()
 
     def rest(self) -> None:
         """End the process, which holds 100 MB, when everything is drawn; a later plot starts another one."""
-        self._pending.append(self._thread.submit(_process.end))
+        process, _shared.process = _shared.process, None
+        if process is not None:
+            self._pending.append(self._thread.submit(process.end))
 
     def close(self) -> None:
         """Drop what is not drawn yet."""
         self._thread.shutdown(cancel_futures=True)
 
 
-def start() -> None:
-    """Start the process, if it does not run and there is a core for it: it loads matplotlib meanwhile."""
-    _process.start()
+def start() -> _Process | None:
+    """Start the process if none runs: it loads matplotlib meanwhile.
+
+    Called in the thread that also forks the workers of loaders, so that they inherit no half-made pipe.
+
+    Returns:
+        The process; None if it would have no core of its own, or one has failed before.
+    """
+    if _shared.process is None and not _shared.failed and usable_cores() > 1:
+        try:
+            _shared.process = _Process()
+        except OSError:
+            _shared.failed = True
+    return _shared.process
 
 
-def _draw(function: Callable[..., Any], args: Any, kwargs: Any) -> None:
+def _draw(process: _Process | None, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
     module, name = getattr(function, "__module__", ""), getattr(function, "__name__", "")
     is_ours = module.startswith(_PACKAGE) and getattr(sys.modules.get(module), name, None) is function
+    job = module.removeprefix(_PACKAGE), name, args, kwargs
     try:
-        if not (is_ours and _process.run(module.removeprefix(_PACKAGE), name, args, kwargs)):
+        if process is None or not is_ours or not process.run(*job):
             function(*args, **kwargs)
     except WriteError as error:
         LOG.warning(str(error))
 
 
 class _Process:
-    """The process, which does one job at a time."""
+    """A process that does one job at a time.
+
+    Raises:
+        OSError: the system starts none.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._running: subprocess.Popen[bytes] | None = None
-        self._failed = False  # it could not be started, or has ended by itself
+        self._lock = threading.Lock()  # of the pipes
+        self._child = subprocess.Popen(
+            module_command(__name__),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # what fails is repeated, and then reported
+            start_new_session=True,  # Ctrl-C is for this process; the other one ends with it
+        )
+        assert self._child.stdin is not None and self._child.stdout is not None
+        self.requests, self.answers = self._child.stdin, self._child.stdout
 
-    def start(self) -> None:
-        """Start it, unless it runs, has failed before, or would have no core of its own."""
-        with self._lock:
-            if self._running is not None or self._failed or usable_cores() < 2:
-                return
-            try:
-                self._running = subprocess.Popen(
-                    module_command(__name__),
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,  # what fails is repeated, and then reported
-                    start_new_session=True,  # Ctrl-C is for this process; the other one ends with it
-                )
-            except OSError:
-                self._failed = True
-            else:
-                atexit.register(self.end, wait=False)
+    @property
+    def pid(self) -> int:
+        """Its number in the system."""
+        return self._child.pid
 
     def run(self, *job: Any) -> bool:
         """Do a job; return whether it is done."""
@@ -110,37 +127,56 @@ class _Process:
             packed = _packed([*job, Path.cwd()])
         except (TypeError, ValueError, OSError):  # no arguments for JSON; or the current folder was removed
             return False
-        with self._lock:
-            self.start()
-            if self._running is None:
-                return False
-            requests, answers = self._running.stdin, self._running.stdout
-            assert requests is not None and answers is not None
-            answer = b""
-            with suppress(OSError):  # it has ended
-                requests.write(_LENGTH.pack(len(packed)) + packed)
-                requests.flush()
-                answer = answers.read(1)
-            if not answer:
-                self._failed = True
-                self.end()
-        return answer == _DONE
+        answer = b""
+        with self._lock, suppress(OSError, ValueError):  # it has ended; or `end` has closed the pipes
+            self.requests.write(_LENGTH.pack(len(packed)) + packed)
+            self.requests.flush()
+            while (answer := self.answers.readline()) and not answer.endswith((_DONE, _FAILED)):
+                pass
+        if not answer:
+            _shared.failed = True
+            if _shared.process is self:
+                _shared.process = None
+            self.end()
+        return answer.endswith(_DONE)
 
-    def end(self, wait: bool = True) -> None:
-        """End it, after its job."""
+    def end(self) -> None:
+        """End it after its job."""
         with self._lock:
-            process, self._running = self._running, None
-            if process is None:
-                return
-            atexit.unregister(self.end)
-            for pipe in (process.stdin, process.stdout):
+            with suppress(OSError, ValueError):
+                self.requests.write(_LENGTH.pack(0))  # others may hold the pipe open
+            for pipe in (self.requests, self.answers):
                 with suppress(OSError):
-                    pipe.close()  # type: ignore[union-attr]
-            if wait:
-                process.wait()
+                    pipe.close()
+        try:
+            self._child.wait(_END_WAIT)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
 
 
-_process = _Process()
+class _Shared:
+    """What all painters of the program share."""
+
+    process: _Process | None = None
+    failed = False  # a process could not be started, or has ended by itself
+
+
+_shared = _Shared()
+
+
+def _leave_to_parent() -> None:
+    """Give up the process in a fork of this one, such as a worker of a loader, and the ends of its pipes."""
+    process, _shared.process, _shared.failed = _shared.process, None, True
+    if process is not None:
+        null = os.open(os.devnull, os.O_RDWR)
+        for pipe in (process.requests, process.answers):
+            with suppress(OSError, ValueError):
+                os.dup2(null, pipe.fileno())  # closing it would write what is buffered
+        os.close(null)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _packed(job: Any) -> bytes:
@@ -189,7 +225,7 @@ def _decoded(value: Any, arrays: IO[bytes]) -> Any:
 
 
 def main() -> None:
-    """Do the jobs of standard input until it is closed."""
+    """Do the jobs of standard input until it ends, or a length of 0."""
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what libraries print is no answer
     import cv2
@@ -198,8 +234,9 @@ def main() -> None:
 
     cv2.setNumThreads(1)
     new_figure(1, 1)  # loads matplotlib
-    while header := sys.stdin.buffer.read(_LENGTH.size):
-        job = io.BytesIO(sys.stdin.buffer.read(*_LENGTH.unpack(header)))
+    jobs = sys.stdin.buffer
+    while (header := jobs.read(_LENGTH.size)) and (length := _LENGTH.unpack(header)[0]):
+        job = io.BytesIO(jobs.read(length))
         try:
             module, name, args, kwargs, folder = _decoded(json.loads(job.readline()), job)
             os.chdir(folder)
@@ -208,6 +245,7 @@ def main() -> None:
             answers.write(_FAILED)
         else:
             answers.write(_DONE)
+    os._exit(0)  # at once: there is nothing to save
 
 
 if __name__ == "__main__":

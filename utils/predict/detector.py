@@ -11,7 +11,7 @@ from pathlib import Path
 
 from models.backends import load_backend
 from models.backends.base import Backend, cpu_batch_size
-from models.user_blocks import load_blocks
+from models.user_blocks import load_blocks, loaded_blocks
 from utils.base.device import select_device
 from utils.base.errors import memory_errors
 from utils.base.log import LOG, color
@@ -213,8 +213,11 @@ def _only_images(source: Source) -> bool:
 
 
 def _most_workers(options: DetectOptions, backend: Backend, source: Source) -> int:
-    """Return how many batches there are to run side by side; other runtimes use all cores for one."""
-    if not isinstance(source, FileSource) or options.visualize or not backend.pt:
+    """Return how many batches there are to run side by side.
+
+    Other runtimes use all cores for one; a block of the user may keep something between calls.
+    """
+    if not isinstance(source, FileSource) or options.visualize or not backend.pt or loaded_blocks():
         return 1
     return -(-len(source.files) // options.batch_size) if _only_images(source) else MAX_WORKERS
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from utils.base.errors import ConfigError
 from utils.base.log import Bar
-from utils.base.parallel import WorkerPool
 from utils.base.timing import Stopwatch
 from utils.loggers.callbacks import Callbacks
 from utils.ops.boxes import scale_boxes, xywh2xyxy
@@ -93,15 +92,13 @@ def evaluate(
     most = 1 if config.one_by_one else runner.most_workers
     with closing(made) as writers, _eval_mode(model), torch.inference_mode():
         one_pass = evaluator(runner, names, config, writers, loss, callbacks)
-        with (
-            WorkerPool(device, most) as workers,
-            closing(predict_batches(one_pass.predict, loader, workers)) as predicted,
-        ):
+        found_in = predict_batches(one_pass.predict, loader, device, most, callbacks.on_val_batch_start)
+        with closing(found_in):
             total = len(loader) if isinstance(loader, Sized) else None
-            for index, (batch, found) in enumerate(Bar(predicted, one_pass.header, total)):
-                callbacks.on_val_batch_start(index)
+            for index, (batch, found) in enumerate(Bar(found_in, one_pass.header, total)):
                 one_pass.add(index, batch, found)
                 callbacks.on_val_batch_end(index, batch.images, batch.targets, batch.paths)
+                del batch, found  # their memory is needed for the next ones
         if gather is not None:
             one_pass.merge(gather)
         result = one_pass.result()

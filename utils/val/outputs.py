@@ -197,6 +197,7 @@ class ValPlots:
         self._painter.draw(plot_confusion_matrix, self.confusion.matrix, file, names)
         for prefix, ap in aps.items():
             self._curves(ap, prefix)
+        self._painter.rest()
         self._painter.wait()
 
     def close(self) -> None:

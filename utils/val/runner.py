@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from models.backends.base import cpu_batch_size
 from models.base_model import BaseModel
+from models.user_blocks import loaded_blocks
 from models.weights import Ensemble
 from utils.base.parallel import MAX_WORKERS, WorkerPool
 from utils.native.library import is_watched
@@ -40,12 +42,13 @@ class ModelRunner:
     def most_workers(self) -> int:
         """How many threads may run the model at the same time, on a CPU.
 
-        1 for other runtimes, which use all cores themselves, and for models that are not known to be safe:
-        those with hooks, and those that are not of this project.
+        1 for other runtimes, which use all cores themselves, and for models that may keep something between
+        calls: those with hooks or blocks of the user, and those that are not of this project.
         """
         model = self.model if isinstance(self.model, nn.Module) else getattr(self.model, "model", None)
-        known = isinstance(model, BaseModel | Ensemble) and not any(map(is_watched, model.modules()))
-        return MAX_WORKERS if known else 1
+        if not isinstance(model, BaseModel | Ensemble) or loaded_blocks():
+            return 1
+        return 1 if any(map(is_watched, model.modules())) else MAX_WORKERS
 
     def prepare(self, images: Tensor) -> Tensor:
         """Copy uint8 images (0-255) to the device, as floating point numbers (0-1)."""
@@ -73,30 +76,56 @@ Predict = Callable[["Batch", slice], Found]  # what the model finds in some imag
 
 
 def predict_batches(
-    predict: Predict, batches: Iterable[Batch], workers: WorkerPool
+    predict: Predict,
+    batches: Iterable[Batch],
+    device: torch.device,
+    most: int = MAX_WORKERS,
+    on_start: Callable[[int], None] = lambda index: None,
 ) -> Generator[tuple[Batch, Found], None, None]:
     """Yield each batch with what is found in it, in order.
 
-    With several workers a batch is processed in parts: as many as there are workers or more, so that it needs
-    no more memory than at once; and no larger than what a CPU runs fastest. The seconds are those of all
-    workers divided by their number.
+    On the cores of a CPU a batch is processed in parts: as many as there are workers or more, so that it
+    needs no more memory than at once; and no larger than what a CPU runs fastest. The seconds are those of
+    all workers divided by their number.
+
+    Args:
+        predict: called by several threads at the same time.
+        batches: taken in this thread.
+        device: where `predict` computes.
+        most: upper limit of the workers; there are no more than images in the first batch.
+        on_start: called with the index of a batch before its first part is.
     """
 
     def run(job: tuple[Batch, slice]) -> tuple[Batch, slice, Found]:
         with torch.inference_mode():  # a setting of each thread
             return *job, predict(*job)
 
+    def results() -> Generator[tuple[Batch, slice, Found], None, None]:
+        # Alone, as its shape decides the layout of the weights (`PackedConvolution`), and so the rounding.
+        yield run(next(jobs))
+        yield from workers.map(run, jobs)
+
+    rest = iter(batches)
+    if (first := next(rest, None)) is None:
+        return
     parts: list[Found] = []
-    with closing(workers.map(run, _jobs(batches, workers.count))) as results:
-        for batch, part, found in results:
-            parts.append(found)
-            if part.stop == len(batch.paths):
-                yield batch, _joined(parts, workers.count)
-                parts = []
+    with WorkerPool(device, min(most, len(first.paths))) as workers:
+        jobs = _jobs(chain((first,), rest), workers.count, on_start)
+        del first  # memory for the next batch
+        with closing(results()) as finished:
+            for batch, part, found in finished:
+                parts.append(found)
+                del found
+                if part.stop == len(batch.paths):
+                    yield batch, _joined(parts, workers.count)
+                    parts = []
 
 
-def _jobs(batches: Iterable[Batch], workers: int) -> Iterator[tuple[Batch, slice]]:
-    for batch in batches:
+def _jobs(
+    batches: Iterable[Batch], workers: int, on_start: Callable[[int], None]
+) -> Iterator[tuple[Batch, slice]]:
+    for index, batch in enumerate(batches):
+        on_start(index)
         size = count = len(batch.paths)
         if workers > 1:
             size = min(-(-count // workers), cpu_batch_size(*batch.images.shape[2:]))

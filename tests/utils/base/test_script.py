@@ -75,7 +75,9 @@ def test_too_little_memory_says_what_to_lower() -> None:
     assert done.returncode == 1 and "lower --batch-size or --imgsz" in done.stdout + done.stderr
 
 
-def _run_file(tmp_path: Path, work: str, *flags: str) -> subprocess.CompletedProcess[str]:
+def _run_file(
+    tmp_path: Path, work: str, *flags: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     file = tmp_path / "script.py"
     file.write_text(
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
@@ -89,7 +91,10 @@ def _run_file(tmp_path: Path, work: str, *flags: str) -> subprocess.CompletedPro
         "script.main(work)\n"
     )
     command = [sys.executable, *flags, str(file)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, input="", cwd=tmp_path)
+    env = os.environ | (environment or {})
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, input="", cwd=tmp_path, env=env
+    )
 
 
 def test_a_script_that_succeeds_ends_without_freeing_its_modules(tmp_path: Path) -> None:
@@ -118,14 +123,41 @@ def test_output_that_cannot_be_written_is_still_an_error(tmp_path: Path) -> None
     file = tmp_path / "script.py"
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from utils.base import script\n"
     file.write_text(code + "script.main(lambda: print('done'))\n")
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run([sys.executable, str(file)], stdout=full, stderr=subprocess.PIPE, text=True)
-    assert done.returncode == 1 and "No space left" in done.stderr
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    for more, status in (({}, 120), ({"PYTHONUNBUFFERED": "1"}, 1)):  # at the end, and in the script
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, str(file)],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=buffered | more,
+            )
+        assert done.returncode == status and "No space left" in done.stderr
 
 
 def test_garbage_is_collected_again_after_the_first_time() -> None:
     usual = gc.get_threshold()
     script.delay_garbage_collection()
+    script.delay_garbage_collection()  # the second time has no effect
     assert gc.get_threshold()[0] == 400_000
     gc.collect()
     assert gc.get_threshold() == usual
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["import atexit; atexit.register(print, 'start-up handler')", "import os; os.environ['LD_PRELOAD'] = ''"],
+)
+def test_a_start_up_file_with_exit_handlers_is_heeded(tmp_path: Path, line: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(line)
+    done = _run_file(tmp_path, "print('done')", environment={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0 and "freed" in done.stdout and "exit handler" in done.stdout
+    assert ("start-up handler" in done.stdout) == ("atexit" in line)
+
+
+def test_files_of_user_blocks_are_closed_by_python(tmp_path: Path) -> None:
+    module = (
+        "import types; sys.modules['models.user_blocks'] = types.SimpleNamespace(loaded_blocks=lambda: [1])"
+    )
+    assert "freed" in _run_file(tmp_path, module).stdout

@@ -29,13 +29,13 @@ CURVES = np.stack([PX, 1 - PX])
 
 
 @pytest.fixture
-def process(monkeypatch: pytest.MonkeyPatch) -> Iterator[painter._Process]:
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[painter._Shared]:
     """Give the test a process of its own."""
     monkeypatch.setattr(painter, "usable_cores", lambda: 2)
-    one = painter._Process()
-    monkeypatch.setattr(painter, "_process", one)
-    yield one
-    one.end()
+    monkeypatch.setattr(painter, "_shared", own := painter._Shared())
+    yield own
+    if own.process is not None:
+        own.process.end()
 
 
 def drawn(folder: Path) -> None:
@@ -55,14 +55,15 @@ def drawn(folder: Path) -> None:
 
 
 def test_the_process_draws_what_a_thread_draws(
-    process: painter._Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: painter._Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn(tmp_path / "process")
-    assert process._running is not None
-    process.end()
+    assert shared.process is not None
+    shared.process.end()
+    shared.process = None
     monkeypatch.setattr(painter, "usable_cores", lambda: 1)
     drawn(tmp_path / "thread")
-    assert process._running is None
+    assert shared.process is None
 
     files = sorted(path.name for path in (tmp_path / "thread").iterdir())
     assert len(files) == 6 and files == sorted(path.name for path in (tmp_path / "process").iterdir())
@@ -72,7 +73,7 @@ def test_the_process_draws_what_a_thread_draws(
 
 
 def test_relative_paths_are_those_of_the_folder_at_that_time(
-    process: painter._Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: painter._Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = Painter()
     for name in ("a", "b"):
@@ -84,7 +85,7 @@ def test_relative_paths_are_those_of_the_folder_at_that_time(
 
 
 def test_errors_are_those_of_the_function(
-    process: painter._Process, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    shared: painter._Shared, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
     one = Painter()
@@ -97,11 +98,11 @@ def test_errors_are_those_of_the_function(
     with pytest.raises(DataError, match=r"results\.csv"):
         one.wait()
     one.close()
-    assert process._running is not None  # an error of a plot does not end it
+    assert shared.process is not None and not shared.failed  # an error of a plot does not end it
 
 
 def test_functions_of_others_and_odd_arguments_are_called_here(
-    process: painter._Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: painter._Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Any] = []
     one = Painter()
@@ -112,40 +113,40 @@ def test_functions_of_others_and_odd_arguments_are_called_here(
     with pytest.raises(TypeError):  # objects cannot be drawn; nor are they pickled
         one.wait()
     assert calls == [(os.getpid(), (1, object))]
-    assert (tmp_path / "original.png").is_file() and process._running is None
+    assert (tmp_path / "original.png").is_file() and not shared.failed
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_what_a_killed_process_has_not_drawn_is_drawn_here(process: painter._Process, tmp_path: Path) -> None:
-    process.start()
-    assert process._running is not None
-    process._running.send_signal(signal.SIGKILL)
+def test_what_a_killed_process_has_not_drawn_is_drawn_here(shared: painter._Shared, tmp_path: Path) -> None:
+    process = painter.start()
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
     one = Painter()
     for number in range(3):
         one.draw(plot_mc_curve, PX, CURVES, tmp_path / f"{number}.png", [])
     one.wait()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "1.png", "2.png"]
-    assert process._running is None and process._failed  # it is not started again
+    assert shared.process is None and shared.failed  # it is not started again
 
 
-def test_it_rests_after_its_plots_and_starts_again(process: painter._Process, tmp_path: Path) -> None:
+def test_it_rests_after_its_plots_and_starts_again(shared: painter._Shared, tmp_path: Path) -> None:
     one = Painter()
     for number in range(2):
         one.draw(plot_mc_curve, PX, CURVES, tmp_path / f"{number}.png", [])
         one.rest()
         one.wait()
-        assert (tmp_path / f"{number}.png").is_file() and process._running is None
-    assert not process._failed
+        assert (tmp_path / f"{number}.png").is_file() and shared.process is None
+    assert not shared.failed
 
 
 def test_a_system_that_starts_no_process_draws_here(
-    process: painter._Process, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared: painter._Shared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(painter, "module_command", lambda name: [str(tmp_path / "missing")])
     one = Painter()
     one.draw(plot_mc_curve, PX, CURVES, tmp_path / "c.png", [])
     one.wait()
-    assert (tmp_path / "c.png").is_file() and process._failed
+    assert (tmp_path / "c.png").is_file() and shared.failed
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs /proc")
@@ -153,12 +154,44 @@ def test_a_system_that_starts_no_process_draws_here(
 def test_no_process_is_left_when_the_program_ends(end: str) -> None:
     code = (
         "import os, signal; from utils.plots import painter; painter.usable_cores = lambda: 2\n"
-        f"painter.start(); print(painter._process._running.pid, flush=True)\n{end.replace('return', '')}"
+        f"print(painter.start().pid, flush=True)\n{end.replace('return', '')}"
     )
     printed = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
-    folder, limit = Path("/proc", printed.stdout.strip()), time.monotonic() + 30
+    wait_for_end(int(printed.stdout))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forks_neither_hold_the_process_nor_use_it(shared: painter._Shared, tmp_path: Path) -> None:
+    process = painter.start()
+    assert process is not None
+    child = os.fork()
+    if not child:  # as a worker of a loader, which lives as long as the training
+        one = Painter()
+        one.draw(plot_mc_curve, PX, CURVES, tmp_path / "fork.png", [])
+        one.wait()
+        time.sleep(60)
+        os._exit(0)
+    try:
+        one = Painter()
+        one.draw(plot_mc_curve, PX, CURVES, tmp_path / "c.png", [])
+        one.rest()
+        start = time.monotonic()
+        one.wait()
+        assert time.monotonic() - start < 30 and (tmp_path / "c.png").is_file()
+        wait_for_end(process.pid)
+        while not (tmp_path / "fork.png").exists():
+            assert time.monotonic() - start < 60, "the fork has not drawn"
+            time.sleep(0.05)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def wait_for_end(pid: int) -> None:
+    """Wait until a process has ended."""
+    folder, limit = Path("/proc", str(pid)), time.monotonic() + 30
     while folder.exists() and (folder / "stat").read_text().split()[2] != "Z":
         assert time.monotonic() < limit, "the process goes on without its program"
         time.sleep(0.05)

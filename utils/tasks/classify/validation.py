@@ -162,6 +162,7 @@ class ClassifyOutputs(EvalOutputs):
         if self.options.plots:
             counts, file = result.matches.confusion(len(names)), folder / "confusion_matrix.png"
             self.painter.draw(plot_confusion_matrix, counts, file, names)
+            self.painter.rest()
             self.painter.wait()
         return result
 
