@@ -25,7 +25,7 @@ PAGE, RESULTS = ROOT / "docs" / "performance.md", ROOT / "docs" / "performance"
 SCRIPTS: dict[str, list[str]] = {
     "step": ["step", "--part", "time"],
     "memory": ["step", "--part", "memory"],
-    "training": ["training", "--images", "64", "--rounds", "4"],
+    "training": ["training", "--images", "64", "--rounds", "3", "--workers", "2"],
     "attention": ["attention"],
     "forward": ["forward"],
     "inference": ["inference", "--rounds", "7"],

@@ -96,7 +96,7 @@ def bare_rate(state: Any, config: Any, batch: tuple[Any, Any], callbacks: Any) -
     times = []
     for number in range(BARE_STEPS + 1):
         start = time.perf_counter()
-        loop.compute_loss(state, images, targets, config)[0].backward()
+        loop.compute_loss(state, images, (targets,), config)[0].backward()
         if number % config.schedule.accumulate(10**6) == 0:
             loop.update_weights(state, state.progress.last_update, callbacks)
         times.append(time.perf_counter() - start)

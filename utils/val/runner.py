@@ -14,6 +14,7 @@ from models.backends.base import cpu_batch_size
 from models.base_model import BaseModel
 from models.user_blocks import loaded_blocks
 from models.weights import Ensemble
+from utils.base.device import return_freed_memory
 from utils.base.parallel import MAX_WORKERS, WorkerPool
 from utils.native.library import is_watched
 from utils.native.maps import unit_images
@@ -103,7 +104,12 @@ def predict_batches(
     def results() -> Generator[tuple[Batch, slice, Found], None, None]:
         # Alone, as its shape decides the layout of the weights (`PackedConvolution`), and so the rounding.
         yield run(next(jobs))
+        if workers.count == 1:
+            yield from map(run, jobs)
+            return
+        return_freed_memory()  # of a training step: the peak would be the sum
         yield from workers.map(run, jobs)
+        return_freed_memory()  # of the workers
 
     rest = iter(batches)
     if (first := next(rest, None)) is None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +17,7 @@ from models.backends.pytorch import PyTorchBackend
 from models.yolo import DetectionModel
 from tests.utils.val.fakes import LABELS, NAMES, FakeModel, batch
 from utils.base.parallel import MAX_WORKERS
+from utils.base.paths import ROOT
 from utils.data.loader import Batch
 from utils.loggers.callbacks import Callbacks
 from utils.val.evaluate import EvalConfig, Evaluator, evaluate
@@ -144,3 +148,17 @@ def test_only_known_models_without_hooks_run_side_by_side(model: DetectionModel)
     hook.remove()
     assert ModelRunner(FakeModel([]), CPU).most_workers == 1  # of others, such as one that counts its calls
     assert ModelRunner(lambda images: images, CPU).most_workers == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="settings of the GNU C library")
+def test_memory_that_is_kept_for_the_next_tensors_can_be_returned() -> None:
+    code = (
+        "import torch\n"
+        "from utils.base.device import keep_freed_memory, return_freed_memory\n"
+        "def resident(): return int(open('/proc/self/statm').read().split()[1]) * 4096 >> 20\n"
+        "assert keep_freed_memory()\n"
+        "x = torch.ones(100 << 18); del x\n"
+        "kept = resident(); return_freed_memory(); print(kept - resident())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 90  # of 100 MiB
