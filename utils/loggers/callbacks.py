@@ -155,6 +155,7 @@ class PlotLogger(Callbacks):
 
     def on_train_epoch_end(self, epoch: int) -> None:
         self.painter.rest()
+        self.painter.wait()  # the loggers send the images of an epoch at its end
 
     def on_train_end(self, save_dir: Path, row: dict[str, float]) -> None:
         from utils.plots.results import plot_results
