@@ -68,7 +68,7 @@ def test_vectors_are_neon(command: list[str], tmp_path: Path) -> None:
     made = _compile(command, tmp_path / "kernels.so", machine="aarch64")
     text = subprocess.run([DUMP, "-d", str(made)], capture_output=True, text=True, check=True).stdout
     vectors = len(re.findall(r"\sfmla\s+v\d+\.4s", text))
-    assert vectors > 100
+    assert vectors > 100  # 165 with GCC 12; next to none where it computes numbers one by one
     assert len(re.findall(r"\sfmadd\s", text)) < vectors / 20
 
 
