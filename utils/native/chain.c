@@ -10,6 +10,7 @@
  */
 #include <pthread.h>
 
+#include "threads.h"
 #include "vectors.h"
 
 /* Stages alternate: along the rows, along the columns, ... */
@@ -276,15 +277,16 @@ int chain_forward(const shape *s, const stage *stages, const float *x, float *y)
     void *room = NULL;
     if (posix_memalign(&room, 64, l.blocks * l.weights * sizeof(vec))) return 1;
     vec *weights = room;
-    int failed = 0;
+    int failed = 0, arrived = 0;
 #pragma omp parallel num_threads(s->threads) reduction(| : failed)
     {
         vec *plane = scratch(s->pairs * l.plane + l.row), *row = NULL;
         failed = plane == NULL;
         if (!failed) clear_rows(plane + s->pairs * l.plane, &row, 1, &l);
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
         for (int64_t block = 0; block < l.blocks; block++) pack(weights + block * l.weights, s, stages, block, 0);
-#pragma omp for schedule(static)
+        meet(&arrived, threads_here());
+#pragma omp for schedule(static) nowait
         for (int64_t task = 0; task < s->images * l.blocks; task++) {
             if (failed) continue;
             int64_t image = task / l.blocks, block = task % l.blocks, at = place(s, image, block);
@@ -321,18 +323,19 @@ int chain_backward(const shape *s, const stage *stages, const float *x, const fl
     void *room = NULL;
     if (posix_memalign(&room, 64, (2 * packs + tasks * l.weights) * sizeof(vec))) return 1;
     vec *weights = room, *flipped = weights + packs, *sums = flipped + packs;
-    int failed = 0;
+    int failed = 0, arrived = 0;
 #pragma omp parallel num_threads(s->threads) reduction(| : failed)
     {
         vec *plane = scratch(2 * s->pairs * l.plane + 3 * l.row), *rows[3];
         failed = plane == NULL;
         if (!failed) clear_rows(plane + 2 * s->pairs * l.plane, rows, 3, &l);
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
         for (int64_t block = 0; block < l.blocks; block++) {
             pack(weights + block * l.weights, s, stages, block, 0);
             pack(flipped + block * l.weights, s, stages, block, 1);
         }
-#pragma omp for schedule(static)
+        meet(&arrived, threads_here());
+#pragma omp for schedule(static) nowait
         for (int64_t task = 0; task < tasks; task++) {
             if (failed) continue;
             int64_t image = task / l.blocks, block = task % l.blocks, at = place(s, image, block);
@@ -341,7 +344,8 @@ int chain_backward(const shape *s, const stage *stages, const float *x, const fl
             backward_block(s, stages, weights + block * l.weights, flipped + block * l.weights, lanes_of(s, block),
                            x + at, grad_y + at, grad_x + at, plane, l.plane, rows, sum);
         }
-#pragma omp for schedule(static)
+        meet(&arrived, 2 * threads_here());
+#pragma omp for schedule(static) nowait
         for (int64_t block = 0; block < l.blocks; block++) sum_up(s, stages, block, sums, &l);
     }
     free(room);

@@ -29,7 +29,7 @@ from utils.base.paths import atomic_write, cache_folder
 
 HERE = Path(__file__).parent
 SOURCES = ("chain.c", "maps.c", "nms.c", "norm_silu.c")
-HEADERS = ("vectors.h",)
+HEADERS = ("threads.h", "vectors.h")
 _OPTIONS = ("-O3", "-std=gnu11", "-ffp-contract=fast", "-fPIC", "-shared")
 _TIMEOUT = 120  # seconds; a compiler that hangs must not block the program
 

@@ -2,7 +2,7 @@
  * by lane, and keeps sums in memory. */
 #pragma once
 
-#ifdef __AVX512F__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 #include <math.h>
@@ -46,6 +46,23 @@ static inline __attribute__((always_inline)) vec sigmoid(vec z) {
     __m512 d = _mm512_add_ps(_mm512_scalef_ps(p, n), _mm512_set1_ps(1.0f));
     __m512 r = _mm512_rcp14_ps(d); /* a Newton step doubles its 14 bits; a division takes longer */
     return (vec)_mm512_mul_ps(r, _mm512_fnmadd_ps(d, r, _mm512_set1_ps(2.0f)));
+}
+#elif defined(__AVX2__) && defined(__FMA__)
+static inline __attribute__((always_inline)) vec sigmoid(vec z) {
+    const __m256 scale = _mm256_set1_ps(-1.44269502f), rest = _mm256_set1_ps(-1.92596303e-8f); /* -log2(e) */
+    __m256 t = _mm256_min_ps(_mm256_set1_ps(87.0f), _mm256_max_ps(_mm256_set1_ps(-87.0f), (__m256)z));
+    __m256 n = _mm256_round_ps(_mm256_mul_ps(t, scale), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256 f = _mm256_fmadd_ps(t, rest, _mm256_fmsub_ps(t, scale, n));
+    __m256 p = _mm256_set1_ps(1.54035304e-4f); /* 2^f on +-1/2 */
+    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(1.33335581e-3f));
+    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(9.61812911e-3f));
+    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(5.55041087e-2f));
+    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(2.40226507e-1f));
+    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(6.93147181e-1f));
+    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(1.0f));
+    __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    p = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), power));
+    return 1.0f / (1.0f + (vec)p);
 }
 #else
 static inline __attribute__((always_inline)) vec sigmoid(vec z) {
