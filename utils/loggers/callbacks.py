@@ -77,6 +77,9 @@ class Callbacks:
     def on_model_save(self, path: Path, epoch: int, best: bool) -> None:
         """Called after a checkpoint is written; `best` if it is also the best so far."""
 
+    def on_fit_end(self, save_dir: Path) -> None:
+        """Called after the last epoch, before best.pt is validated."""
+
     def on_train_end(self, save_dir: Path, row: dict[str, float]) -> None:
         """Called after the training; `row` is that of the last epoch with the metrics of best.pt."""
 
@@ -157,10 +160,12 @@ class PlotLogger(Callbacks):
         self.painter.rest()
         self.painter.wait()  # the loggers send the images of an epoch at its end
 
-    def on_train_end(self, save_dir: Path, row: dict[str, float]) -> None:
+    def on_fit_end(self, save_dir: Path) -> None:
         from utils.plots.results import plot_results
 
-        self.painter.draw(plot_results, save_dir / "results.csv")
+        self.painter.draw(plot_results, save_dir / "results.csv")  # while best.pt is validated
+
+    def on_train_end(self, save_dir: Path, row: dict[str, float]) -> None:
         self.painter.wait()
 
     def teardown(self) -> None:

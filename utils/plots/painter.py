@@ -106,6 +106,7 @@ class _Process:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # of the pipes
+        self._ended = False
         self._child = subprocess.Popen(
             module_command(__name__),
             stdin=subprocess.PIPE,
@@ -133,7 +134,7 @@ class _Process:
             self.requests.flush()
             while (answer := self.answers.readline()) and not answer.endswith((_DONE, _FAILED)):
                 pass
-        if not answer:
+        if not answer and not self._ended:
             _shared.failed = True
             if _shared.process is self:
                 _shared.process = None
@@ -143,6 +144,7 @@ class _Process:
     def end(self) -> None:
         """End it after its job."""
         with self._lock:
+            self._ended = True
             with suppress(OSError, ValueError):
                 self.requests.write(_LENGTH.pack(0))  # others may hold the pipe open
             for pipe in (self.requests, self.answers):

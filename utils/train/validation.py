@@ -47,6 +47,7 @@ def finish(training: Training) -> TrainResult:
         return run.result(progress.best_fitness, run.row)
     setup.loaders.train.close()
     run.log_duration(progress.epoch)
+    setup.callbacks.on_fit_end(run.folder)
     run.strip()
     fitness, row = progress.best_fitness, dict(run.row)
     if run.best.exists():

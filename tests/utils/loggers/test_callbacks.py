@@ -46,7 +46,7 @@ class Notes(Callbacks):
 
 
 def test_all_events_of_the_original_exist() -> None:
-    assert set(EVENTS) == ORIGINAL | {"on_train_batch"}
+    assert set(EVENTS) == ORIGINAL | {"on_train_batch", "on_fit_end"}
 
 
 def test_callbacks_are_called_in_order() -> None:

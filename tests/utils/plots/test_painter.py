@@ -195,3 +195,17 @@ def wait_for_end(pid: int) -> None:
     while folder.exists() and (folder / "stat").read_text().split()[2] != "Z":
         assert time.monotonic() < limit, "the process goes on without its program"
         time.sleep(0.05)
+
+
+def test_one_painter_may_end_the_process_while_another_has_plots(
+    shared: painter._Shared, tmp_path: Path
+) -> None:
+    one, other = Painter(), Painter()
+    process = painter.start()
+    assert process is not None
+    other.rest()
+    other.wait()
+    assert not process.run("curves", "plot_mc_curve", [PX, CURVES, tmp_path / "late.png", []], {})
+    one.draw(plot_mc_curve, PX, CURVES, tmp_path / "new.png", [])
+    one.wait()
+    assert (tmp_path / "new.png").is_file() and not shared.failed
