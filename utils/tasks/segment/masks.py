@@ -5,6 +5,7 @@ Many masks are processed in blocks, so that memory is bounded. `shape` is always
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import cv2
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 CHANNELS = 128  # that OpenCV resizes at a time
+_BAND = 32  # boxes that `mask_overlaps` compares at a time
 BLOCK_PIXELS = 1 << 22  # of float32 masks that are made at a time: 16 MB; more is slower
 
 
@@ -52,8 +54,7 @@ def process_mask(
     Returns:
         (n, h, w), or (n, *shape) with `upsample`, bool.
     """
-    h, w = protos.shape[1:]
-    boxes = boxes[:, :4] * boxes.new_tensor((w / shape[1], h / shape[0])).repeat(2)
+    boxes = _on_protos(boxes, protos, shape)
 
     def make(rows: slice) -> Tensor:
         masks = _combine(protos, coefficients[rows])
@@ -61,7 +62,7 @@ def process_mask(
             return (masks > 0.5) & inside_boxes(boxes[rows], masks.shape[1:])
         return _resize(crop_mask(masks, boxes[rows]), shape) > 0.5
 
-    return _in_blocks(make, len(coefficients), shape if upsample else (h, w), protos.device)
+    return _in_blocks(make, len(coefficients), shape if upsample else protos.shape[1:], protos.device)
 
 
 def process_mask_upsample(
@@ -134,6 +135,44 @@ def mask_iou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
     a, b = a.float(), b.float()
     inter = a @ b.T
     return inter / (a.sum(1)[:, None] + b.sum(1)[None] - inter + eps)
+
+
+def mask_overlaps(
+    truth: Tensor, protos: Tensor, coefficients: Tensor, boxes: Tensor, shape: Sequence[int]
+) -> Tensor:
+    """Return the IoU (m, n) of true masks (m, h, w) with the masks that `process_mask` makes.
+
+    The masks are not made as a whole: boxes are sorted from top to bottom, and some at a time need few rows.
+
+    Args:
+        truth: (m, h, w) bool, at the size of the prototypes.
+        protos: (nm, h, w) prototypes.
+        coefficients: (n, nm).
+        boxes: (n, 4+) xyxy in pixels of the network's input.
+        shape: of the network's input.
+    """
+    height, width = protos.shape[1:]
+    boxes, area = _on_protos(boxes, protos, shape), truth.flatten(1).sum(1)[:, None]
+    truth, overlaps = truth.float(), boxes.new_zeros(len(truth), len(boxes))
+    if not overlaps.numel():
+        return overlaps
+    tops, bottoms = boxes[:, 1::2].nan_to_num().clamp(0, height).T
+    parts = tops.argsort().split(_BAND)
+    ends = torch.stack([torch.stack((tops[part].min(), bottoms[part].max())) for part in parts])
+    for part, (top, bottom) in zip(parts, ends.tolist(), strict=True):
+        rows = slice(int(top), math.ceil(bottom))
+        logits = coefficients[part].float() @ protos[:, rows].float().flatten(1)
+        inside = inside_boxes(boxes[part], (max(rows.stop - rows.start, 0), width), (rows.start, 0))
+        masks = ((logits > 0) & inside.flatten(1)).float()
+        inter = truth[:, rows].flatten(1) @ masks.T
+        overlaps[:, part] = inter / (area + masks.sum(1) - inter + 1e-7)
+    return overlaps
+
+
+def _on_protos(boxes: Tensor, protos: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return boxes (n, 4+) of the network's input of `shape` in pixels of the prototypes, (n, 4)."""
+    h, w = protos.shape[1:]
+    return boxes[:, :4] * boxes.new_tensor((w / shape[1], h / shape[0])).repeat(2)
 
 
 def _combine(protos: Tensor, coefficients: Tensor) -> Tensor:

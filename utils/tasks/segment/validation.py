@@ -16,6 +16,7 @@ from utils.ops.metrics import match_overlaps
 from utils.tasks.segment.masks import (
     blocks,
     mask_iou,
+    mask_overlaps,
     process_mask,
     process_mask_native,
     process_mask_upsample,
@@ -153,15 +154,17 @@ class SegmentEvaluator(Evaluator):
         protos, detections = found.protos[index], found.images[index]
         truth = batch.masks_of(index).to(protos.device)
         input_hw = batch.images.shape[2:]
-        make = process_mask_upsample if self.config.full_masks else process_mask
-        size = input_hw if make is process_mask_upsample else protos.shape[1:]
-        truth = _resized(truth, size).flatten(1)
+        if not self.config.full_masks:
+            truth = _resized(truth, protos.shape[1:])
+            overlap = mask_overlaps(truth, protos, detections[:, 6:], detections, input_hw)
+            return match_overlaps(overlap.T.cpu(), classes, true_classes, IOU_LEVELS, self.config.match)
+        truth = _resized(truth, input_hw).flatten(1)
         overlaps = [truth.new_zeros((len(truth), 0), dtype=torch.float32)]
-        for part in blocks(len(detections), size[0] * size[1]):
-            masks = make(protos, detections[part, 6:], detections[part], input_hw)
+        for part in blocks(len(detections), truth.shape[1]):
+            masks = process_mask_upsample(protos, detections[part, 6:], detections[part], input_hw)
             overlaps.append(mask_iou(truth, masks.flatten(1)))
-        overlap = torch.cat(overlaps, 1).T.cpu()
-        return match_overlaps(overlap, classes, true_classes, IOU_LEVELS, self.config.match)
+        overlap = torch.cat(overlaps, 1)
+        return match_overlaps(overlap.T.cpu(), classes, true_classes, IOU_LEVELS, self.config.match)
 
     def _draw(self, index: int, batch: Batch, found: Found) -> None:
         plots, input_hw = self.outputs.plots, batch.images.shape[2:]

@@ -17,6 +17,7 @@ from utils.tasks.segment import masks as masks_module
 from utils.tasks.segment.masks import (
     crop_mask,
     mask_iou,
+    mask_overlaps,
     process_mask,
     process_mask_native,
     process_mask_upsample,
@@ -161,3 +162,30 @@ def test_ious_of_masks() -> None:
     overlap = mask_iou(a.flatten(1), a.flatten(1))
     assert overlap[:2, :2].flatten().tolist() == pytest.approx([1, 1 / 3, 1 / 3, 1])
     assert (overlap[2] == 0).all() and (overlap[:, 2] == 0).all()  # empty masks, also with themselves
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 300])
+@pytest.mark.parametrize("objects", [0, 1, 9])
+def test_overlaps_are_the_iou_of_whole_masks(count: int, objects: int) -> None:
+    random = torch.Generator().manual_seed(count)
+    protos = torch.randn(4, 24, 40, generator=random)
+    coefficients = torch.randn(count, 4, generator=random)
+    corners = torch.rand(count, 2, generator=random) * 200 - 40  # of an input of 96 x 160; some are outside
+    boxes = torch.cat((corners, corners + torch.rand(count, 2, generator=random) * 90), 1)
+    truth = torch.rand(objects, 24, 40, generator=random) > 0.5
+
+    whole = process_mask(protos, coefficients, boxes, (96, 160)).flatten(1)
+    expected = mask_iou(truth.flatten(1), whole)
+    assert torch.equal(mask_overlaps(truth, protos, coefficients, boxes, (96, 160)), expected)
+
+
+def test_boxes_without_an_area_or_a_number_overlap_nothing() -> None:
+    nan, inf = float("nan"), float("inf")
+    boxes = torch.tensor(
+        [[nan] * 4, [0, nan, 16, 16], [8, 8, 4, 4], [-inf, -inf, -1, -1], [-inf, -inf, inf, inf]]
+    )
+    truth, ones = torch.ones(2, 4, 4, dtype=torch.bool), torch.ones(3, 4, 4)
+
+    overlap = mask_overlaps(truth, ones, torch.ones(5, 3), boxes, (16, 16))
+
+    assert overlap.tolist() == [[0, 0, 0, 0, pytest.approx(1)]] * 2
