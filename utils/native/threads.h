@@ -9,16 +9,28 @@
 
 #ifdef _OPENMP
 int omp_get_num_threads(void); /* the header is not always installed */
+int omp_get_num_procs(void);
 static inline int threads_here(void) { return omp_get_num_threads(); }
+static inline int cores_here(void) {
+    static int cores; /* asking the system takes a while */
+    if (!__atomic_load_n(&cores, __ATOMIC_RELAXED)) __atomic_store_n(&cores, omp_get_num_procs(), __ATOMIC_RELAXED);
+    return __atomic_load_n(&cores, __ATOMIC_RELAXED);
+}
 #else
 static inline int threads_here(void) { return 1; }
+static inline int cores_here(void) { return 1; }
 #endif
 
-#define SPINS 2000     /* some 50 microseconds, with the pauses */
-#define NAP_NS 20000   /* then another program may have the core */
+#define SPINS 2000   /* some 50 microseconds, with the pauses */
+#define NAP_NS 20000 /* then another program may have the core */
 
-/* Wait until `all` arrivals have been counted: at the n-th barrier, n times the threads. */
+/* Wait until `all` arrivals have been counted: at the n-th barrier, n times the threads. A thread that has no core of
+ * its own does not spin. None yields, as it would not get the core back soon on a busy machine. */
 static inline void meet(int *arrived, int all) {
+    if (threads_here() > cores_here()) {
+#pragma omp barrier
+        return;
+    }
     __atomic_fetch_add(arrived, 1, __ATOMIC_ACQ_REL);
     for (int spins = 0; __atomic_load_n(arrived, __ATOMIC_ACQUIRE) < all; spins++) {
         if (spins >= SPINS) nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
