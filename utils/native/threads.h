@@ -12,8 +12,10 @@ int omp_get_num_threads(void); /* the header is not always installed */
 int omp_get_num_procs(void);
 static inline int threads_here(void) { return omp_get_num_threads(); }
 static inline int cores_here(void) {
-    static int cores; /* asking the system takes a while */
-    if (!__atomic_load_n(&cores, __ATOMIC_RELAXED)) __atomic_store_n(&cores, omp_get_num_procs(), __ATOMIC_RELAXED);
+    static int cores; /* asking the system takes a while, and threads that have other cores may get another answer */
+    int none = 0;
+    if (!__atomic_load_n(&cores, __ATOMIC_RELAXED))
+        __atomic_compare_exchange_n(&cores, &none, omp_get_num_procs(), 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     return __atomic_load_n(&cores, __ATOMIC_RELAXED);
 }
 #else
@@ -37,7 +39,7 @@ static inline void meet(int *arrived, int all) {
 #if defined(__x86_64__) || defined(__i386__)
         __builtin_ia32_pause();
 #elif defined(__aarch64__)
-        __asm__ volatile("yield");
+        __asm__ volatile("isb"); /* "yield" takes no time on most processors */
 #endif
     }
 }

@@ -140,7 +140,7 @@ def mask_iou(a: Tensor, b: Tensor, eps: float = 1e-7) -> Tensor:
 def mask_overlaps(
     truth: Tensor, protos: Tensor, coefficients: Tensor, boxes: Tensor, shape: Sequence[int]
 ) -> Tensor:
-    """Return the IoU (m, n) of true masks (m, h, w) with the masks that `process_mask` makes.
+    """Return the IoU (m, n) of true masks (m, h, w) with those of `process_mask`, up to rounding.
 
     The masks are not made as a whole: boxes are sorted from top to bottom, and some at a time need few rows.
 
@@ -153,7 +153,7 @@ def mask_overlaps(
     """
     height, width = protos.shape[1:]
     boxes, area = _on_protos(boxes, protos, shape), truth.flatten(1).sum(1)[:, None]
-    truth, overlaps = truth.float(), boxes.new_zeros(len(truth), len(boxes))
+    truth, overlaps = truth.float(), truth.new_zeros(len(truth), len(boxes), dtype=torch.float32)
     if not overlaps.numel():
         return overlaps
     tops, bottoms = boxes[:, 1::2].nan_to_num().clamp(0, height).T

