@@ -264,7 +264,7 @@ def _whole_training() -> dict[str, float]:
         for kind in ("images", "labels"):
             (home / kind).mkdir()
         rng = np.random.default_rng(0)
-        for index in range(48):
+        for index in range(96):
             noise = rng.integers(0, 255, (60, 80, 3), np.uint8)
             cv2.imwrite(str(home / "images" / f"{index}.jpg"), cv2.resize(noise, (640, 480)))
             boxes = "".join(f"{n % 3} {0.1 + 0.07 * n:.2f} 0.5 0.2 0.3\n" for n in range(12))
