@@ -29,20 +29,24 @@ static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static inline vec pick(whole where, vec yes, vec no) { return (vec)((where & (whole)yes) | (~where & (whole)no)); }
 
-/* 1 / (1 + exp(-z)), within two units in the last place; NaN stays NaN. */
+/* 2^f on +-1/2, with a fused multiply-add for each coefficient. */
+static inline __attribute__((always_inline)) vec power(vec f) {
+    vec p = f * 1.54035304e-4f + 1.33335581e-3f;
+    p = p * f + 9.61812911e-3f;
+    p = p * f + 5.55041087e-2f;
+    p = p * f + 2.40226507e-1f;
+    p = p * f + 6.93147181e-1f;
+    return p * f + 1.0f;
+}
+
+/* 1 / (1 + exp(-z)), within five units in the last place (measured), a third of one on average; NaN stays NaN. */
 #ifdef __AVX512F__
 static inline __attribute__((always_inline)) vec sigmoid(vec z) {
     const __m512 scale = _mm512_set1_ps(-1.44269502f), rest = _mm512_set1_ps(-1.92596303e-8f); /* -log2(e) */
     __m512 t = _mm512_min_ps(_mm512_set1_ps(127.0f), _mm512_max_ps(_mm512_set1_ps(-87.0f), (__m512)z));
     __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(t, scale), _MM_FROUND_TO_NEAREST_INT);
     __m512 f = _mm512_fmadd_ps(t, rest, _mm512_fmsub_ps(t, scale, n));
-    __m512 p = _mm512_set1_ps(1.54035304e-4f); /* 2^f on +-1/2 */
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.33335581e-3f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.61812911e-3f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.55041087e-2f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.40226507e-1f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.93147181e-1f));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+    __m512 p = (__m512)power((vec)f);
     __m512 d = _mm512_add_ps(_mm512_scalef_ps(p, n), _mm512_set1_ps(1.0f));
     __m512 r = _mm512_rcp14_ps(d); /* a Newton step doubles its 14 bits; a division takes longer */
     return (vec)_mm512_mul_ps(r, _mm512_fnmadd_ps(d, r, _mm512_set1_ps(2.0f)));
@@ -53,16 +57,9 @@ static inline __attribute__((always_inline)) vec sigmoid(vec z) {
     __m256 t = _mm256_min_ps(_mm256_set1_ps(87.0f), _mm256_max_ps(_mm256_set1_ps(-87.0f), (__m256)z));
     __m256 n = _mm256_round_ps(_mm256_mul_ps(t, scale), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m256 f = _mm256_fmadd_ps(t, rest, _mm256_fmsub_ps(t, scale, n));
-    __m256 p = _mm256_set1_ps(1.54035304e-4f); /* 2^f on +-1/2 */
-    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(1.33335581e-3f));
-    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(9.61812911e-3f));
-    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(5.55041087e-2f));
-    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(2.40226507e-1f));
-    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(6.93147181e-1f));
-    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(1.0f));
-    __m256i power = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
-    p = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), power));
-    return 1.0f / (1.0f + (vec)p);
+    __m256 p = (__m256)power((vec)f);
+    __m256i whole_powers = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    return 1.0f / (1.0f + (vec)_mm256_add_epi32((__m256i)p, whole_powers));
 }
 #else
 static inline __attribute__((always_inline)) vec sigmoid(vec z) {
@@ -79,7 +76,7 @@ static inline __attribute__((always_inline)) vec sigmoid(vec z) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    whole power = ((whole)shifted - (whole)((vec){0} + magic) + 127) << 23;
-    return 1.0f / (1.0f + p * (vec)power);
+    whole powers = ((whole)shifted - (whole)((vec){0} + magic) + 127) << 23;
+    return 1.0f / (1.0f + p * (vec)powers);
 }
 #endif
