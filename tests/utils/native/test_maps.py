@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -87,6 +88,16 @@ def test_silu(numbers: int) -> None:
     x = torch.randn(numbers) * 20
 
     assert torch.allclose(silu_(x.clone()), F.silu(x), rtol=1e-6, atol=1e-7)
+
+
+def test_silu_is_exact_to_a_few_units_in_the_last_place() -> None:
+    x = torch.linspace(-80, 80, 1 << 18).view(1, 16, 128, 128).contiguous(memory_format=torch.channels_last)
+    exact = F.silu(x.double())
+    unit = torch.from_numpy(np.spacing(exact.abs().float().numpy())).double()
+
+    error = (silu_(x.clone()).double() - exact).abs() / unit
+
+    assert error.max() <= 6 and error.mean() <= 0.5
 
 
 def test_silu_of_extreme_values() -> None:
